@@ -1,0 +1,146 @@
+"""Every exception the library raises, in one tree.
+
+Each class also inherits the built-in that a user would expect, so both
+``except DeepEpochsError`` and ``except ValueError`` work::
+
+    DeepEpochsError
+    ├── LoopException                        the loop cannot go on
+    │   ├── ConfigError (ValueError)         an argument that cannot be right
+    │   │   └── ConfigTypeError (TypeError)  an argument of the wrong type
+    │   ├── DataError (ValueError)           a loader or a mini-batch
+    │   ├── StepError (TypeError)            what a step did or returned
+    │   ├── MetricError (ValueError)         a metric or its name
+    │   ├── PatchError (TypeError)           a patch that does not fit
+    │   ├── NotFiniteError (ArithmeticError) a loss that is NaN or infinite
+    │   └── NotBoundError (RuntimeError)     a task used before a trainer has it
+    ├── CallbackException                    raised by or about a callback
+    │   └── HookError (TypeError)            a hook's name or signature
+    ├── CheckpointError (RuntimeError)       saving or loading state
+    │   ├── CheckpointNotFound (FileNotFoundError)
+    │   ├── CheckpointDamaged                torn, altered, or not a checkpoint
+    │   ├── CheckpointMismatch (ValueError)  whole, but of another model or schema
+    │   └── RunLockedError                   the run's folder is in use
+    └── MissingExtraError (ImportError)      an optional package is not installed
+
+    StopLoopException                        not an error: asks the loop to stop
+
+>>> from deepepochs.errors import ConfigError, LoopException
+>>> issubclass(ConfigError, LoopException) and issubclass(ConfigError, ValueError)
+True
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "CallbackException",
+    "CheckpointDamaged",
+    "CheckpointError",
+    "CheckpointMismatch",
+    "CheckpointNotFound",
+    "ConfigError",
+    "ConfigTypeError",
+    "DataError",
+    "DeepEpochsError",
+    "HookError",
+    "LoopException",
+    "MetricError",
+    "MissingExtraError",
+    "NotBoundError",
+    "NotFiniteError",
+    "PatchError",
+    "RunLockedError",
+    "StepError",
+    "StopLoopException",
+    "add_note",
+]
+
+
+class DeepEpochsError(Exception):
+    """The root of the library's errors."""
+
+
+class LoopException(DeepEpochsError):
+    """The loop cannot start or cannot go on."""
+
+
+class ConfigError(LoopException, ValueError):
+    """An argument that cannot be right."""
+
+
+class ConfigTypeError(ConfigError, TypeError):
+    """An argument of the wrong type."""
+
+
+class DataError(LoopException, ValueError):
+    """A loader or a mini-batch that cannot be trained on."""
+
+
+class StepError(LoopException, TypeError):
+    """A step that did or returned something a step may not."""
+
+
+class MetricError(LoopException, ValueError):
+    """A metric that cannot be computed, or two metrics with one name."""
+
+
+class PatchError(LoopException, TypeError):
+    """A patch that cannot be loaded, added or computed."""
+
+
+class NotFiniteError(LoopException, ArithmeticError):
+    """A loss that is NaN or infinite."""
+
+
+class NotBoundError(LoopException, RuntimeError):
+    """A task was used before a trainer had taken it."""
+
+
+class CallbackException(DeepEpochsError):
+    """Raised by a callback, or about one."""
+
+
+class HookError(CallbackException, TypeError):
+    """A hook whose name or signature no event fits."""
+
+
+class CheckpointError(DeepEpochsError, RuntimeError):
+    """State that could not be saved or loaded."""
+
+
+class CheckpointNotFound(CheckpointError, FileNotFoundError):
+    """There is no checkpoint where one was asked for."""
+
+
+class CheckpointDamaged(CheckpointError):
+    """The file is torn, altered, or not a checkpoint."""
+
+
+class CheckpointMismatch(CheckpointError, ValueError):
+    """The checkpoint is whole, but of another model, optimizer or schema."""
+
+
+class RunLockedError(CheckpointError):
+    """Another live process uses the folder of this run."""
+
+
+class MissingExtraError(DeepEpochsError, ImportError):
+    """An optional package is not installed; the message names the extra to install."""
+
+
+class StopLoopException(Exception):
+    """Raised in a hook or a step to end the fit; means the same as ``trainer.stop(reason)``."""
+
+
+def add_note(error: BaseException, note: str) -> None:
+    """Append a note that is shown below the error's message.
+
+    Args:
+        error: the exception on its way up.
+        note: the sentence to add. Before Python 3.11, which has no notes, it is
+            joined to the message.
+    """
+    if hasattr(error, "add_note"):
+        error.add_note(note)
+    else:
+        head, *rest = error.args or ("",)
+        error.args = (f"{head}\n{note}", *rest)
