@@ -1,0 +1,71 @@
+# `make demo` trains the first example, `make test` runs the tests, `make check` is what CI runs.
+# Each sets up .venv by itself, once; python3 with venv and pip is all that must be there.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+JOBS   ?= 2
+
+# One thread a process: tests run side by side, and sums are added in one order.
+export OMP_NUM_THREADS ?= 1
+# No display is needed.
+export MPLBACKEND ?= Agg
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.NOTPARALLEL:
+.PHONY: help setup demo test lint format docs wheel check constraints clean
+
+help:
+	@echo "make demo      train examples/1-basic.py on MNIST digits, save curves.png"
+	@echo "make test      run the tests (with the examples, the docs' code and the doctests)"
+	@echo "make lint      ruff and mypy"
+	@echo "make docs      build the documentation into site/"
+	@echo "make wheel     build dist/*.whl"
+	@echo "make check     lint, docs and tests: what CI runs"
+	@echo "make format    lay out the code with ruff"
+
+setup: $(READY)
+
+# torch comes first and alone, so that no other package chooses its build.
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed: make PYTHON=python3.11")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -qq -c constraints.txt torch
+	$(BIN)/python -m pip install -qq -c constraints.txt -e ".[dev]"
+	@touch $@
+
+demo: $(READY)
+	$(BIN)/python examples/1-basic.py
+
+test: $(READY)
+	$(BIN)/python -m pytest -n $(JOBS) -q
+
+lint: $(READY)
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+
+format: $(READY)
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+docs: $(READY)
+	$(BIN)/mkdocs build --strict --quiet
+
+wheel: $(READY)
+	$(BIN)/python -m build --no-isolation --outdir dist .
+
+# The tests come last, so that their summary closes the log. They also build the wheel,
+# install it into an empty environment and train with it (tests/unit/test_wheel.py).
+check: lint docs test
+
+# pip freeze in the form of constraints.txt; torch without its local build tag.
+constraints: $(READY)
+	@head -2 constraints.txt > constraints.new
+	@$(BIN)/python -m pip freeze --exclude-editable | sed -n 's/^torch==\([^+]*\).*/torch==\1/p' >> constraints.new
+	@$(BIN)/python -m pip freeze --exclude-editable | grep -v '^torch==' | sort -f >> constraints.new
+	@mv constraints.new constraints.txt
+
+clean:
+	rm -rf build dist site .pytest_cache .mypy_cache .ruff_cache
