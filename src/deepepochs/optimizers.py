@@ -1,0 +1,524 @@
+"""Optimizers, each with the schedule of its learning rate.
+
+A trainer always keeps an `Optimizers`: a list of `Optimizer`, each of which is a torch
+optimizer with its scheduler and the moments at which that scheduler moves. Their state is
+checked against what is here before any of it is changed.
+
+>>> import torch
+>>> from deepepochs.optimizers import LinearCosineScheduler, Optimizer
+>>> sgd = torch.optim.SGD([torch.nn.Parameter(torch.ones(2))], lr=0.1)
+>>> schedule = LinearCosineScheduler(sgd, max_val=0.4, warmup_steps=4, total_steps=10)
+>>> opt = Optimizer(sgd, schedule, sched_on="step")
+>>> for _ in range(2):
+...     opt.step()
+>>> round(opt.get_current_lr(), 4)
+0.3
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+
+from .errors import CheckpointMismatch, ConfigError, ConfigTypeError
+
+__all__ = ["LinearCosineScheduler", "Optimizer", "Optimizers"]
+
+# Group entries that one version of torch has and another fills in, or that a scheduler adds.
+LENIENT_GROUP_KEYS = frozenset(
+    [
+        "params",
+        "initial_lr",
+        "foreach",
+        "fused",
+        "maximize",
+        "capturable",
+        "differentiable",
+        "param_names",
+        "decoupled_weight_decay",
+    ]
+)
+# State entries of torch's optimizers that have the shape of their parameter.
+PARAM_SHAPED = frozenset(
+    [
+        "exp_avg",
+        "exp_avg_sq",
+        "max_exp_avg_sq",
+        "exp_inf",
+        "momentum_buffer",
+        "square_avg",
+        "grad_avg",
+        "acc_delta",
+        "sum",
+        "prev",
+        "step_size",
+        "ax",
+    ]
+)
+LENIENT_SCHED_KEYS = frozenset(("verbose", "default_min_lr", "mode_worse"))
+
+
+class Optimizer:
+    """A torch optimizer with its scheduler.
+
+    Args:
+        opt: the torch optimizer.
+        scheduler: a learning-rate scheduler made for `opt`; `None`: the rate stays.
+        sched_on: `'step'`: the scheduler moves after every optimizer step; `'epoch'`: after
+            every epoch.
+        sched_with_loss: the scheduler's `step` wants a loss. `ReduceLROnPlateau` is
+            recognised without it.
+
+    Attributes:
+        opt: the torch optimizer.
+        scheduler: its scheduler, or `None`.
+        sched_on: `'step'` or `'epoch'`.
+        needs_loss: True where the scheduler's step wants a loss.
+
+    Raises:
+        ConfigTypeError: `opt` is no optimizer or `scheduler` no scheduler.
+        ConfigError: `sched_on` is neither moment, or the scheduler is another optimizer's.
+
+    Example:
+        >>> opt = Optimizer(torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.5))
+        >>> opt.get_current_lr(), opt.get_last_lr()
+        (0.5, None)
+    """
+
+    def __init__(
+        self,
+        opt: torch.optim.Optimizer,
+        scheduler: Any = None,
+        sched_on: str = "epoch",
+        sched_with_loss: bool = False,
+    ) -> None:
+        if not isinstance(opt, torch.optim.Optimizer):
+            raise ConfigTypeError(
+                f"Optimizer got {_name(opt)} as opt: it must be a torch optimizer, for example "
+                "torch.optim.SGD(model.parameters(), lr=0.1)."
+            )
+        if sched_on not in ("step", "epoch"):
+            raise ConfigError(f"sched_on={sched_on!r}: it must be 'step' or 'epoch'.")
+        self.opt = opt
+        self.scheduler = scheduler
+        self.sched_on = sched_on
+        self.needs_loss = _takes_loss(opt, scheduler, sched_with_loss)
+        self._moves_on_step = scheduler is not None and sched_on == "step"
+        self._moves_on_epoch = scheduler is not None and sched_on == "epoch"
+        # Accelerate's wrapper says after a step whether its fp16 scaler left it out.
+        self._tells_skips = hasattr(type(opt), "step_was_skipped")
+        self._plain_zero_grad = type(
+            opt
+        ).zero_grad is torch.optim.Optimizer.zero_grad and "zero_grad" not in vars(opt)
+        self._groups: list[tuple[list[Tensor], int]] = []
+        self._params: list[Tensor] = []
+
+    def zero_grad(self) -> None:
+        """Clear the gradients of all parameters."""
+        self.opt.zero_grad()
+
+    def step(self, at: str = "step", loss: Any = None) -> None:
+        """Go one step.
+
+        Args:
+            at: `'step'`: the optimizer steps, and the scheduler if it is due; `'epoch'`: the
+                scheduler steps if it is due.
+            loss: for a scheduler that wants one.
+
+        Raises:
+            ConfigError: `at` is neither, or a scheduler that wants a loss gets none.
+        """
+        if at == "step":
+            self.opt.step()
+            if self._moves_on_step and not (
+                self._tells_skips and self.opt.step_was_skipped  # type: ignore[attr-defined]
+            ):
+                self.sched_step(loss)
+        elif at == "epoch":
+            if self._moves_on_epoch:
+                self.sched_step(loss)
+        else:
+            raise ConfigError(f"Optimizer.step(at={at!r}): it must be 'step' or 'epoch'.")
+
+    def after_step(self, loss: Any = None) -> None:
+        """Step the scheduler if it is due after a step that somebody else made.
+
+        For a caller that steps `opt` through a gradient scaler: not to be called for a step
+        that the scaler left out.
+        """
+        if self._moves_on_step:
+            self.sched_step(loss)
+
+    def sched_step(self, loss: Any = None) -> None:
+        """Step the scheduler, if there is one, whether it is due or not.
+
+        Args:
+            loss: the loss (a float or a scalar tensor) for a scheduler that wants one.
+
+        Raises:
+            ConfigError: the scheduler wants a loss and got none.
+        """
+        if self.scheduler is None:
+            return
+        if not self.needs_loss:
+            self.scheduler.step()
+        elif loss is None:
+            raise ConfigError(
+                f"{type(self.scheduler).__name__} wants a loss on every {self.sched_on}, and there "
+                "is none: hand it to step(at, loss), or use a scheduler without a loss."
+            )
+        else:
+            self.scheduler.step(loss)
+
+    def get_last_lr(self) -> list[Any] | None:
+        """Return the scheduler's last rates, one per parameter group; None without scheduler."""
+        return None if self.scheduler is None else list(self.scheduler.get_last_lr())
+
+    def get_current_lr(self) -> float:
+        """Return the learning rate of the first parameter group."""
+        return float(self.opt.param_groups[0]["lr"])
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """The parameter groups of the torch optimizer itself."""
+        return self.opt.param_groups
+
+    @property
+    def params(self) -> list[Tensor]:
+        """All parameters, over all groups; made once, and anew when a group has changed."""
+        groups = self.opt.param_groups
+        if len(groups) == len(self._groups):
+            for group, (params, size) in zip(groups, self._groups, strict=True):
+                if group["params"] is not params or len(params) != size:
+                    break
+            else:
+                return self._params
+        self._groups = [(group["params"], len(group["params"])) for group in groups]
+        self._params = [param for params, _ in self._groups for param in params]
+        return self._params
+
+    def drop_gradients(self) -> None:
+        """Set every gradient to None: `zero_grad` at a twentieth of its cost.
+
+        An optimizer class with a `zero_grad` of its own has that called instead.
+        """
+        if self._plain_zero_grad:
+            for param in self.params:
+                param.grad = None
+        else:
+            self.opt.zero_grad()
+
+    def gradients(self) -> list[Tensor]:
+        """Return the gradients there are, in the order of `params`."""
+        return [param.grad for param in self.params if param.grad is not None]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return `{'opt_state': ..., 'sched_state': ...}`; the latter None without scheduler."""
+        sched_state = None if self.scheduler is None else self.scheduler.state_dict()
+        return {"opt_state": self.opt.state_dict(), "sched_state": sched_state}
+
+    def check_state(self, state: Any) -> None:
+        """Raise unless `state` fits this optimizer and scheduler; change nothing.
+
+        Raises:
+            CheckpointMismatch: `state` is of another optimizer, model or scheduler.
+        """
+        if not isinstance(state, dict) or "opt_state" not in state:
+            raise CheckpointMismatch(
+                f"The state of an optimizer is {_name(state)} without 'opt_state': it must be "
+                "what Optimizer.state_dict() returned."
+            )
+        _check_sched_state(self.scheduler, state.get("sched_state"), len(self.param_groups))
+        _check_opt_state(self.opt, state["opt_state"])
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore optimizer and scheduler, each from its own state; `state` stays the caller's.
+
+        Raises:
+            CheckpointMismatch: `state` does not fit; nothing has been changed.
+        """
+        self.check_state(state)
+        opt_state = state["opt_state"]
+        self.opt.load_state_dict(opt_state)
+        # torch keeps tensors that need no cast: the next step would alter the caller's state.
+        given = {id(v) for entry in opt_state["state"].values() for v in entry.values()}
+        for entry in self.opt.state.values():
+            for key, value in entry.items():
+                if isinstance(value, Tensor) and id(value) in given:
+                    entry[key] = value.clone()
+        if self.scheduler is not None:
+            self.scheduler.load_state_dict(copy.deepcopy(state["sched_state"]))
+
+    def __repr__(self) -> str:
+        if self.scheduler is None:
+            return f"Optimizer({_name(self.opt)})"
+        return f"Optimizer({_name(self.opt)}, {_name(self.scheduler)}, {self.sched_on!r})"
+
+
+class Optimizers(list[Optimizer]):
+    """A list of `Optimizer` with the same methods over all; results are lists.
+
+    Args:
+        optimizers: `Optimizer`s or torch optimizers, which are wrapped.
+
+    Raises:
+        ConfigTypeError: one of them is neither.
+        ConfigError: there is none, or one torch optimizer comes twice.
+
+    Example:
+        >>> opts = Optimizers([torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.5)])
+        >>> opts.get_current_lr()
+        [0.5]
+    """
+
+    def __init__(self, optimizers: Iterable[Optimizer | torch.optim.Optimizer]) -> None:
+        super().__init__(o if isinstance(o, Optimizer) else Optimizer(o) for o in optimizers)
+        if not self:
+            raise ConfigError("Optimizers got no optimizer: give at least one.")
+        if len({id(o.opt) for o in self}) < len(self):
+            raise ConfigError(
+                "Optimizers got one torch optimizer twice: it would step twice. Give each once."
+            )
+
+    @property
+    def needs_loss(self) -> bool:
+        """True where some scheduler's step wants a loss."""
+        return any(o.needs_loss for o in self)
+
+    def needs_loss_at(self, at: str) -> bool:
+        """Return True where some scheduler that moves on `at` wants a loss."""
+        return any(o.needs_loss and o.sched_on == at for o in self)
+
+    def zero_grad(self) -> None:
+        """Clear the gradients of all parameters."""
+        for o in self:
+            o.zero_grad()
+
+    def step(self, at: str = "step", loss: Any = None) -> None:
+        """Step each optimizer: see `Optimizer.step`."""
+        for o in self:
+            o.step(at, loss)
+
+    def after_step(self, loss: Any = None) -> None:
+        """Step the schedulers due after a step: see `Optimizer.after_step`."""
+        for o in self:
+            o.after_step(loss)
+
+    def sched_step(self, loss: Any = None) -> None:
+        """Step each scheduler, due or not."""
+        for o in self:
+            o.sched_step(loss)
+
+    def get_last_lr(self) -> list[list[Any] | None]:
+        """Return each optimizer's `get_last_lr()`."""
+        return [o.get_last_lr() for o in self]
+
+    def get_current_lr(self) -> list[float]:
+        """Return each optimizer's `get_current_lr()`."""
+        return [o.get_current_lr() for o in self]
+
+    @property
+    def param_groups(self) -> list[list[dict[str, Any]]]:
+        """The parameter groups of each optimizer."""
+        return [o.param_groups for o in self]
+
+    @property
+    def params(self) -> list[Tensor]:
+        """The parameters of all optimizers, each once."""
+        if len(self) == 1:
+            return self[0].params
+        return list(dict.fromkeys(param for o in self for param in o.params))
+
+    def drop_gradients(self) -> None:
+        """Set every gradient to None: see `Optimizer.drop_gradients`."""
+        for o in self:
+            o.drop_gradients()
+
+    def gradients(self) -> list[Tensor]:
+        """Return the gradients there are, in the order of `params`."""
+        return [param.grad for param in self.params if param.grad is not None]
+
+    def state_dict(self) -> list[dict[str, Any]]:
+        """Return the state of each, in order."""
+        return [o.state_dict() for o in self]
+
+    def load_state_dict(self, state: list[dict[str, Any]] | dict[str, Any]) -> None:
+        """Restore all from `state_dict()`; the state of a single optimizer may come bare.
+
+        Raises:
+            CheckpointMismatch: a state does not fit, or their number; nothing has been changed.
+        """
+        states = [state] if isinstance(state, dict) else list(state)
+        if len(states) != len(self):
+            raise CheckpointMismatch(
+                f"The checkpoint has the state of {len(states)} optimizers and the trainer has "
+                f"{len(self)}: give the same optimizers in the same order."
+            )
+        for o, one in zip(self, states, strict=True):
+            o.check_state(one)
+        for o, one in zip(self, states, strict=True):
+            o.load_state_dict(one)
+
+
+class LinearCosineScheduler(LRScheduler):
+    """Linear up to `max_val`, cosine down to `min_val`, then constant.
+
+    With W warm-up steps and T total steps, the rate after t steps of the scheduler
+    (0 at the start) is, for every parameter group::
+
+        t < W        max_val * (t + 1) / W
+        W <= t < T   min_val + (max_val - min_val) * (1 + cos(pi * (t - W) / (T - W))) / 2
+        T <= t       min_val
+
+    The cosine is that of SGDR (Loshchilov and Hutter, 2017) without restarts.
+
+    Args:
+        optimizer: the torch optimizer whose rates are set.
+        max_val: the highest rate.
+        warmup_steps: W, the steps of the linear part; 0: none.
+        total_steps: T, the steps of both parts.
+        min_val: the lowest rate; `None`: 0.
+        last_epoch: t at the start less one; -1 but for a continued schedule.
+
+    Raises:
+        ConfigError: numbers that make no such curve.
+
+    Example:
+        >>> sgd = torch.optim.SGD([torch.nn.Parameter(torch.ones(2))], lr=0.1)
+        >>> schedule = LinearCosineScheduler(sgd, max_val=1.0, warmup_steps=2, total_steps=4)
+        >>> [round(schedule.lr_at(t), 4) for t in range(6)]
+        [0.5, 1.0, 1.0, 0.5, 0.0, 0.0]
+    """
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        max_val: float,
+        warmup_steps: int,
+        total_steps: int,
+        min_val: float | None = None,
+        last_epoch: int = -1,
+    ) -> None:
+        low = 0.0 if min_val is None else min_val
+        if not 0 <= low <= max_val < math.inf:
+            raise ConfigError(
+                f"LinearCosineScheduler: max_val={max_val} and min_val={min_val} are no rates: "
+                "0 <= min_val <= max_val must hold."
+            )
+        if not 0 <= warmup_steps < total_steps:
+            raise ConfigError(
+                f"LinearCosineScheduler: warmup_steps={warmup_steps} of total_steps="
+                f"{total_steps}: 0 <= warmup_steps < total_steps must hold."
+            )
+        self.max_val = max_val
+        self.min_val = low
+        self.warmup_steps = warmup_steps
+        self.total_steps = total_steps
+        super().__init__(optimizer, last_epoch)
+
+    def lr_at(self, step_idx: int) -> float:
+        """Return the rate after `step_idx` steps of the scheduler."""
+        if step_idx < self.warmup_steps:
+            return self.max_val * (step_idx + 1) / self.warmup_steps
+        if step_idx >= self.total_steps:
+            return self.min_val
+        done = (step_idx - self.warmup_steps) / (self.total_steps - self.warmup_steps)
+        return self.min_val + (self.max_val - self.min_val) * (1 + math.cos(math.pi * done)) / 2
+
+    def get_lr(self) -> list[float | Tensor]:
+        """Return the rate of each parameter group now."""
+        return [self.lr_at(self.last_epoch)] * len(self.optimizer.param_groups)
+
+
+def _name(thing: Any) -> str:
+    """Return what messages call `thing`."""
+    return f"the class {thing.__name__}" if isinstance(thing, type) else type(thing).__name__
+
+
+def _takes_loss(opt: torch.optim.Optimizer, scheduler: Any, sched_with_loss: bool) -> bool:
+    """Check that `scheduler` is one, and of `opt`; return True where its step wants a loss."""
+    if scheduler is None:
+        return False
+    if isinstance(scheduler, type) or not callable(getattr(scheduler, "step", None)):
+        raise ConfigTypeError(
+            f"Optimizer got {_name(scheduler)} as scheduler: it must be a learning-rate scheduler, "
+            "for example torch.optim.lr_scheduler.StepLR(opt, 10)."
+        )
+    # Accelerate's scheduler holds torch's as `scheduler`; its optimizer shares the groups' list.
+    bare = getattr(scheduler, "scheduler", scheduler)
+    owner = getattr(bare, "optimizer", None)
+    if owner is not None and getattr(owner, "param_groups", None) is not opt.param_groups:
+        raise ConfigError(
+            f"The {_name(bare)} of an Optimizer was made for another optimizer than its "
+            f"{_name(opt)}: make it with that one."
+        )
+    if sched_with_loss and type(bare).step is LRScheduler.step:
+        raise ConfigError(
+            f"sched_with_loss=True, but {_name(bare)}.step takes no loss: leave it out."
+        )
+    return sched_with_loss or isinstance(bare, ReduceLROnPlateau)
+
+
+def _check_opt_state(opt: torch.optim.Optimizer, state: Any) -> None:
+    """Raise unless `state` fits the groups and parameters of `opt`."""
+    what, groups = _name(opt), opt.param_groups
+    if not isinstance(state, dict) or not {"state", "param_groups"} <= state.keys():
+        raise CheckpointMismatch(f"The saved state of {what} is not an optimizer's state_dict().")
+    saved = state["param_groups"]
+    sizes, saved_sizes = ([len(g["params"]) for g in gs] for gs in (groups, saved))
+    if sizes != saved_sizes:
+        raise CheckpointMismatch(
+            f"The saved state of {what} has groups of {saved_sizes} parameters, and here are "
+            f"{sizes}: it is of another model or optimizer."
+        )
+    by_index: dict[Any, Any] = {}
+    for group, old in zip(groups, saved, strict=True):
+        missing = sorted(group.keys() - old.keys() - LENIENT_GROUP_KEYS)
+        decoupled = [g.get("decoupled_weight_decay") for g in (group, old)]
+        if missing or (None not in decoupled and decoupled[0] != decoupled[1]):
+            lack = ", ".join(missing) or "the same decoupled_weight_decay"
+            raise CheckpointMismatch(
+                f"The saved state of {what} lacks {lack}: it is of another kind of optimizer."
+            )
+        by_index.update(zip(old["params"], group["params"], strict=True))
+    for index, entry in state["state"].items():
+        if index in by_index and isinstance(entry, dict):
+            _check_entry(what, index, entry, by_index[index].shape)
+
+
+def _check_entry(what: str, index: Any, entry: dict[Any, Any], shape: torch.Size) -> None:
+    """Raise unless the buffers of one parameter have its shape."""
+    for key, value in entry.items():
+        if key in PARAM_SHAPED and isinstance(value, Tensor) and value.shape != shape:
+            raise CheckpointMismatch(
+                f"The saved state of {what} has {key} of shape {list(value.shape)} for "
+                f"parameter {index}, which has {list(shape)}: it is of another model."
+            )
+
+
+def _check_sched_state(scheduler: Any, state: Any, num_groups: int) -> None:
+    """Raise unless `state` is of a scheduler like `scheduler`."""
+    if scheduler is None or state is None:
+        if scheduler is not state:
+            here = "no scheduler" if scheduler is None else f"the scheduler {_name(scheduler)}"
+            there = "none" if state is None else "the state of one"
+            raise CheckpointMismatch(
+                f"The optimizer has {here}, and the checkpoint has {there}: make the optimizer "
+                "as it was saved."
+            )
+        return
+    saved, own = (
+        {key for key in one if not key.startswith("_")} for one in (state, scheduler.state_dict())
+    )
+    odd = sorted((saved ^ own) - LENIENT_SCHED_KEYS)
+    if odd or len(state.get("base_lrs", range(num_groups))) != num_groups:
+        raise CheckpointMismatch(
+            f"The saved state of the scheduler does not fit {_name(scheduler)} with {num_groups} "
+            f"parameter groups (differing: {', '.join(odd) or 'base_lrs'}): make it as saved."
+        )
