@@ -18,7 +18,6 @@ checked against what is here before any of it is changed.
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -27,41 +26,10 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from .errors import CheckpointMismatch, ConfigError, ConfigTypeError
+from .opt_state import check_opt_state, check_sched_state, type_name
+from .schedules import LinearCosineScheduler
 
 __all__ = ["LinearCosineScheduler", "Optimizer", "Optimizers"]
-
-# Group entries that one version of torch has and another fills in, or that a scheduler adds.
-LENIENT_GROUP_KEYS = frozenset(
-    [
-        "params",
-        "initial_lr",
-        "foreach",
-        "fused",
-        "maximize",
-        "capturable",
-        "differentiable",
-        "param_names",
-        "decoupled_weight_decay",
-    ]
-)
-# State entries of torch's optimizers that have the shape of their parameter.
-PARAM_SHAPED = frozenset(
-    [
-        "exp_avg",
-        "exp_avg_sq",
-        "max_exp_avg_sq",
-        "exp_inf",
-        "momentum_buffer",
-        "square_avg",
-        "grad_avg",
-        "acc_delta",
-        "sum",
-        "prev",
-        "step_size",
-        "ax",
-    ]
-)
-LENIENT_SCHED_KEYS = frozenset(("verbose", "default_min_lr", "mode_worse"))
 
 
 class Optimizer:
@@ -100,7 +68,7 @@ class Optimizer:
     ) -> None:
         if not isinstance(opt, torch.optim.Optimizer):
             raise ConfigTypeError(
-                f"Optimizer got {_name(opt)} as opt: it must be a torch optimizer, for example "
+                f"Optimizer got {type_name(opt)} as opt: it must be a torch optimizer, for example "
                 "torch.optim.SGD(model.parameters(), lr=0.1)."
             )
         if sched_on not in ("step", "epoch"):
@@ -231,11 +199,11 @@ class Optimizer:
         """
         if not isinstance(state, dict) or "opt_state" not in state:
             raise CheckpointMismatch(
-                f"The state of an optimizer is {_name(state)} without 'opt_state': it must be "
+                f"The state of an optimizer is {type_name(state)} without 'opt_state': it must be "
                 "what Optimizer.state_dict() returned."
             )
-        _check_sched_state(self.scheduler, state.get("sched_state"), len(self.param_groups))
-        _check_opt_state(self.opt, state["opt_state"])
+        check_sched_state(self.scheduler, state.get("sched_state"), len(self.param_groups))
+        check_opt_state(self.opt, state["opt_state"])
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore optimizer and scheduler, each from its own state; `state` stays the caller's.
@@ -257,8 +225,8 @@ class Optimizer:
 
     def __repr__(self) -> str:
         if self.scheduler is None:
-            return f"Optimizer({_name(self.opt)})"
-        return f"Optimizer({_name(self.opt)}, {_name(self.scheduler)}, {self.sched_on!r})"
+            return f"Optimizer({type_name(self.opt)})"
+        return f"Optimizer({type_name(self.opt)}, {type_name(self.scheduler)}, {self.sched_on!r})"
 
 
 class Optimizers(list[Optimizer]):
@@ -366,88 +334,13 @@ class Optimizers(list[Optimizer]):
             o.load_state_dict(one)
 
 
-class LinearCosineScheduler(LRScheduler):
-    """Linear up to `max_val`, cosine down to `min_val`, then constant.
-
-    With W warm-up steps and T total steps, the rate after t steps of the scheduler
-    (0 at the start) is, for every parameter group::
-
-        t < W        max_val * (t + 1) / W
-        W <= t < T   min_val + (max_val - min_val) * (1 + cos(pi * (t - W) / (T - W))) / 2
-        T <= t       min_val
-
-    The cosine is that of SGDR (Loshchilov and Hutter, 2017) without restarts.
-
-    Args:
-        optimizer: the torch optimizer whose rates are set.
-        max_val: the highest rate.
-        warmup_steps: W, the steps of the linear part; 0: none.
-        total_steps: T, the steps of both parts.
-        min_val: the lowest rate; `None`: 0.
-        last_epoch: t at the start less one; -1 but for a continued schedule.
-
-    Raises:
-        ConfigError: numbers that make no such curve.
-
-    Example:
-        >>> sgd = torch.optim.SGD([torch.nn.Parameter(torch.ones(2))], lr=0.1)
-        >>> schedule = LinearCosineScheduler(sgd, max_val=1.0, warmup_steps=2, total_steps=4)
-        >>> [round(schedule.lr_at(t), 4) for t in range(6)]
-        [0.5, 1.0, 1.0, 0.5, 0.0, 0.0]
-    """
-
-    def __init__(
-        self,
-        optimizer: torch.optim.Optimizer,
-        max_val: float,
-        warmup_steps: int,
-        total_steps: int,
-        min_val: float | None = None,
-        last_epoch: int = -1,
-    ) -> None:
-        low = 0.0 if min_val is None else min_val
-        if not 0 <= low <= max_val < math.inf:
-            raise ConfigError(
-                f"LinearCosineScheduler: max_val={max_val} and min_val={min_val} are no rates: "
-                "0 <= min_val <= max_val must hold."
-            )
-        if not 0 <= warmup_steps < total_steps:
-            raise ConfigError(
-                f"LinearCosineScheduler: warmup_steps={warmup_steps} of total_steps="
-                f"{total_steps}: 0 <= warmup_steps < total_steps must hold."
-            )
-        self.max_val = max_val
-        self.min_val = low
-        self.warmup_steps = warmup_steps
-        self.total_steps = total_steps
-        super().__init__(optimizer, last_epoch)
-
-    def lr_at(self, step_idx: int) -> float:
-        """Return the rate after `step_idx` steps of the scheduler."""
-        if step_idx < self.warmup_steps:
-            return self.max_val * (step_idx + 1) / self.warmup_steps
-        if step_idx >= self.total_steps:
-            return self.min_val
-        done = (step_idx - self.warmup_steps) / (self.total_steps - self.warmup_steps)
-        return self.min_val + (self.max_val - self.min_val) * (1 + math.cos(math.pi * done)) / 2
-
-    def get_lr(self) -> list[float | Tensor]:
-        """Return the rate of each parameter group now."""
-        return [self.lr_at(self.last_epoch)] * len(self.optimizer.param_groups)
-
-
-def _name(thing: Any) -> str:
-    """Return what messages call `thing`."""
-    return f"the class {thing.__name__}" if isinstance(thing, type) else type(thing).__name__
-
-
 def _takes_loss(opt: torch.optim.Optimizer, scheduler: Any, sched_with_loss: bool) -> bool:
     """Check that `scheduler` is one, and of `opt`; return True where its step wants a loss."""
     if scheduler is None:
         return False
     if isinstance(scheduler, type) or not callable(getattr(scheduler, "step", None)):
         raise ConfigTypeError(
-            f"Optimizer got {_name(scheduler)} as scheduler: it must be a learning-rate scheduler, "
+            f"Optimizer got {type_name(scheduler)} as scheduler: it must be a learning-rate scheduler, "
             "for example torch.optim.lr_scheduler.StepLR(opt, 10)."
         )
     # Accelerate's scheduler holds torch's as `scheduler`; its optimizer shares the groups' list.
@@ -455,70 +348,11 @@ def _takes_loss(opt: torch.optim.Optimizer, scheduler: Any, sched_with_loss: boo
     owner = getattr(bare, "optimizer", None)
     if owner is not None and getattr(owner, "param_groups", None) is not opt.param_groups:
         raise ConfigError(
-            f"The {_name(bare)} of an Optimizer was made for another optimizer than its "
-            f"{_name(opt)}: make it with that one."
+            f"The {type_name(bare)} of an Optimizer was made for another optimizer than its "
+            f"{type_name(opt)}: make it with that one."
         )
     if sched_with_loss and type(bare).step is LRScheduler.step:
         raise ConfigError(
-            f"sched_with_loss=True, but {_name(bare)}.step takes no loss: leave it out."
+            f"sched_with_loss=True, but {type_name(bare)}.step takes no loss: leave it out."
         )
     return sched_with_loss or isinstance(bare, ReduceLROnPlateau)
-
-
-def _check_opt_state(opt: torch.optim.Optimizer, state: Any) -> None:
-    """Raise unless `state` fits the groups and parameters of `opt`."""
-    what, groups = _name(opt), opt.param_groups
-    if not isinstance(state, dict) or not {"state", "param_groups"} <= state.keys():
-        raise CheckpointMismatch(f"The saved state of {what} is not an optimizer's state_dict().")
-    saved = state["param_groups"]
-    sizes, saved_sizes = ([len(g["params"]) for g in gs] for gs in (groups, saved))
-    if sizes != saved_sizes:
-        raise CheckpointMismatch(
-            f"The saved state of {what} has groups of {saved_sizes} parameters, and here are "
-            f"{sizes}: it is of another model or optimizer."
-        )
-    by_index: dict[Any, Any] = {}
-    for group, old in zip(groups, saved, strict=True):
-        missing = sorted(group.keys() - old.keys() - LENIENT_GROUP_KEYS)
-        decoupled = [g.get("decoupled_weight_decay") for g in (group, old)]
-        if missing or (None not in decoupled and decoupled[0] != decoupled[1]):
-            lack = ", ".join(missing) or "the same decoupled_weight_decay"
-            raise CheckpointMismatch(
-                f"The saved state of {what} lacks {lack}: it is of another kind of optimizer."
-            )
-        by_index.update(zip(old["params"], group["params"], strict=True))
-    for index, entry in state["state"].items():
-        if index in by_index and isinstance(entry, dict):
-            _check_entry(what, index, entry, by_index[index].shape)
-
-
-def _check_entry(what: str, index: Any, entry: dict[Any, Any], shape: torch.Size) -> None:
-    """Raise unless the buffers of one parameter have its shape."""
-    for key, value in entry.items():
-        if key in PARAM_SHAPED and isinstance(value, Tensor) and value.shape != shape:
-            raise CheckpointMismatch(
-                f"The saved state of {what} has {key} of shape {list(value.shape)} for "
-                f"parameter {index}, which has {list(shape)}: it is of another model."
-            )
-
-
-def _check_sched_state(scheduler: Any, state: Any, num_groups: int) -> None:
-    """Raise unless `state` is of a scheduler like `scheduler`."""
-    if scheduler is None or state is None:
-        if scheduler is not state:
-            here = "no scheduler" if scheduler is None else f"the scheduler {_name(scheduler)}"
-            there = "none" if state is None else "the state of one"
-            raise CheckpointMismatch(
-                f"The optimizer has {here}, and the checkpoint has {there}: make the optimizer "
-                "as it was saved."
-            )
-        return
-    saved, own = (
-        {key for key in one if not key.startswith("_")} for one in (state, scheduler.state_dict())
-    )
-    odd = sorted((saved ^ own) - LENIENT_SCHED_KEYS)
-    if odd or len(state.get("base_lrs", range(num_groups))) != num_groups:
-        raise CheckpointMismatch(
-            f"The saved state of the scheduler does not fit {_name(scheduler)} with {num_groups} "
-            f"parameter groups (differing: {', '.join(odd) or 'base_lrs'}): make it as saved."
-        )
