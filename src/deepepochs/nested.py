@@ -55,6 +55,9 @@ __all__ = [
 ]
 
 
+_PLAIN = (list, tuple, TensorTuple)
+
+
 def to_device(x: Any, device: str | torch.device, *, non_blocking: bool = False) -> Any:
     """Move every item that has a ``to`` method: tensors, graphs, packed sequences.
 
@@ -71,13 +74,12 @@ def to_device(x: Any, device: str | torch.device, *, non_blocking: bool = False)
     if isinstance(x, Tensor):
         return x.to(device, non_blocking=non_blocking)
     if isinstance(x, (tuple, list)) and not isinstance(x, PackedSequence):
-        moved = [
-            # Tensors here, not in a call of their own: this runs for each mini-batch.
-            item.to(device, non_blocking=non_blocking)
-            if isinstance(item, Tensor)
-            else to_device(item, device, non_blocking=non_blocking)
-            for item in x
-        ]
+        if non_blocking:
+            moved = [to_device(item, device, non_blocking=True) for item in x]
+        else:  # runs for each mini-batch: no call of its own for each tensor
+            moved = [i.to(device) if isinstance(i, Tensor) else to_device(i, device) for i in x]
+        if type(x) in _PLAIN:
+            return TensorTuple(moved)
         return type(x)(*moved) if hasattr(x, "_fields") else TensorTuple(moved)
     if isinstance(x, dict) and (type(x) in (dict, TensorDict) or not hasattr(x, "to")):
         rebuilt = {} if type(x) is dict else copy.copy(x)

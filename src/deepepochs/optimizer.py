@@ -1,0 +1,12 @@
+"""Keeps the import path ``deepepochs.optimizer`` of 0.6; the module is `deepepochs.optimizers`.
+
+>>> from deepepochs.optimizer import Optimizer
+>>> Optimizer.__module__
+'deepepochs.optimizers'
+"""
+
+from __future__ import annotations
+
+from .optimizers import LinearCosineScheduler, Optimizer, Optimizers
+
+__all__ = ["LinearCosineScheduler", "Optimizer", "Optimizers"]
