@@ -1,0 +1,52 @@
+"""Patches: a metric's value so far, which can be added to another's.
+
+A step returns patches; the run adds those of the batches into the epoch's value, and the same
+``add`` merges tasks, processes, and the two halves of a resumed epoch. The laws are in
+`PatchBase`; subclass it, write ``add`` and ``forward``, and the value is exact everywhere.
+
+>>> import torch
+>>> from deepepochs.metrics import accuracy
+>>> from deepepochs.patches import ConfusionMetrics, MeanPatch, TensorPatch, ValuePatch
+>>> scores, targets = torch.tensor([[0.9, 0.1], [0.2, 0.8]]), torch.tensor([0, 0])
+>>> patches = [TensorPatch(accuracy).load(scores[i], targets[i]) for i in ([0], [1])]
+>>> sum(patches)()
+tensor(0.5000, dtype=torch.float64)
+
+=================== ============================== ==========================
+patch               kept of the batches            exact for
+=================== ============================== ==========================
+`ValuePatch`        weighted sum of a value        means
+`MeanPatch`         weighted sum of a metric       metrics that are means
+`TensorPatch`       all outputs and targets        every metric
+`ConfusionPatch`    a confusion matrix             metrics of such a matrix
+`ConfusionMetrics`  a confusion matrix             accuracy, precision, …
+`MetricPatch`       states of a torchmetrics       torchmetrics' objects
+                    object
+=================== ============================== ==========================
+"""
+
+from __future__ import annotations
+
+from .base import PatchBase
+from .confusion import ConfusionMetrics, ConfusionPatch
+from .factory import check_patch_kind, is_torchmetric, make_patch
+from .means import MeanPatch
+from .metric import flatten_value, metric_name
+from .tensors import TensorPatch
+from .torchmetric import MetricPatch
+from .values import ValuePatch
+
+__all__ = [
+    "ConfusionMetrics",
+    "ConfusionPatch",
+    "MeanPatch",
+    "MetricPatch",
+    "PatchBase",
+    "TensorPatch",
+    "ValuePatch",
+    "check_patch_kind",
+    "flatten_value",
+    "is_torchmetric",
+    "make_patch",
+    "metric_name",
+]

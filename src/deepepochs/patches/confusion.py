@@ -1,0 +1,206 @@
+"""Patches that keep only a confusion matrix: exact, in constant memory, for its metrics.
+
+>>> import torch
+>>> from deepepochs.patches import ConfusionMetrics
+>>> scores = torch.tensor([[0.9, 0.1], [0.2, 0.8], [0.4, 0.6]])
+>>> patch = ConfusionMetrics(("accuracy", "recall")).load(scores, torch.tensor([0, 1, 0]))
+>>> {key: round(float(value), 4) for key, value in patch().items()}
+{'acc': 0.6667, 'r': 1.0}
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .. import metrics as functions
+from ..errors import ConfigError, MetricError, PatchError
+from .base import PatchBase, check_same_metric, describe_patch, mismatch
+from .metric import call_metric, checked_metric
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["ConfusionMetrics", "ConfusionPatch"]
+
+AVERAGES = ("micro", "macro", "weighted", "binary")
+KEYS = {"accuracy": "acc", "precision": "p", "recall": "r", "f1": "f1", "fbeta": "fb"}
+
+
+class _MatrixPatch(PatchBase):
+    """Sums int64 confusion matrices; a smaller one is padded to the larger."""
+
+    matrix: Tensor | None = None
+
+    def load(self, outputs: Any, targets: Any) -> Self:
+        """Count one mini-batch.
+
+        Args:
+            outputs: see `deepepochs.metrics.confusion_matrix`; of several the first counts.
+            targets: likewise.
+
+        Raises:
+            MetricError: there are no targets, or shapes that do not fit.
+        """
+        if targets is None:
+            raise MetricError(
+                f"{describe_patch(self)} got no targets: a confusion matrix counts targets "
+                "against predictions; use TensorPatch or MeanPatch."
+            )
+        outputs, targets = _first(outputs), _first(targets)
+        with torch.no_grad():
+            self.matrix = functions.confusion_matrix(outputs, targets)
+        return self
+
+    def add(self, other: Any) -> Self:
+        """Add the counts of another patch."""
+        if other.matrix is not None:
+            if self.matrix is None:
+                self.matrix = other.matrix.clone()
+            elif self.matrix.shape == other.matrix.shape:
+                self.matrix += other.matrix.to(self.matrix.device)
+            else:
+                one, two = self.matrix, other.matrix.to(self.matrix.device)
+                size = max(len(one), len(two))
+                self.matrix = _padded(one, size) + _padded(two, size)
+        return self
+
+    def state_dict(self) -> dict[str, Any]:
+        """Give the matrix; all else is the class's arguments."""
+        return {"matrix": None if self.matrix is None else self.matrix.clone()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what `state_dict` gave."""
+        self.matrix = None if state["matrix"] is None else state["matrix"].clone()
+
+    def _counts(self) -> Tensor:
+        if self.matrix is None:
+            raise PatchError(f"{describe_patch(self)} holds no data: call load(outputs, targets).")
+        return self.matrix
+
+
+class ConfusionPatch(_MatrixPatch):
+    """The summed confusion matrix, of which the metric is computed when the value is read.
+
+    Args:
+        metric: a function of one int64 matrix ``[C, C]`` (rows targets, columns predictions)
+            giving a number, a tensor, or a dict of them.
+        batch_size: not used; here so that all patches of metrics are made alike.
+        name: see `PatchBase`.
+
+    Raises:
+        ConfigTypeError: a metric that cannot be called.
+
+    Example:
+        >>> patch = ConfusionPatch(lambda matrix: matrix.trace() / matrix.sum())
+        >>> patch.load(torch.tensor([[0.9, 0.1], [0.2, 0.8]]), torch.tensor([0, 0]))()
+        tensor(0.5000)
+    """
+
+    def __init__(
+        self, metric: Callable[..., Any], batch_size: Any = None, name: str | None = None
+    ) -> None:
+        super().__init__(name)
+        self.metric = checked_metric(metric, type(self).__name__)
+        self.batch_size = batch_size
+
+    def add(self, other: Any) -> Self:
+        """Add the counts of another patch of the same metric."""
+        check_same_metric(self, other)
+        return super().add(other)
+
+    def forward(self) -> Any:
+        """Give the metric of the matrix.
+
+        Raises:
+            PatchError: nothing was loaded.
+        """
+        return call_metric(self.metric, self._counts().clone())
+
+
+class ConfusionMetrics(_MatrixPatch):
+    """Accuracy, precision, recall, F1 and F-beta of the summed confusion matrix.
+
+    Args:
+        metrics: the names of those wanted, or one of them.
+        average: ``'micro'``, ``'macro'``, ``'weighted'`` or ``'binary'``: see
+            `deepepochs.metrics.fbeta`.
+        beta: above 0; for F-beta.
+        name: the value's keys ``acc, p, r, f1, fb`` are appended to it: ``C.acc``.
+
+    Raises:
+        ConfigError: an unknown metric or average, or a beta that is not positive.
+    """
+
+    def __init__(
+        self,
+        metrics: str | Iterable[str] = tuple(KEYS),
+        average: str = "micro",
+        beta: float = 1.0,
+        name: str | None = "C.",
+    ) -> None:
+        super().__init__(name)
+        self.metrics = (metrics,) if isinstance(metrics, str) else tuple(metrics)
+        for metric in self.metrics:
+            if metric not in KEYS:
+                raise ConfigError(_unknown("metrics", metric, tuple(KEYS)))
+        if average not in AVERAGES:
+            raise ConfigError(_unknown("average", average, AVERAGES))
+        if not isinstance(beta, (int, float)) or not 0 < beta < math.inf:
+            raise ConfigError(f"ConfusionMetrics got beta={beta!r}: give a number above 0.")
+        self.average = average
+        self.beta = beta
+
+    def accuracy(self) -> Tensor:
+        """Give the share of correct predictions, 0 … 1."""
+        return functions.accuracy(conf_mat=self._counts())
+
+    def precision(self) -> Tensor:
+        """Give the share of a class's predictions that are right, averaged."""
+        return functions.precision(conf_mat=self._counts(), average=self.average)
+
+    def recall(self) -> Tensor:
+        """Give the share of a class's targets that were found, averaged."""
+        return functions.recall(conf_mat=self._counts(), average=self.average)
+
+    def f1(self) -> Tensor:
+        """Give the harmonic mean of precision and recall, averaged."""
+        return functions.f1(conf_mat=self._counts(), average=self.average)
+
+    def fbeta(self) -> Tensor:
+        """Give the mean of precision and recall that counts recall `beta` times as much."""
+        return functions.fbeta(conf_mat=self._counts(), beta=self.beta, average=self.average)
+
+    def add(self, other: Any) -> Self:
+        """Add the counts of another patch with the same settings."""
+        mine = (self.metrics, self.average, self.beta)
+        theirs = (other.metrics, other.average, other.beta)
+        if mine != theirs:
+            raise PatchError(mismatch(self, f" with {mine} and {theirs}", other))
+        return super().add(other)
+
+    def forward(self) -> dict[str, Tensor]:
+        """Give the metrics by their short names.
+
+        Raises:
+            PatchError: nothing was loaded.
+        """
+        return {KEYS[metric]: getattr(self, metric)() for metric in self.metrics}
+
+
+def _first(data: Any) -> Any:
+    return data[0] if isinstance(data, (tuple, list)) and data else data
+
+
+def _padded(matrix: Tensor, size: int) -> Tensor:
+    more = size - len(matrix)
+    return F.pad(matrix, (0, more, 0, more))
+
+
+def _unknown(what: str, found: Any, allowed: tuple[str, ...]) -> str:
+    return f"ConfusionMetrics got {what} {found!r}: choose from {', '.join(map(repr, allowed))}."

@@ -1,0 +1,214 @@
+"""Means weighted by batch size, of values that are known already: losses above all.
+
+>>> from deepepochs.patches import ValuePatch
+>>> (ValuePatch(3).load(1.0) + ValuePatch(1).load(5.0))()
+2.0
+>>> loss = ValuePatch(0)
+>>> for mean, batch_size in [(0.5, 32), (0.25, 32)]:
+...     loss.accumulate(mean, batch_size)
+>>> loss()
+0.375
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import operator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..containers import describe
+from ..errors import ConfigError, MetricError, PatchError
+from .base import PatchBase, mismatch
+from .metric import flatten_value
+from .state import decoded, encoded
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["FOLD_EVERY", "ValuePatch"]
+
+# Values of an accelerator wait until there are so many, then are summed by one kernel.
+FOLD_EVERY = 64
+
+
+class ValuePatch(PatchBase):
+    """A mean, or a dict of means, weighted by batch size.
+
+    On the CPU sums are Python floats (64 bits); on an accelerator they stay there, in 64 bits
+    where it has them, and nothing waits for it. Small tensors (one value per class) are averaged
+    element by element. A batch of weight 0 counts nothing, and no weight at all gives nan.
+
+    Args:
+        batch_size: the weight of the value: a number of samples or a sum of weights, at least 0.
+            A tensor is read, which waits for an accelerator.
+        name: see `PatchBase`.
+
+    Raises:
+        ConfigError: a weight that is negative, infinite or no number.
+
+    Example:
+        >>> (ValuePatch(1).load({"a": 1.0}) + ValuePatch(1).load({"a": 2.0, "b": 3.0}))()
+        {'a': 1.5, 'b': 3.0}
+    """
+
+    def __init__(self, batch_size: float | Tensor, name: str | None = None) -> None:
+        super().__init__(name)
+        self.batch_size = _checked_weight(batch_size, type(self).__name__)
+        self._clear()
+
+    def _clear(self) -> None:
+        self.total: Any = 0.0
+        self.weight: float = 0
+        self.mean: float | None = None  # of one value: exact, where total / weight is rounded
+        self.pending: list[tuple[Tensor, float]] = []  # values on an accelerator, with weights
+        self.items: dict[str, ValuePatch] | None = None  # by key, where the value is a dict
+
+    def load(self, mean_value: Any) -> Self:
+        """Take the mean of one mini-batch: a number, a tensor, or a (nested) dict of them.
+
+        Raises:
+            MetricError: it is none of these.
+        """
+        self._clear()
+        if isinstance(mean_value, dict):
+            self.items = {
+                key: ValuePatch(self.batch_size).load(item)
+                for key, item in flatten_value("", mean_value).items()
+            }
+            return self
+        self.accumulate(mean_value, self.batch_size)
+        if self.weight and not self.pending and type(self.total) is float:
+            self.mean = float(mean_value)
+        return self
+
+    def accumulate(self, mean_value: Any, weight: float) -> None:
+        """Count one more mean in place: what the loop does with the loss of each batch.
+
+        Args:
+            mean_value: a number or a tensor. A 0-d tensor of an accelerator is put aside, to be
+                summed with others on its device.
+            weight: its weight, at least 0; not checked.
+        """
+        self.mean = None
+        if type(mean_value) is not float:
+            if isinstance(mean_value, Tensor) and not mean_value.ndim:
+                if not mean_value.is_cpu:
+                    return self._put_aside(mean_value, weight)
+                # 0.14 µs, and no small tensor is kept to pin a hole in the heap.
+                mean_value = mean_value.item()
+            else:
+                mean_value = _as_summand(mean_value)
+        if weight:  # 0 times nan, the mean of an empty batch, must not count
+            self.total = self.total + mean_value * weight
+            self.weight += weight
+        return None
+
+    def _put_aside(self, mean_value: Tensor, weight: float) -> None:
+        if weight:
+            self.pending.append((mean_value.detach(), weight))
+            self.weight += weight
+            self._fold_if_many()
+
+    def _fold_if_many(self) -> None:
+        if len(self.pending) >= FOLD_EVERY:
+            self.total = _plus(self.total, _folded(self.pending))
+            self.pending = []
+
+    def add(self, other: Any) -> Self:
+        """Join the sums of another patch into these."""
+        if (self.items is None) is not (other.items is None):
+            raise PatchError(mismatch(self, ": one is a dict, one a single value", other))
+        self.mean = None
+        if self.items is not None:
+            for key, item in other.items.items():
+                self.items[key] = self.items[key].add(item) if key in self.items else item.copy()
+            return self
+        self.total = _plus(self.total, other.total)
+        self.weight += other.weight
+        if other.pending:
+            self.pending.extend(other.pending)
+            self._fold_if_many()
+        return self
+
+    def forward(self) -> Any:
+        """Give the weighted mean: a float, a tensor, or a dict of them."""
+        if self.items is not None:
+            return {key: item() for key, item in self.items.items()}
+        if self.mean is not None:
+            return self.mean
+        # What is pending stays so: when somebody looks must not change the order of the sum.
+        total = _plus(self.total, _folded(self.pending)) if self.pending else self.total
+        return total / self.weight if self.weight else math.nan
+
+    def state_dict(self) -> dict[str, Any]:
+        """Give sums and weights, and what is not summed yet, so that later bits are the same."""
+        state = {"total": self.total, "weight": self.weight, "mean": self.mean}
+        state["pending"] = self.pending
+        state = {key: encoded(value, f"ValuePatch.{key}") for key, value in state.items()}
+        items = self.items
+        state["items"] = items and {key: item.state_dict() for key, item in items.items()}
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what `state_dict` gave."""
+        self._clear()
+        for key in ("total", "weight", "mean", "pending"):
+            setattr(self, key, decoded(state[key]))
+        if state["items"] is not None:
+            self.items = {key: ValuePatch(0) for key in state["items"]}
+            for key, item in self.items.items():
+                item.load_state_dict(state["items"][key])
+
+
+def _checked_weight(weight: Any, owner: str) -> float:
+    if isinstance(weight, (Tensor, np.generic)):
+        weight = weight.item()
+    if isinstance(weight, (int, float)) and 0 <= weight < math.inf:
+        return weight
+    raise ConfigError(
+        f"{owner} got batch_size={weight!r}: give the number of samples or the sum of their "
+        "weights, 0 or more."
+    )
+
+
+def _as_summand(value: Any) -> Any:
+    """Give a float, or a 64-bit tensor of several values."""
+    if isinstance(value, (int, float, np.number, np.bool_)):
+        return float(value)
+    if isinstance(value, (Tensor, np.ndarray)):
+        tensor = torch.as_tensor(value).detach()
+        return tensor.item() if not tensor.ndim and tensor.is_cpu else tensor.to(_wide(tensor))
+    raise MetricError(
+        f"the value to be averaged is {describe(value)}: give a number, a tensor, or a dict of them."
+    )
+
+
+def _wide(tensor: Tensor) -> torch.dtype:
+    return torch.float32 if tensor.device.type == "mps" else torch.float64
+
+
+def _folded(pending: list[tuple[Tensor, float]]) -> Tensor:
+    """Sum values times weights on their device, without waiting for it.
+
+    Weights go there as arguments of kernels (a tensor of them would be a copy that waits), so
+    values of one weight are summed together: nearly all batches are of one size.
+    """
+    device = pending[-1][0].device  # restored ones may be on the CPU still
+    wide = _wide(pending[-1][0])
+    sums = [
+        torch.stack([value.to(device) for value, _ in group]).sum(dtype=wide) * weight
+        for weight, group in itertools.groupby(pending, operator.itemgetter(1))
+    ]
+    return sums[0] if len(sums) == 1 else torch.stack(sums).sum()
+
+
+def _plus(one: Any, two: Any) -> Any:
+    """Add; the float 0 that sums begin with costs no kernel."""
+    if type(two) is float and not two:
+        return one
+    return two if type(one) is float and not one else one + two
