@@ -1,1 +1,159 @@
-"""Train PyTorch models."""
+"""DeepEpochs trains PyTorch models: exact metrics, exact resume, one readable loop.
+
+Give a model, a loss, an optimizer and DataLoaders to a ``Trainer``; it runs the
+epochs, keeps the metrics and calls the callbacks::
+
+    from deepepochs import Trainer
+
+    trainer = Trainer(model, F.cross_entropy, opt, epochs=2)
+    trainer.fit(train_dl, val_dl)
+    trainer.test(test_dl)
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+
+from . import callbacks, loops, metrics, optimizer, patches, tools
+from .callback import Callback, CallbackPool
+from .callbacks.console import (
+    ConsoleCallback,
+    DefaultCallback,
+    info,
+    log_batch,
+    log_epoch,
+    print_out,
+)
+from .callbacks.grad_clip import GradClipCallback
+from .errors import (
+    CallbackException,
+    CheckpointDamaged,
+    CheckpointError,
+    CheckpointMismatch,
+    CheckpointNotFound,
+    ConfigError,
+    DataError,
+    DeepEpochsError,
+    HookError,
+    LoopException,
+    MetricError,
+    NotFiniteError,
+    PatchError,
+    RunLockedError,
+    StepError,
+    StopLoopException,
+)
+from .losses import default_loss
+from .mappings import concat_dicts, ddict, flatten_dict, keyset, listify, sum_dicts
+from .naming import check_path, make_runningid, rename
+from .nested import (
+    TensorDict,
+    TensorTuple,
+    batch_size,
+    batches,
+    clone_value,
+    compose_data,
+    concat,
+    detach_clone,
+    tensor_tuple,
+    to_numpy,
+)
+from .optimizers import LinearCosineScheduler, Optimizer, Optimizers
+from .patches import (
+    ConfusionMetrics,
+    ConfusionPatch,
+    MeanPatch,
+    MetricPatch,
+    PatchBase,
+    TensorPatch,
+    ValuePatch,
+)
+from .progress import History, Progress
+from .rng import set_seed
+from .stages import Stage
+from .task import EpochTask
+from .tools import Moveing, SeriesPlots, TopKQueue, groupby_apply, load_yaml, plot_confusion
+from .trainer import Trainer, TrainerBase
+
+try:
+    __version__ = version("deepepochs")
+except PackageNotFoundError:  # a source tree that was never installed
+    __version__ = "0"
+
+__all__ = [
+    "Callback",
+    "CallbackException",
+    "CallbackPool",
+    "CheckpointDamaged",
+    "CheckpointError",
+    "CheckpointMismatch",
+    "CheckpointNotFound",
+    "ConfigError",
+    "ConfusionMetrics",
+    "ConfusionPatch",
+    "ConsoleCallback",
+    "DataError",
+    "DeepEpochsError",
+    "DefaultCallback",
+    "EpochTask",
+    "GradClipCallback",
+    "History",
+    "HookError",
+    "LinearCosineScheduler",
+    "LoopException",
+    "MeanPatch",
+    "MetricError",
+    "MetricPatch",
+    "Moveing",
+    "NotFiniteError",
+    "Optimizer",
+    "Optimizers",
+    "PatchBase",
+    "PatchError",
+    "Progress",
+    "RunLockedError",
+    "SeriesPlots",
+    "Stage",
+    "StepError",
+    "StopLoopException",
+    "TensorDict",
+    "TensorPatch",
+    "TensorTuple",
+    "TopKQueue",
+    "Trainer",
+    "TrainerBase",
+    "ValuePatch",
+    "__version__",
+    "batch_size",
+    "batches",
+    "callbacks",
+    "check_path",
+    "clone_value",
+    "compose_data",
+    "concat",
+    "concat_dicts",
+    "ddict",
+    "default_loss",
+    "detach_clone",
+    "flatten_dict",
+    "groupby_apply",
+    "info",
+    "keyset",
+    "listify",
+    "load_yaml",
+    "log_batch",
+    "log_epoch",
+    "loops",
+    "make_runningid",
+    "metrics",
+    "optimizer",
+    "patches",
+    "plot_confusion",
+    "print_out",
+    "rename",
+    "set_seed",
+    "sum_dicts",
+    "tensor_tuple",
+    "to_numpy",
+    "tools",
+]

@@ -1,0 +1,100 @@
+"""Gradient accumulation: several mini-batches share one optimizer step.
+
+The gradient of a window equals that of the mini-batches joined into one, whatever
+their sizes: each loss is weighted by its number of samples against the first
+mini-batch's, and the sum is brought back to a mean before the step.
+
+>>> window = Window(2)
+>>> window.open_batch(32, is_last=False); window.scale, window.closes
+(1.0, False)
+>>> window.open_batch(8, is_last=True); window.scale, window.closes, window.factor
+(0.25, True, 0.8)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+
+__all__ = ["Window"]
+
+
+class Window:
+    """The mini-batches since the last optimizer step, of ``size`` at most.
+
+    Args:
+        size: mini-batches for one step.
+
+    Attributes:
+        scale: what the loss of the present mini-batch is multiplied by.
+        factor: what the summed gradients are multiplied by before the step.
+        closes: the present mini-batch is the window's last.
+        waiting: optimizer indexes whose step waits for the end of the window.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.count = 0
+        self.first = 0.0
+        self.total = 0.0
+        self.scale = 1.0
+        self.closes = False
+        self.waiting: list[int | None] = []
+
+    @property
+    def factor(self) -> float:
+        return self.first / self.total
+
+    def open_batch(self, weight: float, *, is_last: bool | None) -> None:
+        """Take in the next mini-batch, of ``weight`` samples."""
+        if self.closes:
+            self.reset()
+        if self.count == 0:
+            self.first = float(weight)
+        self.count += 1
+        self.total += weight
+        self.scale = weight / self.first
+        self.closes = self.count >= self.size or is_last is True
+
+    def wait(self, index: int | None) -> None:
+        """Note that the optimizer with this index is to step when the window closes."""
+        if index not in self.waiting:
+            self.waiting.append(index)
+
+    def serve(self, index: int | None) -> None:
+        """Note that the optimizer with this index steps now."""
+        if index in self.waiting:
+            self.waiting.remove(index)
+
+    def rescale(self, gradients: Iterable[torch.Tensor]) -> None:
+        """Turn summed gradients into those of the mean over the window, in place."""
+        if self.factor != 1.0:
+            for gradient in gradients:
+                gradient.mul_(self.factor)
+
+    def reset(self) -> None:
+        """Begin anew after a step."""
+        self.count = 0
+        self.total = 0.0
+        self.closes = False
+        self.waiting = []
+
+    def state_dict(self) -> dict[str, Any]:
+        """What is needed to go on inside a window."""
+        return {
+            "count": self.count,
+            "first": self.first,
+            "total": self.total,
+            "closes": self.closes,
+            "waiting": list(self.waiting),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on inside the window that ``state`` describes."""
+        self.count = int(state["count"])
+        self.first = float(state["first"])
+        self.total = float(state["total"])
+        self.closes = bool(state["closes"])
+        self.waiting = list(state["waiting"])

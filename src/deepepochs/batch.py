@@ -1,0 +1,92 @@
+"""From what a loader yields to ``batch_x`` and ``batch_y``.
+
+One rule: ``batch_x`` is all but the last element, always a tuple (or the dict,
+where the loader yields one); ``batch_y`` is the last element.
+
+>>> import torch
+>>> batch_x, batch_y = split_batch([torch.zeros(4, 2), torch.ones(4)], with_targets=True)
+>>> len(batch_x), batch_y.shape
+(1, torch.Size([4]))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Union
+
+import torch
+
+from . import nested
+from .errors import ConfigError, ConfigTypeError, DataError
+
+__all__ = ["BatchSize", "check_batch_size", "split_batch", "weigh_batch"]
+
+BatchSize = Union[int, Callable[[Any, Any], int], None]
+
+
+def split_batch(batch: Any, *, with_targets: bool) -> tuple[Any, Any]:
+    """Give ``(batch_x, batch_y)`` of one mini-batch.
+
+    Args:
+        batch: a tuple or list, a dict, or one object such as a graph.
+        with_targets: the last element is the target (a loss function is given);
+            otherwise the whole mini-batch is input.
+
+    Returns:
+        ``batch_x``, a tuple or a dict, and ``batch_y``, which is ``None`` without targets.
+
+    Raises:
+        DataError: a mini-batch in which input and target cannot be told apart.
+    """
+    if isinstance(batch, (tuple, list)):
+        if not with_targets:
+            return nested.TensorTuple(batch), None
+        if len(batch) < 2:
+            raise DataError(
+                f"The loader yielded {nested.describe(batch)}: its last element is the target, so "
+                "no input is left. Yield (input, target), or (input, None) where there is no target."
+            )
+        return nested.TensorTuple(batch[:-1]), batch[-1]
+    if isinstance(batch, Mapping):
+        return batch, None
+    if isinstance(batch, torch.Tensor) and with_targets:
+        raise DataError(
+            f"The loader yielded {nested.describe(batch)}, not a tuple or list: input and target "
+            "cannot be told apart. Yield (input, target), or (input, None) where there is no target."
+        )
+    if batch is None or isinstance(batch, (str, bytes, int, float)):
+        raise DataError(
+            f"The loader yielded {nested.describe(batch)}; a mini-batch is a tuple or list whose "
+            "last element is the target, a dict, or an object such as a graph."
+        )
+    return nested.TensorTuple((batch,)), None
+
+
+def check_batch_size(batch_size: object) -> None:
+    """Raise ``ConfigError`` unless ``batch_size`` is ``None``, a positive int or a function."""
+    if batch_size is None or callable(batch_size):
+        return
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int):
+        raise ConfigTypeError(
+            f"batch_size={batch_size!r} is a {type(batch_size).__name__}: give a positive int, a "
+            "function (batch_x, batch_y) -> int, or None to have it guessed."
+        )
+    if batch_size < 1:
+        raise ConfigError(f"batch_size={batch_size!r}: the weight of a mini-batch is at least 1.")
+
+
+def weigh_batch(batch_size: BatchSize, batch_x: Any, batch_y: Any) -> float:
+    """Give the weight of a mini-batch in means: its number of samples.
+
+    Args:
+        batch_size: the number itself; a function of ``(batch_x, batch_y)``, which
+            gets a single input unwrapped; ``None`` guesses it from ``batch_x``.
+        batch_x: the inputs.
+        batch_y: the targets.
+    """
+    if batch_size is None:
+        return nested.batch_size(batch_x)
+    if isinstance(batch_size, int):
+        return batch_size
+    single = isinstance(batch_x, tuple) and len(batch_x) == 1
+    return batch_size(batch_x[0] if single else batch_x, batch_y)

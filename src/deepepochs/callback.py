@@ -1,0 +1,428 @@
+"""Callbacks: what watches or steers a run, and the table that calls them.
+
+``Callback`` declares every hook once, in the order of the loop; a subclass
+overrides the ones it wants. ``CallbackPool`` checks names and signatures when a
+callback is added, and makes the table from hook to bound methods once per run.
+
+    class StopAtNoon(Callback):
+        def on_after_epoch(self, trainer, epoch_idx, **others):
+            if datetime.now().hour >= 12:
+                trainer.stop("it is noon")
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, SupportsIndex
+
+import torch
+
+from .errors import ConfigTypeError, HookError, StopLoopException, add_note
+from .stages import Stage
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from .task import EpochTask
+    from .trainer import TrainerBase
+
+__all__ = [
+    "HOOKS",
+    "STAGE_HOOKS",
+    "Callback",
+    "CallbackPool",
+    "HookTable",
+    "StageHooks",
+    "fire",
+    "fire_in_step",
+]
+
+Metrics = Mapping[str, Any]
+BoundHook = Callable[..., None]
+
+
+class Callback:
+    """Watches or steers a run: subclass it and override hooks.
+
+    A hook gets its arguments by name, ``trainer`` among them; ``**others`` takes
+    those that a hook does not need. Hooks run without gradients. To end the run,
+    call ``trainer.stop(reason)`` or raise ``StopLoopException(reason)``.
+
+    Attributes:
+        order: lower is outer: such a callback runs first in ``before`` hooks and
+            last in all others, like nested ``with`` blocks. Ties go by position.
+            The console has 0, ``CheckCallback`` -1.
+
+    Args:
+        priority: the name of ``order`` in release 0.6; ``None`` keeps the class's.
+
+    Example:
+        >>> class Hello(Callback):
+        ...     def on_before_fit(self, trainer, epochs):
+        ...         trainer.print("training for", epochs, "epochs")
+    """
+
+    order: int = 1
+
+    def __init__(self, priority: int | None = None) -> None:
+        if priority is not None:
+            self.order = priority
+
+    # fit begins
+    def on_before_fit(self, trainer: TrainerBase, epochs: int) -> None:
+        """Before the first epoch of a fit; ``epochs`` is the total number."""
+
+    def on_before_epoch(
+        self,
+        trainer: TrainerBase,
+        train_tasks: Sequence[EpochTask],
+        val_tasks: Sequence[EpochTask],
+        epoch_idx: int,
+    ) -> None:
+        """Before an epoch, that is all training and validation passes of it."""
+
+    # training
+    def on_before_train_epochs(
+        self, trainer: TrainerBase, tasks: Sequence[EpochTask], epoch_idx: int
+    ) -> None:
+        """Before the training passes of an epoch."""
+
+    def on_before_train_epoch(self, trainer: TrainerBase, task: EpochTask) -> None:
+        """Before the training pass of one task."""
+
+    def on_before_train_batch(
+        self, trainer: TrainerBase, batch_x: Any, batch_y: Any, batch_idx: int
+    ) -> None:
+        """Before a training step; ``batch_idx`` counts from 0 in each pass."""
+
+    def on_before_train_forward(self, trainer: TrainerBase) -> None:
+        """Before the model's forward call in training."""
+
+    def on_after_train_forward(self, trainer: TrainerBase, model_out: Any) -> None:
+        """After the model's forward call in training, with its detached output."""
+
+    def on_before_backward(self, trainer: TrainerBase, loss: Tensor) -> None:
+        """Before the backward pass, with the detached, unscaled loss."""
+
+    def on_after_backward(self, trainer: TrainerBase, loss: Tensor) -> None:
+        """After the backward pass: gradients can be seen from here to ``before_optimize``."""
+
+    def on_before_optimize(self, trainer: TrainerBase, optimize_index: int | None) -> None:
+        """Before the optimizer's step; ``None`` means all optimizers."""
+
+    def on_after_optimize(self, trainer: TrainerBase, optimize_index: int | None) -> None:
+        """After the optimizer's step; the gradients are gone."""
+
+    def on_train_metrics(
+        self, trainer: TrainerBase, loss: Tensor | None, model_out: Any, batch_y: Any, task: Any
+    ) -> None:
+        """When loss and metrics of a training batch are recorded (detached values)."""
+
+    def on_after_train_batch(self, trainer: TrainerBase, metrics: Metrics, batch_idx: int) -> None:
+        """After a training step; ``metrics`` are the batch's, computed when read."""
+
+    def on_after_train_epoch(self, trainer: TrainerBase, task: EpochTask, metrics: Metrics) -> None:
+        """After the training pass of one task, with its metrics."""
+
+    def on_after_train_epochs(
+        self, trainer: TrainerBase, tasks: Sequence[EpochTask], metrics: Metrics, epoch_idx: int
+    ) -> None:
+        """After the training passes of an epoch, with the metrics of the stage."""
+
+    # validation
+    def on_before_val_epochs(
+        self, trainer: TrainerBase, tasks: Sequence[EpochTask], epoch_idx: int
+    ) -> None:
+        """Before the validation passes of an epoch that validates."""
+
+    def on_before_val_epoch(self, trainer: TrainerBase, task: EpochTask) -> None:
+        """Before the validation pass of one task."""
+
+    def on_before_val_batch(
+        self, trainer: TrainerBase, batch_x: Any, batch_y: Any, batch_idx: int
+    ) -> None:
+        """Before a validation step."""
+
+    def on_before_val_forward(self, trainer: TrainerBase) -> None:
+        """Before the model's forward call in validation."""
+
+    def on_after_val_forward(self, trainer: TrainerBase, model_out: Any) -> None:
+        """After the model's forward call in validation."""
+
+    def on_val_metrics(
+        self, trainer: TrainerBase, loss: Tensor | None, model_out: Any, batch_y: Any, task: Any
+    ) -> None:
+        """When loss and metrics of a validation batch are recorded."""
+
+    def on_after_val_batch(self, trainer: TrainerBase, metrics: Metrics, batch_idx: int) -> None:
+        """After a validation step."""
+
+    def on_after_val_epoch(self, trainer: TrainerBase, task: EpochTask, metrics: Metrics) -> None:
+        """After the validation pass of one task, with its metrics."""
+
+    def on_after_val_epochs(
+        self, trainer: TrainerBase, tasks: Sequence[EpochTask], metrics: Metrics, epoch_idx: int
+    ) -> None:
+        """After the validation passes of an epoch, with the metrics of the stage."""
+
+    # the end of an epoch and of the fit
+    def on_after_epoch(
+        self,
+        trainer: TrainerBase,
+        train_tasks: Sequence[EpochTask],
+        val_tasks: Sequence[EpochTask],
+        train_metrics: Metrics,
+        val_metrics: Metrics,
+        epoch_idx: int,
+    ) -> None:
+        """After an epoch; ``val_metrics`` is empty if it did not validate."""
+
+    def on_after_fit(self, trainer: TrainerBase) -> None:
+        """After the fit: finished, stopped or interrupted, but not after an error."""
+
+    def on_exception(self, trainer: TrainerBase, exception: BaseException) -> None:
+        """When an error ends a fit or a test; it is raised again afterwards."""
+
+    # test
+    def on_before_test_epochs(self, trainer: TrainerBase, tasks: Sequence[EpochTask]) -> None:
+        """Before the passes of a test."""
+
+    def on_before_test_epoch(self, trainer: TrainerBase, task: EpochTask) -> None:
+        """Before the test pass of one task."""
+
+    def on_before_test_batch(
+        self, trainer: TrainerBase, batch_x: Any, batch_y: Any, batch_idx: int
+    ) -> None:
+        """Before a test step."""
+
+    def on_before_test_forward(self, trainer: TrainerBase) -> None:
+        """Before the model's forward call in a test."""
+
+    def on_after_test_forward(self, trainer: TrainerBase, model_out: Any) -> None:
+        """After the model's forward call in a test."""
+
+    def on_test_metrics(
+        self, trainer: TrainerBase, loss: Tensor | None, model_out: Any, batch_y: Any, task: Any
+    ) -> None:
+        """When loss and metrics of a test batch are recorded."""
+
+    def on_after_test_batch(self, trainer: TrainerBase, metrics: Metrics, batch_idx: int) -> None:
+        """After a test step."""
+
+    def on_after_test_epoch(self, trainer: TrainerBase, task: EpochTask, metrics: Metrics) -> None:
+        """After the test pass of one task, with its metrics."""
+
+    def on_after_test_epochs(
+        self, trainer: TrainerBase, tasks: Sequence[EpochTask], metrics: Metrics
+    ) -> None:
+        """After the passes of a test, with the metrics of the stage."""
+
+    # state
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps of this callback: tensors and plain types."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back what ``state_dict`` gave."""
+
+
+HOOKS: dict[str, inspect.Signature] = {
+    name: inspect.signature(function)
+    for name, function in vars(Callback).items()
+    if name.startswith("on_")
+}
+"""Every hook in loop order, with its signature."""
+
+
+class StageHooks(NamedTuple):
+    """What the loop calls in one stage: hook names, or the methods bound to them."""
+
+    before_epochs: Any
+    before_epoch: Any
+    before_batch: Any
+    before_forward: Any
+    after_forward: Any
+    metrics: Any
+    after_batch: Any
+    after_epoch: Any
+    after_epochs: Any
+
+
+STAGE_HOOKS: dict[Stage, StageHooks] = {
+    Stage.TRAIN: StageHooks(
+        "on_before_train_epochs",
+        "on_before_train_epoch",
+        "on_before_train_batch",
+        "on_before_train_forward",
+        "on_after_train_forward",
+        "on_train_metrics",
+        "on_after_train_batch",
+        "on_after_train_epoch",
+        "on_after_train_epochs",
+    ),
+    Stage.VAL: StageHooks(
+        "on_before_val_epochs",
+        "on_before_val_epoch",
+        "on_before_val_batch",
+        "on_before_val_forward",
+        "on_after_val_forward",
+        "on_val_metrics",
+        "on_after_val_batch",
+        "on_after_val_epoch",
+        "on_after_val_epochs",
+    ),
+    Stage.TEST: StageHooks(
+        "on_before_test_epochs",
+        "on_before_test_epoch",
+        "on_before_test_batch",
+        "on_before_test_forward",
+        "on_after_test_forward",
+        "on_test_metrics",
+        "on_after_test_batch",
+        "on_after_test_epoch",
+        "on_after_test_epochs",
+    ),
+}
+
+
+class HookTable:
+    """From each hook to the methods that override it, in the order they are called.
+
+    Made once per run. A hook that nobody overrides has an empty tuple, so that
+    the loop pays for it with one look.
+    """
+
+    def __init__(self, callbacks: Sequence[Callback] = ()) -> None:
+        outer_first = sorted(callbacks, key=lambda callback: callback.order)
+        self.methods: dict[str, tuple[BoundHook, ...]] = {}
+        for name in HOOKS:
+            declared = getattr(Callback, name)
+            ranked = outer_first if "before" in name else outer_first[::-1]
+            self.methods[name] = tuple(
+                getattr(callback, name)
+                for callback in ranked
+                if getattr(type(callback), name) is not declared
+            )
+        nothing = StageHooks(*[()] * len(StageHooks._fields))
+        self.stages: dict[Stage, StageHooks] = {Stage.PREDICT: nothing}
+        for stage, names in STAGE_HOOKS.items():
+            self.stages[stage] = StageHooks(*(self.methods[name] for name in names))
+
+    def __getitem__(self, name: str) -> tuple[BoundHook, ...]:
+        return self.methods[name]
+
+
+def fire(hooks: tuple[BoundHook, ...], trainer: TrainerBase, **arguments: Any) -> None:
+    """Call the methods of one hook; an error gets a note that names its callback.
+
+    ``StopLoopException`` in one of them asks the trainer to stop, and the others
+    are still called.
+    """
+    for hook in hooks:
+        try:
+            hook(trainer=trainer, **arguments)
+        except StopLoopException as request:
+            trainer.stop(str(request))
+        except Exception as error:
+            add_note(error, f"raised in {_hook_name(hook)} of a callback")
+            raise
+
+
+def fire_in_step(hooks: tuple[BoundHook, ...], trainer: TrainerBase, **arguments: Any) -> None:
+    """Do as ``fire`` where a step has gradients on: hooks run without them."""
+    with torch.no_grad():
+        fire(hooks, trainer, **arguments)
+
+
+class CallbackPool(list["Callback"]):
+    """The callbacks of a trainer: a list that takes valid callbacks only.
+
+    Raises:
+        ConfigTypeError: something that is no ``Callback``.
+        HookError: a method ``on_...`` that no hook has as its name, or whose
+            signature does not take the arguments of the hook.
+
+    Example:
+        >>> pool = CallbackPool([Callback()])
+        >>> pool.append("early stopping")
+        Traceback (most recent call last):
+        ...
+        deepepochs.errors.ConfigTypeError: 'early stopping' is a str, not a Callback: ...
+    """
+
+    def __init__(self, callbacks: Iterable[Callback] = ()) -> None:
+        super().__init__()
+        self.extend(callbacks)
+
+    def append(self, callback: Callback) -> None:
+        """Add one callback after checking it."""
+        self._check(callback)
+        super().append(callback)
+
+    def extend(self, callbacks: Iterable[Callback]) -> None:
+        """Add several callbacks, each checked; none is added if one is wrong."""
+        added = list(callbacks)
+        for callback in added:
+            self._check(callback)
+        super().extend(added)
+
+    def insert(self, index: SupportsIndex, callback: Callback) -> None:
+        """Insert one callback after checking it."""
+        self._check(callback)
+        super().insert(index, callback)
+
+    def prepare(self) -> None:
+        """Sort by ``order``; callbacks of equal order keep their places."""
+        self.sort(key=lambda callback: callback.order)
+
+    def trigger(self, event: str, **arguments: Any) -> None:
+        """Call an event's hooks by its name without ``on_``, as release 0.6 did."""
+        if f"on_{event}" not in HOOKS:
+            raise HookError(f"There is no event {event!r}.{_nearest('on_' + event)}")
+        fire(HookTable(self)[f"on_{event}"], **arguments)
+
+    def named(self) -> dict[str, Callback]:
+        """The callbacks by unique name: the class, and ``#2`` and on for further ones."""
+        names: dict[str, Callback] = {}
+        for callback in self:
+            base = type(callback).__name__
+            same = sum(type(other).__name__ == base for other in names.values())
+            names[base if not same else f"{base}#{same + 1}"] = callback
+        return names
+
+    @staticmethod
+    def _check(callback: object) -> None:
+        if not isinstance(callback, Callback):
+            hint = "add an object, not the class" if isinstance(callback, type) else "subclass it"
+            raise ConfigTypeError(
+                f"{callback!r} is a {type(callback).__name__}, not a Callback: {hint}."
+            )
+        for name in dir(type(callback)):
+            if not name.startswith("on_") or not callable(getattr(type(callback), name)):
+                continue
+            where = f"{type(callback).__name__}.{name}"
+            if name not in HOOKS:
+                raise HookError(f"{where}: there is no such hook.{_nearest(name)}")
+            _check_signature(where, getattr(callback, name), name)
+
+
+def _check_signature(where: str, method: BoundHook, name: str) -> None:
+    expected = [arg for arg in HOOKS[name].parameters if arg != "self"]
+    try:
+        inspect.signature(method).bind(**dict.fromkeys(expected))
+    except TypeError as error:
+        raise HookError(
+            f"{where} cannot be called with its arguments ({error}). "
+            f"Write: def {name}(self, {', '.join(expected)}), or **others for those not needed."
+        ) from None
+
+
+def _nearest(name: str) -> str:
+    found = difflib.get_close_matches(name, HOOKS, n=1, cutoff=0.6)
+    return f" Did you mean {found[0]!r}?" if found else f" The hooks are: {', '.join(HOOKS)}."
+
+
+def _hook_name(hook: BoundHook) -> str:
+    return getattr(hook, "__qualname__", repr(hook))

@@ -1,0 +1,64 @@
+"""Gradient clipping, between the backward pass and the optimizer's step.
+
+::
+
+    Trainer(model, loss, opt, callbacks=GradClipCallback(1.0, norm_type=2))
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from ..callback import Callback
+from ..errors import ConfigError, ConfigTypeError
+
+if TYPE_CHECKING:
+    from ..trainer import TrainerBase
+
+__all__ = ["GradClipCallback"]
+
+
+class GradClipCallback(Callback):
+    """Clip the gradients that an optimizer is about to use.
+
+    Args:
+        max_value: the largest absolute value of an entry, or with ``norm_type`` the
+            largest norm of all gradients together; positive.
+        norm_type: the norm, such as 2 or ``inf``; ``None`` clips by value.
+
+    Raises:
+        ConfigError: a bound or norm that is not positive.
+
+    Example:
+        >>> by_norm = GradClipCallback(1.0, norm_type=2)
+        >>> by_value = GradClipCallback(0.5)
+    """
+
+    def __init__(self, max_value: float, norm_type: float | None = None) -> None:
+        super().__init__()
+        for name, value in (("max_value", max_value), ("norm_type", norm_type)):
+            if value is None and name == "norm_type":
+                continue
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                raise ConfigTypeError(
+                    f"GradClipCallback({name}={value!r}): give a positive number."
+                )
+            if not value > 0 or (name == "max_value" and math.isinf(value)):
+                raise ConfigError(f"GradClipCallback({name}={value!r}): give a positive number.")
+        self.max_value = max_value
+        self.norm_type = norm_type
+
+    def on_before_optimize(self, trainer: TrainerBase, optimize_index: int | None) -> None:
+        """Clip the gradients of the optimizers that are about to step, each weight once."""
+        chosen = trainer.opt if optimize_index is None else [trainer.opt[optimize_index]]
+        weights: dict[int, Tensor] = {
+            id(weight): weight for optimizer in chosen for weight in optimizer.params
+        }
+        clip: Any = list(weights.values())
+        if self.norm_type is None:
+            trainer.runtime.clip_by_value(clip, self.max_value)
+        else:
+            trainer.runtime.clip_by_norm(clip, self.max_value, self.norm_type)

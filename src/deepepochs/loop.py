@@ -1,0 +1,127 @@
+"""The batch loop: one pass over one task's data, on one screen.
+
+::
+
+    for each mini-batch of the task's loader:
+        split it into batch_x and batch_y
+        before_batch hooks
+        the step: model, loss, backward, optimize, record
+        merge what was recorded
+        after_batch hooks
+        save if asked, stop if asked
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from . import nested
+from .batch import split_batch
+from .callback import fire
+from .errors import ConfigError, add_note
+from .loading import Cursor
+from .losses import default_loss
+from .stages import Stage
+from .steps import resolve_step
+
+if TYPE_CHECKING:
+    from .task import EpochTask
+    from .trainer import TrainerBase
+
+__all__ = ["predict_batches", "run_task"]
+
+
+def run_task(
+    trainer: TrainerBase, task: EpochTask, stage: Stage, place: tuple[int, int] = (0, 1)
+) -> dict[str, Any]:
+    """Run one pass over one task's data.
+
+    Args:
+        trainer: who runs it.
+        task: the loader with its step and metrics.
+        stage: what the pass is for.
+        place: the task's index in its stage, and the number of tasks.
+
+    Returns:
+        The metrics of the pass, ``{name: NumPy array}``.
+
+    Raises:
+        StopLoopException: the trainer was asked to stop before the last mini-batch.
+    """
+    hooks = trainer.hooks.stages[stage]
+    step = resolve_step(task, trainer, stage)
+    check_signature(step, task.step_args)
+    step_args = task.step_args
+    set_gradients = torch.set_grad_enabled
+    with trainer.running(task, stage, step_name(step), place) as run:
+        if not run.resumed:
+            fire(hooks.before_epoch, trainer, task=task)
+        for batch_idx, batch in run.cursor:
+            batch_x, batch_y = trainer.prepare_data(batch, trainer.moves_data(stage))
+            run.begin_batch(batch_idx, batch_x, batch_y)
+            if hooks.before_batch:
+                arguments = {"batch_x": batch_x, "batch_y": batch_y, "batch_idx": batch_idx}
+                fire(hooks.before_batch, trainer, **arguments)
+            # Plain calls, not a `with`: the fit around the loop restores the mode if one raises.
+            set_gradients(run.is_training)
+            try:
+                returned = step(batch_x, batch_y, **step_args)
+            except TypeError as error:
+                add_note(error, describe_input(batch_x))
+                raise
+            set_gradients(False)
+            if run.window is not None:
+                task.finish_window(run)
+            metrics = run.end_batch(returned)
+            if hooks.after_batch:
+                fire(hooks.after_batch, trainer, metrics=metrics, batch_idx=batch_idx)
+            trainer.at_save_point(run)
+        values = trainer.end_pass(run)
+        fire(hooks.after_epoch, trainer, task=task, metrics=values)
+        return values
+
+
+def predict_batches(trainer: TrainerBase, loader: Any, *, with_targets: bool | None) -> list[Any]:
+    """Give the model's outputs on the CPU, one entry for each mini-batch."""
+    outputs = []
+    for _, batch in Cursor(loader, worker_seeding=trainer.worker_seeding):
+        targets = with_targets
+        if targets is None:
+            several = isinstance(batch, (tuple, list)) and len(batch) > 1
+            targets = several and trainer.loss_fn is not default_loss
+        moved = nested.to_device(batch, trainer.device)
+        batch_x, _ = split_batch(moved, with_targets=targets)
+        try:
+            model_out = trainer.call_model(batch_x)
+        except TypeError as error:
+            add_note(error, describe_input(batch_x))
+            raise
+        outputs.append(nested.to_cpu(nested.detach(model_out)))
+    return outputs
+
+
+def step_name(step: Callable[..., Any]) -> str:
+    """Name a step as a reader finds it, for example ``MyTask.train_step``."""
+    return getattr(step, "__qualname__", repr(step)).rpartition("<locals>.")[2]
+
+
+def check_signature(step: Callable[..., Any], step_args: dict[str, Any]) -> None:
+    """Raise ``ConfigError`` if the step cannot be called with a mini-batch and its arguments."""
+    try:
+        inspect.signature(step).bind(None, None, **step_args)
+    except TypeError as error:
+        name = step_name(step)
+        raise ConfigError(
+            f"{name} cannot be called as step(batch_x, batch_y, **{step_args}): {error}. Write: "
+            f"def {step.__name__}(self, batch_x, batch_y, **step_args)."
+        ) from None
+
+
+def describe_input(batch_x: Any) -> str:
+    """Say what a step got, for the note on its ``TypeError``."""
+    call = "self.model(**batch_x)" if isinstance(batch_x, dict) else "self.model(*batch_x)"
+    return f"batch_x is {nested.describe(batch_x)}: call {call}"

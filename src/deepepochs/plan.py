@@ -1,0 +1,74 @@
+"""Which metrics a pass computes: decided, named and checked before it begins.
+
+>>> from deepepochs import metrics as dm
+>>> [name for name, _ in plan_metrics([[dm.accuracy], [dm.accuracy, dm.recall]], "tensor")]
+['accuracy', 'recall']
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from .errors import ConfigTypeError, MetricError
+from .mappings import listify
+from .patches import PatchBase, make_patch, metric_name
+
+__all__ = ["MetricPlan", "check_metrics", "plan_metrics"]
+
+MetricPlan = tuple[str, Callable[[Any], PatchBase]]
+
+
+def check_metrics(metrics: Any, where: str) -> list[Any]:
+    """Give ``metrics`` as a list.
+
+    Raises:
+        ConfigTypeError: something that is not callable, such as a name.
+    """
+    listed = list(listify(metrics))
+    for metric in listed:
+        if not callable(metric):
+            raise ConfigTypeError(
+                f"{where}={metric!r} is a {type(metric).__name__}: a metric is a function "
+                "(preds, targets) -> number or dict, a torchmetrics object or a patch class."
+            )
+    return listed
+
+
+def plan_metrics(groups: Iterable[Sequence[Any]], kind: Any) -> tuple[MetricPlan, ...]:
+    """Name the metrics of a pass and say how each is carried from mini-batches to the epoch.
+
+    Args:
+        groups: lists of metrics, the nearest first; the same object counts once.
+        kind: ``metric_patch`` of the trainer.
+
+    Raises:
+        MetricError: two different metrics with one name.
+    """
+    planned: dict[str, Any] = {}
+    plan: list[MetricPlan] = []
+    for metric in (metric for group in groups for metric in group):
+        if any(metric is known for known in planned.values()):
+            continue
+        name = metric_name(metric)
+        if name in planned and name:
+            raise MetricError(
+                f"Two different metrics are named {name!r}: {planned[name]!r} and {metric!r}. Give "
+                "one another name, for example with the decorator rename('other')."
+            )
+        make = make_patch(metric, kind)
+        if name in planned:
+            # Several metrics renamed to '' give bare keys, told apart by the dicts they return.
+            name, make = f"#{len(planned)}", _unnamed(make)
+        planned[name] = metric
+        plan.append((name, make))
+    return tuple(plan)
+
+
+def _unnamed(make: Callable[[Any], PatchBase]) -> Callable[[Any], PatchBase]:
+    def make_unnamed(batch_size: Any) -> PatchBase:
+        patch = make(batch_size)
+        patch.name = ""
+        return patch
+
+    return make_unnamed

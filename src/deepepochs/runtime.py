@@ -1,0 +1,102 @@
+"""Where a run computes: device, backward, optimizer step, clipping, processes.
+
+The trainer is built with one runtime and never asks which. ``LocalRuntime`` is
+one process on one device.
+
+>>> LocalRuntime("cpu").device
+device(type='cpu')
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from .errors import ConfigError
+from .optimizers import Optimizer
+
+__all__ = ["LocalRuntime", "Runtime", "pick_device"]
+
+
+class Runtime(Protocol):
+    """What a trainer needs of the place it runs in."""
+
+    device: torch.device
+    accelerator: Any
+    is_main: bool
+    rank: int
+    num_processes: int
+
+    def prepare_model(self, model: nn.Module) -> nn.Module:
+        """Bring the model to its device."""
+
+    def backward(self, loss: Tensor) -> None:
+        """Compute the gradients of a scalar."""
+
+    def step(self, optimizer: Optimizer, loss: Any) -> None:
+        """Step an optimizer, and its scheduler where that is due."""
+
+    def clip_by_norm(self, parameters: Iterable[Tensor], max_norm: float, norm_type: float) -> None:
+        """Scale the gradients so that their joint norm is at most ``max_norm``."""
+
+    def clip_by_value(self, parameters: Iterable[Tensor], max_value: float) -> None:
+        """Cut each entry of the gradients to ``[-max_value, max_value]``."""
+
+    def unwrap(self, model: nn.Module) -> nn.Module:
+        """Give the module below what the runtime has put around it."""
+
+
+class LocalRuntime:
+    """One process on one device.
+
+    Args:
+        device: a name such as ``'cuda:1'`` or a ``torch.device``; ``None`` takes
+            ``'cuda'`` where there is one, else ``'cpu'``.
+
+    Raises:
+        ConfigError: a device that PyTorch does not know or does not have.
+    """
+
+    accelerator: Any = None
+    is_main = True
+    rank = 0
+    num_processes = 1
+
+    def __init__(self, device: str | torch.device | None = None) -> None:
+        self.device = pick_device(device)
+
+    def prepare_model(self, model: nn.Module) -> nn.Module:
+        return model.to(self.device)
+
+    def backward(self, loss: Tensor) -> None:
+        loss.backward()  # type: ignore[no-untyped-call]
+
+    def step(self, optimizer: Optimizer, loss: Any) -> None:
+        optimizer.step("step", loss)
+
+    def clip_by_norm(self, parameters: Iterable[Tensor], max_norm: float, norm_type: float) -> None:
+        nn.utils.clip_grad_norm_(parameters, max_norm, norm_type)
+
+    def clip_by_value(self, parameters: Iterable[Tensor], max_value: float) -> None:
+        nn.utils.clip_grad_value_(parameters, max_value)
+
+    def unwrap(self, model: nn.Module) -> nn.Module:
+        return model
+
+
+def pick_device(device: str | torch.device | None) -> torch.device:
+    """Give the device meant by a trainer's argument, or raise ``ConfigError``."""
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        found = torch.device(device)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
+        raise ConfigError(
+            f"device={device!r} cannot be used: {str(error).splitlines()[0]} Give None, a device "
+            "that PyTorch has here such as 'cpu' or 'cuda:0', or an accelerate.Accelerator."
+        ) from error
+    return found

@@ -1,0 +1,298 @@
+"""What a fit or a test sets up around its passes, and undoes: hooks, modes, epochs, endings.
+
+``Session`` is the part of a trainer that the loop talks to. It keeps what is going
+on (``run``, ``epoch``), merges what passes give, and ends a fit in one of four ways:
+finished, stopped, interrupted, or with an error.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from . import nested
+from .accumulation import Window
+from .callback import CallbackPool, HookTable, fire, fire_in_step
+from .epoch_state import EpochState
+from .errors import MetricError, StopLoopException
+from .fit_plan import FitPlan
+from .loading import Cursor
+from .progress import History, Progress
+from .run import Run
+from .stages import Stage
+from .steps import Steps
+from .task import EpochTask
+from .totals import LOSS, StageTotals
+
+if TYPE_CHECKING:
+    from .optimizers import Optimizers
+    from .trainer import TrainerBase
+
+__all__ = ["Session"]
+
+
+class Session(Steps):
+    """The running part of a trainer."""
+
+    model: nn.Module
+    opt: Optimizers
+    callbacks: CallbackPool
+    max_epochs: int
+    grad_accumulate: int
+    on_nan: str
+    on_interrupt: str
+    worker_seeding: str
+
+    def __init__(self) -> None:
+        self.run: Run | None = None
+        self.epoch: EpochState | None = None
+        self.hooks = HookTable()
+        self.history = History()
+        self.is_fit_run = False
+        self.stop_reason: str | None = None
+        self._plan: FitPlan | None = None
+        self._totals = StageTotals()
+        self._progress = Progress()
+
+    @property
+    def _owner(self) -> TrainerBase:
+        raise NotImplementedError
+
+    @property
+    def progress(self) -> Progress:
+        """How far the run has come: epochs, mini-batches, optimizer steps."""
+        run, progress = self.run, self._progress
+        if run is None or run.stage not in (Stage.TRAIN, Stage.VAL):
+            return progress
+        done, training = run.batch_idx + 1, run.is_training
+        return progress._replace(
+            num_train_batches=progress.num_train_batches + (done if training else 0),
+            num_val_batches=progress.num_val_batches + (0 if training else done),
+            num_steps=progress.num_steps + run.num_steps,
+        )
+
+    def stop(self, reason: str = "") -> None:
+        """End the fit or test at the next mini-batch; epochs that are done stay done."""
+        self.stop_reason = reason or "stopped"
+
+    def at_save_point(self, run: Run | None) -> None:
+        """Stop here if that was asked; a pass on its last mini-batch is ended properly.
+
+        Raises:
+            StopLoopException: the trainer was asked to stop.
+        """
+        if self.stop_reason is not None and not (run is not None and run.cursor.is_last):
+            raise StopLoopException(self.stop_reason)
+
+    @contextmanager
+    def running(
+        self, task: EpochTask, stage: Stage, step_name: str, place: tuple[int, int]
+    ) -> Iterator[Run]:
+        """Make the ``Run`` of a pass, put the model in its mode, and take the run away after."""
+        if self.stop_reason is not None:
+            raise StopLoopException(self.stop_reason)
+        assert self._plan is not None
+        training = stage is Stage.TRAIN
+        in_fit = stage is not Stage.TEST and self.epoch is not None
+        run = Run(
+            stage,
+            task,
+            hooks=self.hooks.stages[stage],
+            plan=self._plan.metrics_of(stage, task),
+            cursor=Cursor(task.dataloader, worker_seeding=self.worker_seeding),
+            window=Window(self.grad_accumulate) if training and self.grad_accumulate > 1 else None,
+            on_nan=self.on_nan,
+            step_name=step_name,
+            place=place,
+            keeps_loss=self.opt.needs_loss_at("step"),
+            epoch_idx=self.epoch.epoch_idx if in_fit and self.epoch is not None else None,
+        )
+        if in_fit and self.epoch is not None:
+            self.epoch.resume_run(run)
+        outer, self.run = self.run, run
+        self.model.train(training)
+        try:
+            yield run
+        finally:
+            self._progress = self.progress
+            self.run = outer
+
+    def end_pass(self, run: Run) -> dict[str, Any]:
+        """Take in the pass that has met all its data, and give its metrics."""
+        if run.batch_idx < 0:
+            self._report_empty(run)
+        if run.window is not None:
+            run.task.finish_window(run, at_end=True)
+        values = run.end_epoch()
+        totals = self._totals if self.epoch is None or run.stage is Stage.TEST else None
+        (totals or self.epoch.totals[run.stage]).add(  # type: ignore[union-attr]
+            run.task.label(run.task_idx), run.ordered_patches()
+        )
+        return values
+
+    @contextmanager
+    def _acting(self, plan: FitPlan) -> Iterator[None]:
+        """Set up what passes need, and put everything back as it was."""
+        outer = self._plan, self.hooks, self.run
+        if self.run is None:
+            self.stop_reason = None
+        self._plan = plan
+        self.hooks = HookTable(self.callbacks)
+        for task in (task for tasks in plan.tasks.values() for task in tasks):
+            task.bind(self._owner)
+        modes = [(module, module.training) for module in self.model.modules()]
+        try:
+            with self._forward_hooks(), torch.no_grad():
+                yield
+        except StopLoopException as request:
+            self.stop(str(request))
+        except BaseException as error:
+            fire(self.hooks["on_exception"], self._owner, exception=error)
+            raise
+        finally:
+            for module, mode in modes:
+                module.training = mode
+            _, self.hooks, self.run = outer
+            if self.run is not None:
+                self._plan = outer[0]
+
+    @contextmanager
+    def _fitting(self, plan: FitPlan) -> Iterator[int]:
+        """Frame a fit with its hooks; yield the index of its first epoch."""
+        trainer = self._owner
+        self.is_fit_run = True
+        interrupt: KeyboardInterrupt | None = None
+        try:
+            with self._acting(plan):
+                fire(self.hooks["on_before_fit"], trainer, epochs=self.max_epochs)
+                try:
+                    self.at_save_point(None)
+                    yield self._progress.epoch_idx
+                except StopLoopException as request:
+                    self.stop(str(request))
+                except KeyboardInterrupt as error:
+                    interrupt = error
+                    self.stop("interrupted")
+                fire(self.hooks["on_after_fit"], trainer)
+        finally:
+            self.epoch = None
+        if interrupt is not None and self.on_interrupt == "raise":
+            raise interrupt
+
+    def _set_epochs(self, epochs: int | None) -> bool:
+        """Settle the total number of epochs; False if there is none left to run."""
+        if epochs is not None:
+            self.max_epochs = epochs + (self._progress.epoch_idx if self.is_fit_run else 0)
+        if self._progress.epoch_idx < self.max_epochs:
+            return True
+        warnings.warn(
+            f"fit() runs no epoch: {self._progress.epoch_idx} of {self.max_epochs} are done. "
+            "Give fit(..., epochs=n) for n more.",
+            UserWarning,
+            stacklevel=3,
+        )
+        return False
+
+    def _begin_epoch(self, plan: FitPlan) -> EpochState:
+        if self.epoch is None:
+            self.epoch = EpochState(self._progress.epoch_idx)
+            fire(
+                self.hooks["on_before_epoch"],
+                self._owner,
+                train_tasks=plan.tasks[Stage.TRAIN],
+                val_tasks=plan.tasks[Stage.VAL],
+                epoch_idx=self.epoch.epoch_idx,
+            )
+        return self.epoch
+
+    def _begin_stage(self, epoch: EpochState, stage: Stage, tasks: Sequence[EpochTask]) -> None:
+        if epoch.begin_stage(stage):
+            hooks = self.hooks.stages[stage].before_epochs
+            fire(hooks, self._owner, tasks=tasks, epoch_idx=epoch.epoch_idx)
+
+    def _end_stage(self, epoch: EpochState, stage: Stage, tasks: Sequence[EpochTask]) -> None:
+        if stage not in epoch.metrics:
+            values = epoch.end_stage(stage)
+            hooks = self.hooks.stages[stage].after_epochs
+            arguments = {"tasks": tasks, "metrics": values, "epoch_idx": epoch.epoch_idx}
+            fire(hooks, self._owner, **arguments)
+
+    def _end_epoch(self, epoch: EpochState, plan: FitPlan) -> None:
+        train, val = epoch.metrics[Stage.TRAIN], epoch.metrics.get(Stage.VAL, {})
+        self.history.add_epoch(epoch.epoch_idx, train, val or None)
+        fire(
+            self.hooks["on_after_epoch"],
+            self._owner,
+            train_tasks=plan.tasks[Stage.TRAIN],
+            val_tasks=plan.tasks[Stage.VAL],
+            train_metrics=train,
+            val_metrics=val,
+            epoch_idx=epoch.epoch_idx,
+        )
+        self._step_schedulers(epoch, plan)
+        self._progress = self._progress._replace(epoch_idx=epoch.epoch_idx + 1)
+        self.epoch = None
+        self.at_save_point(None)
+
+    def _step_schedulers(self, epoch: EpochState, plan: FitPlan) -> None:
+        """Step the schedulers that go by epochs.
+
+        One that wants a loss gets one kind throughout: the validation loss of the epochs
+        that validate, or without validation the training loss of every epoch.
+        """
+        validates = any(task.do_loss for task in plan.tasks[Stage.VAL])
+        stage = Stage.VAL if validates else Stage.TRAIN
+        values = epoch.metrics.get(stage)
+        for index, optimizer in enumerate(self.opt):
+            if optimizer.sched_on != "epoch" or not optimizer.needs_loss:
+                optimizer.step("epoch")
+            elif values is not None:
+                if LOSS not in values:
+                    raise MetricError(
+                        f"The scheduler of optimizer {index} wants a loss, and the {stage} passes "
+                        "recorded none. Call self.loss() in their step, or give do_loss=False to "
+                        "have it fed the training loss."
+                    )
+                optimizer.step("epoch", float(values[LOSS]))
+
+    def _report_empty(self, run: Run) -> None:
+        text = (
+            f"The loader of {run.stage} task {run.task.label(run.task_idx)!r} gave no mini-batch. "
+            "Is its data set empty, smaller than a batch with drop_last=True, or an iterator that "
+            "was walked before?"
+        )
+        if run.is_training:
+            from .errors import DataError
+
+            raise DataError(text)
+        warnings.warn(text, UserWarning, stacklevel=2)
+
+    @contextmanager
+    def _forward_hooks(self) -> Iterator[None]:
+        """Put PyTorch's own forward hooks on the model, if a callback wants to know of it."""
+        handles = []
+        stages = self.hooks.stages.values()
+
+        def before(_module: nn.Module, _inputs: Any) -> None:
+            if self.run is not None:
+                fire_in_step(self.run.hooks.before_forward, self._owner)
+
+        def after(_module: nn.Module, _inputs: Any, model_out: Any) -> None:
+            if self.run is not None and self.run.hooks.after_forward:
+                detached = nested.detach(model_out)
+                fire_in_step(self.run.hooks.after_forward, self._owner, model_out=detached)
+
+        if any(stage.before_forward for stage in stages):
+            handles.append(self.model.register_forward_pre_hook(before))
+        if any(stage.after_forward for stage in stages):
+            handles.append(self.model.register_forward_hook(after))
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()

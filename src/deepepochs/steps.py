@@ -1,0 +1,274 @@
+"""What a step is made of: the five step methods, and the verbs they call.
+
+``Steps`` is the base of trainers and tasks. A step handles one mini-batch::
+
+    class MyTask(EpochTask):
+        def step(self, batch_x, batch_y, **step_args):
+            model_out = self.model(*batch_x)
+            self.loss(model_out, batch_y)
+
+The second line has a long form, which gives the same bits::
+
+            value = self.loss_fn(model_out, batch_y)
+            self.backward(value)
+            self.optimize()
+            self.do_metric(value, model_out, batch_y)
+"""
+
+from __future__ import annotations
+
+import difflib
+import warnings
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from . import nested
+from .callback import fire_in_step
+from .errors import LoopException, StepError
+from .stages import Stage
+
+if TYPE_CHECKING:
+    from .run import Run
+    from .trainer import TrainerBase
+
+__all__ = ["STEP_NAMES", "Steps", "resolve_step"]
+
+StepResult = "Mapping[str, PatchBase] | None"
+
+STEP_NAMES: dict[Stage, tuple[str, ...]] = {
+    Stage.TRAIN: ("step", "train_step"),
+    Stage.VAL: ("step", "val_step", "evaluate_step"),
+    Stage.TEST: ("step", "test_step", "evaluate_step"),
+}
+"""The step methods that can serve a stage, the first defined one wins."""
+
+
+class Steps:
+    """The step methods and their verbs, shared by trainers and tasks.
+
+    Override one or more of ``step`` (all stages), ``train_step``, ``val_step``,
+    ``test_step``, ``evaluate_step`` (validation and test). A task's beat a
+    trainer's; within one of them ``step`` comes first and ``evaluate_step`` last.
+    """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        known = sorted({name for names in STEP_NAMES.values() for name in names})
+        for name, value in vars(cls).items():
+            if name.startswith("_") or hasattr(Steps, name) or not callable(value):
+                continue
+            meant = _MEANT.get(name) or difflib.get_close_matches(name, known, n=1, cutoff=0.8)
+            if meant:
+                warnings.warn(
+                    f"{cls.__name__}.{name} is never called as a step. Did you mean {meant[0]!r}? "
+                    f"The step methods are {', '.join(known)}.",
+                    UserWarning,
+                    stacklevel=2,
+                )
+
+    @property
+    def _owner(self) -> TrainerBase:
+        raise NotImplementedError
+
+    @property
+    def _run(self) -> Run:
+        run = self._owner.run
+        if run is None:
+            raise LoopException(
+                f"{type(self).__name__}: loss, backward, optimize and do_metric belong inside a "
+                "step or a hook of a running pass. Start one with fit() or test()."
+            )
+        return run
+
+    def step(self, batch_x: Any, batch_y: Any, **step_args: Any) -> Any:
+        """Handle one mini-batch in any stage.
+
+        Args:
+            batch_x: the inputs, always a tuple (or the dict that the loader yielded).
+            batch_y: the target: the last element of what the loader yielded.
+            **step_args: the keyword arguments of the ``EpochTask``.
+
+        Returns:
+            ``None``, or ``{name: patch}`` to be recorded beside the loss and the metrics.
+        """
+        self.loss(self.call_model(batch_x), batch_y)
+
+    def train_step(self, batch_x: Any, batch_y: Any, **step_args: Any) -> Any:
+        """Handle one mini-batch in training; see ``step``."""
+        self.loss(self.call_model(batch_x), batch_y)
+
+    def val_step(self, batch_x: Any, batch_y: Any, **step_args: Any) -> Any:
+        """Handle one mini-batch in validation; see ``step``."""
+        self.loss(self.call_model(batch_x), batch_y)
+
+    def test_step(self, batch_x: Any, batch_y: Any, **step_args: Any) -> Any:
+        """Handle one mini-batch in a test; see ``step``."""
+        self.loss(self.call_model(batch_x), batch_y)
+
+    def evaluate_step(self, batch_x: Any, batch_y: Any, **step_args: Any) -> Any:
+        """Handle one mini-batch in validation or a test; see ``step``."""
+        self.loss(self.call_model(batch_x), batch_y)
+
+    def call_model(self, batch_x: Any) -> Any:
+        """Call the model: a dict as keyword arguments, a tuple as several arguments."""
+        if isinstance(batch_x, Mapping):
+            return self._owner.model(**batch_x)
+        return self._owner.model(*batch_x)
+
+    def loss(
+        self,
+        model_out: Any,
+        batch_y: Any,
+        *,
+        loss_adjust: float = 1.0,
+        do_optimize: bool = True,
+        do_metric: bool = True,
+    ) -> Tensor | None:
+        """Compute the loss of a mini-batch; in training also step; record loss and metrics.
+
+        Args:
+            model_out: what the model returned.
+            batch_y: the target.
+            loss_adjust: the share of a sub-batch in its mini-batch, so that summed
+                gradients are those of the whole.
+            do_optimize: step the optimizers (training only).
+            do_metric: record loss and metrics.
+
+        Returns:
+            The loss, unscaled, in training still attached to its graph; ``None`` in
+            validation and test where ``do_loss`` is off.
+
+        Raises:
+            StepError: a loss that is not a scalar tensor.
+        """
+        run = self._run
+        value: Tensor | None = None
+        if run.do_loss:
+            value = self._owner.loss_fn(model_out, batch_y)
+        if run.is_training:
+            self.backward(value, loss_adjust=loss_adjust)
+            if do_optimize:
+                self.optimize()
+        if do_metric:
+            self.do_metric(value, model_out, batch_y)
+        return value
+
+    def backward(self, value: Any, *, loss_adjust: float = 1.0) -> None:
+        """Add the gradients of ``value * loss_adjust``; does nothing outside training.
+
+        Raises:
+            StepError: ``value`` is not a scalar tensor.
+        """
+        owner, run = self._owner, self._run
+        if not run.is_training:
+            return
+        if not isinstance(value, Tensor) or value.ndim:
+            raise StepError(
+                f"{run.step_name}: the loss is {nested.describe(value)}, and a loss is a tensor "
+                "of no dimension. Reduce it, for example with .mean()."
+            )
+        scaled = value if loss_adjust == 1.0 else value * loss_adjust
+        if run.window is not None and run.window.scale != 1.0:
+            scaled = scaled * run.window.scale
+        table = owner.hooks
+        if before := table["on_before_backward"]:
+            fire_in_step(before, owner, loss=value.detach())
+        owner.runtime.backward(scaled)
+        run.did_backward = True
+        if run.keeps_loss:
+            run.last_loss = value.detach()
+        if after := table["on_after_backward"]:
+            fire_in_step(after, owner, loss=value.detach())
+
+    def optimize(self, optimize_index: int | None = None) -> None:
+        """Step, then drop the gradients, of all optimizers or of the one with an index.
+
+        Does nothing outside training, and nothing yet while ``grad_accumulate``
+        waits for further mini-batches.
+        """
+        owner, run = self._owner, self._run
+        if not run.is_training:
+            return
+        chosen = owner.opt if optimize_index is None else (owner.opt[optimize_index],)
+        window = run.window
+        if window is not None:
+            if not window.closes:
+                window.wait(optimize_index)
+                return
+            window.serve(optimize_index)
+            window.rescale({id(g): g for opt in chosen for g in opt.gradients()}.values())
+        table = owner.hooks
+        if before := table["on_before_optimize"]:
+            fire_in_step(before, owner, optimize_index=optimize_index)
+        for optimizer in chosen:
+            owner.runtime.step(optimizer, run.last_loss)
+        for optimizer in chosen:
+            optimizer.drop_gradients()
+        run.num_steps += 1
+        if after := table["on_after_optimize"]:
+            fire_in_step(after, owner, optimize_index=optimize_index)
+
+    def finish_window(self, run: Run, *, at_end: bool = False) -> None:
+        """Make the optimizer steps that waited for the end of an accumulation window."""
+        window = run.window
+        if window is None:
+            return
+        if at_end and window.count:
+            window.closes = True
+        if window.closes:
+            for index in list(window.waiting):
+                self.optimize(index)
+
+    def do_metric(self, loss: Any = None, model_out: Any = None, batch_y: Any = None) -> None:
+        """Record loss and metrics of the present mini-batch.
+
+        Called by ``loss``; by hand after ``loss(..., do_metric=False)`` on its parts.
+
+        Args:
+            loss: the loss of the whole mini-batch; ``None`` leaves it out.
+            model_out: the outputs; ``None`` leaves the metrics out.
+            batch_y: the targets.
+
+        Raises:
+            MetricError: recorded twice in one mini-batch.
+        """
+        run = self._run
+        if loss is not None:
+            run.record_loss(loss)
+        hooks = run.hooks.metrics
+        if model_out is None or not (run.plan or hooks):
+            return
+        model_out, batch_y = nested.detach(model_out), nested.detach(batch_y)
+        if run.plan:
+            run.record_metrics(model_out, batch_y)
+        if hooks:
+            loss = loss.detach() if isinstance(loss, Tensor) else loss
+            arguments = {"loss": loss, "model_out": model_out, "batch_y": batch_y}
+            fire_in_step(hooks, self._owner, task=run.task, **arguments)
+
+
+_MEANT = {
+    "training_step": ["train_step"],
+    "validation_step": ["val_step"],
+    "valid_step": ["val_step"],
+    "eval_step": ["evaluate_step"],
+    "evaluation_step": ["evaluate_step"],
+    "testing_step": ["test_step"],
+}
+
+
+def resolve_step(task: Steps, trainer: Steps, stage: Stage) -> Callable[..., Any]:
+    """Choose the method that handles the mini-batches of a pass.
+
+    The owner comes first: the task, then the trainer. Within an owner the order is
+    that of ``STEP_NAMES``. If neither defines one, it is the trainer's default.
+    """
+    for owner in (task, trainer):
+        for name in STEP_NAMES[stage]:
+            if getattr(type(owner), name) is not getattr(Steps, name):
+                method: Callable[..., Any] = getattr(owner, name)
+                return method
+    default: Callable[..., Any] = getattr(trainer, STEP_NAMES[stage][1])
+    return default

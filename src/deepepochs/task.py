@@ -1,0 +1,211 @@
+"""EpochTask: one pass over one loader, with its own step and metrics.
+
+::
+
+    task = EpochTask(night_dl, metrics=[accuracy], name="night", temperature=2.0)
+    trainer.fit(train_dl, val_tasks=[task])     # night/loss, night/accuracy
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from .batch import BatchSize, check_batch_size
+from .errors import ConfigError, ConfigTypeError, NotBoundError
+from .optimizers import Optimizers
+from .plan import check_metrics
+from .runtime import Runtime
+from .stages import Stage
+from .steps import Steps
+
+if TYPE_CHECKING:
+    from .patches import PatchBase
+    from .trainer import TrainerBase
+
+__all__ = ["EpochTask"]
+
+VERBS = ("loss", "backward", "optimize", "do_metric", "call_model")
+
+
+class EpochTask(Steps):
+    """One pass over one loader, in any stage, with its own step and metrics.
+
+    Args:
+        dataloader: a ``DataLoader``, or any iterable of mini-batches that can be
+            walked again.
+        metrics: one metric or a list, computed before those of the stage.
+        do_loss: compute the loss in validation and test; training always does.
+        batch_size: weight of a mini-batch in means: an int, a function
+            ``(batch_x, batch_y) -> int``, or ``None`` to have it guessed.
+        name: prefix of this task's own metrics where a stage has several tasks;
+            ``None`` takes its index.
+        **step_args: handed to every step as keyword arguments.
+
+    Raises:
+        ConfigError: an argument that cannot be right.
+    """
+
+    def __init__(
+        self,
+        dataloader: Iterable[Any],
+        metrics: Any = None,
+        do_loss: bool = True,
+        batch_size: BatchSize = None,
+        *,
+        name: str | None = None,
+        **step_args: Any,
+    ) -> None:
+        check_loader(dataloader, f"{type(self).__name__}(dataloader)")
+        check_batch_size(batch_size)
+        if name is not None and (not isinstance(name, str) or not name or "/" in name):
+            raise ConfigError(f"name={name!r}: give a text without '/', or None for the index.")
+        self.dataloader = dataloader
+        self.metrics = check_metrics(metrics, f"{type(self).__name__}(metrics)")
+        self.do_loss = do_loss
+        self.batch_size = batch_size
+        self.name = name
+        inner = step_args.pop("step_args", None)
+        if inner is not None and not isinstance(inner, Mapping):
+            raise ConfigTypeError(f"step_args={inner!r} is a {type(inner).__name__}, not a dict.")
+        self.step_args: dict[str, Any] = {**(inner or {}), **step_args}
+        self._trainer: TrainerBase | None = None
+
+    def bind(self, trainer: TrainerBase) -> None:
+        """Take a trainer, which lends the task its model, loss, optimizers and run.
+
+        A verb such as ``optimize`` that the trainer's class overrides and the task's
+        does not is the trainer's.
+        """
+        if "step_args" not in vars(self):
+            raise ConfigError(
+                f"{type(self).__name__}.__init__ did not call super().__init__(dataloader, ...)."
+            )
+        self._trainer = trainer
+        for verb in VERBS:
+            vars(self).pop(verb, None)
+            plain = getattr(Steps, verb)
+            if getattr(type(self), verb) is plain and getattr(type(trainer), verb) is not plain:
+                setattr(self, verb, getattr(trainer, verb))
+
+    def label(self, index: int) -> str:
+        """The prefix of this task's metrics: its name, or else its index."""
+        return str(index) if self.name is None else self.name
+
+    def __len__(self) -> int:
+        return len(self.dataloader)  # type: ignore[arg-type]
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __call__(self) -> dict[str, Any]:
+        """Run the pass in the present stage and give ``{name: value}``."""
+        return self.trainer.run_task(self, self.trainer.stage or Stage.TEST)
+
+    @property
+    def length(self) -> int | None:
+        """Number of mini-batches; ``None`` if the loader does not know."""
+        try:
+            return len(self)
+        except (TypeError, NotImplementedError):
+            return None
+
+    @property
+    def batchs(self) -> int:
+        """Number of mini-batches; the name of release 0.6."""
+        return len(self)
+
+    @property
+    def _owner(self) -> TrainerBase:
+        return self.trainer
+
+    @property
+    def trainer(self) -> TrainerBase:
+        """The trainer that runs this task."""
+        if self._trainer is None:
+            raise NotBoundError(
+                f"This {type(self).__name__} has no trainer yet: model, loss and the like are there "
+                "once it has been given to fit() or test()."
+            )
+        return self._trainer
+
+    @property
+    def model(self) -> nn.Module:
+        """The trainer's model."""
+        return self.trainer.model
+
+    @property
+    def loss_fn(self) -> Any:
+        """The trainer's loss function."""
+        return self.trainer.loss_fn
+
+    @property
+    def opt(self) -> Optimizers:
+        """The trainer's optimizers."""
+        return self.trainer.opt
+
+    @property
+    def device(self) -> torch.device:
+        """The trainer's device."""
+        return self.trainer.device
+
+    @property
+    def accelerator(self) -> Any:
+        """The trainer's ``Accelerator``, or ``None``."""
+        return self.trainer.accelerator
+
+    @property
+    def runtime(self) -> Runtime:
+        """The trainer's runtime."""
+        return self.trainer.runtime
+
+    @property
+    def main_process(self) -> bool:
+        """Whether this is the process that prints and writes."""
+        return self.trainer.main_process
+
+    @property
+    def stage(self) -> Stage | None:
+        """What the pass that runs now is for."""
+        return self.trainer.stage
+
+    @property
+    def val_freq(self) -> int:
+        """Epochs from one validation to the next."""
+        return self.trainer.val_freq
+
+    @property
+    def current_batch_size(self) -> float:
+        """The weight of the present mini-batch."""
+        return self._run.weight
+
+    @property
+    def batch_patch_dict(self) -> dict[str, PatchBase]:
+        """The patches recorded for the present mini-batch."""
+        return self._run.batch_patches
+
+
+def check_loader(loader: object, where: str) -> None:
+    """Raise ``ConfigTypeError`` unless ``loader`` can be walked more than once."""
+    if isinstance(loader, torch.utils.data.Dataset) and not isinstance(
+        loader, torch.utils.data.IterableDataset
+    ):
+        raise ConfigTypeError(
+            f"{where} is a data set, {type(loader).__name__}: wrap it, for example "
+            "DataLoader(dataset, batch_size=32)."
+        )
+    if isinstance(loader, (str, bytes, Mapping, torch.Tensor)) or not hasattr(
+        type(loader), "__iter__"
+    ):
+        raise ConfigTypeError(
+            f"{where} is a {type(loader).__name__}: give a DataLoader or another iterable of "
+            "mini-batches."
+        )
+    if hasattr(type(loader), "__next__"):
+        raise ConfigTypeError(
+            f"{where} is a {type(loader).__name__}, which can be walked only once: give the "
+            "DataLoader itself, or a list."
+        )

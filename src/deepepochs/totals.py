@@ -1,0 +1,226 @@
+"""Merged patches and their values: of a mini-batch, of a pass, of a stage.
+
+Patches add up from mini-batches to passes and from passes to stages; here they
+become the numbers that callbacks, the history and users read.
+
+>>> from deepepochs.patches import ValuePatch
+>>> totals = StageTotals()
+>>> totals.add("day", {"loss": ValuePatch(30).load(1.0)})
+>>> totals.add("night", {"loss": ValuePatch(10).load(3.0)})
+>>> {name: float(value) for name, value in totals.metrics().items()}
+{'loss': 1.5, 'day/loss': 1.0, 'night/loss': 3.0}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .errors import MetricError, PatchError, add_note
+from .patches import PatchBase, flatten_value
+
+__all__ = [
+    "LOSS",
+    "BatchMetrics",
+    "RestoredPatch",
+    "StageTotals",
+    "join_patches",
+    "metric_values",
+    "to_value",
+]
+
+LOSS = "loss"
+
+
+class RestoredPatch(PatchBase):
+    """The state of a patch whose class is not known before the next one of its name comes.
+
+    A step may return patches of any class, and a checkpoint names no classes. Until
+    a mini-batch brings a patch to add, this one answers with the value it had.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.state: dict[str, Any] = {}
+        self.value: Any = None
+
+    @classmethod
+    def of(cls, patch: PatchBase) -> RestoredPatch:
+        """Make one of any patch."""
+        if isinstance(patch, RestoredPatch):
+            return patch
+        restored = cls()
+        restored.name = patch.name
+        restored.state = patch.state_dict()
+        flat = flatten_value("", patch())
+        restored.value = {key: torch.as_tensor(to_value(value)) for key, value in flat.items()}
+        return restored
+
+    def claim(self, like: PatchBase) -> PatchBase:
+        """Give this state as a patch of the class and metric of ``like``."""
+        patch = like.copy()
+        patch.load_state_dict(self.state)
+        return patch
+
+    def forward(self) -> Any:
+        """Give the value that the patch had."""
+        return self.value
+
+    def state_dict(self) -> dict[str, Any]:
+        """State and value."""
+        return {"state": self.state, "value": self.value, "name": self.name}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take back what ``state_dict`` gave."""
+        self.state = dict(state["state"])
+        self.value = dict(state["value"])
+        self.name = state["name"]
+
+
+def join_patches(merged: PatchBase, patch: PatchBase) -> PatchBase:
+    """Add ``patch`` to ``merged``, which may be changed in place.
+
+    Raises:
+        PatchError: patches of two classes.
+    """
+    if type(merged) is RestoredPatch and type(patch) is not RestoredPatch:
+        merged = merged.claim(patch)
+    elif type(patch) is RestoredPatch and type(merged) is not RestoredPatch:
+        patch = patch.claim(merged)
+    if type(merged) is not type(patch):
+        raise PatchError(
+            f"A {type(patch).__name__} cannot be added to a {type(merged).__name__}: one name "
+            "stands for one kind of patch."
+        )
+    return merged.add(patch)
+
+
+class BatchMetrics(Mapping[str, Any]):
+    """The metrics of one mini-batch, computed when somebody reads them."""
+
+    __slots__ = ("_loss", "_patches", "_report", "_values")
+
+    def __init__(
+        self, loss: Any, patches: Mapping[str, PatchBase], report_not_finite: Callable[[Any], None]
+    ) -> None:
+        self._loss = loss
+        self._patches = patches
+        self._report = report_not_finite
+        self._values: dict[str, Any] | None = None
+
+    def _computed(self) -> dict[str, Any]:
+        if self._values is None:
+            values: dict[str, Any] = {}
+            if self._loss is not None:
+                values[LOSS] = to_value(self._loss)
+                if not np.isfinite(values[LOSS]):
+                    self._report(values[LOSS])
+            values.update(metric_values(self._patches))
+            self._values = values
+        return self._values
+
+    def __getitem__(self, name: str) -> Any:
+        return self._computed()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._computed())
+
+    def __len__(self) -> int:
+        return len(self._computed())
+
+    def __repr__(self) -> str:
+        return repr(self._computed())
+
+
+class StageTotals:
+    """The merged patches of the passes of one stage, pooled and by task.
+
+    With one task its names are plain. With several, the plain name is the value
+    pooled over them and ``<task>/<name>`` is the task's own.
+    """
+
+    def __init__(self) -> None:
+        self.passes: list[tuple[str, dict[str, PatchBase]]] = []
+
+    def add(self, label: str, patches: dict[str, PatchBase]) -> None:
+        """Take in the patches of a pass that is done."""
+        self.passes.append((label, patches))
+
+    def metrics(self) -> dict[str, Any]:
+        """The values of the stage."""
+        if len(self.passes) == 1:
+            return metric_values(self.passes[0][1])
+        pooled: dict[str, PatchBase] = {}
+        for label, patches in self.passes:
+            for name, patch in patches.items():
+                if name not in pooled:
+                    pooled[name] = patch.copy()
+                    continue
+                try:
+                    pooled[name] = join_patches(pooled[name], patch)
+                except PatchError as error:
+                    add_note(error, f"while pooling {name!r} of task {label!r} with earlier tasks")
+                    raise
+        values = metric_values(pooled)
+        for label, patches in self.passes:
+            for name, value in metric_values(patches).items():
+                values[f"{label}/{name}"] = value
+        return values
+
+    def state_dict(self) -> list[dict[str, Any]]:
+        """The finished passes, with values, since their metrics may not be asked again."""
+        return [
+            {
+                "label": label,
+                "patches": {
+                    name: RestoredPatch.of(patch).state_dict() for name, patch in patches.items()
+                },
+            }
+            for label, patches in self.passes
+        ]
+
+    def load_state_dict(self, state: list[dict[str, Any]]) -> None:
+        """Take back what ``state_dict`` gave."""
+        self.passes = []
+        for saved in state:
+            patches: dict[str, PatchBase] = {}
+            for name, patch_state in saved["patches"].items():
+                patches[name] = RestoredPatch()
+                patches[name].load_state_dict(patch_state)
+            self.passes.append((saved["label"], patches))
+
+
+def metric_values(patches: Mapping[str, PatchBase]) -> dict[str, Any]:
+    """Compute patches into ``{name: NumPy array}``; dicts are spread over their keys.
+
+    Raises:
+        MetricError: two values with one name.
+    """
+    values: dict[str, Any] = {}
+    for key, patch in patches.items():
+        name = key if patch.name is None else patch.name
+        try:
+            flat = flatten_value(name, patch())
+        except Exception as error:
+            add_note(error, f"while computing the metric {name!r}")
+            raise
+        for full_name, value in flat.items():
+            if full_name in values:
+                raise MetricError(
+                    f"Two metrics give a value named {full_name!r}. Give one another name, for "
+                    "example with the decorator rename('other.')."
+                )
+            values[full_name] = to_value(value)
+    return values
+
+
+def to_value(value: Any) -> Any:
+    """Give a metric's value as a NumPy array, of no dimension for a number."""
+    if isinstance(value, Tensor):
+        value = value.detach().cpu()
+        value = (value.float() if value.dtype == torch.bfloat16 else value).numpy()
+    return np.asarray(value)
