@@ -11,6 +11,7 @@ JOBS   ?= 2
 export OMP_NUM_THREADS ?= 1
 # No display is needed.
 export MPLBACKEND ?= Agg
+export NO_MKDOCS_2_WARNING := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .NOTPARALLEL:
