@@ -30,12 +30,16 @@ from .errors import CheckpointMismatch
 
 __all__ = [
     "Stateful",
+    "dataset_state",
     "decode",
+    "drop",
     "encode",
+    "load_dataset",
     "read_moment",
     "read_parts",
     "restore_moment",
     "restore_parts",
+    "shadow",
 ]
 
 _FOLLOWED = ("batch_sampler", "sampler", "base_dataloader", "dataset", "datasets")
@@ -134,6 +138,49 @@ def restore_moment(loader: Any, moment: dict[str, Any]) -> None:
     restore_parts(loader, moment["parts"])
 
 
+def dataset_state(loader: Any) -> dict[str, Any]:
+    """Read the state of a data set that has one and lives in this process."""
+    dataset = loader.dataset
+    if loader.num_workers == 0 and isinstance(dataset, Stateful):
+        return {"dataset": encode(dataset.state_dict())}
+    return {}
+
+
+def load_dataset(loader: Any, state: dict[str, Any]) -> None:
+    """Load what `dataset_state` read."""
+    if "dataset" in state:
+        loader.dataset.load_state_dict(decode(state["dataset"]))
+
+
+def shadow(loader: Any, name: str, value: Any) -> Any:
+    """Copy a loader, with one attribute changed; the loader itself is left as it is.
+
+    A ``DataLoader`` refuses such a change after its construction, and constructing a new one
+    would lose what a subclass has added.
+    """
+    copy = object.__new__(type(loader))
+    vars(copy).update(vars(loader))
+    vars(copy)[name] = value
+    vars(copy)["_iterator"] = None  # the persistent workers are the loader's own
+    return copy
+
+
+def drop(iterator: Iterator[Any], count: int) -> None:
+    """Load ``count`` batches and drop them.
+
+    Raises:
+        CheckpointMismatch: there are fewer.
+    """
+    for had in range(count):
+        try:
+            next(iterator)
+        except StopIteration:
+            raise CheckpointMismatch(
+                f"The loader ended after {had} mini-batches, and {count} had been had when the "
+                "checkpoint was written. Give the data that it was written with."
+            ) from None
+
+
 def _parts(loader: Any) -> Iterator[tuple[str, dict[str, Any], str, Any]]:
     """Yield (dotted name, the owner's attributes, key, value) of each part, each object once."""
     seen: set[int] = set()
@@ -145,6 +192,9 @@ def _parts(loader: Any) -> Iterator[tuple[str, dict[str, Any], str, Any]]:
         seen.add(id(owner))
         for key, value in vars(owner).items():
             name = f"{path}.{key}"
+            if key in _FOLLOWED and hasattr(value, "__dict__"):
+                # For the length of a pass an IndexSource may stand before the sampler.
+                value = vars(value).get("inner_sampler", value)
             if isinstance(value, _GENERATORS):
                 if id(value) not in seen:
                     seen.add(id(value))
