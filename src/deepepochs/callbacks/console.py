@@ -1,0 +1,251 @@
+"""Prints the epochs: a line rewritten in place at most ten times a second, then one an epoch.
+
+In a file or pipe there are only the epoch lines, in a notebook one updated display. Printing
+is all that the console does::
+
+    E 1/2  B  1/16  TRAIN> loss: 2.2800
+    E 1/2  TRAIN> loss: 2.2457  acc: 0.1840   VAL> loss: 2.1551  acc: 0.3000
+
+>>> from deepepochs.callbacks.console import ConsoleCallback
+>>> ConsoleCallback(log_long=True).round_to
+7
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from torch.nn.parameter import is_lazy
+
+from ..callback import Callback
+from ..lines import batch_line, epoch_line, info, task_line
+from ..printing import log_batch, log_epoch, print_out
+from ..screens import BarScreen, Output, Screen, open_screen
+
+if TYPE_CHECKING:
+    from ..task import EpochTask
+    from ..trainer import TrainerBase
+
+__all__ = ["ConsoleCallback", "DefaultCallback", "info", "log_batch", "log_epoch", "print_out"]
+
+REFRESH_S = 0.1
+"""Seconds between two mini-batch lines: the values wait for the device, the eye for neither."""
+
+Metrics = Mapping[str, Any]
+
+
+class ConsoleCallback(Callback):
+    """Prints header, mini-batches and epochs, in the main process only.
+
+    Args:
+        log_long: 7 decimals in place of 4.
+        log_batch: show a line after mini-batches where it can be rewritten in place.
+        log_tqdm: show a tqdm bar over the epochs whose description is the line.
+
+    Attributes:
+        round_to: decimals of a value.
+    """
+
+    order = 0
+
+    def __init__(
+        self, log_long: bool = False, log_batch: bool = True, log_tqdm: bool = False
+    ) -> None:
+        super().__init__()
+        self.round_to = 7 if log_long else 4
+        self.log_batch = log_batch
+        self.log_tqdm = log_tqdm
+        self.output = Output()
+        self._screen: Screen | None = None
+        self._next_s = math.inf  # no mini-batch is shown before this moment
+        self._shown_header = False
+        self._in_fit = False
+        self._lengths: list[int | None] = []
+        self._widths = (4, 5)
+
+    def write(self, *values: Any, sep: str = " ", end: str = "\n", file: Any = None) -> None:
+        """Print as `print` does, without breaking the line that is shown.
+
+        Args:
+            *values: what to print.
+            sep: between two values.
+            end: after the last.
+            file: another stream than `sys.stdout`.
+        """
+        text = sep.join(map(str, values)) + end
+        if file is not None:
+            file.write(text)
+        elif self._screen is None:
+            self.output.write(text)
+        else:
+            self._screen.write(text)
+
+    # --- fit
+
+    def on_before_fit(self, trainer: TrainerBase, epochs: int) -> None:
+        """Show the header at the first fit."""
+        self._close()
+        if not trainer.main_process:
+            return
+        self._in_fit = True
+        screen = open_screen(self.output)
+        if trainer.show_info and not self._shown_header:
+            self._shown_header = True
+            for line in header_lines(trainer):
+                screen.line(line)
+        if self.log_tqdm:
+            screen = BarScreen(epochs, trainer.progress.epoch_idx, self.output)
+        self._widths = (len(str(epochs)), self._widths[1])
+        self._show_on(screen)
+
+    def on_before_epoch(
+        self,
+        trainer: TrainerBase,
+        train_tasks: Sequence[EpochTask],
+        val_tasks: Sequence[EpochTask],
+        epoch_idx: int,
+    ) -> None:
+        """Note how wide the numbers of mini-batches are."""
+        totals = (sum(task.length or 0 for task in tasks) for tasks in (train_tasks, val_tasks))
+        self._widths = (self._widths[0], len(str(max(totals))))
+
+    def on_before_train_epochs(
+        self, trainer: TrainerBase, tasks: Sequence[EpochTask], epoch_idx: int
+    ) -> None:
+        """Note how many mini-batches there are."""
+        self._lengths = [task.length for task in tasks]
+
+    on_before_val_epochs = on_before_train_epochs
+
+    def on_after_train_batch(self, trainer: TrainerBase, metrics: Metrics, batch_idx: int) -> None:
+        """Show the mini-batch if a refresh is due."""
+        if monotonic() >= self._next_s:
+            self._show_batch(trainer, "TRAIN", metrics, batch_idx)
+
+    def on_after_val_batch(self, trainer: TrainerBase, metrics: Metrics, batch_idx: int) -> None:
+        """Show the mini-batch if a refresh is due."""
+        if monotonic() >= self._next_s:
+            self._show_batch(trainer, "VAL", metrics, batch_idx)
+
+    def on_after_train_epoch(self, trainer: TrainerBase, task: EpochTask, metrics: Metrics) -> None:
+        """Note how many mini-batches a task without a length had."""
+        if trainer.run is not None and trainer.run.task_idx < len(self._lengths):
+            self._lengths[trainer.run.task_idx] = trainer.run.batch_idx + 1
+
+    on_after_val_epoch = on_after_train_epoch
+
+    def on_after_epoch(
+        self,
+        trainer: TrainerBase,
+        train_tasks: Sequence[EpochTask],
+        val_tasks: Sequence[EpochTask],
+        train_metrics: Metrics,
+        val_metrics: Metrics,
+        epoch_idx: int,
+    ) -> None:
+        """Print the line of the epoch."""
+        if self._screen is not None:
+            stages = {"TRAIN": train_metrics, "VAL": val_metrics}
+            epoch = (epoch_idx + 1, trainer.max_epochs)
+            self._screen.line(epoch_line(stages, epoch, self._widths[0], self.round_to))
+
+    def on_after_fit(self, trainer: TrainerBase) -> None:
+        """Leave a clean line."""
+        self._close()
+
+    def on_exception(self, trainer: TrainerBase, exception: BaseException) -> None:
+        """Leave a clean line for the traceback."""
+        self._close()
+
+    # --- test
+
+    def on_before_test_epochs(self, trainer: TrainerBase, tasks: Sequence[EpochTask]) -> None:
+        """Note how many mini-batches there are."""
+        self._lengths = [task.length for task in tasks]
+        if trainer.main_process and not self._in_fit:
+            self._close()
+            self._show_on(open_screen(self.output))
+
+    def on_after_test_batch(self, trainer: TrainerBase, metrics: Metrics, batch_idx: int) -> None:
+        """Show the mini-batch if a refresh is due."""
+        if monotonic() >= self._next_s:
+            self._show_batch(trainer, "TEST", metrics, batch_idx)
+
+    def on_after_test_epoch(self, trainer: TrainerBase, task: EpochTask, metrics: Metrics) -> None:
+        """Print the line of the tested task."""
+        self.on_after_train_epoch(trainer, task, metrics)
+        if self._screen is not None and trainer.run is not None:
+            place = (trainer.run.task_idx + 1, trainer.run.num_tasks)
+            line = task_line(metrics, place, self._widths[0], self.round_to)
+            if self._in_fit:
+                self._screen.write(f"{line.rstrip()}\n")
+            else:
+                self._screen.line(line)
+
+    def on_after_test_epochs(
+        self, trainer: TrainerBase, tasks: Sequence[EpochTask], metrics: Metrics
+    ) -> None:
+        """Leave a clean line."""
+        if not self._in_fit:
+            self._close()
+
+    # --- own
+
+    def _show_on(self, screen: Screen) -> None:
+        self._screen = screen
+        self._next_s = 0.0 if self.log_batch and screen.is_live else math.inf
+
+    def _close(self) -> None:
+        if self._screen is not None:
+            self._screen.close()
+        self._screen = None
+        self._in_fit = False
+        self._next_s = math.inf
+
+    def _show_batch(
+        self, trainer: TrainerBase, label: str, metrics: Metrics, batch_idx: int
+    ) -> None:
+        run = trainer.run
+        if self._screen is None or run is None or not metrics:
+            return
+        lengths = self._lengths if len(self._lengths) == run.num_tasks else [None] * run.num_tasks
+        number = sum(length or 0 for length in lengths[: run.task_idx]) + batch_idx + 1
+        total = None if None in lengths else sum(length or 0 for length in lengths)
+        epoch = (trainer.progress.epoch_idx + 1, trainer.max_epochs)
+        if label == "TEST":
+            epoch = (run.task_idx + 1, run.num_tasks)
+        batch = (number, total)
+        self._screen.live(batch_line(label, metrics, epoch, batch, self._widths, self.round_to))
+        # From the end of the writing: a slow terminal must not slow the training.
+        self._next_s = monotonic() + REFRESH_S
+
+
+DefaultCallback = ConsoleCallback
+"""The name of `ConsoleCallback` in release 0.6."""
+
+
+def header_lines(trainer: TrainerBase) -> list[str]:
+    """Return what is shown before the first epoch: date, device, run and model size."""
+    parameters = [p for p in trainer.model.parameters() if p.requires_grad]
+    count = str(sum(p.numel() for p in parameters if not is_lazy(p)))
+    if any(is_lazy(p) for p in parameters):
+        count += " and those of lazy modules"
+    rows = {"device": device_name(trainer), "running ID": trainer.running_id, "parameters": count}
+    return [
+        "=" * 50,
+        datetime.now().strftime("%Y-%m-%d %H:%M:%S"),
+        *(f"{label + ':':<12} {value}" for label, value in rows.items()),
+        "-" * 50,
+    ]
+
+
+def device_name(trainer: TrainerBase) -> str:
+    """Return the device, or `Accelerate-<type>-<processes>`."""
+    accelerator = trainer.accelerator
+    if accelerator is None:
+        return str(trainer.device)
+    return f"Accelerate-{accelerator.distributed_type.value}-{accelerator.num_processes}"
