@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from itertools import chain
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -35,6 +36,9 @@ from .loader_state import (
 from .worker_seeding import epoch_seed_from
 
 __all__ = ["IndexRoute"]
+
+
+_END = object()
 
 
 class _Line:
@@ -167,10 +171,19 @@ class IndexRoute:
         return self._handed(map(self.fetch, walk), line.source)
 
     def _batches(self, line: _Line, replay: Replay | None) -> Iterator[Any]:
+        if vars(self.owner).get("_initial_iter_for_state_dict"):
+            # Accelerate has asked torchdata's loader for its state, which made an iterator before
+            # anybody could follow it.
+            self.owner.load_state_dict({})
         with self._in_place(line):
             iterator = iter(line.target)
             if self.is_followed:
-                yield from self._handed(iterator, line.source)
+                first = next(iterator, _END)
+                if first is not _END:
+                    yield from self._handed(chain([first], iterator), line.source)
+                elif replay is not None and not self.is_shadowed:
+                    # Saved after the last batch: Accelerate counts a pass only at a batch's end.
+                    vars(self.loader)["iteration"] += 1
                 return
             line.source.walk = None
             if replay is not None:

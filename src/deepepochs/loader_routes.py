@@ -90,7 +90,7 @@ class StatefulRoute(PlainRoute):
     def state_dict(self, index: int, *, running: bool) -> dict[str, Any]:
         """Read the loader's state, and the data set's between passes."""
         # Asked between passes, torchdata's makes an iterator: it draws and starts workers.
-        if running or not is_torchdata(self.loader):
+        if running or not is_torchdata(unwrap(self.loader)):
             return {"loader": encode(self.loader.state_dict())}
         return dataset_state(self.loader)
 
@@ -99,6 +99,7 @@ class StatefulRoute(PlainRoute):
         if "loader" in state:
             self.loader.load_state_dict(decode(state["loader"]))
         else:
+            self.loader.load_state_dict({})  # forget an iterator that was made too early
             load_dataset(self.loader, state)
 
 
@@ -186,21 +187,27 @@ def choose_route(loader: Any, worker_seeding: str = "position", *, fast_path: bo
         worker_seeding: ``'position'`` or ``'torch'``.
         fast_path: whether in-memory tensors are fetched by one index operation.
     """
-    owner = vars(loader).get("base_dataloader", loader) if hasattr(loader, "__dict__") else loader
+    owner = unwrap(loader)
     if not isinstance(owner, DataLoader) or type(loader).__name__ == "DataLoaderDispatcher":
         return StatefulRoute(loader) if isinstance(loader, Stateful) else PlainRoute(loader)
-    torchdata = is_torchdata(owner)
-    if isinstance(owner.dataset, IterableDataset):
-        if torchdata or (owner is loader and isinstance(loader, Stateful)):
-            return StatefulRoute(loader)
+    if is_torchdata(owner):
+        # torchdata's own way would not bring the workers' random streams back, nor a sampler that
+        # draws from the global generator; for state inside of data sets there is no other.
+        by_index = not isinstance(owner.dataset, (IterableDataset, Stateful))
+    elif owner is loader and isinstance(loader, Stateful):
+        by_index = False
+    elif isinstance(owner.dataset, IterableDataset):
         return IterableRoute(loader)
-    # torchdata's own way would not bring the workers' random streams back, nor a sampler that
-    # draws from the global generator; with state inside the workers' data sets there is no other.
-    if torchdata and not isinstance(owner.dataset, Stateful):
+    else:
+        by_index = True
+    if by_index:
         return IndexRoute(loader, owner, worker_seeding, fast_path=fast_path)
-    if owner is loader and isinstance(loader, Stateful):
-        return StatefulRoute(loader)
-    return IndexRoute(loader, owner, worker_seeding, fast_path=fast_path)
+    return StatefulRoute(loader)
+
+
+def unwrap(loader: Any) -> Any:
+    """Give the ``DataLoader`` inside of Accelerate's wrapper, or the loader itself."""
+    return vars(loader).get("base_dataloader", loader) if hasattr(loader, "__dict__") else loader
 
 
 def is_torchdata(loader: Any) -> bool:

@@ -43,7 +43,7 @@ __all__ = [
 ]
 
 _FOLLOWED = ("batch_sampler", "sampler", "base_dataloader", "dataset", "datasets")
-_COUNTERS = ("epoch", "iteration")
+_COUNTERS = ("epoch", "iteration", "initial_seed")
 _GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
 
 
@@ -121,7 +121,9 @@ def restore_parts(loader: Any, state: dict[str, Any]) -> None:
         )
     for name, (owner, key, value) in found.items():
         saved = decode(state[name])
-        if isinstance(value, _GENERATORS):
+        if key == "generator" and value is None and isinstance(saved, torch.Tensor):
+            owner[key] = value = torch.Generator()  # some samplers make theirs at first use
+        if isinstance(value, _GENERATORS) and saved is not None:
             _write(value, saved)
         else:
             owner[key] = saved
@@ -199,7 +201,9 @@ def _parts(loader: Any) -> Iterator[tuple[str, dict[str, Any], str, Any]]:
                 if id(value) not in seen:
                     seen.add(id(value))
                     yield name, vars(owner), key, value
-            elif key in _COUNTERS and type(value) is int:
+            elif (key in _COUNTERS and type(value) is int) or (
+                key == "generator" and value is None
+            ):
                 yield name, vars(owner), key, value
             elif key in _FOLLOWED:
                 several = value if type(value) in (list, tuple) and key == "datasets" else [value]
