@@ -16,6 +16,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from . import callbacks, loops, metrics, optimizer, patches, tools
 from .callback import Callback, CallbackPool
+from .callbacks.check import CheckCallback
 from .callbacks.console import (
     ConsoleCallback,
     DefaultCallback,
@@ -84,6 +85,7 @@ __all__ = [
     "Callback",
     "CallbackException",
     "CallbackPool",
+    "CheckCallback",
     "CheckpointDamaged",
     "CheckpointError",
     "CheckpointMismatch",

@@ -8,22 +8,23 @@ finished, stopped, interrupted, or with an error.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from . import nested
+from . import nested, rng
 from .accumulation import Window
 from .callback import CallbackPool, HookTable, fire, fire_in_step
 from .epoch_state import EpochState
-from .errors import MetricError, StopLoopException
+from .errors import DataError, MetricError, StopLoopException
 from .fit_plan import FitPlan
 from .loading import Cursor
 from .progress import History, Progress
 from .run import Run
+from .signals import StopSignals
 from .stages import Stage
 from .steps import Steps
 from .task import EpochTask
@@ -33,7 +34,9 @@ if TYPE_CHECKING:
     from .optimizers import Optimizers
     from .trainer import TrainerBase
 
-__all__ = ["Session"]
+__all__ = ["Saver", "Session"]
+
+Saver = Callable[["TrainerBase"], None]
 
 
 class Session(Steps):
@@ -56,8 +59,14 @@ class Session(Steps):
         self.is_fit_run = False
         self.stop_reason: str | None = None
         self._plan: FitPlan | None = None
+        self.random_state: dict[str, Any] | None = None
         self._totals = StageTotals()
         self._progress = Progress()
+        self._first_epoch = 0
+        self._resumed = False
+        self._signals = StopSignals()
+        self._savers: list[Saver] = []
+        self._requests: list[Saver] = []
 
     @property
     def _owner(self) -> TrainerBase:
@@ -80,14 +89,49 @@ class Session(Steps):
         """End the fit or test at the next mini-batch; epochs that are done stay done."""
         self.stop_reason = reason or "stopped"
 
+    def add_saver(self, saver: Saver) -> None:
+        """Have ``saver(trainer)`` called where a fit is stopped before its end."""
+        self._savers.append(saver)
+
+    def request_save(self, saver: Saver) -> None:
+        """Have ``saver(trainer)`` called at the next save point.
+
+        Save points are after a mini-batch of training or validation and after an epoch,
+        when all ``after_`` hooks have run: only there is the state whole.
+        """
+        self._requests.append(saver)
+
     def at_save_point(self, run: Run | None) -> None:
-        """Stop here if that was asked; a pass on its last mini-batch is ended properly.
+        """Save if asked, then stop if asked; a pass on its last mini-batch is ended properly.
 
         Raises:
             StopLoopException: the trainer was asked to stop.
         """
-        if self.stop_reason is not None and not (run is not None and run.cursor.is_last):
+        if self._requests or self.stop_reason is not None or self._signals.received is not None:
+            self._save_and_stop(run)
+
+    def _save_and_stop(self, run: Run | None) -> None:
+        if self._signals.received is not None and self.stop_reason is None:
+            self.stop(f"{self._signals.received.name} received")
+        savers, self._requests = self._requests, []
+        stops = self.stop_reason is not None and not (run is not None and run.cursor.is_last)
+        if stops:
+            savers = [*savers, *self._savers]
+        for saver in dict.fromkeys(savers):
+            saver(self._owner)
+        if stops:
             raise StopLoopException(self.stop_reason)
+
+    def progress_state(self) -> dict[str, Any]:
+        """The counters, without those of the pass that runs, and where the fit began."""
+        return {**self._progress.state_dict(), "first_epoch": self._first_epoch}
+
+    def load_progress_state(self, state: Mapping[str, Any]) -> None:
+        """Take back what ``progress_state`` gave."""
+        counters = {name: value for name, value in state.items() if name != "first_epoch"}
+        self._progress = Progress.from_state(counters)
+        self._first_epoch = int(state["first_epoch"])
+        self._resumed = True
 
     @contextmanager
     def running(
@@ -163,26 +207,35 @@ class Session(Steps):
 
     @contextmanager
     def _fitting(self, plan: FitPlan) -> Iterator[int]:
-        """Frame a fit with its hooks; yield the index of its first epoch."""
+        """Frame a fit with its hooks and its endings; yield the index of its first epoch."""
         trainer = self._owner
         self.is_fit_run = True
-        interrupt: KeyboardInterrupt | None = None
+        if not self._resumed:
+            self.epoch, self._first_epoch = None, self._progress.epoch_idx
+        self._resumed = False
+        self._savers, self._requests = [], []
+        interrupted = False
         try:
-            with self._acting(plan):
+            with self._acting(plan), StopSignals() as self._signals:
                 fire(self.hooks["on_before_fit"], trainer, epochs=self.max_epochs)
+                if self.random_state is not None:
+                    rng.set_state(self.random_state)
                 try:
                     self.at_save_point(None)
-                    yield self._progress.epoch_idx
+                    yield self._first_epoch
                 except StopLoopException as request:
                     self.stop(str(request))
-                except KeyboardInterrupt as error:
-                    interrupt = error
+                except KeyboardInterrupt:
+                    interrupted = True
                     self.stop("interrupted")
                 fire(self.hooks["on_after_fit"], trainer)
         finally:
-            self.epoch = None
-        if interrupt is not None and self.on_interrupt == "raise":
-            raise interrupt
+            self.epoch = self.random_state = None
+            signals, self._signals = self._signals, StopSignals()
+        if self.on_interrupt == "raise":
+            signals.pass_on()
+            if interrupted:
+                raise KeyboardInterrupt
 
     def _set_epochs(self, epochs: int | None) -> bool:
         """Settle the total number of epochs; False if there is none left to run."""
@@ -190,6 +243,8 @@ class Session(Steps):
             self.max_epochs = epochs + (self._progress.epoch_idx if self.is_fit_run else 0)
         if self._progress.epoch_idx < self.max_epochs:
             return True
+        if self._resumed:
+            return False
         warnings.warn(
             f"fit() runs no epoch: {self._progress.epoch_idx} of {self.max_epochs} are done. "
             "Give fit(..., epochs=n) for n more.",
@@ -267,8 +322,6 @@ class Session(Steps):
             "was walked before?"
         )
         if run.is_training:
-            from .errors import DataError
-
             raise DataError(text)
         warnings.warn(text, UserWarning, stacklevel=2)
 

@@ -9,7 +9,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,15 +28,18 @@ from .arguments import (
 )
 from .batch import BatchSize, split_batch
 from .callback import Callback, CallbackPool, fire
+from .callbacks.check import CheckCallback, read_checkpoint
 from .callbacks.console import ConsoleCallback
+from .errors import ConfigError
 from .fit_plan import FitPlan, as_task, plan_fit, plan_test
 from .loop import predict_batches, run_task
 from .losses import default_loss
-from .naming import make_runningid
 from .optimizers import Optimizers
+from .parts import Part, collect_parts, load_parts
 from .patches import check_patch_kind
 from .plan import check_metrics
-from .progress import History
+from .progress import History, Progress
+from .run_folder import check_running_id, new_running_id, run_folder
 from .runtime import LocalRuntime, Runtime
 from .session import Session
 from .stages import Stage
@@ -135,9 +140,8 @@ class TrainerBase(Session):
             [self.default_cbk, *as_list("callbacks", callbacks, Callback)]
         )
         self.resume = resume
-        self.running_id = (
-            make_runningid(time_precision=2) if running_id is None else str(running_id)
-        )
+        self._has_own_id = running_id is not None
+        self.running_id = new_running_id() if running_id is None else check_running_id(running_id)
         self.hyper_params = hyper_params
         self.log_tqdm = log_tqdm
         self.show_info = show_info
@@ -184,8 +188,9 @@ class TrainerBase(Session):
         """
         if epochs is not None:
             check_count("epochs", epochs)
+        self._resume_if_asked()
         if not self._set_epochs(epochs):
-            return History()
+            return self.history.since(self._first_epoch) if self._resumed else History()
         plan = plan_fit(
             self,
             train_dl=train_dl,
@@ -273,6 +278,94 @@ class TrainerBase(Session):
         if to_device:
             batch_data = nested.to_device(batch_data, self.device)
         return split_batch(batch_data, with_targets=self.loss_fn is not default_loss)
+
+    def parts(self) -> dict[str, Part]:
+        """The parts of the state by name, each with ``state_dict`` and ``load_state_dict``."""
+        return collect_parts(self)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The whole state, from which a run goes on to the bit: tensors and plain types.
+
+        The tensors are those in use: save them or copy them before training goes on.
+        """
+        return {name: part.state_dict() for name, part in self.parts().items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take back what ``state_dict`` gave; the next fit goes on from there.
+
+        Raises:
+            CheckpointMismatch: the state does not fit; the trainer is as it was.
+        """
+        load_parts(self.parts(), state)
+
+    def load_weights(self, state: Mapping[str, Any]) -> None:
+        """Take model, loss function and optimizers from a state, and leave everything else.
+
+        Raises:
+            CheckpointMismatch: they do not fit; the trainer is as it was.
+        """
+        weights = {"model", "loss_fn", "optimizers"}
+        parts = {name: part for name, part in self.parts().items() if name in weights}
+        load_parts(parts, {name: state[name] for name in parts if name in state})
+
+    def load_checkpoint(self, path: str | PathLike[str]) -> TrainerBase:
+        """Load a checkpoint file, or the newest whole one of a run's folder.
+
+        Args:
+            path: a file written by ``CheckCallback``, also that of release 0.6, or a folder.
+
+        Returns:
+            The trainer, whose next fit goes on after the checkpoint.
+
+        Raises:
+            CheckpointError: missing, damaged or of another model; the trainer is as it was.
+        """
+        source, state = read_checkpoint(path)
+        self.print(f"loading checkpoint {source}")
+        if state.get("format") == "0.6":
+            self.load_weights(state)
+            self.load_progress_state(
+                {
+                    **Progress()._asdict(),
+                    "epoch_idx": state["progress"]["epoch"] + 1,
+                    "first_epoch": 0,
+                }
+            )
+        else:
+            self.load_state_dict(state)
+        return self
+
+    def adopt_run(self, running_id: str) -> None:
+        """Go on in the folder of an earlier run, unless this trainer was given an id."""
+        if not self._has_own_id:
+            self.running_id = running_id
+
+    @property
+    def has_own_id(self) -> bool:
+        """Whether the running id was given."""
+        return self._has_own_id
+
+    @property
+    def checker(self) -> CheckCallback | None:
+        """The first ``CheckCallback``, which decides where checkpoints are."""
+        return next((cbk for cbk in self.callbacks if isinstance(cbk, CheckCallback)), None)
+
+    @property
+    def run_dir(self) -> Path:
+        """The folder of this run: of its checkpoints, logs and reports."""
+        folder = "./logs" if self.checker is None else self.checker.ckpt_dir
+        return run_folder(folder, self.running_id)
+
+    def _resume_if_asked(self) -> None:
+        """Load what ``resume`` asks for, once, before the first fit."""
+        if self.is_fit_run or self.resume is False or self.resume is None:
+            return
+        if self.checker is None:
+            raise ConfigError(
+                f"resume={self.resume!r} needs a CheckCallback, which knows where checkpoints are: "
+                "Trainer(..., callbacks=CheckCallback('loss'), resume=...)."
+            )
+        self.checker.resume(self)
 
     def moves_data(self, stage: Stage) -> bool:
         """Whether the mini-batches of a stage are moved to the device."""

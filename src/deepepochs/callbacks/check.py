@@ -1,0 +1,262 @@
+"""Checkpoints and early stopping.
+
+::
+
+    check = CheckCallback("loss", patience=5)
+    trainer = Trainer(model, loss, opt, callbacks=check, running_id="mnist", resume="auto")
+    trainer.fit(train_dl, val_dl)        # killed? Start the same script again.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..arguments import check_choice, check_count
+from ..callback import Callback, Metrics
+from ..checkpoint import CheckpointStore, latest_run, load
+from ..errors import CallbackException, CheckpointNotFound, ConfigError
+from ..monitor import Monitor
+from ..run_folder import run_folder
+from ..run_lock import RunLock
+
+if TYPE_CHECKING:
+    from ..trainer import TrainerBase
+
+__all__ = ["CheckCallback", "read_checkpoint"]
+
+
+class CheckCallback(Callback):
+    """Saves the state of the run, keeps the best, and stops when it gets no better.
+
+    In the run's folder are ``checkpoint.ckpt`` (the last), ``previous.ckpt`` and
+    ``best.ckpt``; each holds the whole state, from which the run goes on to the bit.
+    The state is saved after every epoch, and where a fit is stopped by a signal or
+    ``trainer.stop``. A test uses the best weights.
+
+    Args:
+        monitor: the metric that decides which is best.
+        on_stage: ``'val'`` (looked at after validation only) or ``'train'``.
+        mode: ``'min'`` or ``'max'``.
+        patience: stop after that many checks in a row without a strictly better value;
+            0: never.
+        save_best: a test loads the best weights; ``False``: it takes those it finds.
+        ckpt_dir: where the folders of runs are.
+        every_n_batches: save after every n-th training mini-batch, too.
+        every_s: save after a mini-batch when that many seconds have passed, too.
+        keep: how many of the best are kept, as ``best.ckpt``, ``best-2.ckpt``, …
+
+    Raises:
+        ConfigError: an argument that cannot be right.
+        CallbackException: in a run, a monitored metric that is not there.
+    """
+
+    order = -1
+
+    def __init__(
+        self,
+        monitor: str = "loss",
+        on_stage: str = "val",
+        mode: str = "min",
+        patience: int = 0,
+        save_best: bool = True,
+        ckpt_dir: str | os.PathLike[str] = "./logs",
+        *,
+        every_n_batches: int | None = None,
+        every_s: float | None = None,
+        keep: int = 1,
+    ) -> None:
+        super().__init__()
+        if not isinstance(monitor, str) or not monitor:
+            raise ConfigError(f"CheckCallback(monitor={monitor!r}): give the name of a metric.")
+        self.monitor = monitor
+        self.on_stage = check_choice("on_stage", on_stage, ["train", "val"])
+        check_choice("mode", mode, ["min", "max"])
+        self.watch = Monitor(mode, check_count("patience", patience))
+        self.save_best = save_best
+        self.ckpt_dir = Path(ckpt_dir)
+        if every_n_batches is not None:
+            check_count("every_n_batches", every_n_batches, 1)
+        if every_s is not None and not every_s > 0:
+            raise ConfigError(f"CheckCallback(every_s={every_s!r}): give a positive number.")
+        self.every_n_batches = every_n_batches
+        self.every_s = every_s
+        self.keep = check_count("keep", keep, 1)
+        self.best_values: list[float] = []
+        self._best_place: int | None = None
+        self._has_saved = False
+        self._saved_at_s = 0.0
+        self._lock: RunLock | None = None
+
+    def folder(self, trainer: TrainerBase) -> Path:
+        """The folder of the trainer's run."""
+        return run_folder(self.ckpt_dir, trainer.running_id)
+
+    def save(self, trainer: TrainerBase) -> None:
+        """Write the trainer's state as the last, and as one of the best if it is."""
+        place, self._best_place = self._best_place, None
+        self.store(trainer).save(trainer.state_dict(), place)
+        self._has_saved = True
+        self._saved_at_s = time.monotonic()
+
+    def store(self, trainer: TrainerBase) -> CheckpointStore:
+        """The checkpoints of the trainer's run."""
+        return CheckpointStore(self.folder(trainer), self.keep)
+
+    def resume(self, trainer: TrainerBase) -> None:
+        """Bring the trainer to the checkpoint that its ``resume`` asks for.
+
+        Raises:
+            CheckpointError: one that was asked for by name cannot be loaded.
+        """
+        source = self._find(trainer)
+        if source is None:
+            trainer.print(f"no checkpoint in {self.ckpt_dir}: training starts anew")
+            return
+        if source.is_dir():
+            trainer.print(f"loading checkpoint of running ID {source.name}")
+        trainer.load_checkpoint(source)
+        self._has_saved = True
+        if source.is_dir():
+            trainer.adopt_run(source.name)
+
+    def on_before_fit(self, trainer: TrainerBase, epochs: int) -> None:
+        """Lock the run's folder; go no further where an earlier process had stopped early."""
+        if trainer.main_process:
+            self._lock = RunLock(self.folder(trainer))
+            self._lock.acquire()
+        self._saved_at_s = time.monotonic()
+        trainer.add_saver(self.save)
+        self._stop_if_exhausted(trainer)
+
+    def on_after_fit(self, trainer: TrainerBase) -> None:
+        """Give the run's folder back."""
+        self._unlock()
+
+    def on_exception(self, trainer: TrainerBase, exception: BaseException) -> None:
+        """Give the run's folder back."""
+        self._unlock()
+
+    def on_after_train_batch(self, trainer: TrainerBase, metrics: Metrics, batch_idx: int) -> None:
+        """Save between epochs, if that is asked for and due."""
+        n, s = self.every_n_batches, self.every_s
+        if (n is not None and trainer.progress.num_train_batches % n == 0) or (
+            s is not None and time.monotonic() - self._saved_at_s >= s
+        ):
+            trainer.request_save(self.save)
+
+    def on_after_epoch(
+        self,
+        trainer: TrainerBase,
+        train_tasks: Any,
+        val_tasks: Any,
+        train_metrics: Metrics,
+        val_metrics: Metrics,
+        epoch_idx: int,
+    ) -> None:
+        """Look at the monitored metric; save; stop if it has not got better for too long."""
+        values = train_metrics if self.on_stage == "train" else val_metrics
+        if values:
+            self._check(values)
+            self._stop_if_exhausted(trainer)
+        elif not val_tasks and self.on_stage == "val":
+            raise CallbackException(
+                f"CheckCallback monitors {self.monitor!r} of validation, and this fit does not "
+                "validate. Give fit() a val_dl, or CheckCallback(on_stage='train')."
+            )
+        trainer.request_save(self.save)
+
+    def on_before_test_epochs(self, trainer: TrainerBase, tasks: Any) -> None:
+        """Load the best weights of this run; not inside a fit, which needs its own."""
+        best = self.store(trainer).best()
+        if not (self.save_best and self._has_saved and best.exists()) or trainer.epoch is not None:
+            return
+        trainer.print(f"loading best model from running ID {trainer.running_id}")
+        trainer.load_weights(load(best))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Best values and patience."""
+        return {"watch": self.watch.state_dict(), "best_values": list(self.best_values)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back what ``state_dict`` gave."""
+        self.watch.load_state_dict(state["watch"])
+        self.best_values = [float(value) for value in state["best_values"]]
+
+    def _check(self, values: Metrics) -> None:
+        if self.monitor not in values:
+            raise CallbackException(
+                f"CheckCallback monitors {self.monitor!r}, which {self.on_stage} does not have; it "
+                f"has {', '.join(values) or 'nothing'}."
+            )
+        value = np.asarray(values[self.monitor])
+        if value.size != 1:
+            raise CallbackException(
+                f"CheckCallback monitors {self.monitor!r}, which has {value.size} entries: monitor "
+                "a single number."
+            )
+        number = float(value.item())
+        self.watch.update(number)
+        if number != number:
+            return
+        better = [v for v in self.best_values if not self._beats(number, v)]
+        place = len(better) + 1
+        if place <= self.keep:
+            self.best_values = [*better, number, *self.best_values[len(better) :]][: self.keep]
+            self._best_place = place
+
+    def _beats(self, value: float, other: float) -> bool:
+        return value < other if self.watch.mode == "min" else value > other
+
+    def _stop_if_exhausted(self, trainer: TrainerBase) -> None:
+        if self.watch.exhausted:
+            trainer.stop(
+                f"Early stopping triggered, by monitoring [{self.on_stage} {self.monitor}]!"
+            )
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def _find(self, trainer: TrainerBase) -> Path | None:
+        """Where the checkpoint is that ``resume`` asks for; ``None``: nowhere, and it may be so."""
+        asked = trainer.resume
+        own = self.folder(trainer)
+        if asked is True or asked == "auto":
+            if trainer.has_own_id and (asked == "auto" or _has_checkpoint(own)):
+                return own if _has_checkpoint(own) else None
+            return latest_run(self.ckpt_dir)
+        if isinstance(asked, str) and (os.sep in asked or "/" in asked or asked.endswith(".ckpt")):
+            return Path(asked)
+        folder = run_folder(self.ckpt_dir, asked)
+        if not _has_checkpoint(folder):
+            runs = sorted(path.name for path in self.ckpt_dir.glob("*") if _has_checkpoint(path))
+            raise CheckpointNotFound(
+                f"resume={asked!r}: there is no checkpoint in {folder}. Runs with one: "
+                f"{', '.join(runs) or 'none'}."
+            )
+        return folder
+
+
+def read_checkpoint(path: str | os.PathLike[str]) -> tuple[Path, dict[str, Any]]:
+    """Read a checkpoint file, or the newest whole one of a run's folder.
+
+    A damaged one in a folder is passed over with a warning that names both.
+    """
+    source = Path(path)
+    if not source.is_dir():
+        return source, load(source)
+    source, state, faults = CheckpointStore(source).newest_good()
+    for fault in faults:
+        warnings.warn(fault, UserWarning, stacklevel=3)
+    return source, state
+
+
+def _has_checkpoint(folder: Path) -> bool:
+    return folder.is_dir() and any(folder.glob("*.ckpt"))
