@@ -127,7 +127,13 @@ def map_tensors(fn: Callable[[Tensor], Any], x: Any) -> Any:
     """
     if isinstance(x, Tensor):
         return fn(x)
-    return walk(lambda item: fn(item) if isinstance(item, Tensor) else item, x)
+
+    def leaf(item: Any) -> Any:
+        if isinstance(item, PackedSequence):  # its lengths must stay as they are
+            return item._replace(data=fn(item.data))
+        return fn(item) if isinstance(item, Tensor) else item
+
+    return walk(leaf, x)
 
 
 def first_tensor(x: Any) -> Tensor | None:

@@ -153,6 +153,32 @@ def test_to_device_keeps_a_named_tuple() -> None:
     assert type(moved) is Pair and moved.x.device.type == "meta"
 
 
+class Encoding(dict[str, Any]):
+    """Moves itself, as the output of a tokenizer does."""
+
+    moved_to = "cpu"
+
+    def to(self, device: str) -> Encoding:
+        moved = Encoding(self)
+        moved.moved_to = device
+        return moved
+
+
+def test_a_dict_that_can_move_itself_does() -> None:
+    moved = to_device([Encoding(x="text")], "meta")[0]
+    assert type(moved) is Encoding and moved.moved_to == "meta"
+
+
+def test_only_the_data_of_a_packed_sequence_is_mapped_and_moved() -> None:
+    packed = pack_sequence([torch.ones(2, requires_grad=True), torch.ones(1)])
+    detached = detach([packed])[0]
+    assert packed.data.requires_grad and not detached.data.requires_grad
+    assert torch.equal(detached.batch_sizes, packed.batch_sizes)
+    moved = TensorTuple([packed]).to("meta")[0]
+    assert moved.data.device.type == "meta" and moved.batch_sizes.device.type == "cpu"
+    assert TensorTuple([packed]).long()[0].data.dtype == torch.int64
+
+
 def test_to_device_gives_a_tensor_that_is_there_already_itself() -> None:
     x = torch.ones(1)
     assert to_device(x, "cpu") is x and to_device((x,), torch.device("cpu"))[0] is x

@@ -301,13 +301,13 @@ def test_yaml_tags_join_and_compute(tmp_path: Path) -> None:
         written(
             tmp_path,
             "root: &root data\nn: &n 4\npath: &p !path [*root, mnist, 3]\njoin: !join [*p, x]\n"
-            "str: !str [run, 1, -, *n]\ncat: !cat [a, b]\necho: !echo [first, second]\n"
+            "str: !str [run, 1, -, *n]\ncat: !cat [[1, 2], b]\necho: !echo [first, second]\n"
             "sum: !sum [1, *n, 0.5]\nmul: !mul [2, !sum [1, 2], *n]\n",
         )
     )
     path = f"data{os.sep}mnist{os.sep}3"
     assert config.path == path and config.join == path + os.sep + "x"
-    assert (config.str, config.cat, config.echo) == ("run1-4", "ab", "first")
+    assert (config.str, config.cat, config.echo) == ("run1-4", "[1, 2]b", "first")
     assert (config.sum, config.mul) == (5.5, 24)
 
 
