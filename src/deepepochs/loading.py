@@ -111,8 +111,8 @@ class Cursor:
         """Yield ``(index, batch)``, going on where a loaded state left off."""
         iterator = self._open() if self._resume is None else self._reopen(self._resume)
         index = self.index
+        self._is_running = True
         for batch in iterator:
-            self._is_running = True
             self.index = index + 1
             yield index, batch
             index += 1
@@ -188,7 +188,6 @@ class Cursor:
         now = {"rng": rng.get_state(), "parts": state["parts"]}
         restore_moment(self.loader, start)
         self._resume = None
-        self._is_running = True
         return self._route.reopen(
             state["route"], self.index, lambda: restore_moment(self.loader, now)
         )
