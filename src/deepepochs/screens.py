@@ -145,7 +145,7 @@ class NotebookScreen(Screen):
 
     def write(self, text: str) -> None:
         """Add text as lasting lines."""
-        self.line(text)
+        self.line(text.removesuffix("\n"))
 
     def close(self) -> None:
         """Leave the lasting lines alone."""

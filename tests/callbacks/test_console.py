@@ -459,6 +459,19 @@ def test_the_stream_is_looked_up_when_something_is_printed(
     assert (first.getvalue(), second.getvalue()) == ("x", "x")
 
 
+def test_a_short_line_hides_all_of_the_long_one_before(
+    in_terminal: Callable[[int], Terminal],
+) -> None:
+    terminal = in_terminal(100)
+    screen = TerminalScreen()
+    for text in ("x" * 30, "x" * 20):
+        screen.live(text)
+    screen.line("short")
+    screen.live("x" * 10)
+    screen.live("y")
+    assert terminal.shown(terminal.text()) == ["short", "y"]
+
+
 def test_a_terminal_that_tells_no_width_is_taken_as_80_wide(
     in_terminal: Callable[[int], Terminal], monkeypatch: pytest.MonkeyPatch
 ) -> None:

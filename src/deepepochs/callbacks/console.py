@@ -95,8 +95,7 @@ class ConsoleCallback(Callback):
         screen = open_screen(self.output)
         if trainer.show_info and not self._shown_header:
             self._shown_header = True
-            for line in header_lines(trainer):
-                screen.line(line)
+            screen.write("".join(f"{line}\n" for line in header_lines(trainer)))
         if self.log_tqdm:
             screen = BarScreen(epochs, trainer.progress.epoch_idx, self.output)
         self._widths = (len(str(epochs)), self._widths[1])
