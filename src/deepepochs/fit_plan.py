@@ -14,7 +14,8 @@ from .batch import BatchSize, check_batch_size
 from .errors import ConfigError, LoopException
 from .plan import MetricPlan, check_metrics, plan_metrics
 from .stages import Stage
-from .task import EpochTask
+from .steps import Steps, resolve_step
+from .task import VERBS, EpochTask
 
 if TYPE_CHECKING:
     from .trainer import TrainerBase
@@ -107,8 +108,10 @@ def plan_fit(
         Stage.VAL: check_metrics(val_metrics, "val_metrics"),
     }
     _warn_of_no_validation(trainer, validation, extra[Stage.VAL], val_freq)
+    tasks = {Stage.TRAIN: training, Stage.VAL: validation}
+    _warn_of_unused_verbs(trainer, tasks)
     return FitPlan(
-        {Stage.TRAIN: training, Stage.VAL: validation},
+        tasks,
         {stage: [*metrics_of_stage, *common] for stage, metrics_of_stage in extra.items()},
         trainer.metric_patch,
         val_freq,
@@ -135,6 +138,7 @@ def plan_test(
     if not testing:
         raise ConfigError("test() got neither test_dl nor tasks: give one of them.")
     common = [*check_metrics(metrics, "metrics"), *trainer.general_metrics]
+    _warn_of_unused_verbs(trainer, {Stage.TEST: testing})
     return FitPlan({Stage.TEST: testing}, {Stage.TEST: common}, trainer.metric_patch)
 
 
@@ -157,3 +161,20 @@ def _warn_of_no_validation(
         text = f"val_freq={val_freq} is more than the epochs of this fit: it never validates."
     if text is not None:
         warnings.warn(text, UserWarning, stacklevel=4)
+
+
+def _warn_of_unused_verbs(trainer: TrainerBase, tasks: dict[Stage, list[EpochTask]]) -> None:
+    """Warn of a task's own ``loss`` and the like where the step is the trainer's own."""
+    for stage, task in ((stage, task) for stage in tasks for task in tasks[stage]):
+        step = resolve_step(task, trainer, stage)
+        if getattr(step, "__self__", None) is not trainer:
+            continue
+        for verb in VERBS:
+            if getattr(type(task), verb) is not getattr(Steps, verb):
+                name = getattr(step, "__qualname__", repr(step)).rpartition("<locals>.")[2]
+                warnings.warn(
+                    f"{type(task).__name__}.{verb} is not used in {stage}: the step is {name}, "
+                    f"which calls the trainer's {verb}. Give the task a step of its own.",
+                    UserWarning,
+                    stacklevel=4,
+                )

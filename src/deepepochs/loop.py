@@ -22,7 +22,7 @@ import torch
 from . import nested
 from .batch import split_batch
 from .callback import fire
-from .errors import ConfigError, add_note
+from .errors import ConfigError, DeepEpochsError, add_note
 from .loading import Cursor
 from .losses import default_loss
 from .stages import Stage
@@ -71,7 +71,8 @@ def run_task(
             try:
                 returned = step(batch_x, batch_y, **step_args)
             except TypeError as error:
-                add_note(error, describe_input(batch_x))
+                if not isinstance(error, DeepEpochsError):
+                    add_note(error, describe_input(batch_x))
                 raise
             set_gradients(False)
             if run.window is not None:

@@ -119,6 +119,8 @@ class Run:
         if self.batch_loss is not None:
             raise self._recorded_twice(LOSS)
         if isinstance(loss, Tensor):
+            if loss.ndim:
+                raise self.not_a_scalar(loss)
             # An item() costs 0.14 us on a CPU and a full synchronisation anywhere else.
             self.batch_loss = loss.item() if loss.device.type == "cpu" else loss.detach()
         else:
@@ -234,16 +236,25 @@ class Run:
         named: dict[str, PatchBase] = {}
         for key, patch in returned.items():
             if not isinstance(patch, PatchBase):
-                shown = nested.describe(patch)
+                plain = isinstance(patch, (bool, int, float, str))
+                shown, it = (repr(patch), repr(patch)) if plain else ("...", "this")
                 raise StepError(
-                    f"{self.step_name} returned {{{key!r}: {shown}}}: values must be patches. "
-                    f"Wrap it, for example ValuePatch(batch_size).load({key})."
+                    f"{self.step_name} returned {{{key!r}: {shown}}}: values must be patches, and "
+                    f"{it} is {nested.describe(patch)}. Wrap it, for example "
+                    f"ValuePatch(batch_size).load({shown if plain else key})."
                 )
             name = str(key) if patch.name is None else patch.name
             if name in named:
                 raise self._recorded_twice(name)
             named[name] = patch
         return named
+
+    def not_a_scalar(self, loss: Any) -> StepError:
+        """The error for a loss that is no scalar tensor."""
+        return StepError(
+            f"{self.step_name}: the loss is {nested.describe(loss)}, and a loss is a tensor of no "
+            "dimension. Reduce it, for example with .mean()."
+        )
 
     def _recorded_twice(self, name: str) -> MetricError:
         return MetricError(

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from . import nested
 from .callback import fire_in_step
-from .errors import LoopException, StepError
+from .errors import LoopException
 from .stages import Stage
 
 if TYPE_CHECKING:
@@ -165,10 +165,7 @@ class Steps:
         if not run.is_training:
             return
         if not isinstance(value, Tensor) or value.ndim:
-            raise StepError(
-                f"{run.step_name}: the loss is {nested.describe(value)}, and a loss is a tensor "
-                "of no dimension. Reduce it, for example with .mean()."
-            )
+            raise run.not_a_scalar(value)
         scaled = value if loss_adjust == 1.0 else value * loss_adjust
         if run.window is not None and run.window.scale != 1.0:
             scaled = scaled * run.window.scale
@@ -263,12 +260,13 @@ def resolve_step(task: Steps, trainer: Steps, stage: Stage) -> Callable[..., Any
     """Choose the method that handles the mini-batches of a pass.
 
     The owner comes first: the task, then the trainer. Within an owner the order is
-    that of ``STEP_NAMES``. If neither defines one, it is the trainer's default.
+    that of ``STEP_NAMES``. If neither defines one, it is the default, called on the
+    task, whose verbs are its own or the trainer's.
     """
     for owner in (task, trainer):
         for name in STEP_NAMES[stage]:
             if getattr(type(owner), name) is not getattr(Steps, name):
                 method: Callable[..., Any] = getattr(owner, name)
                 return method
-    default: Callable[..., Any] = getattr(trainer, STEP_NAMES[stage][1])
+    default: Callable[..., Any] = getattr(task, STEP_NAMES[stage][1])
     return default
