@@ -256,6 +256,8 @@ def model_draws() -> list[float]:
 def as_bits(value: Any) -> Any:
     if isinstance(value, torch.Tensor):
         return value.tolist()
+    if isinstance(value, float):
+        return value
     return [as_bits(item) for item in value]
 
 
@@ -277,47 +279,59 @@ Trace = list[Any]
 
 
 def walk(
-    make: Callable[[], Any], num_passes: int, at: int = -1, **options: Any
-) -> tuple[Trace, Any, int]:
-    """Walk a loader from the beginning, saving after each batch.
+    make: Callable[[], Any], num_passes: int, *, save: bool = True, **options: Any
+) -> tuple[Trace, list[tuple[Any, int]]]:
+    """Walk a loader from the beginning, saving after each batch and after each pass.
 
     Args:
         make: makes the loader.
         num_passes: how many passes to make.
-        at: after how many batches in all to stop; -1 never.
+        save: whether to save at all.
+        **options: the cursor's.
 
     Returns:
-        What was seen, the state at the stop as it comes from a file, and the pass it was in.
+        What was seen; and for each entry of it the state after it, as it comes from a file, and
+        the pass that is to be walked next.
     """
     seed_all()
     loader = make()
     trace: Trace = []
+    saved: list[tuple[Any, int]] = []
+
+    def save_point(cursor: Cursor, number: int) -> None:
+        if save:
+            state = {"rng": rng.get_state(), "cursor": cursor.state_dict()}
+            saved.append((through_a_file(state), number))
+
     for number in range(num_passes):
         cursor = Cursor(loader, **options)
         for index, batch in cursor:
             trace.append((number, index, as_bits(batch), model_draws()))
-            if len(trace) == at:
-                state = {"rng": rng.get_state(), "cursor": cursor.state_dict()}
-                return trace, through_a_file(state), number
+            save_point(cursor, number)
         trace.append((number, "end", model_draws()))
-        if len(trace) == at:
-            state = {"rng": rng.get_state(), "cursor": cursor.state_dict()}
-            return trace, through_a_file(state), number + 1
-    return trace, None, num_passes
+        save_point(cursor, number + 1)
+    return trace, saved
 
 
 def resume(
-    make: Callable[[], Any], state: Any, number: int, num_passes: int, **options: Any
+    make: Callable[[], Any],
+    state: Any,
+    number: int,
+    num_passes: int,
+    *,
+    with_rng: bool = True,
+    **options: Any,
 ) -> Trace:
     """Go on in a new loader, whatever random state there was before."""
-    torch.manual_seed(77)
-    np.random.seed(77)
     random.seed(77)
+    np.random.seed(77)
+    torch.manual_seed(77)
     loader = make()
     trace: Trace = []
     first = Cursor(loader, **options)
     first.load_state_dict(state["cursor"])
-    rng.set_state(state["rng"])
+    if with_rng:
+        rng.set_state(state["rng"])
     for later in range(number, num_passes):
         cursor = first if later == number else Cursor(loader, **options)
         for index, batch in cursor:
