@@ -12,7 +12,7 @@ where the loader yields one); ``batch_y`` is the last element.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Union
+from typing import Any
 
 import torch
 
@@ -21,7 +21,7 @@ from .errors import ConfigError, ConfigTypeError, DataError
 
 __all__ = ["BatchSize", "check_batch_size", "split_batch", "weigh_batch"]
 
-BatchSize = Union[int, Callable[[Any, Any], int], None]
+BatchSize = int | Callable[[Any, Any], int] | None
 
 
 def split_batch(batch: Any, *, with_targets: bool) -> tuple[Any, Any]:
@@ -85,6 +85,9 @@ def weigh_batch(batch_size: BatchSize, batch_x: Any, batch_y: Any) -> float:
         batch_y: the targets.
     """
     if batch_size is None:
+        first = batch_x[0] if isinstance(batch_x, tuple) and batch_x else None
+        if type(first) is torch.Tensor and first.ndim:
+            return first.shape[0]
         return nested.batch_size(batch_x)
     if isinstance(batch_size, int):
         return batch_size

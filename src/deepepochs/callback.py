@@ -248,6 +248,10 @@ class StageHooks(NamedTuple):
     after_batch: Any
     after_epoch: Any
     after_epochs: Any
+    before_backward: Any = ()
+    after_backward: Any = ()
+    before_optimize: Any = ()
+    after_optimize: Any = ()
 
 
 STAGE_HOOKS: dict[Stage, StageHooks] = {
@@ -261,6 +265,10 @@ STAGE_HOOKS: dict[Stage, StageHooks] = {
         "on_after_train_batch",
         "on_after_train_epoch",
         "on_after_train_epochs",
+        "on_before_backward",
+        "on_after_backward",
+        "on_before_optimize",
+        "on_after_optimize",
     ),
     Stage.VAL: StageHooks(
         "on_before_val_epochs",
@@ -308,7 +316,7 @@ class HookTable:
         nothing = StageHooks(*[()] * len(StageHooks._fields))
         self.stages: dict[Stage, StageHooks] = {Stage.PREDICT: nothing}
         for stage, names in STAGE_HOOKS.items():
-            self.stages[stage] = StageHooks(*(self.methods[name] for name in names))
+            self.stages[stage] = StageHooks(*(self.methods[name] if name else () for name in names))
 
     def __getitem__(self, name: str) -> tuple[BoundHook, ...]:
         return self.methods[name]

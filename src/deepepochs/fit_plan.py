@@ -165,7 +165,7 @@ def _warn_of_no_validation(
 
 def _warn_of_unused_verbs(trainer: TrainerBase, tasks: dict[Stage, list[EpochTask]]) -> None:
     """Warn of a task's own ``loss`` and the like where the step is the trainer's own."""
-    for stage, task in ((stage, task) for stage in tasks for task in tasks[stage]):
+    for stage, task in ((key, task) for key, listed in tasks.items() for task in listed):
         step = resolve_step(task, trainer, stage)
         if getattr(step, "__self__", None) is not trainer:
             continue

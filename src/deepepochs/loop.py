@@ -56,12 +56,13 @@ def run_task(
     step = resolve_step(task, trainer, stage)
     check_signature(step, task.step_args)
     step_args = task.step_args
+    moves_data = trainer.moves_data(stage)
     set_gradients = torch.set_grad_enabled
     with trainer.running(task, stage, step_name(step), place) as run:
         if not run.resumed:
             fire(hooks.before_epoch, trainer, task=task)
         for batch_idx, batch in run.cursor:
-            batch_x, batch_y = trainer.prepare_data(batch, trainer.moves_data(stage))
+            batch_x, batch_y = trainer.prepare_data(batch, moves_data)
             run.begin_batch(batch_idx, batch_x, batch_y)
             if hooks.before_batch:
                 arguments = {"batch_x": batch_x, "batch_y": batch_y, "batch_idx": batch_idx}

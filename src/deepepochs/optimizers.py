@@ -18,6 +18,7 @@ checked against what is here before any of it is changed.
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Iterable
 from typing import Any
 
@@ -134,7 +135,13 @@ class Optimizer:
         """
         if self.scheduler is None:
             return
-        if not self.needs_loss:
+        if self._restored:
+            # torch asks whether this process has stepped the optimizer: the one before did.
+            self._restored = False
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
+                self.sched_step(loss)
+        elif not self.needs_loss:
             self.scheduler.step()
         elif loss is None:
             raise ConfigError(
@@ -220,6 +227,7 @@ class Optimizer:
             for key, value in entry.items():
                 if isinstance(value, Tensor) and id(value) in given:
                     entry[key] = value.clone()
+        self._restored = True
         if self.scheduler is not None:
             self.scheduler.load_state_dict(copy.deepcopy(state["sched_state"]))
 

@@ -27,6 +27,7 @@ from .totals import LOSS, BatchMetrics, RestoredPatch, join_patches, metric_valu
 
 if TYPE_CHECKING:
     from .task import EpochTask
+    from .trainer import TrainerBase
 
 __all__ = ["Run"]
 
@@ -35,6 +36,7 @@ class Run:
     """One pass over one task's data.
 
     Attributes:
+        trainer: who runs it.
         stage: what the pass is for.
         task: the ``EpochTask``.
         task_idx: its index in its stage, from 0, out of ``num_tasks``.
@@ -48,6 +50,7 @@ class Run:
 
     def __init__(
         self,
+        trainer: TrainerBase,
         stage: Stage,
         task: EpochTask,
         *,
@@ -61,6 +64,7 @@ class Run:
         keeps_loss: bool = False,
         epoch_idx: int | None = None,
     ) -> None:
+        self.trainer = trainer
         self.stage = stage
         self.task = task
         self.task_idx, self.num_tasks = place

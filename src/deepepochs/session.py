@@ -69,7 +69,7 @@ class Session(Steps):
         self._requests: list[Saver] = []
 
     @property
-    def _owner(self) -> TrainerBase:
+    def _trainer(self) -> TrainerBase:
         raise NotImplementedError
 
     @property
@@ -118,7 +118,7 @@ class Session(Steps):
         if stops:
             savers = [*savers, *self._savers]
         for saver in dict.fromkeys(savers):
-            saver(self._owner)
+            saver(self._trainer)
         if stops:
             raise StopLoopException(self.stop_reason)
 
@@ -144,6 +144,7 @@ class Session(Steps):
         training = stage is Stage.TRAIN
         in_fit = stage is not Stage.TEST and self.epoch is not None
         run = Run(
+            self._trainer,
             stage,
             task,
             hooks=self.hooks.stages[stage],
@@ -159,12 +160,15 @@ class Session(Steps):
         if in_fit and self.epoch is not None:
             self.epoch.resume_run(run)
         outer, self.run = self.run, run
+        outer_of_task = task.run
+        task.enter(run)
         self.model.train(training)
         try:
             yield run
         finally:
             self._progress = self.progress
             self.run = outer
+            task.enter(outer_of_task)
 
     def end_pass(self, run: Run) -> dict[str, Any]:
         """Take in the pass that has met all its data, and give its metrics."""
@@ -175,7 +179,7 @@ class Session(Steps):
         values = run.end_epoch()
         totals = self._totals if self.epoch is None or run.stage is Stage.TEST else None
         (totals or self.epoch.totals[run.stage]).add(  # type: ignore[union-attr]
-            run.task.label(run.task_idx), run.ordered_patches()
+            run.task.label(run.task_idx), run.ordered_patches(), values
         )
         return values
 
@@ -188,7 +192,7 @@ class Session(Steps):
         self._plan = plan
         self.hooks = HookTable(self.callbacks)
         for task in (task for tasks in plan.tasks.values() for task in tasks):
-            task.bind(self._owner)
+            task.bind(self._trainer)
         modes = [(module, module.training) for module in self.model.modules()]
         try:
             with self._forward_hooks(), torch.no_grad():
@@ -196,7 +200,7 @@ class Session(Steps):
         except StopLoopException as request:
             self.stop(str(request))
         except BaseException as error:
-            fire(self.hooks["on_exception"], self._owner, exception=error)
+            fire(self.hooks["on_exception"], self._trainer, exception=error)
             raise
         finally:
             for module, mode in modes:
@@ -208,7 +212,7 @@ class Session(Steps):
     @contextmanager
     def _fitting(self, plan: FitPlan) -> Iterator[int]:
         """Frame a fit with its hooks and its endings; yield the index of its first epoch."""
-        trainer = self._owner
+        trainer = self._trainer
         self.is_fit_run = True
         if not self._resumed:
             self.epoch, self._first_epoch = None, self._progress.epoch_idx
@@ -258,7 +262,7 @@ class Session(Steps):
             self.epoch = EpochState(self._progress.epoch_idx)
             fire(
                 self.hooks["on_before_epoch"],
-                self._owner,
+                self._trainer,
                 train_tasks=plan.tasks[Stage.TRAIN],
                 val_tasks=plan.tasks[Stage.VAL],
                 epoch_idx=self.epoch.epoch_idx,
@@ -268,21 +272,21 @@ class Session(Steps):
     def _begin_stage(self, epoch: EpochState, stage: Stage, tasks: Sequence[EpochTask]) -> None:
         if epoch.begin_stage(stage):
             hooks = self.hooks.stages[stage].before_epochs
-            fire(hooks, self._owner, tasks=tasks, epoch_idx=epoch.epoch_idx)
+            fire(hooks, self._trainer, tasks=tasks, epoch_idx=epoch.epoch_idx)
 
     def _end_stage(self, epoch: EpochState, stage: Stage, tasks: Sequence[EpochTask]) -> None:
         if stage not in epoch.metrics:
             values = epoch.end_stage(stage)
             hooks = self.hooks.stages[stage].after_epochs
             arguments = {"tasks": tasks, "metrics": values, "epoch_idx": epoch.epoch_idx}
-            fire(hooks, self._owner, **arguments)
+            fire(hooks, self._trainer, **arguments)
 
     def _end_epoch(self, epoch: EpochState, plan: FitPlan) -> None:
         train, val = epoch.metrics[Stage.TRAIN], epoch.metrics.get(Stage.VAL, {})
         self.history.add_epoch(epoch.epoch_idx, train, val or None)
         fire(
             self.hooks["on_after_epoch"],
-            self._owner,
+            self._trainer,
             train_tasks=plan.tasks[Stage.TRAIN],
             val_tasks=plan.tasks[Stage.VAL],
             train_metrics=train,
@@ -333,12 +337,12 @@ class Session(Steps):
 
         def before(_module: nn.Module, _inputs: Any) -> None:
             if self.run is not None:
-                fire_in_step(self.run.hooks.before_forward, self._owner)
+                fire_in_step(self.run.hooks.before_forward, self._trainer)
 
         def after(_module: nn.Module, _inputs: Any, model_out: Any) -> None:
             if self.run is not None and self.run.hooks.after_forward:
                 detached = nested.detach(model_out)
-                fire_in_step(self.run.hooks.after_forward, self._owner, model_out=detached)
+                fire_in_step(self.run.hooks.after_forward, self._trainer, model_out=detached)
 
         if any(stage.before_forward for stage in stages):
             handles.append(self.model.register_forward_pre_hook(before))

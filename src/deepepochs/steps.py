@@ -19,10 +19,10 @@ from __future__ import annotations
 
 import difflib
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from . import nested
 from .callback import fire_in_step
@@ -31,7 +31,6 @@ from .stages import Stage
 
 if TYPE_CHECKING:
     from .run import Run
-    from .trainer import TrainerBase
 
 __all__ = ["STEP_NAMES", "Steps", "resolve_step"]
 
@@ -68,19 +67,24 @@ class Steps:
                     stacklevel=2,
                 )
 
-    @property
-    def _owner(self) -> TrainerBase:
-        raise NotImplementedError
+    if TYPE_CHECKING:
+
+        @property
+        def model(self) -> nn.Module:
+            """The model that is trained."""
+
+    run: Run | None = None
+    """The pass that runs now; steps record into it."""
 
     @property
     def _run(self) -> Run:
-        run = self._owner.run
-        if run is None:
+        """The pass that runs now, or an error that says that there is none."""
+        if self.run is None:
             raise LoopException(
                 f"{type(self).__name__}: loss, backward, optimize and do_metric belong inside a "
                 "step or a hook of a running pass. Start one with fit() or test()."
             )
-        return run
+        return self.run
 
     def step(self, batch_x: Any, batch_y: Any, **step_args: Any) -> Any:
         """Handle one mini-batch in any stage.
@@ -113,9 +117,9 @@ class Steps:
 
     def call_model(self, batch_x: Any) -> Any:
         """Call the model: a dict as keyword arguments, a tuple as several arguments."""
-        if isinstance(batch_x, Mapping):
-            return self._owner.model(**batch_x)
-        return self._owner.model(*batch_x)
+        # A tuple first: a look at an abstract class costs more than all the rest here.
+        model = self.model if self.run is None else self.run.trainer.model
+        return model(*batch_x) if isinstance(batch_x, tuple) else model(**batch_x)
 
     def loss(
         self,
@@ -143,10 +147,10 @@ class Steps:
         Raises:
             StepError: a loss that is not a scalar tensor.
         """
-        run = self._run
+        run = self.run or self._run
         value: Tensor | None = None
         if run.do_loss:
-            value = self._owner.loss_fn(model_out, batch_y)
+            value = run.trainer.loss_fn(model_out, batch_y)
         if run.is_training:
             self.backward(value, loss_adjust=loss_adjust)
             if do_optimize:
@@ -161,7 +165,7 @@ class Steps:
         Raises:
             StepError: ``value`` is not a scalar tensor.
         """
-        owner, run = self._owner, self._run
+        run = self.run or self._run
         if not run.is_training:
             return
         if not isinstance(value, Tensor) or value.ndim:
@@ -169,15 +173,15 @@ class Steps:
         scaled = value if loss_adjust == 1.0 else value * loss_adjust
         if run.window is not None and run.window.scale != 1.0:
             scaled = scaled * run.window.scale
-        table = owner.hooks
-        if before := table["on_before_backward"]:
-            fire_in_step(before, owner, loss=value.detach())
-        owner.runtime.backward(scaled)
+        hooks = run.hooks
+        if hooks.before_backward:
+            fire_in_step(hooks.before_backward, run.trainer, loss=value.detach())
+        run.trainer.runtime.backward(scaled)
         run.did_backward = True
         if run.keeps_loss:
             run.last_loss = value.detach()
-        if after := table["on_after_backward"]:
-            fire_in_step(after, owner, loss=value.detach())
+        if hooks.after_backward:
+            fire_in_step(hooks.after_backward, run.trainer, loss=value.detach())
 
     def optimize(self, optimize_index: int | None = None) -> None:
         """Step, then drop the gradients, of all optimizers or of the one with an index.
@@ -185,9 +189,10 @@ class Steps:
         Does nothing outside training, and nothing yet while ``grad_accumulate``
         waits for further mini-batches.
         """
-        owner, run = self._owner, self._run
+        run = self.run or self._run
         if not run.is_training:
             return
+        owner = run.trainer
         chosen = owner.opt if optimize_index is None else (owner.opt[optimize_index],)
         window = run.window
         if window is not None:
@@ -196,16 +201,16 @@ class Steps:
                 return
             window.serve(optimize_index)
             window.rescale({id(g): g for opt in chosen for g in opt.gradients()}.values())
-        table = owner.hooks
-        if before := table["on_before_optimize"]:
-            fire_in_step(before, owner, optimize_index=optimize_index)
+        hooks = run.hooks
+        if hooks.before_optimize:
+            fire_in_step(hooks.before_optimize, owner, optimize_index=optimize_index)
         for optimizer in chosen:
             owner.runtime.step(optimizer, run.last_loss)
         for optimizer in chosen:
             optimizer.drop_gradients()
         run.num_steps += 1
-        if after := table["on_after_optimize"]:
-            fire_in_step(after, owner, optimize_index=optimize_index)
+        if hooks.after_optimize:
+            fire_in_step(hooks.after_optimize, owner, optimize_index=optimize_index)
 
     def finish_window(self, run: Run, *, at_end: bool = False) -> None:
         """Make the optimizer steps that waited for the end of an accumulation window."""
@@ -231,7 +236,7 @@ class Steps:
         Raises:
             MetricError: recorded twice in one mini-batch.
         """
-        run = self._run
+        run = self.run or self._run
         if loss is not None:
             run.record_loss(loss)
         hooks = run.hooks.metrics
@@ -243,7 +248,7 @@ class Steps:
         if hooks:
             loss = loss.detach() if isinstance(loss, Tensor) else loss
             arguments = {"loss": loss, "model_out": model_out, "batch_y": batch_y}
-            fire_in_step(hooks, self._owner, task=run.task, **arguments)
+            fire_in_step(hooks, run.trainer, task=run.task, **arguments)
 
 
 _MEANT = {

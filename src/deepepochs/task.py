@@ -24,6 +24,7 @@ from .steps import Steps
 
 if TYPE_CHECKING:
     from .patches import PatchBase
+    from .run import Run
     from .trainer import TrainerBase
 
 __all__ = ["EpochTask"]
@@ -74,6 +75,10 @@ class EpochTask(Steps):
         self.step_args: dict[str, Any] = {**(inner or {}), **step_args}
         self._trainer: TrainerBase | None = None
 
+    def enter(self, run: Run | None) -> None:
+        """Take the pass that runs now; ``None`` when it is over."""
+        self.run = run
+
     def bind(self, trainer: TrainerBase) -> None:
         """Take a trainer, which lends the task its model, loss, optimizers and run.
 
@@ -117,10 +122,6 @@ class EpochTask(Steps):
     def batchs(self) -> int:
         """Number of mini-batches; the name of release 0.6."""
         return len(self)
-
-    @property
-    def _owner(self) -> TrainerBase:
-        return self.trainer
 
     @property
     def trainer(self) -> TrainerBase:

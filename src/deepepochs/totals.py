@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from .errors import MetricError, PatchError, add_note
+from .lines import to_array
 from .patches import PatchBase, flatten_value
 
 __all__ = [
@@ -30,7 +30,6 @@ __all__ = [
     "StageTotals",
     "join_patches",
     "metric_values",
-    "to_value",
 ]
 
 LOSS = "loss"
@@ -57,7 +56,7 @@ class RestoredPatch(PatchBase):
         restored.name = patch.name
         restored.state = patch.state_dict()
         flat = flatten_value("", patch())
-        restored.value = {key: torch.as_tensor(to_value(value)) for key, value in flat.items()}
+        restored.value = {key: torch.as_tensor(to_array(value)) for key, value in flat.items()}
         return restored
 
     def claim(self, like: PatchBase) -> PatchBase:
@@ -116,7 +115,7 @@ class BatchMetrics(Mapping[str, Any]):
         if self._values is None:
             values: dict[str, Any] = {}
             if self._loss is not None:
-                values[LOSS] = to_value(self._loss)
+                values[LOSS] = to_array(self._loss)
                 if not np.isfinite(values[LOSS]):
                     self._report(values[LOSS])
             values.update(metric_values(self._patches))
@@ -145,15 +144,24 @@ class StageTotals:
 
     def __init__(self) -> None:
         self.passes: list[tuple[str, dict[str, PatchBase]]] = []
+        self._values: dict[str, dict[str, Any]] = {}
 
-    def add(self, label: str, patches: dict[str, PatchBase]) -> None:
-        """Take in the patches of a pass that is done."""
+    def add(
+        self, label: str, patches: dict[str, PatchBase], values: dict[str, Any] | None = None
+    ) -> None:
+        """Take in the patches of a pass that is done, with their values if they are known."""
         self.passes.append((label, patches))
+        if values is not None:
+            self._values[label] = values
 
     def metrics(self) -> dict[str, Any]:
         """The values of the stage."""
-        if len(self.passes) == 1:
-            return metric_values(self.passes[0][1])
+        own = {
+            label: self._values.get(label) or metric_values(patches)
+            for label, patches in self.passes
+        }
+        if len(own) == 1:
+            return next(iter(own.values()))
         pooled: dict[str, PatchBase] = {}
         for label, patches in self.passes:
             for name, patch in patches.items():
@@ -166,8 +174,8 @@ class StageTotals:
                     add_note(error, f"while pooling {name!r} of task {label!r} with earlier tasks")
                     raise
         values = metric_values(pooled)
-        for label, patches in self.passes:
-            for name, value in metric_values(patches).items():
+        for label, own_values in own.items():
+            for name, value in own_values.items():
                 values[f"{label}/{name}"] = value
         return values
 
@@ -214,13 +222,5 @@ def metric_values(patches: Mapping[str, PatchBase]) -> dict[str, Any]:
                     f"Two metrics give a value named {full_name!r}. Give one another name, for "
                     "example with the decorator rename('other.')."
                 )
-            values[full_name] = to_value(value)
+            values[full_name] = to_array(value)
     return values
-
-
-def to_value(value: Any) -> Any:
-    """Give a metric's value as a NumPy array, of no dimension for a number."""
-    if isinstance(value, Tensor):
-        value = value.detach().cpu()
-        value = (value.float() if value.dtype == torch.bfloat16 else value).numpy()
-    return np.asarray(value)

@@ -265,7 +265,7 @@ class TrainerBase(Session):
         outputs: list[Any] = []
         with self._acting(plan):
             self.model.eval()
-            outputs = predict_batches(self._owner, dataloader, with_targets=with_targets)
+            outputs = predict_batches(self, dataloader, with_targets=with_targets)
         return nested.concat(outputs) if outputs else outputs
 
     def print(self, *values: Any, **options: Any) -> None:
@@ -378,7 +378,7 @@ class TrainerBase(Session):
         return run_task(self, task, stage, place)
 
     @property
-    def _owner(self) -> TrainerBase:
+    def _trainer(self) -> TrainerBase:
         return self
 
     @property
