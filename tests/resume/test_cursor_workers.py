@@ -1,0 +1,302 @@
+"""With worker processes, and through the loaders of others, a resumed pass is the same too."""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import BatchSampler, DataLoader, get_worker_info
+
+from deepepochs.loading import Cursor
+
+sys.path.insert(0, str(Path(__file__).parent))
+from cursor_kinds import (
+    NUM,
+    Augmented,
+    DropsSome,
+    EagerSampler,
+    LazySampler,
+    StatefulSampler,
+    StatefulStream,
+    Stream,
+    TensorBatches,
+    as_bits,
+    generator,
+    resume,
+    seed_all,
+    walk,
+)
+
+pytestmark = [
+    # Three workers on two cores are a warning of PyTorch's, fork beside threads one of Python's.
+    pytest.mark.filterwarnings("ignore:This DataLoader will create"),
+    pytest.mark.filterwarnings("ignore:This process .* is multi-threaded"),
+]
+NUM_PASSES = 2
+
+WITH_WORKERS: dict[str, Callable[[], Any]] = {
+    "shuffled": lambda: DataLoader(Augmented(), batch_size=3, shuffle=True, num_workers=2),
+    "lazy sampler": lambda: DataLoader(
+        Augmented(), batch_size=1, sampler=LazySampler(), num_workers=2, prefetch_factor=1
+    ),
+    "stateful sampler": lambda: DataLoader(
+        Augmented(), batch_size=2, sampler=StatefulSampler(), num_workers=2
+    ),
+    "eager, not batched": lambda: DataLoader(
+        Augmented(), batch_size=None, sampler=EagerSampler(), num_workers=2
+    ),
+    "tensor batches": lambda: DataLoader(Augmented(), batch_sampler=TensorBatches(), num_workers=2),
+    "persistent, own generator": lambda: DataLoader(
+        Augmented(),
+        batch_size=3,
+        shuffle=True,
+        generator=generator(),
+        num_workers=2,
+        persistent_workers=True,
+    ),
+    "persistent": lambda: DataLoader(
+        Augmented(), batch_size=3, shuffle=True, num_workers=2, persistent_workers=True
+    ),
+    "own __iter__": lambda: DropsSome(Augmented(), batch_size=3, shuffle=True, num_workers=2),
+    "stream": lambda: DataLoader(Stream(), batch_size=3, num_workers=2),
+}
+
+
+def check(make: Callable[[], Any], positions: list[int], num_passes: int = NUM_PASSES) -> None:
+    whole, saved = walk(make, num_passes)
+    for done in positions:
+        state, number = saved[done - 1]
+        assert resume(make, state, number, num_passes) == whole[done:], f"after {done}"
+
+
+@pytest.mark.parametrize("kind", WITH_WORKERS)
+def test_with_workers_a_resumed_walk_goes_on_as_if_unbroken(kind: str) -> None:
+    make = WITH_WORKERS[kind]
+    num_batches = sum(1 for _ in Cursor(make()))
+    # After the first batch, the last, the whole pass, and in the next pass.
+    check(make, [1, num_batches, num_batches + 1, num_batches + 3])
+
+
+def test_without_the_indices_drawn_ahead_the_rest_differs() -> None:
+    make = WITH_WORKERS["lazy sampler"]
+    whole, saved = walk(make, 1)
+    state, number = saved[2]
+    assert len(state["cursor"]["route"]["walk"]["waiting"]) == 2
+    state["cursor"]["route"]["walk"]["waiting"] = None
+    rest = resume(make, state, number, 1)
+    assert [b[2][0][0] for b in rest[:-1]] != [b[2][0][0] for b in whole[3:-1]]
+
+
+def test_pytorch_s_own_worker_seeds_do_not_survive_a_resume() -> None:
+    make = WITH_WORKERS["shuffled"]
+    whole, saved = walk(make, 1, worker_seeding="torch")
+    rest = resume(make, *saved[1], 1, worker_seeding="torch")
+    assert rest != whole[2:]
+    indices = [[row[0] for row in entry[2]] for entry in rest[:-1]]
+    assert indices == [[row[0] for row in entry[2]] for entry in whole[2:-1]]
+
+
+def batches_of(num_workers: int, num_passes: int = 1, **options: Any) -> list[Any]:
+    seed_all()
+    loader = DataLoader(Augmented(), batch_size=2, shuffle=True, num_workers=num_workers, **options)
+    return [as_bits(batch) for _ in range(num_passes) for _, batch in Cursor(loader)]
+
+
+def test_batches_do_not_depend_on_the_number_of_workers_or_what_they_load_ahead() -> None:
+    one = batches_of(1)
+    assert batches_of(2) == one
+    assert batches_of(3, prefetch_factor=1) == one
+
+
+def test_each_pass_and_each_batch_has_a_stream_of_its_own() -> None:
+    noise = [row[1:] for batch in batches_of(2, num_passes=2) for row in batch]
+    assert len({tuple(row) for row in noise}) == len(noise) == 2 * NUM
+
+
+def test_each_pass_of_persistent_workers_has_streams_of_its_own() -> None:
+    # Nothing draws from the global generator between their passes when nothing is shuffled.
+    loader = DataLoader(Augmented(), batch_size=6, num_workers=1, persistent_workers=True)
+    noise = [row[1] for _ in range(3) for _, batch in Cursor(loader) for row in as_bits(batch)]
+    assert len(set(noise)) == 3 * NUM
+
+
+def test_persistent_workers_stay_the_same_processes() -> None:
+    loader = DataLoader(Pids(), batch_size=6, num_workers=1, persistent_workers=True)
+    pids = {int(pid) for _ in range(3) for _, batch in Cursor(loader) for pid in batch}
+    assert len(pids) == 1
+
+
+class Pids(Augmented):
+    """The process that loads, and whether the worker's data set is the user's."""
+
+    def __getitem__(self, index: int) -> int:
+        info = get_worker_info()
+        assert info is not None
+        assert type(info.dataset) is Pids
+        return torch.multiprocessing.current_process().pid or 0
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"shuffle": True},
+        {"shuffle": True, "generator": 9},
+        {"shuffle": True, "persistent_workers": True},
+        {"batch_size": None, "sampler": EagerSampler},
+        {"sampler": LazySampler},
+    ],
+    ids=str,
+)
+def test_order_and_random_states_with_workers_are_those_of_the_loader(
+    options: dict[str, Any],
+) -> None:
+    def trace(use: Callable[[Any], Any]) -> list[Any]:
+        seed_all()
+        given = {"batch_size": 4, "num_workers": 2, **options}
+        if "generator" in given:
+            given["generator"] = generator()
+        if "sampler" in given:
+            given["sampler"] = given["sampler"]()
+        loader = DataLoader(Indices(), **given)
+        seen: list[Any] = []
+        for _ in range(2):
+            seen += [(batch.tolist(), torch.rand(()).item()) for batch in use(loader)]
+            seen += [random.random(), np.random.rand(), torch.get_rng_state().tolist()]
+            if loader.generator is not None:
+                seen.append(loader.generator.get_state().tolist())
+        return seen
+
+    assert trace(lambda loader: (batch for _, batch in Cursor(loader))) == trace(iter)
+
+
+class Indices(Augmented):
+    def __getitem__(self, index: int) -> torch.Tensor:
+        return torch.tensor(index)
+
+
+def test_an_error_in_a_worker_comes_through() -> None:
+    class Broken(Augmented):
+        def __getitem__(self, index: int) -> torch.Tensor:
+            raise KeyError("no such file")
+
+    with pytest.raises(KeyError, match="no such file"):
+        list(Cursor(DataLoader(Broken(), num_workers=1)))
+
+
+def worker_init(worker_id: int) -> None:
+    get_worker_info().dataset.offset = 100
+
+
+def double(samples: list[torch.Tensor]) -> torch.Tensor:
+    return 2 * torch.stack(samples)
+
+
+class Shifted(Augmented):
+    offset = 0
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        return torch.tensor(index + self.offset)
+
+
+def test_init_function_collate_and_timeout_are_kept() -> None:
+    loader = DataLoader(
+        Shifted(),
+        batch_size=4,
+        num_workers=1,
+        worker_init_fn=worker_init,
+        collate_fn=double,
+        timeout=60,
+        multiprocessing_context="fork",
+        prefetch_factor=3,
+    )
+    assert next(b.tolist() for _, b in Cursor(loader)) == [200, 202, 204, 206]
+
+
+def test_the_loader_is_left_as_it_was() -> None:
+    loader = WITH_WORKERS["own __iter__"]()
+    before = dict(vars(loader))
+    for _ in Cursor(loader):
+        break
+    assert vars(loader) == before
+
+
+# -- loaders of others -------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore:.*set_vital.*")
+@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("sampler", ["shuffled", "lazy", "their own"])
+def test_torchdata_s_loader_goes_on_as_if_unbroken(sampler: str, num_workers: int) -> None:
+    stateful = pytest.importorskip("torchdata.stateful_dataloader")
+    samplers = pytest.importorskip("torchdata.stateful_dataloader.sampler")
+
+    def make() -> Any:
+        options: dict[str, Any] = {
+            "shuffled": {"shuffle": True},
+            "lazy": {"sampler": LazySampler()},
+            "their own": {
+                "sampler": samplers.StatefulDistributedSampler(Augmented(), num_replicas=1, rank=0)
+            },
+        }[sampler]
+        return stateful.StatefulDataLoader(
+            Augmented(), batch_size=3, num_workers=num_workers, **options
+        )
+
+    check(make, list(range(1, 11)) if num_workers == 0 else [2, 5])
+
+
+@pytest.mark.filterwarnings("ignore:.*set_vital.*")
+def test_torchdata_s_loader_of_a_stateful_stream_goes_on_as_if_unbroken() -> None:
+    stateful = pytest.importorskip("torchdata.stateful_dataloader")
+    check(lambda: stateful.StatefulDataLoader(StatefulStream(), batch_size=3), list(range(1, 11)))
+
+
+@pytest.mark.filterwarnings("ignore:.*set_vital.*")
+@pytest.mark.parametrize(
+    ("options", "num_workers"),
+    [({}, 0), ({}, 2), ({"use_seedable_sampler": True}, 0), ({"use_stateful_dataloader": True}, 0)],
+    ids=str,
+)
+def test_a_loader_prepared_by_accelerate_goes_on_as_if_unbroken(
+    options: dict[str, Any], num_workers: int
+) -> None:
+    accelerate = pytest.importorskip("accelerate")
+    config = pytest.importorskip("accelerate.utils").DataLoaderConfiguration(**options)
+
+    def make() -> Any:
+        accelerator = accelerate.Accelerator(cpu=True, dataloader_config=config)
+        return accelerator.prepare(
+            DataLoader(Augmented(), batch_size=3, shuffle=True, num_workers=num_workers)
+        )
+
+    check(make, list(range(1, 11)) if num_workers == 0 else [2, 5])
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*")
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_loader_of_graphs_goes_on_as_if_unbroken(num_workers: int) -> None:
+    graphs = pytest.importorskip("torch_geometric.loader")
+
+    def make() -> Any:
+        return graphs.DataLoader(Augmented(), batch_size=3, shuffle=True, num_workers=num_workers)
+
+    check(make, list(range(1, 11)) if num_workers == 0 else [2, 5])
+
+
+def test_a_batch_sampler_of_a_distributed_run_goes_on_as_if_unbroken() -> None:
+    def make() -> Any:
+        sampler = torch.utils.data.DistributedSampler(
+            Augmented(), num_replicas=2, rank=1, shuffle=True, seed=4
+        )
+        sampler.set_epoch(3)
+        return DataLoader(Augmented(), batch_sampler=BatchSampler(sampler, 2, False))
+
+    check(make, list(range(1, 9)))
+    state = Cursor(make()).state_dict()
+    assert state["parts"]["loader.batch_sampler.sampler.epoch"] == 3
