@@ -433,4 +433,5 @@ def _nearest(name: str) -> str:
 
 
 def _hook_name(hook: BoundHook) -> str:
-    return getattr(hook, "__qualname__", repr(hook))
+    owner, name = getattr(hook, "__self__", None), getattr(hook, "__name__", repr(hook))
+    return name if owner is None else f"{type(owner).__name__}.{name}"

@@ -68,7 +68,7 @@ class EpochState:
                 str(stage): {name: torch.as_tensor(value) for name, value in values.items()}
                 for stage, values in self.metrics.items()
             },
-            "run": None if run is None else run.state_dict(),
+            "run": self._run_state if run is None else run.state_dict(),
         }
 
     @classmethod

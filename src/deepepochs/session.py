@@ -64,6 +64,7 @@ class Session(Steps):
         self._progress = Progress()
         self._first_epoch = 0
         self._resumed = False
+        self._is_acting = False
         self._signals = StopSignals()
         self._savers: list[Saver] = []
         self._requests: list[Saver] = []
@@ -113,12 +114,12 @@ class Session(Steps):
     def _save_and_stop(self, run: Run | None) -> None:
         if self._signals.received is not None and self.stop_reason is None:
             self.stop(f"{self._signals.received.name} received")
-        savers, self._requests = self._requests, []
         stops = self.stop_reason is not None and not (run is not None and run.cursor.is_last)
-        if stops:
-            savers = [*savers, *self._savers]
-        for saver in dict.fromkeys(savers):
-            saver(self._trainer)
+        if self._plan is not None and Stage.TRAIN in self._plan.tasks:
+            # Not in a test, which may be one inside a mini-batch of a fit.
+            savers, self._requests = self._requests, []
+            for saver in dict.fromkeys([*savers, *self._savers] if stops else savers):
+                saver(self._trainer)
         if stops:
             raise StopLoopException(self.stop_reason)
 
@@ -138,8 +139,7 @@ class Session(Steps):
         self, task: EpochTask, stage: Stage, step_name: str, place: tuple[int, int]
     ) -> Iterator[Run]:
         """Make the ``Run`` of a pass, put the model in its mode, and take the run away after."""
-        if self.stop_reason is not None:
-            raise StopLoopException(self.stop_reason)
+        self.at_save_point(None)
         assert self._plan is not None
         training = stage is Stage.TRAIN
         in_fit = stage is not Stage.TEST and self.epoch is not None
@@ -187,7 +187,9 @@ class Session(Steps):
     def _acting(self, plan: FitPlan) -> Iterator[None]:
         """Set up what passes need, and put everything back as it was."""
         outer = self._plan, self.hooks, self.run
-        if self.run is None:
+        # A callback may test in the middle of a fit, and the fit goes on after it.
+        is_nested, self._is_acting = self._is_acting, True
+        if not is_nested:
             self.stop_reason = None
         self._plan = plan
         self.hooks = HookTable(self.callbacks)
@@ -200,13 +202,14 @@ class Session(Steps):
         except StopLoopException as request:
             self.stop(str(request))
         except BaseException as error:
-            fire(self.hooks["on_exception"], self._trainer, exception=error)
+            fire_in_step(self.hooks["on_exception"], self._trainer, exception=error)
             raise
         finally:
             for module, mode in modes:
                 module.training = mode
             _, self.hooks, self.run = outer
-            if self.run is not None:
+            self._is_acting = is_nested
+            if is_nested:
                 self._plan = outer[0]
 
     @contextmanager
@@ -216,6 +219,8 @@ class Session(Steps):
         self.is_fit_run = True
         if not self._resumed:
             self.epoch, self._first_epoch = None, self._progress.epoch_idx
+            # What a fit that was cut short, or the user, has left must not be part of this one.
+            self.opt.drop_gradients()
         self._resumed = False
         self._savers, self._requests = [], []
         interrupted = False
@@ -225,14 +230,13 @@ class Session(Steps):
                 if self.random_state is not None:
                     rng.set_state(self.random_state)
                 try:
-                    self.at_save_point(None)
                     yield self._first_epoch
                 except StopLoopException as request:
                     self.stop(str(request))
                 except KeyboardInterrupt:
                     interrupted = True
                     self.stop("interrupted")
-                fire(self.hooks["on_after_fit"], trainer)
+                fire_in_step(self.hooks["on_after_fit"], trainer)
         finally:
             self.epoch = self.random_state = None
             signals, self._signals = self._signals, StopSignals()
@@ -258,6 +262,7 @@ class Session(Steps):
         return False
 
     def _begin_epoch(self, plan: FitPlan) -> EpochState:
+        self.at_save_point(None)
         if self.epoch is None:
             self.epoch = EpochState(self._progress.epoch_idx)
             fire(
@@ -270,6 +275,7 @@ class Session(Steps):
         return self.epoch
 
     def _begin_stage(self, epoch: EpochState, stage: Stage, tasks: Sequence[EpochTask]) -> None:
+        self.at_save_point(None)
         if epoch.begin_stage(stage):
             hooks = self.hooks.stages[stage].before_epochs
             fire(hooks, self._trainer, tasks=tasks, epoch_idx=epoch.epoch_idx)

@@ -173,6 +173,8 @@ class StageTotals:
                 except PatchError as error:
                     add_note(error, f"while pooling {name!r} of task {label!r} with earlier tasks")
                     raise
+        if LOSS in pooled:  # the first task may have none
+            pooled = {LOSS: pooled[LOSS], **pooled}
         values = metric_values(pooled)
         for label, own_values in own.items():
             for name, value in own_values.items():

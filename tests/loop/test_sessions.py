@@ -1,0 +1,203 @@
+"""What surrounds the passes: tests inside a fit, fits after a stop, and what is put back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Subset, TensorDataset
+
+from deepepochs import Callback, EpochTask, StopLoopException, Trainer
+
+
+class Doing(Callback):
+    """Calls a function in one hook."""
+
+    def __init__(self, hook: str, action: Any) -> None:
+        super().__init__()
+        self.hook, self.action, self.count = hook, action, 0
+
+    def _act(self, hook: str, trainer: Any) -> None:
+        if hook == self.hook:
+            self.count += 1
+            self.action(trainer)
+
+    def on_before_fit(self, trainer: Any, **others: Any) -> None:
+        self._act("on_before_fit", trainer)
+
+    def on_before_epoch(self, trainer: Any, **others: Any) -> None:
+        self._act("on_before_epoch", trainer)
+
+    def on_after_train_batch(self, trainer: Any, **others: Any) -> None:
+        self._act("on_after_train_batch", trainer)
+
+    def on_after_epoch(self, trainer: Any, **others: Any) -> None:
+        self._act("on_after_epoch", trainer)
+
+    def on_after_fit(self, trainer: Any) -> None:
+        self._act("on_after_fit", trainer)
+
+
+def train_dl(digits: TensorDataset, num: int = 96) -> DataLoader[Any]:
+    return DataLoader(Subset(digits, range(num)), batch_size=32)
+
+
+def make_trainer(callbacks: Any = None, **options: Any) -> Trainer:
+    torch.manual_seed(1)
+    model = nn.Linear(64, 10)
+    opt = torch.optim.SGD(model.parameters(), lr=0.1)
+    options = {"epochs": 2, "show_info": False, **options}
+    return Trainer(model, F.cross_entropy, opt, callbacks=callbacks, **options)
+
+
+def weights(trainer: Trainer) -> list[float]:
+    return [value for p in trainer.model.parameters() for value in p.flatten().tolist()]
+
+
+HOOKS = ["on_before_fit", "on_before_epoch", "on_after_train_batch", "on_after_epoch"]
+
+
+@pytest.mark.parametrize("hook", [*HOOKS, "on_after_fit"])
+def test_a_test_inside_a_hook_of_a_fit_changes_nothing_of_the_fit(
+    digits: TensorDataset, hook: str
+) -> None:
+    results: list[dict[str, Any]] = []
+    loader, tested = train_dl(digits), DataLoader(Subset(digits, range(96, 160)), batch_size=32)
+
+    def test_in_hook(trainer: Trainer) -> None:
+        results.append(trainer.test(tested))
+
+    with_test, without = make_trainer(Doing(hook, test_in_hook)), make_trainer()
+    history, plain = with_test.fit(loader, loader), without.fit(loader, loader)
+    assert weights(with_test) == weights(without)
+    assert history == plain
+    assert results and all(set(result) == {"loss"} for result in results)
+    assert with_test.progress == without.progress
+    if hook == "on_after_fit":
+        assert results[-1] == without.test(tested)
+
+
+def test_a_stop_asked_for_before_a_test_in_the_same_hook_still_counts(
+    digits: TensorDataset,
+) -> None:
+    loader = train_dl(digits)
+
+    def stop_and_test(trainer: Trainer) -> None:
+        trainer.stop("enough")
+        with pytest.raises(KeyError):
+            trainer.test(loader)["loss"]  # stopped as well: there is no value
+
+    trainer = make_trainer(Doing("on_after_epoch", stop_and_test), epochs=9)
+    assert len(trainer.fit(loader)["train"]["loss"]) == 1
+    assert trainer.stop_reason == "enough"
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_a_stopped_fit_can_be_followed_by_another(digits: TensorDataset, hook: str) -> None:
+    doing = Doing(hook, lambda trainer: trainer.stop("enough"))
+    trainer = make_trainer(doing, epochs=3)
+    trainer.fit(train_dl(digits))
+    doing.hook = "none"
+    done = trainer.init_epoch
+    assert done == (1 if hook == "on_after_epoch" else 0)
+    assert len(trainer.fit(train_dl(digits), epochs=2)["train"]["loss"]) == 2
+    assert trainer.init_epoch == done + 2
+    assert trainer.stop_reason is None
+
+
+@pytest.mark.parametrize("how", ["stop in a window", "gradients of the user", "interrupt in step"])
+def test_gradients_left_over_from_before_are_not_part_of_a_fit(
+    digits: TensorDataset, how: str
+) -> None:
+    class Cut(EpochTask):
+        def step(self, batch_x: Any, batch_y: Any, **step_args: Any) -> None:
+            self.loss(self.model(*batch_x), batch_y, do_optimize=False)
+            raise StopLoopException
+
+    trainer, control = make_trainer(grad_accumulate=2), make_trainer(grad_accumulate=2)
+    if how == "stop in a window":
+        trainer.callbacks.append(Doing("on_after_train_batch", lambda t: t.stop()))
+        trainer.fit(train_dl(digits))
+        trainer.callbacks.pop()
+        assert weights(trainer) == weights(control)
+    elif how == "gradients of the user":
+        F.cross_entropy(trainer.model(digits[:8][0]), digits[:8][1]).backward()
+    else:
+        trainer.fit(train_tasks=Cut(train_dl(digits)))
+    assert trainer.model.weight.grad is not None  # so that the control means something
+    trainer.fit(train_dl(digits), epochs=1)
+    control.fit(train_dl(digits), epochs=1)
+    assert weights(trainer) == weights(control)
+
+
+@pytest.mark.parametrize("ending", ["finished", "stopped", "error"])
+def test_modes_hooks_and_gradient_mode_are_put_back(digits: TensorDataset, ending: str) -> None:
+    def end(trainer: Trainer) -> None:
+        if ending == "stopped":
+            trainer.stop()
+        elif ending == "error":
+            raise RuntimeError("no disk")
+
+    class Watching(Doing):
+        def on_before_train_forward(self, trainer: Any) -> None:
+            pass
+
+        def on_after_val_forward(self, trainer: Any, model_out: Any) -> None:
+            pass
+
+    model = nn.Sequential(nn.Linear(64, 16), nn.BatchNorm1d(16), nn.Dropout(), nn.Linear(16, 10))
+    model.train()
+    model[1].eval()  # frozen by the user
+    trainer = Trainer(
+        model, F.cross_entropy, epochs=1, show_info=False,
+        callbacks=Watching("on_after_train_batch", end),
+    )  # fmt: skip
+    modes = [module.training for module in model.modules()]
+    if ending == "error":
+        with pytest.raises(RuntimeError, match="no disk"):
+            trainer.fit(train_dl(digits), train_dl(digits))
+    else:
+        trainer.fit(train_dl(digits), train_dl(digits))
+    assert [module.training for module in model.modules()] == modes
+    assert not model._forward_hooks and not model._forward_pre_hooks
+    assert torch.is_grad_enabled()
+    assert trainer.run is None and trainer.epoch is None
+    trainer.callbacks.pop()
+    trainer.fit(train_dl(digits), epochs=1)
+
+
+def test_the_lists_given_by_the_user_stay_as_they_were(digits: TensorDataset) -> None:
+    loader = train_dl(digits)
+    callbacks, metrics = [Callback()], [lambda preds, targets: 0.0]
+    train, val, test = [EpochTask(loader)], [EpochTask(loader)], [EpochTask(loader)]
+    lists = [callbacks, metrics, train, val, test]
+    before = [list(one) for one in lists]
+    trainer = make_trainer(callbacks, metrics=metrics)
+    trainer.fit(train_tasks=train, val_dl=loader, val_tasks=val, metrics=metrics)
+    trainer.test(loader, tasks=test, metrics=metrics)
+    assert lists == before
+    assert all(task.metrics == [] for task in (*train, *val, *test))
+
+
+def test_a_stop_in_the_first_pass_of_a_test_leaves_no_values(digits: TensorDataset) -> None:
+    class Stopping(Callback):
+        def on_after_test_batch(self, trainer: Any, **others: Any) -> None:
+            trainer.stop("enough")
+
+    assert make_trainer(Stopping()).test(train_dl(digits)) == {}
+
+
+def test_an_error_in_a_hook_is_noted_with_the_class_and_the_hook(digits: TensorDataset) -> None:
+    class Mine(Doing):
+        pass
+
+    def fail(trainer: Any) -> None:
+        raise RuntimeError("no disk")
+
+    with pytest.raises(RuntimeError, match="no disk") as caught:
+        make_trainer(Mine("on_after_epoch", fail)).fit(train_dl(digits))
+    notes = "\n".join([str(caught.value), *getattr(caught.value, "__notes__", [])])
+    assert "raised in Mine.on_after_epoch of a callback" in notes
