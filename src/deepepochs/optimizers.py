@@ -87,6 +87,7 @@ class Optimizer:
         ).zero_grad is torch.optim.Optimizer.zero_grad and "zero_grad" not in vars(opt)
         self._groups: list[tuple[list[Tensor], int]] = []
         self._params: list[Tensor] = []
+        self._restored = False
 
     def zero_grad(self) -> None:
         """Clear the gradients of all parameters."""

@@ -135,10 +135,13 @@ class TrainerBase(Session):
         if compile_model:
             self.model.compile()
         self.opt: Optimizers = as_optimizers(opt, self.model, self.loss_fn)
-        self.default_cbk = ConsoleCallback(log_long, log_batch, log_tqdm)
-        self.callbacks = CallbackPool(
-            [self.default_cbk, *as_list("callbacks", callbacks, Callback)]
-        )
+        given = as_list("callbacks", callbacks, Callback)
+        consoles = [cbk for cbk in given if isinstance(cbk, ConsoleCallback)]
+        if not consoles:
+            consoles = [ConsoleCallback(log_long, log_batch, log_tqdm)]
+            given = [*consoles, *given]
+        self.default_cbk = consoles[0]
+        self.callbacks = CallbackPool(given)
         self.resume = resume
         self._has_own_id = running_id is not None
         self.running_id = new_running_id() if running_id is None else check_running_id(running_id)
