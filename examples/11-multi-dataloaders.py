@@ -23,19 +23,19 @@ model = nn.Sequential(
     nn.ReLU(),
     nn.Linear(128, 10),
 )
-opt = torch.optim.Adam(model.parameters(), lr=2e-3)
-trainer = Trainer(model, F.cross_entropy, opt, epochs=5, metrics=[accuracy])
+opt = torch.optim.Adam(model.parameters(), lr=5e-3)
+trainer = Trainer(model, F.cross_entropy, opt, epochs=6, metrics=[accuracy])
 
 # An EpochTask is one pass over one loader. It can have a name, its own metrics, and further
 # arguments for its step (here there are none).
 trainer.fit(
-    train_tasks=[EpochTask(mnist_train, name="mnist"), EpochTask(small_train, name="small")],
-    val_tasks=[EpochTask(mnist_val, name="mnist"), EpochTask(small_val, name="small")],
+    train_tasks=[EpochTask(small_train, name="small"), EpochTask(mnist_train, name="mnist")],
+    val_tasks=[EpochTask(small_val, name="small"), EpochTask(mnist_val, name="mnist")],
 )
 results = trainer.test(
-    tasks=[EpochTask(mnist_test, name="mnist"), EpochTask(small_test, name="small")]
+    tasks=[EpochTask(small_test, name="small"), EpochTask(mnist_test, name="mnist")]
 )
 
 # The plain name has the value of all samples; each task has its own beside it.
-for name in ("accuracy", "mnist/accuracy", "small/accuracy"):
+for name in ("accuracy", "small/accuracy", "mnist/accuracy"):
     print(f"{name:15} {results[name]:.4f}")

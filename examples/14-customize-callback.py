@@ -26,6 +26,8 @@ class InitWeights(Callback):
 class GradientNorm(Callback):
     """Shows the mean size of the gradient in each epoch."""
 
+    order = -1  # its after_ hooks come later than the console's, which has 0 (the usual is 1)
+
     def __init__(self):
         super().__init__()
         self.norms = []

@@ -19,9 +19,9 @@ def new_model():
 
 
 class ShowRate(Callback):
-    def on_after_epoch(self, trainer, **others):
-        (rate,) = trainer.opt.get_current_lr()
-        print(f"learning rate: {rate:.6f}")
+    def on_before_epoch(self, trainer, **others):
+        (rate,) = trainer.opt.get_current_lr()  # one for each optimizer
+        trainer.print(f"learning rate: {rate:.6f}")
 
 
 # 1. --- A schedule that moves after every mini-batch: sched_on='step'
@@ -36,9 +36,9 @@ trainer.test(test_dl)
 # 2. --- A schedule that moves after every epoch (the default), and looks at the loss: that of
 #        validation if there is one, else that of training
 model = new_model()
-opt = torch.optim.SGD(model.parameters(), lr=1.0, momentum=0.9)  # far too high a rate
+opt = torch.optim.SGD(model.parameters(), lr=1.0)
 schedule = ReduceLROnPlateau(opt, factor=0.2, patience=1)
 opt = Optimizer(opt, schedule, sched_on="epoch", sched_with_loss=True)
-trainer = Trainer(model, F.cross_entropy, opt, epochs=12, metrics=[accuracy], callbacks=ShowRate())
+trainer = Trainer(model, F.cross_entropy, opt, epochs=10, metrics=[accuracy], callbacks=ShowRate())
 trainer.fit(train_dl, val_dl)
 trainer.test(test_dl)

@@ -1,0 +1,223 @@
+"""Every example runs as a reader starts it, and what it computes is right.
+
+Each is a fresh process in an empty folder, with warnings as errors.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+class Result(NamedTuple):
+    text: str
+    folder: Path
+
+    def tests(self, name: str) -> list[float]:
+        """The values of a metric in the TEST lines."""
+        lines = [line for line in self.text.splitlines() if " TEST> " in line]
+        found = [re.search(rf" {re.escape(name)}: ([\d.]+)", line) for line in lines]
+        return [float(match[1]) for match in found if match]
+
+    def test(self, name: str) -> float:
+        """The value of a metric in the last TEST line."""
+        return self.tests(name)[-1]
+
+    def epochs(self, stage: str, name: str) -> list[float]:
+        """The values of a metric in the epoch lines of a stage, 'TRAIN' or 'VAL'."""
+        parts = re.findall(rf"{stage}> (.*?)(?:VAL>|$)", self.text, re.MULTILINE)
+        found = [re.search(rf" {re.escape(name)}: ([\d.]+)", f" {part}") for part in parts]
+        return [float(match[1]) for match in found if match]
+
+    def said(self, label: str) -> str:
+        """What is printed after a label."""
+        match = re.search(rf"^{re.escape(label)}\s*(.*)$", self.text, re.MULTILINE)
+        assert match, f"{label!r} was not printed:\n{self.text}"
+        return match[1]
+
+
+def run_example(name: str, folder: Path) -> Result:
+    code = [sys.executable, "-W", "error"]
+    if name.startswith("12"):
+        # torch_geometric still calls it when it is imported.
+        code += ["-W", "ignore:`torch.jit.script` is deprecated:DeprecationWarning"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8"}
+    done = subprocess.run(
+        [*code, str(EXAMPLES / name)],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr == ""
+    return Result(done.stdout, folder)
+
+
+def basic(result: Result) -> None:
+    assert len(result.epochs("VAL", "loss")) == 10
+    assert result.test("accuracy") >= 0.9
+    assert (result.folder / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def basic_params(result: Result) -> None:
+    assert len(result.epochs("TRAIN", "loss")) == 12
+    assert len(result.epochs("VAL", "loss")) == 2 + 2
+    assert len(result.said("training loss:").split()) == 4
+    assert len(result.said("validation accuracy:").split()) == 2
+    assert "accuracy: 0.9" in result.text
+    assert result.tests("loss") == []
+    assert result.test("accuracy") >= 0.9
+    assert len(result.said("the first five predicted digits:").split()) == 5
+
+
+def metrics(result: Result) -> None:
+    assert result.epochs("TRAIN", "top2")[-1] >= 0.9 > result.epochs("TRAIN", "top2")[0]
+    assert not result.epochs("VAL", "top2")
+    assert not result.epochs("TRAIN", "multi.p")
+    assert result.epochs("VAL", "tm_acc") == result.epochs("VAL", "accuracy")
+    for name in ("multi.p", "multi.r", "f1_macro"):
+        assert result.epochs("VAL", name)[-1] >= 0.85
+    assert result.test("MulticlassAUROC") >= 0.95
+    assert result.said("both ways the same:") == "True"
+
+
+def checkpoint(result: Result) -> None:
+    assert result.said("checkpoints:") == "['best.ckpt', 'checkpoint.ckpt', 'previous.ckpt']"
+    losses = result.epochs("VAL", "loss")
+    assert int(result.said("epochs in the history:")) == len(losses)
+    assert losses.index(min(losses)) == len(losses) - 1 - 3, "stopped after 3 epochs without better"
+    assert "Early stopping triggered, by monitoring [val loss]!" in result.text
+    assert "loading best model from running ID example-4" in result.text
+    assert [path.name for path in result.folder.iterdir()] == ["logs"]
+    assert result.test("accuracy") >= 0.93
+
+
+def lr_schedule(result: Result) -> None:
+    rates = [float(rate) for rate in re.findall(r"learning rate: ([\d.]+)", result.text)]
+    cycle, plateau = rates[:6], rates[6:]
+    assert cycle[0] < cycle[1] < max(cycle) > cycle[4] > cycle[5], "up, then down"
+    assert plateau[0] == 1.0
+    assert plateau[-1] <= 0.2
+    assert min(result.tests("accuracy")) >= 0.93
+
+
+def multi_optimizers(result: Result) -> None:
+    assert result.said("learning rates:") == "[0.0, 0.00625]", "cosine to 0, and halved 3 times"
+    assert result.test("accuracy") >= 0.93
+
+
+def multi_dataloaders(result: Result) -> None:
+    pooled, small, mnist = (
+        float(result.said(name)) for name in ("accuracy ", "small/accuracy", "mnist/accuracy")
+    )
+    assert min(small, mnist) > 0.75
+    assert pooled == pytest.approx((small * 179 + mnist * 500) / 679, abs=1e-4)
+    assert result.epochs("VAL", "mnist/accuracy")[-1] > result.epochs("VAL", "mnist/accuracy")[0]
+
+
+def node_classification(result: Result) -> None:
+    assert len(result.epochs("VAL", "accuracy")) == 6
+    assert result.epochs("TRAIN", "accuracy")[-1] == 1.0
+    assert result.test("accuracy") >= 0.65, "a guess is right in 0.25 to 0.4 of the cases"
+
+
+def customize_callback(result: Result) -> None:
+    validated = result.epochs("VAL", "accuracy")
+    assert validated[-1] >= 0.95 > max(validated[:-1])
+    assert result.said("good enough after") == f"{len(validated)} epochs"
+    norms = re.findall(r"mean gradient norm: ([\d.]+)", result.text)
+    assert len(norms) == len(validated)
+    assert 0 < float(norms[-1]) < float(norms[0])
+
+
+def customize_steps_1(result: Result) -> None:
+    assert not result.epochs("TRAIN", "surety")
+    assert result.epochs("VAL", "surety")[-1] > result.epochs("VAL", "surety")[0]
+    assert 0.5 < result.test("surety") <= 1
+    assert result.test("accuracy") >= 0.9
+
+
+def customize_steps_2(result: Result) -> None:
+    # Smoothed labels leave a higher loss in training than the plain loss of validation.
+    assert result.epochs("TRAIN", "loss")[-1] > result.epochs("VAL", "loss")[-1] + 0.1
+    assert result.test("four_looks") == result.test("accuracy") >= 0.88
+    assert 0 < result.test("spread") < 1
+
+
+def customize_steps_3(result: Result) -> None:
+    mean_image = float(result.said("pixel error of the mean image:"))
+    assert result.test("pixel_error") < 0.7 * mean_image
+    assert result.tests("loss") == []
+
+
+def use_patches(result: Result) -> None:
+    assert result.test("accuracy") == result.test("C.acc") >= 0.93
+    assert result.test("f1") == result.test("C.f1") >= 0.93
+    assert result.test("recall") >= 0.93
+    assert not result.tests("loss")
+    assert result.said("mean of 32 times 0.5 and 8 times 1.0:") == "0.6"
+
+
+def customize_patch(result: Result) -> None:
+    worst, best = result.test("class.worst"), result.test("class.best")
+    assert 0.4 < worst <= result.test("accuracy") <= best <= 1
+    assert result.epochs("TRAIN", "class.worst")[-1] > result.epochs("TRAIN", "class.worst")[0]
+
+
+def resume_after_kill(result: Result) -> None:
+    killed, resumed, undisturbed = re.split(r"^--- .*$", result.text, flags=re.MULTILINE)[1:]
+    lines = [re.findall(r"^E .*$", part, re.MULTILINE) for part in (killed, resumed, undisturbed)]
+    assert [len(part) for part in lines] == [2, 2, 4]
+    assert lines[0] + lines[1] == lines[2]
+    assert result.said("the weights are identical:") == "True"
+
+
+CHECKS: dict[str, Callable[[Result], None]] = {
+    "1-basic.py": basic,
+    "2-basic-params.py": basic_params,
+    "3-metrics.py": metrics,
+    "4-checkpoint-earlystop.py": checkpoint,
+    "9-lr-schedule.py": lr_schedule,
+    "10-multi-optimizers.py": multi_optimizers,
+    "11-multi-dataloaders.py": multi_dataloaders,
+    "12-node-classification.py": node_classification,
+    "14-customize-callback.py": customize_callback,
+    "15-customize-steps-1.py": customize_steps_1,
+    "16-customize-steps-2.py": customize_steps_2,
+    "17-customize-steps-3.py": customize_steps_3,
+    "18-use-patches.py": use_patches,
+    "19-customize-patch.py": customize_patch,
+    "21-resume-after-kill.py": resume_after_kill,
+}
+# Which packages an example imports beside what the library itself needs.
+NEEDS = {"3-metrics.py": "torchmetrics", "12-node-classification.py": "torch_geometric"}
+
+
+@pytest.mark.parametrize("name", CHECKS)
+def test_the_example_runs_and_its_result_is_right(name: str, tmp_path: Path) -> None:
+    if name in NEEDS and find_spec(NEEDS[name]) is None:
+        pytest.skip(f"needs {NEEDS[name]}")
+    CHECKS[name](run_example(name, tmp_path))
+
+
+def test_every_example_is_tested() -> None:
+    assert {path.name for path in EXAMPLES.glob("*.py")} == {"data.py", *CHECKS}
+
+
+@pytest.mark.parametrize("page", ["README.md", "README.zh-CN.md"])
+def test_the_readme_links_the_examples_that_are_there(page: str) -> None:
+    text = (EXAMPLES.parent / page).read_text(encoding="utf-8")
+    assert set(re.findall(r"\]\(examples/([^)]+)\)", text)) <= set(CHECKS)
