@@ -374,6 +374,18 @@ def test_an_epoch_without_validation_has_no_val(capsys: pytest.CaptureFixture[st
     assert "VAL>" in second
 
 
+def test_the_reason_why_a_fit_was_stopped_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    class Enough(Callback):
+        def on_after_epoch(self, trainer: Any, epoch_idx: int, **others: Any) -> None:
+            if epoch_idx == 1:
+                trainer.stop("good enough")
+
+    trainer(epochs=5, show_info=False, callbacks=Enough()).fit(loader())
+    lines = capsys.readouterr().out.splitlines()
+    assert [line[:5] for line in lines[:-1]] == ["E 1/5", "E 2/5"]
+    assert lines[-1] == "good enough"
+
+
 def test_no_metric_is_computed_for_a_line_that_is_not_shown(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

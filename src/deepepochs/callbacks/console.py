@@ -153,7 +153,9 @@ class ConsoleCallback(Callback):
             self._screen.line(epoch_line(stages, epoch, self._widths[0], self.round_to))
 
     def on_after_fit(self, trainer: TrainerBase) -> None:
-        """Leave a clean line."""
+        """Say why the fit was stopped, if it was, and leave a clean line."""
+        if trainer.stop_reason is not None and self._screen is not None:
+            self._screen.write(f"{trainer.stop_reason}\n")
         self._close()
 
     def on_exception(self, trainer: TrainerBase, exception: BaseException) -> None:
