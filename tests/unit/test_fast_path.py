@@ -228,9 +228,7 @@ def test_another_collation_of_tensors_is_left_to_the_loader(
     assert tensor_fetch(DataLoader(table(), batch_size=4)) is None
 
 
-@pytest.mark.parametrize(
-    "batch", [[0, NUM], [-NUM - 1], [1.5], ["a"], [], [0, 2**70]], ids=repr
-)
+@pytest.mark.parametrize("batch", [[0, NUM], [-NUM - 1], [1.5], ["a"], [], [0, 2**70]], ids=repr)
 @pytest.mark.parametrize("data", ["tensors", "random_split"])
 def test_wrong_indices_raise_what_the_loader_raises(batch: list[Any], data: str) -> None:
     loader = DataLoader(DATASETS[data](), batch_sampler=[[0], batch])
