@@ -18,6 +18,8 @@ A user's own patch needs two methods, ``add`` and ``forward``; most have a ``loa
 
 from __future__ import annotations
 
+import functools
+from types import BuiltinMethodType, FunctionType, MethodType
 from typing import TYPE_CHECKING, Any
 
 from ..containers import describe
@@ -162,9 +164,32 @@ def mismatch(patch: PatchBase, detail: str, other: Any) -> str:
 
 def check_same_metric(patch: Any, other: Any) -> None:
     """Raise a PatchError where the metrics of two patches differ."""
-    # Bound methods are equal, but made anew each time they are looked up.
-    if patch.metric is not other.metric and patch.metric != other.metric:
-        raise PatchError(mismatch(patch, ": two metrics", other))
+    if patch.metric is not other.metric and not _is_same(patch.metric, other.metric):
+        raise PatchError(mismatch(patch, " (two metrics)", other))
+
+
+def _is_same(one: Any, two: Any) -> bool:
+    """Say whether two functions are one, made again: as a lambda or partial in a step is."""
+    if one is two:
+        return True
+    if isinstance(one, functools.partial) and isinstance(two, functools.partial):
+        return (
+            _is_same(one.func, two.func)
+            and len(one.args) == len(two.args)
+            and all(map(_is_same, one.args, two.args))
+            and one.keywords.keys() == two.keywords.keys()
+            and all(_is_same(one.keywords[key], two.keywords[key]) for key in one.keywords)
+        )
+    if isinstance(one, FunctionType) and isinstance(two, FunctionType):
+        cells = [[cell.cell_contents for cell in f.__closure__ or ()] for f in (one, two)]
+        return (
+            one.__code__ is two.__code__
+            and all(map(_is_same, *cells))
+            and all(map(_is_same, one.__defaults__ or (), two.__defaults__ or ()))
+            and one.__kwdefaults__ == two.__kwdefaults__
+        )
+    plain = (bool, int, float, str, tuple, type(None), MethodType, BuiltinMethodType)
+    return type(one) is type(two) and isinstance(one, plain) and bool(one == two)
 
 
 def _no_method(patch: PatchBase, signature: str, what: str) -> str:

@@ -139,6 +139,7 @@ class MetricPatch(PatchBase):
         for _, leaf in _leaves(metric):
             # Processes are merged by `add`; compute must not wait for the others, nor count twice.
             leaf.distributed_available_fn = _no
+            leaf.compute_with_cache = False  # a cached value would outlive a merge
         return metric
 
     def _updated(self, metric: Any, batch: tuple[Any, ...]) -> Any:
@@ -161,8 +162,6 @@ def _leaves(metric: Any) -> list[tuple[str, Any]]:
 def _merged(sums: list[Any]) -> Any:
     """Give a metric that computes the value of several sums, as if they were processes."""
     metric = sums[0].clone()
-    if hasattr(metric, "compute_groups"):
-        metric.values()  # members of a collection that share states get their own
     others = [dict(_leaves(other)) for other in sums]
     for path, leaf in _leaves(metric):
         states = [leaves[path].metric_state for leaves in others]

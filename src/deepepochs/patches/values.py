@@ -83,7 +83,7 @@ class ValuePatch(PatchBase):
             return self
         self.accumulate(mean_value, self.batch_size)
         if self.weight and not self.pending and type(self.total) is float:
-            self.mean = float(mean_value)
+            self.mean = float(mean_value.detach() if isinstance(mean_value, Tensor) else mean_value)
         return self
 
     def accumulate(self, mean_value: Any, weight: float) -> None:
