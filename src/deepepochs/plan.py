@@ -43,7 +43,7 @@ def plan_metrics(groups: Iterable[Sequence[Any]], kind: Any) -> tuple[MetricPlan
         kind: ``metric_patch`` of the trainer.
 
     Raises:
-        MetricError: two different metrics with one name.
+        MetricError: two different metrics with one name, or one named as the loss.
     """
     planned: dict[str, Any] = {}
     plan: list[MetricPlan] = []
@@ -51,6 +51,11 @@ def plan_metrics(groups: Iterable[Sequence[Any]], kind: Any) -> tuple[MetricPlan
         if any(metric is known for known in planned.values()):
             continue
         name = metric_name(metric)
+        if name == "loss":
+            raise MetricError(
+                f"The metric {metric!r} is named {name!r}, as the loss itself is. Give it another "
+                "name, for example with the decorator rename('other')."
+            )
         if name in planned and name:
             raise MetricError(
                 f"Two different metrics are named {name!r}: {planned[name]!r} and {metric!r}. Give "
