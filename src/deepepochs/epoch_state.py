@@ -1,19 +1,28 @@
-"""How far an epoch has come: which passes are done, with what, and where the present one is.
+"""How far an epoch has come, and where the loaders of a fit stand between their passes.
 
-A checkpoint taken inside an epoch holds this; a resumed fit goes on from it.
+A checkpoint holds both: which passes of the epoch are done, with what, and where the
+present one is; and what each other loader carries into its next pass, such as a generator
+of its own. A resumed fit goes on from them.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from .errors import CheckpointMismatch
+from .loading import Cursor
 from .run import Run
 from .stages import Stage
 from .totals import StageTotals
 
-__all__ = ["EpochState"]
+if TYPE_CHECKING:
+    from .task import EpochTask
+
+__all__ = ["EpochState", "LoaderStates"]
 
 
 class EpochState:
@@ -62,7 +71,7 @@ class EpochState:
         """The state of the epoch, with that of the pass that runs."""
         return {
             "epoch_idx": self.epoch_idx,
-            "begun": [str(stage) for stage in self.begun],
+            "begun": [str(stage) for stage in Stage if stage in self.begun],
             "totals": {str(stage): totals.state_dict() for stage, totals in self.totals.items()},
             "metrics": {
                 str(stage): {name: torch.as_tensor(value) for name, value in values.items()}
@@ -84,3 +93,70 @@ class EpochState:
             epoch.metrics[Stage(name)] = {key: value.numpy() for key, value in values.items()}
         epoch._run_state = state["run"]
         return epoch
+
+
+class LoaderStates:
+    """The loaders of a fit, each once, and what they carry from one pass to the next.
+
+    All are put back at once where a resumed fit begins: they may share a data set with a
+    generator of its own, which the first pass moves on.
+    """
+
+    def __init__(self) -> None:
+        self._loaders: dict[str, Any] = {}
+        self._prepared: dict[int, Cursor] = {}
+        self._saved: Mapping[str, Any] | None = None
+
+    def begin(self, tasks: Mapping[Stage, Sequence[EpochTask]], worker_seeding: str) -> None:
+        """Take the loaders of a fit, and bring them to where a loaded state was taken."""
+        self._loaders = {}
+        for stage, listed in tasks.items():
+            for index, task in enumerate(listed):
+                if not any(task.dataloader is loader for loader in self._loaders.values()):
+                    self._loaders[f"{stage}/{index}"] = task.dataloader
+        saved, self._saved = self._saved, None
+        kept = {id(loader) for loader in self._loaders.values()}
+        self._prepared = {key: cursor for key, cursor in self._prepared.items() if key in kept}
+        for label, state in (saved or {}).items():
+            if label not in self._loaders:
+                _warn_of_other_loader(label, "this fit has none there")
+                continue
+            cursor = Cursor(self._loaders[label], worker_seeding=worker_seeding)
+            try:
+                cursor.load_state_dict(state)
+            except CheckpointMismatch as error:
+                _warn_of_other_loader(label, str(error))
+            else:
+                self._prepared[id(cursor.loader)] = cursor
+
+    def cursor(self, loader: Any, worker_seeding: str) -> Cursor:
+        """Give the walk over a loader that begins a pass."""
+        prepared = self._prepared.pop(id(loader), None)
+        return prepared or Cursor(loader, worker_seeding=worker_seeding)
+
+    def forget(self) -> None:
+        """Drop a loaded state that no fit has taken."""
+        self._saved = None
+
+    def state_dict(self, walked: Any = None) -> dict[str, Any]:
+        """The state of every loader but the one that is being walked, which its pass keeps."""
+        if self._saved is not None:
+            return dict(self._saved)
+        return {
+            label: (self._prepared.get(id(loader)) or Cursor(loader)).state_dict()
+            for label, loader in self._loaders.items()
+            if loader is not walked
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Keep a state for the next fit, which knows the loaders."""
+        self._saved = dict(state)
+
+
+def _warn_of_other_loader(label: str, why: str) -> None:
+    warnings.warn(
+        f"The loader of {label} is not that of the checkpoint, so the fit goes on with other "
+        f"data, not to the bit: {why}",
+        UserWarning,
+        stacklevel=4,
+    )

@@ -61,7 +61,7 @@ def run_task(
     with trainer.running(task, stage, step_name(step), place) as run:
         if not run.resumed:
             fire(hooks.before_epoch, trainer, task=task)
-        for batch_idx, batch in run.cursor:
+        for batch_idx, batch in trainer.batches_of(run):
             batch_x, batch_y = trainer.prepare_data(batch, moves_data)
             run.begin_batch(batch_idx, batch_x, batch_y)
             if hooks.before_batch:
@@ -70,7 +70,11 @@ def run_task(
             # Plain calls, not a `with`: the fit around the loop restores the mode if one raises.
             set_gradients(run.is_training)
             try:
-                returned = step(batch_x, batch_y, **step_args)
+                if run.window is None:
+                    returned = step(batch_x, batch_y, **step_args)
+                else:
+                    with trainer.gradients_of(run):
+                        returned = step(batch_x, batch_y, **step_args)
             except TypeError as error:
                 if not isinstance(error, DeepEpochsError):
                     add_note(error, describe_input(batch_x))

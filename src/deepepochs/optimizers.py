@@ -74,20 +74,23 @@ class Optimizer:
             )
         if sched_on not in ("step", "epoch"):
             raise ConfigError(f"sched_on={sched_on!r}: it must be 'step' or 'epoch'.")
-        self.opt = opt
         self.scheduler = scheduler
         self.sched_on = sched_on
         self.needs_loss = _takes_loss(opt, scheduler, sched_with_loss)
         self._moves_on_step = scheduler is not None and sched_on == "step"
         self._moves_on_epoch = scheduler is not None and sched_on == "epoch"
+        self._restored = False
+        self.rewrap(opt)
+
+    def rewrap(self, opt: torch.optim.Optimizer) -> None:
+        """Take `opt` in place of the optimizer so far, which it wraps, as Accelerate's does."""
+        self.opt = opt
         # Accelerate's wrapper says after a step whether its fp16 scaler left it out.
         self._tells_skips = hasattr(type(opt), "step_was_skipped")
-        self._plain_zero_grad = type(
-            opt
-        ).zero_grad is torch.optim.Optimizer.zero_grad and "zero_grad" not in vars(opt)
+        plain = torch.optim.Optimizer.zero_grad
+        self._plain_zero_grad = type(opt).zero_grad is plain and "zero_grad" not in vars(opt)
         self._groups: list[tuple[list[Tensor], int]] = []
         self._params: list[Tensor] = []
-        self._restored = False
 
     def zero_grad(self) -> None:
         """Clear the gradients of all parameters."""
@@ -325,11 +328,11 @@ class Optimizers(list[Optimizer]):
         """Return the state of each, in order."""
         return [o.state_dict() for o in self]
 
-    def load_state_dict(self, state: list[dict[str, Any]] | dict[str, Any]) -> None:
-        """Restore all from `state_dict()`; the state of a single optimizer may come bare.
+    def check_state(self, state: Any) -> None:
+        """Raise unless `state` fits these optimizers and schedulers; change nothing.
 
         Raises:
-            CheckpointMismatch: a state does not fit, or their number; nothing has been changed.
+            CheckpointMismatch: a state does not fit, or their number.
         """
         states = [state] if isinstance(state, dict) else list(state)
         if len(states) != len(self):
@@ -339,6 +342,15 @@ class Optimizers(list[Optimizer]):
             )
         for o, one in zip(self, states, strict=True):
             o.check_state(one)
+
+    def load_state_dict(self, state: list[dict[str, Any]] | dict[str, Any]) -> None:
+        """Restore all from `state_dict()`; the state of a single optimizer may come bare.
+
+        Raises:
+            CheckpointMismatch: a state does not fit, or their number; nothing has been changed.
+        """
+        self.check_state(state)
+        states = [state] if isinstance(state, dict) else list(state)
         for o, one in zip(self, states, strict=True):
             o.load_state_dict(one)
 

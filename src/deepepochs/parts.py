@@ -1,8 +1,7 @@
 """The parts of a trainer's state, by name: what a checkpoint holds and a resume brings back.
 
-Each part has ``state_dict`` and ``load_state_dict``. Loading checks first: keys,
-shapes and types of everything that can be checked, before anything is copied; if a
-part fails all the same, the trainer is put back as it was.
+Each part has ``state_dict`` and ``load_state_dict``. Loading is strict: see
+:mod:`~deepepochs.strict_loading`.
 
 ::
 
@@ -12,40 +11,31 @@ part fails all the same, the trainer is put back as it was.
 
 from __future__ import annotations
 
-import copy
 import warnings
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor, nn
 
-from . import rng
+from . import nested, rng
 from .callback import CallbackPool
 from .epoch_state import EpochState
-from .errors import CheckpointError, CheckpointMismatch, add_note
+from .errors import CheckpointMismatch
 from .progress import Progress
+from .runtime import Runtime
+from .strict_loading import CheckedPart, Part, PlacePart, load_parts
 
 if TYPE_CHECKING:
     from .trainer import TrainerBase
 
-__all__ = ["Part", "check_module_state", "collect_parts", "load_parts"]
+__all__ = ["Part", "collect_parts", "load_parts"]
 
 
-class Part(Protocol):
-    """What has a state: PyTorch's ``Stateful`` protocol."""
-
-    def state_dict(self) -> Any:
-        """Give the state: tensors and plain types."""
-
-    def load_state_dict(self, state: Any) -> Any:
-        """Take back what ``state_dict`` gave."""
-
-
-class GradientsPart:
+class GradientsPart(CheckedPart):
     """Gradients waiting for an optimizer step, as inside an accumulation window."""
 
-    def __init__(self, model: nn.Module, loss_fn: Any) -> None:
+    def __init__(self, model: nn.Module, loss_fn: Any, runtime: Runtime) -> None:
+        self._runtime = runtime
         self._weights: dict[str, Tensor] = {
             f"model.{name}": weight for name, weight in model.named_parameters()
         }
@@ -53,18 +43,31 @@ class GradientsPart:
             named = loss_fn.named_parameters()
             self._weights.update({f"loss_fn.{name}": weight for name, weight in named})
 
-    def state_dict(self) -> dict[str, Tensor]:
-        return {
+    def state_dict(self) -> Any:
+        own = {
             name: weight.grad for name, weight in self._weights.items() if weight.grad is not None
         }
+        return of_all(self._runtime, own)
 
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+    def check_state(self, state: Any) -> None:
+        own = own_of(self._runtime, state)
+        for name, gradient in own.items():
+            weight = self._weights.get(name)
+            if weight is None or weight.shape != gradient.shape:
+                here = "no such weight" if weight is None else f"{list(weight.shape)}"
+                raise CheckpointMismatch(
+                    f"The checkpoint is of another model: it has a gradient {list(gradient.shape)} "
+                    f"of {name}, and here is {here}."
+                )
+
+    def load_state_dict(self, state: Any) -> None:
+        own = own_of(self._runtime, state)
         for name, weight in self._weights.items():
-            gradient = state.get(name)
+            gradient = own.get(name)
             weight.grad = None if gradient is None else gradient.to(weight.device, copy=True)
 
 
-class ProgressPart:
+class ProgressPart(PlacePart):
     """The counters of the run, and the epoch at which the present fit began."""
 
     def __init__(self, trainer: TrainerBase) -> None:
@@ -73,25 +76,54 @@ class ProgressPart:
     def state_dict(self) -> dict[str, Any]:
         return self._trainer.progress_state()
 
+    def check_state(self, state: Mapping[str, Any]) -> None:
+        int(state["first_epoch"])
+        Progress.from_state(state)
+
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._trainer.load_progress_state(state)
 
 
-class EpochPart:
+class EpochPart(PlacePart):
     """How far the present epoch has come; ``None`` between epochs."""
 
     def __init__(self, trainer: TrainerBase) -> None:
         self._trainer = trainer
 
-    def state_dict(self) -> dict[str, Any] | None:
+    def state_dict(self) -> Any:
         epoch = self._trainer.epoch
-        return None if epoch is None else epoch.state_dict(self._trainer.run)
+        own = None if epoch is None else epoch.state_dict(self._trainer.run)
+        return of_all(self._trainer.runtime, own)
 
-    def load_state_dict(self, state: dict[str, Any] | None) -> None:
-        self._trainer.epoch = None if state is None else EpochState.from_state(state)
+    def check_state(self, state: Any) -> None:
+        own = own_of(self._trainer.runtime, state)
+        if own is not None:
+            EpochState.from_state(own)
+
+    def load_state_dict(self, state: Any) -> None:
+        own = own_of(self._trainer.runtime, state)
+        self._trainer.epoch = None if own is None else EpochState.from_state(own)
 
 
-class CallbacksPart:
+class LoadersPart(PlacePart):
+    """What the loaders of the fit carry into their next pass; the pass that runs keeps its own."""
+
+    def __init__(self, trainer: TrainerBase) -> None:
+        self._trainer = trainer
+
+    def state_dict(self) -> Any:
+        run = self._trainer.run if self._trainer.epoch is not None else None
+        walked = None if run is None else run.task.dataloader
+        return of_all(self._trainer.runtime, self._trainer.loaders.state_dict(walked))
+
+    def check_state(self, state: Any) -> None:
+        dict(own_of(self._trainer.runtime, state))
+
+    def load_state_dict(self, state: Any) -> None:
+        self._trainer.loaders.load_state_dict(own_of(self._trainer.runtime, state))
+
+
+class CallbacksPart(CheckedPart):
     """The state of the callbacks, by unique name."""
 
     def __init__(self, callbacks: CallbackPool) -> None:
@@ -100,6 +132,9 @@ class CallbacksPart:
     def state_dict(self) -> dict[str, Any]:
         states = {name: callback.state_dict() for name, callback in self._callbacks.named().items()}
         return {name: state for name, state in states.items() if state}
+
+    def check_state(self, state: Mapping[str, Any]) -> None:
+        dict(state)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         named = self._callbacks.named()
@@ -115,18 +150,47 @@ class CallbacksPart:
                 )
 
 
-class RandomPart:
+class RandomPart(PlacePart):
     """The random states of Python, NumPy, torch and its devices."""
 
     def __init__(self, trainer: TrainerBase) -> None:
         self._trainer = trainer
 
-    def state_dict(self) -> dict[str, Any]:
-        return rng.get_state()
+    def state_dict(self) -> Any:
+        return of_all(self._trainer.runtime, rng.get_state())
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        rng.set_state(state)
-        self._trainer.random_state = dict(state)
+    def check_state(self, state: Any) -> None:
+        with rng.preserved():
+            rng.set_state(own_of(self._trainer.runtime, state))
+
+    def load_state_dict(self, state: Any) -> None:
+        own = own_of(self._trainer.runtime, state)
+        rng.set_state(own)
+        self._trainer.random_state = dict(own)
+
+
+def of_all(runtime: Runtime, own: Any) -> Any:
+    """Give what each process has of its own as one state."""
+    if runtime.num_processes == 1:
+        return own
+    return {"of_processes": runtime.gather_objects(nested.to_cpu(own))}
+
+
+def own_of(runtime: Runtime, state: Any) -> Any:
+    """Give this process's part of a state made by ``of_all``.
+
+    Raises:
+        CheckpointMismatch: saved by another number of processes.
+    """
+    several = isinstance(state, Mapping) and "of_processes" in state
+    saved = len(state["of_processes"]) if several else 1
+    if saved != runtime.num_processes:
+        raise CheckpointMismatch(
+            f"The state was saved by {saved} processes, and this run has {runtime.num_processes}: "
+            "places in the data and random states cannot be brought over. Start as many, or take "
+            "the weights alone with trainer.load_weights(deepepochs.checkpoint.load(path))."
+        )
+    return state["of_processes"][runtime.rank] if several else state
 
 
 def collect_parts(trainer: TrainerBase) -> dict[str, Part]:
@@ -136,77 +200,13 @@ def collect_parts(trainer: TrainerBase) -> dict[str, Part]:
     if isinstance(trainer.loss_fn, nn.Module) and trainer.loss_fn.state_dict():
         parts["loss_fn"] = trainer.loss_fn
     parts["optimizers"] = trainer.opt
-    parts["gradients"] = GradientsPart(model, trainer.loss_fn)
+    parts["gradients"] = GradientsPart(model, trainer.loss_fn, trainer.runtime)
+    if trainer.runtime.scaler is not None:
+        parts["scaler"] = trainer.runtime.scaler
     parts["history"] = trainer.history
     parts["callbacks"] = CallbacksPart(trainer.callbacks)
+    parts["random"] = RandomPart(trainer)
     parts["progress"] = ProgressPart(trainer)
     parts["epoch"] = EpochPart(trainer)
-    parts["random"] = RandomPart(trainer)
+    parts["loaders"] = LoadersPart(trainer)
     return parts
-
-
-def load_parts(parts: Mapping[str, Part], state: Mapping[str, Any]) -> None:
-    """Load a state into parts: all of it, or nothing.
-
-    Raises:
-        CheckpointMismatch: parts are missing or unknown, or do not fit.
-    """
-    missing, unknown = sorted(parts.keys() - state.keys()), sorted(state.keys() - parts.keys())
-    if missing or unknown:
-        raise CheckpointMismatch(
-            f"The state does not fit this trainer: missing {missing or 'nothing'}, unknown "
-            f"{unknown or 'nothing'}. Was it saved with another loss or another version?"
-        )
-    for name, part in parts.items():
-        if isinstance(part, nn.Module):
-            check_module_state(name, part, state[name])
-    before = {name: copy.deepcopy(part.state_dict()) for name, part in parts.items()}
-    try:
-        _load(parts, state, parts)
-    except Exception as error:
-        _load(parts, before, parts)
-        if isinstance(error, CheckpointError):
-            raise
-        raise CheckpointMismatch(f"The state could not be loaded: {error}") from error
-
-
-def _load(parts: Mapping[str, Part], state: Mapping[str, Any], names: Iterable[str]) -> None:
-    for name in names:
-        try:
-            parts[name].load_state_dict(state[name])
-        except Exception as error:
-            add_note(error, f"while loading the part {name!r}")
-            raise
-
-
-def check_module_state(where: str, module: nn.Module, state: Any) -> None:
-    """Raise ``CheckpointMismatch`` unless keys, shapes and types are those of the module."""
-    own = module.state_dict()
-    if not isinstance(state, Mapping):
-        raise CheckpointMismatch(f"{where}: the state is a {type(state).__name__}, not a dict.")
-    faults = [f"{key} is missing" for key in own if key not in state]
-    faults += [f"{key} is unknown" for key in state if key not in own]
-    for key in (key for key in own if key in state):
-        mine, saved = own[key], state[key]
-        if not isinstance(mine, Tensor):
-            continue
-        if not isinstance(saved, Tensor):
-            faults.append(f"{key} is a {type(saved).__name__}, not a tensor")
-        elif saved.shape != mine.shape:
-            faults.append(f"{key} is {list(saved.shape)}, and here {list(mine.shape)}")
-        elif saved.dtype != mine.dtype:
-            faults.append(f"{key} is {saved.dtype}, and here {mine.dtype}")
-    if faults:
-        shown = "; ".join(faults[:5]) + (f"; and {len(faults) - 5} more" if faults[5:] else "")
-        raise CheckpointMismatch(f"The checkpoint is of another {where}: {shown}.")
-
-
-def as_progress(state: Mapping[str, Any]) -> Progress:
-    """Give the counters of a saved state."""
-    return Progress.from_state(state)
-
-
-def snapshot(state: Any) -> Any:
-    """Copy a state, so that further training does not change it."""
-    with torch.no_grad():
-        return copy.deepcopy(state)

@@ -59,22 +59,20 @@ class Run:
         cursor: Cursor,
         window: Window | None,
         on_nan: str,
-        step_name: str,
-        place: tuple[int, int] = (0, 1),
         keeps_loss: bool = False,
         epoch_idx: int | None = None,
     ) -> None:
         self.trainer = trainer
         self.stage = stage
         self.task = task
-        self.task_idx, self.num_tasks = place
+        self.task_idx, self.num_tasks = 0, 1
         self.epoch_idx = epoch_idx
         self.hooks = hooks
         self.plan = tuple(plan)
         self.cursor = cursor
         self.window = window
         self.on_nan = on_nan
-        self.step_name = step_name
+        self.step_name = "the step"
         self.is_training = stage is Stage.TRAIN
         self.do_loss = self.is_training or task.do_loss
         self.batch_size: BatchSize = task.batch_size
@@ -88,6 +86,9 @@ class Run:
         self.last_loss: Tensor | None = None
         self.keeps_loss = keeps_loss
         self.batch_patches: dict[str, PatchBase] = {}
+        self.loss_scale = 1.0
+        self.is_filler = False
+        self.num_batches = cursor.length
         self.did_backward = True
         self._weight: float | None = None
         self._told_no_backward = False
@@ -95,7 +96,12 @@ class Run:
     @property
     def length(self) -> int | None:
         """Mini-batches of this pass; ``None`` if the loader does not know."""
-        return self.cursor.length
+        return self.num_batches
+
+    @property
+    def is_last(self) -> bool | None:
+        """Whether the present mini-batch is the last one; ``None`` if that is not known."""
+        return None if self.num_batches is None else self.batch_idx + 1 >= self.num_batches
 
     @property
     def weight(self) -> float:
@@ -115,8 +121,30 @@ class Run:
             self.batch_patches = {}
         if self.is_training:
             self.did_backward = False
-            if self.window is not None:
-                self.window.open_batch(self.weight, is_last=self.cursor.is_last)
+            if self.trainer.runtime.num_processes > 1:
+                self._weigh_among_processes()
+            elif self.window is not None:
+                self.window.open_batch(self.weight, is_last=self.is_last)
+                self.loss_scale = self.window.scale
+
+    def _weigh_among_processes(self) -> None:
+        """Scale the loss so that gradients averaged over processes are those of all samples."""
+        runtime = self.trainer.runtime
+        own = 0.0 if self.is_filler else float(self.weight)
+        total = runtime.total([own])[0]
+        self.loss_scale = own * runtime.num_processes / total
+        if self.window is not None:
+            self.window.open_batch(total, is_last=self.is_last)
+            self.loss_scale *= self.window.scale
+
+    def merge_processes(self) -> None:
+        """Merge the patches of all processes into this one's."""
+        runtime = self.trainer.runtime
+        merged: dict[str, PatchBase] = {}
+        for states in runtime.gather_objects(nested.to_cpu(self._patch_states())):
+            for name, patch in self._restored_patches(states).items():
+                merged[name] = join_patches(merged[name], patch) if name in merged else patch
+        self.patches = merged
 
     def record_loss(self, loss: Any) -> None:
         """Record the loss of the present mini-batch."""
@@ -151,8 +179,11 @@ class Run:
         if loss is not None:
             if type(loss) is float and not math.isfinite(loss):
                 self.report_not_finite(loss)
-            self._accumulate_loss(loss)
+            if not self.is_filler:
+                self._accumulate_loss(loss)
         metrics = BatchMetrics(loss, self.batch_patches, self.report_not_finite)
+        if self.is_filler:
+            return metrics
         for name, patch in self.batch_patches.items():
             merged = self.patches.get(name)
             self.patches[name] = patch.copy() if merged is None else join_patches(merged, patch)
@@ -193,18 +224,12 @@ class Run:
 
     def state_dict(self) -> dict[str, Any]:
         """Where the pass is, after ``batch_idx`` was done."""
-        planned = {LOSS, *(name for name, _ in self.plan)}
         return {
             "cursor": self.cursor.state_dict(),
             "batch_idx": self.batch_idx,
             "num_steps": self.num_steps,
             "window": None if self.window is None else self.window.state_dict(),
-            "patches": {
-                name: {"state": patch.state_dict()}
-                if name in planned
-                else RestoredPatch.of(patch).state_dict()
-                for name, patch in self.patches.items()
-            },
+            "patches": self._patch_states(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -215,12 +240,25 @@ class Run:
         self.num_steps = int(state["num_steps"])
         if self.window is not None and state["window"] is not None:
             self.window.load_state_dict(state["window"])
+        self.patches = self._restored_patches(state["patches"])
+
+    def _patch_states(self) -> dict[str, Any]:
+        planned = {LOSS, *(name for name, _ in self.plan)}
+        return {
+            name: {"state": patch.state_dict()}
+            if name in planned
+            else RestoredPatch.of(patch).state_dict()
+            for name, patch in self.patches.items()
+        }
+
+    def _restored_patches(self, states: Mapping[str, Any]) -> dict[str, PatchBase]:
         makers = {LOSS: ValuePatch, **dict(self.plan)}
-        self.patches = {}
-        for name, saved in state["patches"].items():
-            patch = makers[name](1) if name in makers and "value" not in saved else RestoredPatch()
-            patch.load_state_dict(saved["state"] if "value" not in saved else saved)
-            self.patches[name] = patch
+        patches: dict[str, PatchBase] = {}
+        for name, saved in states.items():
+            planned = name in makers and "value" not in saved
+            patches[name] = makers[name](1) if planned else RestoredPatch()
+            patches[name].load_state_dict(saved["state"] if planned else saved)
+        return patches
 
     def _accumulate_loss(self, loss: float | Tensor) -> None:
         total = self.patches.get(LOSS)

@@ -10,13 +10,14 @@ device(type='cpu')
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from .errors import ConfigError
-from .optimizers import Optimizer
+from .optimizers import Optimizer, Optimizers
 
 __all__ = ["LocalRuntime", "Runtime", "pick_device"]
 
@@ -30,8 +31,8 @@ class Runtime(Protocol):
     rank: int
     num_processes: int
 
-    def prepare_model(self, model: nn.Module) -> nn.Module:
-        """Bring the model to its device."""
+    def prepare(self, model: nn.Module, loss_fn: Any, opt: Optimizers) -> nn.Module:
+        """Make model, loss function and optimizers ready; give the model to call."""
 
     def backward(self, loss: Tensor) -> None:
         """Compute the gradients of a scalar."""
@@ -47,6 +48,28 @@ class Runtime(Protocol):
 
     def unwrap(self, model: nn.Module) -> nn.Module:
         """Give the module below what the runtime has put around it."""
+
+    def sync_gradients(self, model: nn.Module, wanted: bool) -> AbstractContextManager[Any]:
+        """Keep gradients in this process unless they are ``wanted`` by all now."""
+
+    def shared(self, loader: Any) -> AbstractContextManager[Any]:
+        """Give the loader of this process's share of the data."""
+
+    def any(self, flag: bool) -> bool:
+        """Whether any process says so."""
+
+    def total(self, values: list[float]) -> list[float]:
+        """Add numbers up over the processes."""
+
+    def gather_objects(self, value: Any) -> list[Any]:
+        """Give the value of every process, in the order of their ranks."""
+
+    def wait(self) -> None:
+        """Wait for all processes."""
+
+    @property
+    def scaler(self) -> Any:
+        """The fp16 gradient scaler, or ``None``."""
 
 
 class LocalRuntime:
@@ -64,11 +87,17 @@ class LocalRuntime:
     is_main = True
     rank = 0
     num_processes = 1
+    scaler: Any = None
 
     def __init__(self, device: str | torch.device | None = None) -> None:
         self.device = pick_device(device)
 
-    def prepare_model(self, model: nn.Module) -> nn.Module:
+    def __str__(self) -> str:
+        return str(self.device)
+
+    def prepare(self, model: nn.Module, loss_fn: Any, opt: Optimizers) -> nn.Module:
+        if isinstance(loss_fn, nn.Module):
+            loss_fn.to(self.device)
         return model.to(self.device)
 
     def backward(self, loss: Tensor) -> None:
@@ -85,6 +114,24 @@ class LocalRuntime:
 
     def unwrap(self, model: nn.Module) -> nn.Module:
         return model
+
+    def sync_gradients(self, model: nn.Module, wanted: bool) -> AbstractContextManager[Any]:
+        return nullcontext()
+
+    def shared(self, loader: Any) -> AbstractContextManager[Any]:
+        return nullcontext(loader)
+
+    def any(self, flag: bool) -> bool:
+        return flag
+
+    def total(self, values: list[float]) -> list[float]:
+        return values
+
+    def gather_objects(self, value: Any) -> list[Any]:
+        return [value]
+
+    def wait(self) -> None:
+        return None
 
 
 def pick_device(device: str | torch.device | None) -> torch.device:

@@ -7,9 +7,10 @@ finished, stopped, interrupted, or with an error.
 
 from __future__ import annotations
 
+import signal
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,12 +19,13 @@ from torch import nn
 from . import nested, rng
 from .accumulation import Window
 from .callback import CallbackPool, HookTable, fire, fire_in_step
-from .epoch_state import EpochState
+from .epoch_state import EpochState, LoaderStates
 from .errors import DataError, MetricError, StopLoopException
 from .fit_plan import FitPlan
 from .loading import Cursor
 from .progress import History, Progress
 from .run import Run
+from .runtime import Runtime
 from .signals import StopSignals
 from .stages import Stage
 from .steps import Steps
@@ -43,6 +45,7 @@ class Session(Steps):
     """The running part of a trainer."""
 
     model: nn.Module
+    runtime: Runtime
     opt: Optimizers
     callbacks: CallbackPool
     max_epochs: int
@@ -54,6 +57,7 @@ class Session(Steps):
     def __init__(self) -> None:
         self.run: Run | None = None
         self.epoch: EpochState | None = None
+        self.loaders = LoaderStates()
         self.hooks = HookTable()
         self.history = History()
         self.is_fit_run = False
@@ -108,13 +112,20 @@ class Session(Steps):
         Raises:
             StopLoopException: the trainer was asked to stop.
         """
-        if self._requests or self.stop_reason is not None or self._signals.received is not None:
+        asked = bool(
+            self._requests or self.stop_reason is not None or self._signals.received is not None
+        )
+        if self.runtime.num_processes > 1:
+            asked = self.runtime.any(asked)
+        if asked:
             self._save_and_stop(run)
 
     def _save_and_stop(self, run: Run | None) -> None:
         if self._signals.received is not None and self.stop_reason is None:
             self.stop(f"{self._signals.received.name} received")
-        stops = self.stop_reason is not None and not (run is not None and run.cursor.is_last)
+        if self.runtime.num_processes > 1:
+            self._agree_to_stop()
+        stops = self.stop_reason is not None and not (run is not None and run.is_last)
         if self._plan is not None and Stage.TRAIN in self._plan.tasks:
             # Not in a test, which may be one inside a mini-batch of a fit.
             savers, self._requests = self._requests, []
@@ -122,6 +133,19 @@ class Session(Steps):
                 saver(self._trainer)
         if stops:
             raise StopLoopException(self.stop_reason)
+
+    def _agree_to_stop(self) -> None:
+        """Do in all processes what one was asked: stop, for its reason, or save."""
+        own = (self.stop_reason, self._signals.received, bool(self._requests))
+        asked = self.runtime.gather_objects(own)
+        reasons = [reason for reason, _, _ in asked if reason is not None]
+        signals = [received for _, received, _ in asked if received is not None]
+        if reasons:
+            self.stop_reason = reasons[0]
+        if signals and self._signals.received is None:
+            self._signals.received = signals[0]
+        if any(requested for _, _, requested in asked):
+            self._requests = list(dict.fromkeys([*self._requests, *self._savers]))
 
     def progress_state(self) -> dict[str, Any]:
         """The counters, without those of the pass that runs, and where the fit began."""
@@ -140,6 +164,24 @@ class Session(Steps):
     ) -> Iterator[Run]:
         """Make the ``Run`` of a pass, put the model in its mode, and take the run away after."""
         self.at_save_point(None)
+        with self.runtime.shared(task.dataloader) as loader:
+            run = self._make_run(task, stage, loader)
+            run.step_name = step_name
+            run.task_idx, run.num_tasks = place
+            if run.epoch_idx is not None and self.epoch is not None:
+                self.epoch.resume_run(run)
+            outer, outer_of_task = self.run, task.run
+            self.run = run
+            task.enter(run)
+            self.model.train(run.is_training)
+            try:
+                yield run
+            finally:
+                self._progress = self.progress
+                self.run = outer
+                task.enter(outer_of_task)
+
+    def _make_run(self, task: EpochTask, stage: Stage, loader: Any) -> Run:
         assert self._plan is not None
         training = stage is Stage.TRAIN
         in_fit = stage is not Stage.TEST and self.epoch is not None
@@ -149,26 +191,47 @@ class Session(Steps):
             task,
             hooks=self.hooks.stages[stage],
             plan=self._plan.metrics_of(stage, task),
-            cursor=Cursor(task.dataloader, worker_seeding=self.worker_seeding),
+            cursor=self.loaders.cursor(loader, self.worker_seeding)
+            if in_fit
+            else Cursor(loader, worker_seeding=self.worker_seeding),
             window=Window(self.grad_accumulate) if training and self.grad_accumulate > 1 else None,
             on_nan=self.on_nan,
-            step_name=step_name,
-            place=place,
             keeps_loss=self.opt.needs_loss_at("step"),
             epoch_idx=self.epoch.epoch_idx if in_fit and self.epoch is not None else None,
         )
-        if in_fit and self.epoch is not None:
-            self.epoch.resume_run(run)
-        outer, self.run = self.run, run
-        outer_of_task = task.run
-        task.enter(run)
-        self.model.train(training)
-        try:
-            yield run
-        finally:
-            self._progress = self.progress
-            self.run = outer
-            task.enter(outer_of_task)
+        if self.runtime.num_processes > 1:
+            lengths = self.runtime.gather_objects(run.cursor.length)
+            run.num_batches = None if None in lengths else max(lengths)
+        return run
+
+    def batches_of(self, run: Run) -> Iterable[tuple[int, Any]]:
+        """The mini-batches of a pass, the same number in every process."""
+        if self.runtime.num_processes == 1:
+            return run.cursor
+        return self._even_batches(run)
+
+    def _even_batches(self, run: Run) -> Iterator[tuple[int, Any]]:
+        """Fill up with a mini-batch that weighs nothing while other processes have more."""
+        batches, last = iter(run.cursor), None
+        while True:
+            item = next(batches, None)
+            if not self.runtime.any(item is not None):
+                return
+            run.is_filler = item is None
+            if item is not None:
+                last = item[1]
+                yield item
+                continue
+            if last is None:
+                with rng.preserved():
+                    last = next(iter(run.task.dataloader))
+            yield run.batch_idx + 1, last
+
+    def gradients_of(self, run: Run) -> AbstractContextManager[Any]:
+        """Exchange gradients between processes where an optimizer step follows, and else not."""
+        window = run.window
+        wanted = window is None or window.closes or run.is_last is None
+        return self.runtime.sync_gradients(self.model, wanted)
 
     def end_pass(self, run: Run) -> dict[str, Any]:
         """Take in the pass that has met all its data, and give its metrics."""
@@ -176,6 +239,8 @@ class Session(Steps):
             self._report_empty(run)
         if run.window is not None:
             run.task.finish_window(run, at_end=True)
+        if self.runtime.num_processes > 1:
+            run.merge_processes()
         values = run.end_epoch()
         totals = self._totals if self.epoch is None or run.stage is Stage.TEST else None
         (totals or self.epoch.totals[run.stage]).add(  # type: ignore[union-attr]
@@ -229,6 +294,7 @@ class Session(Steps):
                 fire(self.hooks["on_before_fit"], trainer, epochs=self.max_epochs)
                 if self.random_state is not None:
                     rng.set_state(self.random_state)
+                self.loaders.begin(plan.tasks, self.worker_seeding)
                 try:
                     yield self._first_epoch
                 except StopLoopException as request:
@@ -239,8 +305,9 @@ class Session(Steps):
                 fire_in_step(self.hooks["on_after_fit"], trainer)
         finally:
             self.epoch = self.random_state = None
+            self.loaders.forget()
             signals, self._signals = self._signals, StopSignals()
-        if self.on_interrupt == "raise":
+        if self.on_interrupt == "raise" or signals.received is signal.SIGTERM:
             signals.pass_on()
             if interrupted:
                 raise KeyboardInterrupt

@@ -170,9 +170,8 @@ class Steps:
             return
         if not isinstance(value, Tensor) or value.ndim:
             raise run.not_a_scalar(value)
-        scaled = value if loss_adjust == 1.0 else value * loss_adjust
-        if run.window is not None and run.window.scale != 1.0:
-            scaled = scaled * run.window.scale
+        factor = loss_adjust * run.loss_scale
+        scaled = value if factor == 1.0 else value * factor
         hooks = run.hooks
         if hooks.before_backward:
             fire_in_step(hooks.before_backward, run.trainer, loss=value.detach())

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterable, Mapping
 from os import PathLike
 from pathlib import Path
@@ -18,6 +19,7 @@ import torch
 from torch import nn
 
 from . import nested
+from .accelerate_runtime import AccelerateRuntime, make_accelerator
 from .arguments import (
     as_list,
     as_optimizers,
@@ -30,6 +32,7 @@ from .batch import BatchSize, split_batch
 from .callback import Callback, CallbackPool, fire
 from .callbacks.check import CheckCallback, read_checkpoint
 from .callbacks.console import ConsoleCallback
+from .callbacks.event_files import open_writer
 from .errors import ConfigError
 from .fit_plan import FitPlan, as_task, plan_fit, plan_test
 from .loop import predict_batches, run_task
@@ -60,7 +63,8 @@ class TrainerBase(Session):
             with rate 0.001.
         epochs: total number of epochs over all fits and a resumed run.
         device: a device name or ``torch.device``; ``None``: ``'cuda'`` if there is one,
-            else ``'cpu'``; or an ``accelerate.Accelerator``.
+            else ``'cpu'``; an ``accelerate.Accelerator``; or ``'auto'``, which makes one
+            exactly when the script was started by torchrun or accelerate launch.
         callbacks: one ``Callback`` or a list.
         metrics: one metric or a list, computed in training, validation and test.
         metric_patch: how a metric is carried from mini-batches to the epoch:
@@ -81,6 +85,8 @@ class TrainerBase(Session):
         on_interrupt: after Ctrl-C, ``'raise'`` KeyboardInterrupt again or ``'return'``.
         worker_seeding: ``'position'`` seeds the random stream of each mini-batch made in
             a worker process from its place in the epoch; ``'torch'`` leaves PyTorch's own.
+        precision: ``'bf16'`` or ``'fp16'``: mixed precision without an ``Accelerator`` of
+            one's own.
 
     Raises:
         ConfigError: an argument that cannot be right; the message says what to give.
@@ -118,6 +124,7 @@ class TrainerBase(Session):
         on_nan: str = "stop",
         on_interrupt: str = "raise",
         worker_seeding: str = "position",
+        precision: str | None = None,
     ) -> None:
         super().__init__()
         self.max_epochs = check_count("epochs", epochs)
@@ -128,13 +135,19 @@ class TrainerBase(Session):
         self.metric_patch = check_patch_kind(metric_patch)
         self.general_metrics = list(check_metrics(metrics, "metrics"))
         self.loss_fn = check_loss(loss)
-        self.runtime: Runtime = LocalRuntime(device)
-        self.model = self.runtime.prepare_model(check_model(model))
-        if isinstance(self.loss_fn, nn.Module):
-            self.runtime.prepare_model(self.loss_fn)
+        check_model(model)
+        if precision is not None:
+            check_choice("precision", precision, ["no", "bf16", "fp16"])
+        accelerator = make_accelerator(device, precision)
+        self.runtime: Runtime = (
+            LocalRuntime(None if device == "auto" else device)
+            if accelerator is None
+            else AccelerateRuntime(accelerator)
+        )
         if compile_model:
-            self.model.compile()
-        self.opt: Optimizers = as_optimizers(opt, self.model, self.loss_fn)
+            model.compile()
+        self.opt: Optimizers = as_optimizers(opt, model, self.loss_fn)
+        self.model = self.runtime.prepare(model, self.loss_fn, self.opt)
         given = as_list("callbacks", callbacks, Callback)
         consoles = [cbk for cbk in given if isinstance(cbk, ConsoleCallback)]
         if not consoles:
@@ -144,7 +157,8 @@ class TrainerBase(Session):
         self.callbacks = CallbackPool(given)
         self.resume = resume
         self._has_own_id = running_id is not None
-        self.running_id = new_running_id() if running_id is None else check_running_id(running_id)
+        own_id = new_running_id() if running_id is None else check_running_id(running_id)
+        self.running_id: str = self.runtime.gather_objects(own_id)[0]
         self.hyper_params = hyper_params
         self.log_tqdm = log_tqdm
         self.show_info = show_info
@@ -358,6 +372,25 @@ class TrainerBase(Session):
         """The folder of this run: of its checkpoints, logs and reports."""
         folder = "./logs" if self.checker is None else self.checker.ckpt_dir
         return run_folder(folder, self.running_id)
+
+    def open_logger(self, log_dir: str | PathLike[str] = "./logs") -> Any:
+        """Give the TensorBoard writer that the callbacks share, made at the first call.
+
+        Args:
+            log_dir: the folder of the runs, for the first call.
+
+        Returns:
+            ``trainer.logger``, a ``SummaryWriter`` for ``<log_dir>/<running_id>``.
+        """
+        if self.logger is None:
+            self.logger = open_writer(run_folder(log_dir, self.running_id))
+            weakref.finalize(self, self.logger.close)
+        return self.logger
+
+    def close_logger(self) -> None:
+        """Close the file of ``trainer.logger``; a later use of it opens another."""
+        if self.logger is not None:
+            self.logger.close()
 
     def _resume_if_asked(self) -> None:
         """Load what ``resume`` asks for, once, before the first fit."""

@@ -20,7 +20,7 @@ import numpy as np
 from ..arguments import check_choice, check_count
 from ..callback import Callback, Metrics
 from ..checkpoint import CheckpointStore, latest_run, load
-from ..errors import CallbackException, CheckpointNotFound, ConfigError
+from ..errors import CallbackException, CheckpointError, CheckpointNotFound, ConfigError
 from ..monitor import Monitor
 from ..run_folder import run_folder
 from ..run_lock import RunLock
@@ -100,7 +100,15 @@ class CheckCallback(Callback):
     def save(self, trainer: TrainerBase) -> None:
         """Write the trainer's state as the last, and as one of the best if it is."""
         place, self._best_place = self._best_place, None
-        self.store(trainer).save(trainer.state_dict(), place)
+        state = trainer.state_dict()  # every process has a part in it
+        error: Exception | None = None
+        if trainer.main_process:
+            try:
+                self.store(trainer).save(state, place)
+            except CheckpointError as fault:
+                error = fault
+        if trainer.runtime.any(error is not None):
+            raise error or CheckpointError("The main process could not save its checkpoint.")
         self._has_saved = True
         self._saved_at_s = time.monotonic()
 
@@ -114,7 +122,7 @@ class CheckCallback(Callback):
         Raises:
             CheckpointError: one that was asked for by name cannot be loaded.
         """
-        source = self._find(trainer)
+        source = trainer.runtime.gather_objects(self._find(trainer))[0]
         if source is None:
             trainer.print(f"no checkpoint in {self.ckpt_dir}: training starts anew")
             return
