@@ -122,6 +122,11 @@ class BatchMetrics(Mapping[str, Any]):
             self._values = values
         return self._values
 
+    def frozen(self) -> BatchMetrics:
+        """Give the same metrics, to be computed later whatever becomes of the patches."""
+        patches = {name: patch.copy() for name, patch in self._patches.items()}
+        return BatchMetrics(self._loss, patches, self._report)
+
     def __getitem__(self, name: str) -> Any:
         return self._computed()[name]
 

@@ -1,0 +1,281 @@
+"""Curves, learning rates, the model's graph and hyper-parameters in TensorBoard.
+
+::
+
+    log = LogCallback(log_graph=True)
+    trainer = Trainer(model, loss, opt, callbacks=log, hyper_params={"lr": 0.1})
+    trainer.fit(train_dl, val_dl)
+    trainer.test(test_dl)           # writes the hyper-parameters with these metrics
+    log.run_tensorboard()           # waits; Ctrl-C ends it
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import time
+import warnings
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from .. import rng
+from ..arguments import check_count
+from ..run_folder import run_folder
+from ..stages import Stage
+from .event_files import (
+    RESULTS_SUFFIX,
+    EventFileCallback,
+    open_writer,
+    run_tensorboard,
+    scalar_items,
+)
+from .metrics_file import MetricsFile
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+    from ..totals import BatchMetrics
+    from ..trainer import TrainerBase
+
+__all__ = ["LogCallback", "run_tensorboard"]
+
+MAX_HELD = 32
+"""Mini-batches on an accelerator whose metrics are read together; reading waits for it."""
+
+MAX_HELD_S = 1.0
+"""Seconds after which they are read even if they are fewer."""
+
+
+class LogCallback(EventFileCallback):
+    """Writes what happens to TensorBoard, and the epochs to ``metrics.csv``.
+
+    In ``<log_dir>/<running_id>``: scalars ``<metric>/batch/<stage>`` for each mini-batch
+    and ``<metric>/epoch/<stage>`` for each pass of training and validation, numbered from
+    1 over the whole run, and ``learning_rate_<i>/batch/train`` and ``…/epoch/train`` of
+    optimizer ``i`` before each of them, numbered from 0. After a test, where the trainer
+    has ``hyper_params``, these with the test's metrics.
+
+    It only watches: weights, metrics and random states are those of a run without it.
+    Logging every mini-batch costs about 0.1 ms for each, and the computation of its
+    metrics, which nobody else may want; ``every_n_batches`` thins it out. On an
+    accelerator metrics are read once for many mini-batches, so that training does not
+    wait for each. A killed process loses the last seconds.
+
+    Args:
+        log_dir: the folder of the runs.
+        log_graph: write the model's graph, at the first mini-batch.
+        example_input: the model's input for it: a tensor, a tuple of several, or a dict;
+            ``None``: that mini-batch.
+        every_n_batches: log every n-th mini-batch of each stage.
+    """
+
+    def __init__(
+        self,
+        log_dir: str | os.PathLike[str] = "./logs",
+        log_graph: bool = False,
+        example_input: Any = None,
+        *,
+        every_n_batches: int = 1,
+    ) -> None:
+        super().__init__(log_dir)
+        self.log_graph = log_graph
+        self.example_input = example_input
+        self.every_n_batches = check_count("every_n_batches", every_n_batches, 1)
+        self._has_graph = False
+        self._num_passes = {Stage.TRAIN: 0, Stage.VAL: 0}
+        self._held: list[tuple[Stage, int, BatchMetrics]] = []
+        self._held_since_s = 0.0
+        self._logger: SummaryWriter | None = None
+        self._table: MetricsFile | None = None
+
+    def on_before_fit(self, trainer: TrainerBase, epochs: int) -> None:
+        """Open the files, which go on after the epochs that are done."""
+        super().on_before_fit(trainer, epochs)
+        if not trainer.main_process:
+            return
+        self._logger = self.writer(trainer)
+        done = {Stage.TRAIN: trainer.history.epochs, Stage.VAL: trainer.history.val_epochs}
+        for stage, epochs_done in done.items():
+            self._num_passes[stage] = max(self._num_passes[stage], len(epochs_done))
+        folder = run_folder(self.log_dir, trainer.running_id)
+        self._table = MetricsFile(folder / "metrics.csv", trainer.history)
+
+    def on_before_train_epoch(self, trainer: TrainerBase, task: Any) -> None:
+        """Log the learning rates."""
+        self._log_rates(trainer, "epoch", self._num_passes[Stage.TRAIN])
+
+    def on_before_train_batch(
+        self, trainer: TrainerBase, batch_x: Any, batch_y: Any, batch_idx: int
+    ) -> None:
+        """Log the learning rates, and at first the graph."""
+        step = trainer.progress.num_train_batches - 1
+        if step % self.every_n_batches == 0:
+            self._log_rates(trainer, "batch", step)
+        if self.log_graph and not self._has_graph and self._logger is not None:
+            self._has_graph = True
+            example = batch_x if self.example_input is None else self.example_input
+            log_graph(self._logger, trainer.runtime.unwrap(trainer.model), example)
+
+    def on_after_train_batch(self, trainer: TrainerBase, metrics: Any, batch_idx: int) -> None:
+        """Log the metrics of the mini-batch."""
+        self._log_batch(trainer, Stage.TRAIN, trainer.progress.num_train_batches, metrics)
+
+    def on_after_val_batch(self, trainer: TrainerBase, metrics: Any, batch_idx: int) -> None:
+        """Log the metrics of the mini-batch."""
+        self._log_batch(trainer, Stage.VAL, trainer.progress.num_val_batches, metrics)
+
+    def on_after_train_epoch(self, trainer: TrainerBase, task: Any, metrics: Any) -> None:
+        """Log the metrics of the pass."""
+        self._log_pass(Stage.TRAIN, metrics)
+
+    def on_after_val_epoch(self, trainer: TrainerBase, task: Any, metrics: Any) -> None:
+        """Log the metrics of the pass."""
+        self._log_pass(Stage.VAL, metrics)
+
+    def on_after_epoch(
+        self,
+        trainer: TrainerBase,
+        train_tasks: Any,
+        val_tasks: Any,
+        train_metrics: Any,
+        val_metrics: Any,
+        epoch_idx: int,
+    ) -> None:
+        """Add the epoch to the table, and bring all to the disk."""
+        if self._table is not None:
+            self._table.add(epoch_idx, train_metrics, val_metrics)
+        self.flush()
+
+    def on_after_fit(self, trainer: TrainerBase) -> None:
+        """Close the file."""
+        self._write_held()
+        super().on_after_fit(trainer)
+
+    def on_exception(self, trainer: TrainerBase, exception: BaseException) -> None:
+        """Close the file; what was held back is given up, for to read it may fail again."""
+        self._held = []
+        super().on_exception(trainer, exception)
+
+    def on_after_test_epochs(self, trainer: TrainerBase, tasks: Any, metrics: Any) -> None:
+        """Write the hyper-parameters with the metrics of the test."""
+        if trainer.main_process and trainer.hyper_params:
+            folder = run_folder(self.log_dir, trainer.running_id)
+            log_hyper_params(folder, trainer.hyper_params, metrics, trainer.init_epoch)
+        super().on_after_test_epochs(trainer, tasks, metrics)
+
+    def flush(self) -> None:
+        """Bring to the disk what was logged."""
+        self._write_held()
+        if self._logger is not None:
+            self._logger.flush()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the curves are."""
+        passes = {str(stage): count for stage, count in self._num_passes.items()}
+        return {**super().state_dict(), "num_passes": passes, "has_graph": self._has_graph}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where ``state`` was taken."""
+        super().load_state_dict(state)
+        self._held = []
+        self._num_passes = {Stage(name): int(n) for name, n in state["num_passes"].items()}
+        self._has_graph = bool(state["has_graph"])
+
+    def _log_batch(self, trainer: TrainerBase, stage: Stage, step: int, metrics: Any) -> None:
+        if self._logger is None or (step - 1) % self.every_n_batches:
+            return
+        if trainer.device.type == "cpu":
+            self._write(f"batch/{stage}", step, metrics)
+            return
+        if not self._held:
+            self._held_since_s = time.monotonic()
+        self._held.append((stage, step, metrics.frozen()))
+        if len(self._held) >= MAX_HELD or time.monotonic() - self._held_since_s >= MAX_HELD_S:
+            self._write_held()
+
+    def _log_pass(self, stage: Stage, metrics: Any) -> None:
+        self._num_passes[stage] += 1
+        self._write_held()
+        self._write(f"epoch/{stage}", self._num_passes[stage], metrics)
+
+    def _log_rates(self, trainer: TrainerBase, phase: str, step: int) -> None:
+        if self._logger is None:
+            return
+        for index, rate in enumerate(trainer.opt.get_current_lr()):
+            self._logger.add_scalar(f"learning_rate_{index}/{phase}/train", rate, step)
+
+    def _write_held(self) -> None:
+        held, self._held = self._held, []
+        for stage, step, metrics in held:
+            self._write(f"batch/{stage}", step, metrics)
+
+    def _write(self, where: str, step: int, metrics: Any) -> None:
+        if self._logger is not None:
+            for name, value in scalar_items(metrics):
+                self._logger.add_scalar(f"{name}/{where}", value, step)
+
+
+class _BareForward(nn.Module):
+    """A model called without the hooks of a running fit, by tensors in a row."""
+
+    def __init__(self, model: nn.Module, names: list[str] | None) -> None:
+        super().__init__()
+        self.model = model
+        self.names = names
+
+    def forward(self, *values: Tensor) -> Any:
+        """Call the model's own ``forward``."""
+        if self.names is None:
+            return self.model.forward(*values)
+        return self.model.forward(**dict(zip(self.names, values, strict=True)))
+
+
+def log_graph(logger: SummaryWriter, model: nn.Module, example: Any) -> None:
+    """Write the model's graph; what cannot be traced gives a warning.
+
+    The model is run in evaluation mode, so that no statistic of it moves, and its modes
+    and the random states are as before.
+    """
+    named = isinstance(example, dict)
+    values = tuple(example.values()) if named else example
+    values = values if isinstance(values, tuple) else (values,)
+    modes = [(module, module.training) for module in model.modules()]
+    bare = _BareForward(model, list(example) if named else None)
+    try:
+        # torch prints the error before it raises it.
+        with rng.preserved(), contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            bare.eval()
+            logger.add_graph(bare, values, use_strict_trace=False)
+    except Exception as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        warnings.warn(
+            f"LogCallback could not write the graph of {type(model).__name__}: {reason[0]} Give "
+            "LogCallback(example_input=...) with tensors, or log_graph=False.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def log_hyper_params(
+    folder: Any, hyper_params: dict[str, Any], metrics: dict[str, Any], step: int
+) -> None:
+    """Write one line of TensorBoard's HParams table, and its metrics as scalars."""
+    from torch.utils.tensorboard.summary import hparams
+
+    plain = {
+        name: value if isinstance(value, (bool, int, float, str)) else str(value)
+        for name, value in hyper_params.items()
+    }
+    values = dict(scalar_items(metrics))
+    # `add_hparams` makes a run of its own, named by the time: the run itself is to be the line.
+    with open_writer(folder, RESULTS_SUFFIX) as writer:
+        for summary in hparams(plain, values):
+            writer.file_writer.add_summary(summary)
+        for name, value in values.items():
+            writer.add_scalar(name, value, step)

@@ -1,0 +1,66 @@
+"""``metrics.csv``: a row for each epoch, written when the epoch ends.
+
+The columns are those of `History.to_csv`. A row is added to the file; where an epoch brings
+columns that were not there, and where a run is resumed, the file is written anew from the
+history, so that it never has rows after the point of the resume.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..lines import to_array
+from ..progress import History
+
+__all__ = ["MetricsFile"]
+
+
+class MetricsFile:
+    """The table of a run.
+
+    Args:
+        path: the file; its folder is made if need be.
+        history: the epochs that are done; the file gets these rows.
+    """
+
+    def __init__(self, path: Path, history: History) -> None:
+        self.path = path
+        self._history = history
+        self._columns: list[str] = []
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if history.epochs:
+            self._rewrite()
+        else:
+            path.unlink(missing_ok=True)
+
+    def add(self, epoch_idx: int, train: Mapping[str, Any], val: Mapping[str, Any]) -> None:
+        """Add the row of an epoch, which the history has already."""
+        cells = {"epoch": str(epoch_idx + 1), **_cells("train", train), **_cells("val", val)}
+        if not cells.keys() <= set(self._columns):
+            self._rewrite()
+            return
+        with self.path.open("a", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow([cells.get(column, "") for column in self._columns])
+
+    def _rewrite(self) -> None:
+        # A process killed while it writes leaves the old file, not half a new one.
+        fresh = self._history.to_csv(self.path.with_name(f".{self.path.name}.tmp"))
+        with fresh.open(encoding="utf-8", newline="") as file:
+            self._columns = next(csv.reader(file))
+        fresh.replace(self.path)
+
+
+def _cells(stage: str, metrics: Mapping[str, Any]) -> dict[str, str]:
+    cells = {}
+    for name, value in metrics.items():
+        array = to_array(value)
+        for index in np.ndindex(array.shape):
+            suffix = f"[{','.join(map(str, index))}]" if index else ""
+            cells[f"{stage}_{name}{suffix}"] = str(array[index])
+    return cells
