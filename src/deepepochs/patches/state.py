@@ -22,6 +22,7 @@ from torch import Tensor
 
 from ..containers import TensorDict, TensorTuple, describe, walk
 from ..errors import PatchError
+from ..mappings import ddict
 
 __all__ = ["Copyable", "copied", "decoded", "encoded", "is_configuration"]
 
@@ -42,6 +43,7 @@ _MARKED: dict[str, Any] = {
     "__set__": set,
     "__TensorTuple__": TensorTuple,
     "__TensorDict__": TensorDict,
+    "__ddict__": ddict,
 }
 
 
@@ -90,8 +92,9 @@ def encoded(value: Any, where: str) -> Any:
         return value
     if isinstance(value, TensorTuple):
         return {"__TensorTuple__": [encoded(item, where) for item in value]}
-    if isinstance(value, TensorDict):
-        return {"__TensorDict__": {key: encoded(item, where) for key, item in value.items()}}
+    if isinstance(value, (TensorDict, ddict)):
+        mark = "__TensorDict__" if isinstance(value, TensorDict) else "__ddict__"
+        return {mark: {key: encoded(item, where) for key, item in value.items()}}
     if isinstance(value, dict):
         return {encoded(key, where): encoded(item, where) for key, item in value.items()}
     if isinstance(value, (set, frozenset)):
