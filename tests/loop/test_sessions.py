@@ -201,3 +201,45 @@ def test_an_error_in_a_hook_is_noted_with_the_class_and_the_hook(digits: TensorD
         make_trainer(Mine("on_after_epoch", fail)).fit(train_dl(digits))
     notes = "\n".join([str(caught.value), *getattr(caught.value, "__notes__", [])])
     assert "raised in Mine.on_after_epoch of a callback" in notes
+
+
+@pytest.mark.parametrize("batch_idx", [0, 1, 2])
+def test_a_stop_in_any_mini_batch_calls_the_savers_once_at_a_save_point(
+    digits: TensorDataset, batch_idx: int
+) -> None:
+    saved: list[tuple[int, bool]] = []
+
+    class Saving(Callback):
+        def on_before_fit(self, trainer: Any, epochs: int) -> None:
+            trainer.add_saver(self.save)
+
+        def save(self, trainer: Trainer) -> None:
+            saved.append((trainer.progress.num_train_batches, trainer.run is None))
+
+        def on_after_train_batch(self, trainer: Any, metrics: Any, batch_idx: int) -> None:
+            if batch_idx == self.stop_at:
+                trainer.stop()
+
+        stop_at = batch_idx
+
+    trainer = make_trainer(Saving())
+    trainer.fit(train_dl(digits), train_dl(digits))
+    # After the last mini-batch the pass ends, and the save point lies before the validation.
+    assert saved == [(batch_idx + 1, batch_idx == 2)]
+
+
+def test_a_test_inside_a_stopped_mini_batch_does_not_save(digits: TensorDataset) -> None:
+    saved: list[int] = []
+    loader = train_dl(digits)
+
+    def stop_and_test(trainer: Trainer) -> None:
+        trainer.stop()
+        trainer.test(loader)
+        assert not saved
+
+    class Saving(Doing):
+        def on_before_fit(self, trainer: Any, **others: Any) -> None:
+            trainer.add_saver(lambda t: saved.append(t.progress.num_train_batches))
+
+    make_trainer(Saving("on_after_train_batch", stop_and_test)).fit(loader)
+    assert saved == [1]
