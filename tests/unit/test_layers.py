@@ -22,20 +22,20 @@ ROWS = [
     "batch checkpoint_file loader_state metrics progress yaml_config",
     # 2
     "index_order optimizers patches printing",
-    "arguments index_route plan totals",
+    "accelerate_runtime arguments index_route plan totals",
     "loader_routes",
     "loading",
     # 3
     "callback checkpoint runtime",
     "run",
     # 4
-    "epoch_state steps",
+    "epoch_state steps strict_loading",
     "parts",
     # 5
     "callbacks task",
     "fit_plan",
     # 6
-    "loop session",
+    "loop session verify",
     # 7
     "trainer",
     # 8: names of 0.6 that only re-export
@@ -46,7 +46,7 @@ ROWS = [
 LAYERS = {module: level for level, row in enumerate(ROWS) for module in row.split()}
 # Outside packages that one place alone may know, and that place.
 ONLY_BY = {
-    "accelerate": {"runtime", "nested"},
+    "accelerate": {"accelerate_runtime", "nested", "runtime"},
     "tensorboard": {"callbacks"},
     "torch.utils.tensorboard": {"callbacks"},
 }
