@@ -91,7 +91,6 @@ class Run:
         self.num_batches = cursor.length
         self.did_backward = True
         self._weight: float | None = None
-        self._told_no_backward = False
 
     @property
     def length(self) -> int | None:
@@ -102,6 +101,11 @@ class Run:
     def is_last(self) -> bool | None:
         """Whether the present mini-batch is the last one; ``None`` if that is not known."""
         return None if self.num_batches is None else self.batch_idx + 1 >= self.num_batches
+
+    @property
+    def planned_names(self) -> set[str]:
+        """Names of the loss and of the metrics of the plan: not what steps return."""
+        return {LOSS, *(name for name, _ in self.plan)}
 
     @property
     def weight(self) -> float:
@@ -229,6 +233,8 @@ class Run:
             "batch_idx": self.batch_idx,
             "num_steps": self.num_steps,
             "window": None if self.window is None else self.window.state_dict(),
+            # A window may be closed at the end without another mini-batch.
+            "last_loss": self.last_loss,
             "patches": self._patch_states(),
         }
 
@@ -240,10 +246,11 @@ class Run:
         self.num_steps = int(state["num_steps"])
         if self.window is not None and state["window"] is not None:
             self.window.load_state_dict(state["window"])
+        self.last_loss = state["last_loss"]
         self.patches = self._restored_patches(state["patches"])
 
     def _patch_states(self) -> dict[str, Any]:
-        planned = {LOSS, *(name for name, _ in self.plan)}
+        planned = self.planned_names
         return {
             name: {"state": patch.state_dict()}
             if name in planned
@@ -306,8 +313,7 @@ class Run:
 
     def _warn_no_backward(self) -> None:
         self.did_backward = True
-        if not self._told_no_backward:
-            self._told_no_backward = True
+        if self.trainer.tell_once(f"{self.step_name} without backward"):
             warnings.warn(
                 f"{self.step_name} returned without a backward pass: nothing is learnt from its "
                 "mini-batch. Call self.loss(model_out, batch_y) or self.backward(value).",

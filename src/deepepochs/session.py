@@ -71,6 +71,7 @@ class Session(Steps):
         self._is_acting = False
         self._signals = StopSignals()
         self._savers: list[Saver] = []
+        self._told: set[str] = set()
         self._requests: list[Saver] = []
 
     @property
@@ -93,6 +94,12 @@ class Session(Steps):
     def stop(self, reason: str = "") -> None:
         """End the fit or test at the next mini-batch; epochs that are done stay done."""
         self.stop_reason = reason or "stopped"
+
+    def tell_once(self, about: str) -> bool:
+        """Whether a warning about something is the first of this trainer."""
+        first = about not in self._told
+        self._told.add(about)
+        return first
 
     def add_saver(self, saver: Saver) -> None:
         """Have ``saver(trainer)`` called where a fit is stopped before its end."""

@@ -1,0 +1,79 @@
+"""Time a trainer against the loop written by hand, on a machine that others use too.
+
+Timing A and then B measures the machine's mood. Here both run in one process in turns:
+after every 20 ms of the system's mini-batches its clock stops, the hand-written loop runs
+as many mini-batches of its own model, loader and random state, and the system goes on. Both
+meet the same drift, and their final weights can be compared bit by bit.
+
+The switch happens inside the loss function, which both call the same way.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+
+SLICE_S = 0.02
+
+
+class Interleaver:
+    """A loss function that hands the processor to the hand-written loop every 20 ms.
+
+    Args:
+        loss_fn: the loss.
+        hand: makes the hand-written loop, a generator that yields after each mini-batch; it
+            gets the plain loss function.
+    """
+
+    def __init__(self, loss_fn: Callable[..., Any], hand: Callable[..., Iterator[None]]) -> None:
+        self.loss_fn = loss_fn
+        self.system_s = 0.0
+        self.hand_s = 0.0
+        self.num_system = 0
+        self.num_hand = 0
+        self._hand = hand(self._counted)
+        self._hand_rng = torch.get_rng_state()
+        self._hand_grad = True
+        self._since_switch = 0
+        self._started = 0.0
+
+    def _counted(self, *args: Any) -> Any:
+        # The same look at the clock as the system's calls pay for.
+        time.perf_counter()
+        return self.loss_fn(*args)
+
+    def start(self) -> None:
+        """Start the system's clock."""
+        self._started = time.perf_counter()
+
+    def stop(self) -> None:
+        """Stop the clock for good, and let the hand-written loop finish."""
+        self._switch(time.perf_counter(), finish=True)
+
+    def __call__(self, *args: Any) -> Any:
+        now = time.perf_counter()
+        if now - self._started > SLICE_S:
+            self._switch(now)
+        self._since_switch += 1
+        return self.loss_fn(*args)
+
+    def _switch(self, now: float, *, finish: bool = False) -> None:
+        self.system_s += now - self._started
+        self.num_system += self._since_switch
+        system_rng, grad = torch.get_rng_state(), torch.is_grad_enabled()
+        torch.set_rng_state(self._hand_rng)
+        torch.set_grad_enabled(self._hand_grad)
+        begun = time.perf_counter()
+        while finish or self.num_hand < self.num_system:
+            if next(self._hand, "done") == "done":
+                break
+            self.num_hand += 1
+        self.hand_s += time.perf_counter() - begun
+        self._hand_rng, self._hand_grad = torch.get_rng_state(), torch.is_grad_enabled()
+        torch.set_rng_state(system_rng)
+        torch.set_grad_enabled(grad)
+        self._since_switch = 0
+        self._started = time.perf_counter()
