@@ -11,11 +11,14 @@ epochs=-1: give an int of at least 0.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from numbers import Integral
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
+from .containers import describe
 from .errors import ConfigError, ConfigTypeError
 from .losses import default_loss
 from .optimizers import Optimizer, Optimizers
@@ -25,19 +28,34 @@ __all__ = [
     "as_optimizers",
     "check_choice",
     "check_count",
+    "check_dict",
+    "check_flag",
     "check_loss",
     "check_model",
 ]
 
 
 def check_count(name: str, value: object, least: int = 0) -> int:
-    """Give ``value`` if it is an int of at least ``least``; raise ``ConfigError`` otherwise."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ConfigTypeError(
-            f"{name}={value!r} is a {type(value).__name__}: give an int of at least {least}."
-        )
+    """Give ``value`` as an int of at least ``least``; raise ``ConfigError`` otherwise."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        found = repr(value) if value is None else f"{value!r} is {describe(value)}"
+        raise ConfigTypeError(f"{name}={found}: give an int of at least {least}.")
     if value < least:
         raise ConfigError(f"{name}={value}: give an int of at least {least}.")
+    return int(value)
+
+
+def check_flag(name: str, value: object) -> bool:
+    """Give ``value`` if it is True or False: a text such as ``'no'`` would count as true."""
+    if not isinstance(value, (bool, np.bool_)) and value not in (0, 1):
+        raise ConfigTypeError(f"{name}={value!r}: give True or False.")
+    return bool(value)
+
+
+def check_dict(name: str, value: Any) -> dict[str, Any] | None:
+    """Give ``value`` if it is a dict or ``None``; raise ``ConfigTypeError`` otherwise."""
+    if value is not None and not isinstance(value, dict):
+        raise ConfigTypeError(f"{name} is {describe(value)}: give a dict, or None.")
     return value
 
 
@@ -56,7 +74,8 @@ def check_model(model: object) -> nn.Module:
             f"model={model.__name__} is a class: give an object, {model.__name__}()."
         )
     if not isinstance(model, nn.Module):
-        raise ConfigTypeError(f"model={model!r} is a {type(model).__name__}, not an nn.Module.")
+        found = repr(model) if model is None else f"{model!r} is {describe(model)}"
+        raise ConfigTypeError(f"model={found}: give an nn.Module.")
     return model
 
 
@@ -89,6 +108,11 @@ def as_optimizers(opt: Any, model: nn.Module, loss_fn: Any) -> Optimizers:
         return Optimizers([torch.optim.Adam(weights, lr=0.001)])
     if isinstance(opt, (Optimizer, torch.optim.Optimizer)):
         opt = [opt]
+    if isinstance(opt, type):
+        raise ConfigTypeError(
+            f"opt={opt.__name__} is a class: give an object, {opt.__name__}(model.parameters(), "
+            "lr=...)."
+        )
     if not isinstance(opt, (list, tuple)) or not opt:
         raise ConfigTypeError(
             f"opt={opt!r}: give a torch optimizer, a deepepochs.Optimizer, a list of them, or None."
@@ -117,8 +141,13 @@ def as_list(name: str, value: Any, kind: type) -> list[Any]:
         return []
     listed = list(value) if isinstance(value, (list, tuple)) else [value]
     for entry in listed:
-        if not isinstance(entry, kind):
+        if isinstance(entry, type) and issubclass(entry, kind):
             raise ConfigTypeError(
-                f"{name} holds {entry!r}, a {type(entry).__name__}, not a {kind.__name__}."
+                f"{name} holds the class {entry.__name__}: give an object, {entry.__name__}(...)."
+            )
+        if not isinstance(entry, kind):
+            found = repr(entry) if isinstance(entry, str) else describe(entry)
+            raise ConfigTypeError(
+                f"{name} holds {found}: give one {kind.__name__} object or a list of them."
             )
     return listed

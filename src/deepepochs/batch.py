@@ -11,13 +11,15 @@ where the loader yields one); ``batch_y`` is the last element.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
+from numbers import Real
 from typing import Any
 
 import torch
 
 from . import nested
-from .errors import ConfigError, ConfigTypeError, DataError
+from .errors import ConfigError, ConfigTypeError, DataError, add_note
 
 __all__ = ["BatchSize", "check_batch_size", "split_batch", "weigh_batch"]
 
@@ -68,7 +70,7 @@ def check_batch_size(batch_size: object) -> None:
         return
     if isinstance(batch_size, bool) or not isinstance(batch_size, int):
         raise ConfigTypeError(
-            f"batch_size={batch_size!r} is a {type(batch_size).__name__}: give a positive int, a "
+            f"batch_size={batch_size!r} is {nested.describe(batch_size)}: give a positive int, a "
             "function (batch_x, batch_y) -> int, or None to have it guessed."
         )
     if batch_size < 1:
@@ -83,6 +85,9 @@ def weigh_batch(batch_size: BatchSize, batch_x: Any, batch_y: Any) -> float:
             gets a single input unwrapped; ``None`` guesses it from ``batch_x``.
         batch_x: the inputs.
         batch_y: the targets.
+
+    Raises:
+        ConfigError: the function gave something that is no positive number.
     """
     if batch_size is None:
         first = batch_x[0] if isinstance(batch_x, tuple) and batch_x else None
@@ -92,4 +97,21 @@ def weigh_batch(batch_size: BatchSize, batch_x: Any, batch_y: Any) -> float:
     if isinstance(batch_size, int):
         return batch_size
     single = isinstance(batch_x, tuple) and len(batch_x) == 1
-    return batch_size(batch_x[0] if single else batch_x, batch_y)
+    try:
+        weight: Any = batch_size(batch_x[0] if single else batch_x, batch_y)
+    except Exception as error:
+        what = "the input" if single else "the inputs"
+        given = nested.describe(batch_x[0] if single else batch_x)
+        text = f"raised in the batch_size function, called with {what}, {given}, and the target"
+        add_note(error, f"{text}, {nested.describe(batch_y)}")
+        raise
+    if isinstance(weight, torch.Tensor) and weight.numel() == 1:
+        weight = weight.item()
+    is_number = isinstance(weight, Real) and not isinstance(weight, bool)
+    if not is_number or not 0 < weight < math.inf:
+        found = repr(weight) if isinstance(weight, (str, Real)) else nested.describe(weight)
+        raise ConfigError(
+            f"The batch_size function gave {found} for inputs {nested.describe(batch_x)}: it must "
+            "give the number of samples, above 0."
+        )
+    return float(weight)

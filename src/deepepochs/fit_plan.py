@@ -9,13 +9,13 @@ import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from .arguments import as_list, check_count
+from .arguments import as_list, check_count, check_flag
 from .batch import BatchSize, check_batch_size
 from .errors import ConfigError, LoopException
 from .plan import MetricPlan, check_metrics, plan_metrics
 from .stages import Stage
 from .steps import Steps, resolve_step
-from .task import VERBS, EpochTask
+from .task import VERBS, EpochTask, check_loader
 
 if TYPE_CHECKING:
     from .trainer import TrainerBase
@@ -54,6 +54,10 @@ class FitPlan:
             for task in stage_tasks:
                 planned = plan_metrics([task.metrics, metrics[stage]], metric_patch)
                 self._metrics[stage, id(task)] = planned
+
+    def has(self, stage: Stage, task: EpochTask) -> bool:
+        """Whether a task is one of a stage's."""
+        return (stage, id(task)) in self._metrics
 
     def metrics_of(self, stage: Stage, task: EpochTask) -> tuple[MetricPlan, ...]:
         """The metrics of one pass."""
@@ -95,6 +99,7 @@ def plan_fit(
         found = "neither" if train_dl is None else "both"
         raise LoopException(f"fit() got {found} of train_dl and train_tasks: give one of them.")
     check_count("val_freq", val_freq, 1)
+    check_flag("do_val_loss", do_val_loss)
     check_batch_size(batch_size)
     training = as_list("train_tasks", train_tasks, EpochTask)
     validation = as_list("val_tasks", val_tasks, EpochTask)
@@ -108,6 +113,9 @@ def plan_fit(
         Stage.VAL: check_metrics(val_metrics, "val_metrics"),
     }
     _warn_of_no_validation(trainer, validation, extra[Stage.VAL], val_freq)
+    if val_dl is None:
+        flags = {"do_val_loss": do_val_loss} if validation else {}
+        _warn_of_loader_arguments("val_dl", batch_size if train_dl is None else None, flags)
     tasks = {Stage.TRAIN: training, Stage.VAL: validation}
     _warn_of_unused_verbs(trainer, tasks)
     return FitPlan(
@@ -131,8 +139,11 @@ def plan_test(
     Raises:
         ConfigError: neither ``test_dl`` nor ``tasks``.
     """
+    check_flag("do_loss", do_loss)
     check_batch_size(batch_size)
     testing = as_list("tasks", tasks, EpochTask)
+    if test_dl is None and testing:
+        _warn_of_loader_arguments("test_dl", batch_size, {"do_loss": do_loss})
     if test_dl is not None:
         testing = [as_task(test_dl, "test_dl", batch_size, do_loss), *testing]
     if not testing:
@@ -145,8 +156,10 @@ def plan_test(
 def as_task(loader: Any, where: str, batch_size: BatchSize, do_loss: bool = True) -> EpochTask:
     """Make a task of a loader given by itself."""
     if isinstance(loader, EpochTask):
-        other = {"train_dl": "train_tasks", "val_dl": "val_tasks", "test_dl": "tasks"}[where]
-        raise ConfigError(f"{where} is an EpochTask: give it as {other}.")
+        others = {"train_dl": "train_tasks", "val_dl": "val_tasks", "test_dl": "tasks"}
+        other = f"it as {others[where]}" if where in others else "its dataloader"
+        raise ConfigError(f"{where} is an EpochTask: give {other}.")
+    check_loader(loader, where)
     return EpochTask(loader, do_loss=do_loss, batch_size=batch_size)
 
 
@@ -161,6 +174,20 @@ def _warn_of_no_validation(
         text = f"val_freq={val_freq} is more than the epochs of this fit: it never validates."
     if text is not None:
         warnings.warn(text, UserWarning, stacklevel=4)
+
+
+def _warn_of_loader_arguments(loader: str, batch_size: BatchSize, flags: dict[str, bool]) -> None:
+    """Warn of arguments that go with a loader where only tasks were given."""
+    unused = [f"{name}=False" for name, value in flags.items() if not value]
+    if batch_size is not None:
+        unused.append("batch_size")
+    if unused:
+        warnings.warn(
+            f"{' and '.join(unused)} has no effect without {loader}: give do_loss and batch_size to "
+            "each EpochTask.",
+            UserWarning,
+            stacklevel=4,
+        )
 
 
 def _warn_of_unused_verbs(trainer: TrainerBase, tasks: dict[Stage, list[EpochTask]]) -> None:

@@ -143,7 +143,12 @@ def pick_device(device: str | torch.device | None) -> torch.device:
         torch.empty(0, device=found)
     except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
         raise ConfigError(
-            f"device={device!r} cannot be used: {str(error).splitlines()[0]} Give None, a device "
-            "that PyTorch has here such as 'cpu' or 'cuda:0', or an accelerate.Accelerator."
+            f"device={device!r} cannot be used ({_first_sentence(error)}): give None, a device that "
+            "PyTorch has here such as 'cpu' or 'cuda:0', or an accelerate.Accelerator."
         ) from error
     return found
+
+
+def _first_sentence(error: Exception) -> str:
+    """PyTorch's messages go on with lists of all its devices and kernels."""
+    return str(error).split("\n")[0].split(". ")[0].strip(" .:")

@@ -11,10 +11,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import nn
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
+from .arguments import check_flag
 from .batch import BatchSize, check_batch_size
+from .containers import describe
 from .errors import ConfigError, ConfigTypeError, NotBoundError
 from .optimizers import Optimizers
 from .plan import check_metrics
@@ -66,12 +70,12 @@ class EpochTask(Steps):
             raise ConfigError(f"name={name!r}: give a text without '/', or None for the index.")
         self.dataloader = dataloader
         self.metrics = check_metrics(metrics, f"{type(self).__name__}(metrics)")
-        self.do_loss = do_loss
+        self.do_loss = check_flag("do_loss", do_loss)
         self.batch_size = batch_size
         self.name = name
         inner = step_args.pop("step_args", None)
         if inner is not None and not isinstance(inner, Mapping):
-            raise ConfigTypeError(f"step_args={inner!r} is a {type(inner).__name__}, not a dict.")
+            raise ConfigTypeError(f"step_args={inner!r} is {describe(inner)}: give a dict.")
         self.step_args: dict[str, Any] = {**(inner or {}), **step_args}
         self._trainer: TrainerBase | None = None
 
@@ -85,10 +89,6 @@ class EpochTask(Steps):
         A verb such as ``optimize`` that the trainer's class overrides and the task's
         does not is the trainer's.
         """
-        if "step_args" not in vars(self):
-            raise ConfigError(
-                f"{type(self).__name__}.__init__ did not call super().__init__(dataloader, ...)."
-            )
         self._trainer = trainer
         for verb in VERBS:
             vars(self).pop(verb, None)
@@ -98,6 +98,10 @@ class EpochTask(Steps):
 
     def label(self, index: int) -> str:
         """The prefix of this task's metrics: its name, or else its index."""
+        if "step_args" not in vars(self):
+            raise ConfigError(
+                f"{type(self).__name__}.__init__ did not call super().__init__(dataloader, ...)."
+            )
         return str(index) if self.name is None else self.name
 
     def __len__(self) -> int:
@@ -191,22 +195,28 @@ class EpochTask(Steps):
 
 def check_loader(loader: object, where: str) -> None:
     """Raise ``ConfigTypeError`` unless ``loader`` can be walked more than once."""
-    if isinstance(loader, torch.utils.data.Dataset) and not isinstance(
-        loader, torch.utils.data.IterableDataset
-    ):
-        raise ConfigTypeError(
-            f"{where} is a data set, {type(loader).__name__}: wrap it, for example "
-            "DataLoader(dataset, batch_size=32)."
+    text = None
+    if isinstance(loader, type):
+        text = f"the class {loader.__name__}: give an object"
+    elif isinstance(loader, Dataset) and not isinstance(loader, IterableDataset):
+        found = type(loader).__name__
+        text = f"a data set, {found}: wrap it, for example DataLoader(dataset, batch_size=32)"
+    elif isinstance(loader, (torch.Tensor, np.ndarray)):
+        text = (
+            f"{describe(loader)}: wrap it, for example "
+            "DataLoader(TensorDataset(inputs, targets), batch_size=32)"
         )
-    if isinstance(loader, (str, bytes, Mapping, torch.Tensor)) or not hasattr(
-        type(loader), "__iter__"
-    ):
-        raise ConfigTypeError(
-            f"{where} is a {type(loader).__name__}: give a DataLoader or another iterable of "
-            "mini-batches."
+    elif isinstance(loader, (list, tuple)) and any(isinstance(i, DataLoader) for i in loader):
+        text = (
+            f"a {type(loader).__name__} of loaders: make an EpochTask of each and give those, for "
+            "example train_tasks=[EpochTask(one), EpochTask(other)]"
         )
-    if hasattr(type(loader), "__next__"):
-        raise ConfigTypeError(
-            f"{where} is a {type(loader).__name__}, which can be walked only once: give the "
-            "DataLoader itself, or a list."
+    elif isinstance(loader, (str, bytes, Mapping)) or not hasattr(type(loader), "__iter__"):
+        text = f"{describe(loader)}: give a DataLoader or another iterable of mini-batches"
+    elif hasattr(type(loader), "__next__"):
+        text = (
+            f"{describe(loader)}, which can be walked only once: give the DataLoader itself, or a "
+            "list"
         )
+    if text is not None:
+        raise ConfigTypeError(f"{where} is {text}.")
