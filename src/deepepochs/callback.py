@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, SupportsIndex
 
 import torch
 
-from .errors import ConfigTypeError, HookError, StopLoopException, add_note
+from .errors import ConfigError, ConfigTypeError, HookError, StopLoopException, add_note
 from .stages import Stage
 
 if TYPE_CHECKING:
@@ -366,19 +367,27 @@ class CallbackPool(list["Callback"]):
 
     def append(self, callback: Callback) -> None:
         """Add one callback after checking it."""
-        self._check(callback)
-        super().append(callback)
+        self.extend([callback])
 
     def extend(self, callbacks: Iterable[Callback]) -> None:
         """Add several callbacks, each checked; none is added if one is wrong."""
         added = list(callbacks)
-        for callback in added:
-            self._check(callback)
+        self._check([*self, *added])
         super().extend(added)
+
+    def __iadd__(self, callbacks: Iterable[Callback]) -> CallbackPool:  # type: ignore[override,misc]
+        self.extend(callbacks)
+        return self
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        changed = list(self)
+        changed[index] = value
+        self._check(changed)
+        super().__setitem__(slice(None), changed)
 
     def insert(self, index: SupportsIndex, callback: Callback) -> None:
         """Insert one callback after checking it."""
-        self._check(callback)
+        self._check([*self, callback])
         super().insert(index, callback)
 
     def prepare(self) -> None:
@@ -401,16 +410,40 @@ class CallbackPool(list["Callback"]):
         return names
 
     @staticmethod
-    def _check(callback: object) -> None:
-        if not isinstance(callback, Callback):
-            hint = "add an object, not the class" if isinstance(callback, type) else "subclass it"
-            raise ConfigTypeError(
-                f"{callback!r} is a {type(callback).__name__}, not a Callback: {hint}."
+    def _check(callbacks: Sequence[object]) -> None:
+        for index, callback in enumerate(callbacks):
+            _check_callback(callback)
+            if any(callback is other for other in callbacks[:index]):
+                raise ConfigError(
+                    f"One {type(callback).__name__} object comes twice among the callbacks: its "
+                    "hooks would run twice. Add it once, or make two."
+                )
+
+
+def _check_callback(callback: object) -> None:
+    if not isinstance(callback, Callback):
+        hint = "add an object, not the class" if isinstance(callback, type) else "subclass it"
+        raise ConfigTypeError(
+            f"{callback!r} is a {type(callback).__name__}, not a Callback: {hint}."
+        )
+    owner = type(callback)
+    if isinstance(callback.order, bool) or not isinstance(callback.order, (int, float)):
+        raise ConfigTypeError(f"{owner.__name__}.order={callback.order!r}: give an int.")
+    for name in HOOKS:
+        if not callable(getattr(owner, name)) or name in getattr(callback, "__dict__", {}):
+            raise HookError(
+                f"{owner.__name__}.{name} is no method of the class: define it there, def "
+                f"{name}(self, ...)."
             )
-        for name in dir(type(callback)):
-            if not name.startswith("on_") or not callable(getattr(type(callback), name)):
-                continue
-            where = f"{type(callback).__name__}.{name}"
+    for name in dir(owner):
+        if f"on_{name}" in HOOKS and callable(getattr(owner, name)):
+            warnings.warn(
+                f"{owner.__name__}.{name} is never called as a hook. Did you mean 'on_{name}'?",
+                UserWarning,
+                stacklevel=4,
+            )
+        if name.startswith("on_") and callable(getattr(owner, name)):
+            where = f"{owner.__name__}.{name}"
             if name not in HOOKS:
                 raise HookError(f"{where}: there is no such hook.{_nearest(name)}")
             _check_signature(where, getattr(callback, name), name)
@@ -420,7 +453,7 @@ def _check_signature(where: str, method: BoundHook, name: str) -> None:
     expected = [arg for arg in HOOKS[name].parameters if arg != "self"]
     try:
         inspect.signature(method).bind(**dict.fromkeys(expected))
-    except TypeError as error:
+    except (TypeError, ValueError) as error:  # the latter from a function without self
         raise HookError(
             f"{where} cannot be called with its arguments ({error}). "
             f"Write: def {name}(self, {', '.join(expected)}), or **others for those not needed."
