@@ -22,7 +22,7 @@ import torch
 from . import nested
 from .batch import split_batch
 from .callback import fire
-from .errors import ConfigError, DeepEpochsError, add_note
+from .errors import ConfigError, ConfigTypeError, DeepEpochsError, add_note
 from .loading import Cursor
 from .losses import default_loss
 from .stages import Stage
@@ -77,7 +77,9 @@ def run_task(
                         returned = step(batch_x, batch_y, **step_args)
             except TypeError as error:
                 if not isinstance(error, DeepEpochsError):
-                    add_note(error, describe_input(batch_x))
+                    add_note(error, describe_input(batch_x, batch_y))
+                    if trainer.loss_fn is default_loss:
+                        add_note(error, "No loss function was given: the whole mini-batch is input")
                 raise
             set_gradients(False)
             if run.window is not None:
@@ -104,7 +106,7 @@ def predict_batches(trainer: TrainerBase, loader: Any, *, with_targets: bool | N
         try:
             model_out = trainer.call_model(batch_x)
         except TypeError as error:
-            add_note(error, describe_input(batch_x))
+            add_note(error, f"batch_x is {nested.describe(batch_x)}, what predict gave the model")
             raise
         outputs.append(nested.to_cpu(nested.detach(model_out)))
     return outputs
@@ -117,6 +119,11 @@ def step_name(step: Callable[..., Any]) -> str:
 
 def check_signature(step: Callable[..., Any], step_args: dict[str, Any]) -> None:
     """Raise ``ConfigError`` if the step cannot be called with a mini-batch and its arguments."""
+    if not callable(step):
+        raise ConfigTypeError(
+            f"A step method is set to {step!r}, {nested.describe(step)}: define it as "
+            "def step(self, batch_x, batch_y, **step_args)."
+        )
     try:
         inspect.signature(step).bind(None, None, **step_args)
     except TypeError as error:
@@ -127,7 +134,9 @@ def check_signature(step: Callable[..., Any], step_args: dict[str, Any]) -> None
         ) from None
 
 
-def describe_input(batch_x: Any) -> str:
+def describe_input(batch_x: Any, batch_y: Any = None) -> str:
     """Say what a step got, for the note on its ``TypeError``."""
     call = "self.model(**batch_x)" if isinstance(batch_x, dict) else "self.model(*batch_x)"
-    return f"batch_x is {nested.describe(batch_x)}: call {call}"
+    return (
+        f"batch_x is {nested.describe(batch_x)}: call {call}; batch_y is {nested.describe(batch_y)}"
+    )

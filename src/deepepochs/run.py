@@ -18,7 +18,7 @@ from . import nested
 from .accumulation import Window
 from .batch import BatchSize, weigh_batch
 from .callback import StageHooks
-from .errors import MetricError, NotFiniteError, StepError
+from .errors import ConfigError, MetricError, NotFiniteError, StepError
 from .loading import Cursor
 from .patches import PatchBase, ValuePatch
 from .plan import MetricPlan
@@ -156,11 +156,13 @@ class Run:
             raise self._recorded_twice(LOSS)
         if isinstance(loss, Tensor):
             if loss.ndim:
-                raise self.not_a_scalar(loss)
+                raise self.not_a_loss(loss)
             # An item() costs 0.14 us on a CPU and a full synchronisation anywhere else.
             self.batch_loss = loss.item() if loss.device.type == "cpu" else loss.detach()
-        else:
+        elif isinstance(loss, (int, float, np.number)):
             self.batch_loss = float(loss)
+        else:
+            raise self.not_a_loss(loss)
 
     def record_metrics(self, model_out: Any, batch_y: Any) -> None:
         """Record the metrics of the present mini-batch, from detached values."""
@@ -284,6 +286,11 @@ class Run:
             )
         named: dict[str, PatchBase] = {}
         for key, patch in returned.items():
+            if isinstance(patch, type) and issubclass(patch, PatchBase):
+                raise StepError(
+                    f"{self.step_name} returned {{{key!r}: {patch.__name__}}}, which is a class: "
+                    f"give a loaded object, for example {patch.__name__}(...).load(...)."
+                )
             if not isinstance(patch, PatchBase):
                 plain = isinstance(patch, (bool, int, float, str))
                 shown, it = (repr(patch), repr(patch)) if plain else ("...", "this")
@@ -298,11 +305,32 @@ class Run:
             named[name] = patch
         return named
 
-    def not_a_scalar(self, loss: Any) -> StepError:
-        """The error for a loss that is no scalar tensor."""
+    def not_a_loss(self, loss: Any) -> StepError:
+        """The error for a loss that is no scalar tensor, or one that nothing can be learnt from."""
+        advice = "Return a tensor from the loss function"
+        if isinstance(loss, Tensor) and loss.ndim:
+            advice = "Reduce it, for example with .mean()"
+        elif isinstance(loss, Tensor):
+            return StepError(
+                f"{self.step_name}: the loss depends on no weight that requires a gradient, so "
+                "there is nothing to learn. Was it detached, made anew from a number, or computed "
+                "under no_grad, or are all weights frozen?"
+            )
+        elif isinstance(loss, (int, float)):
+            advice = "Compute it with torch functions, without .item()"
+        elif isinstance(loss, (tuple, list)):
+            advice = "Hand on the one that is the loss"
         return StepError(
             f"{self.step_name}: the loss is {nested.describe(loss)}, and a loss is a tensor of no "
-            "dimension. Reduce it, for example with .mean()."
+            f"dimension. {advice}."
+        )
+
+    def no_such_optimizer(self, index: Any) -> ConfigError:
+        """The error for an index that no optimizer has."""
+        num = len(self.trainer.opt)
+        return ConfigError(
+            f"{self.step_name} called optimize({index!r}), and the trainer has {num} optimizer"
+            f"{'s' if num > 1 else ''}: give an index from 0 to {num - 1}, or None for all."
         )
 
     def _recorded_twice(self, name: str) -> MetricError:

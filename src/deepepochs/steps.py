@@ -151,6 +151,8 @@ class Steps:
         value: Tensor | None = None
         if run.do_loss:
             value = run.trainer.loss_fn(model_out, batch_y)
+            if value is None:
+                raise run.not_a_loss(value)
         if run.is_training:
             self.backward(value, loss_adjust=loss_adjust)
             if do_optimize:
@@ -163,13 +165,13 @@ class Steps:
         """Add the gradients of ``value * loss_adjust``; does nothing outside training.
 
         Raises:
-            StepError: ``value`` is not a scalar tensor.
+            StepError: ``value`` is not a scalar tensor, or depends on no weight.
         """
         run = self.run or self._run
         if not run.is_training:
             return
-        if not isinstance(value, Tensor) or value.ndim:
-            raise run.not_a_scalar(value)
+        if not isinstance(value, Tensor) or value.ndim or not value.requires_grad:
+            raise run.not_a_loss(value)
         factor = loss_adjust * run.loss_scale
         scaled = value if factor == 1.0 else value * factor
         hooks = run.hooks
@@ -192,7 +194,10 @@ class Steps:
         if not run.is_training:
             return
         owner = run.trainer
-        chosen = owner.opt if optimize_index is None else (owner.opt[optimize_index],)
+        try:
+            chosen = owner.opt if optimize_index is None else (owner.opt[optimize_index],)
+        except (IndexError, TypeError):
+            raise run.no_such_optimizer(optimize_index) from None
         window = run.window
         if window is not None:
             if not window.closes:
