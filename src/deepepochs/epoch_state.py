@@ -72,7 +72,12 @@ class EpochState:
         return {
             "epoch_idx": self.epoch_idx,
             "begun": [str(stage) for stage in Stage if stage in self.begun],
-            "totals": {str(stage): totals.state_dict() for stage, totals in self.totals.items()},
+            "totals": {
+                str(stage): totals.state_dict()
+                if run is None or run.stage is not stage
+                else totals.state_dict(run.patches, run.planned_names)
+                for stage, totals in self.totals.items()
+            },
             "metrics": {
                 str(stage): {name: torch.as_tensor(value) for name, value in values.items()}
                 for stage, values in self.metrics.items()

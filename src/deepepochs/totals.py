@@ -13,7 +13,7 @@ become the numbers that callbacks, the history and users read.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -46,6 +46,7 @@ class RestoredPatch(PatchBase):
         super().__init__()
         self.state: dict[str, Any] = {}
         self.value: Any = None
+        self._others: list[RestoredPatch] = []
 
     @classmethod
     def of(cls, patch: PatchBase) -> RestoredPatch:
@@ -63,7 +64,21 @@ class RestoredPatch(PatchBase):
         """Give this state as a patch of the class and metric of ``like``."""
         patch = like.copy()
         patch.load_state_dict(self.state)
+        for other in self._others:
+            patch = patch.add(other.claim(like))
         return patch
+
+    def add(self, other: PatchBase) -> PatchBase:
+        """Keep another one of unknown class beside this, until both can be claimed."""
+        if not isinstance(other, RestoredPatch):
+            raise PatchError("A restored patch takes only restored ones: claim it first.")
+        self._others.append(other)
+        return self
+
+    @property
+    def is_joined(self) -> bool:
+        """Whether another one was added, so that the value is not known."""
+        return bool(self._others)
 
     def forward(self) -> Any:
         """Give the value that the patch had."""
@@ -150,6 +165,7 @@ class StageTotals:
     def __init__(self) -> None:
         self.passes: list[tuple[str, dict[str, PatchBase]]] = []
         self._values: dict[str, dict[str, Any]] = {}
+        self._pooled: dict[str, PatchBase] = {}
 
     def add(
         self, label: str, patches: dict[str, PatchBase], values: dict[str, Any] | None = None
@@ -167,8 +183,46 @@ class StageTotals:
         }
         if len(own) == 1:
             return next(iter(own.values()))
+        pooled = self._pool(self.passes)
+        for name, patch in pooled.items():
+            if isinstance(patch, RestoredPatch) and patch.is_joined:
+                pooled[name] = self._pooled[name]
+        values = metric_values(pooled)
+        for label, own_values in own.items():
+            for name, value in own_values.items():
+                values[f"{label}/{name}"] = value
+        return values
+
+    def state_dict(
+        self, running: Mapping[str, PatchBase] | None = None, known: Container[str] = ()
+    ) -> dict[str, Any]:
+        """The finished passes, with values, since their metrics may not be asked again.
+
+        Args:
+            running: patches of the pass that runs.
+            known: names of patches whose class a resumed run knows from its plan; the
+                value pooled over passes is kept for all others.
+        """
+        passes = [*self.passes, ("", dict(running))] if running else self.passes
+        pooled = self._pool(passes) if len(passes) > 1 else {}
+        for name, patch in pooled.items():
+            if isinstance(patch, RestoredPatch) and patch.is_joined:
+                pooled[name] = self._pooled[name]
+        return {
+            "passes": [
+                {"label": label, "patches": _restorable(patches)} for label, patches in self.passes
+            ],
+            "pooled": _restorable({n: p for n, p in pooled.items() if n not in known}),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take back what ``state_dict`` gave."""
+        self.passes = [(saved["label"], _restored(saved["patches"])) for saved in state["passes"]]
+        self._pooled = _restored(state["pooled"])
+
+    def _pool(self, passes: Iterable[tuple[str, Mapping[str, PatchBase]]]) -> dict[str, PatchBase]:
         pooled: dict[str, PatchBase] = {}
-        for label, patches in self.passes:
+        for label, patches in passes:
             for name, patch in patches.items():
                 if name not in pooled:
                     pooled[name] = patch.copy()
@@ -178,35 +232,20 @@ class StageTotals:
                 except PatchError as error:
                     add_note(error, f"while pooling {name!r} of task {label!r} with earlier tasks")
                     raise
-        if LOSS in pooled:  # the first task may have none
-            pooled = {LOSS: pooled[LOSS], **pooled}
-        values = metric_values(pooled)
-        for label, own_values in own.items():
-            for name, value in own_values.items():
-                values[f"{label}/{name}"] = value
-        return values
+        # The first task may have no loss, which comes first all the same.
+        return {LOSS: pooled[LOSS], **pooled} if LOSS in pooled else pooled
 
-    def state_dict(self) -> list[dict[str, Any]]:
-        """The finished passes, with values, since their metrics may not be asked again."""
-        return [
-            {
-                "label": label,
-                "patches": {
-                    name: RestoredPatch.of(patch).state_dict() for name, patch in patches.items()
-                },
-            }
-            for label, patches in self.passes
-        ]
 
-    def load_state_dict(self, state: list[dict[str, Any]]) -> None:
-        """Take back what ``state_dict`` gave."""
-        self.passes = []
-        for saved in state:
-            patches: dict[str, PatchBase] = {}
-            for name, patch_state in saved["patches"].items():
-                patches[name] = RestoredPatch()
-                patches[name].load_state_dict(patch_state)
-            self.passes.append((saved["label"], patches))
+def _restorable(patches: Mapping[str, PatchBase]) -> dict[str, Any]:
+    return {name: RestoredPatch.of(patch).state_dict() for name, patch in patches.items()}
+
+
+def _restored(states: Mapping[str, Any]) -> dict[str, PatchBase]:
+    patches: dict[str, PatchBase] = {}
+    for name, state in states.items():
+        patches[name] = RestoredPatch()
+        patches[name].load_state_dict(state)
+    return patches
 
 
 def metric_values(patches: Mapping[str, PatchBase]) -> dict[str, Any]:
