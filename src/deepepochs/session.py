@@ -20,7 +20,7 @@ from . import nested, rng
 from .accumulation import Window
 from .callback import CallbackPool, HookTable, fire, fire_in_step
 from .epoch_state import EpochState, LoaderStates
-from .errors import DataError, MetricError, StopLoopException
+from .errors import DataError, LoopException, MetricError, StopLoopException
 from .fit_plan import FitPlan
 from .loading import Cursor
 from .progress import History, Progress
@@ -93,6 +93,14 @@ class Session(Steps):
 
     def stop(self, reason: str = "") -> None:
         """End the fit or test at the next mini-batch; epochs that are done stay done."""
+        if not self._is_acting:
+            warnings.warn(
+                "stop() was called while nothing runs, and does nothing: call it in a hook or a "
+                "step of a fit or test.",
+                UserWarning,
+                stacklevel=2,
+            )
+            return
         self.stop_reason = reason or "stopped"
 
     def tell_once(self, about: str) -> bool:
@@ -170,6 +178,11 @@ class Session(Steps):
         self, task: EpochTask, stage: Stage, step_name: str, place: tuple[int, int]
     ) -> Iterator[Run]:
         """Make the ``Run`` of a pass, put the model in its mode, and take the run away after."""
+        if self._plan is None or not self._plan.has(stage, task):
+            raise LoopException(
+                f"This {type(task).__name__} is not a {stage} task of what runs now. Give it to "
+                "fit() or test()."
+            )
         self.at_save_point(None)
         with self.runtime.shared(task.dataloader) as loader:
             run = self._make_run(task, stage, loader)
@@ -181,8 +194,12 @@ class Session(Steps):
             self.run = run
             task.enter(run)
             self.model.train(run.is_training)
+            # Torch counts the changes of each weight, whoever makes them.
+            versions = [weight._version for weight in self.opt.params]
             try:
                 yield run
+                if run.is_training and versions == [w._version for w in self.opt.params]:
+                    self._warn_of_no_step(run)
             finally:
                 self._progress = self.progress
                 self.run = outer
@@ -398,6 +415,16 @@ class Session(Steps):
                         "have it fed the training loss."
                     )
                 optimizer.step("epoch", float(values[LOSS]))
+
+    def _warn_of_no_step(self, run: Run) -> None:
+        if run.num_steps or run.resumed or not self.opt.gradients() or not self.tell_once("step"):
+            return
+        warnings.warn(
+            f"{run.step_name} made gradients in {run.batch_idx + 1} mini-batches and no optimizer "
+            "step: nothing was learnt. Call self.optimize(), or leave out do_optimize=False.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
 
     def _report_empty(self, run: Run) -> None:
         text = (

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import warnings
 import weakref
 from collections.abc import Iterable, Mapping
 from os import PathLike
@@ -25,6 +26,8 @@ from .arguments import (
     as_optimizers,
     check_choice,
     check_count,
+    check_dict,
+    check_flag,
     check_loss,
     check_model,
 )
@@ -144,13 +147,15 @@ class TrainerBase(Session):
             if accelerator is None
             else AccelerateRuntime(accelerator)
         )
-        if compile_model:
+        if check_flag("compile_model", compile_model):
             model.compile()
         self.opt: Optimizers = as_optimizers(opt, model, self.loss_fn)
         self.model = self.runtime.prepare(model, self.loss_fn, self.opt)
         given = as_list("callbacks", callbacks, Callback)
         consoles = [cbk for cbk in given if isinstance(cbk, ConsoleCallback)]
         if not consoles:
+            check_flag("log_long", log_long)
+            check_flag("log_batch", log_batch)
             consoles = [ConsoleCallback(log_long, log_batch, log_tqdm)]
             given = [*consoles, *given]
         self.default_cbk = consoles[0]
@@ -159,10 +164,12 @@ class TrainerBase(Session):
         self._has_own_id = running_id is not None
         own_id = new_running_id() if running_id is None else check_running_id(running_id)
         self.running_id: str = self.runtime.gather_objects(own_id)[0]
-        self.hyper_params = hyper_params
-        self.log_tqdm = log_tqdm
-        self.show_info = show_info
-        self.auto_traindata_to_device = auto_traindata_to_device
+        self.hyper_params = check_dict("hyper_params", hyper_params)
+        self.log_tqdm = check_flag("log_tqdm", log_tqdm)
+        self.show_info = check_flag("show_info", show_info)
+        self.auto_traindata_to_device = check_flag(
+            "auto_traindata_to_device", auto_traindata_to_device
+        )
         self.logger: Any = None
 
     def fit(
@@ -277,12 +284,18 @@ class TrainerBase(Session):
             Outputs ``[N, ...]`` as the model gives them: a tensor, tuple or dict; an
             empty list from an empty loader.
         """
-        task = as_task(dataloader, "test_dl", None)
+        task = as_task(dataloader, "dataloader", None)
         plan = FitPlan({Stage.PREDICT: [task]}, {Stage.PREDICT: []}, "tensor")
         outputs: list[Any] = []
         with self._acting(plan):
             self.model.eval()
             outputs = predict_batches(self, dataloader, with_targets=with_targets)
+        if not outputs and self.stop_reason is None:
+            warnings.warn(
+                "predict() got no mini-batch from its loader, and gives an empty list.",
+                UserWarning,
+                stacklevel=2,
+            )
         return nested.concat(outputs) if outputs else outputs
 
     def print(self, *values: Any, **options: Any) -> None:
