@@ -26,6 +26,8 @@ from .callbacks.console import (
     print_out,
 )
 from .callbacks.grad_clip import GradClipCallback
+from .callbacks.log import LogCallback
+from .callbacks.trackers import TrackerCallback
 from .errors import (
     CallbackException,
     CheckpointDamaged,
@@ -102,6 +104,7 @@ __all__ = [
     "History",
     "HookError",
     "LinearCosineScheduler",
+    "LogCallback",
     "LoopException",
     "MeanPatch",
     "MetricError",
@@ -122,6 +125,7 @@ __all__ = [
     "TensorPatch",
     "TensorTuple",
     "TopKQueue",
+    "TrackerCallback",
     "Trainer",
     "TrainerBase",
     "ValuePatch",

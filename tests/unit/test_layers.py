@@ -46,7 +46,7 @@ ROWS = [
 LAYERS = {module: level for level, row in enumerate(ROWS) for module in row.split()}
 # Outside packages that one place alone may know, and that place.
 ONLY_BY = {
-    "accelerate": {"accelerate_runtime", "nested", "runtime"},
+    "accelerate": {"accelerate_runtime", "nested", "runtime", "callbacks"},
     "tensorboard": {"callbacks"},
     "torch.utils.tensorboard": {"callbacks"},
 }

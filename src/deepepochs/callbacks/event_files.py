@@ -113,12 +113,12 @@ class EventFileCallback(Callback):
         """Open the writer; after a resume drop what was written after the checkpoint."""
         if not trainer.main_process:
             return
-        state, self._rewind_to = self._rewind_to, None
-        # All of them have the same in their states, and only the first has nothing to lose.
-        first = next(cbk for cbk in trainer.callbacks if isinstance(cbk, EventFileCallback))
-        if first is self and state is not None and state["running_id"] == trainer.running_id:
-            trainer.close_logger()
-            rewind_files(run_folder(self.log_dir, trainer.running_id), state["sizes"])
+        sharing = [cbk for cbk in trainer.callbacks if isinstance(cbk, EventFileCallback)]
+        if self is min(sharing, key=lambda cbk: cbk.order):
+            # The last to give its state had seen what all of them have written.
+            self._rewind(trainer, sharing[-1]._rewind_to)
+            for callback in sharing:
+                callback._rewind_to = None
         self.writer(trainer)
 
     def on_after_epoch(
@@ -146,6 +146,11 @@ class EventFileCallback(Callback):
         """Close the file, unless the test is inside a fit."""
         if trainer.epoch is None:
             trainer.close_logger()
+
+    def _rewind(self, trainer: TrainerBase, state: dict[str, Any] | None) -> None:
+        if state is not None and state["running_id"] == trainer.running_id:
+            trainer.close_logger()
+            rewind_files(run_folder(self.log_dir, trainer.running_id), state["sizes"])
 
     def flush(self) -> None:
         """Hand over what this callback holds back, before a checkpoint takes its state."""
@@ -197,6 +202,7 @@ def figure_to_array(figure: Figure) -> np.ndarray[Any, Any]:
     """Draw a figure, without a display, as pixels ``[H, W, 3]`` of 0 to 255."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    canvas = FigureCanvasAgg(figure)
+    canvas: Any = FigureCanvasAgg(figure)
     canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+    pixels: np.ndarray[Any, Any] = np.asarray(canvas.buffer_rgba())[..., :3].copy()
+    return pixels

@@ -16,6 +16,7 @@ import io
 import os
 import time
 import warnings
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
@@ -36,16 +37,18 @@ from .metrics_file import MetricsFile
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
-    from ..totals import BatchMetrics
     from ..trainer import TrainerBase
 
 __all__ = ["LogCallback", "run_tensorboard"]
 
-MAX_HELD = 32
-"""Mini-batches on an accelerator whose metrics are read together; reading waits for it."""
+MAX_HELD = 200
+"""Entries that are written together: each hand-over to the writer's thread costs a switch."""
+
+MAX_HELD_ON_DEVICE = 32
+"""The same on an accelerator, where they hold tensors, and where reading them waits for it."""
 
 MAX_HELD_S = 1.0
-"""Seconds after which they are read even if they are fewer."""
+"""Seconds after which they are written even if they are fewer."""
 
 
 class LogCallback(EventFileCallback):
@@ -58,10 +61,10 @@ class LogCallback(EventFileCallback):
     has ``hyper_params``, these with the test's metrics.
 
     It only watches: weights, metrics and random states are those of a run without it.
-    Logging every mini-batch costs about 0.1 ms for each, and the computation of its
-    metrics, which nobody else may want; ``every_n_batches`` thins it out. On an
-    accelerator metrics are read once for many mini-batches, so that training does not
-    wait for each. A killed process loses the last seconds.
+    Every mini-batch costs about 0.1 ms for each of its values, and the computation of its
+    metrics, which nobody else may want; ``every_n_batches`` thins it out. What is logged
+    is written in packs, on an accelerator read once for many mini-batches, so that
+    training does not wait for each. A killed process loses the last seconds.
 
     Args:
         log_dir: the folder of the runs.
@@ -85,8 +88,7 @@ class LogCallback(EventFileCallback):
         self.every_n_batches = check_count("every_n_batches", every_n_batches, 1)
         self._has_graph = False
         self._num_passes = {Stage.TRAIN: 0, Stage.VAL: 0}
-        self._held: list[tuple[Stage, int, BatchMetrics]] = []
-        self._held_since_s = 0.0
+        self._held: list[tuple[str, int, Mapping[str, Any], float]] = []
         self._logger: SummaryWriter | None = None
         self._table: MetricsFile | None = None
 
@@ -154,8 +156,10 @@ class LogCallback(EventFileCallback):
         super().on_after_fit(trainer)
 
     def on_exception(self, trainer: TrainerBase, exception: BaseException) -> None:
-        """Close the file; what was held back is given up, for to read it may fail again."""
-        self._held = []
+        """Write what led to the error, and close the file."""
+        # To read an accelerator's values may fail again, and hide the error.
+        self._held = [entry for entry in self._held if isinstance(entry[2], dict)]
+        self._write_held()
         super().on_exception(trainer, exception)
 
     def on_after_test_epochs(self, trainer: TrainerBase, tasks: Any, metrics: Any) -> None:
@@ -186,35 +190,35 @@ class LogCallback(EventFileCallback):
     def _log_batch(self, trainer: TrainerBase, stage: Stage, step: int, metrics: Any) -> None:
         if self._logger is None or (step - 1) % self.every_n_batches:
             return
-        if trainer.device.type == "cpu":
-            self._write(f"batch/{stage}", step, metrics)
-            return
-        if not self._held:
-            self._held_since_s = time.monotonic()
-        self._held.append((stage, step, metrics.frozen()))
-        if len(self._held) >= MAX_HELD or time.monotonic() - self._held_since_s >= MAX_HELD_S:
-            self._write_held()
+        on_device = trainer.device.type != "cpu"
+        values = metrics.frozen() if on_device else dict(metrics)
+        self._hold(f"batch/{stage}", step, values, MAX_HELD_ON_DEVICE if on_device else MAX_HELD)
 
     def _log_pass(self, stage: Stage, metrics: Any) -> None:
         self._num_passes[stage] += 1
-        self._write_held()
-        self._write(f"epoch/{stage}", self._num_passes[stage], metrics)
+        self._hold(f"epoch/{stage}", self._num_passes[stage], metrics)
 
     def _log_rates(self, trainer: TrainerBase, phase: str, step: int) -> None:
+        rates = trainer.opt.get_current_lr()
+        named = {f"learning_rate_{index}": rate for index, rate in enumerate(rates)}
+        self._hold(f"{phase}/train", step, named)
+
+    def _hold(
+        self, where: str, step: int, values: Mapping[str, Any], limit: int = MAX_HELD
+    ) -> None:
         if self._logger is None:
             return
-        for index, rate in enumerate(trainer.opt.get_current_lr()):
-            self._logger.add_scalar(f"learning_rate_{index}/{phase}/train", rate, step)
+        self._held.append((where, step, values, time.time()))
+        if len(self._held) >= limit or self._held[-1][3] - self._held[0][3] >= MAX_HELD_S:
+            self._write_held()
 
     def _write_held(self) -> None:
         held, self._held = self._held, []
-        for stage, step, metrics in held:
-            self._write(f"batch/{stage}", step, metrics)
-
-    def _write(self, where: str, step: int, metrics: Any) -> None:
-        if self._logger is not None:
-            for name, value in scalar_items(metrics):
-                self._logger.add_scalar(f"{name}/{where}", value, step)
+        if self._logger is None:
+            return
+        for where, step, values, time_s in held:
+            for name, value in scalar_items(values):
+                self._logger.add_scalar(f"{name}/{where}", value, step, time_s)
 
 
 class _BareForward(nn.Module):
@@ -275,7 +279,7 @@ def log_hyper_params(
     values = dict(scalar_items(metrics))
     # `add_hparams` makes a run of its own, named by the time: the run itself is to be the line.
     with open_writer(folder, RESULTS_SUFFIX) as writer:
-        for summary in hparams(plain, values):
+        for summary in hparams(plain, values):  # type: ignore[no-untyped-call]
             writer.file_writer.add_summary(summary)
         for name, value in values.items():
             writer.add_scalar(name, value, step)

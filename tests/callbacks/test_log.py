@@ -1,0 +1,449 @@
+"""`LogCallback` and `TrackerCallback`: read back with TensorBoard's own reader."""
+
+from __future__ import annotations
+
+import csv
+import gc
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from event_reader import (
+    assert_same_bits,
+    loaders,
+    outcome,
+    read_events,
+    run_bits,
+    scalars,
+    small_trainer,
+)
+from torch import nn
+
+from deepepochs import Callback, CheckCallback, EpochTask, LogCallback, Optimizer, TrackerCallback
+from deepepochs.callbacks import event_files
+from deepepochs.callbacks.log import run_tensorboard
+
+
+def steps(curve: list[tuple[int, float]]) -> list[int]:
+    return [step for step, _ in curve]
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_curves_have_their_tags_steps_and_values(tmp_path: Path) -> None:
+    trainer = small_trainer(callbacks=LogCallback(tmp_path), running_id="a")
+    history = trainer.fit(*loaders())
+    curves = scalars(tmp_path / "a")
+    assert set(curves) == {
+        "loss/batch/train", "accuracy/batch/train", "loss/batch/val", "accuracy/batch/val",
+        "loss/epoch/train", "accuracy/epoch/train", "loss/epoch/val", "accuracy/epoch/val",
+        "learning_rate_0/batch/train", "learning_rate_0/epoch/train",
+    }  # fmt: skip
+    assert steps(curves["loss/batch/train"]) == list(range(1, 13))
+    assert steps(curves["loss/batch/val"]) == [1, 2, 3, 4]
+    assert steps(curves["loss/epoch/train"]) == steps(curves["loss/epoch/val"]) == [1, 2]
+    assert steps(curves["learning_rate_0/batch/train"]) == list(range(12))
+    assert steps(curves["learning_rate_0/epoch/train"]) == [0, 1]
+    for stage in ("train", "val"):
+        logged = [value for _, value in curves[f"loss/epoch/{stage}"]]
+        assert logged == pytest.approx([float(v) for v in history[stage]["loss"]])
+
+
+def test_each_optimizer_has_its_own_rate_as_it_was_before_the_batch(tmp_path: Path) -> None:
+    model = nn.Linear(6, 3)
+    slow = torch.optim.SGD(model.parameters(), lr=0.5)
+    fast = torch.optim.SGD(model.parameters(), lr=0.25)
+    halving = torch.optim.lr_scheduler.StepLR(slow, 6, gamma=0.5)
+    opts = [Optimizer(slow, halving, sched_on="step"), Optimizer(fast)]
+    trainer = small_trainer(model, opt=opts, callbacks=LogCallback(tmp_path), running_id="a")
+    trainer.fit(loaders()[0])
+    curves = scalars(tmp_path / "a")
+    assert [v for _, v in curves["learning_rate_0/batch/train"]] == [0.5] * 6 + [0.25] * 6
+    assert [v for _, v in curves["learning_rate_0/epoch/train"]] == [0.5, 0.25]
+    assert {v for _, v in curves["learning_rate_1/batch/train"]} == {0.25}
+
+
+def test_several_tasks_count_their_passes_one_by_one(tmp_path: Path) -> None:
+    train_dl, val_dl = loaders()
+    trainer = small_trainer(callbacks=LogCallback(tmp_path), running_id="a")
+    trainer.fit(train_tasks=[EpochTask(train_dl), EpochTask(val_dl)])
+    curves = scalars(tmp_path / "a")
+    assert steps(curves["loss/epoch/train"]) == [1, 2, 3, 4]
+    assert steps(curves["loss/batch/train"]) == list(range(1, 17))
+
+
+def test_a_metric_of_several_numbers_has_a_curve_for_each(tmp_path: Path) -> None:
+    def shares(preds: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return preds.softmax(1).mean(0)
+
+    log = LogCallback(tmp_path)
+    trainer = small_trainer(callbacks=log, running_id="a", metrics=[shares], epochs=1)
+    trainer.fit(loaders()[0])
+    curves = scalars(tmp_path / "a")
+    assert sum(curves[f"shares[{i}]/epoch/train"][0][1] for i in range(3)) == pytest.approx(1)
+
+
+def test_every_nth_batch_is_enough_if_asked(tmp_path: Path) -> None:
+    log = LogCallback(tmp_path, every_n_batches=4)
+    small_trainer(callbacks=log, running_id="a").fit(loaders()[0])
+    curves = scalars(tmp_path / "a")
+    assert steps(curves["loss/batch/train"]) == [1, 5, 9]
+    assert steps(curves["learning_rate_0/batch/train"]) == [0, 4, 8]
+
+
+def test_logging_changes_no_bit(tmp_path: Path) -> None:
+    assert_same_bits(run_bits(callbacks=LogCallback(tmp_path, log_graph=True)), run_bits())
+
+
+def test_a_second_fit_goes_on_with_the_curves(tmp_path: Path) -> None:
+    trainer = small_trainer(callbacks=LogCallback(tmp_path), running_id="a", epochs=1)
+    trainer.fit(*loaders())
+    trainer.fit(*loaders(), epochs=2)
+    curves = scalars(tmp_path / "a")
+    assert steps(curves["loss/epoch/train"]) == [1, 2, 3]
+    assert steps(curves["loss/batch/train"]) == list(range(1, 19))
+    assert [row["epoch"] for row in rows(tmp_path / "a" / "metrics.csv")] == ["1", "2", "3"]
+
+
+class KilledAt(Callback):
+    """Leaves the fit as a killed process would: without a further hook."""
+
+    def __init__(self, num_batches: int) -> None:
+        super().__init__()
+        self.num_batches = num_batches
+
+    def on_after_train_batch(self, trainer: Any, metrics: Any, batch_idx: int) -> None:
+        if trainer.progress.num_train_batches == self.num_batches:
+            raise MemoryError
+
+
+@pytest.mark.parametrize("watchers", [1, 2])
+def test_a_resumed_run_has_every_step_once(tmp_path: Path, watchers: int) -> None:
+    def trainer(*more: Callback, **arguments: Any) -> Any:
+        check = CheckCallback("loss", "train", ckpt_dir=tmp_path, every_n_batches=4)
+        logs = [LogCallback(tmp_path) for _ in range(watchers)]
+        return small_trainer(callbacks=[check, *logs, *more], running_id="a", epochs=3, **arguments)
+
+    torch.manual_seed(5)
+    with pytest.raises(MemoryError):
+        trainer(KilledAt(11)).fit(*loaders())  # the last checkpoint is of batch 8
+    killed = scalars(tmp_path / "a")
+    assert max(steps(killed["loss/batch/train"])) >= 10
+    resumed = trainer(resume="auto")
+    resumed.fit(*loaders())
+    curves = scalars(tmp_path / "a")
+    repeated = watchers  # each of them logs everything
+    assert sorted(steps(curves["loss/batch/train"])) == sorted(list(range(1, 19)) * repeated)
+    assert sorted(steps(curves["loss/epoch/train"])) == sorted([1, 2, 3] * repeated)
+    assert sorted(steps(curves["loss/batch/val"])) == sorted(list(range(1, 7)) * repeated)
+    assert sorted(steps(curves["learning_rate_0/batch/train"])) == sorted(
+        list(range(18)) * repeated
+    )
+    assert [row["epoch"] for row in rows(tmp_path / "a" / "metrics.csv")] == ["1", "2", "3"]
+
+
+def test_a_resumed_run_has_the_values_of_one_that_was_never_cut(tmp_path: Path) -> None:
+    def trainer(name: str, *more: Callback, **arguments: Any) -> Any:
+        check = CheckCallback("loss", "train", ckpt_dir=tmp_path, every_n_batches=4)
+        callbacks = [check, LogCallback(tmp_path), *more]
+        return small_trainer(callbacks=callbacks, running_id=name, epochs=3, **arguments)
+
+    torch.manual_seed(5)
+    trainer("whole").fit(*loaders())
+    torch.manual_seed(5)
+    with pytest.raises(MemoryError):
+        trainer("cut", KilledAt(11)).fit(*loaders())
+    trainer("cut", resume="auto").fit(*loaders())
+    assert scalars(tmp_path / "cut") == scalars(tmp_path / "whole")
+    table = [(tmp_path / name / "metrics.csv").read_text() for name in ("cut", "whole")]
+    assert table[0] == table[1]
+
+
+def test_a_resume_leaves_test_results_and_other_files_alone(tmp_path: Path) -> None:
+    def trainer(**arguments: Any) -> Any:
+        check = CheckCallback("loss", "train", ckpt_dir=tmp_path)
+        return small_trainer(
+            callbacks=[check, LogCallback(tmp_path)], running_id="a", hyper_params={"lr": 0.1},
+            **arguments,
+        )  # fmt: skip
+
+    first = trainer()
+    first.fit(loaders()[0])
+    first.test(loaders()[1])
+    (tmp_path / "a" / "notes.txt").write_text("mine")
+    trainer(resume="auto", epochs=3).fit(loaders()[0])
+    assert "accuracy" in scalars(tmp_path / "a")
+    assert (tmp_path / "a" / "notes.txt").read_text() == "mine"
+
+
+def test_what_was_logged_survives_a_kill(tmp_path: Path) -> None:
+    script = f"""
+import os, signal, sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from event_reader import loaders, small_trainer
+from deepepochs import Callback, LogCallback
+
+class Kill(Callback):
+    def on_before_train_batch(self, trainer, **others):
+        if trainer.progress.num_train_batches == 9:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+small_trainer(callbacks=[LogCallback({str(tmp_path)!r}), Kill()], running_id="a").fit(*loaders())
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    curves = scalars(tmp_path / "a")
+    assert steps(curves["loss/epoch/train"]) == [1]
+    assert steps(curves["loss/batch/train"])[:6] == [1, 2, 3, 4, 5, 6]
+    assert [row["epoch"] for row in rows(tmp_path / "a" / "metrics.csv")] == ["1"]
+
+
+def test_the_table_gets_a_row_when_an_epoch_ends_and_a_column_when_one_appears(
+    tmp_path: Path,
+) -> None:
+    seen: list[list[dict[str, str]]] = []
+
+    class Reader(Callback):
+        order = 2
+
+        def on_before_epoch(self, trainer: Any, epoch_idx: int, **others: Any) -> None:
+            if epoch_idx:
+                seen.append(rows(tmp_path / "a" / "metrics.csv"))
+
+    trainer = small_trainer(callbacks=[LogCallback(tmp_path), Reader()], running_id="a", epochs=3)
+    history = trainer.fit(*loaders(), val_freq=2)
+    assert [len(table) for table in seen] == [1, 2]
+    table = rows(tmp_path / "a" / "metrics.csv")
+    assert [row["val_loss"] for row in table] == ["", str(history["val"]["loss"][0]), ""]
+    assert [float(row["train_loss"]) for row in table] == [
+        float(v) for v in history["train"]["loss"]
+    ]
+
+
+@pytest.mark.parametrize("as_dict", [False, True])
+def test_the_graph_is_written_and_shows_the_layers(tmp_path: Path, as_dict: bool) -> None:
+    log = LogCallback(tmp_path, log_graph=True)
+    if as_dict:
+        log.example_input = {"input": torch.randn(4, 6)}
+    trainer = small_trainer(callbacks=log, running_id="a", epochs=1)
+    trainer.fit(loaders()[0])
+    graph = str(read_events(tmp_path / "a").Graph())
+    assert graph.count("aten::linear") == 2
+    assert "aten::batch_norm" in graph
+
+
+def test_the_graph_keeps_the_mode_of_every_layer_and_fires_no_hook(tmp_path: Path) -> None:
+    class Forwards(Callback):
+        num = 0
+        modes: tuple[bool, ...] = ()
+
+        def on_before_train_forward(self, trainer: Any) -> None:
+            self.num += 1
+            self.modes = tuple(module.training for module in trainer.model.modules())
+
+    watcher = Forwards()
+    model = small_trainer().model
+
+    class FrozenNorm(Callback):
+        def on_before_train_epoch(self, trainer: Any, task: Any) -> None:
+            trainer.model[1].eval()
+
+    callbacks = [FrozenNorm(), LogCallback(tmp_path, log_graph=True), watcher]
+    small_trainer(model, callbacks=callbacks, epochs=1).fit(loaders()[0])
+    assert watcher.num == 6
+    assert watcher.modes == (True, True, False, True, True, True)
+
+
+def test_a_graph_that_cannot_be_traced_gives_a_warning_and_the_fit_goes_on(tmp_path: Path) -> None:
+    log = LogCallback(tmp_path, log_graph=True, example_input=torch.zeros(2, 99))
+    trainer = small_trainer(callbacks=log)
+    with pytest.warns(RuntimeWarning, match="could not write the graph"):
+        assert len(trainer.fit(loaders()[0])["train"]["loss"]) == 2
+
+
+def test_four_runs_give_the_four_lines_of_the_hparams_table(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing import plugin_event_multiplexer
+    from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
+    from tensorboard.context import RequestContext
+    from tensorboard.plugins.base_plugin import TBContext
+    from tensorboard.plugins.hparams.backend_context import Context
+
+    results = {}
+    for lr in (0.1, 0.01):
+        for width in (8, 16):
+            name = f"lr{lr}-{width}"
+            model = nn.Sequential(nn.Linear(6, width), nn.ReLU(), nn.Linear(width, 3))
+            params = {"lr": lr, "width": width, "net": "mlp", "dims": (6, 3), "seed": None}
+            trainer = small_trainer(
+                model, callbacks=LogCallback(tmp_path), running_id=name, hyper_params=params
+            )
+            trainer.fit(loaders()[0])
+            results[name] = trainer.test(loaders()[1])
+    runs = plugin_event_multiplexer.EventMultiplexer().AddRunsFromDirectory(str(tmp_path)).Reload()
+    provider_ = MultiplexerDataProvider(runs, str(tmp_path))
+    context = Context(TBContext(data_provider=provider_, multiplexer=runs))
+    request = RequestContext()
+    lines = context.hparams_metadata(request, "")
+    experiment = context.experiment_from_metadata(request, "", True, lines, [])
+    assert {info.name for info in experiment.hparam_infos} == {"lr", "width", "net", "dims", "seed"}
+    assert {info.name.tag for info in experiment.metric_infos} >= {"loss", "accuracy"}
+    assert set(lines) == set(results)
+    for name, values in results.items():
+        curves = scalars(tmp_path / name)
+        assert curves["accuracy"] == [(2, pytest.approx(float(values["accuracy"])))]
+        assert curves["loss"] == [(2, pytest.approx(float(values["loss"])))]
+
+
+def test_a_test_without_a_fit_logs_its_hyper_parameters(tmp_path: Path) -> None:
+    log = LogCallback(tmp_path)
+    trainer = small_trainer(callbacks=log, running_id="a", hyper_params={"lr": 0.1})
+    trainer.test(loaders()[1])
+    assert steps(scalars(tmp_path / "a")["accuracy"]) == [0]
+
+
+def test_the_callbacks_share_one_writer_which_can_be_used_after_the_fit(tmp_path: Path) -> None:
+    loggers = []
+
+    class Own(Callback):
+        def on_after_epoch(self, trainer: Any, **others: Any) -> None:
+            trainer.logger.add_scalar("own", 1.0, 1)
+            loggers.append(trainer.logger)
+
+    trainer = small_trainer(callbacks=[LogCallback(tmp_path), Own()], running_id="a")
+    trainer.fit(loaders()[0])
+    trainer.logger.add_scalar("later", 2.0, 1)
+    trainer.close_logger()
+    assert loggers == [trainer.logger] * 2
+    curves = scalars(tmp_path / "a")
+    assert curves["own"] == [(1, 1.0)] * 2
+    assert curves["later"] == [(1, 2.0)]
+
+
+def test_a_writer_that_nobody_closed_is_closed_with_its_trainer(tmp_path: Path) -> None:
+    trainer = small_trainer(running_id="a")
+    trainer.open_logger(tmp_path).add_scalar("own", 1.0, 1)
+    del trainer
+    gc.collect()
+    assert scalars(tmp_path / "a") == {"own": [(1, 1.0)]}
+
+
+def test_an_error_in_the_fit_closes_the_file(tmp_path: Path) -> None:
+    trainer = small_trainer(callbacks=[LogCallback(tmp_path), KilledAt(3)], running_id="a")
+    with pytest.raises(MemoryError):
+        trainer.fit(loaders()[0])
+    assert trainer.logger.file_writer is None
+
+
+def test_tensorboard_is_run_without_a_shell_and_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called = []
+
+    def note(command: list[str], **options: Any) -> Any:
+        called.append((command, options))
+        return subprocess.CompletedProcess(command, 7)
+
+    monkeypatch.setattr(event_files.subprocess, "run", note)
+    folder = tmp_path / "my logs; echo"
+    assert LogCallback(folder).run_tensorboard("--port=0") == run_tensorboard(folder, "--port=0")
+    command, options = called[0]
+    assert command == [
+        sys.executable, "-m", "tensorboard.main", f"--logdir={folder}", "--port=0",
+    ]  # fmt: skip
+    assert not options.get("shell")
+
+
+def test_metrics_held_on_a_device_are_those_of_their_batch(tmp_path: Path) -> None:
+    """What an accelerator's run holds back and reads later equals what is read at once."""
+    log = LogCallback(tmp_path)
+    held = []
+
+    class Hold(Callback):
+        def on_after_train_batch(self, trainer: Any, metrics: Any, batch_idx: int) -> None:
+            held.append((metrics.frozen(), dict(metrics)))
+
+    outcome_of = small_trainer(callbacks=[log, Hold()])
+    outcome(outcome_of, outcome_of.fit(loaders()[0]))
+    assert len(held) == 12
+    for later, at_once in held:
+        assert {k: float(v) for k, v in later.items()} == {k: float(v) for k, v in at_once.items()}
+
+
+def list_tracker() -> Any:
+    from accelerate.tracking import GeneralTracker
+
+    class Listing(GeneralTracker):
+        name = "listing"
+        requires_logging_directory = False
+        main_process_only = True
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.entries: list[Any] = []
+
+        @property
+        def tracker(self) -> list[Any]:
+            return self.entries
+
+        def store_init_configuration(self, values: dict[str, Any]) -> None:
+            self.entries.append(("config", values))
+
+        def log(self, values: dict[str, Any], step: int | None = None, **others: Any) -> None:
+            self.entries.append((step, values))
+
+        def finish(self) -> None:
+            self.entries.append("finished")
+
+    return Listing()
+
+
+def test_a_tracker_of_accelerate_gets_parameters_epochs_and_results() -> None:
+    tracker = list_tracker()
+    callback = TrackerCallback(tracker)
+    trainer = small_trainer(callbacks=callback, hyper_params={"lr": 0.1, "dims": (6, 3)})
+    history = trainer.fit(*loaders())
+    results = trainer.test(loaders()[1])
+    callback.finish()
+    config, first, second, test, end = tracker.entries
+    assert config == ("config", {"lr": 0.1, "dims": "(6, 3)"})
+    assert first[0] == 1 and second[0] == 2
+    assert first[1]["loss/train"] == float(history["train"]["loss"][0])
+    assert second[1]["accuracy/val"] == float(history["val"]["accuracy"][1])
+    assert second[1]["learning_rate_0"] == 0.1
+    assert test == (2, {f"{name}/test": float(value) for name, value in results.items()})
+    assert end == "finished"
+
+
+def test_a_tracker_gets_batches_if_asked() -> None:
+    tracker = list_tracker()
+    trainer = small_trainer(callbacks=TrackerCallback(tracker, every_n_batches=3), epochs=1)
+    trainer.fit(loaders()[0])
+    batches = [step for step, values in tracker.entries if "loss/batch/train" in values]
+    assert batches == [1, 4]
+
+
+def test_a_tracker_that_is_not_known_or_not_installed_is_named() -> None:
+    from deepepochs import ConfigError
+    from deepepochs.errors import MissingExtraError
+
+    with pytest.raises(ConfigError, match=r"'wanb'.*mlflow.*wandb"):
+        TrackerCallback("wanb")
+    if "mlflow" not in sys.modules:
+        trainer = small_trainer(callbacks=TrackerCallback("mlflow"))
+        with pytest.raises(MissingExtraError, match="pip install mlflow"):
+            trainer.fit(loaders()[0])
+
+
+def test_a_tracker_by_name_is_made_for_the_run(tmp_path: Path) -> None:
+    callback = TrackerCallback("tensorboard", log_dir=tmp_path, project="runs")
+    trainer = small_trainer(callbacks=callback, running_id="a")
+    trainer.fit(loaders()[0])
+    callback.finish()
+    assert steps(scalars(tmp_path / "runs")["loss/train"]) == [1, 2]
