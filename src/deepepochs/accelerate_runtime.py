@@ -39,6 +39,7 @@ class AccelerateRuntime:
     def __init__(self, accelerator: Accelerator) -> None:
         self.accelerator = accelerator
         self.device: torch.device = accelerator.device
+        self.on_cpu = self.device.type == "cpu"
         self.is_main: bool = accelerator.is_main_process
         self.rank: int = accelerator.process_index
         self.num_processes: int = accelerator.num_processes

@@ -21,7 +21,7 @@ import torch
 from . import nested
 from .errors import ConfigError, ConfigTypeError, DataError, add_note
 
-__all__ = ["BatchSize", "check_batch_size", "split_batch", "weigh_batch"]
+__all__ = ["BatchSize", "check_batch_size", "is_flat_on_cpu", "split_batch", "weigh_batch"]
 
 BatchSize = int | Callable[[Any, Any], int] | None
 
@@ -62,6 +62,16 @@ def split_batch(batch: Any, *, with_targets: bool) -> tuple[Any, Any]:
             "last element is the target, a dict, or an object such as a graph."
         )
     return nested.TensorTuple((batch,)), None
+
+
+def is_flat_on_cpu(batch: Any) -> bool:
+    """Whether a mini-batch is a plain list or tuple of CPU tensors, with nothing to move."""
+    if type(batch) is not list and type(batch) is not tuple:
+        return False
+    for item in batch:  # noqa: SIM110 - all() over a generator costs three times as much
+        if type(item) is not torch.Tensor or not item.is_cpu:
+            return False
+    return True
 
 
 def check_batch_size(batch_size: object) -> None:

@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
 __all__ = ["predict_batches", "run_task"]
 
+# What torch.set_grad_enabled calls: 0.1 us instead of 1.2, twice a step.
+set_gradients = getattr(torch._C, "_set_grad_enabled", torch.set_grad_enabled)
+
 
 def run_task(
     trainer: TrainerBase, task: EpochTask, stage: Stage, place: tuple[int, int] = (0, 1)
@@ -57,7 +60,6 @@ def run_task(
     check_signature(step, task.step_args)
     step_args = task.step_args
     moves_data = trainer.moves_data(stage)
-    set_gradients = torch.set_grad_enabled
     with trainer.running(task, stage, step_name(step), place) as run:
         if not run.resumed:
             fire(hooks.before_epoch, trainer, task=task)

@@ -91,6 +91,7 @@ class Run:
         self.num_batches = cursor.length
         self.did_backward = True
         self._weight: float | None = None
+        self._report = self.report_not_finite
 
     @property
     def length(self) -> int | None:
@@ -158,7 +159,7 @@ class Run:
             if loss.ndim:
                 raise self.not_a_loss(loss)
             # An item() costs 0.14 us on a CPU and a full synchronisation anywhere else.
-            self.batch_loss = loss.item() if loss.device.type == "cpu" else loss.detach()
+            self.batch_loss = loss.item() if loss.is_cpu else loss.detach()
         elif isinstance(loss, (int, float, np.number)):
             self.batch_loss = float(loss)
         else:
@@ -185,9 +186,13 @@ class Run:
         if loss is not None:
             if type(loss) is float and not math.isfinite(loss):
                 self.report_not_finite(loss)
-            if not self.is_filler:
+            total = self.patches.get(LOSS)
+            if type(total) is ValuePatch and not self.is_filler:
+                weight = self._weight
+                total.accumulate(loss, self.weight if weight is None else weight)
+            elif not self.is_filler:
                 self._accumulate_loss(loss)
-        metrics = BatchMetrics(loss, self.batch_patches, self.report_not_finite)
+        metrics = BatchMetrics(loss, self.batch_patches, self._report)
         if self.is_filler:
             return metrics
         for name, patch in self.batch_patches.items():
@@ -273,8 +278,6 @@ class Run:
         total = self.patches.get(LOSS)
         if total is None:
             self.patches[LOSS] = ValuePatch(self.weight).load(loss)
-        elif type(total) is ValuePatch:
-            total.accumulate(loss, self.weight)
         else:
             self.patches[LOSS] = join_patches(total, ValuePatch(self.weight).load(loss))
 

@@ -26,6 +26,7 @@ class Runtime(Protocol):
     """What a trainer needs of the place it runs in."""
 
     device: torch.device
+    on_cpu: bool
     accelerator: Any
     is_main: bool
     rank: int
@@ -91,6 +92,7 @@ class LocalRuntime:
 
     def __init__(self, device: str | torch.device | None = None) -> None:
         self.device = pick_device(device)
+        self.on_cpu = self.device.type == "cpu"
 
     def __str__(self) -> str:
         return str(self.device)
@@ -101,7 +103,7 @@ class LocalRuntime:
         return model.to(self.device)
 
     def backward(self, loss: Tensor) -> None:
-        loss.backward()  # type: ignore[no-untyped-call]
+        torch.autograd.backward(loss)
 
     def step(self, optimizer: Optimizer, loss: Any) -> None:
         optimizer.step("step", loss)

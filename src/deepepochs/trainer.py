@@ -31,7 +31,7 @@ from .arguments import (
     check_loss,
     check_model,
 )
-from .batch import BatchSize, split_batch
+from .batch import BatchSize, is_flat_on_cpu, split_batch
 from .callback import Callback, CallbackPool, fire
 from .callbacks.check import CheckCallback, read_checkpoint
 from .callbacks.console import ConsoleCallback
@@ -47,15 +47,16 @@ from .plan import check_metrics
 from .progress import History, Progress
 from .run_folder import check_running_id, new_running_id, run_folder
 from .runtime import LocalRuntime, Runtime
-from .session import Session
 from .stages import Stage
 from .task import EpochTask
 from .totals import StageTotals
+from .trials import Trials
+from .verify import ResumeReport, verify_resume
 
 __all__ = ["Trainer", "TrainerBase"]
 
 
-class TrainerBase(Session):
+class TrainerBase(Trials):
     """Trains, validates and tests a model.
 
     Args:
@@ -305,7 +306,7 @@ class TrainerBase(Session):
 
     def prepare_data(self, batch_data: Any, to_device: bool = True) -> tuple[Any, Any]:
         """Split a mini-batch into ``(batch_x, batch_y)``, moved to the device if asked."""
-        if to_device:
+        if to_device and not (self.runtime.on_cpu and is_flat_on_cpu(batch_data)):
             batch_data = nested.to_device(batch_data, self.device)
         return split_batch(batch_data, with_targets=self.loss_fn is not default_loss)
 
@@ -364,6 +365,26 @@ class TrainerBase(Session):
         else:
             self.load_state_dict(state)
         return self
+
+    def verify_resume(
+        self, train_dl: Any = None, val_dl: Any = None, *, steps: int = 20, **fit_options: Any
+    ) -> ResumeReport:
+        """Prove, on this model and data, that a resumed run is the unbroken one to the bit.
+
+        Runs unbroken, runs to the middle, resumes in a fresh process and compares
+        everything. The trainer, its loaders and the disk are left as they are.
+
+        Args:
+            train_dl: training loader, as for ``fit``.
+            val_dl: validation loader, as for ``fit``.
+            steps: mini-batches to run, of training and validation together.
+            **fit_options: further arguments of ``fit``, such as ``train_tasks``.
+
+        Returns:
+            A report: ``ok``, ``differences`` and the likely ``cause``.
+        """
+        options = {"train_dl": train_dl, "val_dl": val_dl, **fit_options}
+        return verify_resume(self, steps, options)
 
     def adopt_run(self, running_id: str) -> None:
         """Go on in the folder of an earlier run, unless this trainer was given an id."""
