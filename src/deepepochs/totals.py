@@ -68,7 +68,7 @@ class RestoredPatch(PatchBase):
             patch = patch.add(other.claim(like))
         return patch
 
-    def add(self, other: PatchBase) -> PatchBase:
+    def add(self, other: Any) -> RestoredPatch:
         """Keep another one of unknown class beside this, until both can be claimed."""
         if not isinstance(other, RestoredPatch):
             raise PatchError("A restored patch takes only restored ones: claim it first.")

@@ -17,8 +17,8 @@ ROWS = [
     # 0
     "accumulation atomic containers errors fast_path lines signals stages worker_seeding",
     # 1
-    "confusion losses mappings monitor naming nested opt_state plain plotting reductions rng "
-    "run_folder run_lock schedules screens sealed",
+    "comparison confusion losses lr_curve mappings monitor naming nested opt_state plain plotting "
+    "reductions rng run_folder run_lock schedules screens sealed",
     "batch checkpoint_file loader_state metrics progress yaml_config",
     # 2
     "index_order optimizers patches printing",
@@ -35,7 +35,8 @@ ROWS = [
     "callbacks task",
     "fit_plan",
     # 6
-    "loop session verify",
+    "loop resume_probe session",
+    "trials verify",
     # 7
     "trainer",
     # 8: names of 0.6 that only re-export

@@ -1,0 +1,187 @@
+"""`verify_resume` finds what keeps a run from being resumed to the bit, and leaves no trace."""
+
+from __future__ import annotations
+
+import copy
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+from deepepochs import Callback, CheckCallback, ConfigError, LoopException
+from deepepochs.comparison import differing
+
+sys.path.insert(0, str(Path(__file__).parent))
+from exact_runs import Samples, base_fit, flat, make_model
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+
+
+def test_a_run_without_hidden_state_is_proved_exact() -> None:
+    trainer, options = base_fit()
+    report = trainer.verify_resume(**options, steps=9)
+    assert report.ok and bool(report), report
+    assert report[1:3] == (9, 4)
+    assert repr(report).startswith("Exact resume: saved after mini-batch 4 of 9")
+
+
+def test_a_run_with_workers_is_proved_exact() -> None:
+    loader = DataLoader(Samples(), 3, shuffle=True, num_workers=2, persistent_workers=True)
+    next(iter(loader))  # its workers are this process's, and stay
+    trainer, _ = base_fit()
+    assert trainer.verify_resume(loader, steps=4).ok
+    assert len(list(loader)) == 4
+
+
+class Counting(Samples):
+    """Its samples depend on how many were had before."""
+
+    calls = 0
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        self.calls += 1
+        x, y = super().__getitem__(index)
+        return x + self.calls, y
+
+
+class FromOutside(Samples):
+    """Draws from a generator of its module."""
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        x, y = super().__getitem__(index)
+        return x + float(OUTSIDE.normal()), y
+
+
+OUTSIDE = np.random.default_rng(0)
+
+
+@pytest.mark.parametrize("samples", [Counting, FromOutside])
+def test_hidden_state_of_the_data_set_is_found_and_named(samples: type[Samples]) -> None:
+    trainer, _ = base_fit()
+    report = trainer.verify_resume(DataLoader(samples(), 3), steps=6)
+    assert not report.ok
+    assert "mini-batch 3 (from 0) holds other data: hidden state in the data set" in report.cause
+    assert any(line.startswith("model.0.weight: ") for line in report.differences)
+    assert repr(report).startswith("NOT an exact resume: saved after mini-batch 3 of 6; ")
+
+
+class Warming(nn.Module):
+    """Its scale is a plain attribute that grows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = make_model()
+        self.scale = 1.0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.scale += 0.5
+        return self.inner(x) * self.scale
+
+
+def test_hidden_state_of_the_model_is_found_and_named() -> None:
+    trainer, options = base_fit(
+        model=Warming, opt=lambda net: torch.optim.SGD(net.parameters(), lr=0.1)
+    )
+    report = trainer.verify_resume(**options, steps=4)
+    assert not report.ok
+    assert "is the same and its loss is not: hidden state in the model" in report.cause
+
+
+class Forgetful(Callback):
+    """Gives a state and does not take it back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.num = 0
+
+    def on_after_train_batch(self, **others: Any) -> None:
+        self.num += 1
+
+    def state_dict(self) -> dict[str, int]:
+        return {"num": self.num}
+
+
+def test_a_callback_that_forgets_is_named() -> None:
+    trainer, options = base_fit(Forgetful())
+    report = trainer.verify_resume(**options, steps=4)
+    assert report.differences == ("callbacks.Forgetful.num: 4 and 2",)
+    assert "callbacks.Forgetful.num is not" in report.cause
+
+
+class Clocked(Samples):
+    """Its samples depend on the time."""
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        x, y = super().__getitem__(index)
+        return x + time.time_ns() % 1000, y
+
+
+def test_a_run_that_is_not_deterministic_is_told_from_one_with_hidden_state() -> None:
+    trainer, _ = base_fit()
+    report = trainer.verify_resume(DataLoader(Clocked(), 3), steps=4)
+    assert not report.ok
+    assert report.cause.startswith("two unbroken runs differ as well")
+
+
+def test_it_leaves_no_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    check = CheckCallback("loss", ckpt_dir=tmp_path / "logs")
+    trainer, options = base_fit(check)
+    trainer.model[0].eval()  # type: ignore[index]
+    before = copy.deepcopy(trainer.state_dict())
+    modes = [module.training for module in trainer.model.modules()]
+    assert trainer.verify_resume(**options, steps=6).ok
+    assert flat(trainer.state_dict()) == flat(before)
+    assert [module.training for module in trainer.model.modules()] == modes
+    assert len(trainer.callbacks) == 2 and trainer.run is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_was_fitted_can_be_verified_too() -> None:
+    trainer, options = base_fit()
+    trainer.fit(**options)
+    report = trainer.verify_resume(**options, steps=4)
+    assert report.ok, report
+
+
+def test_too_few_mini_batches_are_refused_with_the_number_that_fits() -> None:
+    trainer, options = base_fit(epochs=1)
+    with pytest.raises(ConfigError, match=r"ends after 7 mini-batches.*at most steps=13"):
+        trainer.verify_resume(**options, steps=20)
+
+
+def test_called_inside_a_fit_it_is_refused() -> None:
+    class Calls(Callback):
+        def on_after_train_batch(self, trainer: Any, **others: Any) -> None:
+            trainer.verify_resume([])
+
+    trainer, options = base_fit(Calls())
+    with pytest.raises(LoopException, match="inside a running fit"):
+        trainer.fit(**options)
+
+
+def test_the_failure_of_a_run_is_told_with_its_traceback() -> None:
+    class Fails(Callback):
+        def on_after_train_batch(self, **others: Any) -> None:
+            raise ZeroDivisionError("in the hook")
+
+    trainer, options = base_fit(Fails())
+    with pytest.raises(Exception, match="ZeroDivisionError: in the hook"):
+        trainer.verify_resume(**options)
+
+
+def test_differing_names_the_path_and_the_size_of_a_difference() -> None:
+    one = {"a": [torch.zeros(3), 1.0], "b": {"c": float("nan")}, "d": 1}
+    other = {"a": [torch.tensor([0.0, 2.0, 0.0]), 1.0], "b": {"c": float("nan")}, "e": 1}
+    assert differing(one, other) == [
+        "a[0]: 1 of 3 numbers, by up to 2",
+        "d: only in the first",
+        "e: only in the second",
+    ]
