@@ -27,6 +27,7 @@ from .callbacks.console import (
 )
 from .callbacks.grad_clip import GradClipCallback
 from .callbacks.log import LogCallback
+from .callbacks.lr_find import LRFindCallback
 from .callbacks.trackers import TrackerCallback
 from .errors import (
     CallbackException,
@@ -47,6 +48,7 @@ from .errors import (
     StopLoopException,
 )
 from .losses import default_loss
+from .lr_curve import LRCurve
 from .mappings import concat_dicts, ddict, flatten_dict, keyset, listify, sum_dicts
 from .naming import check_path, make_runningid, rename
 from .nested import (
@@ -103,6 +105,8 @@ __all__ = [
     "GradClipCallback",
     "History",
     "HookError",
+    "LRCurve",
+    "LRFindCallback",
     "LinearCosineScheduler",
     "LogCallback",
     "LoopException",

@@ -21,7 +21,7 @@ ROWS = [
     "reductions rng run_folder run_lock schedules screens sealed",
     "batch checkpoint_file loader_state metrics progress yaml_config",
     # 2
-    "index_order optimizers patches printing",
+    "index_order optimizers patches printing shares",
     "accelerate_runtime arguments index_route plan totals",
     "loader_routes",
     "loading",
@@ -47,7 +47,7 @@ ROWS = [
 LAYERS = {module: level for level, row in enumerate(ROWS) for module in row.split()}
 # Outside packages that one place alone may know, and that place.
 ONLY_BY = {
-    "accelerate": {"accelerate_runtime", "nested", "runtime", "callbacks"},
+    "accelerate": {"accelerate_runtime", "shares", "nested", "runtime", "callbacks"},
     "tensorboard": {"callbacks"},
     "torch.utils.tensorboard": {"callbacks"},
 }

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 __all__ = [
     "RESULTS_SUFFIX",
     "EventFileCallback",
+    "can_show",
     "figure_to_array",
     "open_writer",
     "run_tensorboard",
@@ -206,3 +207,13 @@ def figure_to_array(figure: Figure) -> np.ndarray[Any, Any]:
     canvas.draw()
     pixels: np.ndarray[Any, Any] = np.asarray(canvas.buffer_rgba())[..., :3].copy()
     return pixels
+
+
+def can_show() -> bool:
+    """Whether matplotlib has a window or a notebook to show a figure in."""
+    import matplotlib.pyplot as plt
+
+    return plt.get_backend().lower() not in _FILE_BACKENDS
+
+
+_FILE_BACKENDS = {"agg", "cairo", "pdf", "pgf", "ps", "svg", "template"}

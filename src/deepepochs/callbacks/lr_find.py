@@ -1,0 +1,171 @@
+"""A good learning rate, found by raising it from mini-batch to mini-batch.
+
+::
+
+    curve = trainer.find_lr(train_dl)
+    curve.suggestion.valley             # a rate to start with
+    curve.plot().savefig("rates.png")
+
+``LRFindCallback`` does the same at the start of a fit, which it ends.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from ..arguments import check_count
+from ..callback import Callback
+from ..errors import CallbackException, ConfigError
+from ..lr_curve import LRCurve
+from .event_files import can_show
+
+if TYPE_CHECKING:
+    from ..trainer import TrainerBase
+
+__all__ = ["LRFindCallback", "LRSweep"]
+
+WORSE = 10.0
+"""A loss of this many times the best one ends the search."""
+
+
+class LRSweep(Callback):
+    """Raises the rate of one optimizer before each mini-batch, and notes the losses.
+
+    Mini-batch i (from 0, over all epochs) gets ``min_lr * (max_lr / min_lr)^((i + 1) /
+    max_batch)``. Of several parameter groups the first gets this, and the others keep
+    their proportion to it.
+
+    Args:
+        max_batch: mini-batches to try.
+        min_lr: below the first rate.
+        max_lr: the last rate.
+        opt_id: which of the trainer's optimizers.
+    """
+
+    order = 1000
+
+    def __init__(self, max_batch: int, min_lr: float, max_lr: float, opt_id: int) -> None:
+        super().__init__()
+        self.max_batch = max_batch
+        self.min_lr = min_lr
+        self.max_lr = max_lr
+        self.opt_id = opt_id
+        self.lrs: list[float] = []
+        self.losses: list[float] = []
+        self.done = False
+        self._shares: list[float] = []
+
+    def on_before_train_batch(
+        self, trainer: TrainerBase, batch_x: Any, batch_y: Any, batch_idx: int
+    ) -> None:
+        """Raise the rate."""
+        groups = trainer.opt[self.opt_id].param_groups
+        if not self._shares:
+            first = float(groups[0]["lr"])
+            self._shares = [float(group["lr"]) / first if first else 1.0 for group in groups]
+        lr = self.min_lr * (self.max_lr / self.min_lr) ** ((len(self.lrs) + 1) / self.max_batch)
+        for group, share in zip(groups, self._shares, strict=True):
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(lr * share)
+            else:
+                group["lr"] = lr * share
+        self.lrs.append(lr)
+
+    def on_after_train_batch(self, trainer: TrainerBase, metrics: Any, batch_idx: int) -> None:
+        """Note the loss, and see whether that is enough."""
+        if "loss" not in metrics:
+            raise CallbackException(
+                "The learning-rate search needs a loss, and the training step recorded none: call "
+                "self.loss(model_out, batch_y) in it."
+            )
+        self.losses.append(float(metrics["loss"]))
+        best = min(self.losses)
+        grown = self.losses[-1] > WORSE * best if best > 0 else False
+        if len(self.lrs) >= self.max_batch or grown or not math.isfinite(self.losses[-1]):
+            self.done = True
+            trainer.stop("learning rates tried")
+
+
+class LRFindCallback(Callback):
+    """Searches a learning rate on the data of a fit, and ends the fit.
+
+    Weights, optimizers, schedulers, random states and the order of the data are afterwards
+    as they were before. The plot is shown where there is a display, and written to
+    ``lr_find.png`` in the run's folder.
+
+    Args:
+        max_batch: mini-batches to try; short epochs are repeated.
+        min_lr: below the first rate.
+        max_lr: the last rate. A loss of ten times the best one ends the search before it.
+        opt_id: which optimizer, where the trainer has several.
+
+    Attributes:
+        lrs: the rates.
+        losses: the losses that they gave.
+        curve: both, with ``.suggestion`` and ``.plot()``; ``None`` before the fit.
+
+    Raises:
+        ConfigError: an argument that cannot be right.
+        CallbackException: in a fit with several optimizers, no ``opt_id``.
+    """
+
+    def __init__(
+        self,
+        max_batch: int = 100,
+        min_lr: float = 1e-6,
+        max_lr: float = 5,
+        opt_id: int | None = None,
+    ) -> None:
+        super().__init__()
+        check_range(max_batch, min_lr, max_lr)
+        self.max_batch = max_batch
+        self.min_lr = min_lr
+        self.max_lr = max_lr
+        self.opt_id = opt_id
+        self.curve: LRCurve | None = None
+        self.lrs: list[float] = []
+        self.losses: list[float] = []
+
+    def on_before_train_epochs(self, trainer: TrainerBase, tasks: Any, epoch_idx: int) -> None:
+        """Search, show the result, and end the fit."""
+        if self.opt_id is None and len(trainer.opt) > 1:
+            raise CallbackException(
+                f"The trainer has {len(trainer.opt)} optimizers: say which one's rate is to be "
+                f"found, LRFindCallback(opt_id=0) to {len(trainer.opt) - 1}."
+            )
+        self.curve = trainer.find_lr(
+            train_tasks=list(tasks),
+            max_batch=self.max_batch,
+            min_lr=self.min_lr,
+            max_lr=self.max_lr,
+            opt_id=self.opt_id,
+        )
+        self.lrs, self.losses = self.curve.lrs, self.curve.losses
+        if trainer.main_process:
+            self._show(trainer, self.curve)
+        trainer.stop("learning rates tried; the model is as it was")
+
+    def _show(self, trainer: TrainerBase, curve: LRCurve) -> None:
+        path = trainer.run_dir / "lr_find.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure = curve.plot()
+        figure.savefig(path)
+        trainer.print(f"learning rates and losses: {path}")
+        if can_show():
+            import matplotlib.pyplot as plt
+
+            curve.plot(plt.figure(layout="constrained"))
+            plt.show()
+
+
+def check_range(max_batch: int, min_lr: float, max_lr: float) -> None:
+    """Raise ``ConfigError`` unless the rates rise from above 0, over one mini-batch or more."""
+    check_count("max_batch", max_batch, 1)
+    if not (0 < min_lr < max_lr and math.isfinite(max_lr)):
+        raise ConfigError(
+            f"min_lr={min_lr!r}, max_lr={max_lr!r}: the rates rise from one to the other, so give "
+            "0 < min_lr < max_lr."
+        )
