@@ -72,11 +72,12 @@ class Callback:
             self.order = priority
 
     # fit begins
-    def on_before_fit(self, trainer: TrainerBase, epochs: int) -> None:
+    def on_before_fit(self, *, trainer: TrainerBase, epochs: int) -> None:
         """Before the first epoch of a fit; ``epochs`` is the total number."""
 
     def on_before_epoch(
         self,
+        *,
         trainer: TrainerBase,
         train_tasks: Sequence[EpochTask],
         val_tasks: Sequence[EpochTask],
@@ -86,91 +87,98 @@ class Callback:
 
     # training
     def on_before_train_epochs(
-        self, trainer: TrainerBase, tasks: Sequence[EpochTask], epoch_idx: int
+        self, *, trainer: TrainerBase, tasks: Sequence[EpochTask], epoch_idx: int
     ) -> None:
         """Before the training passes of an epoch."""
 
-    def on_before_train_epoch(self, trainer: TrainerBase, task: EpochTask) -> None:
+    def on_before_train_epoch(self, *, trainer: TrainerBase, task: EpochTask) -> None:
         """Before the training pass of one task."""
 
     def on_before_train_batch(
-        self, trainer: TrainerBase, batch_x: Any, batch_y: Any, batch_idx: int
+        self, *, trainer: TrainerBase, batch_x: Any, batch_y: Any, batch_idx: int
     ) -> None:
         """Before a training step; ``batch_idx`` counts from 0 in each pass."""
 
-    def on_before_train_forward(self, trainer: TrainerBase) -> None:
+    def on_before_train_forward(self, *, trainer: TrainerBase) -> None:
         """Before the model's forward call in training."""
 
-    def on_after_train_forward(self, trainer: TrainerBase, model_out: Any) -> None:
+    def on_after_train_forward(self, *, trainer: TrainerBase, model_out: Any) -> None:
         """After the model's forward call in training, with its detached output."""
 
-    def on_before_backward(self, trainer: TrainerBase, loss: Tensor) -> None:
+    def on_before_backward(self, *, trainer: TrainerBase, loss: Tensor) -> None:
         """Before the backward pass, with the detached, unscaled loss."""
 
-    def on_after_backward(self, trainer: TrainerBase, loss: Tensor) -> None:
+    def on_after_backward(self, *, trainer: TrainerBase, loss: Tensor) -> None:
         """After the backward pass: gradients can be seen from here to ``before_optimize``."""
 
-    def on_before_optimize(self, trainer: TrainerBase, optimize_index: int | None) -> None:
+    def on_before_optimize(self, *, trainer: TrainerBase, optimize_index: int | None) -> None:
         """Before the optimizer's step; ``None`` means all optimizers."""
 
-    def on_after_optimize(self, trainer: TrainerBase, optimize_index: int | None) -> None:
+    def on_after_optimize(self, *, trainer: TrainerBase, optimize_index: int | None) -> None:
         """After the optimizer's step; the gradients are gone."""
 
     def on_train_metrics(
-        self, trainer: TrainerBase, loss: Tensor | None, model_out: Any, batch_y: Any, task: Any
+        self, *, trainer: TrainerBase, loss: Tensor | None, model_out: Any, batch_y: Any, task: Any
     ) -> None:
         """When loss and metrics of a training batch are recorded (detached values)."""
 
-    def on_after_train_batch(self, trainer: TrainerBase, metrics: Metrics, batch_idx: int) -> None:
+    def on_after_train_batch(
+        self, *, trainer: TrainerBase, metrics: Metrics, batch_idx: int
+    ) -> None:
         """After a training step; ``metrics`` are the batch's, computed when read."""
 
-    def on_after_train_epoch(self, trainer: TrainerBase, task: EpochTask, metrics: Metrics) -> None:
+    def on_after_train_epoch(
+        self, *, trainer: TrainerBase, task: EpochTask, metrics: Metrics
+    ) -> None:
         """After the training pass of one task, with its metrics."""
 
     def on_after_train_epochs(
-        self, trainer: TrainerBase, tasks: Sequence[EpochTask], metrics: Metrics, epoch_idx: int
+        self, *, trainer: TrainerBase, tasks: Sequence[EpochTask], metrics: Metrics, epoch_idx: int
     ) -> None:
         """After the training passes of an epoch, with the metrics of the stage."""
 
     # validation
     def on_before_val_epochs(
-        self, trainer: TrainerBase, tasks: Sequence[EpochTask], epoch_idx: int
+        self, *, trainer: TrainerBase, tasks: Sequence[EpochTask], epoch_idx: int
     ) -> None:
         """Before the validation passes of an epoch that validates."""
 
-    def on_before_val_epoch(self, trainer: TrainerBase, task: EpochTask) -> None:
+    def on_before_val_epoch(self, *, trainer: TrainerBase, task: EpochTask) -> None:
         """Before the validation pass of one task."""
 
     def on_before_val_batch(
-        self, trainer: TrainerBase, batch_x: Any, batch_y: Any, batch_idx: int
+        self, *, trainer: TrainerBase, batch_x: Any, batch_y: Any, batch_idx: int
     ) -> None:
         """Before a validation step."""
 
-    def on_before_val_forward(self, trainer: TrainerBase) -> None:
+    def on_before_val_forward(self, *, trainer: TrainerBase) -> None:
         """Before the model's forward call in validation."""
 
-    def on_after_val_forward(self, trainer: TrainerBase, model_out: Any) -> None:
+    def on_after_val_forward(self, *, trainer: TrainerBase, model_out: Any) -> None:
         """After the model's forward call in validation."""
 
     def on_val_metrics(
-        self, trainer: TrainerBase, loss: Tensor | None, model_out: Any, batch_y: Any, task: Any
+        self, *, trainer: TrainerBase, loss: Tensor | None, model_out: Any, batch_y: Any, task: Any
     ) -> None:
         """When loss and metrics of a validation batch are recorded."""
 
-    def on_after_val_batch(self, trainer: TrainerBase, metrics: Metrics, batch_idx: int) -> None:
+    def on_after_val_batch(self, *, trainer: TrainerBase, metrics: Metrics, batch_idx: int) -> None:
         """After a validation step."""
 
-    def on_after_val_epoch(self, trainer: TrainerBase, task: EpochTask, metrics: Metrics) -> None:
+    def on_after_val_epoch(
+        self, *, trainer: TrainerBase, task: EpochTask, metrics: Metrics
+    ) -> None:
         """After the validation pass of one task, with its metrics."""
 
     def on_after_val_epochs(
-        self, trainer: TrainerBase, tasks: Sequence[EpochTask], metrics: Metrics, epoch_idx: int
+        self, *, trainer: TrainerBase, tasks: Sequence[EpochTask], metrics: Metrics, epoch_idx: int
     ) -> None:
         """After the validation passes of an epoch, with the metrics of the stage."""
 
     # the end of an epoch and of the fit
     def on_after_epoch(
         self,
+        *,
         trainer: TrainerBase,
         train_tasks: Sequence[EpochTask],
         val_tasks: Sequence[EpochTask],
@@ -180,43 +188,47 @@ class Callback:
     ) -> None:
         """After an epoch; ``val_metrics`` is empty if it did not validate."""
 
-    def on_after_fit(self, trainer: TrainerBase) -> None:
+    def on_after_fit(self, *, trainer: TrainerBase) -> None:
         """After the fit: finished, stopped or interrupted, but not after an error."""
 
-    def on_exception(self, trainer: TrainerBase, exception: BaseException) -> None:
+    def on_exception(self, *, trainer: TrainerBase, exception: BaseException) -> None:
         """When an error ends a fit or a test; it is raised again afterwards."""
 
     # test
-    def on_before_test_epochs(self, trainer: TrainerBase, tasks: Sequence[EpochTask]) -> None:
+    def on_before_test_epochs(self, *, trainer: TrainerBase, tasks: Sequence[EpochTask]) -> None:
         """Before the passes of a test."""
 
-    def on_before_test_epoch(self, trainer: TrainerBase, task: EpochTask) -> None:
+    def on_before_test_epoch(self, *, trainer: TrainerBase, task: EpochTask) -> None:
         """Before the test pass of one task."""
 
     def on_before_test_batch(
-        self, trainer: TrainerBase, batch_x: Any, batch_y: Any, batch_idx: int
+        self, *, trainer: TrainerBase, batch_x: Any, batch_y: Any, batch_idx: int
     ) -> None:
         """Before a test step."""
 
-    def on_before_test_forward(self, trainer: TrainerBase) -> None:
+    def on_before_test_forward(self, *, trainer: TrainerBase) -> None:
         """Before the model's forward call in a test."""
 
-    def on_after_test_forward(self, trainer: TrainerBase, model_out: Any) -> None:
+    def on_after_test_forward(self, *, trainer: TrainerBase, model_out: Any) -> None:
         """After the model's forward call in a test."""
 
     def on_test_metrics(
-        self, trainer: TrainerBase, loss: Tensor | None, model_out: Any, batch_y: Any, task: Any
+        self, *, trainer: TrainerBase, loss: Tensor | None, model_out: Any, batch_y: Any, task: Any
     ) -> None:
         """When loss and metrics of a test batch are recorded."""
 
-    def on_after_test_batch(self, trainer: TrainerBase, metrics: Metrics, batch_idx: int) -> None:
+    def on_after_test_batch(
+        self, *, trainer: TrainerBase, metrics: Metrics, batch_idx: int
+    ) -> None:
         """After a test step."""
 
-    def on_after_test_epoch(self, trainer: TrainerBase, task: EpochTask, metrics: Metrics) -> None:
+    def on_after_test_epoch(
+        self, *, trainer: TrainerBase, task: EpochTask, metrics: Metrics
+    ) -> None:
         """After the test pass of one task, with its metrics."""
 
     def on_after_test_epochs(
-        self, trainer: TrainerBase, tasks: Sequence[EpochTask], metrics: Metrics
+        self, *, trainer: TrainerBase, tasks: Sequence[EpochTask], metrics: Metrics
     ) -> None:
         """After the passes of a test, with the metrics of the stage."""
 
