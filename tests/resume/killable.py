@@ -1,0 +1,202 @@
+"""A small training script that can be killed anywhere and started again.
+
+    python killable.py FOLDER [--workers N] [--every N] [--epochs N] [--pause S] ...
+
+Dropout, shuffling, augmentation from three generators and a scheduler. At its end it writes
+``FOLDER/run.result.pt``: weights, history, and the next random number of each generator. With
+``--progress`` it prints a line for each mini-batch, so that a test knows where it is.
+`Forked` starts it as a fork of this process, which spares the seconds that importing takes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import signal
+import sys
+import time
+import traceback
+import warnings
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset
+
+from deepepochs import Callback, CheckCallback, Optimizer, Trainer, set_seed
+from deepepochs import metrics as dm
+
+
+class Noisy(Dataset[Any]):
+    """Augmented samples."""
+
+    def __init__(self, num: int) -> None:
+        g = torch.Generator().manual_seed(3)
+        self.x = torch.randn(num, 6, generator=g)
+        self.y = (self.x.sum(1) > 0).long()
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        noise = 0.1 * torch.randn(6) + 0.1 * np.random.rand() + 0.1 * random.random()
+        return (self.x[index] + noise).float(), self.y[index]
+
+
+class Tells(Callback):
+    """Says where the run is, and takes its time."""
+
+    def __init__(self, progress: bool, pause_s: float) -> None:
+        super().__init__()
+        self.progress = progress
+        self.pause_s = pause_s
+
+    def tell(self, word: str, trainer: Any) -> None:
+        if self.progress:
+            done = trainer.progress
+            sys.stdout.write(f"{word} {done.num_train_batches} {done.num_val_batches}\n")
+            sys.stdout.flush()
+        if self.pause_s:
+            time.sleep(self.pause_s)
+
+    def on_after_train_batch(self, trainer: Any, **others: Any) -> None:
+        self.tell("train", trainer)
+
+    def on_after_val_batch(self, trainer: Any, **others: Any) -> None:
+        self.tell("val", trainer)
+
+
+def run(folder: Path, options: argparse.Namespace) -> None:
+    set_seed(options.seed)
+    model = nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Dropout(0.3), nn.Linear(12, 2))
+    opt = torch.optim.Adam(model.parameters(), lr=0.01)
+    trainer = Trainer(
+        model,
+        F.cross_entropy,
+        Optimizer(opt, torch.optim.lr_scheduler.StepLR(opt, 2, 0.5)),
+        epochs=options.epochs,
+        device="cpu",
+        metrics=[dm.accuracy],
+        callbacks=[
+            CheckCallback("loss", ckpt_dir=folder, every_n_batches=options.every),
+            Tells(options.progress, options.pause),
+        ],
+        running_id=options.id,
+        resume="auto",
+        show_info=False,
+        on_interrupt=options.on_interrupt,
+    )
+    workers = {"num_workers": options.workers}
+    train_dl = DataLoader(Noisy(40), 5, shuffle=True, **workers)  # type: ignore[arg-type]
+    history = trainer.fit(train_dl, DataLoader(Noisy(20), 5))
+    result = {
+        "weights": [weight.detach() for weight in model.parameters()],
+        "history": {
+            stage: {name: [float(v) for v in values] for name, values in table.items()}
+            for stage, table in history.items()
+        },
+        "draws": [torch.rand(2).tolist(), float(np.random.rand()), random.random()],
+    }
+    target = folder / f"{options.id}.result.pt"
+    torch.save(result, target.with_suffix(".tmp"))
+    target.with_suffix(".tmp").replace(target)
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--id", default="run")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=0)
+    parser.add_argument("--every", type=int)
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--pause", type=float, default=0.0)
+    parser.add_argument("--progress", action="store_true")
+    parser.add_argument("--on-interrupt", default="raise")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    options = parse(arguments)
+    torch.set_num_threads(1)
+    run(options.folder, options)
+
+
+class Forked:
+    """The script as a fork of this process, in a process group of its own.
+
+    Attributes:
+        pid: its process id.
+        stdout: what it prints.
+        errors: what it printed to stderr, once it has ended.
+        returncode: as of ``subprocess.Popen``; ``None`` while it runs.
+    """
+
+    def __init__(self, folder: Path, *arguments: str) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._errors = folder / f"errors-{time.monotonic_ns()}.txt"
+        reading, writing = os.pipe()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of forks with threads
+            self.pid = os.fork()
+        if not self.pid:
+            self._be_the_script(writing, [str(folder), *arguments])
+        os.close(writing)
+        self.stdout = os.fdopen(reading)
+        self.returncode: int | None = None
+        self.errors = ""
+
+    def wait(self) -> int:
+        """Wait for its end and give its return code."""
+        self.stdout.read()
+        _, status = os.waitpid(self.pid, 0)
+        self.stdout.close()
+        self.returncode = os.waitstatus_to_exitcode(status)
+        self.errors = self._errors.read_text()
+        self._errors.unlink()
+        return self.returncode
+
+    def _be_the_script(self, writing: int, arguments: list[str]) -> NoReturn:
+        code = 1
+        try:
+            os.setsid()
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            os.dup2(writing, 1)
+            os.dup2(os.open(self._errors, os.O_CREAT | os.O_WRONLY, 0o600), 2)
+            sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
+            main(arguments)
+            code = 0
+        except SystemExit as request:
+            code = request.code if isinstance(request.code, int) else 1
+        except KeyboardInterrupt:  # as the interpreter does at its end
+            traceback.print_exc()
+            sys.stderr.flush()
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGINT)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two results are the same to the bit."""
+    weights = zip(one["weights"], other["weights"], strict=True)
+    return all(torch.equal(a, b) for a, b in weights) and (
+        (one["history"], one["draws"]) == (other["history"], other["draws"])
+    )
+
+
+def read_result(folder: Path, run_id: str = "run") -> Any:
+    return torch.load(folder / f"{run_id}.result.pt", weights_only=True)
+
+
+if __name__ == "__main__":
+    main()
