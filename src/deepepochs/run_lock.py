@@ -33,7 +33,7 @@ if sys.platform == "win32":
 else:
     import fcntl
 
-__all__ = ["RunLock"]
+__all__ = ["RunLock", "is_locked"]
 
 _LOCK_NAME = ".run.lock"
 _BUSY = (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
@@ -153,6 +153,41 @@ class RunLock:
             f"the run in {self.folder} is in use by {who}: "
             "wait for it, stop it, or give another running_id"
         )
+
+
+def is_locked(folder: str | os.PathLike[str]) -> bool:
+    """Whether a living process holds the lock of a run's folder; nothing is written.
+
+    To look is to take the lock for an instant. That is done only where the file names a
+    holder who may live: a run that is about to begin is not refused because of it.
+    """
+    path = Path(folder) / _LOCK_NAME
+    try:
+        holder = json.loads(path.read_bytes())
+        if holder["host"] == socket.gethostname() and not _is_alive(int(holder["pid"])):
+            return False
+        descriptor = os.open(path, os.O_RDWR | _NO_INHERIT)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False  # released, or never taken
+    try:
+        _lock(descriptor)
+    except OSError as error:
+        return error.errno in _BUSY
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def _is_alive(pid: int) -> bool:
+    if sys.platform == "win32":  # os.kill would end it
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
 
 
 # Not inherited by programs that are started meanwhile.

@@ -1,0 +1,212 @@
+"""What there is to say of a trainer that no metric says: its model, its settings, its machine.
+
+>>> from deepepochs.callbacks.run_facts import environment
+>>> sorted(environment())[:3]
+['CPU cores', 'NumPy', 'Python']
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from ..run_files import plain
+
+if TYPE_CHECKING:
+    from ..optimizers import Optimizer
+    from ..trainer import TrainerBase
+
+__all__ = ["LayerShapes", "describe", "environment", "git_commit", "model_summary"]
+
+MAX_LAYERS = 400
+"""Layers that are listed; a report on a larger model says how many there are more."""
+
+GIT_TIMEOUT_S = 2.0
+
+
+def describe(trainer: TrainerBase, shapes: dict[str, str] | None = None) -> dict[str, Any]:
+    """Return what a report says of a trainer besides its metrics, as plain values.
+
+    Args:
+        trainer: the trainer.
+        shapes: shape of the output by name of a layer, as `LayerShapes` finds them.
+    """
+    checker = trainer.checker
+    monitor = None
+    if checker is not None:
+        monitor = {"name": checker.monitor, "stage": checker.on_stage, "mode": checker.watch.mode}
+    loss = trainer.loss_fn
+    facts = {
+        "running_id": trainer.running_id,
+        "max_epochs": trainer.max_epochs,
+        "hyper_params": trainer.hyper_params or {},
+        "settings": {
+            "loss": getattr(loss, "__name__", None) or type(loss).__name__,
+            **_optimizer_settings(trainer.opt),
+            "gradient accumulation": trainer.grad_accumulate,
+            "callbacks": ", ".join(trainer.callbacks.named()),
+        },
+        "model": model_summary(trainer.runtime.unwrap(trainer.model), shapes or {}),
+        "environment": {"device": _device_name(trainer), **environment()},
+        "seed": torch.initial_seed(),
+        "git": git_commit(),
+        "script": Path(sys.argv[0]).name if sys.argv else "",
+        "can_resume": checker is not None,
+    }
+    if monitor is not None:
+        facts["monitor"] = monitor
+    described: dict[str, Any] = plain(facts)
+    return described
+
+
+def environment() -> dict[str, str]:
+    """Return the versions and the machine, without names of hosts, users or folders."""
+    try:
+        own_version = version("deepepochs")
+    except PackageNotFoundError:  # a source tree that was never installed
+        own_version = "0"
+    return {
+        "DeepEpochs": own_version,
+        "PyTorch": torch.__version__,
+        "NumPy": np.__version__,
+        "Python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "CPU cores": str(os.cpu_count()),
+        "torch threads": str(torch.get_num_threads()),
+    }
+
+
+def git_commit(folder: str | os.PathLike[str] = ".") -> str:
+    """Return the commit of a folder, with ``(changed)`` if tracked files differ; '' for none."""
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(
+            ["git", "-C", os.fspath(folder), *arguments],
+            capture_output=True,
+            text=True,
+            timeout=GIT_TIMEOUT_S,
+            check=True,
+        )
+        return done.stdout.strip()
+
+    try:
+        commit = git("rev-parse", "HEAD")
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    try:
+        changed = git("status", "--porcelain", "--untracked-files=no")
+    except (OSError, subprocess.SubprocessError):
+        return commit
+    return f"{commit} (changed)" if changed else commit
+
+
+def model_summary(model: nn.Module, shapes: dict[str, str]) -> dict[str, Any]:
+    """Return the layers of a model that hold parameters or have no parts, and the totals.
+
+    >>> model_summary(nn.Sequential(nn.Linear(4, 3), nn.ReLU()), {})["layers"]
+    [['0', 'Linear', '', 15], ['1', 'ReLU', '', 0]]
+    """
+    layers = []
+    for name, module in model.named_modules():
+        own = sum(_size(weight) for weight in module.parameters(recurse=False))
+        if own or not any(True for _ in module.children()):
+            layers.append([name, type(module).__name__, shapes.get(name, ""), own])
+    weights = list(model.parameters())
+    return {
+        "class": type(model).__name__,
+        "num_layers": len(layers),
+        "layers": layers[:MAX_LAYERS],
+        "parameters": sum(map(_size, weights)),
+        "trainable": sum(_size(weight) for weight in weights if weight.requires_grad),
+    }
+
+
+class LayerShapes:
+    """Notes the shape of what each layer gives, at the first mini-batch; then it is gone.
+
+    A compiled model is left alone: a hook would be traced into it.
+
+    Args:
+        model: the model.
+
+    Attributes:
+        found: shape by name of the layer, the first mini-batch's.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(4, 3), nn.ReLU())
+        >>> shapes = LayerShapes(model)
+        >>> _ = model(torch.zeros(2, 4))
+        >>> shapes.found, len(model[0]._forward_hooks)
+        ({'0': '[2, 3]', '1': '[2, 3]'}, 0)
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.found: dict[str, str] = {}
+        self._handles: list[Any] = []
+        if getattr(model, "_compiled_call_impl", None) is not None:
+            return
+        if type(model).__name__ == "OptimizedModule" or isinstance(model, torch.jit.ScriptModule):
+            return
+        for name, module in model.named_modules():
+            if not any(True for _ in module.children()):
+                self._handles.append(self._watch(name, module))
+
+    def remove(self) -> None:
+        """Take off the hooks of layers that were not called."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+    def _watch(self, name: str, module: nn.Module) -> Any:
+        def note(_module: nn.Module, _inputs: Any, output: Any) -> None:
+            handle.remove()
+            self.found[name] = _shape_text(output)
+
+        handle = module.register_forward_hook(note)
+        return handle
+
+
+def _shape_text(output: Any) -> str:
+    if isinstance(output, Tensor):
+        return str(list(output.shape))
+    if isinstance(output, (tuple, list)):
+        return ", ".join(filter(None, map(_shape_text, output)))
+    return ""
+
+
+def _size(weight: Tensor) -> int:
+    return 0 if is_lazy(weight) else weight.numel()
+
+
+def _optimizer_settings(optimizers: list[Optimizer]) -> dict[str, str]:
+    settings = {}
+    for index, optimizer in enumerate(optimizers):
+        suffix = f" {index}" if len(optimizers) > 1 else ""
+        torch_opt = optimizer.opt
+        inner = getattr(torch_opt, "optimizer", torch_opt)  # Accelerate's wrapper has it inside
+        shown = ("lr", "momentum", "betas", "weight_decay", "nesterov", "amsgrad")
+        first = inner.param_groups[0]
+        values = [f"{key}={first[key]}" for key in shown if first.get(key)]
+        settings[f"optimizer{suffix}"] = f"{type(inner).__name__}({', '.join(values)})"
+        if optimizer.scheduler is not None:
+            settings[f"scheduler{suffix}"] = (
+                f"{type(optimizer.scheduler).__name__}, moved after each {optimizer.sched_on}"
+            )
+    return settings
+
+
+def _device_name(trainer: TrainerBase) -> str:
+    device = trainer.device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
+    count = trainer.runtime.num_processes
+    return f"{device}{f' ({name})' if name else ''}{f', {count} processes' if count > 1 else ''}"

@@ -1,0 +1,19 @@
+"""Reports: a page of HTML on one run, and one that compares runs.
+
+Each page is one file that asks for nothing from anywhere, with its plots as SVG, and the
+same run gives the same bytes.
+
+>>> from deepepochs.report import run_page
+>>> from deepepochs.run_files import RunInfo
+>>> run = RunInfo("mnist", "finished", {}, {"train": {"loss": [(1, 0.9), (2, 0.4)]}}, {})
+>>> run_page(run).startswith("<!DOCTYPE html>")
+True
+"""
+
+from __future__ import annotations
+
+from .compare import compare_page
+from .images import png, sample_picture
+from .page import run_page
+
+__all__ = ["compare_page", "png", "run_page", "sample_picture"]

@@ -1,0 +1,148 @@
+"""The page that compares runs: a table to sort, and how their hyper-parameters differ."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+from urllib.parse import quote
+
+from ..run_files import RunInfo, mapping
+from .html import Raw, cell_text, duration, frame, is_number, section, tiles
+from .page import when
+from .scales import short
+from .svg import sparkline
+
+__all__ = ["compare_page"]
+
+MAX_TEST_COLUMNS = 6
+
+SORT_SCRIPT = """
+for (const button of document.querySelectorAll("th button")) {
+  button.addEventListener("click", () => {
+    const head = button.parentElement;
+    const body = head.closest("table").tBodies[0];
+    const column = head.cellIndex;
+    const down = head.getAttribute("aria-sort") === "ascending";
+    for (const other of head.parentElement.cells) other.removeAttribute("aria-sort");
+    head.setAttribute("aria-sort", down ? "descending" : "ascending");
+    const key = row => row.cells[column].dataset.key;
+    const order = (a, b) => {
+      if (a === "" || b === "") return (a === "") - (b === "");
+      const numbers = [Number(a), Number(b)];
+      const less = numbers.some(Number.isNaN)
+        ? a.localeCompare(b, "en", {numeric: true}) : numbers[0] - numbers[1];
+      return down ? -less : less;
+    };
+    body.append(...[...body.rows].sort((a, b) => order(key(a), key(b))));
+  });
+}
+"""
+
+
+def compare_page(runs: Sequence[RunInfo], title: str = "Runs") -> str:
+    """Return the page of HTML that compares runs.
+
+    Args:
+        runs: in the order of the table.
+        title: the page's heading.
+    """
+    states = [run.state for run in runs]
+    counts = [(str(states.count(state)), state) for state in dict.fromkeys(states)]
+    body = [
+        f"<header><h1>{escape(title)}</h1></header>",
+        tiles([(str(len(runs)), "run" if len(runs) == 1 else "runs"), *counts]),
+        section("All runs", _table(*_runs(runs)) if runs else "<p>There is no run here.</p>"),
+        section("Hyper-parameters that differ", _differences(runs)),
+    ]
+    return frame(f"{title} – DeepEpochs", "\n".join(filter(None, body)), SORT_SCRIPT)
+
+
+def _runs(runs: Sequence[RunInfo]) -> tuple[list[str], list[list[Any]]]:
+    tests = list(dict.fromkeys(name for run in runs for name in mapping(run.record, "test")))
+    tests = tests[:MAX_TEST_COLUMNS]
+    head = ["run", "state", "epochs", "best", "of", "course", *(f"test {name}" for name in tests)]
+    rows = []
+    for run in runs:
+        best = run.best()
+        what, value, spark = "", "", ""
+        if best is not None:
+            stage, name, epoch, value = best  # type: ignore[assignment]
+            what = f"{stage} {name}, epoch {epoch}"
+            curve = [v for _, v in run.curves[stage][name]]
+            spark = sparkline(curve, f"{stage} {name} from {short(curve[0])} to {short(curve[-1])}")
+        seconds = mapping(run.record, "seconds").get("epochs")
+        results = mapping(run.record, "test")
+        rows.append(
+            [
+                _link(run),
+                (run.state, Raw(f'<span class="{run.state}">{run.state}</span>')),
+                run.record.get("epochs_done", run.num_epochs),
+                value,
+                what,
+                ("", Raw(spark)),
+                *(results.get(name, "") for name in tests),
+                (seconds, duration(seconds)) if is_number(seconds) else "",
+                when(run.record.get("started_at", ""))[:19],
+            ]
+        )
+    return [*head, "time", "began"], rows
+
+
+def _link(run: RunInfo) -> Any:
+    """The run's name, leading to its own page if there is one beside this."""
+    if run.folder is None or not (run.folder / "report.html").is_file():
+        return run.running_id
+    address = escape(f"{quote(run.folder.name)}/report.html")
+    return run.running_id, Raw(f'<a href="{address}">{escape(run.running_id)}</a>')
+
+
+def _differences(runs: Sequence[RunInfo]) -> str:
+    names = list(dict.fromkeys(name for run in runs for name in run.hyper_params))
+    differing = [
+        name for name in names if len({repr(run.hyper_params.get(name)) for run in runs}) > 1
+    ]
+    if not differing:
+        return ""
+    rows = []
+    for run in runs:
+        best = run.best()
+        values = [run.hyper_params.get(name, "") for name in differing]
+        rows.append([_link(run), *values, "" if best is None else best[3]])
+    same = [name for name in names if name not in differing]
+    note = f"The same in all: {', '.join(same)}." if same else ""
+    return _table(["run", *differing, "best"], rows) + (
+        f'<p class="quiet" style="margin:10px 0 0">{escape(note)}</p>' if note else ""
+    )
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """A table whose columns can be sorted; a cell may be a pair of key and text."""
+    numeric = [
+        any(is_number(cell) for cell in column)
+        and all(is_number(cell) or cell == "" for cell in column)
+        for column in zip(*rows, strict=True)
+    ]
+    marks = [' class="n"' if is_right else "" for is_right in numeric]
+    top = "".join(
+        f'<th{mark} scope="col"><button type="button">{escape(name)}</button></th>'
+        for name, mark in zip(head, marks, strict=True)
+    )
+    body = []
+    for row in rows:
+        cells = []
+        for cell, mark in zip(row, marks, strict=True):
+            key, shown = cell if isinstance(cell, tuple) else (cell, cell)
+            cells.append(f'<td{mark} data-key="{escape(_key(key))}">{cell_text(shown)}</td>')
+        body.append(f"<tr>{''.join(cells)}</tr>")
+    return (
+        f'<div class="scroll"><table class="sortable"><thead><tr>{top}</tr></thead>\n'
+        f"<tbody>{chr(10).join(body)}</tbody></table></div>"
+    )
+
+
+def _key(value: Any) -> str:
+    if isinstance(value, float) and not math.isfinite(value):
+        return ""
+    return str(value)

@@ -1,0 +1,299 @@
+"""The page on one run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from html import escape
+from typing import Any
+
+from ..run_files import Curve, RunInfo, finite, mapping
+from .html import Raw, duration, facts, frame, section, table, text_of, tiles
+from .scales import short
+from .svg import curve_plot, matrix_plot
+
+__all__ = ["run_page"]
+
+MAX_CLASSES = 100
+MAX_SAMPLES = 24
+MAX_PLOTS = 24
+SMALL_TABLE = 12
+"""Up to so many epochs the table of epochs is open."""
+
+MAX_ROWS = 1000
+PART_COLOURS = ("train", "val", "c3", "c2", "c4", "c5")
+
+
+def run_page(run: RunInfo) -> str:
+    """Return the page of HTML on a run."""
+    record = run.record
+    state = f'<span class="state {run.state}">{run.state}</span>'
+    body = [
+        f"<header><h1>{escape(run.running_id)}{state}</h1>",
+        f'<p class="quiet">{escape(" · ".join(_subtitle(record)))}</p></header>',
+        tiles(list(_tiles(run))),
+        section("What to know", *_notes(run)),
+        section("Curves", *_curves(run)),
+        section("Metrics", _final_table(run), _epoch_table(run)),
+        section("Confusion matrix", _confusion(run)),
+        section(_samples_title(run), _samples(run)),
+        section("Hyper-parameters", facts(run.hyper_params)),
+        section("Training", facts(_settings(record))),
+        section("Time", _time(record)),
+        section("Model", *_model(mapping(record, "model"))),
+        section("Environment", facts(_environment(record))),
+        section("Go on with this run", *_resume(run)),
+    ]
+    return frame(f"{run.running_id} – DeepEpochs", "\n".join(filter(None, body)))
+
+
+def _subtitle(record: dict[str, Any]) -> Iterator[str]:
+    model, script = mapping(record, "model"), record.get("script")
+    if model:
+        yield str(model.get("class", ""))
+    if script:
+        yield str(script)
+    if record.get("started_at"):
+        yield f"began {when(record['started_at'])}"
+    if record.get("updated_at"):
+        yield f"last written {when(record['updated_at'])}"
+
+
+def when(moment: Any) -> str:
+    """Return a moment as people write it.
+
+    >>> when("2026-01-02T03:04:05+0100")
+    '2026-01-02 03:04:05 +0100'
+    """
+    text = str(moment)
+    return f"{text[:10]} {text[11:19]} {text[19:]}".rstrip()
+
+
+def _tiles(run: RunInfo) -> Iterator[tuple[str, str]]:
+    record = run.record
+    total = record.get("max_epochs")
+    done = record.get("epochs_done", run.num_epochs)
+    yield (f"{done} of {total}" if total else str(done), "epochs")
+    best = run.best()
+    if best is not None:
+        stage, name, epoch, value = best
+        yield short(value), f"best {stage} {name}, in epoch {epoch}"
+    for name, value in list(mapping(record, "test").items())[:3]:
+        if isinstance(value, (int, float)):
+            yield short(float(value)), f"test {name}"
+    seconds = mapping(record, "seconds").get("epochs")
+    if isinstance(seconds, (int, float)):
+        yield duration(seconds), "in epochs"
+    parameters = mapping(record, "model").get("parameters")
+    if isinstance(parameters, int):
+        yield f"{parameters:,}", "parameters"
+
+
+def _notes(run: RunInfo) -> Iterator[str]:
+    record = run.record
+    if run.state == "killed":
+        yield _note("The process died without a word: killed, out of memory, or a power cut.", True)
+    if record.get("error"):
+        yield _note(f"Ended by {record['error']}", True)
+    if record.get("reason"):
+        yield _note(f"Stopped: {record['reason']}")
+    warnings = record.get("warnings")
+    for text in warnings if isinstance(warnings, list) else ():
+        yield _note(str(text))
+
+
+def _note(text: str, is_bad: bool = False) -> str:
+    return f'<p class="note{" bad" if is_bad else ""}">{escape(text)}</p>'
+
+
+def _curves(run: RunInfo) -> Iterator[str]:
+    names = list(dict.fromkeys(name for table in run.curves.values() for name in table))
+    plots = []
+    for name in names[:MAX_PLOTS]:
+        curves = {stage: table[name] for stage, table in run.curves.items() if name in table}
+        plots.append(_plot(name, curves))
+    rates = _rates(run.record)
+    if rates:
+        plots.append(_plot("learning rate", rates))
+    if not plots:
+        return
+    stages = [stage for stage in ("train", "val") if stage in run.curves]
+    labels = {"train": "training", "val": "validation"}
+    keys = "".join(f'<span class="{stage}"><i></i>{labels[stage]}</span>' for stage in stages)
+    if keys:
+        yield f'<div class="key">{keys}</div>'
+    yield f'<div class="grid2">{"".join(plots)}</div>'
+    if len(names) > MAX_PLOTS:
+        yield f'<p class="quiet">{len(names) - MAX_PLOTS} more metrics are in the table.</p>'
+
+
+def _plot(name: str, curves: dict[str, Curve]) -> str:
+    return f'<div class="keep"><h3>{escape(name)}</h3>{curve_plot(curves, name)}</div>'
+
+
+def _rates(record: dict[str, Any]) -> dict[str, Curve]:
+    """The curve of each optimizer's learning rate."""
+    rows = record.get("rates")
+    curves: dict[str, Curve] = {}
+    for epoch, row in enumerate(rows if isinstance(rows, list) else (), start=1):
+        rates = row if isinstance(row, list) else [row]
+        for index, rate in enumerate(rates):
+            label = "learning rate" if len(rates) == 1 else f"optimizer {index}"
+            if isinstance(rate, (int, float)):
+                curves.setdefault(label, []).append((epoch, float(rate)))
+    return curves
+
+
+def _final_table(run: RunInfo) -> str:
+    test = mapping(run.record, "test")
+    stages = [stage for stage in ("train", "val") if stage in run.curves]
+    names = dict.fromkeys([name for stage in stages for name in run.curves[stage]])
+    scalars = {name: value for name, value in test.items() if isinstance(value, (int, float, str))}
+    rows = []
+    for name in [*names, *(name for name in scalars if name not in names)]:
+        row: list[Any] = [name]
+        for stage in stages:
+            curve = run.curves[stage].get(name, [])
+            values = [value for _, value in filter(finite, curve)]
+            row += [curve[-1][1], min(values), max(values)] if values else ["", "", ""]
+        if scalars:
+            row.append(scalars.get(name, ""))
+        rows.append(row)
+    labels = {"train": "training", "val": "validation"}
+    head = [
+        "metric",
+        *(f"{labels[s]}{part}" for s in stages for part in (", last", ", min", ", max")),
+    ]
+    return table([*head, "test"] if scalars else head, rows)
+
+
+def _epoch_table(run: RunInfo) -> str:
+    columns = [
+        (f"{stage} {name}", dict(curve))
+        for stage in ("train", "val")
+        for name, curve in run.curves.get(stage, {}).items()
+    ]
+    epochs = sorted({epoch for _, curve in columns for epoch in curve})
+    if not epochs:
+        return ""
+    # A page stays readable, and below half a megabyte, with a long run too.
+    every = -(-len(epochs) * len(columns) // (MAX_ROWS * 4))
+    shown = [epoch for i, epoch in enumerate(epochs) if i % every == 0 or epoch == epochs[-1]]
+    rows = ([epoch, *(curve.get(epoch, "") for _, curve in columns)] for epoch in shown)
+    text = "All epochs" if every == 1 else f"Every {every}th of {len(epochs)} epochs"
+    is_open = " open" if len(epochs) <= SMALL_TABLE else ""
+    content = table(["epoch", *(title for title, _ in columns)], rows)
+    return f"<details{is_open}><summary>{text}</summary>{content}</details>"
+
+
+def _confusion(run: RunInfo) -> str:
+    found = mapping(run.pictures, "confusion")
+    counts = found.get("counts")
+    if not isinstance(counts, list) or not counts:
+        return ""
+    stage = {"train": "training", "val": "validation"}.get(found.get("stage", ""), "test")
+    if len(counts) > MAX_CLASSES:
+        return f'<p class="quiet">{len(counts)} classes are too many to be drawn.</p>'
+    names = [str(name) for name in found.get("names") or range(len(counts))]
+    return f'<p class="quiet">of the latest {stage}</p>{matrix_plot(counts, names)}'
+
+
+def _samples_title(run: RunInfo) -> str:
+    return "Best samples" if run.pictures.get("samples_mode") == "min" else "Worst samples"
+
+
+def _samples(run: RunInfo) -> str:
+    samples = run.pictures.get("samples")
+    figures = []
+    for sample in samples[:MAX_SAMPLES] if isinstance(samples, list) else ():
+        picture = str(sample.get("picture", ""))
+        image = f'<img alt="" src="{escape(picture)}">' if picture.startswith("data:image/") else ""
+        lines = [f"<b>{escape(text_of(sample.get('value')))}</b>"]
+        lines += [
+            f"{label} {escape(text_of(sample[key]))}"
+            for key, label in (("pred", "predicted"), ("target", "is"))
+            if sample.get(key) is not None
+        ]
+        figures.append(f"<figure>{image}<figcaption>{'<br>'.join(lines)}</figcaption></figure>")
+    return f'<div class="samples">{"".join(figures)}</div>' if figures else ""
+
+
+def _settings(record: dict[str, Any]) -> dict[str, Any]:
+    settings = dict(mapping(record, "settings"))
+    if "seed" in record:
+        settings["torch seed"] = record["seed"]
+    return settings
+
+
+def _environment(record: dict[str, Any]) -> dict[str, Any]:
+    found = dict(mapping(record, "environment"))
+    if record.get("git"):
+        found["git commit"] = record["git"]
+    return found
+
+
+def _time(record: dict[str, Any]) -> str:
+    """A bar of what the time went to: the parts that were measured, or else the passes."""
+    parts = mapping(record, "timing")
+    if not parts:
+        parts = dict(mapping(record, "seconds"))
+        whole = parts.pop("epochs", 0.0)
+        parts["between the passes"] = max(0.0, whole - sum(parts.values()))
+    values = {name: s for name, s in parts.items() if isinstance(s, (int, float)) and s > 0}
+    total = sum(values.values())
+    if not total:
+        return ""
+    bar, rows = [], []
+    for index, (name, seconds) in enumerate(values.items()):
+        colour = f"var(--{PART_COLOURS[index % len(PART_COLOURS)]})"
+        bar.append(f'<i style="width:{seconds / total:.2%};background:{colour}"></i>')
+        mark = f'<i style="background:{colour}"></i>'
+        name_cell = Raw(f'<span class="key" style="margin:0">{mark}{escape(name)}</span>')
+        rows.append([name_cell, duration(seconds), f"{seconds / total:.1%}"])
+    return f'<div class="bar">{"".join(bar)}</div>{table([], rows)}'
+
+
+def _model(model: dict[str, Any]) -> Iterator[str]:
+    if not model:
+        return
+    total, trainable = model.get("parameters", 0), model.get("trainable", 0)
+    layers = model.get("layers")
+    layers = layers if isinstance(layers, list) else []
+    count = model.get("num_layers", len(layers))
+    yield (
+        f"<p>{escape(str(model.get('class', '')))}: {count} layers, {total:,} parameters, "
+        f"{trainable:,} of them trained.</p>"
+    )
+    rows = [layer for layer in layers if isinstance(layer, list) and len(layer) == 4]
+    content = table(["layer", "kind", "output", "parameters"], rows)
+    yield content if len(rows) <= 30 else f"<details><summary>Layers</summary>{content}</details>"
+    if count > len(layers):
+        yield f'<p class="quiet">{count - len(layers)} more layers are not listed.</p>'
+
+
+def _resume(run: RunInfo) -> Iterator[str]:
+    record = run.record
+    fits = record.get("fits")
+    rows = [
+        [when(fit.get("started_at", "")), fit.get("from", ""), fit.get("to", ""), _state(run, fit)]
+        for fit in (fits if isinstance(fits, list) else [])
+        if isinstance(fit, dict)
+    ]
+    if len(rows) > 1:
+        yield table(["began", "from epoch", "to epoch", "ended"], rows)
+    if record.get("can_resume"):
+        yield (
+            "<p>Start the same script again; it goes on from the last checkpoint, to the bit, "
+            "with:</p>"
+        )
+        code = f"Trainer(..., running_id={run.running_id!r}, resume='auto')"
+        yield f"<pre><code>{escape(code)}</code></pre>"
+    elif record:
+        yield (
+            "<p>This run saved no checkpoint. Give the trainer a <code>CheckCallback</code>, and "
+            "a run can be continued to the bit.</p>"
+        )
+
+
+def _state(run: RunInfo, fit: dict[str, Any]) -> str:
+    state = fit.get("state")
+    return str(state) if state else ("running" if run.state == "running" else "killed")

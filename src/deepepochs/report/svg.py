@@ -1,0 +1,194 @@
+"""Plots as SVG: curves, a curve in a word's space, a matrix.
+
+Colours are the page's variables, so that a plot is light or dark with it.
+
+>>> from deepepochs.report.svg import sparkline
+>>> sparkline([3.0, 2.0, 2.5]).startswith("<svg")
+True
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from html import escape
+
+from ..run_files import Curve, finite
+from .scales import Scale, short
+
+__all__ = ["curve_plot", "matrix_plot", "sparkline"]
+
+WIDTH, HEIGHT = 440, 250
+LEFT, RIGHT, TOP, BOTTOM = 52, 12, 12, 34
+MAX_POINTS = 500
+"""Points of a drawn curve; a longer one is drawn by the lowest and highest of each stretch."""
+
+MAX_DOTS = 120
+"""Up to so many points each gets a dot that says its value."""
+
+MAX_NUMBERED = 24
+"""Up to so many classes a matrix has its numbers written in."""
+
+
+def curve_plot(curves: Mapping[str, Curve], title: str) -> str:
+    """Return a plot of curves over the epochs.
+
+    Args:
+        curves: by label; ``'train'`` and ``'val'`` have colours of their own.
+        title: what a screen reader says.
+    """
+    shown = {label: list(filter(finite, curve)) for label, curve in curves.items()}
+    points = [point for curve in shown.values() for point in curve]
+    if not points:
+        return '<p class="quiet">no finite value</p>'
+    first, last = min(e for e, _ in points), max(e for e, _ in points)
+    across = _epoch_scale(first, last)
+    up = Scale.of([value for _, value in points], HEIGHT - BOTTOM, TOP)
+    parts = [_axes(across, up)]
+    for index, (label, curve) in enumerate(shown.items()):
+        kind = label if label in ("train", "val") else f"c{index % 6}"
+        parts.append(_curve(curve, label, kind, across, up))
+    return (
+        f'<svg class="plot" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
+        f'aria-label="{escape(title)}">{"".join(parts)}</svg>'
+    )
+
+
+def sparkline(values: Sequence[float], label: str = "") -> str:
+    """Return a curve as small as a word, or '' if there is nothing to draw."""
+    points = [(index, value) for index, value in enumerate(values) if math.isfinite(value)]
+    if not points:
+        return ""
+    width, height = 120, 28
+    up = Scale.of([value for _, value in points], height - 4, 4)
+    across = width - 8
+    span = max(len(values) - 1, 1)
+    thin = _thin(points)
+    path = " ".join(f"{4 + i / span * across:.1f},{up.place(v):.1f}" for i, v in thin)
+    last_x, last_y = 4 + points[-1][0] / span * across, up.place(points[-1][1])
+    return (
+        f'<svg class="spark" viewBox="0 0 {width} {height}" role="img" '
+        f'aria-label="{escape(label)}"><polyline class="line val" points="{path}"/>'
+        f'<circle class="dot val" cx="{last_x:.1f}" cy="{last_y:.1f}" r="2.5"/></svg>'
+    )
+
+
+def matrix_plot(counts: Sequence[Sequence[float]], names: Sequence[str]) -> str:
+    """Return a confusion matrix: rows are targets, columns predictions.
+
+    A field is the fuller the larger its share of the row.
+
+    Args:
+        counts: ``[C, C]``.
+        names: of the classes.
+    """
+    size = len(counts)
+    numbered = size <= MAX_NUMBERED
+    side = max(400 / size, 8 if not numbered else 26)
+    left = 18 + min(max(map(len, names), default=1), 14) * 7.5
+    total = left + size * side
+    top = 26.0
+    parts = []
+    for row, line in enumerate(counts):
+        row_sum = sum(line) or 1
+        for column, count in enumerate(line):
+            share = count / row_sum
+            x, y = left + column * side, top + row * side
+            kind = "hit" if row == column else "miss"
+            tip = f"{names[row]} taken for {names[column]}: {short(count, 7)} ({share:.1%})"
+            parts.append(
+                f'<rect class="{kind}" x="{x:.1f}" y="{y:.1f}" width="{side - 1:.1f}" '
+                f'height="{side - 1:.1f}" fill-opacity="{share:.3f}">'
+                f"<title>{escape(tip)}</title></rect>"
+            )
+            if numbered and count:
+                full = " full" if share > 0.55 else ""
+                parts.append(
+                    f'<text class="num{full}" x="{x + side / 2:.1f}" y="{y + side / 2 + 4:.1f}">'
+                    f"{short(count, 6)}</text>"
+                )
+    every = max(1, round(12 / side))
+    for index in range(0, size, every):
+        name = names[index] if len(names[index]) <= 14 else names[index][:13] + "…"
+        middle = (index + 0.5) * side
+        parts.append(
+            f'<text class="end" x="{left - 6:.1f}" y="{top + middle + 4:.1f}">{escape(name)}</text>'
+        )
+        fits = max(1, int(side / 7.5))
+        parts.append(
+            f'<text class="mid" x="{left + middle:.1f}" y="{top - 6:.1f}">'
+            f"{escape(name[:fits])}</text>"
+        )
+    below = top + size * side + 18
+    parts.append(
+        f'<text class="mid" x="{left + size * side / 2:.1f}" y="{below:.1f}">predicted</text>'
+    )
+    return (
+        f'<svg class="matrix" viewBox="0 0 {total + 4:.1f} {below + 8:.1f}" role="img" '
+        f'aria-label="confusion matrix">{"".join(parts)}</svg>'
+    )
+
+
+def _epoch_scale(first: int, last: int) -> Scale:
+    start, end = LEFT + 6, WIDTH - RIGHT - 6
+    if first == last:
+        return Scale(first - 0.5, last + 0.5, start, end, 1)
+    span = last - first
+    step = next(
+        factor * 10**power
+        for power in range(12)
+        for factor in (1, 2, 5)
+        if span / (factor * 10**power) <= 8
+    )
+    return Scale(first, last, start, end, step)
+
+
+def _axes(across: Scale, up: Scale) -> str:
+    parts = []
+    for y, label in up.ticks():
+        parts.append(f'<path class="grid" d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}"/>')
+        parts.append(f'<text class="end" x="{LEFT - 6}" y="{y + 4:.1f}">{label}</text>')
+    step = int(across.step)
+    first, last = math.ceil(across.low), math.floor(across.high)
+    epochs = [e for e in range(first, last + 1) if e % step == 0 or e == first]
+    if len(epochs) > 1 and epochs[1] - epochs[0] < step * 0.6:
+        del epochs[1]
+    base = HEIGHT - BOTTOM
+    for epoch in epochs:
+        parts.append(
+            f'<text class="mid" x="{across.place(epoch):.1f}" y="{base + 16}">{epoch}</text>'
+        )
+    parts.append(
+        f'<text class="mid" x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 3}">epoch</text>'
+    )
+    return "".join(parts)
+
+
+def _curve(curve: Curve, label: str, kind: str, across: Scale, up: Scale) -> str:
+    if up.is_log:
+        curve = [(epoch, value) for epoch, value in curve if value > 0]
+    places = [(across.place(e), up.place(v)) for e, v in curve]
+    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in _thin(places))
+    parts = [f'<polyline class="line {kind}" points="{path}"/>']
+    if len(curve) <= MAX_DOTS:
+        radius = 2.5 if len(curve) <= 40 else 1.5
+        for (epoch, value), (x, y) in zip(curve, places, strict=True):
+            tip = f"{label}, epoch {epoch}: {short(value, 5)}"
+            parts.append(
+                f'<circle class="dot {kind}" cx="{x:.1f}" cy="{y:.1f}" r="{radius}">'
+                f"<title>{escape(tip)}</title></circle>"
+            )
+    return "".join(parts)
+
+
+def _thin(points: Sequence[tuple[float, float]]) -> Sequence[tuple[float, float]]:
+    """Keep of each stretch of a long curve the lowest and the highest point, in their order."""
+    if len(points) <= MAX_POINTS:
+        return points
+    stretch = -(-2 * len(points) // MAX_POINTS)
+    kept = []
+    for start in range(0, len(points), stretch):
+        part = points[start : start + stretch]
+        ends = {min(part, key=lambda point: point[1]), max(part, key=lambda point: point[1])}
+        kept.extend(sorted(ends))
+    return kept
