@@ -12,16 +12,15 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, IterableDataset
 
 from .errors import ConfigError
 from .optimizers import Optimizer, Optimizers
+from .shares import Shares, is_prepared
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -37,13 +36,16 @@ class AccelerateRuntime:
     """
 
     def __init__(self, accelerator: Accelerator) -> None:
+        _refuse_sharded(accelerator)
         self.accelerator = accelerator
         self.device: torch.device = accelerator.device
         self.on_cpu = self.device.type == "cpu"
         self.is_main: bool = accelerator.is_main_process
         self.rank: int = accelerator.process_index
         self.num_processes: int = accelerator.num_processes
-        self._shares: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
+        self._shares = Shares(accelerator)
+        # With shares of different lengths one process would end a window before the others.
+        accelerator.gradient_state.plugin_kwargs["sync_with_dataloader"] = False
 
     def __str__(self) -> str:
         kind = str(self.accelerator.distributed_type).rpartition(".")[2]
@@ -53,13 +55,13 @@ class AccelerateRuntime:
         """Prepare model, loss function and optimizers, but not what is prepared already."""
         from accelerate.optimizer import AcceleratedOptimizer
 
-        todo: list[Any] = [] if _is_prepared(model) else [model]
         fresh = [o for o in opt if not isinstance(o.opt, AcceleratedOptimizer)]
+        todo: list[Any] = [] if is_prepared(model) else [model]
         todo += [o.opt for o in fresh]
         if todo:
             done = self.accelerator.prepare(*todo)
             done = list(done) if isinstance(done, tuple) else [done]
-            if not _is_prepared(model) or len(done) > len(fresh):
+            if not is_prepared(model) or len(done) > len(fresh):
                 model = done.pop(0)
             for optimizer, prepared in zip(fresh, done, strict=True):
                 optimizer.rewrap(prepared)
@@ -68,20 +70,58 @@ class AccelerateRuntime:
         return model
 
     def backward(self, loss: Tensor) -> None:
+        if self.accelerator.step == 0 and self.accelerator.gradient_accumulation_steps > 1:
+            steps = self.accelerator.gradient_accumulation_steps
+            raise ConfigError(
+                f"Accelerator(gradient_accumulation_steps={steps}) divides the loss by {steps} and "
+                "accumulates only inside of `with self.accelerator.accumulate(self.model):` in a "
+                f"step of your own. For whole mini-batches give Trainer(grad_accumulate={steps})."
+            )
         self.accelerator.backward(loss)
 
-    def step(self, optimizer: Optimizer, loss: Any) -> None:
-        optimizer.step("step", loss)
+    def step(self, optimizers: Sequence[Optimizer], loss: Any) -> None:
+        if self.scaler is None:
+            for optimizer in optimizers:
+                optimizer.step("step", loss)
+        else:
+            self._scaled_step(optimizers, loss)
+
+    def _scaled_step(self, optimizers: Sequence[Optimizer], loss: Any) -> None:
+        # Accelerate's optimizers update the scaler after each of several: the gradients of the
+        # second would be unscaled twice, by another scale.
+        stepped = []
+        for optimizer in optimizers:
+            bare = _bare(optimizer.opt)
+            if not optimizer.gradients():
+                bare.step()
+                stepped.append(optimizer)
+                continue
+            calls: list[bool] = []
+            handle = bare.register_step_post_hook(lambda *_, calls=calls: calls.append(True))
+            try:
+                self.scaler.step(bare)
+            finally:
+                handle.remove()
+            if calls:
+                stepped.append(optimizer)
+        if any(optimizer.gradients() for optimizer in optimizers):
+            self.scaler.update()
+        for optimizer in stepped:
+            optimizer.after_step(loss)
+
+    def unscale(self, optimizers: Sequence[Optimizer]) -> None:
+        """Undo the fp16 scaling of the gradients before they are looked at."""
+        if self.scaler is not None:
+            for optimizer in optimizers:
+                if optimizer.gradients():
+                    self.scaler.unscale_(_bare(optimizer.opt))
 
     def clip_by_norm(self, parameters: Iterable[Tensor], max_norm: float, norm_type: float) -> None:
-        self.accelerator.clip_grad_norm_(parameters, max_norm, norm_type)
+        # Not Accelerate's, which unscales the gradients of all optimizers once more.
+        nn.utils.clip_grad_norm_(parameters, max_norm, norm_type)
 
     def clip_by_value(self, parameters: Iterable[Tensor], max_value: float) -> None:
-        self.accelerator.clip_grad_value_(parameters, max_value)
-
-    def unscale(self, optimizer: Optimizer) -> None:
-        """Undo the fp16 scaling of the gradients before they are looked at."""
-        self.accelerator.unscale_gradients(optimizer.opt)
+        nn.utils.clip_grad_value_(parameters, max_value)
 
     def unwrap(self, model: nn.Module) -> nn.Module:
         module: nn.Module = self.accelerator.unwrap_model(model)
@@ -96,41 +136,14 @@ class AccelerateRuntime:
         context: contextlib.AbstractContextManager[Any] = self.accelerator.no_sync(model)
         return context
 
-    @contextlib.contextmanager
-    def shared(self, loader: Any) -> Iterator[Any]:
-        """Give the loader of this process's share, without samples repeated to even it out."""
-        from accelerate.data_loader import BatchSamplerShard, prepare_data_loader
+    def share(self, loader: Any) -> Any:
+        return self._shares.of(loader)
 
-        if self.num_processes == 1:
-            yield loader
-            return
-        if _is_prepared(loader):
-            shard = loader.batch_sampler
-            if not isinstance(shard, BatchSamplerShard):
-                yield loader
-                return
-            even, shard.even_batches = shard.even_batches, False
-            try:
-                yield loader
-            finally:
-                shard.even_batches = even
-        elif not isinstance(loader, DataLoader):
-            yield _EveryNth(loader, self.num_processes, self.rank)
-        elif isinstance(loader.dataset, IterableDataset):
-            yield _share_iterable(loader, self.num_processes, self.rank)
-        else:
-            if loader not in self._shares:
-                self._shares[loader] = prepare_data_loader(
-                    loader,
-                    num_processes=self.num_processes,
-                    process_index=self.rank,
-                    split_batches=self.accelerator.split_batches,
-                    put_on_device=False,
-                    rng_types=list(self.accelerator.rng_types or ()),
-                    dispatch_batches=False,
-                    even_batches=False,
-                )
-            yield self._shares[loader]
+    def shared(self, loader: Any) -> contextlib.AbstractContextManager[Any]:
+        return self._shares.opened(loader)
+
+    def filler(self, loader: Any) -> Any:
+        return self._shares.filler(loader)
 
     def any(self, flag: bool) -> bool:
         """Whether any process says so."""
@@ -158,6 +171,33 @@ class AccelerateRuntime:
         self.accelerator.wait_for_everyone()
 
     @property
+    def steps_now(self) -> bool:
+        """Whether an optimizer step is due, as the user's own ``accelerator.accumulate`` says."""
+        return bool(self.accelerator.sync_gradients)
+
+    def begin_hand_window(self, count: int = 0) -> None:
+        """Begin to count the parts of a window of ``accelerator.accumulate``, from ``count``."""
+        self.accelerator.step = count
+        self.accelerator.sync_gradients = True
+
+    @property
+    def hand_count(self) -> int:
+        """The parts so far in the present window of ``accelerator.accumulate``."""
+        return int(self.accelerator.step) % int(self.accelerator.gradient_accumulation_steps)
+
+    def end_hand_window(self, optimizers: Sequence[Optimizer]) -> None:
+        """Make the gradients of a window that the data end too early that of its mean."""
+        weights = list(dict.fromkeys(w for o in optimizers for w in o.params))
+        have = self.total([float(w.grad is not None) for w in weights])
+        factor = self.accelerator.gradient_accumulation_steps / max(self.hand_count, 1)
+        for weight, number in zip(weights, have, strict=True):
+            if number:
+                own = torch.zeros_like(weight) if weight.grad is None else weight.grad
+                joined = self.accelerator.reduce(own, reduction="mean")
+                weight.grad = joined.detach().clone().mul_(factor)
+        self.begin_hand_window()
+
+    @property
     def scaler(self) -> Any:
         """The fp16 gradient scaler, or ``None``."""
         return self.accelerator.scaler
@@ -167,55 +207,25 @@ class AccelerateRuntime:
         return self.device if self.device.type in ("cuda", "cpu", "xpu") else torch.device("cpu")
 
 
-class _EveryNth:
-    """The mini-batches of one process from an iterable of ready ones: every n-th."""
-
-    def __init__(self, batches: Iterable[Any], num_processes: int, rank: int) -> None:
-        self.batches = batches
-        self.num_processes = num_processes
-        self.rank = rank
-
-    def __iter__(self) -> Iterator[Any]:
-        for index, batch in enumerate(self.batches):
-            if index % self.num_processes == self.rank:
-                yield batch
-
-    def __len__(self) -> int:
-        total = len(self.batches)  # type: ignore[arg-type]
-        return (total - self.rank + self.num_processes - 1) // self.num_processes
+def _bare(opt: Any) -> torch.optim.Optimizer:
+    while hasattr(opt, "optimizer"):
+        opt = opt.optimizer
+    bare: torch.optim.Optimizer = opt
+    return bare
 
 
-class _IterableShare(IterableDataset[Any]):
-    """The samples of one process from a stream: blocks of a batch's size in turn."""
-
-    def __init__(self, dataset: Any, block: int, num_processes: int, rank: int) -> None:
-        self.dataset = dataset
-        self.block = block
-        self.num_processes = num_processes
-        self.rank = rank
-
-    def __iter__(self) -> Iterator[Any]:
-        for index, sample in enumerate(self.dataset):
-            if index // self.block % self.num_processes == self.rank:
-                yield sample
-
-
-def _share_iterable(loader: DataLoader[Any], num_processes: int, rank: int) -> DataLoader[Any]:
-    return DataLoader(
-        _IterableShare(loader.dataset, loader.batch_size or 1, num_processes, rank),
-        batch_size=loader.batch_size,
-        num_workers=loader.num_workers,
-        collate_fn=loader.collate_fn,
-        pin_memory=loader.pin_memory,
-        drop_last=loader.drop_last,
-        timeout=loader.timeout,
-        worker_init_fn=loader.worker_init_fn,
-        generator=loader.generator,
+def _refuse_sharded(accelerator: Accelerator) -> None:
+    """Raise ``ConfigError`` for models spread over processes, which nobody has run here yet."""
+    kind = str(accelerator.distributed_type).rpartition(".")[2]
+    if kind not in ("FSDP", "DEEPSPEED", "MEGATRON_LM", "XLA"):
+        if kind != "MULTI_CPU" or os.environ.get("ACCELERATE_USE_FSDP", "false") != "true":
+            return
+        kind = "FSDP (which Accelerate would leave out on CPUs, without a word)"
+    raise ConfigError(
+        f"The Accelerator is set up for {kind}, which is not supported yet: the state of a model "
+        "spread over processes could not be saved and resumed. Use plain data parallelism "
+        "(torchrun or accelerate launch without FSDP, DeepSpeed and the like)."
     )
-
-
-def _is_prepared(thing: Any) -> bool:
-    return bool(getattr(thing, "_is_accelerate_prepared", False))
 
 
 def is_accelerator(device: Any) -> bool:

@@ -8,7 +8,7 @@ of its own. A resumed fit goes on from them.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -112,13 +112,25 @@ class LoaderStates:
         self._prepared: dict[int, Cursor] = {}
         self._saved: Mapping[str, Any] | None = None
 
-    def begin(self, tasks: Mapping[Stage, Sequence[EpochTask]], worker_seeding: str) -> None:
-        """Take the loaders of a fit, and bring them to where a loaded state was taken."""
+    def begin(
+        self,
+        tasks: Mapping[Stage, Sequence[EpochTask]],
+        worker_seeding: str,
+        share: Callable[[Any], Any] = lambda loader: loader,
+    ) -> None:
+        """Take the loaders of a fit, and bring them to where a loaded state was taken.
+
+        Args:
+            tasks: the tasks with the loaders.
+            worker_seeding: as for ``Cursor``.
+            share: gives this process's share of a loader, which is what is walked.
+        """
         self._loaders = {}
         for stage, listed in tasks.items():
             for index, task in enumerate(listed):
-                if not any(task.dataloader is loader for loader in self._loaders.values()):
-                    self._loaders[f"{stage}/{index}"] = task.dataloader
+                walked = share(task.dataloader)
+                if not any(walked is loader for loader in self._loaders.values()):
+                    self._loaders[f"{stage}/{index}"] = walked
         saved, self._saved = self._saved, None
         kept = {id(loader) for loader in self._loaders.values()}
         self._prepared = {key: cursor for key, cursor in self._prepared.items() if key in kept}

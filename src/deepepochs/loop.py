@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -84,7 +85,7 @@ def run_task(
                         add_note(error, "No loss function was given: the whole mini-batch is input")
                 raise
             set_gradients(False)
-            if run.window is not None:
+            if run.window is not None or run.by_hand:
                 task.finish_window(run)
             metrics = run.end_batch(returned)
             if hooks.after_batch:
@@ -96,22 +97,30 @@ def run_task(
 
 
 def predict_batches(trainer: TrainerBase, loader: Any, *, with_targets: bool | None) -> list[Any]:
-    """Give the model's outputs on the CPU, one entry for each mini-batch."""
+    """Give the model's outputs on the CPU, one entry for each mini-batch, in the loader's order."""
     outputs = []
-    for _, batch in Cursor(loader, worker_seeding=trainer.worker_seeding):
-        targets = with_targets
-        if targets is None:
-            several = isinstance(batch, (tuple, list)) and len(batch) > 1
-            targets = several and trainer.loss_fn is not default_loss
-        moved = nested.to_device(batch, trainer.device)
-        batch_x, _ = split_batch(moved, with_targets=targets)
-        try:
-            model_out = trainer.call_model(batch_x)
-        except TypeError as error:
-            add_note(error, f"batch_x is {nested.describe(batch_x)}, what predict gave the model")
-            raise
-        outputs.append(nested.to_cpu(nested.detach(model_out)))
-    return outputs
+    with trainer.runtime.shared(loader) as share:
+        cursor = Cursor(share, worker_seeding=trainer.worker_seeding)
+        for index, batch in trainer.rounds(cursor):
+            targets = with_targets
+            if targets is None:
+                several = isinstance(batch, (tuple, list)) and len(batch) > 1
+                targets = several and trainer.loss_fn is not default_loss
+            moved = nested.to_device(batch, trainer.device)
+            batch_x, _ = split_batch(moved, with_targets=targets)
+            try:
+                model_out = trainer.call_model(batch_x)
+            except TypeError as error:
+                add_note(
+                    error, f"batch_x is {nested.describe(batch_x)}, what predict gave the model"
+                )
+                raise
+            if index is not None:
+                outputs.append(nested.to_cpu(nested.detach(model_out)))
+    # Each process has every n-th mini-batch, or the n-th part of each.
+    shares = trainer.runtime.gather_objects(outputs)
+    rounds = itertools.zip_longest(*shares)
+    return [output for outputs in rounds for output in outputs if output is not None]
 
 
 def step_name(step: Callable[..., Any]) -> str:

@@ -113,7 +113,7 @@ class LoadersPart(PlacePart):
 
     def state_dict(self) -> Any:
         run = self._trainer.run if self._trainer.epoch is not None else None
-        walked = None if run is None else run.task.dataloader
+        walked = None if run is None else run.cursor.loader
         return of_all(self._trainer.runtime, self._trainer.loaders.state_dict(walked))
 
     def check_state(self, state: Any) -> None:

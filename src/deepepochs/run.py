@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from .errors import ConfigError, MetricError, NotFiniteError, StepError
 from .loading import Cursor
 from .patches import PatchBase, ValuePatch
 from .plan import MetricPlan
+from .process_merge import merge_patches, merged_states
 from .stages import Stage
 from .totals import LOSS, BatchMetrics, RestoredPatch, join_patches, metric_values
 
@@ -88,6 +90,11 @@ class Run:
         self.batch_patches: dict[str, PatchBase] = {}
         self.loss_scale = 1.0
         self.is_filler = False
+        # Optimizers whose step accelerator.accumulate puts off, in their order.
+        self.by_hand: dict[int | None, None] = {}
+        self._saved_merged: dict[str, Any] = {}
+        if self.is_training:
+            trainer.runtime.begin_hand_window()
         self.num_batches = cursor.length
         self.did_backward = True
         self._weight: float | None = None
@@ -144,12 +151,12 @@ class Run:
 
     def merge_processes(self) -> None:
         """Merge the patches of all processes into this one's."""
-        runtime = self.trainer.runtime
-        merged: dict[str, PatchBase] = {}
-        for states in runtime.gather_objects(nested.to_cpu(self._patch_states())):
-            for name, patch in self._restored_patches(states).items():
-                merged[name] = join_patches(merged[name], patch) if name in merged else patch
-        self.patches = merged
+        self.patches = self._merged()
+
+    def _merged(self) -> dict[str, PatchBase]:
+        makers: dict[str, Callable[[], PatchBase]] = {LOSS: partial(ValuePatch, 1)}
+        makers.update({name: partial(make, 1) for name, make in self.plan})
+        return merge_patches(self.trainer.runtime, self.patches, makers, self._saved_merged)
 
     def record_loss(self, loss: Any) -> None:
         """Record the loss of the present mini-batch."""
@@ -243,7 +250,17 @@ class Run:
             # A window may be closed at the end without another mini-batch.
             "last_loss": self.last_loss,
             "patches": self._patch_states(),
+            "ended": self.is_filler,
+            "merged": self._merged_if_last(),
+            "by_hand": {"waiting": list(self.by_hand), "count": self.trainer.runtime.hand_count},
         }
+
+    def _merged_if_last(self) -> dict[str, Any]:
+        """What steps returned, merged: nobody may know its class if no mini-batch follows."""
+        if self.trainer.runtime.num_processes == 1 or self.is_last is False:
+            return {}
+        merged = self._merged()
+        return merged_states({n: merged[n] for n in merged if n not in self.planned_names})
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where ``state`` was taken."""
@@ -255,6 +272,11 @@ class Run:
             self.window.load_state_dict(state["window"])
         self.last_loss = state["last_loss"]
         self.patches = self._restored_patches(state["patches"])
+        self.is_filler = bool(state["ended"])
+        self._saved_merged = state["merged"]
+        self.by_hand = dict.fromkeys(state["by_hand"]["waiting"])
+        if self.is_training:
+            self.trainer.runtime.begin_hand_window(int(state["by_hand"]["count"]))
 
     def _patch_states(self) -> dict[str, Any]:
         planned = self.planned_names

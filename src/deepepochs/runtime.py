@@ -9,7 +9,7 @@ device(type='cpu')
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
@@ -38,8 +38,25 @@ class Runtime(Protocol):
     def backward(self, loss: Tensor) -> None:
         """Compute the gradients of a scalar."""
 
-    def step(self, optimizer: Optimizer, loss: Any) -> None:
-        """Step an optimizer, and its scheduler where that is due."""
+    @property
+    def steps_now(self) -> bool:
+        """Whether an optimizer step is due, as the user's own ``accelerator.accumulate`` says."""
+
+    @property
+    def hand_count(self) -> int:
+        """The parts so far in the present window of ``accelerator.accumulate``."""
+
+    def begin_hand_window(self, count: int = 0) -> None:
+        """Begin to count the parts of a window of ``accelerator.accumulate``, from ``count``."""
+
+    def end_hand_window(self, optimizers: Sequence[Optimizer]) -> None:
+        """Make the gradients of a window that the data end too early that of its mean."""
+
+    def step(self, optimizers: Sequence[Optimizer], loss: Any) -> None:
+        """Step optimizers, and their schedulers where that is due."""
+
+    def unscale(self, optimizers: Sequence[Optimizer]) -> None:
+        """Undo the fp16 scaling of the gradients before they are looked at."""
 
     def clip_by_norm(self, parameters: Iterable[Tensor], max_norm: float, norm_type: float) -> None:
         """Scale the gradients so that their joint norm is at most ``max_norm``."""
@@ -53,8 +70,14 @@ class Runtime(Protocol):
     def sync_gradients(self, model: nn.Module, wanted: bool) -> AbstractContextManager[Any]:
         """Keep gradients in this process unless they are ``wanted`` by all now."""
 
+    def share(self, loader: Any) -> Any:
+        """Give the loader of this process's share of the data, each time the same."""
+
     def shared(self, loader: Any) -> AbstractContextManager[Any]:
-        """Give the loader of this process's share of the data."""
+        """Give the same for one pass, which all processes begin together."""
+
+    def filler(self, loader: Any) -> Any:
+        """Give a mini-batch for a process whose share is empty."""
 
     def any(self, flag: bool) -> bool:
         """Whether any process says so."""
@@ -89,6 +112,8 @@ class LocalRuntime:
     rank = 0
     num_processes = 1
     scaler: Any = None
+    steps_now = True
+    hand_count = 0
 
     def __init__(self, device: str | torch.device | None = None) -> None:
         self.device = pick_device(device)
@@ -105,8 +130,18 @@ class LocalRuntime:
     def backward(self, loss: Tensor) -> None:
         torch.autograd.backward(loss)
 
-    def step(self, optimizer: Optimizer, loss: Any) -> None:
-        optimizer.step("step", loss)
+    def step(self, optimizers: Sequence[Optimizer], loss: Any) -> None:
+        for optimizer in optimizers:
+            optimizer.step("step", loss)
+
+    def unscale(self, optimizers: Sequence[Optimizer]) -> None:
+        return None
+
+    def begin_hand_window(self, count: int = 0) -> None:
+        return None
+
+    def end_hand_window(self, optimizers: Sequence[Optimizer]) -> None:
+        return None
 
     def clip_by_norm(self, parameters: Iterable[Tensor], max_norm: float, norm_type: float) -> None:
         nn.utils.clip_grad_norm_(parameters, max_norm, norm_type)
@@ -120,8 +155,14 @@ class LocalRuntime:
     def sync_gradients(self, model: nn.Module, wanted: bool) -> AbstractContextManager[Any]:
         return nullcontext()
 
+    def share(self, loader: Any) -> Any:
+        return loader
+
     def shared(self, loader: Any) -> AbstractContextManager[Any]:
         return nullcontext(loader)
+
+    def filler(self, loader: Any) -> Any:
+        raise NotImplementedError("one process has all the data")
 
     def any(self, flag: bool) -> bool:
         return flag

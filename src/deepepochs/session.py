@@ -236,20 +236,33 @@ class Session(Steps):
 
     def _even_batches(self, run: Run) -> Iterator[tuple[int, Any]]:
         """Fill up with a mini-batch that weighs nothing while other processes have more."""
-        batches, last = iter(run.cursor), None
+        for index, batch in self.rounds(run.cursor, ended=run.is_filler):
+            run.is_filler = index is None
+            yield run.batch_idx + 1 if index is None else index, batch
+
+    def rounds(self, cursor: Cursor, *, ended: bool = False) -> Iterable[tuple[int | None, Any]]:
+        """The mini-batches of a walk; those that only fill up while others have more have no index.
+
+        Args:
+            cursor: the walk over this process's share.
+            ended: the share had come to its end when the state was saved.
+        """
+        if self.runtime.num_processes == 1:
+            yield from cursor
+            return
+        batches: Iterator[tuple[int, Any]] = iter(()) if ended else iter(cursor)
+        last: Any = None
         while True:
             item = next(batches, None)
             if not self.runtime.any(item is not None):
                 return
-            run.is_filler = item is None
             if item is not None:
                 last = item[1]
                 yield item
                 continue
             if last is None:
-                with rng.preserved():
-                    last = next(iter(run.task.dataloader))
-            yield run.batch_idx + 1, last
+                last = self.runtime.filler(cursor.loader)
+            yield None, last
 
     def gradients_of(self, run: Run) -> AbstractContextManager[Any]:
         """Exchange gradients between processes where an optimizer step follows, and else not."""
@@ -261,7 +274,7 @@ class Session(Steps):
         """Take in the pass that has met all its data, and give its metrics."""
         if run.batch_idx < 0:
             self._report_empty(run)
-        if run.window is not None:
+        if run.window is not None or run.by_hand:
             run.task.finish_window(run, at_end=True)
         if self.runtime.num_processes > 1:
             run.merge_processes()
@@ -318,7 +331,7 @@ class Session(Steps):
                 fire(self.hooks["on_before_fit"], trainer, epochs=self.max_epochs)
                 if self.random_state is not None:
                     rng.set_state(self.random_state)
-                self.loaders.begin(plan.tasks, self.worker_seeding)
+                self.loaders.begin(plan.tasks, self.worker_seeding, self.runtime.share)
                 try:
                     yield self._first_epoch
                 except StopLoopException as request:

@@ -205,11 +205,16 @@ class Steps:
                 return
             window.serve(optimize_index)
             window.rescale({id(g): g for opt in chosen for g in opt.gradients()}.values())
+        elif not owner.runtime.steps_now:
+            run.by_hand[optimize_index] = None
+            return
+        elif run.by_hand:
+            run.by_hand.pop(optimize_index, None)
         hooks = run.hooks
         if hooks.before_optimize:
+            owner.runtime.unscale(chosen)
             fire_in_step(hooks.before_optimize, owner, optimize_index=optimize_index)
-        for optimizer in chosen:
-            owner.runtime.step(optimizer, run.last_loss)
+        owner.runtime.step(chosen, run.last_loss)
         for optimizer in chosen:
             optimizer.drop_gradients()
         run.num_steps += 1
@@ -220,6 +225,10 @@ class Steps:
         """Make the optimizer steps that waited for the end of an accumulation window."""
         window = run.window
         if window is None:
+            if run.by_hand and (at_end or run.is_last):
+                run.trainer.runtime.end_hand_window(run.trainer.opt)
+                for index in list(run.by_hand):
+                    self.optimize(index)
             return
         if at_end and window.count:
             window.closes = True

@@ -21,12 +21,13 @@ ROWS = [
     "reductions rng run_folder run_lock schedules screens sealed",
     "batch checkpoint_file loader_state metrics progress yaml_config",
     # 2
-    "index_order optimizers patches printing shares",
-    "accelerate_runtime arguments index_route plan totals",
+    "index_order optimizers patches printing run_files shares",
+    "accelerate_runtime report arguments index_route plan totals",
     "loader_routes",
     "loading",
     # 3
     "callback checkpoint runtime",
+    "process_merge",
     "run",
     # 4
     "epoch_state steps strict_loading",
@@ -39,6 +40,10 @@ ROWS = [
     "trials verify",
     # 7
     "trainer",
+    # 8: the command line
+    "demo",
+    "commands",
+    "command_line",
     # 8: names of 0.6 that only re-export
     "loops optimizer tools",
     # 9: the package itself

@@ -1,0 +1,399 @@
+"""Fits on the same global mini-batches, whatever the number of processes; results as JSON.
+
+Started as ``cases.py RESULT_FILE [NAME...]`` alone, with torchrun or accelerate launch.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchmetrics
+from accelerate import Accelerator
+from accelerate.utils import DataLoaderConfiguration
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+
+from deepepochs import (
+    EpochTask,
+    GradClipCallback,
+    Optimizer,
+    PatchBase,
+    TensorPatch,
+    Trainer,
+    ValuePatch,
+    set_seed,
+)
+from deepepochs import metrics as dm
+
+torch.set_num_threads(1)
+X = torch.randn(53, 6, generator=torch.Generator().manual_seed(3))
+Y = (X.sum(1) > 0).long() + (X[:, 0] > 1).long()
+
+
+def make_accelerator(*, split: bool, **options: Any) -> Accelerator:
+    # Accelerators share one state in a process, and so does what was configured.
+    plugin = DataLoaderConfiguration(split_batches=split)
+    return Accelerator(cpu=True, dataloader_config=plugin, **options)
+
+
+def make_model() -> nn.Sequential:
+    set_seed(0)
+    return nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 3))
+
+
+def loader(rows: slice = slice(None), size: int = 12, *, shuffle: bool = False) -> DataLoader[Any]:
+    generator = torch.Generator().manual_seed(5) if shuffle else None
+    data = TensorDataset(X[rows], Y[rows])
+    return DataLoader(data, size, shuffle=shuffle, generator=generator)
+
+
+def macro_f1(preds: torch.Tensor, targets: torch.Tensor) -> Any:
+    return dm.f1(preds, targets, average="macro")
+
+
+def cm_accuracy(conf_mat: torch.Tensor) -> Any:
+    return dm.accuracy(conf_mat=conf_mat)
+
+
+def spread(preds: torch.Tensor, targets: torch.Tensor) -> dict[str, torch.Tensor]:
+    return {"std": preds.std(), "share": (targets == 1).float().mean()}
+
+
+def outcome(trainer: Trainer, history: Any, test: Any = None) -> dict[str, Any]:
+    model = trainer.runtime.unwrap(trainer.model)
+    return {
+        "history": {
+            stage: {k: [float(v) for v in values] for k, values in of.items() if k[-1:] != "_"}
+            for stage, of in history.items()
+        },
+        "test": {name: float(value) for name, value in (test or {}).items()},
+        "weights": [round(float(w.detach().double().sum()), 9) for w in model.parameters()],
+        "steps": trainer.progress.num_steps,
+    }
+
+
+def train(
+    accelerator: Accelerator,
+    train_dl: Any,
+    val_dl: Any = None,
+    test_dl: Any = None,
+    model: nn.Module | None = None,
+    task: type[EpochTask] = EpochTask,
+    opt: Any = None,
+    **options: Any,
+) -> dict[str, Any]:
+    model = model or make_model()
+    opt = opt or torch.optim.SGD(model.parameters(), 0.1)
+    options = {"metrics": [dm.accuracy, macro_f1], "epochs": 2, **options}
+    trainer = Trainer(
+        model, F.cross_entropy, opt, device=accelerator, show_info=False, log_batch=False, **options
+    )
+    val = {} if val_dl is None else {"val_tasks": task(val_dl)}
+    history = trainer.fit(train_tasks=task(train_dl), **val)
+    test = None if test_dl is None else trainer.test(tasks=task(test_dl))
+    return outcome(trainer, history, test)
+
+
+class Plain(EpochTask):
+    """The default step, as a class that can be made with the loader alone."""
+
+
+class HitsPatch(PatchBase):
+    """A patch that adds up in its own way."""
+
+    def load(self, preds: torch.Tensor, targets: torch.Tensor) -> HitsPatch:
+        self.hits = torch.bincount(targets[preds.argmax(1) == targets], minlength=3)
+        self.nums = torch.bincount(targets, minlength=3)
+        return self
+
+    def add(self, other: Any) -> HitsPatch:
+        self.hits, self.nums = self.hits + other.hits, self.nums + other.nums
+        return self
+
+    def forward(self) -> dict[str, torch.Tensor]:
+        share = self.hits / self.nums.clamp(min=1)
+        return {"best": share.max(), "mean": share.mean()}
+
+
+class ReturningTask(EpochTask):
+    """A step that returns patches."""
+
+    def step(self, batch_x: Any, batch_y: Any, **step_args: Any) -> Any:
+        model_out = self.model(*batch_x)
+        self.loss(model_out, batch_y)
+        out = model_out.detach()
+        return {
+            "hits.": HitsPatch().load(out, batch_y),
+            "top": ValuePatch(len(batch_y)).load(out.max(1).values.mean()),
+            "spread.": TensorPatch(spread).load(out, batch_y),
+        }
+
+
+def function_metrics() -> Any:
+    return train(
+        make_accelerator(split=True),
+        loader(shuffle=True),
+        loader(slice(31)),
+        loader(slice(20, 53), 6),
+        callbacks=GradClipCallback(0.5, 2),
+        metrics=[dm.accuracy, macro_f1, spread],
+    )
+
+
+def mean_and_confusion() -> Any:
+    return {
+        "mean": train(
+            make_accelerator(split=True),
+            loader(),
+            loader(slice(31)),
+            metric_patch="mean",
+            metrics=[dm.accuracy],
+        ),
+        "confusion": train(
+            make_accelerator(split=True),
+            loader(),
+            loader(slice(31)),
+            loader(slice(7)),
+            metric_patch="confusion",
+            metrics=[cm_accuracy],
+        ),
+    }
+
+
+def metric_objects() -> Any:
+    metrics = [
+        torchmetrics.F1Score(task="multiclass", num_classes=3, average="macro"),
+        torchmetrics.AUROC(task="multiclass", num_classes=3),
+    ]
+    return train(
+        make_accelerator(split=True), loader(shuffle=True), loader(slice(31)), loader(slice(40)),
+        metrics=metrics,
+    )  # fmt: skip
+
+
+def returned_patches() -> Any:
+    return train(
+        make_accelerator(split=True), loader(), loader(slice(31)), loader(slice(7)),
+        task=ReturningTask,
+    )  # fmt: skip
+
+
+def whole_batches() -> Any:
+    """N processes with mini-batches of 12 / N samples each in turn are one with 12."""
+    accelerator = make_accelerator(split=False)
+    size = 12 // accelerator.num_processes
+    return train(
+        accelerator, loader(size=size, shuffle=True), loader(slice(31), size),
+        loader(slice(20, 53), 2),
+    )  # fmt: skip
+
+
+def few_samples() -> Any:
+    """Processes without any sample: in validation throughout, in training in the last round."""
+    accelerator = make_accelerator(split=False)
+    size = 12 // accelerator.num_processes
+    return train(accelerator, loader(slice(37), size), loader(slice(2), 4), loader(slice(5), 4))
+
+
+class Stream(IterableDataset[Any]):
+    """Samples without a length."""
+
+    def __init__(self, num: int) -> None:
+        self.num = num
+
+    def __iter__(self) -> Iterator[Any]:
+        for index in range(self.num):
+            yield X[index], Y[index]
+
+
+def streams() -> Any:
+    accelerator = make_accelerator(split=False)
+    size = 12 // accelerator.num_processes
+    whole = DataLoader(Stream(53), size), DataLoader(Stream(31), size), DataLoader(Stream(2), size)
+    split = make_accelerator(split=True)
+    return {
+        "whole": train(accelerator, *whole),
+        "split": train(split, DataLoader(Stream(53), 12), DataLoader(Stream(31), 12)),
+    }
+
+
+class Endless:
+    """Ready mini-batches without a length."""
+
+    def __init__(self, size: int, num: int) -> None:
+        self.size, self.num = size, num
+
+    def __iter__(self) -> Iterator[Any]:
+        for start in range(0, self.num, self.size):
+            rows = slice(start, min(start + self.size, self.num))
+            yield X[rows], Y[rows]
+
+
+def ready_batches() -> Any:
+    accelerator = make_accelerator(split=False)
+    size = 12 // accelerator.num_processes
+    listed = list(Endless(size, 53))
+    return {
+        "unknown": train(accelerator, Endless(size, 53), Endless(size, 31), Endless(size, 2)),
+        "listed": train(accelerator, listed, list(Endless(size, 31)), listed[: 12 // size]),
+    }
+
+
+def accumulated() -> Any:
+    split = make_accelerator(split=True)
+    whole = make_accelerator(split=False)
+    size = 12 // whole.num_processes
+    return {
+        "known": train(split, loader(shuffle=True), grad_accumulate=2),
+        "more": train(split, loader(), loader(slice(31)), grad_accumulate=3),
+        "unknown": train(whole, Endless(size, 53), grad_accumulate=2),
+    }
+
+
+class ByHandTask(EpochTask):
+    """Accumulation by hand over mini-batches."""
+
+    def train_step(self, batch_x: Any, batch_y: Any, **step_args: Any) -> Any:
+        with self.accelerator.accumulate(self.model):
+            self.loss(self.model(*batch_x), batch_y)
+
+
+class PartsTask(EpochTask):
+    """Accumulation by hand over two parts of each mini-batch."""
+
+    def train_step(self, batch_x: Any, batch_y: Any, **step_args: Any) -> Any:
+        half = (len(batch_y) + 1) // 2
+        outs, losses = [], []
+        for rows in (slice(half), slice(half, None)):
+            with self.accelerator.accumulate(self.model):
+                out = self.model(batch_x[0][rows])
+                value = self.loss(
+                    out, batch_y[rows], loss_adjust=2 * len(out) / len(batch_y), do_metric=False
+                )
+            outs.append(out.detach())
+            losses.append(value.detach() * len(out) / len(batch_y))
+        self.do_metric(sum(losses), torch.cat(outs), batch_y)
+
+
+def by_hand() -> Any:
+    def fit(task: type[EpochTask], train_dl: Any, steps: int, **options: Any) -> Any:
+        accelerator = make_accelerator(split=True, gradient_accumulation_steps=steps)
+        accelerator.gradient_accumulation_steps = steps
+        return train(accelerator, train_dl, task=task, **options)
+
+    equal = slice(48)  # mini-batches of one size: by hand they are not weighed
+    return {
+        "two": fit(ByHandTask, loader(equal), 2),
+        "three": fit(ByHandTask, loader(equal), 3, callbacks=GradClipCallback(0.1, 2)),
+        "parts": fit(PartsTask, loader(equal), 2),
+        "two by argument": fit(Plain, loader(equal), 1, grad_accumulate=2),
+        "three by argument": fit(
+            Plain, loader(equal), 1, grad_accumulate=3, callbacks=GradClipCallback(0.1, 2)
+        ),
+        "plain": fit(Plain, loader(equal), 1),
+    }
+
+
+def several() -> Any:
+    """Two tasks, two optimizers of which one has a schedule on steps."""
+    accelerator = make_accelerator(split=True)
+    model = make_model()
+    first = torch.optim.SGD(model[0].parameters(), 0.1)
+    second = torch.optim.Adam(model[2].parameters(), 0.01)
+    schedule = torch.optim.lr_scheduler.StepLR(first, 3)
+    trainer = Trainer(
+        model, F.cross_entropy, [Optimizer(first, schedule, sched_on="step"), second],
+        epochs=2, device=accelerator, show_info=False, log_batch=False,
+        metrics=[dm.accuracy], callbacks=GradClipCallback(0.2, 2),
+    )  # fmt: skip
+    history = trainer.fit(
+        train_tasks=[EpochTask(loader(slice(29))), EpochTask(loader(slice(29, 53)), name="b")],
+        val_tasks=[ReturningTask(loader(slice(31))), ReturningTask(loader(slice(5)))],
+    )
+    found = outcome(trainer, history)
+    found["rates"] = trainer.opt.get_current_lr()
+    return found
+
+
+def prepared() -> Any:
+    """What the user has prepared himself, with Accelerate's repeated samples switched on."""
+    accelerator = make_accelerator(split=False)
+    accelerator.even_batches = True
+    size = 12 // accelerator.num_processes
+    model = make_model()
+    opt = torch.optim.SGD(model.parameters(), 0.1)
+    model, opt, train_dl, val_dl, test_dl = accelerator.prepare(
+        model, opt, loader(size=size, shuffle=True), loader(slice(31), size), loader(slice(2), size)
+    )
+    found = train(accelerator, train_dl, val_dl, test_dl, model=model, opt=opt)
+    found["even again"] = bool(getattr(train_dl.batch_sampler, "even_batches", True))
+    partly = make_model()
+    its_opt = accelerator.prepare(torch.optim.SGD(partly.parameters(), 0.1))
+    found["only the optimizer"] = train(accelerator, val_dl, model=partly, opt=its_opt)
+    return found
+
+
+def predictions() -> Any:
+    accelerator = make_accelerator(split=False)
+    trainer = Trainer(make_model(), F.cross_entropy, device=accelerator, show_info=False)
+    own = accelerator.prepare(DataLoader(TensorDataset(X, Y), 4))
+    return {
+        "whole": trainer.predict(loader(size=5)).tolist(),
+        "list": trainer.predict(list(Endless(5, 53))).tolist(),
+        "few": trainer.predict(loader(slice(2))).tolist(),
+        "prepared": trainer.predict(own).tolist(),
+    }
+
+
+def early_stop() -> Any:
+    """One process asks to stop: all do, at the same mini-batch."""
+    from deepepochs import Callback
+
+    class Stopper(Callback):
+        def on_after_train_batch(self, trainer: Any, metrics: Any, batch_idx: int) -> None:
+            if batch_idx == 2 and trainer.runtime.rank == trainer.runtime.num_processes - 1:
+                trainer.stop("enough")
+
+    trainer = Trainer(
+        make_model(), F.cross_entropy, device=make_accelerator(split=True), show_info=False,
+        log_batch=False, epochs=3, callbacks=Stopper(),
+    )  # fmt: skip
+    history = trainer.fit(loader())
+    found = outcome(trainer, history)
+    batches = trainer.progress.num_train_batches
+    found["batches"] = sorted(set(trainer.runtime.gather_objects(batches)))
+    found["reasons"] = sorted(set(trainer.runtime.gather_objects(trainer.stop_reason)))
+    return found
+
+
+CASES: dict[str, Callable[[], Any]] = {
+    case.__name__: case
+    for case in (
+        function_metrics, mean_and_confusion, metric_objects, returned_patches, whole_batches,
+        few_samples, streams, ready_batches, accumulated, by_hand, several, prepared, predictions,
+        early_stop,
+    )
+}  # fmt: skip
+
+
+def main() -> None:
+    file, *names = sys.argv[1:]
+    found: dict[str, Any] = {}
+    for name in names or CASES:
+        try:
+            found[name] = CASES[name]()
+        except Exception as error:
+            error.args = (f"case {name}: {error}",)
+            raise
+    if Accelerator(cpu=True).is_main_process:
+        Path(file).write_text(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()
