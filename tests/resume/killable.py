@@ -11,6 +11,7 @@ Dropout, shuffling, augmentation from three generators and a scheduler. At its e
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import random
 import signal
@@ -70,11 +71,21 @@ class Tells(Callback):
         self.tell("val", trainer)
 
 
+class Forgetful(Trainer):
+    """A trainer that leaves one part out of its state: the control."""
+
+    without = ""
+
+    def parts(self) -> dict[str, Any]:
+        return {name: part for name, part in super().parts().items() if name != self.without}
+
+
 def run(folder: Path, options: argparse.Namespace) -> None:
     set_seed(options.seed)
     model = nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Dropout(0.3), nn.Linear(12, 2))
     opt = torch.optim.Adam(model.parameters(), lr=0.01)
-    trainer = Trainer(
+    Forgetful.without = options.without
+    trainer = Forgetful(
         model,
         F.cross_entropy,
         Optimizer(opt, torch.optim.lr_scheduler.StepLR(opt, 2, 0.5)),
@@ -89,6 +100,7 @@ def run(folder: Path, options: argparse.Namespace) -> None:
         resume="auto",
         show_info=False,
         on_interrupt=options.on_interrupt,
+        worker_seeding=options.worker_seeding,
     )
     workers = {"num_workers": options.workers}
     train_dl = DataLoader(Noisy(40), 5, shuffle=True, **workers)  # type: ignore[arg-type]
@@ -117,6 +129,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--pause", type=float, default=0.0)
     parser.add_argument("--progress", action="store_true")
     parser.add_argument("--on-interrupt", default="raise")
+    parser.add_argument("--without", default="", help="a part to leave out of the state")
+    parser.add_argument("--worker-seeding", default="position")
     return parser.parse_args(arguments)
 
 
@@ -137,6 +151,8 @@ class Forked:
     """
 
     def __init__(self, folder: Path, *arguments: str) -> None:
+        # A first optimizer step imports it, which takes seconds: once here, not in each fork.
+        importlib.import_module("torch._dynamo")
         folder.mkdir(parents=True, exist_ok=True)
         self._errors = folder / f"errors-{time.monotonic_ns()}.txt"
         reading, writing = os.pipe()
