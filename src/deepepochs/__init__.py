@@ -16,6 +16,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from . import callbacks, loops, metrics, optimizer, patches, tools
 from .callback import Callback, CallbackPool
+from .callbacks.analyze import AnalyzeCallback
 from .callbacks.check import CheckCallback
 from .callbacks.console import (
     ConsoleCallback,
@@ -26,6 +27,7 @@ from .callbacks.console import (
     print_out,
 )
 from .callbacks.grad_clip import GradClipCallback
+from .callbacks.interpret import InterpretCallback, InterpreteCallback
 from .callbacks.log import LogCallback
 from .callbacks.lr_find import LRFindCallback
 from .callbacks.trackers import TrackerCallback
@@ -86,6 +88,7 @@ except PackageNotFoundError:  # a source tree that was never installed
     __version__ = "0"
 
 __all__ = [
+    "AnalyzeCallback",
     "Callback",
     "CallbackException",
     "CallbackPool",
@@ -105,6 +108,8 @@ __all__ = [
     "GradClipCallback",
     "History",
     "HookError",
+    "InterpretCallback",
+    "InterpreteCallback",
     "LRCurve",
     "LRFindCallback",
     "LinearCosineScheduler",

@@ -21,6 +21,9 @@ from .errors import ConfigError, DataError
 
 __all__ = ["SeriesPlots", "draw_confusion", "plot_confusion"]
 
+MAX_WRITTEN = 30
+"""Classes whose counts are written into the cells; of more only the colours could be seen."""
+
 
 class SeriesPlots:
     """Line plots that grow with each call of `add`.
@@ -144,6 +147,8 @@ def draw_confusion(
     axes.set(xlabel="predicted", ylabel="true", title=info)
     axes.set_xticks(range(class_num), names, rotation=45, ha="right")
     axes.set_yticks(range(class_num), names)
+    if class_num > MAX_WRITTEN:
+        return
     for (row, column), share in np.ndenumerate(shares):
         axes.text(
             column,

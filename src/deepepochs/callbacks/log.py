@@ -11,28 +11,21 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import os
 import time
-import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor, nn
-
-from .. import rng
 from ..arguments import check_count
 from ..run_folder import run_folder
 from ..stages import Stage
 from .event_files import (
-    RESULTS_SUFFIX,
     EventFileCallback,
-    open_writer,
     run_tensorboard,
     scalar_items,
 )
-from .metrics_file import MetricsFile
+from .model_graph import log_graph, log_hyper_params
+from .run_record import RunRecordCallback
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -51,7 +44,7 @@ MAX_HELD_S = 1.0
 """Seconds after which they are written even if they are fewer."""
 
 
-class LogCallback(EventFileCallback):
+class LogCallback(EventFileCallback, RunRecordCallback):
     """Writes what happens to TensorBoard, and the epochs to ``metrics.csv``.
 
     In ``<log_dir>/<running_id>``: scalars ``<metric>/batch/<stage>`` for each mini-batch
@@ -90,7 +83,6 @@ class LogCallback(EventFileCallback):
         self._num_passes = {Stage.TRAIN: 0, Stage.VAL: 0}
         self._held: list[tuple[str, int, Mapping[str, Any], float]] = []
         self._logger: SummaryWriter | None = None
-        self._table: MetricsFile | None = None
 
     def on_before_fit(self, trainer: TrainerBase, epochs: int) -> None:
         """Open the files, which go on after the epochs that are done."""
@@ -101,8 +93,7 @@ class LogCallback(EventFileCallback):
         done = {Stage.TRAIN: trainer.history.epochs, Stage.VAL: trainer.history.val_epochs}
         for stage, epochs_done in done.items():
             self._num_passes[stage] = max(self._num_passes[stage], len(epochs_done))
-        folder = run_folder(self.log_dir, trainer.running_id)
-        self._table = MetricsFile(folder / "metrics.csv", trainer.history)
+        RunRecordCallback.on_before_fit(self, trainer, epochs)
 
     def on_before_train_epoch(self, trainer: TrainerBase, task: Any) -> None:
         """Log the learning rates."""
@@ -146,14 +137,16 @@ class LogCallback(EventFileCallback):
         epoch_idx: int,
     ) -> None:
         """Add the epoch to the table, and bring all to the disk."""
-        if self._table is not None:
-            self._table.add(epoch_idx, train_metrics, val_metrics)
+        RunRecordCallback.on_after_epoch(
+            self, trainer, train_tasks, val_tasks, train_metrics, val_metrics, epoch_idx
+        )
         self.flush()
 
     def on_after_fit(self, trainer: TrainerBase) -> None:
         """Close the file."""
         self._write_held()
         super().on_after_fit(trainer)
+        RunRecordCallback.on_after_fit(self, trainer)
 
     def on_exception(self, trainer: TrainerBase, exception: BaseException) -> None:
         """Write what led to the error, and close the file."""
@@ -161,6 +154,7 @@ class LogCallback(EventFileCallback):
         self._held = [entry for entry in self._held if isinstance(entry[2], dict)]
         self._write_held()
         super().on_exception(trainer, exception)
+        RunRecordCallback.on_exception(self, trainer, exception)
 
     def on_after_test_epochs(self, trainer: TrainerBase, tasks: Any, metrics: Any) -> None:
         """Write the hyper-parameters with the metrics of the test."""
@@ -168,6 +162,7 @@ class LogCallback(EventFileCallback):
             folder = run_folder(self.log_dir, trainer.running_id)
             log_hyper_params(folder, trainer.hyper_params, metrics, trainer.init_epoch)
         super().on_after_test_epochs(trainer, tasks, metrics)
+        RunRecordCallback.on_after_test_epochs(self, trainer, tasks, metrics)
 
     def flush(self) -> None:
         """Bring to the disk what was logged."""
@@ -219,67 +214,3 @@ class LogCallback(EventFileCallback):
         for where, step, values, time_s in held:
             for name, value in scalar_items(values):
                 self._logger.add_scalar(f"{name}/{where}", value, step, time_s)
-
-
-class _BareForward(nn.Module):
-    """A model called without the hooks of a running fit, by tensors in a row."""
-
-    def __init__(self, model: nn.Module, names: list[str] | None) -> None:
-        super().__init__()
-        self.model = model
-        self.names = names
-
-    def forward(self, *values: Tensor) -> Any:
-        """Call the model's own ``forward``."""
-        if self.names is None:
-            return self.model.forward(*values)
-        return self.model.forward(**dict(zip(self.names, values, strict=True)))
-
-
-def log_graph(logger: SummaryWriter, model: nn.Module, example: Any) -> None:
-    """Write the model's graph; what cannot be traced gives a warning.
-
-    The model is run in evaluation mode, so that no statistic of it moves, and its modes
-    and the random states are as before.
-    """
-    named = isinstance(example, dict)
-    values = tuple(example.values()) if named else example
-    values = values if isinstance(values, tuple) else (values,)
-    modes = [(module, module.training) for module in model.modules()]
-    bare = _BareForward(model, list(example) if named else None)
-    try:
-        # torch prints the error before it raises it.
-        with rng.preserved(), contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            bare.eval()
-            logger.add_graph(bare, values, use_strict_trace=False)
-    except Exception as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        warnings.warn(
-            f"LogCallback could not write the graph of {type(model).__name__}: {reason[0]} Give "
-            "LogCallback(example_input=...) with tensors, or log_graph=False.",
-            RuntimeWarning,
-            stacklevel=2,
-        )
-    finally:
-        for module, mode in modes:
-            module.training = mode
-
-
-def log_hyper_params(
-    folder: Any, hyper_params: dict[str, Any], metrics: dict[str, Any], step: int
-) -> None:
-    """Write one line of TensorBoard's HParams table, and its metrics as scalars."""
-    from torch.utils.tensorboard.summary import hparams
-
-    plain = {
-        name: value if isinstance(value, (bool, int, float, str)) else str(value)
-        for name, value in hyper_params.items()
-    }
-    values = dict(scalar_items(metrics))
-    # `add_hparams` makes a run of its own, named by the time: the run itself is to be the line.
-    with open_writer(folder, RESULTS_SUFFIX) as writer:
-        for summary in hparams(plain, values):  # type: ignore[no-untyped-call]
-            writer.file_writer.add_summary(summary)
-        for name, value in values.items():
-            writer.add_scalar(name, value, step)

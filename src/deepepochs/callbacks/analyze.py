@@ -1,0 +1,209 @@
+"""Statistics of what flows through the layers: forward outputs, and gradients.
+
+::
+
+    Trainer(model, loss, opt, callbacks=AnalyzeCallback("backward"))
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..arguments import check_choice, check_count
+from ..nested import map_tensors
+from .event_files import EventFileCallback
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+    from ..trainer import TrainerBase
+
+__all__ = ["AnalyzeCallback"]
+
+NUM_BINS = 64
+
+
+class AnalyzeCallback(EventFileCallback):
+    """Writes mean, standard deviation and histogram of every leaf layer to TensorBoard.
+
+    Of all values of a training mini-batch: the layer's output (tags ``FORWARD-mean-<n>-<layer>``,
+    ``-std-``, ``-hist-``) or the gradient of it (``BACKWARD-…``), numbered by mini-batches from 1.
+    ``n`` is the index in ``model.modules()``. It only watches: weights, metrics and random states
+    are those of a run without it; hooks are on the layers for the time of a fit. Its memory
+    does not grow.
+
+    Args:
+        mode: ``'forward'``, ``'backward'`` (layers with trainable weights only) or ``'both'``.
+        log_dir: the folder of the runs.
+        every_n_batches: look at every n-th mini-batch.
+        hist_every_n: draw histograms of every n-th of these; each costs a copy of the values
+            to the CPU. 0: never.
+    """
+
+    def __init__(
+        self,
+        mode: str = "backward",
+        log_dir: str | os.PathLike[str] = "./logs",
+        *,
+        every_n_batches: int = 1,
+        hist_every_n: int = 50,
+    ) -> None:
+        super().__init__(log_dir)
+        check_choice("mode", mode, ["forward", "backward", "both"])
+        self.modes = ("forward", "backward") if mode == "both" else (mode,)
+        self.every_n_batches = check_count("every_n_batches", every_n_batches, 1)
+        self.hist_every_n = check_count("hist_every_n", hist_every_n)
+        self._handles: list[Any] = []
+        self._flows: dict[tuple[str, str], Flow] = {}
+        self._is_looking = False
+        self._with_values = False
+
+    def on_before_fit(self, trainer: TrainerBase, epochs: int) -> None:
+        """Put hooks on the layers."""
+        super().on_before_fit(trainer, epochs)
+        self._release()
+        if not trainer.main_process:
+            return
+        for n, layer in enumerate(trainer.runtime.unwrap(trainer.model).modules()):
+            if next(layer.children(), None) is not None:
+                continue
+            name = f"{n}-{''.join(str(layer).split())}"
+            is_trained = any(weight.requires_grad for weight in layer.parameters())
+            if "forward" in self.modes or is_trained:
+                self._handles.append(layer.register_forward_hook(self._hook(name, is_trained)))
+
+    def on_before_train_batch(
+        self, trainer: TrainerBase, batch_x: Any, batch_y: Any, batch_idx: int
+    ) -> None:
+        """Look, if this mini-batch is one to look at."""
+        count, is_not_due = divmod(trainer.progress.num_train_batches - 1, self.every_n_batches)
+        self._is_looking = bool(self._handles) and not is_not_due
+        self._with_values = self.hist_every_n > 0 and count % self.hist_every_n == 0
+        self._flows = {}
+
+    def on_after_train_batch(self, trainer: TrainerBase, metrics: Any, batch_idx: int) -> None:
+        """Write what was seen."""
+        if self._is_looking:
+            self._is_looking = False
+            self._write(self.writer(trainer), trainer.progress.num_train_batches)
+
+    def on_after_fit(self, trainer: TrainerBase) -> None:
+        """Take the hooks off."""
+        self._release()
+        super().on_after_fit(trainer)
+
+    def on_exception(self, trainer: TrainerBase, exception: BaseException) -> None:
+        """Take the hooks off."""
+        self._release()
+        super().on_exception(trainer, exception)
+
+    def _release(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles, self._flows, self._is_looking = [], {}, False
+
+    def _hook(self, name: str, is_trained: bool) -> Any:
+        """Make the forward hook of one layer."""
+
+        def look(_layer: nn.Module, _inputs: Any, output: Any) -> None:
+            # Only where the step trains, and not while the graph is traced.
+            if not self._is_looking or not torch.is_grad_enabled():
+                return
+            for tensor in tensors_of(output):
+                if "forward" in self.modes:
+                    self._see("FORWARD", name, tensor)
+                if "backward" in self.modes and is_trained and tensor.requires_grad:
+                    tensor.register_hook(  # type: ignore[no-untyped-call]
+                        lambda gradient: self._see("BACKWARD", name, gradient)
+                    )
+
+        return look
+
+    def _see(self, direction: str, name: str, values: Tensor) -> None:
+        if self._is_looking and values.numel():
+            flow = self._flows.setdefault((direction, name), Flow())
+            flow.add(values.detach(), with_values=self._with_values)
+
+    def _write(self, writer: SummaryWriter, step: int) -> None:
+        flows, self._flows = self._flows, {}
+        if not flows:
+            return
+        # Read all at once: on an accelerator each read would wait.
+        moments = torch.stack([flow.moments() for flow in flows.values()]).tolist()
+        for (direction, name), (mean, std) in zip(flows, moments, strict=True):
+            writer.add_scalar(f"{direction}-mean-{name}", mean, step)
+            writer.add_scalar(f"{direction}-std-{name}", std, step)
+        for (direction, name), flow in flows.items():
+            if flow.values:
+                add_histogram(writer, f"{direction}-hist-{name}", flow.joined(), step)
+
+
+class Flow:
+    """Mean and variance of values that come in several parts, on their own device.
+
+    Joined by the formula of Chan, Golub and LeVeque (1979), which does not cancel.
+    """
+
+    def __init__(self) -> None:
+        self.num = 0
+        self.values: list[np.ndarray[Any, Any]] = []
+        self._mean: Any = 0.0
+        self._squares: Any = 0.0
+
+    def add(self, values: Tensor, *, with_values: bool) -> None:
+        """Take in a part; its values themselves only if a histogram is wanted."""
+        with torch.no_grad():
+            wide = values.float()
+            variance, mean = torch.var_mean(wide, correction=0)
+            num, both = wide.numel(), self.num + wide.numel()
+            delta = mean - self._mean
+            self._mean = self._mean + delta * (num / both)
+            self._squares = self._squares + variance * num + delta * delta * (self.num * num / both)
+            self.num = both
+            if with_values:
+                self.values.append(wide.flatten().cpu().numpy().copy())
+
+    def moments(self) -> Tensor:
+        """Mean and standard deviation ``[2]``, of the values as a sample: 0 of a single one."""
+        return torch.stack([self._mean, (self._squares / max(1, self.num - 1)).sqrt()])
+
+    def joined(self) -> np.ndarray[Any, Any]:
+        """All values that were kept, ``[N]``."""
+        return np.concatenate(self.values)
+
+
+def tensors_of(output: Any) -> list[Tensor]:
+    """The floating-point tensors in a layer's output."""
+    found: list[Tensor] = []
+
+    def note(tensor: Tensor) -> Tensor:
+        if tensor.is_floating_point():
+            found.append(tensor)
+        return tensor
+
+    map_tensors(note, output)
+    return found
+
+
+def add_histogram(writer: SummaryWriter, tag: str, values: np.ndarray[Any, Any], step: int) -> None:
+    """Write a histogram of the finite ones among some values."""
+    finite = values[np.isfinite(values)].astype(np.float64)
+    if not finite.size:
+        return
+    counts, edges = np.histogram(finite, NUM_BINS)
+    writer.add_histogram_raw(
+        tag,
+        min=float(finite.min()),
+        max=float(finite.max()),
+        num=finite.size,
+        sum=float(finite.sum()),
+        sum_squares=float(np.square(finite).sum()),
+        bucket_limits=edges[1:].tolist(),
+        bucket_counts=counts.tolist(),
+        global_step=step,
+    )

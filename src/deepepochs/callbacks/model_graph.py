@@ -1,0 +1,93 @@
+"""A model's graph and a run's hyper-parameters, as TensorBoard shows them.
+
+::
+
+    log_graph(writer, model, torch.zeros(1, 784))
+    log_hyper_params(Path("logs/1"), {"lr": 0.1}, {"accuracy": 0.97}, step=10)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from .. import rng
+from .event_files import RESULTS_SUFFIX, open_writer, scalar_items
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+__all__ = ["log_graph", "log_hyper_params"]
+
+
+class _BareForward(nn.Module):
+    """A model called without the hooks of a running fit, by tensors in a row."""
+
+    def __init__(self, model: nn.Module, names: list[str] | None) -> None:
+        super().__init__()
+        self.model = model
+        self.names = names
+
+    def forward(self, *values: Tensor) -> Any:
+        """Call the model's own ``forward``."""
+        if self.names is None:
+            return self.model.forward(*values)
+        return self.model.forward(**dict(zip(self.names, values, strict=True)))
+
+
+def log_graph(logger: SummaryWriter, model: nn.Module, example: Any) -> None:
+    """Write the model's graph; what cannot be traced gives a warning.
+
+    The model is run in evaluation mode, so that no statistic of it moves, and its modes
+    and the random states are as before.
+    """
+    named = isinstance(example, dict)
+    values = tuple(example.values()) if named else example
+    values = values if isinstance(values, tuple) else (values,)
+    modes = [(module, module.training) for module in model.modules()]
+    bare = _BareForward(model, list(example) if named else None)
+    try:
+        # torch prints the error before it raises it.
+        with rng.preserved(), contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            bare.eval()
+            # Its check for side effects compares names, which forward hooks alter.
+            traced = torch.jit.trace(bare, values, strict=False, check_trace=False)  # type: ignore[no-untyped-call]
+            logger.add_graph(traced, values)
+    except Exception as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        warnings.warn(
+            f"LogCallback could not write the graph of {type(model).__name__}: {reason[0]} Give "
+            "LogCallback(example_input=...) with tensors, or log_graph=False.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def log_hyper_params(
+    folder: Path, hyper_params: Mapping[str, Any], metrics: Mapping[str, Any], step: int
+) -> None:
+    """Write one line of TensorBoard's HParams table, and its metrics as scalars."""
+    from torch.utils.tensorboard.summary import hparams
+
+    plain = {
+        name: value if isinstance(value, (bool, int, float, str)) else str(value)
+        for name, value in hyper_params.items()
+    }
+    values = dict(scalar_items(metrics))
+    # `add_hparams` makes a run of its own, named by the time: the run itself is to be the line.
+    with open_writer(folder, RESULTS_SUFFIX) as writer:
+        for summary in hparams(plain, values):  # type: ignore[no-untyped-call]
+            writer.file_writer.add_summary(summary)
+        for name, value in values.items():
+            writer.add_scalar(name, value, step)

@@ -1,0 +1,150 @@
+"""The k samples with the largest or smallest value, out of any number, in the memory of k.
+
+>>> import torch
+>>> from deepepochs.callbacks.top_samples import TopSamples
+>>> top = TopSamples(k=2)
+>>> for x in torch.tensor([[3.0, 1.0], [9.0, 4.0]]):
+...     top.add(x, model_out=x, batch_y=None, batch_x=(x,))
+>>> [value for value, *_ in top.samples()]
+[9.0, 4.0]
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import Tensor
+
+from ..errors import DataError
+from ..nested import map_tensors
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["TopSamples", "draw_samples"]
+
+
+class TopSamples:
+    """Keeps the samples with the most extreme values; of equal ones those that came first.
+
+    Args:
+        k: how many.
+        mode: ``'max'`` or ``'min'``. NaN is larger than all numbers.
+    """
+
+    def __init__(self, k: int, mode: str = "max") -> None:
+        self.k = k
+        self._sign = 1.0 if mode == "max" else -1.0
+        # A heap whose first entry is the next to go: (key, minus the place in the data, sample).
+        self._heap: list[tuple[float, int, list[Any]]] = []
+        self._num_seen = 0
+
+    def __len__(self) -> int:
+        return len(self._heap)
+
+    def clear(self) -> None:
+        """Forget all samples."""
+        self._heap = []
+        self._num_seen = 0
+
+    def add(self, values: Tensor, model_out: Any, batch_y: Any, batch_x: Any) -> None:
+        """Take in a mini-batch; samples that are not kept are not copied.
+
+        Args:
+            values: one for each sample, ``[N]``. Reading them waits for an accelerator.
+            model_out: outputs, whose tensors begin with the dimension ``N``.
+            batch_y: the targets, alike.
+            batch_x: the inputs, alike.
+        """
+        bare_x = batch_x[0] if isinstance(batch_x, tuple) and len(batch_x) == 1 else batch_x
+        for index, value in enumerate(values.tolist()):
+            place = -(self._num_seen + index)
+            key = self._sign * (math.inf if math.isnan(value) else value)
+            if len(self._heap) == self.k and (key, place) <= self._heap[0][:2]:
+                continue
+            parts = [pick(part, index, len(values)) for part in (model_out, batch_y, bare_x)]
+            entry = (key, place, [value, *parts])
+            if len(self._heap) < self.k:
+                heapq.heappush(self._heap, entry)
+            else:
+                heapq.heapreplace(self._heap, entry)
+        self._num_seen += len(values)
+
+    def samples(self) -> list[list[Any]]:
+        """``[value, output, target, input]``, the most extreme first."""
+        ranked = sorted(self._heap, key=lambda entry: entry[:2], reverse=True)
+        return [list(sample) for _, _, sample in ranked]
+
+
+def pick(nest: Any, index: int, num: int) -> Any:
+    """Copy one sample out of the tensors of a mini-batch of ``num``, to the CPU."""
+
+    def one(tensor: Tensor) -> Tensor:
+        has_samples = tensor.ndim > 0 and len(tensor) == num
+        return (tensor[index] if has_samples else tensor).detach().cpu().clone()
+
+    return map_tensors(one, nest)
+
+
+def draw_samples(samples: Sequence[Sequence[Any]], names: Sequence[str] | None = None) -> Figure:
+    """Draw images with their values, predictions and targets.
+
+    Args:
+        samples: ``[value, output, target, image]`` each.
+        names: of the classes.
+
+    Raises:
+        DataError: there is no sample, or an input that is no image.
+    """
+    from matplotlib.figure import Figure
+
+    if not samples:
+        raise DataError("there are no samples to draw: run test() with a metric before.")
+    columns = min(6, len(samples))
+    rows = -(-len(samples) // columns)
+    figure = Figure(figsize=(1.7 * columns, 2.1 * rows), layout="constrained")
+    for place, (value, output, target, image) in enumerate(samples, start=1):
+        axes = figure.add_subplot(rows, columns, place)
+        axes.imshow(as_picture(image), cmap="gray")
+        axes.set_axis_off()
+        shown = f"predicted {class_of(output, names)}\ntrue {class_of(target, names)}"
+        axes.set_title(f"{shown}\n{value:.3g}", fontsize=8)
+    return figure
+
+
+def as_picture(image: Any) -> np.ndarray[Any, Any]:
+    """Bring an image to ``[H, W]`` or ``[H, W, 3]``, from 0 to 1."""
+    if not isinstance(image, Tensor) or image.ndim not in (2, 3):
+        shape = list(image.shape) if isinstance(image, Tensor) else type(image).__name__
+        raise DataError(f"an input ({shape}) is no image: [C, H, W], [H, W] or [H, W, C] is drawn.")
+    pixels = image.float().numpy()
+    if pixels.ndim == 3:
+        if pixels.shape[0] in (1, 3, 4):
+            pixels = np.moveaxis(pixels, 0, -1)
+        pixels = pixels[..., :3] if pixels.shape[-1] in (3, 4) else pixels[..., 0]
+    low, high = float(pixels.min()), float(pixels.max())
+    if low < 0 or high > 1:  # normalised, or 0 to 255
+        pixels = (pixels - low) / max(high - low, 1e-12)
+    return pixels
+
+
+def class_of(value: Any, names: Sequence[str] | None) -> str:
+    """Say which class an output (scores, a probability, an id) or a target stands for."""
+    if not isinstance(value, Tensor):
+        return str(value)
+    if value.numel() > 1:
+        index = int(value.flatten().argmax()) if value.ndim == 1 else None
+        if index is None:
+            return str(list(value.shape))
+    elif value.is_floating_point():
+        number = float(value)
+        if not 0 <= number <= 1:
+            return f"{number:.3g}"
+        index = int(number > 0.5)
+    else:
+        index = int(value)
+    return names[index] if names is not None and 0 <= index < len(names) else str(index)
