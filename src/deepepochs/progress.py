@@ -116,6 +116,16 @@ class History(dict[str, dict[str, list[Array]]]):
         if val is not None:
             self._add_row("val", self.val_epochs, epoch_idx, val)
 
+    def forget(self, epoch_idx: int) -> None:
+        """Take out the epochs with index `epoch_idx` and above: they did not come to their end."""
+        for stage, epochs, _ in self._stages(self):
+            num_kept = sum(idx < epoch_idx for idx in epochs)
+            del epochs[num_kept:]
+            for values in self.get(stage, {}).values():
+                del values[num_kept:]
+            if not epochs:
+                self.pop(stage, None)
+
     def since(self, epoch_idx: int) -> History:
         """Return the history from the epoch with index `epoch_idx` on."""
         later = History()

@@ -394,16 +394,21 @@ class Session(Steps):
     def _end_epoch(self, epoch: EpochState, plan: FitPlan) -> None:
         train, val = epoch.metrics[Stage.TRAIN], epoch.metrics.get(Stage.VAL, {})
         self.history.add_epoch(epoch.epoch_idx, train, val or None)
-        fire(
-            self.hooks["on_after_epoch"],
-            self._trainer,
-            train_tasks=plan.tasks[Stage.TRAIN],
-            val_tasks=plan.tasks[Stage.VAL],
-            train_metrics=train,
-            val_metrics=val,
-            epoch_idx=epoch.epoch_idx,
-        )
-        self._step_schedulers(epoch, plan)
+        try:
+            fire(
+                self.hooks["on_after_epoch"],
+                self._trainer,
+                train_tasks=plan.tasks[Stage.TRAIN],
+                val_tasks=plan.tasks[Stage.VAL],
+                train_metrics=train,
+                val_metrics=val,
+                epoch_idx=epoch.epoch_idx,
+            )
+            self._step_schedulers(epoch, plan)
+        except BaseException:
+            # The next fit begins with this very epoch, which must not be there twice.
+            self.history.forget(epoch.epoch_idx)
+            raise
         self._progress = self._progress._replace(epoch_idx=epoch.epoch_idx + 1)
         self.epoch = None
         self.at_save_point(None)
