@@ -114,16 +114,18 @@ class LRCurve:
         axes.plot(self.lrs, self.losses, color="tab:blue", alpha=0.35, label="loss")
         axes.plot(self.lrs, self.smoothed, color="tab:blue", label="smoothed")
         try:
-            for name, rate in self.suggestion._asdict().items():
+            colors = ("tab:red", "tab:green")
+            for (name, rate), color in zip(self.suggestion._asdict().items(), colors, strict=True):
                 height = self.smoothed[self.lrs.index(rate)]
-                axes.plot([rate], [height], "o", label=f"{name}: {rate:.2e}")
+                axes.plot([rate], [height], "o", color=color, label=f"{name}: {rate:.2e}")
         except DataError:
             axes.set_title("no suggestion")
         finite = [loss for loss in self.smoothed if math.isfinite(loss)]
         if finite:
-            low, high = min(finite), max(finite[: max(1, len(finite) * 9 // 10)])
             # The last losses may be a thousand times the rest, which would be a flat line.
-            room = 0.3 * (high - low) or 1.0
+            low = min(*finite, *filter(math.isfinite, self.losses))
+            high = max(finite[: max(1, len(finite) * 9 // 10)])
+            room = 0.15 * (high - low) or 1.0
             axes.set_ylim(low - room, high + room)
         axes.set(xscale="log", xlabel="learning rate", ylabel="loss")
         axes.grid(alpha=0.3)
