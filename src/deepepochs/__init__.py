@@ -30,6 +30,8 @@ from .callbacks.grad_clip import GradClipCallback
 from .callbacks.interpret import InterpretCallback, InterpreteCallback
 from .callbacks.log import LogCallback
 from .callbacks.lr_find import LRFindCallback
+from .callbacks.report import ReportCallback
+from .callbacks.run_record import RunRecordCallback
 from .callbacks.trackers import TrackerCallback
 from .errors import (
     CallbackException,
@@ -125,7 +127,9 @@ __all__ = [
     "PatchBase",
     "PatchError",
     "Progress",
+    "ReportCallback",
     "RunLockedError",
+    "RunRecordCallback",
     "SeriesPlots",
     "Stage",
     "StepError",

@@ -36,6 +36,8 @@ from .callback import Callback, CallbackPool, fire
 from .callbacks.check import CheckCallback, read_checkpoint
 from .callbacks.console import ConsoleCallback
 from .callbacks.event_files import open_writer
+from .callbacks.report import write_report
+from .callbacks.run_record import RunRecordCallback
 from .errors import ConfigError
 from .fit_plan import FitPlan, as_task, plan_fit, plan_test
 from .loop import predict_batches, run_task
@@ -404,8 +406,23 @@ class TrainerBase(Trials):
     @property
     def run_dir(self) -> Path:
         """The folder of this run: of its checkpoints, logs and reports."""
-        folder = "./logs" if self.checker is None else self.checker.ckpt_dir
-        return run_folder(folder, self.running_id)
+        recorders = [cbk for cbk in self.callbacks if isinstance(cbk, RunRecordCallback)]
+        first = self.checker or next(iter(recorders), None)
+        return run_folder("./logs" if first is None else first.log_dir, self.running_id)
+
+    def report(self, path: str | PathLike[str] | None = None) -> Path:
+        """Write a page of HTML on the run: curves, metrics, settings, model and machine.
+
+        It is one file that asks for nothing from anywhere. With an ``InterpretCallback`` it
+        has its confusion matrix and samples.
+
+        Args:
+            path: the file; ``None``: ``report.html`` in the run's folder.
+
+        Returns:
+            The path.
+        """
+        return write_report(self, path)
 
     def open_logger(self, log_dir: str | PathLike[str] = "./logs") -> Any:
         """Give the TensorBoard writer that the callbacks share, made at the first call.
@@ -465,6 +482,11 @@ class TrainerBase(Trials):
     def main_process(self) -> bool:
         """Whether this is the process that prints and writes."""
         return self.runtime.is_main
+
+    @property
+    def is_interrupted(self) -> bool:
+        """Whether it is a signal or Ctrl-C that ends the fit."""
+        return self._signals.received is not None or self.stop_reason == "interrupted"
 
     @property
     def init_epoch(self) -> int:

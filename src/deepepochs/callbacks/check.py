@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..arguments import check_choice, check_count
-from ..callback import Callback, Metrics
+from ..callback import Metrics
 from ..checkpoint import CheckpointStore, latest_run, load
 from ..errors import CallbackException, CheckpointError, CheckpointNotFound, ConfigError
 from ..monitor import Monitor
 from ..run_folder import run_folder
 from ..run_lock import RunLock
+from .run_record import RunRecordCallback
 
 if TYPE_CHECKING:
     from ..trainer import TrainerBase
@@ -31,10 +32,10 @@ if TYPE_CHECKING:
 __all__ = ["CheckCallback", "read_checkpoint"]
 
 
-class CheckCallback(Callback):
+class CheckCallback(RunRecordCallback):
     """Saves the state of the run, keeps the best, and stops when it gets no better.
 
-    In the run's folder are ``checkpoint.ckpt`` (the last), ``previous.ckpt`` and
+    In the run's folder, beside its record, are ``checkpoint.ckpt`` (the last), ``previous.ckpt`` and
     ``best.ckpt``; each holds the whole state, from which the run goes on to the bit.
     The state is saved after every epoch, and where a fit is stopped by a signal or
     ``trainer.stop``. A test uses the best weights.
@@ -57,6 +58,7 @@ class CheckCallback(Callback):
     """
 
     order = -1
+    holds_lock = True
 
     def __init__(
         self,
@@ -71,7 +73,7 @@ class CheckCallback(Callback):
         every_s: float | None = None,
         keep: int = 1,
     ) -> None:
-        super().__init__()
+        super().__init__(ckpt_dir)
         if not isinstance(monitor, str) or not monitor:
             raise ConfigError(f"CheckCallback(monitor={monitor!r}): give the name of a metric.")
         self.monitor = monitor
@@ -79,7 +81,7 @@ class CheckCallback(Callback):
         check_choice("mode", mode, ["min", "max"])
         self.watch = Monitor(mode, check_count("patience", patience))
         self.save_best = save_best
-        self.ckpt_dir = Path(ckpt_dir)
+        self.ckpt_dir = self.log_dir
         if every_n_batches is not None:
             check_count("every_n_batches", every_n_batches, 1)
         if every_s is not None and not every_s > 0:
@@ -138,16 +140,19 @@ class CheckCallback(Callback):
         if trainer.main_process:
             self._lock = RunLock(self.folder(trainer))
             self._lock.acquire()
+        super().on_before_fit(trainer, epochs)
         self._saved_at_s = time.monotonic()
         trainer.add_saver(self.save)
         self._stop_if_exhausted(trainer)
 
     def on_after_fit(self, trainer: TrainerBase) -> None:
         """Give the run's folder back."""
+        super().on_after_fit(trainer)
         self._unlock()
 
     def on_exception(self, trainer: TrainerBase, exception: BaseException) -> None:
         """Give the run's folder back."""
+        super().on_exception(trainer, exception)
         self._unlock()
 
     def on_after_train_batch(self, trainer: TrainerBase, metrics: Metrics, batch_idx: int) -> None:
@@ -168,6 +173,9 @@ class CheckCallback(Callback):
         epoch_idx: int,
     ) -> None:
         """Look at the monitored metric; save; stop if it has not got better for too long."""
+        super().on_after_epoch(
+            trainer, train_tasks, val_tasks, train_metrics, val_metrics, epoch_idx
+        )
         values = train_metrics if self.on_stage == "train" else val_metrics
         if values:
             self._check(values)

@@ -2,7 +2,7 @@
 
 >>> from deepepochs.callbacks.run_facts import environment
 >>> sorted(environment())[:3]
-['CPU cores', 'NumPy', 'Python']
+['CPU cores', 'DeepEpochs', 'NumPy']
 """
 
 from __future__ import annotations

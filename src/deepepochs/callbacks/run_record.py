@@ -21,13 +21,12 @@ from ..run_folder import run_folder
 from ..run_lock import RunLock
 from .metrics_file import MetricsFile
 from .run_facts import LayerShapes, describe
+from .warning_list import WarningList
 
 if TYPE_CHECKING:
     from ..trainer import TrainerBase
 
 __all__ = ["RunRecordCallback"]
-
-MAX_WARNINGS = 50
 
 
 class RunRecordCallback(Callback):
@@ -56,7 +55,7 @@ class RunRecordCallback(Callback):
         self._record_table: MetricsFile | None = None
         self._record_lock: RunLock | None = None
         self._shapes: LayerShapes | None = None
-        self._warnings = _WarningList()
+        self._warnings = WarningList()
         self._epoch_began_s = self._pass_began_s = 0.0
 
     def record_folder(self, trainer: TrainerBase) -> Path:
@@ -215,34 +214,6 @@ class RunRecordCallback(Callback):
     def _add_seconds(self, part: str, seconds: float) -> None:
         spent = self._record["seconds"]
         spent[part] = round(spent.get(part, 0.0) + seconds, 3)
-
-
-class _WarningList:
-    """Copies the warnings that are shown, each once, into a list."""
-
-    def __init__(self) -> None:
-        self._texts: list[Any] = []
-        self._outer: Any = None
-        self._own: Any = None
-
-    def begin(self, texts: list[Any]) -> None:
-        """Add to a list the text of every warning from now on."""
-        self._texts, self._outer = texts, warnings.showwarning
-        outer = self._outer
-
-        def show(message: Any, category: type[Warning], *place: Any, **others: Any) -> None:
-            text = plain(f"{category.__name__}: {message}")
-            if text not in self._texts and len(self._texts) < MAX_WARNINGS:
-                self._texts.append(text)
-            outer(message, category, *place, **others)
-
-        self._own = warnings.showwarning = show
-
-    def end(self) -> None:
-        """Put back what showed warnings, unless somebody else has taken its place."""
-        if warnings.showwarning is self._own:
-            warnings.showwarning = self._outer
-        self._texts = []
 
 
 def _list(record: dict[str, Any], name: str) -> list[Any]:

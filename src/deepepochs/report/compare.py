@@ -10,8 +10,8 @@ from urllib.parse import quote
 
 from ..run_files import RunInfo, mapping
 from .html import Raw, cell_text, duration, frame, is_number, section, tiles
-from .page import when
 from .scales import short
+from .sections import when
 from .svg import sparkline
 
 __all__ = ["compare_page"]
@@ -83,7 +83,7 @@ def _runs(runs: Sequence[RunInfo]) -> tuple[list[str], list[list[Any]]]:
                 what,
                 ("", Raw(spark)),
                 *(results.get(name, "") for name in tests),
-                (seconds, duration(seconds)) if is_number(seconds) else "",
+                (seconds, duration(float(seconds))) if seconds and is_number(seconds) else "",
                 when(run.record.get("started_at", ""))[:19],
             ]
         )

@@ -28,7 +28,7 @@ STYLE = """
 --good:#69cf9c;--bad:#ff8d85;--warn:#f0c265;--c2:#b794f6;--c3:#5fd0ba;--c4:#ec8cc2;--c5:#c5c96a}}
 *{box-sizing:border-box}
 body{margin:0;background:var(--back);color:var(--text);
-font:15px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"Noto Sans",sans-serif}
+font:.9375rem/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"Noto Sans",sans-serif}
 main{max-width:1080px;margin:0 auto;padding:28px 20px 48px}
 h1{font-size:1.6rem;margin:0 0 4px;overflow-wrap:anywhere;line-height:1.25}
 h2{font-size:1.12rem;margin:0 0 12px}h3{font-size:.95rem;margin:0 0 6px;overflow-wrap:anywhere}
@@ -79,13 +79,15 @@ svg.spark{width:120px;height:28px}svg.matrix{max-width:520px;margin:0 auto}
 .samples figure{margin:0}.samples img{width:100%;image-rendering:pixelated;border-radius:8px;
 border:1px solid var(--line);display:block;background:var(--back)}
 .samples figcaption{font-size:.82rem;line-height:1.35;margin-top:4px;overflow-wrap:anywhere}
+.part i{display:inline-block;width:12px;height:12px;border-radius:3px;margin-right:8px;
+vertical-align:-.08em}
 .bar{display:flex;height:22px;border-radius:6px;overflow:hidden;margin:4px 0 10px}
 .bar i{display:block;min-width:1px}
 .note{border-left:4px solid var(--warn);padding-left:14px}.note.bad{border-color:var(--bad)}
 th button{all:unset;cursor:pointer;color:inherit}th button:focus-visible{outline:2px solid}
 th[aria-sort=ascending] button::after{content:" \\2191"}
 th[aria-sort=descending] button::after{content:" \\2193"}
-td.differs{font-weight:600}
+.sortable td{white-space:nowrap}
 footer{color:var(--quiet);font-size:.85rem;margin-top:22px}
 @media (max-width:600px){main{padding:18px 12px 32px}section{padding:14px}
 h1{font-size:1.3rem}.tiles{grid-template-columns:1fr 1fr;gap:8px}.tile{padding:10px 12px}
@@ -93,8 +95,8 @@ h1{font-size:1.3rem}.tiles{grid-template-columns:1fr 1fr;gap:8px}.tile{padding:1
 svg.plot text,svg.matrix text{font-size:14px}}
 @media print{:root{color-scheme:light;--back:#fff;--card:#fff;--text:#000;--quiet:#444;
 --line:#ccc;--train:#1d55b8;--val:#c06000;--hit:#2f6fde;--miss:#c93a3a;--good:#1f7a4d;
---bad:#b3261e;--warn:#8a5a00}
-body{font-size:11px}main{max-width:none;padding:0}
+--bad:#b3261e;--warn:#8a5a00;font-size:11px}
+main{max-width:none;padding:0}
 section{padding:10px 0;border:0;border-top:1px solid #ccc;border-radius:0}
 .grid2{grid-template-columns:1fr 1fr}svg.matrix{max-width:360px}
 .samples{grid-template-columns:repeat(8,1fr)}

@@ -19,7 +19,7 @@ from ..lines import to_array
 
 __all__ = ["png", "sample_picture"]
 
-MAX_SIDE = 64
+MAX_SIDE = 48
 """Pixels along the longer side of a sample's picture; a larger image is thinned out."""
 
 

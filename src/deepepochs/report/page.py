@@ -7,20 +7,28 @@ from html import escape
 from typing import Any
 
 from ..run_files import Curve, RunInfo, finite, mapping
-from .html import Raw, duration, facts, frame, section, table, text_of, tiles
+from .html import duration, facts, frame, section, table, tiles
 from .scales import short
-from .svg import curve_plot, matrix_plot
+from .sections import (
+    LABELS,
+    confusion_section,
+    environment_section,
+    model_section,
+    resume_section,
+    samples_section,
+    settings_section,
+    time_section,
+    when,
+)
+from .svg import curve_plot
 
 __all__ = ["run_page"]
 
-MAX_CLASSES = 100
-MAX_SAMPLES = 24
 MAX_PLOTS = 24
 SMALL_TABLE = 12
 """Up to so many epochs the table of epochs is open."""
 
 MAX_ROWS = 1000
-PART_COLOURS = ("train", "val", "c3", "c2", "c4", "c5")
 
 
 def run_page(run: RunInfo) -> str:
@@ -34,14 +42,14 @@ def run_page(run: RunInfo) -> str:
         section("What to know", *_notes(run)),
         section("Curves", *_curves(run)),
         section("Metrics", _final_table(run), _epoch_table(run)),
-        section("Confusion matrix", _confusion(run)),
-        section(_samples_title(run), _samples(run)),
+        section("Confusion matrix", confusion_section(run)),
+        section(str(run.pictures.get("samples_title", "Samples")), samples_section(run)),
         section("Hyper-parameters", facts(run.hyper_params)),
-        section("Training", facts(_settings(record))),
-        section("Time", _time(record)),
-        section("Model", *_model(mapping(record, "model"))),
-        section("Environment", facts(_environment(record))),
-        section("Go on with this run", *_resume(run)),
+        section("Training", facts(settings_section(record))),
+        section("Time", time_section(record)),
+        section("Model", *model_section(mapping(record, "model"))),
+        section("Environment", facts(environment_section(record))),
+        section("Go on with this run", *resume_section(run)),
     ]
     return frame(f"{run.running_id} – DeepEpochs", "\n".join(filter(None, body)))
 
@@ -56,16 +64,6 @@ def _subtitle(record: dict[str, Any]) -> Iterator[str]:
         yield f"began {when(record['started_at'])}"
     if record.get("updated_at"):
         yield f"last written {when(record['updated_at'])}"
-
-
-def when(moment: Any) -> str:
-    """Return a moment as people write it.
-
-    >>> when("2026-01-02T03:04:05+0100")
-    '2026-01-02 03:04:05 +0100'
-    """
-    text = str(moment)
-    return f"{text[:10]} {text[11:19]} {text[19:]}".rstrip()
 
 
 def _tiles(run: RunInfo) -> Iterator[tuple[str, str]]:
@@ -117,8 +115,7 @@ def _curves(run: RunInfo) -> Iterator[str]:
     if not plots:
         return
     stages = [stage for stage in ("train", "val") if stage in run.curves]
-    labels = {"train": "training", "val": "validation"}
-    keys = "".join(f'<span class="{stage}"><i></i>{labels[stage]}</span>' for stage in stages)
+    keys = "".join(f'<span class="{stage}"><i></i>{LABELS[stage]}</span>' for stage in stages)
     if keys:
         yield f'<div class="key">{keys}</div>'
     yield f'<div class="grid2">{"".join(plots)}</div>'
@@ -144,26 +141,29 @@ def _rates(record: dict[str, Any]) -> dict[str, Curve]:
 
 
 def _final_table(run: RunInfo) -> str:
+    """The last value of each metric; of the stage that decides the extremes, too."""
     test = mapping(run.record, "test")
     stages = [stage for stage in ("train", "val") if stage in run.curves]
+    deciding = stages[-1] if stages else ""
     names = dict.fromkeys([name for stage in stages for name in run.curves[stage]])
-    scalars = {name: value for name, value in test.items() if isinstance(value, (int, float, str))}
+    tested = {name: value for name, value in test.items() if isinstance(value, (int, float, str))}
     rows = []
-    for name in [*names, *(name for name in scalars if name not in names)]:
+    for name in [*names, *(name for name in tested if name not in names)]:
         row: list[Any] = [name]
+        values: list[float] = []
         for stage in stages:
             curve = run.curves[stage].get(name, [])
+            row.append(curve[-1][1] if curve else "")
             values = [value for _, value in filter(finite, curve)]
-            row += [curve[-1][1], min(values), max(values)] if values else ["", "", ""]
-        if scalars:
-            row.append(scalars.get(name, ""))
+        if stages:
+            row += [min(values), max(values)] if values else ["", ""]
+        if tested:
+            row.append(tested.get(name, ""))
         rows.append(row)
-    labels = {"train": "training", "val": "validation"}
-    head = [
-        "metric",
-        *(f"{labels[s]}{part}" for s in stages for part in (", last", ", min", ", max")),
-    ]
-    return table([*head, "test"] if scalars else head, rows)
+    head = ["metric", *(LABELS[stage] for stage in stages)]
+    if stages:
+        head += [f"{LABELS[deciding]}, min", "max"]
+    return table([*head, "test"] if tested else head, rows)
 
 
 def _epoch_table(run: RunInfo) -> str:
@@ -183,117 +183,3 @@ def _epoch_table(run: RunInfo) -> str:
     is_open = " open" if len(epochs) <= SMALL_TABLE else ""
     content = table(["epoch", *(title for title, _ in columns)], rows)
     return f"<details{is_open}><summary>{text}</summary>{content}</details>"
-
-
-def _confusion(run: RunInfo) -> str:
-    found = mapping(run.pictures, "confusion")
-    counts = found.get("counts")
-    if not isinstance(counts, list) or not counts:
-        return ""
-    stage = {"train": "training", "val": "validation"}.get(found.get("stage", ""), "test")
-    if len(counts) > MAX_CLASSES:
-        return f'<p class="quiet">{len(counts)} classes are too many to be drawn.</p>'
-    names = [str(name) for name in found.get("names") or range(len(counts))]
-    return f'<p class="quiet">of the latest {stage}</p>{matrix_plot(counts, names)}'
-
-
-def _samples_title(run: RunInfo) -> str:
-    return "Best samples" if run.pictures.get("samples_mode") == "min" else "Worst samples"
-
-
-def _samples(run: RunInfo) -> str:
-    samples = run.pictures.get("samples")
-    figures = []
-    for sample in samples[:MAX_SAMPLES] if isinstance(samples, list) else ():
-        picture = str(sample.get("picture", ""))
-        image = f'<img alt="" src="{escape(picture)}">' if picture.startswith("data:image/") else ""
-        lines = [f"<b>{escape(text_of(sample.get('value')))}</b>"]
-        lines += [
-            f"{label} {escape(text_of(sample[key]))}"
-            for key, label in (("pred", "predicted"), ("target", "is"))
-            if sample.get(key) is not None
-        ]
-        figures.append(f"<figure>{image}<figcaption>{'<br>'.join(lines)}</figcaption></figure>")
-    return f'<div class="samples">{"".join(figures)}</div>' if figures else ""
-
-
-def _settings(record: dict[str, Any]) -> dict[str, Any]:
-    settings = dict(mapping(record, "settings"))
-    if "seed" in record:
-        settings["torch seed"] = record["seed"]
-    return settings
-
-
-def _environment(record: dict[str, Any]) -> dict[str, Any]:
-    found = dict(mapping(record, "environment"))
-    if record.get("git"):
-        found["git commit"] = record["git"]
-    return found
-
-
-def _time(record: dict[str, Any]) -> str:
-    """A bar of what the time went to: the parts that were measured, or else the passes."""
-    parts = mapping(record, "timing")
-    if not parts:
-        parts = dict(mapping(record, "seconds"))
-        whole = parts.pop("epochs", 0.0)
-        parts["between the passes"] = max(0.0, whole - sum(parts.values()))
-    values = {name: s for name, s in parts.items() if isinstance(s, (int, float)) and s > 0}
-    total = sum(values.values())
-    if not total:
-        return ""
-    bar, rows = [], []
-    for index, (name, seconds) in enumerate(values.items()):
-        colour = f"var(--{PART_COLOURS[index % len(PART_COLOURS)]})"
-        bar.append(f'<i style="width:{seconds / total:.2%};background:{colour}"></i>')
-        mark = f'<i style="background:{colour}"></i>'
-        name_cell = Raw(f'<span class="key" style="margin:0">{mark}{escape(name)}</span>')
-        rows.append([name_cell, duration(seconds), f"{seconds / total:.1%}"])
-    return f'<div class="bar">{"".join(bar)}</div>{table([], rows)}'
-
-
-def _model(model: dict[str, Any]) -> Iterator[str]:
-    if not model:
-        return
-    total, trainable = model.get("parameters", 0), model.get("trainable", 0)
-    layers = model.get("layers")
-    layers = layers if isinstance(layers, list) else []
-    count = model.get("num_layers", len(layers))
-    yield (
-        f"<p>{escape(str(model.get('class', '')))}: {count} layers, {total:,} parameters, "
-        f"{trainable:,} of them trained.</p>"
-    )
-    rows = [layer for layer in layers if isinstance(layer, list) and len(layer) == 4]
-    content = table(["layer", "kind", "output", "parameters"], rows)
-    yield content if len(rows) <= 30 else f"<details><summary>Layers</summary>{content}</details>"
-    if count > len(layers):
-        yield f'<p class="quiet">{count - len(layers)} more layers are not listed.</p>'
-
-
-def _resume(run: RunInfo) -> Iterator[str]:
-    record = run.record
-    fits = record.get("fits")
-    rows = [
-        [when(fit.get("started_at", "")), fit.get("from", ""), fit.get("to", ""), _state(run, fit)]
-        for fit in (fits if isinstance(fits, list) else [])
-        if isinstance(fit, dict)
-    ]
-    if len(rows) > 1:
-        yield table(["began", "from epoch", "to epoch", "ended"], rows)
-    if record.get("can_resume"):
-        yield (
-            "<p>Start the same script again; it goes on from the last checkpoint, to the bit, "
-            "with:</p>"
-        )
-        code = f"Trainer(..., running_id={run.running_id!r}, resume='auto')"
-        yield f"<pre><code>{escape(code)}</code></pre>"
-    elif record:
-        yield (
-            "<p>This run saved no checkpoint. Give the trainer a <code>CheckCallback</code>, and "
-            "a run can be continued to the bit.</p>"
-        )
-
-
-def _state(run: RunInfo, fit: dict[str, Any]) -> str:
-    state = fit.get("state")
-    return str(state) if state else ("running" if run.state == "running" else "killed")

@@ -75,7 +75,7 @@ class Scale(NamedTuple):
             marks = [10.0**mark for mark in marks]
         else:  # 0.1 * 3 is not to be written as 0.30000000000000004
             marks = [round(mark / self.step) * self.step for mark in marks]
-        return [(self.place(mark), short(mark, 5)) for mark in marks]
+        return [(self.place(mark), short(mark, 5).replace("0.0001", "1e-4")) for mark in marks]
 
 
 def short(value: float, digits: int = 4) -> str:

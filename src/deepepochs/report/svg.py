@@ -19,11 +19,11 @@ from .scales import Scale, short
 __all__ = ["curve_plot", "matrix_plot", "sparkline"]
 
 WIDTH, HEIGHT = 440, 250
-LEFT, RIGHT, TOP, BOTTOM = 52, 12, 12, 34
+LEFT, RIGHT, TOP, BOTTOM = 56, 12, 12, 34
 MAX_POINTS = 500
 """Points of a drawn curve; a longer one is drawn by the lowest and highest of each stretch."""
 
-MAX_DOTS = 120
+MAX_DOTS = 60
 """Up to so many points each gets a dot that says its value."""
 
 MAX_NUMBERED = 24

@@ -1,0 +1,166 @@
+"""A page of HTML on the run, written when it ends.
+
+::
+
+    trainer = Trainer(model, loss, opt, callbacks=ReportCallback())
+    trainer.fit(train_dl, val_dl)       # logs/<running_id>/report.html
+    trainer.test(test_dl)               # written anew, with the test
+
+``trainer.report()`` writes the page at any time, without the callback.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import Tensor
+
+from ..lines import to_array
+from ..report import run_page, sample_picture
+from ..report.scales import short
+from ..run_files import PICTURES, Curve, RunInfo, plain, read_json, write_json
+from .event_files import scalar_items
+from .interpret import InterpretCallback
+from .run_record import RunRecordCallback
+
+if TYPE_CHECKING:
+    from ..progress import History
+    from ..trainer import TrainerBase
+
+__all__ = ["REPORT", "ReportCallback", "write_report"]
+
+REPORT = "report.html"
+MAX_SAMPLES = 24
+MAX_SIZE = 8
+"""Entries of an output or a target that are written beside a sample."""
+
+
+class ReportCallback(RunRecordCallback):
+    """Writes ``report.html`` to the run's folder at the end of a fit and of a test.
+
+    It is one file without scripts that asks for nothing from anywhere: curves, metrics,
+    settings, model and machine, and with an ``InterpretCallback`` its confusion matrix and
+    samples. It keeps the run's record, too.
+
+    Args:
+        log_dir: the folder of the runs.
+    """
+
+    order = -2  # last of all in `after_` hooks, when the others have said how it ended
+
+    def on_after_fit(self, trainer: TrainerBase) -> None:
+        """Write the page."""
+        super().on_after_fit(trainer)
+        self._report(trainer)
+
+    def on_exception(self, trainer: TrainerBase, exception: BaseException) -> None:
+        """Write the page, which says what happened."""
+        super().on_exception(trainer, exception)
+        if trainer.history.epochs:
+            self._report(trainer)
+
+    def on_after_test_epochs(self, trainer: TrainerBase, tasks: Any, metrics: Any) -> None:
+        """Write the page with the test, unless the test is inside a fit."""
+        super().on_after_test_epochs(trainer, tasks, metrics)
+        if trainer.epoch is None:
+            self._report(trainer)
+
+    def _report(self, trainer: TrainerBase) -> None:
+        write_report(trainer, self.record_folder(trainer) / REPORT)
+
+
+def write_report(trainer: TrainerBase, path: str | os.PathLike[str] | None = None) -> Path:
+    """Write the page on a trainer's run; in other processes than the main one do nothing.
+
+    Args:
+        trainer: the trainer.
+        path: the file; ``None``: ``report.html`` in the run's folder, where the pictures are
+            kept too, so that the page can be made again.
+
+    Returns:
+        The path.
+    """
+    folder = trainer.run_dir
+    target = folder / REPORT if path is None else Path(path)
+    if not trainer.main_process:
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    pictures = gather_pictures(trainer)
+    if target.parent == folder:
+        pictures = {**read_json(folder / PICTURES), **pictures}
+        if pictures:
+            write_json(folder / PICTURES, pictures)
+    record = _recorder(trainer).record(trainer)
+    state = str(record.get("state", "finished" if trainer.epoch is None else "running"))
+    run = RunInfo(trainer.running_id, state, record, gather_curves(trainer.history), pictures)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    temporary.write_text(run_page(run), encoding="utf-8")
+    temporary.replace(target)
+    return target
+
+
+def gather_curves(history: History) -> dict[str, dict[str, Curve]]:
+    """Return the curves of a history; of a metric with several values one for each."""
+    curves: dict[str, dict[str, Curve]] = {}
+    for stage, epochs in (("train", history.epochs), ("val", history.val_epochs)):
+        for name, values in history.get(stage, {}).items():
+            for epoch_idx, value in zip(epochs, values, strict=True):
+                for entry, number in scalar_items({name: value}):
+                    table = curves.setdefault(stage, {})
+                    table.setdefault(entry, []).append((epoch_idx + 1, number))
+    return curves
+
+
+def gather_pictures(trainer: TrainerBase) -> dict[str, Any]:
+    """Return what the first ``InterpretCallback`` shows, as plain values."""
+    found = [callback for callback in trainer.callbacks if isinstance(callback, InterpretCallback)]
+    if not found:
+        return {}
+    interpret = found[0]
+    pictures: dict[str, Any] = {}
+    matrix, names = interpret.confusion_matrix, interpret.class_names
+    if matrix is not None:
+        stage = next(s for s, other in interpret.matrices.items() if other is matrix)
+        if names is not None and len(names) != len(matrix):
+            names = None
+        pictures["confusion"] = {"counts": matrix.tolist(), "names": names, "stage": str(stage)}
+    samples = interpret.top_samples()[:MAX_SAMPLES]
+    if samples:
+        pictures["samples"] = [_sample(sample, names) for sample in samples]
+        size = "largest" if samples[0][0] >= samples[-1][0] else "smallest"
+        metric = getattr(interpret.metric, "__name__", type(interpret.metric).__name__)
+        pictures["samples_title"] = f"Samples with the {size} {metric}"
+    drawn: dict[str, Any] = plain(pictures)
+    return drawn
+
+
+def _recorder(trainer: TrainerBase) -> RunRecordCallback:
+    recorders = [c for c in trainer.callbacks if isinstance(c, RunRecordCallback)]
+    return next((c for c in recorders if c.is_the_recorder(trainer)), RunRecordCallback())
+
+
+def _sample(sample: list[Any], names: list[str] | None) -> dict[str, Any]:
+    value, output, target, batch_x = sample
+    return {
+        "value": short(float(value)),
+        "pred": _class_or_values(output, names, is_output=True),
+        "target": _class_or_values(target, names),
+        "picture": sample_picture(batch_x),
+    }
+
+
+def _class_or_values(value: Any, names: list[str] | None, is_output: bool = False) -> str | None:
+    """A class by its name, scores by the class of the largest; other values as they are."""
+    if not isinstance(value, Tensor):
+        return None if value is None else str(plain(value))
+    array = to_array(value).reshape(-1)
+    if is_output and value.ndim == 1 and len(array) > 1:
+        array = np.array([array.argmax()])
+    if len(array) == 1 and array.dtype.kind in "iu":
+        index = int(array[0])
+        return names[index] if names is not None and 0 <= index < len(names) else str(index)
+    shown = " ".join(short(float(entry)) for entry in array[:MAX_SIZE])
+    return f"{shown} …" if len(array) > MAX_SIZE else shown
