@@ -126,15 +126,16 @@ class History(dict[str, dict[str, list[Array]]]):
             if not epochs:
                 self.pop(stage, None)
 
-    def since(self, epoch_idx: int) -> History:
-        """Return the history from the epoch with index `epoch_idx` on."""
+    def since(self, epoch_idx: int, end: int | None = None) -> History:
+        """Return the history from the epoch with index `epoch_idx` on, and before `end`."""
         later = History()
         later.timing = self.timing
         for stage, epochs, new_epochs in self._stages(later):
             start = sum(idx < epoch_idx for idx in epochs)
-            if start < len(epochs):
-                new_epochs.extend(epochs[start:])
-                later[stage] = {name: vs[start:] for name, vs in self[stage].items()}
+            stop = len(epochs) if end is None else sum(idx < end for idx in epochs)
+            if start < stop:
+                new_epochs.extend(epochs[start:stop])
+                later[stage] = {name: vs[start:stop] for name, vs in self[stage].items()}
         return later
 
     def to_csv(self, path: str | PathLike[str]) -> Path:

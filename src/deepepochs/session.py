@@ -67,6 +67,9 @@ class Session(Steps):
         self._totals = StageTotals()
         self._progress = Progress()
         self._first_epoch = 0
+        self._fit_starts: list[int] = []
+        self._num_fits = 0
+        self._is_replayed = False
         self._resumed = False
         self._is_acting = False
         self._signals = StopSignals()
@@ -164,13 +167,17 @@ class Session(Steps):
 
     def progress_state(self) -> dict[str, Any]:
         """The counters, without those of the pass that runs, and where the fit began."""
-        return {**self._progress.state_dict(), "first_epoch": self._first_epoch}
+        return {
+            **self._progress.state_dict(),
+            "first_epoch": self._first_epoch,
+            "fit_starts": list(self._fit_starts),
+        }
 
     def load_progress_state(self, state: Mapping[str, Any]) -> None:
         """Take back what ``progress_state`` gave."""
-        counters = {name: value for name, value in state.items() if name != "first_epoch"}
-        self._progress = Progress.from_state(counters)
+        self._progress = Progress.from_state(state)
         self._first_epoch = int(state["first_epoch"])
+        self._fit_starts = [int(start) for start in state.get("fit_starts", [self._first_epoch])]
         self._resumed = True
 
     @contextmanager
@@ -321,6 +328,7 @@ class Session(Steps):
         self.is_fit_run = True
         if not self._resumed:
             self.epoch, self._first_epoch = None, self._progress.epoch_idx
+            self._fit_starts.append(self._first_epoch)
             # What a fit that was cut short, or the user, has left must not be part of this one.
             self.opt.drop_gradients()
         self._resumed = False
@@ -349,10 +357,28 @@ class Session(Steps):
             if interrupted:
                 raise KeyboardInterrupt
 
+    def _finished_before(self) -> History | None:
+        """The history of a fit that an earlier process had finished; the script calls it again."""
+        index, self._num_fits = self._num_fits, self._num_fits + 1
+        if not self._is_replayed or index >= len(self._fit_starts) - 1:
+            return None
+        start, end = self._fit_starts[index : index + 2]
+        return self.history.since(start, end)
+
+    def _finish_resumed(self) -> History:
+        """End a resumed fit that has no epoch left; the script goes on as it did after it."""
+        if self.random_state is not None:
+            rng.set_state(self.random_state)
+        self.random_state = None
+        self._resumed, self.is_fit_run = False, True
+        return self.history.since(self._first_epoch)
+
     def _set_epochs(self, epochs: int | None) -> bool:
         """Settle the total number of epochs; False if there is none left to run."""
         if epochs is not None:
-            self.max_epochs = epochs + (self._progress.epoch_idx if self.is_fit_run else 0)
+            goes_on = self._is_replayed and self._resumed
+            start = self._first_epoch if goes_on else self._progress.epoch_idx
+            self.max_epochs = epochs + (start if self.is_fit_run or goes_on else 0)
         if self._progress.epoch_idx < self.max_epochs:
             return True
         if self._resumed:
