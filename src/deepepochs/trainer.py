@@ -216,8 +216,11 @@ class TrainerBase(Trials):
         if epochs is not None:
             check_count("epochs", epochs)
         self._resume_if_asked()
+        finished = self._finished_before()
+        if finished is not None:
+            return finished
         if not self._set_epochs(epochs):
-            return self.history.since(self._first_epoch) if self._resumed else History()
+            return self._finish_resumed() if self._resumed else History()
         plan = plan_fit(
             self,
             train_dl=train_dl,
@@ -356,7 +359,9 @@ class TrainerBase(Trials):
         source, state = read_checkpoint(path)
         self.print(f"loading checkpoint {source}")
         if state.get("format") == "0.6":
-            self.load_weights(state)
+            # Release 0.6 saves no loss function, be it one with class weights.
+            own = {name: part.state_dict() for name, part in self.parts().items()}
+            self.load_weights({"loss_fn": own.get("loss_fn"), **state})
             self.load_progress_state(
                 {
                     **Progress()._asdict(),
@@ -445,7 +450,7 @@ class TrainerBase(Trials):
 
     def _resume_if_asked(self) -> None:
         """Load what ``resume`` asks for, once, before the first fit."""
-        if self.is_fit_run or self.resume is False or self.resume is None:
+        if self._num_fits or self.is_fit_run or self.resume is False or self.resume is None:
             return
         if self.checker is None:
             raise ConfigError(
@@ -453,6 +458,7 @@ class TrainerBase(Trials):
                 "Trainer(..., callbacks=CheckCallback('loss'), resume=...)."
             )
         self.checker.resume(self)
+        self._is_replayed = self._resumed
 
     def moves_data(self, stage: Stage) -> bool:
         """Whether the mini-batches of a stage are moved to the device."""
