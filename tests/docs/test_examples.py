@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -185,7 +186,65 @@ def resume_after_kill(result: Result) -> None:
     assert result.said("the weights are identical:") == "True"
 
 
+def lr_find(result: Result) -> None:
+    steepest, valley = (
+        float(rate) for rate in re.findall(r"(?:steepest|valley): ([\d.]+)", result.text)
+    )
+    assert 0.001 <= valley < steepest < 1
+    assert result.test("accuracy") >= 0.88
+    for path in ("lr_find.png", "logs/example-5/lr_find.png"):
+        assert (result.folder / path).read_bytes().startswith(b"\x89PNG")
+
+
+def logger(result: Result) -> None:
+    assert "metrics.csv" in result.said("[")
+    assert result.test("accuracy") >= 0.9
+    (run,) = (result.folder / "logs").iterdir()
+    tags = EventAccumulator(str(run)).Reload().Tags()
+    assert tags["graph"]
+    assert {"loss/epoch/val", "learning_rate_0/batch/train", "first_layer_norms"} <= set(
+        tags["scalars"]
+    )
+
+
+def log_hyperparameters(result: Result) -> None:
+    runs = sorted((result.folder / "logs").iterdir())
+    assert [run.name for run in runs] == [
+        f"lr{lr}-width{width}" for lr in ("0.0003", "0.003") for width in (16, 64)
+    ]
+    assert all("accuracy" in EventAccumulator(str(run)).Reload().Tags()["scalars"] for run in runs)
+    assert len(re.findall(r"^lr .*, width ", result.text, re.MULTILINE)) == 4
+
+
+def interpret(result: Result) -> None:
+    losses = [float(loss) for loss in re.findall(r"^loss ([\d.]+): a", result.text, re.MULTILINE)]
+    assert len(losses) == 5
+    assert losses == sorted(losses, reverse=True)
+    assert result.test("accuracy") >= 0.88
+    for name in ("confusion.png", "worst.png"):
+        assert (result.folder / name).read_bytes().startswith(b"\x89PNG")
+
+
+def visualize_gradients(result: Result) -> None:
+    (run,) = (result.folder / "logs").iterdir()
+    events = EventAccumulator(str(run)).Reload()
+    first, last = (
+        events.Scalars(f"BACKWARD-std-{layer}")[-1].value
+        for layer in (
+            "2-Linear(in_features=64,out_features=32,bias=True)",
+            "16-Linear(in_features=32,out_features=10,bias=True)",
+        )
+    )
+    assert first < last / 1e5, "the gradient vanishes on its way"
+    assert events.Tags()["histograms"]
+
+
 CHECKS: dict[str, Callable[[Result], None]] = {
+    "5-lr-find.py": lr_find,
+    "6-logger.py": logger,
+    "7-log-hyperparameters.py": log_hyperparameters,
+    "8-interpret.py": interpret,
+    "13-weight-grad-visualize.py": visualize_gradients,
     "1-basic.py": basic,
     "2-basic-params.py": basic_params,
     "3-metrics.py": metrics,

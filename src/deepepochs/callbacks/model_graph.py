@@ -52,7 +52,9 @@ def log_graph(logger: SummaryWriter, model: nn.Module, example: Any) -> None:
     values = tuple(example.values()) if named else example
     values = values if isinstance(values, tuple) else (values,)
     modes = [(module, module.training) for module in model.modules()]
-    bare = _BareForward(model, list(example) if named else None)
+    # TensorBoard shows the name of the outermost class.
+    bare_class = type(type(model).__name__, (_BareForward,), {})
+    bare = bare_class(model, list(example) if named else None)
     try:
         # torch prints the error before it raises it.
         with rng.preserved(), contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
