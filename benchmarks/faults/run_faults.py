@@ -153,6 +153,7 @@ def main() -> int:
             "control, random states left out", share(10), "--every=2", "--without=random"
         )
         wrong += control["identical"]
+        # Resumed from the end of an epoch these are exact as well: only some must differ.
         control = faults.row(
             "control, PyTorch's worker seeds",
             share(10),
@@ -160,7 +161,7 @@ def main() -> int:
             "--workers=2",
             "--worker-seeding=torch",
         )
-        wrong += control["identical"]
+        wrong += control["identical"] == share(10) > 1
     sys.stdout.write("all as it must be\n" if not wrong else f"{wrong} NOT as they must be\n")
     return 1 if wrong else 0
 

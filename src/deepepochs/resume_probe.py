@@ -26,7 +26,6 @@ import torch
 
 from . import rng
 from .callback import Callback, Metrics
-from .callbacks.check import CheckCallback
 from .checkpoint_file import load, save
 from .comparison import digest
 from .errors import CheckpointError, LoopException
@@ -192,10 +191,9 @@ def _lead_aside(trainer: TrainerBase, options: dict[str, Any], folder: Path) -> 
     if trainer.max_epochs <= done:
         trainer.max_epochs = done + 10**6
     for callback in trainer.callbacks:
-        if isinstance(callback, CheckCallback):
-            callback.ckpt_dir = folder
-        elif "log_dir" in vars(callback):
-            vars(callback)["log_dir"] = folder
+        for name in ("ckpt_dir", "log_dir"):
+            if name in vars(callback):
+                vars(callback)[name] = folder
     for loader in _loaders(options):
         if vars(loader).get("_iterator") is not None:
             _KEPT.append(loader._iterator)  # its workers are the parent's: not to be shut down
