@@ -18,6 +18,7 @@ checked against what is here before any of it is changed.
 from __future__ import annotations
 
 import copy
+import inspect
 import warnings
 from collections.abc import Iterable
 from typing import Any
@@ -52,7 +53,8 @@ class Optimizer:
 
     Raises:
         ConfigTypeError: `opt` is no optimizer or `scheduler` no scheduler.
-        ConfigError: `sched_on` is neither moment, or the scheduler is another optimizer's.
+        ConfigError: `sched_on` is neither moment, the scheduler is another optimizer's, or `opt`
+            (LBFGS) cannot step without a closure.
 
     Example:
         >>> opt = Optimizer(torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.5))
@@ -71,6 +73,12 @@ class Optimizer:
             raise ConfigTypeError(
                 f"Optimizer got {type_name(opt)} as opt: it must be a torch optimizer, for example "
                 "torch.optim.SGD(model.parameters(), lr=0.1)."
+            )
+        if _needs_closure(opt):
+            raise ConfigError(
+                f"{type_name(opt)} computes the loss several times in a step, through a closure, and a "
+                "step here gives each mini-batch to the model once: take an optimizer whose step() needs "
+                "no argument, such as torch.optim.Adam, or write the loop around this one by hand."
             )
         if sched_on not in ("step", "epoch"):
             raise ConfigError(f"sched_on={sched_on!r}: it must be 'step' or 'epoch'.")
@@ -353,6 +361,20 @@ class Optimizers(list[Optimizer]):
         states = [state] if isinstance(state, dict) else list(state)
         for o, one in zip(self, states, strict=True):
             o.load_state_dict(one)
+
+
+def _needs_closure(opt: torch.optim.Optimizer) -> bool:
+    """Say whether `opt` cannot step without an argument."""
+    try:
+        # Of the class: a scheduler has put a wrapper around the bound one.
+        parameters = list(inspect.signature(type(opt).step).parameters.values())[1:]
+    except (TypeError, ValueError):  # a step written in C tells no signature
+        return False
+    named = (parameter for parameter in parameters if parameter.kind not in _VARIADIC)
+    return any(parameter.default is parameter.empty for parameter in named)
+
+
+_VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 def _takes_loss(opt: torch.optim.Optimizer, scheduler: Any, sched_with_loss: bool) -> bool:
