@@ -21,6 +21,7 @@ from . import nested, rng
 from .callback import CallbackPool
 from .epoch_state import EpochState
 from .errors import CheckpointMismatch
+from .extras import ExtrasPart
 from .progress import Progress
 from .runtime import Runtime
 from .strict_loading import CheckedPart, Part, PlacePart, load_parts
@@ -199,6 +200,7 @@ def collect_parts(trainer: TrainerBase) -> dict[str, Part]:
     parts: dict[str, Part] = {"model": model}
     if isinstance(trainer.loss_fn, nn.Module) and trainer.loss_fn.state_dict():
         parts["loss_fn"] = trainer.loss_fn
+    parts["extras"] = ExtrasPart(model, trainer.loss_fn)
     parts["optimizers"] = trainer.opt
     parts["gradients"] = GradientsPart(model, trainer.loss_fn, trainer.runtime)
     if trainer.runtime.scaler is not None:

@@ -36,7 +36,7 @@ from .totals import StageTotals
 
 __all__ = ["Trials"]
 
-TRIED = ("model", "loss_fn", "optimizers", "gradients")
+TRIED = ("model", "loss_fn", "extras", "optimizers", "gradients")
 """The parts of the state that a try may change; all others are kept away from it."""
 
 

@@ -31,6 +31,7 @@ ROWS = [
     "run",
     # 4
     "epoch_state steps strict_loading",
+    "extras",
     "parts",
     # 5
     "callbacks task",
