@@ -32,6 +32,7 @@ from .callbacks.log import LogCallback
 from .callbacks.lr_find import LRFindCallback
 from .callbacks.report import ReportCallback
 from .callbacks.run_record import RunRecordCallback
+from .callbacks.timing import TimingCallback
 from .callbacks.trackers import TrackerCallback
 from .errors import (
     CallbackException,
@@ -137,6 +138,7 @@ __all__ = [
     "TensorDict",
     "TensorPatch",
     "TensorTuple",
+    "TimingCallback",
     "TopKQueue",
     "TrackerCallback",
     "Trainer",
