@@ -20,6 +20,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
+from .containers import walk
 from .errors import CheckpointError, CheckpointMismatch, add_note
 from .optimizers import Optimizers
 
@@ -71,7 +72,7 @@ def load_parts(parts: Mapping[str, Part], state: Mapping[str, Any]) -> None:
     before: dict[str, Any] = {}
     try:
         for name in order:
-            before[name] = copy.deepcopy(parts[name].state_dict())
+            before[name] = _copy_to_cpu(parts[name].state_dict())
             _load(parts, state, name)
     except Exception as error:
         for name in before:
@@ -79,6 +80,17 @@ def load_parts(parts: Mapping[str, Part], state: Mapping[str, Any]) -> None:
         if isinstance(error, CheckpointError):
             raise
         raise CheckpointMismatch(f"The state could not be loaded: {error}") from error
+
+
+def _copy_to_cpu(state: Any) -> Any:
+    """Copy a state; beside a model that fills its device there is no place for another there."""
+
+    def copied(item: Any) -> Any:
+        if isinstance(item, Tensor) and not item.is_cpu:
+            return item.detach().cpu()
+        return copy.deepcopy(item)
+
+    return walk(copied, state)
 
 
 def _check(name: str, part: Part, state: Any) -> None:

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from deepepochs import Callback, TrainerBase
+from deepepochs import Callback, Trainer, TrainerBase
 from deepepochs.errors import CheckpointMismatch
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -82,3 +83,16 @@ def test_another_set_of_passing_buffers_is_refused_by_name(
     with pytest.raises(CheckpointMismatch, match=r"model\.more"):
         trainer.load_state_dict(state)
     assert flat(trainer.state_dict()) == before
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_load_keeps_no_second_model_on_the_device() -> None:
+    model = nn.Linear(1000, 1000)
+    size = 4 * 1000 * 1000
+    opt = torch.optim.SGD(model.parameters(), lr=0.1)
+    trainer = Trainer(model, F.mse_loss, opt, show_info=False, device="cuda")
+    state = through_a_file(trainer.state_dict())
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    trainer.load_state_dict(state)
+    assert torch.cuda.max_memory_allocated() - before < size / 2
