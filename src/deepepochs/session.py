@@ -10,7 +10,7 @@ from __future__ import annotations
 import signal
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -72,6 +72,9 @@ class Session(Steps):
         self._is_replayed = False
         self._resumed = False
         self._is_acting = False
+        self._is_nested = False
+        self._outer_run: Run | None = None
+        self.is_fitting = False
         self._signals = StopSignals()
         self._savers: list[Saver] = []
         self._told: set[str] = set()
@@ -84,7 +87,11 @@ class Session(Steps):
     @property
     def progress(self) -> Progress:
         """How far the run has come: epochs, mini-batches, optimizer steps."""
-        run, progress = self.run, self._progress
+        # Inside a test that a hook has called, the pass around it counts.
+        return self._counted(self._outer_run or self.run)
+
+    def _counted(self, run: Run | None) -> Progress:
+        progress = self._progress
         if run is None or run.stage not in (Stage.TRAIN, Stage.VAL):
             return progress
         done, training = run.batch_idx + 1, run.is_training
@@ -130,6 +137,8 @@ class Session(Steps):
         Raises:
             StopLoopException: the trainer was asked to stop.
         """
+        if self._is_nested:
+            return  # in a test within a fit, which has save points of its own
         asked = bool(
             self._requests or self.stop_reason is not None or self._signals.received is not None
         )
@@ -208,7 +217,7 @@ class Session(Steps):
                 if run.is_training and versions == [w._version for w in self.opt.params]:
                     self._warn_of_no_step(run)
             finally:
-                self._progress = self.progress
+                self._progress = self._counted(run)
                 self.run = outer
                 task.enter(outer_of_task)
 
@@ -295,10 +304,12 @@ class Session(Steps):
     @contextmanager
     def _acting(self, plan: FitPlan) -> Iterator[None]:
         """Set up what passes need, and put everything back as it was."""
-        outer = self._plan, self.hooks, self.run
+        outer = self._plan, self.hooks, self.run, self._totals, self._is_nested, self._outer_run
         # A callback may test in the middle of a fit, and the fit goes on after it.
         is_nested, self._is_acting = self._is_acting, True
-        if not is_nested:
+        if is_nested:
+            self._is_nested, self._outer_run = True, self._outer_run or self.run
+        else:
             self.stop_reason = None
         self._plan = plan
         self.hooks = HookTable(self.callbacks)
@@ -306,40 +317,34 @@ class Session(Steps):
             task.bind(self._trainer)
         modes = [(module, module.training) for module in self.model.modules()]
         try:
-            with self._forward_hooks(), torch.no_grad():
+            with nullcontext() if is_nested else self._forward_hooks(), torch.no_grad():
                 yield
         except StopLoopException as request:
             self.stop(str(request))
         except BaseException as error:
-            fire_in_step(self.hooks["on_exception"], self._trainer, exception=error)
+            if not is_nested:
+                fire_in_step(self.hooks["on_exception"], self._trainer, exception=error)
             raise
         finally:
             for module, mode in modes:
                 module.training = mode
-            _, self.hooks, self.run = outer
+            acted = self._plan
+            self._plan, self.hooks, self.run, self._totals, self._is_nested, self._outer_run = outer
             self._is_acting = is_nested
-            if is_nested:
-                self._plan = outer[0]
+            if not is_nested:
+                self._plan = acted
 
     @contextmanager
     def _fitting(self, plan: FitPlan) -> Iterator[int]:
         """Frame a fit with its hooks and its endings; yield the index of its first epoch."""
-        trainer = self._trainer
-        self.is_fit_run = True
-        if not self._resumed:
-            self.epoch, self._first_epoch = None, self._progress.epoch_idx
-            self._fit_starts.append(self._first_epoch)
-            # What a fit that was cut short, or the user, has left must not be part of this one.
-            self.opt.drop_gradients()
-        self._resumed = False
+        began = interrupted = False
         self._savers, self._requests = [], []
-        interrupted = False
+        self.is_fitting = True
         try:
             with self._acting(plan), StopSignals() as self._signals:
-                fire(self.hooks["on_before_fit"], trainer, epochs=self.max_epochs)
-                if self.random_state is not None:
-                    rng.set_state(self.random_state)
-                self.loaders.begin(plan.tasks, self.worker_seeding, self.runtime.share)
+                fire(self.hooks["on_before_fit"], self._trainer, epochs=self.max_epochs)
+                self._begin_fit(plan)
+                began = True
                 try:
                     yield self._first_epoch
                 except StopLoopException as request:
@@ -347,15 +352,41 @@ class Session(Steps):
                 except KeyboardInterrupt:
                     interrupted = True
                     self.stop("interrupted")
-                fire_in_step(self.hooks["on_after_fit"], trainer)
+                fire_in_step(self.hooks["on_after_fit"], self._trainer)
         finally:
-            self.epoch = self.random_state = None
-            self.loaders.forget()
+            self.is_fitting = False
             signals, self._signals = self._signals, StopSignals()
+            if began:
+                self.epoch = self.random_state = None
+                self.loaders.forget()
+            else:
+                self._num_fits -= 1  # refused: the next try goes on where this one would have
         if self.on_interrupt == "raise" or signals.received is signal.SIGTERM:
             signals.pass_on()
             if interrupted:
                 raise KeyboardInterrupt
+
+    def _begin_fit(self, plan: FitPlan) -> None:
+        """Begin anew, or where a loaded state was taken."""
+        self.is_fit_run = True
+        if not self._resumed:
+            self.epoch, self._first_epoch = None, self._progress.epoch_idx
+            self._fit_starts.append(self._first_epoch)
+            # What a fit that was cut short, or the user, has left must not be part of this one.
+            self.opt.drop_gradients()
+        self._resumed = False
+        if self.random_state is not None:
+            rng.set_state(self.random_state)
+        self.loaders.begin(plan.tasks, self.worker_seeding, self.runtime.share)
+
+    def has_metrics_of(self, stage: str) -> bool:
+        """Whether the present epoch has ended a stage."""
+        return self.epoch is not None and Stage(stage) in self.epoch.metrics
+
+    @property
+    def is_resumed(self) -> bool:
+        """Whether the next fit, or the one that begins now, goes on from a loaded state."""
+        return self._resumed
 
     def _finished_before(self) -> History | None:
         """The history of a fit that an earlier process had finished; the script calls it again."""

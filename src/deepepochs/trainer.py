@@ -38,7 +38,7 @@ from .callbacks.console import ConsoleCallback
 from .callbacks.event_files import open_writer
 from .callbacks.report import write_report
 from .callbacks.run_record import RunRecordCallback
-from .errors import ConfigError
+from .errors import ConfigError, LoopException
 from .fit_plan import FitPlan, as_task, plan_fit, plan_test
 from .loop import predict_batches, run_task
 from .losses import default_loss
@@ -215,6 +215,11 @@ class TrainerBase(Trials):
         """
         if epochs is not None:
             check_count("epochs", epochs)
+        if self._is_acting:
+            raise LoopException(
+                "fit() was called inside a running fit or test. Train another model with a trainer "
+                "of its own, or call fit() after this one."
+            )
         self._resume_if_asked()
         finished = self._finished_before()
         if finished is not None:
@@ -295,6 +300,7 @@ class TrainerBase(Trials):
         outputs: list[Any] = []
         with self._acting(plan):
             self.model.eval()
+            self.run = None  # inside a fit, its forward hooks are not told of this
             outputs = predict_batches(self, dataloader, with_targets=with_targets)
         if not outputs and self.stop_reason is None:
             warnings.warn(
@@ -332,6 +338,11 @@ class TrainerBase(Trials):
         Raises:
             CheckpointMismatch: the state does not fit; the trainer is as it was.
         """
+        if self._is_acting:
+            raise LoopException(
+                "A whole state cannot be loaded while a fit or test runs: the loop has its place in "
+                "the data already. Load it before fit(), or take load_weights(state)."
+            )
         load_parts(self.parts(), state)
 
     def load_weights(self, state: Mapping[str, Any]) -> None:

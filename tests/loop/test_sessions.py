@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Subset, TensorDataset
 
 from deepepochs import Callback, EpochTask, StopLoopException, Trainer
+from deepepochs.errors import LoopException
 
 
 class Doing(Callback):
@@ -80,18 +81,19 @@ def test_a_test_inside_a_hook_of_a_fit_changes_nothing_of_the_fit(
         assert results[-1] == without.test(tested)
 
 
-def test_a_stop_asked_for_before_a_test_in_the_same_hook_still_counts(
+def test_a_stop_asked_for_before_a_test_in_the_same_hook_counts_after_the_test(
     digits: TensorDataset,
 ) -> None:
     loader = train_dl(digits)
+    results = []
 
     def stop_and_test(trainer: Trainer) -> None:
         trainer.stop("enough")
-        with pytest.raises(KeyError):
-            trainer.test(loader)["loss"]  # stopped as well: there is no value
+        results.append(trainer.test(loader))
 
     trainer = make_trainer(Doing("on_after_epoch", stop_and_test), epochs=9)
     assert len(trainer.fit(loader)["train"]["loss"]) == 1
+    assert [set(result) for result in results] == [{"loss"}]
     assert trainer.stop_reason == "enough"
 
 
@@ -243,3 +245,51 @@ def test_a_test_inside_a_stopped_mini_batch_does_not_save(digits: TensorDataset)
 
     make_trainer(Saving("on_after_train_batch", stop_and_test)).fit(loader)
     assert saved == [1]
+
+
+def test_a_fit_inside_a_fit_is_refused(digits: TensorDataset) -> None:
+    loader = train_dl(digits)
+    inner = Doing("on_after_epoch", lambda trainer: trainer.fit(loader, epochs=1))
+    with pytest.raises(LoopException, match="inside a running fit"):
+        make_trainer(inner).fit(loader)
+
+
+def test_a_whole_state_is_refused_inside_a_fit(digits: TensorDataset) -> None:
+    rewind = Doing("on_after_train_batch", lambda trainer: trainer.load_state_dict({}))
+    with pytest.raises(LoopException, match="load_weights"):
+        make_trainer(rewind).fit(train_dl(digits))
+
+
+def test_an_error_that_a_hook_catches_is_not_told_to_callbacks(digits: TensorDataset) -> None:
+    told: list[BaseException] = []
+
+    class Catching(Doing):
+        def on_exception(self, exception: BaseException, **others: Any) -> None:
+            told.append(exception)
+
+    def fail_and_catch(trainer: Trainer) -> None:
+        with pytest.raises(ZeroDivisionError):
+            trainer.test(train_dl(digits), metrics=[lambda preds, targets: 1 / 0])
+
+    make_trainer(Catching("on_after_epoch", fail_and_catch)).fit(train_dl(digits))
+    assert told == []
+
+
+def test_forward_hooks_are_told_of_each_forward_once(digits: TensorDataset) -> None:
+    seen: list[str] = []
+
+    class Forwards(Doing):
+        def on_after_train_forward(self, **others: Any) -> None:
+            seen.append("train")
+
+        def on_after_test_forward(self, **others: Any) -> None:
+            seen.append("test")
+
+    loader = train_dl(digits)
+
+    def look(trainer: Trainer) -> None:
+        trainer.test(loader)
+        trainer.predict(loader)
+
+    make_trainer(Forwards("on_after_epoch", look), epochs=1).fit(loader)
+    assert (seen.count("train"), seen.count("test")) == (len(loader), len(loader))

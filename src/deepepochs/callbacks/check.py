@@ -137,13 +137,14 @@ class CheckCallback(RunRecordCallback):
 
     def on_before_fit(self, trainer: TrainerBase, epochs: int) -> None:
         """Lock the run's folder; go no further where an earlier process had stopped early."""
-        if trainer.main_process:
-            self._lock = RunLock(self.folder(trainer))
-            self._lock.acquire()
+        self._lock_run(trainer)
         super().on_before_fit(trainer, epochs)
         self._saved_at_s = time.monotonic()
         trainer.add_saver(self.save)
-        self._stop_if_exhausted(trainer)
+        if trainer.is_resumed:
+            self._stop_if_exhausted(trainer)
+        else:
+            self.watch.num_bad = 0  # a further fit has its patience anew
 
     def on_after_fit(self, trainer: TrainerBase) -> None:
         """Give the run's folder back."""
@@ -177,10 +178,10 @@ class CheckCallback(RunRecordCallback):
             trainer, train_tasks, val_tasks, train_metrics, val_metrics, epoch_idx
         )
         values = train_metrics if self.on_stage == "train" else val_metrics
-        if values:
+        if trainer.has_metrics_of(self.on_stage):
             self._check(values)
             self._stop_if_exhausted(trainer)
-        elif not val_tasks and self.on_stage == "val":
+        elif not val_tasks:
             raise CallbackException(
                 f"CheckCallback monitors {self.monitor!r} of validation, and this fit does not "
                 "validate. Give fit() a val_dl, or CheckCallback(on_stage='train')."
@@ -190,7 +191,9 @@ class CheckCallback(RunRecordCallback):
     def on_before_test_epochs(self, trainer: TrainerBase, tasks: Any) -> None:
         """Load the best weights of this run; not inside a fit, which needs its own."""
         best = self.store(trainer).best()
-        if not (self.save_best and self._has_saved and best.exists()) or trainer.epoch is not None:
+        # Without a best value of its own, the file is that of an earlier run of this id.
+        has_best = self.save_best and self._has_saved and self.best_values and best.exists()
+        if not has_best or trainer.is_fitting:
             return
         trainer.print(f"loading best model from running ID {trainer.running_id}")
         trainer.load_weights(load(best))
@@ -234,6 +237,25 @@ class CheckCallback(RunRecordCallback):
             trainer.stop(
                 f"Early stopping triggered, by monitoring [{self.on_stage} {self.monitor}]!"
             )
+
+    def _lock_run(self, trainer: TrainerBase) -> None:
+        folder, error = self.folder(trainer), None
+        for other in trainer.callbacks:
+            if other is self:
+                break
+            if isinstance(other, CheckCallback) and other.folder(trainer) == folder:
+                raise ConfigError(
+                    f"Two CheckCallbacks write to {folder}: give one of them another ckpt_dir."
+                )
+        if trainer.main_process:
+            lock = RunLock(folder)
+            try:
+                lock.acquire()
+                self._lock = lock
+            except CheckpointError as fault:
+                error = fault
+        if trainer.runtime.any(error is not None):
+            raise error or CheckpointError("The main process could not lock the run's folder.")
 
     def _unlock(self) -> None:
         if self._lock is not None:
