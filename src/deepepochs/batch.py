@@ -40,15 +40,16 @@ def split_batch(batch: Any, *, with_targets: bool) -> tuple[Any, Any]:
     Raises:
         DataError: a mini-batch in which input and target cannot be told apart.
     """
-    if isinstance(batch, (tuple, list)):
+    if type(batch) in (list, tuple) or isinstance(batch, (tuple, list)):
         if not with_targets:
             return nested.TensorTuple(batch), None
-        if len(batch) < 2:
+        batch_x = nested.TensorTuple(batch[:-1])
+        if not batch_x:
             raise DataError(
                 f"The loader yielded {nested.describe(batch)}: its last element is the target, so "
                 "no input is left. Yield (input, target), or (input, None) where there is no target."
             )
-        return nested.TensorTuple(batch[:-1]), batch[-1]
+        return batch_x, batch[-1]
     if isinstance(batch, Mapping):
         return batch, None
     if isinstance(batch, torch.Tensor) and with_targets:
@@ -100,9 +101,10 @@ def weigh_batch(batch_size: BatchSize, batch_x: Any, batch_y: Any) -> float:
         ConfigError: the function gave something that is no positive number.
     """
     if batch_size is None:
-        first = batch_x[0] if isinstance(batch_x, tuple) and batch_x else None
-        if type(first) is torch.Tensor and first.ndim:
-            return first.shape[0]
+        if type(batch_x) is nested.TensorTuple and batch_x:
+            first = batch_x[0]
+            if type(first) is torch.Tensor and first.ndim:
+                return first.shape[0]
         return nested.batch_size(batch_x)
     if isinstance(batch_size, int):
         return batch_size

@@ -196,8 +196,9 @@ class Optimizer:
         An optimizer class with a `zero_grad` of its own has that called instead.
         """
         if self._plain_zero_grad:
-            for param in self.params:
-                param.grad = None
+            for group in self.opt.param_groups:
+                for param in group["params"]:
+                    param.grad = None
         else:
             self.opt.zero_grad()
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
-from . import nested
+from . import nested, rng
 from .accumulation import Window
 from .batch import BatchSize, weigh_batch
 from .callback import StageHooks
@@ -93,6 +93,7 @@ class Run:
         # Optimizers whose step accelerator.accumulate puts off, in their order.
         self.by_hand: dict[int | None, None] = {}
         self._saved_merged: dict[str, Any] = {}
+        self._random_state: dict[str, Any] | None = None
         if self.is_training:
             trainer.runtime.begin_hand_window()
         self.num_batches = cursor.length
@@ -131,6 +132,8 @@ class Run:
         self._weight = None
         if self.plan:
             self.batch_patches = {}
+        if self.is_filler:
+            self._random_state = rng.get_state()
         if self.is_training:
             self.did_backward = False
             if self.trainer.runtime.num_processes > 1:
@@ -200,11 +203,15 @@ class Run:
             elif not self.is_filler:
                 self._accumulate_loss(loss)
         metrics = BatchMetrics(loss, self.batch_patches, self._report)
+        if self.is_filler and self._random_state is not None:
+            # It is another mini-batch after a resume, and must leave nothing behind.
+            rng.set_state(self._random_state)
         if self.is_filler:
             return metrics
-        for name, patch in self.batch_patches.items():
-            merged = self.patches.get(name)
-            self.patches[name] = patch.copy() if merged is None else join_patches(merged, patch)
+        if self.batch_patches:
+            for name, patch in self.batch_patches.items():
+                merged = self.patches.get(name)
+                self.patches[name] = patch.copy() if merged is None else join_patches(merged, patch)
         if returned is not None and not self.plan:
             self.batch_patches = {}
         return metrics

@@ -119,7 +119,9 @@ class Steps:
         """Call the model: a dict as keyword arguments, a tuple as several arguments."""
         # A tuple first: a look at an abstract class costs more than all the rest here.
         model = self.model if self.run is None else self.run.trainer.model
-        return model(*batch_x) if isinstance(batch_x, tuple) else model(**batch_x)
+        if type(batch_x) is nested.TensorTuple or isinstance(batch_x, tuple):
+            return model(*batch_x)
+        return model(**batch_x)
 
     def loss(
         self,

@@ -207,7 +207,9 @@ def _is_whole(value: Any) -> bool:
 def _chunk(value: Any) -> Any:
     """Detach, and give single numbers a dimension 0 along which they can be joined."""
     if isinstance(value, Tensor):
-        return value.detach() if value.ndim else value.detach().reshape(1)
+        # The run has detached it already: a second time would cost as much as all else here.
+        value = value.detach() if value.requires_grad else value
+        return value if value.ndim else value.reshape(1)
     if isinstance(value, dict):
         return {key: _chunk(item) for key, item in value.items()}
     if type(value) in (tuple, list, TensorTuple) and first_tensor(value) is not None:
