@@ -87,7 +87,7 @@ vertical-align:-.08em}
 th button{all:unset;cursor:pointer;color:inherit}th button:focus-visible{outline:2px solid}
 th[aria-sort=ascending] button::after{content:" \\2191"}
 th[aria-sort=descending] button::after{content:" \\2193"}
-.sortable td{white-space:nowrap}
+.sortable td{white-space:nowrap}main:has(.sortable){max-width:1400px}
 footer{color:var(--quiet);font-size:.85rem;margin-top:22px}
 @media (max-width:600px){main{padding:18px 12px 32px}section{padding:14px}
 h1{font-size:1.3rem}.tiles{grid-template-columns:1fr 1fr;gap:8px}.tile{padding:10px 12px}

@@ -1,0 +1,96 @@
+"""Makes the pictures of ``seeing.md``: trains on digits, writes the reports, looks at them.
+
+Needs Chromium, ``pip install "deepepochs[examples,cli]"``, and about a minute::
+
+    python docs/make_screenshots.py
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, TensorDataset, random_split
+
+from deepepochs import CheckCallback, InterpretCallback, Optimizer, ReportCallback, Trainer
+from deepepochs.demo import load_digits
+from deepepochs.metrics import accuracy
+from deepepochs.report import compare_page
+from deepepochs.rng import set_seed
+from deepepochs.run_files import list_runs
+
+TARGET = Path(__file__).parent / "imgs"
+EPOCHS = 14
+NUM_COLOURS = 128
+
+
+def train(folder: Path, lr: float, hidden: int) -> Path:
+    """Train one run and give its report."""
+    set_seed(0)
+    images, labels = load_digits()
+    train_set, val_set, test_set = random_split(TensorDataset(images, labels), [3000, 1000, 1000])
+    model = nn.Sequential(
+        nn.Conv2d(1, 8, 5, stride=2, padding=2), nn.ReLU(), nn.Flatten(),
+        nn.Linear(8 * 14 * 14, hidden), nn.ReLU(), nn.Dropout(0.3), nn.Linear(hidden, 10),
+    )  # fmt: skip
+    adam = torch.optim.Adam(model.parameters(), lr)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adam, EPOCHS)
+    trainer = Trainer(
+        model,
+        F.cross_entropy,
+        Optimizer(adam, schedule),
+        epochs=EPOCHS,
+        metrics=accuracy,
+        running_id=f"digits-lr{lr}-hidden{hidden}",
+        hyper_params={"lr": lr, "hidden": hidden, "dropout": 0.3},
+        callbacks=[
+            CheckCallback("accuracy", mode="max", ckpt_dir=folder),
+            InterpretCallback(nn.CrossEntropyLoss(reduction="none"), k=16, log_dir=folder),
+            ReportCallback(folder),
+        ],
+    )
+    trainer.fit(DataLoader(train_set, 64, shuffle=True), DataLoader(val_set, 500))
+    trainer.test(DataLoader(test_set, 500))
+    return trainer.run_dir / "report.html"
+
+
+def take_picture(page: Path, target: Path, width: int, height: int) -> None:
+    """Have Chromium draw a page; keep so few colours that the file is small."""
+    browser = shutil.which("chromium") or shutil.which("chromium-browser")
+    if browser is None:
+        sys.exit("Chromium is not installed.")
+    with tempfile.TemporaryDirectory() as profile:
+        subprocess.run(
+            [
+                browser, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",
+                "--disable-background-networking", "--disable-component-update",
+                "--disable-sync", "--hide-scrollbars", f"--user-data-dir={profile}",
+                f"--window-size={width},{height}", f"--screenshot={target}", page.as_uri(),
+            ],
+            check=True,
+            capture_output=True,
+        )  # fmt: skip
+    Image.open(target).convert("RGB").quantize(NUM_COLOURS).save(target, optimize=True)
+
+
+def main() -> None:
+    """Make the pictures."""
+    TARGET.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "logs"
+        pages = [train(folder, lr, hidden) for lr, hidden in ((3e-3, 64), (3e-2, 64), (3e-4, 16))]
+        take_picture(pages[0], TARGET / "report.png", 1120, 1560)
+        compared = folder / "report.html"
+        compared.write_text(compare_page(list_runs(folder), "Runs in logs"), encoding="utf-8")
+        take_picture(compared, TARGET / "runs.png", 1280, 640)
+
+
+if __name__ == "__main__":
+    main()
