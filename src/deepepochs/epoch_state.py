@@ -31,7 +31,7 @@ class EpochState:
     Attributes:
         epoch_idx: the epoch, from 0.
         begun: stages whose ``before_..._epochs`` hooks have run.
-        totals: merged patches of the passes that are done, by stage.
+        totals: the passes that are done, by stage; while it lasts, with their merged patches.
         metrics: the values of the stages that are done.
         resumed: the epoch began in an earlier process.
     """
@@ -56,10 +56,11 @@ class EpochState:
         """How many passes of a stage are done."""
         return len(self.totals[stage].passes)
 
-    def end_stage(self, stage: Stage) -> dict[str, Any]:
-        """Compute and keep the values of a stage."""
-        self.metrics[stage] = self.totals[stage].metrics()
-        return self.metrics[stage]
+    def end_stage(self, stage: Stage, values: dict[str, Any]) -> dict[str, Any]:
+        """Keep the values of a stage."""
+        self.metrics[stage] = values
+        self.totals[stage].close()
+        return values
 
     def resume_run(self, run: Run) -> None:
         """Bring a new pass to where the checkpoint was taken, if it was taken inside it."""
@@ -75,7 +76,7 @@ class EpochState:
             "totals": {
                 str(stage): totals.state_dict()
                 if run is None or run.stage is not stage
-                else totals.state_dict(run.patches, run.planned_names)
+                else totals.state_dict(run.patches_if_last(), run.planned_names)
                 for stage, totals in self.totals.items()
             },
             "metrics": {

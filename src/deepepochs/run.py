@@ -25,7 +25,7 @@ from .patches import PatchBase, ValuePatch
 from .plan import MetricPlan
 from .process_merge import merge_patches, merged_states
 from .stages import Stage
-from .totals import LOSS, BatchMetrics, RestoredPatch, join_patches, metric_values
+from .totals import LOSS, BatchMetrics, PassPatches, RestoredPatch, join_patches
 
 if TYPE_CHECKING:
     from .task import EpochTask
@@ -218,18 +218,21 @@ class Run:
 
     def end_epoch(self) -> dict[str, Any]:
         """Give the metrics of the pass."""
-        values = metric_values(self.ordered_patches())
+        self.patches = done = self.ordered_patches()
+        values = done.metrics()
         loss = values.get(LOSS)
         if loss is not None and loss.ndim == 0 and not np.isfinite(loss):
             self.report_not_finite(loss)
         return values
 
-    def ordered_patches(self) -> dict[str, PatchBase]:
+    def ordered_patches(self) -> PassPatches:
         """The merged patches: loss first, then metrics as planned, then what steps returned."""
+        if isinstance(self.patches, PassPatches):  # the pass has ended, and its values are known
+            return self.patches
         first = [LOSS, *(name for name, _ in self.plan)]
         names = [name for name in first if name in self.patches]
         names += [name for name in self.patches if name not in names]
-        return {name: self.patches[name] for name in names}
+        return PassPatches({name: self.patches[name] for name in names})
 
     def report_not_finite(self, loss: Any) -> None:
         """Raise, warn or do nothing about a loss that is NaN or infinite, as asked."""

@@ -26,6 +26,7 @@ from .patches import PatchBase, flatten_value
 __all__ = [
     "LOSS",
     "BatchMetrics",
+    "PassPatches",
     "RestoredPatch",
     "StageTotals",
     "join_patches",
@@ -49,15 +50,15 @@ class RestoredPatch(PatchBase):
         self._others: list[RestoredPatch] = []
 
     @classmethod
-    def of(cls, patch: PatchBase) -> RestoredPatch:
-        """Make one of any patch."""
+    def of(cls, patch: PatchBase, value: Mapping[str, Any] | None = None) -> RestoredPatch:
+        """Make one of any patch; ``value`` is the patch's, flat, where it is known already."""
         if isinstance(patch, RestoredPatch):
             return patch
         restored = cls()
         restored.name = patch.name
         restored.state = patch.state_dict()
-        flat = flatten_value("", patch())
-        restored.value = {key: torch.as_tensor(to_array(value)) for key, value in flat.items()}
+        flat = flatten_value("", patch()) if value is None else value
+        restored.value = {key: torch.as_tensor(to_array(item)) for key, item in flat.items()}
         return restored
 
     def claim(self, like: PatchBase) -> PatchBase:
@@ -155,6 +156,56 @@ class BatchMetrics(Mapping[str, Any]):
         return repr(self._computed())
 
 
+class PassPatches(dict[str, PatchBase]):
+    """The merged patches of a pass that is done, and their values, each computed once."""
+
+    def __init__(self, patches: Mapping[str, PatchBase]) -> None:
+        super().__init__(patches)
+        self._values: dict[str, dict[str, Any]] = {}
+
+    def _name_of(self, key: str) -> str:
+        own = self[key].name
+        return key if own is None else own
+
+    def _value_of(self, key: str) -> dict[str, Any]:
+        """The value of a patch by full name."""
+        if key not in self._values:
+            name = self._name_of(key)
+            try:
+                flat = flatten_value(name, self[key]())
+            except Exception as error:
+                add_note(error, f"while computing the metric {name!r}")
+                raise
+            self._values[key] = {full: to_array(value) for full, value in flat.items()}
+        return self._values[key]
+
+    def metrics(self) -> dict[str, Any]:
+        """Give ``{name: NumPy array}``; dicts are spread over their keys.
+
+        Raises:
+            MetricError: two values with one name.
+        """
+        values: dict[str, Any] = {}
+        for key in self:
+            for full_name, value in self._value_of(key).items():
+                if full_name in values:
+                    raise MetricError(
+                        f"Two metrics give a value named {full_name!r}. Give one another name, for "
+                        "example with the decorator rename('other.')."
+                    )
+                values[full_name] = value
+        return values
+
+    def state_dict(self) -> dict[str, Any]:
+        """Give states and values, from which ``RestoredPatch`` are made."""
+        states = {}
+        for key, patch in self.items():
+            prefix = len(self._name_of(key))
+            own = {full[prefix:]: value for full, value in self._value_of(key).items()}
+            states[key] = RestoredPatch.of(patch, own).state_dict()
+        return states
+
+
 class StageTotals:
     """The merged patches of the passes of one stage, pooled and by task.
 
@@ -163,7 +214,7 @@ class StageTotals:
     """
 
     def __init__(self) -> None:
-        self.passes: list[tuple[str, dict[str, PatchBase]]] = []
+        self.passes: list[tuple[str, PassPatches]] = []
         self._values: dict[str, dict[str, Any]] = {}
         self._pooled: dict[str, PatchBase] = {}
 
@@ -171,15 +222,15 @@ class StageTotals:
         self, label: str, patches: dict[str, PatchBase], values: dict[str, Any] | None = None
     ) -> None:
         """Take in the patches of a pass that is done, with their values if they are known."""
-        self.passes.append((label, patches))
+        done = patches if isinstance(patches, PassPatches) else PassPatches(patches)
+        self.passes.append((label, done))
         if values is not None:
             self._values[label] = values
 
     def metrics(self) -> dict[str, Any]:
         """The values of the stage."""
         own = {
-            label: self._values.get(label) or metric_values(patches)
-            for label, patches in self.passes
+            label: self._values.get(label) or patches.metrics() for label, patches in self.passes
         }
         if len(own) == 1:
             return next(iter(own.values()))
@@ -193,6 +244,11 @@ class StageTotals:
                 values[f"{label}/{name}"] = value
         return values
 
+    def close(self) -> None:
+        """Drop the patches of a stage whose values are known: some hold all its outputs."""
+        self.passes = [(label, PassPatches({})) for label, _ in self.passes]
+        self._values, self._pooled = {}, {}
+
     def state_dict(
         self, running: Mapping[str, PatchBase] | None = None, known: Container[str] = ()
     ) -> dict[str, Any]:
@@ -203,22 +259,27 @@ class StageTotals:
             known: names of patches whose class a resumed run knows from its plan; the
                 value pooled over passes is kept for all others.
         """
-        passes = [*self.passes, ("", dict(running))] if running else self.passes
-        pooled = self._pool(passes) if len(passes) > 1 else {}
+        passes = [*self.passes, ("", PassPatches(running or {}))]
+        pooled = {}
+        if len(self.passes) + bool(running) > 1:
+            pooled = self._pool(
+                (label, {name: patches[name] for name in patches if name not in known})
+                for label, patches in passes
+            )
         for name, patch in pooled.items():
             if isinstance(patch, RestoredPatch) and patch.is_joined:
-                pooled[name] = self._pooled[name]
+                pooled[name] = self._pooled.get(name, patch)
         return {
             "passes": [
-                {"label": label, "patches": _restorable(patches)} for label, patches in self.passes
+                {"label": label, "patches": patches.state_dict()} for label, patches in self.passes
             ],
-            "pooled": _restorable({n: p for n, p in pooled.items() if n not in known}),
+            "pooled": PassPatches(pooled).state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take back what ``state_dict`` gave."""
         self.passes = [(saved["label"], _restored(saved["patches"])) for saved in state["passes"]]
-        self._pooled = _restored(state["pooled"])
+        self._pooled = dict(_restored(state["pooled"]))
 
     def _pool(self, passes: Iterable[tuple[str, Mapping[str, PatchBase]]]) -> dict[str, PatchBase]:
         pooled: dict[str, PatchBase] = {}
@@ -236,37 +297,14 @@ class StageTotals:
         return {LOSS: pooled[LOSS], **pooled} if LOSS in pooled else pooled
 
 
-def _restorable(patches: Mapping[str, PatchBase]) -> dict[str, Any]:
-    return {name: RestoredPatch.of(patch).state_dict() for name, patch in patches.items()}
-
-
-def _restored(states: Mapping[str, Any]) -> dict[str, PatchBase]:
+def _restored(states: Mapping[str, Any]) -> PassPatches:
     patches: dict[str, PatchBase] = {}
     for name, state in states.items():
         patches[name] = RestoredPatch()
         patches[name].load_state_dict(state)
-    return patches
+    return PassPatches(patches)
 
 
 def metric_values(patches: Mapping[str, PatchBase]) -> dict[str, Any]:
-    """Compute patches into ``{name: NumPy array}``; dicts are spread over their keys.
-
-    Raises:
-        MetricError: two values with one name.
-    """
-    values: dict[str, Any] = {}
-    for key, patch in patches.items():
-        name = key if patch.name is None else patch.name
-        try:
-            flat = flatten_value(name, patch())
-        except Exception as error:
-            add_note(error, f"while computing the metric {name!r}")
-            raise
-        for full_name, value in flat.items():
-            if full_name in values:
-                raise MetricError(
-                    f"Two metrics give a value named {full_name!r}. Give one another name, for "
-                    "example with the decorator rename('other.')."
-                )
-            values[full_name] = to_array(value)
-    return values
+    """Compute patches into ``{name: NumPy array}``; see ``PassPatches.metrics``."""
+    return PassPatches(patches).metrics()

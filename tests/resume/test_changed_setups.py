@@ -10,12 +10,23 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.data import DataLoader
 
-from deepepochs import Callback, Trainer, TrainerBase
+from deepepochs import Callback, EpochTask, TensorPatch, Trainer, TrainerBase
 from deepepochs.errors import CheckpointMismatch
 
 sys.path.insert(0, str(Path(__file__).parent))
-from exact_runs import base_fit, check, flat, through_a_file, unbroken
+from exact_runs import (
+    EPOCHS,
+    Fit,
+    Samples,
+    SaveAlways,
+    base_fit,
+    check,
+    flat,
+    through_a_file,
+    unbroken,
+)
 
 
 def at(make: Any, place: str) -> dict[str, Any]:
@@ -96,3 +107,69 @@ def test_a_load_keeps_no_second_model_on_the_device() -> None:
     before = torch.cuda.memory_allocated()
     trainer.load_state_dict(state)
     assert torch.cuda.max_memory_allocated() - before < size / 2
+
+
+class Counted:
+    """A metric that tells how often it was asked."""
+
+    __name__ = "counted"
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, model_out: Tensor, targets: Tensor) -> Tensor:
+        self.calls += 1
+        return model_out.mean()
+
+
+def test_saving_in_validation_asks_no_metric_of_a_finished_pass_again() -> None:
+    with_saves, without = Counted(), Counted()
+    base_fit(SaveAlways(), metrics=[with_saves]).trainer.fit(**base_fit().options)
+    base_fit(metrics=[without]).trainer.fit(**base_fit().options)
+    assert with_saves.calls == without.calls == 2 * EPOCHS
+
+
+def test_a_save_between_passes_of_a_stage_asks_no_metric_of_a_finished_pass_again() -> None:
+    calls = []
+    for callbacks in ([], [SaveAlways()]):
+        metric = Counted()
+        tasks = [EpochTask(base_fit().options["val_dl"], name=name) for name in "ab"]
+        fit = base_fit(*callbacks, metrics=[metric])
+        fit.trainer.fit(fit.options["train_dl"], val_tasks=tasks)
+        calls.append(metric.calls)
+    assert calls[0] == calls[1] == 4 * EPOCHS  # train, a, b and both pooled
+
+
+def test_what_training_has_put_out_is_neither_kept_nor_saved_through_validation() -> None:
+    saver = SaveAlways()
+    fit = base_fit(saver, metrics=[Counted()])
+    fit.trainer.fit(**fit.options)
+    sizes = {}
+    for place, state in zip(saver.places, saver.states, strict=True):
+        sizes[place] = sum(1 for key in flat(state["epoch"]) if key.endswith("outputs.0"))
+    assert sizes["epoch 0 train 2"] == sizes["epoch 0 val 1"] == 1
+
+
+class Scores(EpochTask):
+    """Returns a patch of its own, whose class no plan knows."""
+
+    def val_step(self, batch_x: Any, batch_y: Any, **step_args: Any) -> Any:
+        model_out = self.model(*batch_x)
+        self.loss(model_out, batch_y)
+        return {"own": TensorPatch(spread).load(model_out, batch_y)}
+
+
+def spread(model_out: Tensor, targets: Tensor) -> dict[str, Tensor]:
+    return {".std": model_out.std(), ".max": model_out.max()}
+
+
+def test_values_pooled_over_tasks_are_resumed_to_the_bit() -> None:
+    def make(*callbacks: Callback) -> Fit:
+        def fit() -> dict[str, Any]:
+            data = base_fit().options
+            tasks = [Scores(DataLoader(Samples(n), 2), name=f"of {n}") for n in (3, 5, 4)]
+            return {"train_dl": data["train_dl"], "val_tasks": tasks}
+
+        return base_fit(*callbacks, fit=fit, metrics=[spread])
+
+    assert check(make, every=2) > 5
