@@ -36,7 +36,7 @@ class AccelerateRuntime:
     """
 
     def __init__(self, accelerator: Accelerator) -> None:
-        _refuse_sharded(accelerator)
+        _refuse(accelerator)
         self.accelerator = accelerator
         self.device: torch.device = accelerator.device
         self.on_cpu = self.device.type == "cpu"
@@ -214,8 +214,14 @@ def _bare(opt: Any) -> torch.optim.Optimizer:
     return bare
 
 
-def _refuse_sharded(accelerator: Accelerator) -> None:
-    """Raise ``ConfigError`` for models spread over processes, which nobody has run here yet."""
+def _refuse(accelerator: Accelerator) -> None:
+    """Raise ``ConfigError`` for processes not joined, and for models spread over processes."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if accelerator.num_processes != world:
+        raise ConfigError(
+            f"The script was started in {world} processes, and the Accelerator knows of "
+            f"{accelerator.num_processes}: without a GPU it joins them with Accelerator(cpu=True)."
+        )
     kind = str(accelerator.distributed_type).rpartition(".")[2]
     if kind not in ("FSDP", "DEEPSPEED", "MEGATRON_LM", "XLA"):
         if kind != "MULTI_CPU" or os.environ.get("ACCELERATE_USE_FSDP", "false") != "true":
@@ -259,4 +265,12 @@ def make_accelerator(device: Any, precision: str | None) -> Any:
             f"device={device!r} with precision={precision!r}: make the device visible alone (for "
             "example CUDA_VISIBLE_DEVICES=1) and give device='cuda'."
         )
-    return Accelerator(mixed_precision=precision, cpu=name == "cpu")
+    try:
+        # Without a GPU Accelerate joins the processes only when it is told to.
+        on_cpu = name == "cpu" or (launched and not torch.cuda.is_available())
+        return Accelerator(mixed_precision=precision, cpu=on_cpu)
+    except ValueError as error:
+        raise ConfigError(
+            f"device={device!r} with precision={precision!r} cannot be used here: {error} All "
+            "Accelerators of a program have one precision and kind of device."
+        ) from error

@@ -272,6 +272,11 @@ class Run:
         merged = self._merged()
         return merged_states({n: merged[n] for n in merged if n not in self.planned_names})
 
+    def patches_if_last(self) -> dict[str, PatchBase]:
+        """The patches so far; after what may be the last mini-batch, those of all processes."""
+        several = self.trainer.runtime.num_processes > 1
+        return self._merged() if several and self.is_last is not False else self.patches
+
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where ``state`` was taken."""
         self.resumed = True

@@ -67,16 +67,16 @@ class Shares:
 
         All processes open it at the same time.
         """
-        from accelerate.data_loader import BatchSamplerShard
+        from accelerate.data_loader import BatchSamplerShard, DataLoaderShard
         from accelerate.utils import synchronize_rng_states
 
         share = self.of(loader)
-        if self.num_processes == 1 or not is_prepared(share):
+        if self.num_processes == 1 or not isinstance(share, DataLoaderShard):
             yield share
             return
         # At the beginning of every pass Accelerate would agree on the order inside of __iter__,
         # where a process that has no data left when it is resumed would be missing.
-        kinds, share.rng_types = getattr(share, "rng_types", None), None
+        kinds, share.rng_types = share.rng_types, None
         if kinds:
             synchronize_rng_states(kinds, share.synchronized_generator)
         shard = share.batch_sampler
@@ -92,8 +92,10 @@ class Shares:
 
     def filler(self, loader: Any) -> Any:
         """Give a mini-batch of two samples that are there, for a process that got none."""
-        if isinstance(loader, EveryNth) and loader.seen is not None:
-            return loader.seen
+        if isinstance(loader, EveryNth):
+            if loader.seen is not None:
+                return loader.seen
+            loader = loader.batches
         dataset = getattr(loader, "dataset", None)
         with rng.preserved():
             if dataset is None or loader.collate_fn is None:

@@ -49,7 +49,7 @@ def launch(
         command += [f"--nproc_per_node={num_processes}"]
     elif num_processes:
         command += ["-m", "accelerate.commands.launch", "--cpu", "--num_machines=1"]
-        command += [f"--num_processes={num_processes}", "--main_process_port=0"]
+        command += [f"--num_processes={num_processes}"]
         command += ["--mixed_precision=no", "--dynamo_backend=no"]
     command += [str(path), *(str(argument) for argument in arguments)]
     dropped = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")

@@ -198,7 +198,15 @@ def few_samples() -> Any:
     """Processes without any sample: in validation throughout, in training in the last round."""
     accelerator = make_accelerator(split=False)
     size = 12 // accelerator.num_processes
-    return train(accelerator, loader(slice(37), size), loader(slice(2), 4), loader(slice(5), 4))
+    trainer = Trainer(make_model(), F.cross_entropy, device=accelerator, show_info=False)
+    tasks = [ReturningTask(loader(slice(3), 4)), ReturningTask(loader(slice(2), 4))]
+    tested = trainer.test(tasks=tasks)
+    return {
+        "fit": train(
+            accelerator, loader(slice(37), size), loader(slice(2), 4), loader(slice(5), 4)
+        ),
+        "tasks": {name: float(value) for name, value in tested.items()},
+    }
 
 
 class Stream(IterableDataset[Any]):
@@ -314,7 +322,7 @@ def several() -> Any:
     )  # fmt: skip
     history = trainer.fit(
         train_tasks=[EpochTask(loader(slice(29))), EpochTask(loader(slice(29, 53)), name="b")],
-        val_tasks=[ReturningTask(loader(slice(31))), ReturningTask(loader(slice(5)))],
+        val_tasks=[ReturningTask(loader(slice(31))), ReturningTask(loader(slice(2)))],
     )
     found = outcome(trainer, history)
     found["rates"] = trainer.opt.get_current_lr()

@@ -1,0 +1,65 @@
+"""One small run in which one process meets something: ``faulty.py FOLDER KIND [EPOCHS]``.
+
+Works alone, with torchrun and with accelerate launch: ``device='auto'``. Kinds: ``none``,
+``sigterm``, ``sigkill``, ``exception``, ``metric``. Writes ``weights-<kind>.pt``.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, TensorDataset
+
+from deepepochs import Callback, CheckCallback, LogCallback, Trainer, set_seed
+
+torch.set_num_threads(1)
+folder, kind = Path(sys.argv[1]), sys.argv[2]
+X = torch.randn(50, 6, generator=torch.Generator().manual_seed(3))
+set_seed(0)
+model = nn.Sequential(nn.Linear(6, 16), nn.Dropout(0.3), nn.ReLU(), nn.Linear(16, 2))
+opt = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
+data = TensorDataset(X, (X.sum(1) > 0).long())
+
+
+class Fault(Callback):
+    """Meets it in the last process, after the third mini-batch of the second epoch."""
+
+    def on_after_train_batch(self, trainer: Any, metrics: Any, batch_idx: int) -> None:
+        last = trainer.runtime.rank == trainer.runtime.num_processes - 1
+        if not last or trainer.init_epoch != 1 or batch_idx != 2:
+            return
+        if kind == "sigterm":
+            os.kill(os.getpid(), signal.SIGTERM)
+        elif kind == "sigkill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        elif kind == "exception":
+            raise ValueError("the fault of the test")
+
+
+def accuracy(preds: torch.Tensor, targets: torch.Tensor) -> Any:
+    if kind == "metric" and int(os.environ.get("RANK", "0")) == 1 and trainer.init_epoch == 1:
+        raise ValueError("the fault of the test")
+    return (preds.argmax(1) == targets).float().mean()
+
+
+trainer = Trainer(
+    model, F.cross_entropy, opt, epochs=3, device="auto", metrics=accuracy, metric_patch="mean",
+    callbacks=[Fault(), CheckCallback("loss", ckpt_dir=folder), LogCallback(folder)],
+    resume="auto", running_id="run",
+)  # fmt: skip
+order = torch.Generator().manual_seed(5)
+trainer.print("starts in", trainer.runtime.num_processes)
+history = trainer.fit(DataLoader(data, 4, shuffle=True, generator=order), DataLoader(data, 8))
+if trainer.main_process:
+    found = {"weights": trainer.runtime.unwrap(trainer.model).state_dict()}
+    found["history"] = {
+        s: {k: list(map(float, v)) for k, v in o.items()} for s, o in history.items()
+    }
+    torch.save(found, folder / "found.pt")

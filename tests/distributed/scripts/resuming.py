@@ -1,0 +1,190 @@
+"""Take the state at save points of one fit, go on from each anew, and compare to the bit.
+
+Started as ``resuming.py RESULT_FILE``; writes for each case the save points tried and those
+from which a resumed fit differs in any process.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import torch
+from accelerate import Accelerator
+from cases import ByHandTask, Endless, ReturningTask, Stream, X, Y, loader, make_accelerator
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset
+
+from deepepochs import Callback, EpochTask, GradClipCallback, Optimizer, Trainer, set_seed
+from deepepochs import metrics as dm
+
+
+class Noisy(Dataset[Any]):
+    """Augments with the global generator."""
+
+    def __len__(self) -> int:
+        return 29
+
+    def __getitem__(self, index: int) -> Any:
+        return X[index] + 0.1 * torch.randn(6), Y[index]
+
+
+class KeepStates(Callback):
+    """Keeps the whole state at some save points, as a file would."""
+
+    def __init__(self, every: int) -> None:
+        super().__init__()
+        self.every, self.count = every, 0
+        self.states: dict[str, bytes] = {}
+
+    def _ask(self, trainer: Any, place: str) -> None:
+        self.count += 1
+        if self.count % self.every == 0:
+            trainer.request_save(lambda trainer: self.keep(trainer, place))
+
+    def keep(self, trainer: Any, place: str) -> None:
+        file = io.BytesIO()
+        torch.save(trainer.state_dict(), file)
+        self.states[place] = file.getvalue()
+
+    def on_after_train_batch(self, trainer: Any, metrics: Any, batch_idx: int) -> None:
+        self._ask(trainer, f"epoch {trainer.init_epoch} train batch {batch_idx}")
+
+    def on_after_val_batch(self, trainer: Any, metrics: Any, batch_idx: int) -> None:
+        self._ask(trainer, f"epoch {trainer.init_epoch} val batch {batch_idx}")
+
+    def on_after_epoch(self, trainer: Any, epoch_idx: int, **_: Any) -> None:
+        self._ask(trainer, f"epoch {epoch_idx}")
+
+
+def build(
+    accelerator: Accelerator, callbacks: Any, make_data: Callable[[], tuple[list[Any], list[Any]]],
+    **options: Any,
+) -> tuple[Trainer, dict[str, Any]]:  # fmt: skip
+    set_seed(1)
+    model = nn.Sequential(
+        nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Dropout(0.3), nn.ReLU(), nn.Linear(8, 3)
+    )
+    opt = torch.optim.Adam(model.parameters(), 0.01)
+    schedule = torch.optim.lr_scheduler.StepLR(opt, 3)
+    trainer = Trainer(
+        model, F.cross_entropy, Optimizer(opt, schedule, sched_on="step"), epochs=2,
+        device=accelerator, show_info=False, log_batch=False, metrics=[dm.accuracy],
+        callbacks=callbacks, **options,
+    )  # fmt: skip
+    trainer.default_cbk.write = lambda *_, **__: None  # type: ignore[method-assign]
+    train, val = make_data()
+    return trainer, {"train_tasks": train, "val_tasks": val}
+
+
+def traces(trainer: Trainer) -> Any:
+    """Everything a resumed fit must have in common with the unbroken one, of this process."""
+    return (
+        {s: {k: [v.tolist() for v in vs] for k, vs in of.items()} for s, of in trainer.history.items()},
+        [w.tolist() for w in trainer.runtime.unwrap(trainer.model).parameters()],
+        torch.rand(3).tolist(),
+        list(trainer.progress),
+        trainer.opt.get_current_lr(),
+    )  # fmt: skip
+
+
+def compare(make: Callable[[Any], tuple[Trainer, dict[str, Any]]], every: int) -> Any:
+    keeper = KeepStates(every)
+    trainer, data = make([keeper, GradClipCallback(1.0, 2)])
+    trainer.fit(**data)
+    expected = traces(trainer)
+    differing = []
+    for place, saved in keeper.states.items():
+        trainer, data = make([KeepStates(10**6), GradClipCallback(1.0, 2)])
+        trainer.load_state_dict(torch.load(io.BytesIO(saved), weights_only=True))
+        trainer.fit(**data)
+        same = traces(trainer) == expected
+        if not all(trainer.runtime.gather_objects(same)):
+            differing.append(place)
+    # The control: a fit with one more random draw must not be taken for the same.
+    trainer, data = make([KeepStates(10**6), GradClipCallback(1.0, 2)])
+    torch.rand(1)
+    trainer.fit(**data)
+    differs = traces(trainer) != expected
+    return {"tried": list(keeper.states), "differing": differing, "control differs": differs}
+
+
+def shuffled() -> Any:
+    def data() -> Any:
+        order = torch.Generator().manual_seed(2)
+        train = DataLoader(Noisy(), 6, shuffle=True, generator=order)
+        return [EpochTask(train)], [EpochTask(loader(slice(11), 6))]
+
+    return compare(lambda callbacks: build(make_accelerator(split=False), callbacks, data), 1)
+
+
+def accumulating() -> Any:
+    """Windows by argument, an order from the global generator, patches returned by steps."""
+
+    def data() -> Any:
+        train = DataLoader(Noisy(), 6, shuffle=True)
+        return (
+            [ReturningTask(train), ReturningTask(loader(slice(17), 6))],
+            [ReturningTask(loader(slice(3), 2)), ReturningTask(loader(slice(10), 6))],
+        )
+
+    def make(callbacks: Any) -> Any:
+        return build(make_accelerator(split=True), callbacks, data, grad_accumulate=3)
+
+    return compare(make, 1)
+
+
+def by_hand() -> Any:
+    def make(callbacks: Any) -> Any:
+        accelerator = make_accelerator(split=False)
+        accelerator.gradient_accumulation_steps = 2
+        return build(
+            accelerator,
+            callbacks,
+            lambda: ([ByHandTask(loader(slice(30), 4))], [EpochTask(loader(slice(11), 6))]),
+        )
+
+    try:
+        return compare(make, 2)
+    finally:
+        make_accelerator(split=False).gradient_accumulation_steps = 1
+
+
+def streams() -> Any:
+    def data() -> Any:
+        return [EpochTask(DataLoader(Stream(22), 4)), EpochTask(Endless(4, 18))], [
+            EpochTask(list(Endless(4, 10)))
+        ]
+
+    return compare(lambda callbacks: build(make_accelerator(split=False), callbacks, data), 2)
+
+
+def prepared() -> Any:
+    def make(callbacks: Any) -> Any:
+        accelerator = make_accelerator(split=False)
+        accelerator.even_batches = True
+        order = torch.Generator().manual_seed(2)
+        made = DataLoader(Noisy(), 5, shuffle=True, generator=order), loader(slice(11), 4)
+        train, val = accelerator.prepare(*made)
+        return build(accelerator, callbacks, lambda: ([EpochTask(train)], [EpochTask(val)]))
+
+    return compare(make, 2)
+
+
+def main() -> None:
+    cases = (shuffled, accumulating, by_hand, streams, prepared)
+    names = sys.argv[2:]
+    found = {case.__name__: case() for case in cases if not names or case.__name__ in names}
+    if Accelerator(cpu=True).is_main_process:
+        Path(sys.argv[1]).write_text(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""What one process meets reaches all: signals, exceptions, kills; and how a script is started."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from launching import Ended, launch
+
+pytestmark = pytest.mark.xdist_group("processes")
+# From the fault to the end of the last process, start of Python and imports included.
+LIMIT_S = 60
+
+
+def start(folder: Path, kind: str, num_processes: int = 2, **options: str) -> Ended:
+    folder.mkdir(exist_ok=True)
+    return launch("faulty.py", num_processes, folder, kind, limit_s=90, cwd=folder, **options)
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Ended]:
+    folder = tmp_path_factory.mktemp("unbroken")
+    return folder, start(folder, "none")
+
+
+@pytest.fixture(scope="module")
+def terminated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Ended]:
+    folder = tmp_path_factory.mktemp("terminated")
+    return folder, start(folder, "sigterm")
+
+
+def test_console_files_and_prints_are_those_of_the_main_process_only(
+    unbroken: tuple[Path, Ended],
+) -> None:
+    folder, ended = unbroken
+    assert ended.code == 0, ended.err
+    assert ended.out.count("starts in 2") == 1
+    assert ended.out.count("E 3/3  TRAIN>") == 1
+    assert ended.out.count("device:      Accelerate-MULTI_CPU-2") == 1
+    assert sorted(path.name for path in folder.iterdir()) == ["found.pt", "run"]
+    assert len(list((folder / "run").glob("events.out.*"))) == 1
+    assert len(list((folder / "run").glob("best*.ckpt"))) == 1
+
+
+def test_sigterm_in_one_process_saves_and_ends_all_with_143(
+    terminated: tuple[Path, Ended],
+) -> None:
+    folder, ended = terminated
+    assert ended.code != 0
+    # torchrun lists the processes that failed.
+    assert ended.err.count("exitcode  : 143") >= 1
+    assert "exitcode  : 1 " not in ended.err
+    assert (folder / "run" / "checkpoint.ckpt").exists()
+    assert not (folder / "found.pt").exists()
+
+
+def test_a_resume_after_sigterm_is_the_unbroken_run(
+    unbroken: tuple[Path, Ended], terminated: tuple[Path, Ended], tmp_path: Path
+) -> None:
+    folder = tmp_path / "resumed"
+    shutil.copytree(terminated[0], folder)
+    ended = start(folder, "none")
+    assert ended.code == 0, ended.err
+    assert "loading checkpoint" in ended.out
+    first, second = (torch.load(path / "found.pt") for path in (unbroken[0], folder))
+    assert first["history"] == second["history"]
+    assert first["weights"].keys() == second["weights"].keys()
+    for name, weight in first["weights"].items():
+        assert torch.equal(weight, second["weights"][name]), name
+
+
+def test_a_resume_in_another_number_of_processes_is_refused(
+    terminated: tuple[Path, Ended], tmp_path: Path
+) -> None:
+    folder = tmp_path / "alone"
+    shutil.copytree(terminated[0], folder)
+    ended = start(folder, "none", 0)
+    assert ended.code == 1
+    assert "saved by 2 processes, and this run has 1" in ended.err
+    assert "load_weights" in ended.err
+
+
+@pytest.mark.parametrize("kind", ["exception", "metric", "sigkill"])
+def test_a_fault_in_one_process_ends_all_soon(kind: str, tmp_path: Path) -> None:
+    began_at_s = time.monotonic()
+    ended = start(tmp_path, kind)
+    assert time.monotonic() - began_at_s < LIMIT_S
+    assert ended.code == 1
+    if kind == "sigkill":
+        assert ended.err.count("Signal 9 (SIGKILL)") == 1
+    else:
+        assert ended.err.count("ValueError: the fault of the test") == 1
+
+
+def test_the_same_script_runs_alone_and_under_accelerate_launch(tmp_path: Path) -> None:
+    alone = start(tmp_path / "alone", "none", 0)
+    assert alone.code == 0, alone.err
+    assert "starts in 1" in alone.out
+    assert "device:      cpu" in alone.out
+    # Without GPUs or MPI it starts one process.
+    launched = start(tmp_path / "launched", "none", 1, launcher="accelerate")
+    assert launched.code == 0, launched.err
+    assert "starts in 1" in launched.out

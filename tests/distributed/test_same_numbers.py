@@ -1,0 +1,91 @@
+"""One, two and three processes give the same numbers for the same global mini-batches."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from launching import results
+
+pytestmark = pytest.mark.xdist_group("processes")
+
+CASES = [
+    "function_metrics", "mean_and_confusion", "metric_objects", "returned_patches",
+    "whole_batches", "few_samples", "streams", "ready_batches", "accumulated", "by_hand",
+    "several", "prepared", "predictions", "early_stop",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[str, Any]]:
+    """The results of all cases by number of processes; 1 is without a launcher."""
+    folder = tmp_path_factory.mktemp("cases")
+    return {n or 1: results("cases.py", n, folder) for n in (0, 2, 3)}
+
+
+def differences(a: Any, b: Any, path: str = "") -> list[str]:
+    """Where two results are not the same to 1e-6."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        missing = [f"{path}/{key} is only in one" for key in a.keys() ^ b.keys()]
+        both = [differences(a[key], b[key], f"{path}/{key}") for key in a if key in b]
+        return missing + [one for listed in both for one in listed]
+    if isinstance(a, list) and isinstance(b, list):
+        if len(a) != len(b):
+            return [f"{path}: {len(a)} and {len(b)} entries"]
+        both = [
+            differences(x, y, f"{path}[{i}]") for i, (x, y) in enumerate(zip(a, b, strict=True))
+        ]
+        return [one for listed in both for one in listed]
+    if isinstance(a, float):
+        return [] if abs(a - b) <= 1e-6 * max(1.0, abs(a)) else [f"{path}: {a} and {b}"]
+    return [] if a == b else [f"{path}: {a} and {b}"]
+
+
+@pytest.mark.parametrize("num_processes", [2, 3])
+@pytest.mark.parametrize("case", CASES)
+def test_several_processes_give_the_numbers_of_one(
+    found: dict[int, dict[str, Any]], case: str, num_processes: int
+) -> None:
+    assert differences(found[1][case], found[num_processes][case]) == []
+
+
+def test_the_comparison_sees_a_difference_and_other_cases_are_not_the_same(
+    found: dict[int, dict[str, Any]],
+) -> None:
+    assert differences(found[1]["function_metrics"], found[2]["returned_patches"])
+    hand = found[2]["by_hand"]
+    assert differences(hand["two"], hand["plain"])
+    assert differences(hand["two"], hand["three"])
+
+
+@pytest.mark.parametrize("num_processes", [1, 2, 3])
+def test_accumulation_by_hand_is_that_by_argument_last_window_included(
+    found: dict[int, dict[str, Any]], num_processes: int
+) -> None:
+    hand = found[num_processes]["by_hand"]
+    # 4 mini-batches in an epoch: the second window of three has only one.
+    for name in ("two", "three"):
+        assert differences(hand[name]["weights"], hand[f"{name} by argument"]["weights"]) == []
+        assert hand[name]["steps"] == 4
+    assert differences(hand["parts"]["weights"], hand["plain"]["weights"]) == []
+
+
+@pytest.mark.parametrize("num_processes", [2, 3])
+def test_a_prepared_loader_repeats_its_samples_again_after_the_fit(
+    found: dict[int, dict[str, Any]], num_processes: int
+) -> None:
+    assert found[num_processes]["prepared"]["even again"] is True
+
+
+@pytest.mark.parametrize("num_processes", [2, 3])
+def test_a_stop_asked_for_in_one_process_stops_all_at_the_same_batch(
+    found: dict[int, dict[str, Any]], num_processes: int
+) -> None:
+    stopped = found[num_processes]["early_stop"]
+    assert stopped["batches"] == [3]
+    assert stopped["reasons"] == ["enough"]
