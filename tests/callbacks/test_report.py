@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -32,6 +33,7 @@ from deepepochs import (
     RunRecordCallback,
     rename,
 )
+from deepepochs.callbacks.run_facts import git_commit
 from deepepochs.metrics import accuracy
 from deepepochs.report import compare_page, png, run_page, sample_picture
 from deepepochs.report.scales import Scale
@@ -269,6 +271,24 @@ def test_plain_values_are_valid_json() -> None:
     values = {1: float("inf"), "t": torch.ones(2), "n": [float("nan")], "s": "\ud800", "x": None}
     text = json.dumps(plain(values), allow_nan=False)
     assert json.loads(text) == {"1": "inf", "t": [1.0, 1.0], "n": ["nan"], "s": "?", "x": None}
+
+
+def test_the_commit_is_that_of_the_folder(tmp_path: Path) -> None:
+    def git(*arguments: str) -> None:
+        who = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
+        subprocess.run(["git", "-C", tmp_path, *who, *arguments], check=True, capture_output=True)
+
+    if shutil.which("git") is None:
+        pytest.skip("git is not installed")
+    assert git_commit(tmp_path) == ""
+    git("init")
+    assert git_commit(tmp_path) == ""
+    (tmp_path / "a").write_text("1")
+    git("add", "a")
+    git("commit", "-m", "first")
+    assert re.fullmatch("[0-9a-f]{40}", git_commit(tmp_path))
+    (tmp_path / "a").write_text("2")
+    assert re.fullmatch(r"[0-9a-f]{40} \(changed\)", git_commit(tmp_path))
 
 
 # --- the page on a run

@@ -88,26 +88,22 @@ def environment() -> dict[str, str]:
 
 def git_commit(folder: str | os.PathLike[str] = ".") -> str:
     """Return the commit of a folder, with ``(changed)`` if tracked files differ; '' for none."""
-
-    def git(*arguments: str) -> str:
+    command = ["git", "-C", os.fspath(folder), "status", "--porcelain=v2", "--branch"]
+    try:
         done = subprocess.run(
-            ["git", "-C", os.fspath(folder), *arguments],
+            [*command, "--untracked-files=no"],
             capture_output=True,
             text=True,
             timeout=GIT_TIMEOUT_S,
             check=True,
         )
-        return done.stdout.strip()
-
-    try:
-        commit = git("rev-parse", "HEAD")
     except (OSError, subprocess.SubprocessError):
         return ""
-    try:
-        changed = git("status", "--porcelain", "--untracked-files=no")
-    except (OSError, subprocess.SubprocessError):
-        return commit
-    return f"{commit} (changed)" if changed else commit
+    lines = done.stdout.splitlines()
+    commit = next((line.split()[-1] for line in lines if line.startswith("# branch.oid ")), "")
+    if len(commit) < 40:  # "(initial)": there is no commit yet
+        return ""
+    return commit if all(line.startswith("#") for line in lines) else f"{commit} (changed)"
 
 
 def model_summary(model: nn.Module, shapes: dict[str, str]) -> dict[str, Any]:

@@ -61,19 +61,20 @@ details[open] summary{margin-bottom:8px}
 .key{display:flex;gap:18px;font-size:.88rem;color:var(--quiet);margin:-4px 0 12px;flex-wrap:wrap}
 .key i{display:inline-block;width:18px;height:3px;border-radius:2px;vertical-align:.22em;
 margin-right:6px;background:currentColor}.key .train i{background:var(--train)}
-.key .val i{background:var(--val)}
+.key .val i{background:var(--val)}.key .c2 i{background:var(--c2)}
+.key .c3 i{background:var(--c3)}.key .c4 i{background:var(--c4)}.key .c5 i{background:var(--c5)}
 svg{display:block;width:100%;height:auto}svg text{fill:var(--quiet);font-size:12px}
 svg .end{text-anchor:end}svg .mid,svg .num{text-anchor:middle}
 svg .grid{stroke:var(--line);stroke-width:1}svg .line{fill:none;stroke-width:2;
 stroke-linejoin:round;stroke-linecap:round}
-svg .train{stroke:var(--train)}svg .val{stroke:var(--val)}svg .c0{stroke:var(--train)}
-svg .c1{stroke:var(--val)}svg .c2{stroke:var(--c2)}svg .c3{stroke:var(--c3)}
+svg .train{stroke:var(--train)}svg .val{stroke:var(--val)}
+svg .c2{stroke:var(--c2)}svg .c3{stroke:var(--c3)}
 svg .c4{stroke:var(--c4)}svg .c5{stroke:var(--c5)}
-svg .dot{stroke:none}svg .dot.train,svg .dot.c0{fill:var(--train)}
-svg .dot.val,svg .dot.c1{fill:var(--val)}svg .dot.c2{fill:var(--c2)}svg .dot.c3{fill:var(--c3)}
+svg .dot{stroke:none}svg .dot.train{fill:var(--train)}
+svg .dot.val{fill:var(--val)}svg .dot.c2{fill:var(--c2)}svg .dot.c3{fill:var(--c3)}
 svg .dot.c4{fill:var(--c4)}svg .dot.c5{fill:var(--c5)}
 svg rect.hit{fill:var(--hit);stroke:var(--line)}svg rect.miss{fill:var(--miss);stroke:var(--line)}
-svg .num{fill:var(--text)}svg .num.full{fill:var(--card)}
+svg.dense rect{stroke-width:.25}svg .num{fill:var(--text)}svg .num.full{fill:var(--card)}
 svg.spark{width:120px;height:28px}svg.matrix{max-width:520px;margin:0 auto}
 .samples{display:grid;grid-template-columns:repeat(auto-fill,minmax(104px,1fr));gap:14px}
 .samples figure{margin:0}.samples img{width:100%;image-rendering:pixelated;border-radius:8px;

@@ -124,7 +124,13 @@ def _curves(run: RunInfo) -> Iterator[str]:
 
 
 def _plot(name: str, curves: dict[str, Curve]) -> str:
-    return f'<div class="keep"><h3>{escape(name)}</h3>{curve_plot(curves, name)}</div>'
+    others = [label for label in curves if label not in LABELS] if len(curves) > 1 else []
+    keys = "".join(
+        f'<span class="c{2 + index % 4}"><i></i>{escape(label)}</span>'
+        for index, label in enumerate(others)
+    )
+    key = f'<div class="key">{keys}</div>' if keys else ""
+    return f'<div class="keep"><h3>{escape(name)}</h3>{key}{curve_plot(curves, name)}</div>'
 
 
 def _rates(record: dict[str, Any]) -> dict[str, Curve]:

@@ -26,6 +26,9 @@ MAX_POINTS = 500
 MAX_DOTS = 60
 """Up to so many points each gets a dot that says its value."""
 
+CHAR_WIDTH = 7.5
+"""Of a name in a plot, about."""
+
 MAX_NUMBERED = 24
 """Up to so many classes a matrix has its numbers written in."""
 
@@ -46,7 +49,7 @@ def curve_plot(curves: Mapping[str, Curve], title: str) -> str:
     up = Scale.of([value for _, value in points], HEIGHT - BOTTOM, TOP)
     parts = [_axes(across, up)]
     for index, (label, curve) in enumerate(shown.items()):
-        kind = label if label in ("train", "val") else f"c{index % 6}"
+        kind = label if label in ("train", "val") else f"c{2 + index % 4}"
         parts.append(_curve(curve, label, kind, across, up))
     return (
         f'<svg class="plot" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
@@ -85,7 +88,7 @@ def matrix_plot(counts: Sequence[Sequence[float]], names: Sequence[str]) -> str:
     size = len(counts)
     numbered = size <= MAX_NUMBERED
     side = max(400 / size, 8 if not numbered else 26)
-    left = 18 + min(max(map(len, names), default=1), 14) * 7.5
+    left = 18 + min(max(map(len, names), default=1), 14) * CHAR_WIDTH
     total = left + size * side
     top = 26.0
     parts = []
@@ -107,26 +110,38 @@ def matrix_plot(counts: Sequence[Sequence[float]], names: Sequence[str]) -> str:
                     f'<text class="num{full}" x="{x + side / 2:.1f}" y="{y + side / 2 + 4:.1f}">'
                     f"{short(count, 6)}</text>"
                 )
-    every = max(1, round(12 / side))
-    for index in range(0, size, every):
-        name = names[index] if len(names[index]) <= 14 else names[index][:13] + "…"
-        middle = (index + 0.5) * side
-        parts.append(
-            f'<text class="end" x="{left - 6:.1f}" y="{top + middle + 4:.1f}">{escape(name)}</text>'
-        )
-        fits = max(1, int(side / 7.5))
-        parts.append(
-            f'<text class="mid" x="{left + middle:.1f}" y="{top - 6:.1f}">'
-            f"{escape(name[:fits])}</text>"
-        )
+    parts += _matrix_names(names, side, left, top, numbered)
+    kind_of_all = "matrix" if numbered else "matrix dense"
     below = top + size * side + 18
     parts.append(
         f'<text class="mid" x="{left + size * side / 2:.1f}" y="{below:.1f}">predicted</text>'
     )
     return (
-        f'<svg class="matrix" viewBox="0 0 {total + 4:.1f} {below + 8:.1f}" role="img" '
+        f'<svg class="{kind_of_all}" viewBox="0 0 {total + 4:.1f} {below + 8:.1f}" role="img" '
         f'aria-label="confusion matrix">{"".join(parts)}</svg>'
     )
+
+
+def _matrix_names(
+    names: Sequence[str], side: float, left: float, top: float, shorten: bool
+) -> list[str]:
+    """Names of the classes at rows and columns; so many as there is room for."""
+    cut = [name if len(name) <= 14 else name[:13] + "…" for name in names]
+    row_step = math.ceil(13 / side)
+    fits = max(1, int(side / CHAR_WIDTH))
+    across = [name[:fits] for name in cut] if shorten else cut
+    column_step = math.ceil((max(map(len, across), default=1) + 0.7) * CHAR_WIDTH / side)
+    parts = [
+        f'<text class="end" x="{left - 6:.1f}" y="{top + (row + 0.5) * side + 4:.1f}">'
+        f"{escape(cut[row])}</text>"
+        for row in range(0, len(names), row_step)
+    ]
+    parts += [
+        f'<text class="mid" x="{left + (column + 0.5) * side:.1f}" y="{top - 6:.1f}">'
+        f"{escape(across[column])}</text>"
+        for column in range(0, len(names), 1 if shorten else column_step)
+    ]
+    return parts
 
 
 def _epoch_scale(first: int, last: int) -> Scale:
