@@ -15,7 +15,8 @@ from __future__ import annotations
 from importlib.metadata import PackageNotFoundError, version
 
 from . import callbacks, loops, metrics, optimizer, patches, tools
-from .callback import Callback, CallbackPool
+from .callback import Callback
+from .callback_pool import CallbackPool
 from .callbacks.analyze import AnalyzeCallback
 from .callbacks.check import CheckCallback
 from .callbacks.console import (

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from . import nested, rng
-from .callback import CallbackPool
+from .callback_pool import CallbackPool
 from .epoch_state import EpochState
 from .errors import CheckpointMismatch
 from .extras import ExtrasPart

@@ -19,17 +19,18 @@ from torch import nn
 from . import rng
 from .arguments import as_list
 from .batch import BatchSize
-from .callback import Callback, CallbackPool
+from .callback import Callback
+from .callback_pool import CallbackPool
 from .callbacks.grad_clip import GradClipCallback
 from .callbacks.lr_find import LRSweep, check_range
 from .errors import ConfigError, LoopException
 from .fit_plan import FitPlan, as_task
+from .fitting import Fitting
 from .loading import Cursor
 from .loop import run_task
 from .lr_curve import LRCurve
 from .optimizers import Optimizer, Optimizers
 from .parts import Part, load_parts
-from .session import Session
 from .stages import Stage
 from .task import EpochTask
 from .totals import StageTotals
@@ -40,7 +41,7 @@ TRIED = ("model", "loss_fn", "extras", "optimizers", "gradients")
 """The parts of the state that a try may change; all others are kept away from it."""
 
 
-class Trials(Session):
+class Trials(Fitting):
     """What a trainer can try without a trace."""
 
     loss_fn: Any

@@ -23,11 +23,11 @@ ROWS = [
     # 2
     "index_order optimizers patches printing run_files shares",
     "accelerate_runtime report arguments index_route plan totals",
-    "loader_routes",
+    "loader_routes pass_state",
     "loading",
     # 3
     "callback checkpoint runtime",
-    "process_merge",
+    "callback_pool process_merge",
     "run",
     # 4
     "epoch_state steps strict_loading",
@@ -38,7 +38,9 @@ ROWS = [
     "fit_plan",
     # 6
     "loop resume_probe session",
+    "fitting",
     "trials verify",
+    "archive",
     # 7
     "trainer",
     # 8: the command line
