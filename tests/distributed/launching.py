@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 SCRIPTS = Path(__file__).parent / "scripts"
 SRC = Path(__file__).parents[2] / "src"
-LIMIT_S = 120
+LIMIT_S = 240
 
 
 class Ended(NamedTuple):

@@ -239,6 +239,17 @@ def visualize_gradients(result: Result) -> None:
     assert events.Tags()["histograms"]
 
 
+def accelerate(result: Result) -> None:
+    assert result.test("accuracy") > 0.9
+    assert result.said("accuracy").endswith("in 1 process(es)")
+
+
+def accumulate_gradients(result: Result) -> None:
+    ways = ("by argument:", "by hand:", "with accelerate:")
+    assert [result.said(way) for way in ways] == ["92 steps"] * 3
+    assert min(result.tests("accuracy")) > 0.8
+
+
 CHECKS: dict[str, Callable[[Result], None]] = {
     "5-lr-find.py": lr_find,
     "6-logger.py": logger,
@@ -259,7 +270,9 @@ CHECKS: dict[str, Callable[[Result], None]] = {
     "17-customize-steps-3.py": customize_steps_3,
     "18-use-patches.py": use_patches,
     "19-customize-patch.py": customize_patch,
+    "20-accelerate.py": accelerate,
     "21-resume-after-kill.py": resume_after_kill,
+    "22-accumulate-gradients.py": accumulate_gradients,
 }
 # Which packages an example imports beside what the library itself needs.
 NEEDS = {"3-metrics.py": "torchmetrics", "12-node-classification.py": "torch_geometric"}

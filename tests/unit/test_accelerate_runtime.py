@@ -23,10 +23,12 @@ DATA = TensorDataset(X, X.sum(1, keepdim=True))
 
 @pytest.fixture(autouse=True)
 def fresh_accelerate() -> Iterator[None]:
-    """Accelerators share one state in a process: give it up after each test."""
-    yield
-    AcceleratorState._reset_state(True)
-    GradientState._reset_state()
+    """Accelerators share one state in a process: each test begins and ends without any."""
+    for end in (False, True):
+        AcceleratorState._reset_state(True)
+        GradientState._reset_state()
+        if not end:
+            yield
 
 
 def make_trainer(device: Any, callbacks: Any = None, **options: Any) -> Trainer:
