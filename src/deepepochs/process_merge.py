@@ -62,8 +62,8 @@ def merge_patches(
     lacking = [
         name
         for name in names
-        if name not in makers
-        and sum(name in states and states[name]["known"] for states in gathered) < everybody
+        # From what all know: makers may differ, and all must come to the same list.
+        if sum(name in states and states[name]["known"] for states in gathered) < everybody
     ]
     if lacking:
         told = runtime.gather_objects(merged_states({n: merged[n] for n in lacking if n in merged}))

@@ -40,11 +40,10 @@ def make_trainer(device: Any, callbacks: Any = None, **options: Any) -> Trainer:
         options["opt"] = Optimizer(opt, schedule, sched_on="step")
     else:
         options["opt"] = options["opt"](model)
-    trainer = Trainer(
+    return Trainer(
         model, F.mse_loss, device=device, epochs=2, show_info=False, log_batch=False,
         callbacks=callbacks, **options,
     )  # fmt: skip
-    return trainer
 
 
 def weights(trainer: Trainer) -> list[torch.Tensor]:
