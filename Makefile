@@ -15,7 +15,7 @@ export NO_MKDOCS_2_WARNING := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .NOTPARALLEL:
-.PHONY: help setup demo test lint format docs wheel check constraints clean
+.PHONY: help setup demo test lint format docs wheel check constraints bench clean
 
 help:
 	@echo "make demo      train examples/1-basic.py on MNIST digits, save curves.png"
@@ -24,6 +24,7 @@ help:
 	@echo "make docs      build the documentation into site/"
 	@echo "make wheel     build dist/*.whl"
 	@echo "make check     lint, docs and tests: what CI runs"
+	@echo "make bench     measure against other libraries (in .bench/), write benchmarks/RESULTS.md"
 	@echo "make format    lay out the code with ruff"
 
 setup: $(READY)
@@ -67,6 +68,22 @@ constraints: $(READY)
 	@$(BIN)/python -m pip freeze --exclude-editable | sed -n 's/^torch==\([^+]*\).*/torch==\1/p' >> constraints.new
 	@$(BIN)/python -m pip freeze --exclude-editable | grep -v '^torch==' | sort -f >> constraints.new
 	@mv constraints.new constraints.txt
+
+# Nothing of it is in .venv: the peers need other versions, and there are two libraries of our name.
+BENCH  := .bench/venv/bin/python
+ROUNDS ?= 5
+
+.bench/.ready: benchmarks/requirements.txt constraints.txt
+	test -x $(BENCH) || $(PYTHON) -m venv .bench/venv
+	$(BENCH) -m pip install -qq -c constraints.txt torch
+	$(BENCH) -m pip install -qq -c constraints.txt -e . torchmetrics
+	$(BENCH) -m pip install -qq -c constraints.txt -r benchmarks/requirements.txt
+	-$(BENCH) -m pip uninstall -qq -y torchvision  # fastai's, not built for this torch
+	$(BENCH) -m pip install -qq --no-deps --target .bench/deepepochs-0.6 deepepochs==0.6.18
+	@touch $@
+
+bench: .bench/.ready
+	$(BENCH) benchmarks/step_overhead.py --rounds $(ROUNDS) --extras --results benchmarks/RESULTS.md
 
 clean:
 	rm -rf build dist site .pytest_cache .mypy_cache .ruff_cache

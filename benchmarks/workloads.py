@@ -33,8 +33,8 @@ def _digits(num: int, image: bool) -> tuple[torch.Tensor, torch.Tensor]:
     )
 
 
-def make(name: str) -> Workload:
-    """Make a workload: ``'W1'``, ``'W2'``, ``'W3'`` or ``'W4'``."""
+def make(name: str, num_batches: int = 5_000) -> Workload:
+    """Make a workload: ``'W1'``, ``'W2'``, ``'W3'``, or ``'W4'`` of so many mini-batches."""
     torch.manual_seed(0)
     if name in ("W1", "W2"):
         model: nn.Module = nn.Sequential(
@@ -60,8 +60,11 @@ def make(name: str) -> Workload:
         model = nn.Linear(8, 2)
         generator = torch.Generator().manual_seed(7)
         train = [
-            (torch.randn(32, 8, generator=generator), torch.randint(0, 2, (32,), generator=generator))
-            for _ in range(5_000)
+            (
+                torch.randn(32, 8, generator=generator),
+                torch.randint(0, 2, (32,), generator=generator),
+            )
+            for _ in range(num_batches)
         ]
         val, epochs = None, 1
     opt = torch.optim.Adam(model.parameters(), lr=1e-3)

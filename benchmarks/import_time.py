@@ -1,0 +1,82 @@
+"""Start-up: ``import deepepochs`` beyond ``import torch``, and a fit beyond its steps.
+
+python benchmarks/import_time.py
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import contextlib
+import io
+import statistics
+import subprocess
+import sys
+import time
+
+ROUNDS = 7
+PROGRAM = """
+import time
+first = time.process_time()
+import torch, numpy
+second = time.process_time()
+import deepepochs
+print((second - first) * 1e3, (time.process_time() - second) * 1e3)
+"""
+
+
+def import_ms(rounds: int = ROUNDS) -> tuple[list[float], list[float]]:
+    """Processor time of ``import torch``, and of ``import deepepochs`` after it, in milliseconds."""
+    command = [sys.executable, "-c", PROGRAM]
+    lines = [
+        subprocess.run(command, capture_output=True, check=True, text=True).stdout.split()
+        for _ in range(rounds)
+    ]
+    return sorted(float(line[0]) for line in lines), sorted(float(line[1]) for line in lines)
+
+
+def fit_ms(number: int) -> float:
+    """Processor time of one warm fit of W4 with ``number`` mini-batches, in milliseconds."""
+    from workloads import cross_entropy, make
+
+    from deepepochs import Trainer
+
+    work = make("W4", number)
+    trainer = Trainer(work.model, cross_entropy, work.opt, epochs=1)
+    with contextlib.redirect_stdout(io.StringIO()):
+        began = time.process_time()
+        trainer.fit(work.train)
+        return (time.process_time() - began) * 1e3
+
+
+def start_ms(rounds: int = 40) -> float:
+    """What a fit of 20 steps takes beyond its steps: two fits tell the two apart."""
+    import torch
+
+    torch.set_num_threads(1)
+    fit_ms(20)
+    pairs = [(fit_ms(20), fit_ms(220)) for _ in range(rounds)]
+    short, long = min(short for short, _ in pairs), min(long for _, long in pairs)
+    return short - (long - short) / 200 * 20
+
+
+def table() -> str:
+    """Measure and give the figures as a Markdown table."""
+    torchs, imports = import_ms()
+    return "\n".join(
+        [
+            "| what | ms | goal |",
+            "| --- | --- | --- |",
+            f"| `import torch` | {statistics.median(torchs):.0f} "
+            f"({torchs[0]:.0f}-{torchs[-1]:.0f}) | |",
+            f"| `import deepepochs` after `import torch` | {statistics.median(imports):.0f} "
+            f"({imports[0]:.0f}-{imports[-1]:.0f}) | 60 |",
+            f"| a warm fit of 20 steps, beyond its steps | {start_ms():.1f} | 3 |",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    print(table())

@@ -1,0 +1,226 @@
+"""What a step costs, in calls and in memory: figures that are the same on every machine.
+
+A cost in seconds depends on what else the machine does, the number of Python and C calls that
+cProfile counts does not. The step is that of W4 of ``benchmarks/``: ``Linear(8, 2)``, Adam and
+mini-batches of 32 that are ready.
+"""
+
+from __future__ import annotations
+
+import cProfile
+import gc
+import pstats
+import resource
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from deepepochs import EpochTask, Trainer
+from deepepochs.metrics import accuracy
+from deepepochs.patches import ConfusionMetrics, MeanPatch, PatchBase, ValuePatch
+
+OWN_CALLS = 38
+"""Calls of a step beyond model, loss, backward and optimizer: 37 measured."""
+
+STATM = Path("/proc/self/statm")
+
+Batch = tuple[Tensor, Tensor]
+
+
+@pytest.fixture(autouse=True)
+def no_garbage_collection() -> Iterator[None]:
+    """Others may have callbacks on collections, whose calls would be counted."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+def setting() -> tuple[nn.Module, torch.optim.Optimizer]:
+    torch.manual_seed(0)
+    model = nn.Linear(8, 2)
+    return model, torch.optim.Adam(model.parameters(), lr=1e-3)
+
+
+def ready_batches(number: int) -> list[Batch]:
+    generator = torch.Generator().manual_seed(7)
+    one = torch.randn(32, 8, generator=generator), torch.randint(0, 2, (32,), generator=generator)
+    return [one] * number
+
+
+def train_bare(batches: list[Batch]) -> None:
+    """What nobody can leave out: model, loss, backward, step, and no gradients after it."""
+    model, opt = setting()
+    weights = list(model.parameters())
+    for x, y in batches:
+        torch.autograd.backward(F.cross_entropy(model(x), y))
+        opt.step()
+        for weight in weights:
+            weight.grad = None
+
+
+def train_by_hand(batches: list[Batch]) -> None:
+    """The loop of a good engineer, with the loss of the epoch."""
+    model, opt = setting()
+    model.train()
+    total, count = torch.zeros(()), 0
+    for x, y in batches:
+        opt.zero_grad()
+        loss = F.cross_entropy(model(x), y)
+        loss.backward()
+        opt.step()
+        total += loss.detach() * len(y)
+        count += len(y)
+    (total / count).item()
+
+
+def train_by_library(batches: list[Batch]) -> None:
+    model, opt = setting()
+    Trainer(model, F.cross_entropy, opt, epochs=1, show_info=False).fit(batches)
+
+
+def calls_per_step(train: Callable[[list[Batch]], None]) -> float:
+    """Count the calls of 200 steps, without those of starting and ending."""
+    totals = []
+    train(ready_batches(5))  # what is imported or cached at the first use
+    for number in (50, 250):
+        batches = ready_batches(number)
+        profiler = cProfile.Profile()
+        profiler.enable()
+        train(batches)
+        profiler.disable()
+        totals.append(pstats.Stats(profiler).total_calls)  # type: ignore[attr-defined]
+    return (totals[1] - totals[0]) / 200
+
+
+def test_a_step_makes_no_more_calls_than_the_loop_by_hand() -> None:
+    assert calls_per_step(train_by_library) <= calls_per_step(train_by_hand) - 10
+
+
+def test_a_step_adds_few_calls_to_what_nobody_can_leave_out() -> None:
+    assert calls_per_step(train_by_library) - calls_per_step(train_bare) <= OWN_CALLS
+
+
+class Probed:
+    """A loader that measures its own pass: calls a step in windows of it, tensors and memory."""
+
+    def __init__(self, batch: Batch, number: int, windows: list[tuple[int, int]]) -> None:
+        self.batch = batch
+        self.number = number
+        self.windows = windows
+        self.calls: list[float] = []
+        self.num_tensors: list[int] = []
+        self.reserved: list[int] = []
+
+    def __len__(self) -> int:
+        return self.number
+
+    def __iter__(self) -> Iterator[Batch]:
+        starts = {start for start, _ in self.windows}
+        ends = {end: end - start for start, end in self.windows}
+        profiler = cProfile.Profile()
+        for index in range(self.number):
+            if index in ends:
+                profiler.disable()
+                total = pstats.Stats(profiler).total_calls  # type: ignore[attr-defined]
+                self.calls.append(total / ends[index])
+                self.num_tensors.append(live_tensors())
+                self.reserved.append(reserved_bytes())
+            if index in starts:
+                profiler = cProfile.Profile()
+                profiler.enable()
+            yield self.batch
+
+
+def live_tensors() -> int:
+    return sum(issubclass(type(thing), Tensor) for thing in gc.get_objects())
+
+
+def reserved_bytes() -> int:
+    # The address space: resident pages come and go with what other programs do.
+    pages = int(STATM.read_text().split()[0]) if STATM.exists() else 0
+    return pages * resource.getpagesize()
+
+
+class Returning(EpochTask):
+    """Returns a patch from its step, as users do."""
+
+    def train_step(self, batch_x: Any, batch_y: Any, **step_args: Any) -> dict[str, PatchBase]:
+        model_out = self.model(*batch_x)
+        self.loss(model_out, batch_y)
+        values = {"x": model_out[0, 0].detach(), "y": 1.0}
+        # Of ten classes at most: the matrix of a thousand is 8 MB.
+        confusion = ConfusionMetrics("recall", average="macro")
+        return {
+            "value": ValuePatch(len(batch_y)).load(values),
+            "confusion": confusion.load(model_out.detach()[:, :10], batch_y % 10),
+        }
+
+
+def mean_score(model_out: Tensor, targets: Tensor) -> Tensor:
+    return model_out.mean()
+
+
+class MeanScore(MeanPatch):
+    """A metric whose value is averaged, beside others that are not."""
+
+    def __init__(self, batch_size: float) -> None:
+        super().__init__(mean_score, batch_size)
+
+
+def fit_with_every_metric(loader: Probed, model: nn.Module, *, keeps_all: bool) -> None:
+    torchmetrics = pytest.importorskip("torchmetrics")
+    classes = model(loader.batch[0]).shape[1]
+    opt = torch.optim.SGD(model.parameters(), lr=1e-3)
+    metrics = [
+        torchmetrics.classification.MulticlassAccuracy(classes),
+        MeanScore,
+        *([accuracy] if keeps_all else []),
+    ]
+    trainer = Trainer(model, F.cross_entropy, opt, epochs=1, show_info=False)
+    trainer.fit(train_tasks=[Returning(loader, metrics=metrics)])
+
+
+def test_a_bare_step_costs_the_same_early_and_late_in_an_epoch() -> None:
+    loader = Probed(ready_batches(1)[0], 4000, [(230, 250), (3979, 3999)])
+    model, opt = setting()
+    Trainer(model, F.cross_entropy, opt, epochs=1, show_info=False).fit(loader)
+    early, late = loader.calls
+    assert late == early
+
+
+def test_a_step_with_metrics_of_every_kind_costs_the_same_early_and_late_in_an_epoch() -> None:
+    # Windows of 64 batches: TensorPatch moves its chunks so often.
+    loader = Probed(ready_batches(1)[0], 2000, [(186, 250), (1930, 1994)])
+    fit_with_every_metric(loader, setting()[0], keeps_all=True)
+    early, late = loader.calls
+    assert late == early
+
+
+def test_metrics_keep_no_tensor_and_no_memory_of_the_batches() -> None:
+    """2,000 batches of outputs `[8, 1000]` would be 64 MB."""
+    batch = torch.randn(8, 4), torch.randint(0, 1000, (8,))
+    loader = Probed(batch, 2000, [(190, 200), (1989, 1999)])
+    fit_with_every_metric(loader, nn.Linear(4, 1000), keeps_all=False)
+    early, late = loader.num_tensors
+    assert late == early
+    early, late = loader.reserved
+    assert late - early < 2_500_000
+
+
+def test_the_probe_sees_a_loop_that_keeps_something() -> None:
+    kept = []
+    batch = torch.randn(8, 4), torch.randint(0, 1000, (8,))
+    loader = Probed(batch, 1000, [(100, 110), (989, 999)])
+    model = nn.Linear(4, 1000)
+    for x, _ in loader:
+        kept.append(model(x).detach())
+    early, late = loader.num_tensors
+    assert late > early
+    early, late = loader.reserved
+    assert late - early > 5_000_000
