@@ -84,6 +84,7 @@ class Window:
     def state_dict(self) -> dict[str, Any]:
         """What is needed to go on inside a window."""
         return {
+            "size": self.size,
             "count": self.count,
             "first": self.first,
             "total": self.total,

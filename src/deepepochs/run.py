@@ -19,13 +19,14 @@ from . import nested, rng
 from .accumulation import Window
 from .batch import BatchSize, weigh_batch
 from .callback import StageHooks
-from .errors import ConfigError, MetricError, NotFiniteError, StepError
+from .errors import CheckpointMismatch, ConfigError, MetricError, NotFiniteError, StepError
 from .loading import Cursor
+from .pass_state import check_same_metrics, patch_kinds, patch_states, restored_patches
 from .patches import PatchBase, ValuePatch
 from .plan import MetricPlan
 from .process_merge import merge_patches, merged_states
 from .stages import Stage
-from .totals import LOSS, BatchMetrics, PassPatches, RestoredPatch, join_patches
+from .totals import LOSS, BatchMetrics, PassPatches, join_patches
 
 if TYPE_CHECKING:
     from .task import EpochTask
@@ -92,6 +93,7 @@ class Run:
         self.is_filler = False
         # Optimizers whose step accelerator.accumulate puts off, in their order.
         self.by_hand: dict[int | None, None] = {}
+        self._returned: set[str] = set()  # names that steps have returned in this pass
         self._saved_merged: dict[str, Any] = {}
         self._random_state: dict[str, Any] | None = None
         if self.is_training:
@@ -114,7 +116,7 @@ class Run:
     @property
     def planned_names(self) -> set[str]:
         """Names of the loss and of the metrics of the plan: not what steps return."""
-        return {LOSS, *(name for name, _ in self.plan)}
+        return {LOSS, *(name for name, _ in self.plan)} - self._returned
 
     @property
     def weight(self) -> float:
@@ -157,8 +159,10 @@ class Run:
         self.patches = self._merged()
 
     def _merged(self) -> dict[str, PatchBase]:
-        makers: dict[str, Callable[[], PatchBase]] = {LOSS: partial(ValuePatch, 1)}
-        makers.update({name: partial(make, 1) for name, make in self.plan})
+        planned = self.planned_names
+        makers: dict[str, Callable[[], PatchBase]] = {
+            name: partial(make, 1) for name, make in self._makers.items() if name in planned
+        }
         return merge_patches(self.trainer.runtime, self.patches, makers, self._saved_merged)
 
     def record_loss(self, loss: Any) -> None:
@@ -188,6 +192,7 @@ class Run:
         loss = self.batch_loss
         if returned is not None:
             returned = self._named_patches(returned)
+            self._returned.update(returned)
             self.batch_patches = {**self.batch_patches, **returned}
             if LOSS in returned:
                 loss = None
@@ -259,7 +264,8 @@ class Run:
             "window": None if self.window is None else self.window.state_dict(),
             # A window may be closed at the end without another mini-batch.
             "last_loss": self.last_loss,
-            "patches": self._patch_states(),
+            "metrics": patch_kinds(self.plan),
+            "patches": patch_states(self.patches, self.planned_names),
             "ended": self.is_filler,
             "merged": self._merged_if_last(),
             "by_hand": {"waiting": list(self.by_hand), "count": self.trainer.runtime.hand_count},
@@ -278,7 +284,12 @@ class Run:
         return self._merged() if several and self.is_last is not False else self.patches
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where ``state`` was taken."""
+        """Go on where ``state`` was taken.
+
+        Raises:
+            CheckpointMismatch: the pass has other metrics or another window than there.
+        """
+        self._check_fits(state)
         self.resumed = True
         self.cursor.load_state_dict(state["cursor"])
         self.batch_idx = int(state["batch_idx"])
@@ -286,30 +297,28 @@ class Run:
         if self.window is not None and state["window"] is not None:
             self.window.load_state_dict(state["window"])
         self.last_loss = state["last_loss"]
-        self.patches = self._restored_patches(state["patches"])
+        self.patches = restored_patches(state["patches"], self._makers)
+        self._returned = {n for n, saved in state["patches"].items() if not saved["planned"]}
         self.is_filler = bool(state["ended"])
         self._saved_merged = state["merged"]
         self.by_hand = dict.fromkeys(state["by_hand"]["waiting"])
         if self.is_training:
             self.trainer.runtime.begin_hand_window(int(state["by_hand"]["count"]))
 
-    def _patch_states(self) -> dict[str, Any]:
-        planned = self.planned_names
-        return {
-            name: {"state": patch.state_dict()}
-            if name in planned
-            else RestoredPatch.of(patch).state_dict()
-            for name, patch in self.patches.items()
-        }
+    def _check_fits(self, state: Mapping[str, Any]) -> None:
+        where = f"the {self.stage} pass of task {self.task.label(self.task_idx)!r}"
+        check_same_metrics(where, state["metrics"], patch_kinds(self.plan))
+        saved = 1 if state["window"] is None else int(state["window"]["size"])
+        here = 1 if self.window is None else self.window.size
+        if saved != here:
+            raise CheckpointMismatch(
+                f"The checkpoint was taken inside {where} with grad_accumulate={saved}, and it is "
+                f"{here} here: give the same, or start from a checkpoint of the end of an epoch."
+            )
 
-    def _restored_patches(self, states: Mapping[str, Any]) -> dict[str, PatchBase]:
-        makers = {LOSS: ValuePatch, **dict(self.plan)}
-        patches: dict[str, PatchBase] = {}
-        for name, saved in states.items():
-            planned = name in makers and "value" not in saved
-            patches[name] = makers[name](1) if planned else RestoredPatch()
-            patches[name].load_state_dict(saved["state"] if planned else saved)
-        return patches
+    @property
+    def _makers(self) -> dict[str, Callable[[Any], PatchBase]]:
+        return {LOSS: ValuePatch, **dict(self.plan)}
 
     def _accumulate_loss(self, loss: float | Tensor) -> None:
         total = self.patches.get(LOSS)

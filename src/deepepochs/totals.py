@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from .errors import MetricError, PatchError, add_note
+from .errors import CheckpointMismatch, MetricError, PatchError, add_note
 from .lines import to_array
 from .patches import PatchBase, flatten_value
 
@@ -47,6 +47,7 @@ class RestoredPatch(PatchBase):
         super().__init__()
         self.state: dict[str, Any] = {}
         self.value: Any = None
+        self.kind = ""
         self._others: list[RestoredPatch] = []
 
     @classmethod
@@ -56,13 +57,24 @@ class RestoredPatch(PatchBase):
             return patch
         restored = cls()
         restored.name = patch.name
+        restored.kind = type(patch).__name__
         restored.state = patch.state_dict()
         flat = flatten_value("", patch()) if value is None else value
         restored.value = {key: torch.as_tensor(to_array(item)) for key, item in flat.items()}
         return restored
 
     def claim(self, like: PatchBase) -> PatchBase:
-        """Give this state as a patch of the class and metric of ``like``."""
+        """Give this state as a patch of the class and metric of ``like``.
+
+        Raises:
+            CheckpointMismatch: the state is of another class.
+        """
+        if type(like).__name__ != self.kind:
+            raise CheckpointMismatch(
+                f"The checkpoint holds a {self.kind} where a {type(like).__name__} is to be added: "
+                "one name stands for one kind of patch. Give the same metrics, or start from a "
+                "checkpoint of the end of an epoch."
+            )
         patch = like.copy()
         patch.load_state_dict(self.state)
         for other in self._others:
@@ -87,13 +99,14 @@ class RestoredPatch(PatchBase):
 
     def state_dict(self) -> dict[str, Any]:
         """State and value."""
-        return {"state": self.state, "value": self.value, "name": self.name}
+        return {"state": self.state, "value": self.value, "name": self.name, "kind": self.kind}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take back what ``state_dict`` gave."""
         self.state = dict(state["state"])
         self.value = dict(state["value"])
         self.name = state["name"]
+        self.kind = str(state["kind"])
 
 
 def join_patches(merged: PatchBase, patch: PatchBase) -> PatchBase:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
-from deepepochs import Callback, EpochTask, TensorPatch, Trainer, TrainerBase
+from deepepochs import Callback, EpochTask, TensorPatch, Trainer, TrainerBase, ValuePatch
 from deepepochs.errors import CheckpointMismatch
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -173,3 +173,70 @@ def test_values_pooled_over_tasks_are_resumed_to_the_bit() -> None:
         return base_fit(*callbacks, fit=fit, metrics=[spread])
 
     assert check(make, every=2) > 5
+
+
+class Reports(Trainer):
+    """Returns a loss of its own kind, in the place of the planned one."""
+
+    def train_step(self, batch_x: Any, batch_y: Any, **step_args: Any) -> Any:
+        model_out = self.model(*batch_x)
+        self.loss(model_out, batch_y, do_metric=False)
+        return {"loss": TensorPatch(F.cross_entropy).load(model_out, batch_y)}
+
+
+def test_a_step_that_returns_a_loss_of_another_kind_is_resumed_to_the_bit() -> None:
+    assert check(lambda *callbacks: base_fit(*callbacks, cls=Reports), every=3) > 2
+
+
+def test_a_step_that_returns_another_metric_by_a_planned_name_is_resumed_to_the_bit() -> None:
+    class Replaces(Trainer):
+        def step(self, batch_x: Any, batch_y: Any, **step_args: Any) -> Any:
+            model_out = self.model(*batch_x)
+            self.loss(model_out, batch_y)
+            return {"spread": TensorPatch(F.cross_entropy).load(model_out, batch_y)}
+
+    assert check(lambda *cbks: base_fit(*cbks, cls=Replaces, metrics=[spread]), every=3) > 2
+
+
+@pytest.mark.parametrize(
+    ("saved", "here", "match"),
+    [
+        ({}, {"metrics": [spread]}, "'spread' is new"),
+        ({"metrics": [spread]}, {}, "'spread' is not computed"),
+        (
+            {"metrics": [spread]},
+            {"metrics": [spread], "metric_patch": "mean"},
+            "'spread' was kept in a TensorPatch, and is in a MeanPatch",
+        ),
+        ({"grad_accumulate": 4}, {}, "grad_accumulate=4, and it is 1 here"),
+        ({}, {"grad_accumulate": 2}, "grad_accumulate=1, and it is 2 here"),
+    ],
+)
+def test_a_pass_of_another_setup_is_refused_by_what_differs(
+    saved: dict[str, Any], here: dict[str, Any], match: str
+) -> None:
+    state = at(lambda *callbacks: base_fit(*callbacks, **saved), "epoch 0 train 1")
+    fit = base_fit(**here)
+    fit.trainer.load_state_dict(state)
+    with pytest.raises(CheckpointMismatch, match=f"inside the train pass .*{match}"):
+        fit.trainer.fit(**fit.options)
+
+
+def test_other_metrics_are_welcome_after_the_end_of_an_epoch() -> None:
+    state = at(lambda *callbacks: base_fit(*callbacks), "epoch 0 end")
+    fit = base_fit(metrics=[spread], grad_accumulate=2)
+    fit.trainer.load_state_dict(state)
+    assert "spread.std" in fit.trainer.fit(**fit.options)["train"]
+
+
+def test_a_step_that_returns_another_kind_than_before_the_resume_is_refused() -> None:
+    class Other(Reports):
+        def train_step(self, batch_x: Any, batch_y: Any, **step_args: Any) -> Any:
+            value = self.loss(self.model(*batch_x), batch_y, do_metric=False)
+            return {"loss": ValuePatch(len(batch_y)).load(value)}
+
+    state = at(lambda *callbacks: base_fit(*callbacks, cls=Reports), "epoch 0 train 1")
+    fit = base_fit(cls=Other)
+    fit.trainer.load_state_dict(state)
+    with pytest.raises(CheckpointMismatch, match="a TensorPatch where a ValuePatch"):
+        fit.trainer.fit(**fit.options)
