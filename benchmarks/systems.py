@@ -268,6 +268,19 @@ def fastai(work: Workload, loss_fn: Any) -> None:
     learner.fit(work.epochs)
 
 
+class Batches:
+    """Ready mini-batches as a loader that is no list."""
+
+    def __init__(self, batches: list[Any]) -> None:
+        self.batches = batches
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Any:
+        return iter(self.batches)
+
+
 def _fitted_by_lightning(work: Workload, loss_fn: Any, default: bool) -> None:
     import logging
     import tempfile
@@ -304,7 +317,9 @@ def _fitted_by_lightning(work: Workload, loss_fn: Any, default: bool) -> None:
     with tempfile.TemporaryDirectory() as folder:
         options: dict[str, Any] = {"default_root_dir": folder} if default else {"barebones": True}
         trainer = lightning.Trainer(max_epochs=work.epochs, accelerator="cpu", **options)
-        trainer.fit(Module(), work.train, work.val)
+        # A list would be taken for several loaders.
+        train = Batches(work.train) if isinstance(work.train, list) else work.train
+        trainer.fit(Module(), train, work.val)
 
 
 @system("Lightning, barebones")
