@@ -45,17 +45,17 @@ class Window:
 
     @property
     def factor(self) -> float:
-        return self.first / self.total
+        return self.first / self.total if self.total else 1.0
 
     def open_batch(self, weight: float, *, is_last: bool | None) -> None:
         """Take in the next mini-batch, of ``weight`` samples."""
         if self.closes:
             self.reset()
-        if self.count == 0:
+        if not self.total:  # an empty mini-batch has no gradient that others could be scaled to
             self.first = float(weight)
         self.count += 1
         self.total += weight
-        self.scale = weight / self.first
+        self.scale = weight / self.first if weight else 0.0
         self.closes = self.count >= self.size or is_last is True
 
     def wait(self, index: int | None) -> None:

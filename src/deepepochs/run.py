@@ -149,7 +149,7 @@ class Run:
         runtime = self.trainer.runtime
         own = 0.0 if self.is_filler else float(self.weight)
         total = runtime.total([own])[0]
-        self.loss_scale = own * runtime.num_processes / total
+        self.loss_scale = own * runtime.num_processes / total if total else 0.0
         if self.window is not None:
             self.window.open_batch(total, is_last=self.is_last)
             self.loss_scale *= self.window.scale
