@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import pickle
 import sys
 import traceback
 import warnings
 from collections.abc import Mapping
 from multiprocessing.context import BaseContext
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -146,7 +146,7 @@ def choose_context(trainer: TrainerBase, options: Mapping[str, Any]) -> BaseCont
     if can_fork and not is_cuda_used:
         return multiprocessing.get_context("fork")
     try:
-        pickle.dumps((trainer, dict(options)))
+        ForkingPickler.dumps((trainer, dict(options)))
     except Exception as error:  # pickling runs any code
         why = "CUDA is in use" if can_fork else "This system cannot fork"
         raise LoopException(
