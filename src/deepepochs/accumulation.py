@@ -42,6 +42,10 @@ class Window:
         self.scale = 1.0
         self.closes = False
         self.waiting: list[int | None] = []
+        self._weight = 0.0
+        # Losses times weights: of the mini-batches before the present one, and of it.
+        self._losses: Any = 0.0
+        self._loss: Any = 0.0
 
     @property
     def factor(self) -> float:
@@ -53,10 +57,17 @@ class Window:
             self.reset()
         if not self.total:  # an empty mini-batch has no gradient that others could be scaled to
             self.first = float(weight)
+        self._losses, self._loss = self._losses + self._loss, 0.0
+        self._weight = float(weight)
         self.count += 1
         self.total += weight
         self.scale = weight / self.first if weight else 0.0
         self.closes = self.count >= self.size or is_last is True
+
+    def mean_loss(self, loss: Any) -> Any:
+        """Take the loss of the present mini-batch; give the mean over the window so far."""
+        self._loss = loss * self._weight if self._weight else 0.0
+        return (self._losses + self._loss) / self.total if self.total else loss
 
     def wait(self, index: int | None) -> None:
         """Note that the optimizer with this index is to step when the window closes."""
@@ -80,6 +91,7 @@ class Window:
         self.total = 0.0
         self.closes = False
         self.waiting = []
+        self._losses = self._loss = 0.0
 
     def state_dict(self) -> dict[str, Any]:
         """What is needed to go on inside a window."""
@@ -90,6 +102,7 @@ class Window:
             "total": self.total,
             "closes": self.closes,
             "waiting": list(self.waiting),
+            "losses": self._losses + self._loss,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -99,3 +112,4 @@ class Window:
         self.total = float(state["total"])
         self.closes = bool(state["closes"])
         self.waiting = list(state["waiting"])
+        self._losses, self._loss = state["losses"], 0.0

@@ -87,6 +87,7 @@ class Run:
         self.batch_y: Any = None
         self.batch_loss: Any = None
         self.last_loss: Tensor | None = None
+        self._part_loss: Any = None
         self.keeps_loss = keeps_loss
         self.batch_patches: dict[str, PatchBase] = {}
         self.loss_scale = 1.0
@@ -164,6 +165,13 @@ class Run:
             name: partial(make, 1) for name, make in self._makers.items() if name in planned
         }
         return merge_patches(self.trainer.runtime, self.patches, makers, self._saved_merged)
+
+    def keep_loss(self, loss: Tensor, share: float) -> None:
+        """Keep the loss for schedulers that want one: the mean of all that the next step is of."""
+        if share != 1.0:
+            loss = loss * share + (self._part_loss if self.did_backward else 0.0)
+        self._part_loss = loss
+        self.last_loss = loss if self.window is None else self.window.mean_loss(loss)
 
     def record_loss(self, loss: Any) -> None:
         """Record the loss of the present mini-batch."""

@@ -180,9 +180,9 @@ class Steps:
         if hooks.before_backward:
             fire_in_step(hooks.before_backward, run.trainer, loss=value.detach())
         run.trainer.runtime.backward(scaled)
-        run.did_backward = True
         if run.keeps_loss:
-            run.last_loss = value.detach()
+            run.keep_loss(value.detach(), loss_adjust)
+        run.did_backward = True
         if hooks.after_backward:
             fire_in_step(hooks.after_backward, run.trainer, loss=value.detach())
 

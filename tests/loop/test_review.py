@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from deepepochs import Optimizer, Trainer
+from deepepochs import EpochTask, Optimizer, Trainer
 from deepepochs.errors import ConfigError
 
 
@@ -66,3 +66,48 @@ def test_an_empty_batch_in_a_window_weighs_nothing(sizes: tuple[int, ...]) -> No
 def test_a_window_of_empty_batches_alone_changes_nothing() -> None:
     alone = trained(Batches(0, 0), grad_accumulate=2, on_nan="ignore")
     assert torch.equal(alone, trained(Batches(0), on_nan="ignore"))
+
+
+class Seeing(torch.optim.lr_scheduler.ReduceLROnPlateau):
+    """Notes the losses that it is fed."""
+
+    def __init__(self, opt: torch.optim.Optimizer) -> None:
+        self.losses: list[float] = []
+        super().__init__(opt)
+
+    def step(self, metrics: Any, epoch: int | None = None) -> None:
+        self.losses.append(float(metrics))
+        super().step(metrics)
+
+
+class InParts(EpochTask):
+    """Hands each mini-batch to the loss in two parts."""
+
+    def train_step(self, batch_x: Any, batch_y: Any, **step_args: Any) -> None:
+        for x, y in ((batch_x[0][:1], batch_y[:1]), (batch_x[0][1:], batch_y[1:])):
+            adjust = len(y) / len(batch_y)
+            self.loss(self.model(x), y, loss_adjust=adjust, do_optimize=False, do_metric=False)
+        self.optimize()
+
+
+@pytest.mark.parametrize("task", [EpochTask, InParts])
+@pytest.mark.parametrize(("window", "steps"), [(1, [[0], [1], [2]]), (2, [[0, 1], [2]])])
+def test_a_scheduler_on_steps_is_fed_the_mean_loss_of_all_that_the_step_is_of(
+    task: type[EpochTask], window: int, steps: list[list[int]]
+) -> None:
+    model = nn.Linear(3, 1)
+    loader = Batches(4, 2, 3)
+    opt = torch.optim.SGD(model.parameters(), lr=0.0)
+    scheduler = Seeing(opt)
+    options: dict[str, Any] = {"epochs": 1, "show_info": False, "device": "cpu"}
+    trainer = Trainer(
+        model, summed, Optimizer(opt, scheduler, "step"), grad_accumulate=window, **options
+    )
+    trainer.fit(train_tasks=task(loader))
+    joined = [
+        [torch.cat(parts) for parts in zip(*(loader.items[i] for i in s), strict=True)]
+        for s in steps
+    ]
+    with torch.no_grad():
+        means = [float(summed(model(x), y)) for x, y in joined]
+    assert scheduler.losses == pytest.approx(means)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
-from deepepochs import Callback, EpochTask, TensorPatch, Trainer, TrainerBase, ValuePatch
+from deepepochs import Callback, EpochTask, Optimizer, TensorPatch, Trainer, TrainerBase, ValuePatch
 from deepepochs.errors import CheckpointMismatch
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -240,3 +240,12 @@ def test_a_step_that_returns_another_kind_than_before_the_resume_is_refused() ->
     fit.trainer.load_state_dict(state)
     with pytest.raises(CheckpointMismatch, match="a TensorPatch where a ValuePatch"):
         fit.trainer.fit(**fit.options)
+
+
+def test_a_scheduler_on_steps_that_wants_a_loss_is_resumed_inside_a_window() -> None:
+    def plateau(model: nn.Module) -> Optimizer:
+        opt = torch.optim.SGD(model.parameters(), lr=0.1)
+        plan = torch.optim.lr_scheduler.ReduceLROnPlateau(opt, patience=0, factor=0.9)
+        return Optimizer(opt, plan, sched_on="step")
+
+    assert check(lambda *cbks: base_fit(*cbks, opt=plateau, grad_accumulate=3), every=2) > 4
