@@ -20,6 +20,7 @@ from __future__ import annotations
 import difflib
 import warnings
 from collections.abc import Callable
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
@@ -168,12 +169,19 @@ class Steps:
 
         Raises:
             StepError: ``value`` is not a scalar tensor, or depends on no weight.
+            NotFiniteError: it is NaN or infinite; on an accelerator that is told later.
         """
         run = self.run or self._run
         if not run.is_training:
             return
         if not isinstance(value, Tensor) or value.ndim or not value.requires_grad:
             raise run.not_a_loss(value)
+        if value.is_cpu:
+            # Now, before it spoils the weights; the number is not read again to be recorded.
+            number = value.item()
+            run.seen_loss = value, number
+            if not -inf < number < inf and run.on_nan == "stop":
+                run.report_not_finite(number)
         factor = loss_adjust * run.loss_scale
         scaled = value if factor == 1.0 else value * factor
         hooks = run.hooks

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from deepepochs import EpochTask, Optimizer, Trainer
-from deepepochs.errors import ConfigError
+from deepepochs.errors import ConfigError, NotFiniteError
 
 
 def weight() -> list[nn.Parameter]:
@@ -53,7 +53,8 @@ def trained(loader: Any, **options: Any) -> Tensor:
     torch.manual_seed(0)
     model = nn.Linear(3, 1)
     opt = torch.optim.SGD(model.parameters(), lr=0.1)
-    Trainer(model, summed, opt, epochs=1, show_info=False, device="cpu", **options).fit(loader)
+    options = {"epochs": 1, "show_info": False, "device": "cpu", **options}
+    Trainer(model, options.pop("loss", summed), opt, **options).fit(loader)
     return model.weight.detach()
 
 
@@ -111,3 +112,24 @@ def test_a_scheduler_on_steps_is_fed_the_mean_loss_of_all_that_the_step_is_of(
     with torch.no_grad():
         means = [float(summed(model(x), y)) for x, y in joined]
     assert scheduler.losses == pytest.approx(means)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_a_loss_that_is_not_finite_is_told_before_it_spoils_the_weights(bad: float) -> None:
+    torch.manual_seed(0)
+    model = nn.Linear(3, 1)
+    before = model.weight.detach().clone()
+    opt = torch.optim.SGD(model.parameters(), lr=0.1)
+    options: dict[str, Any] = {"epochs": 1, "show_info": False, "device": "cpu"}
+    trainer = Trainer(model, lambda model_out, y: model_out.mean() * bad, opt, **options)
+    text = r"^The loss is (nan|-?inf) in epoch 0, batch 0 of train task '0' \(both counted from 0\)"
+    with pytest.raises(NotFiniteError, match=text):
+        trainer.fit(Batches(2))
+    assert torch.equal(model.weight, before)
+    assert model.weight.grad is None
+
+
+def test_a_loss_that_is_not_finite_is_warned_of_once_where_asked() -> None:
+    with pytest.warns(RuntimeWarning, match="The loss is nan") as caught:
+        trained(Batches(0), on_nan="warn", loss=nn.MSELoss())
+    assert len([w for w in caught if "batch 0" in str(w.message)]) == 2  # its own, and the epoch's
