@@ -11,12 +11,14 @@ where the loader yields one); ``batch_y`` is the last element.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Mapping
 from numbers import Real
 from typing import Any
 
 import torch
+from torch.nn.utils.rnn import PackedSequence
 
 from . import nested
 from .errors import ConfigError, ConfigTypeError, DataError, add_note
@@ -42,7 +44,11 @@ def split_batch(batch: Any, *, with_targets: bool) -> tuple[Any, Any]:
     """
     if type(batch) in (list, tuple) or isinstance(batch, (tuple, list)):
         if not with_targets:
-            return nested.TensorTuple(batch), None
+            return nested.TensorTuple(map(_composed, batch)), None
+        for item in batch:
+            if type(item) is not torch.Tensor:
+                batch = [_composed(item) for item in batch]
+                break
         batch_x = nested.TensorTuple(batch[:-1])
         if not batch_x:
             raise DataError(
@@ -51,7 +57,7 @@ def split_batch(batch: Any, *, with_targets: bool) -> tuple[Any, Any]:
             )
         return batch_x, batch[-1]
     if isinstance(batch, Mapping):
-        return batch, None
+        return _composed(batch), None
     if isinstance(batch, torch.Tensor) and with_targets:
         raise DataError(
             f"The loader yielded {nested.describe(batch)}, not a tuple or list: input and target "
@@ -63,6 +69,19 @@ def split_batch(batch: Any, *, with_targets: bool) -> tuple[Any, Any]:
             "last element is the target, a dict, or an object such as a graph."
         )
     return nested.TensorTuple((batch,)), None
+
+
+def _composed(item: Any) -> Any:
+    """Make lists and tuples ``TensorTuple``, inner ones too, as a move to the device does."""
+    if isinstance(item, (tuple, list)) and not isinstance(item, PackedSequence):
+        items = map(_composed, item)
+        return type(item)(*items) if hasattr(item, "_fields") else nested.TensorTuple(items)
+    if isinstance(item, dict) and not hasattr(item, "to"):
+        rebuilt: Any = {} if type(item) is dict else copy.copy(item)
+        for key, value in item.items():
+            rebuilt[key] = _composed(value)
+        return rebuilt
+    return item
 
 
 def is_flat_on_cpu(batch: Any) -> bool:

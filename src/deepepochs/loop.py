@@ -97,17 +97,25 @@ def run_task(
 
 
 def predict_batches(trainer: TrainerBase, loader: Any, *, with_targets: bool | None) -> list[Any]:
-    """Give the model's outputs on the CPU, one entry for each mini-batch, in the loader's order."""
+    """Give the model's outputs on the CPU, one entry for each mini-batch, in the loader's order.
+
+    A ``prepare_data`` of the user's own splits the mini-batches, unless ``with_targets`` says
+    how they are to be split.
+    """
     outputs = []
+    splits_itself = with_targets is None and has_own_split(trainer)
     with trainer.runtime.shared(loader) as share:
         cursor = Cursor(share, worker_seeding=trainer.worker_seeding)
         for index, batch in trainer.rounds(cursor):
-            targets = with_targets
-            if targets is None:
-                several = isinstance(batch, (tuple, list)) and len(batch) > 1
-                targets = several and trainer.loss_fn is not default_loss
-            moved = nested.to_device(batch, trainer.device)
-            batch_x, _ = split_batch(moved, with_targets=targets)
+            if splits_itself:
+                batch_x, _ = trainer.prepare_data(batch)
+            else:
+                targets = with_targets
+                if targets is None:
+                    several = isinstance(batch, (tuple, list)) and len(batch) > 1
+                    targets = several and trainer.loss_fn is not default_loss
+                moved = nested.to_device(batch, trainer.device)
+                batch_x, _ = split_batch(moved, with_targets=targets)
             try:
                 model_out = trainer.call_model(batch_x)
             except TypeError as error:
@@ -121,6 +129,11 @@ def predict_batches(trainer: TrainerBase, loader: Any, *, with_targets: bool | N
     shares = trainer.runtime.gather_objects(outputs)
     rounds = itertools.zip_longest(*shares)
     return [output for outputs in rounds for output in outputs if output is not None]
+
+
+def has_own_split(trainer: TrainerBase) -> bool:
+    """Whether the user has written a ``prepare_data``."""
+    return getattr(trainer.prepare_data, "__module__", None) != f"{__package__}.trainer"
 
 
 def step_name(step: Callable[..., Any]) -> str:

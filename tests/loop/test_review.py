@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -133,3 +133,50 @@ def test_a_loss_that_is_not_finite_is_warned_of_once_where_asked() -> None:
     with pytest.warns(RuntimeWarning, match="The loss is nan") as caught:
         trained(Batches(0), on_nan="warn", loss=nn.MSELoss())
     assert len([w for w in caught if "batch 0" in str(w.message)]) == 2  # its own, and the epoch's
+
+
+class Named(Trainer):
+    """Its loader yields what only it can split."""
+
+    def prepare_data(self, batch_data: Any, to_device: bool = True) -> tuple[Any, Any]:
+        return (batch_data["x"],), batch_data["y"]
+
+
+def test_predict_splits_as_the_trainer_does() -> None:
+    model = nn.Linear(3, 1)
+    loader = [{"x": x, "y": y} for x, y in Batches(2, 3)]
+    options: dict[str, Any] = {"show_info": False, "device": "cpu"}
+    predicted = Named(model, summed, **options).predict(loader)
+    with torch.no_grad():
+        assert torch.equal(predicted, model(torch.cat([batch["x"] for batch in loader])))
+
+
+class Pair(NamedTuple):
+    left: Any
+    right: Any
+
+
+def kinds(value: Any) -> Any:
+    """The classes of a nested value."""
+    if isinstance(value, dict):
+        return type(value), {key: kinds(item) for key, item in value.items()}
+    if isinstance(value, (tuple, list)):
+        return type(value), [kinds(item) for item in value]
+    return type(value)
+
+
+@pytest.mark.parametrize("loss", [summed, None])
+@pytest.mark.parametrize(
+    "batch",
+    [
+        [torch.ones(2, 3), torch.ones(2)],
+        [(torch.ones(2, 3), [torch.ones(2)]), [torch.ones(2), torch.ones(2)]],
+        [Pair(torch.ones(2), [torch.ones(2)]), {"a": [torch.ones(2)]}],
+        [nn.utils.rnn.pack_sequence([torch.ones(2, 3)]), ["a", "b"]],
+        {"x": (torch.ones(2), [1, 2])},
+    ],
+)
+def test_a_batch_has_the_same_classes_whether_it_is_moved_or_not(batch: Any, loss: Any) -> None:
+    trainer = Trainer(nn.Linear(3, 1), loss, show_info=False, device="cpu")
+    moved, left = (trainer.prepare_data(batch, to_device=flag) for flag in (True, False))
+    assert kinds(moved) == kinds(left)
