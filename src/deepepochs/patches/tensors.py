@@ -43,7 +43,9 @@ class TensorPatch(PatchBase):
     all outputs and targets. Chunks are detached and kept on the CPU, where those of an
     accelerator are copied in bulk. Tuples and dicts are joined item by item, 0-d outputs are
     stacked, and what cannot be joined (graphs, differing shapes) reaches the metric as a list
-    with an item for each batch. Chunks are kept, not copied: do not change them in place.
+    with an item for each batch. Chunks are kept, not copied (a copy would cost more than all else
+    here): a loader that fills the same tensors anew for each batch must yield clones of them, or
+    the metric takes `MeanPatch`, which keeps none.
 
     Attributes:
         keep_on_device: set it to True, on the class or a subclass, to leave the chunks of an
