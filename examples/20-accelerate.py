@@ -33,4 +33,6 @@ opt = torch.optim.Adam(model.parameters(), lr=1e-3)
 trainer = Trainer(model, F.cross_entropy, opt, epochs=8, device=accelerator, metrics=accuracy)
 trainer.fit(train_dl, val_dl)  # metrics are those of all processes, each sample counted once
 result = trainer.test(test_dl)
-trainer.print(f"accuracy {float(result['accuracy']):.4f} in {accelerator.num_processes} process(es)")
+trainer.print(
+    f"accuracy {float(result['accuracy']):.4f} in {accelerator.num_processes} process(es)"
+)
