@@ -40,8 +40,7 @@ class Fitting(Session):
         is_nested, self._is_acting = self._is_acting, True
         if is_nested:
             self._is_nested, self._outer_run = True, self._outer_run or self.run
-        else:
-            self.stop_reason = None
+        outer_reason, self.stop_reason = self.stop_reason if is_nested else None, None
         self._plan = plan
         self.hooks = HookTable(self.callbacks)
         for task in (task for tasks in plan.tasks.values() for task in tasks):
@@ -62,6 +61,7 @@ class Fitting(Session):
             acted = self._plan
             self._plan, self.hooks, self.run, self._totals, self._is_nested, self._outer_run = outer
             self._is_acting = is_nested
+            self.stop_reason = outer_reason or self.stop_reason
             if not is_nested:
                 self._plan = acted
 

@@ -135,7 +135,10 @@ class Session(Steps):
             StopLoopException: the trainer was asked to stop.
         """
         if self._is_nested:
-            return  # in a test within a fit, which has save points of its own
+            # Signals and saves wait for a save point of the fit around this test.
+            if self.stop_reason is not None and not (run is not None and run.is_last):
+                raise StopLoopException(self.stop_reason)
+            return
         asked = bool(
             self._requests or self.stop_reason is not None or self._signals.received is not None
         )
