@@ -1,4 +1,4 @@
-"""A run on Accelerate: several processes, mixed precision, sharded models.
+"""A run on Accelerate: several processes and mixed precision.
 
 Accelerate is the engine; what is added here is exactness: every process gets its
 own share of the data without repeated samples, and what is counted is counted once.
@@ -11,13 +11,13 @@ own share of the data without repeated samples, and what is counted is counted o
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from .accelerators import refuse_setup
 from .errors import ConfigError
 from .optimizers import Optimizer, Optimizers
 from .shares import Shares, is_prepared
@@ -25,7 +25,7 @@ from .shares import Shares, is_prepared
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["AccelerateRuntime", "is_accelerator", "make_accelerator"]
+__all__ = ["AccelerateRuntime"]
 
 
 class AccelerateRuntime:
@@ -35,8 +35,10 @@ class AccelerateRuntime:
         accelerator: the user's; whatever he has prepared with it is left alone.
     """
 
+    is_sharded = False
+
     def __init__(self, accelerator: Accelerator) -> None:
-        _refuse(accelerator)
+        refuse_setup(accelerator)
         self.accelerator = accelerator
         self.device: torch.device = accelerator.device
         self.on_cpu = self.device.type == "cpu"
@@ -53,20 +55,24 @@ class AccelerateRuntime:
 
     def prepare(self, model: nn.Module, loss_fn: Any, opt: Optimizers) -> nn.Module:
         """Prepare model, loss function and optimizers, but not what is prepared already."""
+        model = self._prepare([] if is_prepared(model) else [model], opt) or model
+        if isinstance(loss_fn, nn.Module):
+            loss_fn.to(self.device)
+        return model
+
+    def _prepare(self, models: list[nn.Module], opt: Optimizers) -> nn.Module | None:
+        """Prepare one model or none with the optimizers that are not prepared; give the model."""
         from accelerate.optimizer import AcceleratedOptimizer
 
         fresh = [o for o in opt if not isinstance(o.opt, AcceleratedOptimizer)]
-        todo: list[Any] = [] if is_prepared(model) else [model]
-        todo += [o.opt for o in fresh]
-        if todo:
-            done = self.accelerator.prepare(*todo)
-            done = list(done) if isinstance(done, tuple) else [done]
-            if not is_prepared(model) or len(done) > len(fresh):
-                model = done.pop(0)
-            for optimizer, prepared in zip(fresh, done, strict=True):
-                optimizer.rewrap(prepared)
-        if isinstance(loss_fn, nn.Module):
-            loss_fn.to(self.device)
+        todo: list[Any] = [*models, *(o.opt for o in fresh)]
+        if not todo:
+            return None
+        done = self.accelerator.prepare(*todo)
+        done = list(done) if isinstance(done, tuple) else [done]
+        model: nn.Module | None = done.pop(0) if models else None
+        for optimizer, prepared in zip(fresh, done, strict=True):
+            optimizer.rewrap(prepared)
         return model
 
     def backward(self, loss: Tensor) -> None:
@@ -212,65 +218,3 @@ def _bare(opt: Any) -> torch.optim.Optimizer:
         opt = opt.optimizer
     bare: torch.optim.Optimizer = opt
     return bare
-
-
-def _refuse(accelerator: Accelerator) -> None:
-    """Raise ``ConfigError`` for processes not joined, and for models spread over processes."""
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    if accelerator.num_processes != world:
-        raise ConfigError(
-            f"The script was started in {world} processes, and the Accelerator knows of "
-            f"{accelerator.num_processes}: without a GPU it joins them with Accelerator(cpu=True)."
-        )
-    kind = str(accelerator.distributed_type).rpartition(".")[2]
-    if kind not in ("FSDP", "DEEPSPEED", "MEGATRON_LM", "XLA"):
-        if kind != "MULTI_CPU" or os.environ.get("ACCELERATE_USE_FSDP", "false") != "true":
-            return
-        kind = "FSDP (which Accelerate would leave out on CPUs, without a word)"
-    raise ConfigError(
-        f"The Accelerator is set up for {kind}, which is not supported yet: the state of a model "
-        "spread over processes could not be saved and resumed. Use plain data parallelism "
-        "(torchrun or accelerate launch without FSDP, DeepSpeed and the like)."
-    )
-
-
-def is_accelerator(device: Any) -> bool:
-    """Whether ``device`` is an ``Accelerator``, without importing Accelerate to ask."""
-    return any(
-        base.__name__ == "Accelerator" and base.__module__.startswith("accelerate.")
-        for base in type(device).__mro__
-    )
-
-
-def make_accelerator(device: Any, precision: str | None) -> Any:
-    """Make the ``Accelerator`` that ``device`` and ``precision`` ask for; ``None`` for none.
-
-    ``device='auto'`` takes one exactly when started by torchrun or accelerate launch.
-    """
-    if is_accelerator(device):
-        if precision is not None and device.mixed_precision != precision:
-            raise ConfigError(
-                f"precision={precision!r}, and the Accelerator has {device.mixed_precision!r}: give "
-                "it to one of them."
-            )
-        return device
-    launched = device == "auto" and int(os.environ.get("WORLD_SIZE", "1")) > 1
-    if not launched and precision in (None, "no"):
-        return None
-    from accelerate import Accelerator
-
-    name = str(device) if device not in (None, "auto") else ""
-    if name not in ("", "cpu", "cuda", "mps"):
-        raise ConfigError(
-            f"device={device!r} with precision={precision!r}: make the device visible alone (for "
-            "example CUDA_VISIBLE_DEVICES=1) and give device='cuda'."
-        )
-    try:
-        # Without a GPU Accelerate joins the processes only when it is told to.
-        on_cpu = name == "cpu" or (launched and not torch.cuda.is_available())
-        return Accelerator(mixed_precision=precision, cpu=on_cpu)
-    except ValueError as error:
-        raise ConfigError(
-            f"device={device!r} with precision={precision!r} cannot be used here: {error} All "
-            "Accelerators of a program have one precision and kind of device."
-        ) from error

@@ -24,6 +24,8 @@ from .errors import CheckpointMismatch
 from .extras import ExtrasPart
 from .progress import Progress
 from .runtime import Runtime
+from .sharded import reshard
+from .sharded_parts import ShardedGradients, ShardedModule, ShardedOptimizers
 from .strict_loading import CheckedPart, Part, PlacePart, load_parts
 
 if TYPE_CHECKING:
@@ -196,13 +198,25 @@ def own_of(runtime: Runtime, state: Any) -> Any:
 
 def collect_parts(trainer: TrainerBase) -> dict[str, Part]:
     """Give the parts of a trainer's state, in the order in which they are loaded."""
-    model = trainer.runtime.unwrap(trainer.model)
-    parts: dict[str, Part] = {"model": model}
+    runtime = trainer.runtime
+    model = runtime.unwrap(trainer.model)
+    if runtime.is_sharded:
+        reshard(model)
+    is_main, sharded = runtime.is_main, runtime.is_sharded
+    parts: dict[str, Part] = {
+        "model": ShardedModule("model", model, is_main=is_main) if sharded else model
+    }
     if isinstance(trainer.loss_fn, nn.Module) and trainer.loss_fn.state_dict():
         parts["loss_fn"] = trainer.loss_fn
     parts["extras"] = ExtrasPart(model, trainer.loss_fn)
-    parts["optimizers"] = trainer.opt
-    parts["gradients"] = GradientsPart(model, trainer.loss_fn, trainer.runtime)
+    parts["optimizers"] = (
+        ShardedOptimizers(trainer.opt, is_main=is_main) if sharded else trainer.opt
+    )
+    parts["gradients"] = (
+        ShardedGradients(model, is_main=is_main)
+        if sharded
+        else GradientsPart(model, trainer.loss_fn, runtime)
+    )
     if trainer.runtime.scaler is not None:
         parts["scaler"] = trainer.runtime.scaler
     parts["history"] = trainer.history

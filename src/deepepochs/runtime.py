@@ -31,6 +31,7 @@ class Runtime(Protocol):
     is_main: bool
     rank: int
     num_processes: int
+    is_sharded: bool
 
     def prepare(self, model: nn.Module, loss_fn: Any, opt: Optimizers) -> nn.Module:
         """Make model, loss function and optimizers ready; give the model to call."""
@@ -111,6 +112,7 @@ class LocalRuntime:
     is_main = True
     rank = 0
     num_processes = 1
+    is_sharded = False
     scaler: Any = None
     steps_now = True
     hand_count = 0

@@ -86,7 +86,7 @@ def _copy_to_cpu(state: Any) -> Any:
     """Copy a state; beside a model that fills its device there is no place for another there."""
 
     def copied(item: Any) -> Any:
-        if isinstance(item, Tensor) and not item.is_cpu:
+        if isinstance(item, Tensor) and not item.is_cpu and not item.is_meta:
             return item.detach().cpu()
         return copy.deepcopy(item)
 

@@ -17,7 +17,6 @@ import torch
 from torch import nn
 
 from . import nested
-from .accelerate_runtime import AccelerateRuntime, make_accelerator
 from .archive import Archive
 from .arguments import (
     as_list,
@@ -42,7 +41,8 @@ from .patches import check_patch_kind
 from .plan import check_metrics
 from .progress import History
 from .run_folder import check_running_id, new_running_id
-from .runtime import LocalRuntime, Runtime
+from .runtime import Runtime
+from .runtime_choice import make_runtime
 from .stages import Stage
 from .task import EpochTask
 from .totals import StageTotals
@@ -136,12 +136,7 @@ class TrainerBase(Archive):
         check_model(model)
         if precision is not None:
             check_choice("precision", precision, ["no", "bf16", "fp16"])
-        accelerator = make_accelerator(device, precision)
-        self.runtime: Runtime = (
-            LocalRuntime(None if device == "auto" else device)
-            if accelerator is None
-            else AccelerateRuntime(accelerator)
-        )
+        self.runtime: Runtime = make_runtime(model, device, precision)
         if check_flag("compile_model", compile_model):
             model.compile()
         self.opt: Optimizers = as_optimizers(opt, model, self.loss_fn)

@@ -21,17 +21,17 @@ ROWS = [
     "reductions rng run_folder run_lock schedules screens sealed",
     "batch checkpoint_file loader_state metrics progress yaml_config",
     # 2
-    "index_order optimizers patches printing run_files shares",
+    "accelerators index_order optimizers patches printing run_files sharded shares",
     "accelerate_runtime report arguments index_route plan totals",
-    "loader_routes pass_state",
+    "loader_routes pass_state sharded_runtime",
     "loading",
     # 3
     "callback checkpoint runtime",
-    "callback_pool process_merge",
+    "callback_pool process_merge runtime_choice",
     "run",
     # 4
     "epoch_state steps strict_loading",
-    "extras",
+    "extras sharded_parts",
     "parts",
     # 5
     "callbacks task",
@@ -55,7 +55,14 @@ ROWS = [
 LAYERS = {module: level for level, row in enumerate(ROWS) for module in row.split()}
 # Outside packages that one place alone may know, and that place.
 ONLY_BY = {
-    "accelerate": {"accelerate_runtime", "shares", "nested", "runtime", "callbacks"},
+    "accelerate": {
+        "accelerate_runtime",
+        "accelerators",
+        "shares",
+        "nested",
+        "runtime",
+        "callbacks",
+    },
     "tensorboard": {"callbacks"},
     "torch.utils.tensorboard": {"callbacks"},
 }

@@ -1,0 +1,52 @@
+"""The runtime for a model, and for the ``device`` and ``precision`` of a trainer.
+
+>>> import torch
+>>> from deepepochs.runtime_choice import make_runtime
+>>> str(make_runtime(torch.nn.Linear(2, 1), "cpu", None))
+'cpu'
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from .accelerate_runtime import AccelerateRuntime
+from .accelerators import is_accelerator, make_accelerator
+from .errors import ConfigError
+from .runtime import LocalRuntime, Runtime
+from .sharded import is_sharded
+from .sharded_runtime import ShardedRuntime
+
+__all__ = ["make_runtime"]
+
+
+def make_runtime(model: nn.Module, device: Any, precision: str | None) -> Runtime:
+    """Make the runtime that a model is trained in.
+
+    Args:
+        model: as the user gave it, sharded or not.
+        device: the trainer's argument.
+        precision: the trainer's argument.
+
+    Raises:
+        ConfigError: arguments that do not fit together, or the model.
+    """
+    sharded = is_sharded(model)
+    if sharded and not is_accelerator(device) and precision not in (None, "no"):
+        raise ConfigError(
+            f"precision={precision!r} cannot be brought to a sharded model: give fully_shard(..., "
+            "mp_policy=MixedPrecisionPolicy(param_dtype=torch.bfloat16)) instead."
+        )
+    accelerator = make_accelerator(device, precision)
+    if accelerator is None:
+        if sharded:
+            raise ConfigError(
+                "The model is sharded over processes (fully_shard), which device="
+                f"{device!r} knows nothing of. Start the script with torchrun and give "
+                "device='auto', or give an accelerate.Accelerator, Accelerator(cpu=True) without "
+                "a GPU."
+            )
+        return LocalRuntime(None if device == "auto" else device)
+    return ShardedRuntime(accelerator, model) if sharded else AccelerateRuntime(accelerator)

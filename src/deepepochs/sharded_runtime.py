@@ -1,0 +1,108 @@
+"""A run of a model that the user has sharded with ``torch.distributed.fsdp.fully_shard``.
+
+The shares of the data, the sums and the waiting are those of a run on Accelerate; the model
+is left as it is, and exchanges its weights and gradients by itself.
+
+::
+
+    model = fully_shard(model)
+    trainer = Trainer(model, loss, opt, device="auto")     # under torchrun
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from .accelerate_runtime import AccelerateRuntime
+from .errors import ConfigError
+from .optimizers import Optimizer, Optimizers
+from .sharded import is_shard, refuse_layout, reshard, share_buffers
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+__all__ = ["ShardedRuntime"]
+
+
+class ShardedRuntime(AccelerateRuntime):
+    """The processes of an ``Accelerator``, with a model spread over them.
+
+    Args:
+        accelerator: the user's.
+        model: sharded over all its processes.
+
+    Raises:
+        ConfigError: a model sharded in a way that would give wrong numbers, or a precision
+            that the Accelerator cannot bring to it.
+    """
+
+    is_sharded = True
+
+    def __init__(self, accelerator: Accelerator, model: nn.Module) -> None:
+        super().__init__(accelerator)
+        precision = accelerator.mixed_precision
+        if precision != "no":
+            raise ConfigError(
+                f"precision={precision!r} cannot be brought to a sharded model: give "
+                "fully_shard(..., mp_policy=MixedPrecisionPolicy(param_dtype=torch.bfloat16)), and "
+                "no precision to the trainer or the Accelerator."
+            )
+        reshard(model)
+        refuse_layout(model, self.num_processes, self.device)
+        self._model = model
+
+    def __str__(self) -> str:
+        return f"Accelerate-FSDP2-{self.num_processes}"
+
+    def prepare(self, model: nn.Module, loss_fn: Any, opt: Optimizers) -> nn.Module:
+        """Prepare the optimizers; the model is ready."""
+        if isinstance(loss_fn, nn.Module):
+            if any(weight.requires_grad for weight in loss_fn.parameters()):
+                raise ConfigError(
+                    "The loss function has weights that are trained, and the model is sharded: make "
+                    "the loss a part of the model, which then gives it as its output."
+                )
+            loss_fn.to(self.device)
+        self._prepare([], opt)
+        if self.num_processes > 1 and share_buffers not in model._forward_pre_hooks.values():
+            model.register_forward_pre_hook(share_buffers)
+        return model
+
+    def unwrap(self, model: nn.Module) -> nn.Module:
+        return model
+
+    def sync_gradients(
+        self, model: nn.Module, wanted: bool
+    ) -> contextlib.AbstractContextManager[Any]:
+        """Exchange gradients after every mini-batch: kept back, they would not be in a checkpoint."""
+        return contextlib.nullcontext()
+
+    def clip_by_norm(self, parameters: Iterable[Tensor], max_norm: float, norm_type: float) -> None:
+        weights = [weight for weight in parameters if weight.grad is not None]
+        gradients = [weight.grad for weight in weights if weight.grad is not None]
+        norm: Any = nn.utils.get_total_norm(gradients, norm_type)
+        # The largest entry of all is known to each process for its own shard only.
+        total = norm.full_tensor() if is_shard(norm) else norm
+        nn.utils.clip_grads_with_norm_(weights, max_norm, total)
+
+    @contextlib.contextmanager
+    def shared(self, loader: Any) -> Iterator[Any]:
+        """Give the share for one pass, after which weights are in shards again."""
+        try:
+            with super().shared(loader) as share:
+                yield share
+        finally:
+            reshard(self._model)
+
+    def end_hand_window(self, optimizers: Sequence[Optimizer]) -> None:
+        """Make the gradients of a window that the data end too early that of its mean."""
+        factor = self.accelerator.gradient_accumulation_steps / max(self.hand_count, 1)
+        weights = dict.fromkeys(weight for o in optimizers for weight in o.params)
+        for weight in weights:
+            if weight.grad is not None:
+                weight.grad.mul_(factor)
+        self.begin_hand_window()
