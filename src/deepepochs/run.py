@@ -92,6 +92,7 @@ class Run:
         self.keeps_loss = keeps_loss
         self.batch_patches: dict[str, PatchBase] = {}
         self.loss_scale = 1.0
+        self._share = 1.0  # of this process in the samples of the present round
         self.is_filler = False
         # Optimizers whose step accelerator.accumulate puts off, in their order.
         self.by_hand: dict[int | None, None] = {}
@@ -151,6 +152,7 @@ class Run:
         runtime = self.trainer.runtime
         own = 0.0 if self.is_filler else float(self.weight)
         total = runtime.total([own])[0]
+        self._share = own / total if total else 0.0
         self.loss_scale = own * runtime.num_processes / total if total else 0.0
         if self.window is not None:
             self.window.open_batch(total, is_last=self.is_last)
@@ -169,6 +171,9 @@ class Run:
 
     def keep_loss(self, loss: Tensor, share: float) -> None:
         """Keep the loss for schedulers that want one: the mean of all that the next step is of."""
+        if self.trainer.runtime.num_processes > 1:
+            # Each process would move its schedule by its own samples, and the rates would part.
+            loss = loss.new_tensor(self.trainer.runtime.total([float(loss) * self._share])[0])
         if share != 1.0:
             loss = loss * share + (self._part_loss if self.did_backward else 0.0)
         self._part_loss = loss

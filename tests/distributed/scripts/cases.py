@@ -65,6 +65,12 @@ def spread(preds: torch.Tensor, targets: torch.Tensor) -> dict[str, torch.Tensor
     return {"std": preds.std(), "share": (targets == 1).float().mean()}
 
 
+def whole(weight: torch.Tensor) -> torch.Tensor:
+    """A sharded weight from all processes; another one as it is."""
+    full: torch.Tensor = weight.full_tensor() if hasattr(weight, "full_tensor") else weight
+    return full.detach()
+
+
 def outcome(trainer: Trainer, history: Any, test: Any = None) -> dict[str, Any]:
     model = trainer.runtime.unwrap(trainer.model)
     return {
@@ -73,7 +79,7 @@ def outcome(trainer: Trainer, history: Any, test: Any = None) -> dict[str, Any]:
             for stage, of in history.items()
         },
         "test": {name: float(value) for name, value in (test or {}).items()},
-        "weights": [round(float(w.detach().double().sum()), 9) for w in model.parameters()],
+        "weights": [round(float(whole(w).double().sum()), 9) for w in model.parameters()],
         "steps": trainer.progress.num_steps,
     }
 
@@ -329,6 +335,21 @@ def several() -> Any:
     return found
 
 
+def plateau() -> Any:
+    """A schedule that wants a loss after each step: that of all processes, or they would part."""
+
+    def fit(**options: Any) -> Any:
+        model = make_model()
+        opt = torch.optim.SGD(model.parameters(), 0.1)
+        schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(opt, patience=0)
+        made = Optimizer(opt, schedule, sched_on="step")
+        accelerator = make_accelerator(split=True)
+        found = train(accelerator, loader(), model=model, opt=made, **options)
+        return {**found, "rate": made.get_current_lr()}
+
+    return {"each": fit(), "windows": fit(grad_accumulate=2, epochs=4)}
+
+
 def prepared() -> Any:
     """What the user has prepared himself, with Accelerate's repeated samples switched on."""
     accelerator = make_accelerator(split=False)
@@ -384,8 +405,8 @@ CASES: dict[str, Callable[[], Any]] = {
     case.__name__: case
     for case in (
         function_metrics, mean_and_confusion, metric_objects, returned_patches, whole_batches,
-        few_samples, streams, ready_batches, accumulated, by_hand, several, prepared, predictions,
-        early_stop,
+        few_samples, streams, ready_batches, accumulated, by_hand, several, plateau, prepared,
+        predictions, early_stop,
     )
 }  # fmt: skip
 
