@@ -18,11 +18,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from memory_growth import fit_with_every_metric
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deepepochs import Trainer
+
+sys.path.insert(0, str(Path(__file__).parent))
+from memory_growth import fit_with_every_metric
 
 OWN_CALLS = 38
 """Calls of a step beyond model, loss, backward and optimizer: 36 measured."""
