@@ -42,10 +42,7 @@ def train(folder: Path, lr: float, hidden: int) -> Path:
     )  # fmt: skip
     adam = torch.optim.Adam(model.parameters(), lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adam, EPOCHS)
-    # Only the matrix that is shown: to draw one for each epoch takes longer than the epoch.
-    worst = InterpretCallback(
-        nn.CrossEntropyLoss(reduction="none"), k=16, stages=["test"], log_dir=folder
-    )
+    worst = InterpretCallback(nn.CrossEntropyLoss(reduction="none"), k=16, log_dir=folder)
     trainer = Trainer(
         model,
         F.cross_entropy,

@@ -32,6 +32,7 @@ from deepepochs import (
     MetricError,
     Trainer,
 )
+from deepepochs.callbacks.confusion_picture import confusion_picture
 from deepepochs.callbacks.top_samples import TopSamples, as_picture, class_of
 from deepepochs.errors import DataError
 from deepepochs.stages import Stage
@@ -294,6 +295,55 @@ def test_the_matrix_is_drawn_with_the_names_of_the_classes(tmp_path: Path) -> No
     assert figure.axes[0].get_title() == "digits"
     others = interpret.plot_confusion(class_names=list("abcdefghij"), show=False)
     assert [label.get_text() for label in others.axes[0].get_yticklabels()] == list("abcdefghij")
+
+
+def cells(picture: np.ndarray[Any, Any], num: int) -> np.ndarray[Any, Any]:
+    """The cells `[num, num, side, side, 3]` of a picture: what its grey frame surrounds."""
+    is_grey = (picture == 150).all(axis=2)
+    top, bottom = np.flatnonzero(is_grey.mean(axis=1) > 0.5)
+    left, right = np.flatnonzero(is_grey.mean(axis=0) > 0.5)
+    matrix = picture[top + 1 : bottom, left + 1 : right]
+    side = len(matrix) // num
+    assert matrix.shape[:2] == (side * num, side * num)
+    return matrix.reshape(num, side, num, side, 3).swapaxes(1, 2)
+
+
+def test_the_picture_for_tensorboard_has_the_shares_as_colours_and_the_counts_as_text() -> None:
+    counts = torch.tensor([[4, 0, 0], [1, 3, 0], [0, 7, 7]])
+    grid = cells(confusion_picture(counts, title="val, epoch 1"), 3)
+    for row, column in np.ndindex(3, 3):
+        colours = np.unique(grid[row, column].reshape(-1, 3), axis=0)
+        assert (len(colours) > 1) == bool(counts[row, column])  # zeros are not written
+    corners = grid[:, :, 2, 2].astype(int)  # beside the text
+    assert (corners[0, 1] == [247, 251, 255]).all()
+    assert (corners[0, 0] == [8, 48, 107]).all()
+    assert corners[1, 0, 0] > corners[2, 1, 0] > corners[1, 1, 0]  # the more, the darker
+    assert (corners[2, 1] == corners[2, 2]).all()
+    assert grid[0, 0].max() == 255  # white letters on dark
+    assert grid[1, 0].min() == 0  # black ones on light
+    assert (grid[2, 1] == grid[2, 2]).all()  # the same count
+    assert (grid[0, 0] != grid[1, 1]).any()
+
+
+@pytest.mark.parametrize("num", [1, 2, 10, 30, 31, 100, 1700])
+def test_the_picture_shows_any_number_of_classes(num: int) -> None:
+    picture = confusion_picture(torch.eye(num, dtype=torch.int64))
+    assert picture.dtype == np.uint8
+    assert 380 <= len(picture) <= 1750
+    assert picture.shape[1] <= 1750
+    assert (picture == [8, 48, 107]).all(axis=2).any()
+
+
+def test_the_picture_names_the_classes(tmp_path: Path) -> None:
+    counts = torch.eye(3, dtype=torch.int64)
+    plain = confusion_picture(counts)
+    named = confusion_picture(counts, ["ant", "bee", "a rather long name of a class"])
+    assert named.shape[1] > plain.shape[1]
+    assert (cells(named, 3) == cells(plain, 3)).all()
+    longer = confusion_picture(counts, ["ant", "bee", "a rather long name of a class" * 9])
+    assert (longer == named).all()
+    with pytest.raises(DataError, match="3 classes and 2 class_names"):
+        confusion_picture(counts, ["ant", "bee"])
 
 
 def test_inputs_that_are_no_images_give_a_warning(tmp_path: Path) -> None:

@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from ..arguments import check_choice, check_count
-from ..confusion import confusion_matrix
 from ..errors import ConfigError, DataError, MetricError
 from ..nested import describe
 from ..stages import Stage
-from .confusion_counts import add_matrices, confusion_figure
+from .confusion_counts import ConfusionCounts
+from .confusion_picture import confusion_figure, confusion_picture
 from .event_files import EventFileCallback, can_show, figure_to_array
 from .top_samples import TopSamples, draw_samples
 
@@ -97,16 +97,15 @@ class InterpretCallback(EventFileCallback):
         self.class_num = class_num
         self.class_names = None if class_names is None else [str(name) for name in class_names]
         self.image_data = image_data
-        self.matrices: dict[Stage, Tensor] = {}
-        self._latest: Stage | None = None
-        self._counts: dict[Stage, Tensor] = {}
+        self._counts = ConfusionCounts(class_num)
+        self.matrices = self._counts.matrices
         self._is_off = False
         self._top = TopSamples(k, mode)
 
     @property
     def confusion_matrix(self) -> Tensor | None:
         """The confusion matrix of the latest stage; ``None`` where there is none."""
-        return None if self._latest is None else self.matrices[self._latest]
+        return self._counts.latest
 
     def top_samples(self) -> list[list[Any]]:
         """``[value, output, target, input]`` of the kept samples, the most extreme first.
@@ -156,35 +155,29 @@ class InterpretCallback(EventFileCallback):
         """
         return draw_samples(self.top_samples()[:max_num], self.class_names)
 
-    # --- what is gathered
-
-    def on_before_train_epochs(self, trainer: TrainerBase, tasks: Any, epoch_idx: int) -> None:
+    def on_before_train_epochs(self, **others: Any) -> None:
         """Begin the matrix of the epoch."""
-        self._counts.pop(Stage.TRAIN, None)
+        self._counts.begin(Stage.TRAIN)
 
-    def on_before_val_epochs(self, trainer: TrainerBase, tasks: Any, epoch_idx: int) -> None:
+    def on_before_val_epochs(self, **others: Any) -> None:
         """Begin the matrix of the epoch."""
-        self._counts.pop(Stage.VAL, None)
+        self._counts.begin(Stage.VAL)
 
-    def on_before_test_epochs(self, trainer: TrainerBase, tasks: Any) -> None:
+    def on_before_test_epochs(self, **others: Any) -> None:
         """Begin the matrix and the samples of the test."""
-        self._counts.pop(Stage.TEST, None)
+        self._counts.begin(Stage.TEST)
         self._top.clear()
 
-    def on_train_metrics(
-        self, trainer: TrainerBase, loss: Any, model_out: Any, batch_y: Any, task: Any
-    ) -> None:
+    def on_train_metrics(self, model_out: Any, batch_y: Any, **others: Any) -> None:
         """Count the predictions of the mini-batch."""
         self._count(Stage.TRAIN, model_out, batch_y)
 
-    def on_val_metrics(
-        self, trainer: TrainerBase, loss: Any, model_out: Any, batch_y: Any, task: Any
-    ) -> None:
+    def on_val_metrics(self, model_out: Any, batch_y: Any, **others: Any) -> None:
         """Count the predictions of the mini-batch."""
         self._count(Stage.VAL, model_out, batch_y)
 
     def on_test_metrics(
-        self, trainer: TrainerBase, loss: Any, model_out: Any, batch_y: Any, task: Any
+        self, trainer: TrainerBase, model_out: Any, batch_y: Any, **others: Any
     ) -> None:
         """Count the predictions of the mini-batch, and keep its most extreme samples."""
         self._count(Stage.TEST, model_out, batch_y)
@@ -197,17 +190,11 @@ class InterpretCallback(EventFileCallback):
                 )
             self._top.add(values.detach(), model_out, batch_y, trainer.run.batch_x)
 
-    # --- what is shown
-
-    def on_after_train_epochs(
-        self, trainer: TrainerBase, tasks: Any, metrics: Any, epoch_idx: int
-    ) -> None:
+    def on_after_train_epochs(self, trainer: TrainerBase, epoch_idx: int, **others: Any) -> None:
         """Draw the matrix of the epoch."""
         self._finish(trainer, Stage.TRAIN, "train_confusion_matrixes", epoch_idx + 1)
 
-    def on_after_val_epochs(
-        self, trainer: TrainerBase, tasks: Any, metrics: Any, epoch_idx: int
-    ) -> None:
+    def on_after_val_epochs(self, trainer: TrainerBase, epoch_idx: int, **others: Any) -> None:
         """Draw the matrix of the epoch."""
         self._finish(trainer, Stage.VAL, "val_confusion_matrixes", epoch_idx + 1)
 
@@ -226,19 +213,18 @@ class InterpretCallback(EventFileCallback):
 
     def state_dict(self) -> dict[str, Any]:
         """The counts of the stage that runs, beside the length of the event files."""
-        counts = {str(stage): count for stage, count in self._counts.items()}
-        return {**super().state_dict(), "counts": counts}
+        return {**super().state_dict(), "counts": self._counts.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where ``state`` was taken."""
         super().load_state_dict(state)
-        self._counts = {Stage(name): count.clone() for name, count in state["counts"].items()}
+        self._counts.load_state_dict(state["counts"])
 
     def _count(self, stage: Stage, model_out: Any, batch_y: Any) -> None:
         if self._is_off or stage not in self.stages:
             return
         try:
-            matrix = confusion_matrix(model_out, batch_y, self.class_num)
+            self._counts.add(stage, model_out, batch_y)
         except MetricError as error:
             if self.class_num is not None:
                 raise
@@ -248,20 +234,13 @@ class InterpretCallback(EventFileCallback):
                 UserWarning,
                 stacklevel=2,
             )
-            return
-        before = self._counts.get(stage)
-        self._counts[stage] = matrix if before is None else add_matrices(before, matrix)
 
     def _finish(self, trainer: TrainerBase, stage: Stage, tag: str, step: int) -> None:
-        counts = self._counts.pop(stage, None)
-        if counts is None:
-            return
-        self.matrices[stage] = counts.cpu()
-        self._latest = stage
-        if trainer.main_process:
+        matrix = self._counts.finish(stage)
+        if matrix is not None and trainer.main_process:
             title = f"{stage}, epoch {step}" if stage is not Stage.TEST else "test"
-            figure = confusion_figure(self.matrices[stage], self.class_names, title=title)
-            self.writer(trainer).add_image(tag, figure_to_array(figure), step, dataformats="HWC")
+            pixels = confusion_picture(matrix, self.class_names, title)
+            self.writer(trainer).add_image(tag, pixels, step, dataformats="HWC")
 
 
 InterpreteCallback = InterpretCallback
