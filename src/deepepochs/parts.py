@@ -53,6 +53,12 @@ class GradientsPart(CheckedPart):
         return of_all(self._runtime, own)
 
     def check_state(self, state: Any) -> None:
+        if self._runtime.num_processes > 1 and "of_processes" not in state:
+            raise CheckpointMismatch(
+                "The state was saved by one process or with a sharded model, and here each of "
+                f"{self._runtime.num_processes} processes has the whole model: take the weights "
+                "alone with trainer.load_weights(deepepochs.checkpoint.load(path))."
+            )
         own = own_of(self._runtime, state)
         for name, gradient in own.items():
             weight = self._weights.get(name)

@@ -135,8 +135,9 @@ def _refuse_odd_shapes(optimizer: Optimizer, state: dict[str, Any]) -> None:
     for weight, entries in _entries(optimizer, state):
         for key, value in entries.items():
             if is_shard(value) and value.shape != weight.shape:
+                bare = getattr(optimizer.opt, "optimizer", optimizer.opt)  # below Accelerate's
                 raise CheckpointError(
-                    f"{type(optimizer.opt).__name__} keeps {key} {list(value.shape)} of a sharded "
+                    f"{type(bare).__name__} keeps {key} {list(value.shape)} of a sharded "
                     f"weight {list(weight.shape)}: only entries of the shape of their weight can be "
                     "brought back. Take an optimizer such as AdamW or SGD."
                 )

@@ -79,6 +79,12 @@ def verify_resume(trainer: TrainerBase, steps: int, fit_options: Mapping[str, An
     check_count("steps", steps, 2)
     if trainer.run is not None:
         raise LoopException("verify_resume was called inside a running fit: call it before.")
+    if trainer.runtime.num_processes > 1 or trainer.runtime.is_sharded:
+        raise ConfigError(
+            "verify_resume starts processes of its own from this one, and a run in several processes "
+            "or of a sharded model cannot be continued in them: call it in a script that is started "
+            "without a launcher, with the model not sharded."
+        )
     context = choose_context(trainer, fit_options)
     with tempfile.TemporaryDirectory(prefix="verify-resume-") as name:
         runs = ProbeRuns(context, Path(name), trainer, dict(fit_options))

@@ -223,7 +223,7 @@ def test_a_model_spread_over_processes_is_refused() -> None:
     from accelerate.utils import DistributedType
 
     accelerator.state.distributed_type = DistributedType.FSDP
-    with pytest.raises(ConfigError, match="FSDP, which is not supported.*fully_shard"):
+    with pytest.raises(ConfigError, match=r"FSDP, which is not supported.*fully_shard"):
         make_trainer(accelerator)
 
 

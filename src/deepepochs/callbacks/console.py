@@ -235,18 +235,10 @@ def header_lines(trainer: TrainerBase) -> list[str]:
     count = str(sum(p.numel() for p in parameters if not is_lazy(p)))
     if any(is_lazy(p) for p in parameters):
         count += " and those of lazy modules"
-    rows = {"device": device_name(trainer), "running ID": trainer.running_id, "parameters": count}
+    rows = {"device": str(trainer.runtime), "running ID": trainer.running_id, "parameters": count}
     return [
         "=" * 50,
         datetime.now().strftime("%Y-%m-%d %H:%M:%S"),
         *(f"{label + ':':<12} {value}" for label, value in rows.items()),
         "-" * 50,
     ]
-
-
-def device_name(trainer: TrainerBase) -> str:
-    """Return the device, or `Accelerate-<type>-<processes>`."""
-    accelerator = trainer.accelerator
-    if accelerator is None:
-        return str(trainer.device)
-    return f"Accelerate-{accelerator.distributed_type.value}-{accelerator.num_processes}"

@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..arguments import check_count
+from ..errors import ConfigError
 from ..run_folder import run_folder
 from ..stages import Stage
 from .event_files import (
@@ -87,6 +88,12 @@ class LogCallback(EventFileCallback, RunRecordCallback):
     def on_before_fit(self, trainer: TrainerBase, epochs: int) -> None:
         """Open the files, which go on after the epochs that are done."""
         super().on_before_fit(trainer, epochs)
+        if self.log_graph and trainer.runtime.is_sharded:
+            raise ConfigError(
+                "LogCallback(log_graph=True): the graph is traced in the main process alone, which "
+                "has not the whole of a sharded model. Leave log_graph out, or write the graph of "
+                "the model in one process before it is sharded."
+            )
         if not trainer.main_process:
             return
         self._logger = self.writer(trainer)

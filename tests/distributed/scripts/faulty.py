@@ -1,4 +1,4 @@
-"""One small run in which one process meets something: ``faulty.py FOLDER KIND [EPOCHS]``.
+"""One small run in which one process meets something: ``faulty.py FOLDER KIND [sharded]``.
 
 Works alone, with torchrun and with accelerate launch: ``device='auto'``. Kinds: ``none``,
 ``sigterm``, ``sigkill``, ``exception``, ``metric``. Writes ``weights-<kind>.pt``.
@@ -12,7 +12,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parent))
+
 import torch
+from sharding import shard
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
@@ -24,6 +27,8 @@ folder, kind = Path(sys.argv[1]), sys.argv[2]
 X = torch.randn(50, 6, generator=torch.Generator().manual_seed(3))
 set_seed(0)
 model = nn.Sequential(nn.Linear(6, 16), nn.Dropout(0.3), nn.ReLU(), nn.Linear(16, 2))
+if sys.argv[3:] == ["sharded"]:
+    shard(model)
 opt = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
 data = TensorDataset(X, (X.sum(1) > 0).long())
 
@@ -57,8 +62,8 @@ trainer = Trainer(
 order = torch.Generator().manual_seed(5)
 trainer.print("starts in", trainer.runtime.num_processes)
 history = trainer.fit(DataLoader(data, 4, shuffle=True, generator=order), DataLoader(data, 8))
+found = {"weights": trainer.state_dict()["model"]}
 if trainer.main_process:
-    found = {"weights": trainer.runtime.unwrap(trainer.model).state_dict()}
     found["history"] = {
         s: {k: list(map(float, v)) for k, v in o.items()} for s, o in history.items()
     }

@@ -17,7 +17,17 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import torch
 from accelerate import Accelerator
-from cases import ByHandTask, Endless, ReturningTask, Stream, X, Y, loader, make_accelerator
+from cases import (
+    ByHandTask,
+    Endless,
+    ReturningTask,
+    Stream,
+    X,
+    Y,
+    loader,
+    make_accelerator,
+    whole,
+)
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
@@ -64,14 +74,18 @@ class KeepStates(Callback):
         self._ask(trainer, f"epoch {epoch_idx}")
 
 
+def make_model() -> nn.Module:
+    set_seed(1)
+    return nn.Sequential(
+        nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Dropout(0.3), nn.ReLU(), nn.Linear(8, 3)
+    )
+
+
 def build(
     accelerator: Accelerator, callbacks: Any, make_data: Callable[[], tuple[list[Any], list[Any]]],
     **options: Any,
 ) -> tuple[Trainer, dict[str, Any]]:  # fmt: skip
-    set_seed(1)
-    model = nn.Sequential(
-        nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Dropout(0.3), nn.ReLU(), nn.Linear(8, 3)
-    )
+    model = make_model()
     opt = torch.optim.Adam(model.parameters(), 0.01)
     schedule = torch.optim.lr_scheduler.StepLR(opt, 3)
     trainer = Trainer(
@@ -86,9 +100,11 @@ def build(
 
 def traces(trainer: Trainer) -> Any:
     """Everything a resumed fit must have in common with the unbroken one, of this process."""
+    model = trainer.runtime.unwrap(trainer.model)
     return (
         {s: {k: [v.tolist() for v in vs] for k, vs in of.items()} for s, of in trainer.history.items()},
-        [w.tolist() for w in trainer.runtime.unwrap(trainer.model).parameters()],
+        [whole(w).tolist() for w in model.parameters()],
+        [buffer.tolist() for buffer in model.buffers()],
         torch.rand(3).tolist(),
         list(trainer.progress),
         trainer.opt.get_current_lr(),

@@ -1,0 +1,24 @@
+"""The save points of ``resuming.py`` with a sharded model: ``sharded_resuming.py RESULT_FILE``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import resuming
+from sharding import shard
+from torch import nn
+
+plain_model = resuming.make_model
+
+
+def make_model() -> nn.Module:
+    return shard(plain_model())
+
+
+resuming.make_model = make_model
+
+if __name__ == "__main__":
+    resuming.main()
