@@ -250,6 +250,12 @@ def accumulate_gradients(result: Result) -> None:
     assert min(result.tests("accuracy")) > 0.8
 
 
+def fsdp(result: Result) -> None:
+    losses = result.epochs("TRAIN", "loss")
+    assert losses[-1] < 0.75 * losses[0]
+    assert result.said("loss of the best weights") == f"{result.test('loss'):.4f} in cpu"
+
+
 CHECKS: dict[str, Callable[[Result], None]] = {
     "5-lr-find.py": lr_find,
     "6-logger.py": logger,
@@ -273,6 +279,7 @@ CHECKS: dict[str, Callable[[Result], None]] = {
     "20-accelerate.py": accelerate,
     "21-resume-after-kill.py": resume_after_kill,
     "22-accumulate-gradients.py": accumulate_gradients,
+    "23-fsdp.py": fsdp,
 }
 # Which packages an example imports beside what the library itself needs.
 NEEDS = {"3-metrics.py": "torchmetrics", "12-node-classification.py": "torch_geometric"}
