@@ -41,7 +41,8 @@ class Archive(Trials):
     def state_dict(self) -> dict[str, Any]:
         """The whole state, from which a run goes on to the bit: tensors and plain types.
 
-        The tensors are those in use: save them or copy them before training goes on.
+        The tensors are those in use: save them or copy them before training goes on. All
+        processes call this together; of a sharded model, the first one alone has the values.
         """
         return {name: part.state_dict() for name, part in self.parts().items()}
 

@@ -164,5 +164,5 @@ def test_the_example_gives_the_same_numbers_alone_and_sharded(tmp_path: Path) ->
         assert ended.code == 0, ended.err
         found.append([float(loss) for loss in re.findall(r"loss: ([\d.]+)", ended.out)])
     assert len(found[0]) == 7
-    # In six epochs of Adam, sums in another order grow to about 1e-5; four decimals are shown.
+    # Sums in another order may change the last of the four decimals that are shown.
     assert found[1] == pytest.approx(found[0], abs=3e-4)
