@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -42,8 +43,11 @@ class Browser:
         """Send a command of the protocol; return its value."""
         body = json.dumps(content).encode() if method == "POST" else None
         request = urllib.request.Request(f"{self._address}{path}", body, method=method)
-        with DIRECT.open(request, timeout=60) as reply:
-            return json.loads(reply.read())["value"]
+        try:
+            with DIRECT.open(request, timeout=60) as reply:
+                return json.loads(reply.read())["value"]
+        except urllib.error.HTTPError as error:
+            raise RuntimeError(json.loads(error.read())["value"]["message"]) from None
 
     def open(self, address: str) -> None:
         """Go to a page, and wait until it is loaded."""

@@ -236,6 +236,8 @@ def test_the_graph_is_written_and_shows_the_layers(tmp_path: Path, as_dict: bool
     graph = str(read_events(tmp_path / "a").Graph())
     assert graph.count("aten::linear") == 2
     assert "aten::batch_norm" in graph
+    assert 'name: "Sequential/Linear[0]/weight/' in graph  # with its layer, not beside it
+    assert "model" not in graph
 
 
 def test_the_graph_keeps_the_mode_of_every_layer_and_fires_no_hook(tmp_path: Path) -> None:

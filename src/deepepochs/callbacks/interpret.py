@@ -38,7 +38,7 @@ __all__ = ["InterpretCallback", "InterpreteCallback"]
 
 STAGES = ("train", "val", "test")
 
-MAX_IMAGES = 36
+MAX_IMAGES = 24
 """Samples shown in TensorBoard's picture; of more nothing could be seen."""
 
 

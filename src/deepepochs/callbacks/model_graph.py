@@ -9,14 +9,16 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import warnings
+from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from .. import rng
 from .event_files import RESULTS_SUFFIX, open_writer, scalar_items
@@ -27,19 +29,13 @@ if TYPE_CHECKING:
 __all__ = ["log_graph", "log_hyper_params"]
 
 
-class _BareForward(nn.Module):
-    """A model called without the hooks of a running fit, by tensors in a row."""
-
-    def __init__(self, model: nn.Module, names: list[str] | None) -> None:
-        super().__init__()
-        self.model = model
-        self.names = names
-
-    def forward(self, *values: Tensor) -> Any:
-        """Call the model's own ``forward``."""
-        if self.names is None:
-            return self.model.forward(*values)
-        return self.model.forward(**dict(zip(self.names, values, strict=True)))
+def _without_hooks(model: nn.Module) -> nn.Module:
+    """A second face of a model, with its layers and weights, but not the hooks of a running fit."""
+    bare = copy.copy(model)
+    for kind in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"):
+        setattr(bare, kind, OrderedDict())
+    bare.__dict__.pop("_compiled_call_impl", None)  # it would call the model that it was made of
+    return bare
 
 
 def log_graph(logger: SummaryWriter, model: nn.Module, example: Any) -> None:
@@ -48,21 +44,18 @@ def log_graph(logger: SummaryWriter, model: nn.Module, example: Any) -> None:
     The model is run in evaluation mode, so that no statistic of it moves, and its modes
     and the random states are as before.
     """
-    named = isinstance(example, dict)
-    values = tuple(example.values()) if named else example
-    values = values if isinstance(values, tuple) else (values,)
+    values = example if isinstance(example, (tuple, dict)) else (example,)
     modes = [(module, module.training) for module in model.modules()]
-    # TensorBoard shows the name of the outermost class.
-    bare_class = type(type(model).__name__, (_BareForward,), {})
-    bare = bare_class(model, list(example) if named else None)
     try:
         # torch prints the error before it raises it.
         with rng.preserved(), contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            bare.eval()
+            bare = _without_hooks(model).eval()
+            named = {"example_kwarg_inputs": values} if isinstance(values, dict) else {}
+            given = None if named else values
             # Its check for side effects compares names, which forward hooks alter.
-            traced = torch.jit.trace(bare, values, strict=False, check_trace=False)  # type: ignore[no-untyped-call]
-            logger.add_graph(traced, values)
+            traced = torch.jit.trace(bare, given, strict=False, check_trace=False, **named)  # type: ignore[no-untyped-call]
+            logger.add_graph(traced, given)
     except Exception as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
         warnings.warn(

@@ -104,15 +104,15 @@ def draw_samples(samples: Sequence[Sequence[Any]], names: Sequence[str] | None =
 
     if not samples:
         raise DataError("there are no samples to draw: run test() with a metric before.")
-    columns = min(6, len(samples))
+    columns = min(4, len(samples))  # in TensorBoard's small cards more could not be read
     rows = -(-len(samples) // columns)
-    figure = Figure(figsize=(1.7 * columns, 2.1 * rows), layout="constrained")
+    figure = Figure(figsize=(1.5 * columns, 2.1 * rows), layout="constrained")
     for place, (value, output, target, image) in enumerate(samples, start=1):
         axes = figure.add_subplot(rows, columns, place)
         axes.imshow(as_picture(image), cmap="gray")
         axes.set_axis_off()
         shown = f"predicted {class_of(output, names)}\ntrue {class_of(target, names)}"
-        axes.set_title(f"{shown}\n{value:.3g}", fontsize=8)
+        axes.set_title(f"{shown}\n{value:.3g}", fontsize=9)
     return figure
 
 
