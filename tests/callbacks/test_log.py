@@ -7,6 +7,7 @@ import gc
 import signal
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -436,7 +437,7 @@ def test_a_tracker_that_is_not_known_or_not_installed_is_named() -> None:
 
     with pytest.raises(ConfigError, match=r"'wanb'.*mlflow.*wandb"):
         TrackerCallback("wanb")
-    if "mlflow" not in sys.modules:
+    if find_spec("mlflow") is None:
         trainer = small_trainer(callbacks=TrackerCallback("mlflow"))
         with pytest.raises(MissingExtraError, match="pip install mlflow"):
             trainer.fit(loaders()[0])

@@ -37,21 +37,30 @@ TRACKERS = {
 }
 """Names of trackers, and the packages that they need."""
 
+NAME_OPTIONS = {"mlflow": "run_name", "wandb": "name"}
+"""The option of a tracker that names a run."""
+
 
 class TrackerCallback(Callback):
     """Hands hyper-parameters and metrics to an experiment tracker.
 
     At the first fit or test the trainer's ``hyper_params``; after each epoch
     ``<metric>/train``, ``<metric>/val`` and ``learning_rate_<i>``, numbered from 1; after a
-    test ``<metric>/test``. Nothing is sent from any but the main process.
+    test ``<metric>/test``. MLflow and W&B call the run by its running id. Nothing is sent from
+    any but the main process.
+
+    MLflow's store is that of ``MLFLOW_TRACKING_URI``; a local one, such as
+    ``sqlite:///runs.db``, needs no server. ``WANDB_MODE=offline`` keeps a run of W&B in files.
 
     Args:
         tracker: the name of a tracker (``'wandb'``, ``'mlflow'``, ``'comet_ml'``, ``'aim'``,
             ``'clearml'``, ``'swanlab'``, ``'trackio'``, …), or an object of Accelerate's
             ``GeneralTracker``.
         project: the project's or experiment's name, for one given by name.
-        log_dir: where a tracker that writes files puts them.
-        every_n_batches: also send ``<metric>/batch/train`` of every n-th mini-batch.
+        log_dir: where a tracker that asks for a folder, as TensorBoard and Aim do, writes.
+        every_n_batches: also send ``<metric>/batch/train`` of every n-th mini-batch; then all
+            values, with ``epoch`` among them, are numbered by mini-batches: W&B drops what has
+            a smaller number than what was sent before.
         **options: for the constructor of Accelerate's class.
 
     Raises:
@@ -96,18 +105,19 @@ class TrackerCallback(Callback):
     def on_after_epoch(
         self,
         trainer: TrainerBase,
-        train_tasks: Any,
-        val_tasks: Any,
         train_metrics: Any,
         val_metrics: Any,
         epoch_idx: int,
+        **others: Any,
     ) -> None:
         """Send the metrics of the epoch, and the learning rates."""
         values = {f"{name}/train": value for name, value in scalar_items(train_metrics)}
         values |= {f"{name}/val": value for name, value in scalar_items(val_metrics)}
         rates = trainer.opt.get_current_lr()
         values |= {f"learning_rate_{index}": rate for index, rate in enumerate(rates)}
-        self._send("", values, epoch_idx + 1)
+        if self.every_n_batches is not None:
+            values["epoch"] = epoch_idx + 1
+        self._send("", values, self._step(trainer, epoch_idx + 1))
 
     def on_before_test_epochs(self, trainer: TrainerBase, tasks: Any) -> None:
         """Open the tracker, if no fit has."""
@@ -115,7 +125,7 @@ class TrackerCallback(Callback):
 
     def on_after_test_epochs(self, trainer: TrainerBase, tasks: Any, metrics: Any) -> None:
         """Send the results of the test."""
-        self._send("/test", metrics, trainer.init_epoch)
+        self._send("/test", metrics, self._step(trainer, trainer.init_epoch))
 
     def finish(self) -> None:
         """Close the tracker; to be called after the last fit or test, where it needs that."""
@@ -128,7 +138,8 @@ class TrackerCallback(Callback):
             return
         tracker = self.tracker
         if isinstance(tracker, str):
-            tracker = make_tracker(tracker, self.project, self.log_dir, self.options)
+            named = {NAME_OPTIONS[tracker]: trainer.running_id} if tracker in NAME_OPTIONS else {}
+            tracker = make_tracker(tracker, self.project, self.log_dir, named | self.options)
         self._opened = tracker
         tracker.start()
         if trainer.hyper_params:
@@ -139,6 +150,9 @@ class TrackerCallback(Callback):
                     for name, value in trainer.hyper_params.items()
                 }
             )
+
+    def _step(self, trainer: TrainerBase, epochs: int) -> int:
+        return epochs if self.every_n_batches is None else trainer.progress.num_train_batches
 
     def _send(self, suffix: str, metrics: Mapping[str, Any], step: int) -> None:
         if self._opened is not None:
