@@ -17,7 +17,7 @@ pytestmark = pytest.mark.xdist_group("processes")
 CASES = [
     "function_metrics", "mean_and_confusion", "metric_objects", "returned_patches",
     "whole_batches", "few_samples", "streams", "ready_batches", "accumulated", "by_hand",
-    "several", "plateau", "prepared", "predictions", "early_stop",
+    "several", "plateau", "searched", "prepared", "predictions", "early_stop",
 ]  # fmt: skip
 
 
@@ -89,3 +89,12 @@ def test_a_stop_asked_for_in_one_process_stops_all_at_the_same_batch(
     stopped = found[num_processes]["early_stop"]
     assert stopped["batches"] == [3]
     assert stopped["reasons"] == ["enough"]
+
+
+@pytest.mark.parametrize("num_processes", [1, 2, 3])
+def test_a_search_ends_in_all_processes_at_one_rate(
+    found: dict[int, dict[str, Any]], num_processes: int
+) -> None:
+    searched = found[num_processes]["searched"]
+    assert len(searched["ends"]) == 1
+    assert searched["ended early"]

@@ -81,12 +81,22 @@ class LRSweep(Callback):
                 "The learning-rate search needs a loss, and the training step recorded none: call "
                 "self.loss(model_out, batch_y) in it."
             )
-        self.losses.append(float(metrics["loss"]))
+        self.losses.append(_loss_of_all(trainer, float(metrics["loss"])))
         best = min(self.losses)
         grown = self.losses[-1] > WORSE * best if best > 0 else False
         if len(self.lrs) >= self.max_batch or grown or not math.isfinite(self.losses[-1]):
             self.done = True
             trainer.stop("learning rates tried")
+
+
+def _loss_of_all(trainer: TrainerBase, loss: float) -> float:
+    """Give the mean loss over the samples of all processes: all must end at the same rate."""
+    run, runtime = trainer.run, trainer.runtime
+    if runtime.num_processes == 1 or run is None:
+        return loss
+    weight = 0.0 if run.is_filler else float(run.weight)
+    total, weights = runtime.total([loss * weight if weight else 0.0, weight])
+    return total / weights if weights else math.nan
 
 
 class LRFindCallback(Callback):

@@ -350,6 +350,27 @@ def plateau() -> Any:
     return {"each": fit(), "windows": fit(grad_accumulate=2, epochs=4)}
 
 
+def searched() -> Any:
+    """A search for a learning rate, which ends for all at one rate, and the fit after it."""
+    model = make_model()
+    opt = torch.optim.SGD(model.parameters(), 0.1)
+    trainer = Trainer(
+        model, F.cross_entropy, opt, epochs=2, device=make_accelerator(split=True),
+        show_info=False, log_batch=False,
+    )  # fmt: skip
+    gentle = trainer.find_lr(loader(slice(29)), 9, max_lr=0.1)
+    steep = trainer.find_lr(loader(slice(29)), 40, max_lr=1e6)
+    ends = trainer.runtime.gather_objects(len(steep.lrs))
+    history = trainer.fit(loader(shuffle=True), loader(slice(31)))
+    return {
+        **outcome(trainer, history),
+        "losses": gentle.losses,
+        "rates": gentle.lrs,
+        "ends": sorted(set(ends)),
+        "ended early": len(steep.lrs) < 40,
+    }
+
+
 def prepared() -> Any:
     """What the user has prepared himself, with Accelerate's repeated samples switched on."""
     accelerator = make_accelerator(split=False)
@@ -405,8 +426,8 @@ CASES: dict[str, Callable[[], Any]] = {
     case.__name__: case
     for case in (
         function_metrics, mean_and_confusion, metric_objects, returned_patches, whole_batches,
-        few_samples, streams, ready_batches, accumulated, by_hand, several, plateau, prepared,
-        predictions, early_stop,
+        few_samples, streams, ready_batches, accumulated, by_hand, several, plateau,
+        searched, prepared, predictions, early_stop,
     )
 }  # fmt: skip
 
