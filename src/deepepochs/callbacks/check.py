@@ -11,19 +11,18 @@ from __future__ import annotations
 
 import os
 import time
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from ..arguments import check_choice, check_count
 from ..callback import Metrics
-from ..checkpoint import CheckpointStore, latest_run, load
-from ..errors import CallbackException, CheckpointError, CheckpointNotFound, ConfigError
+from ..checkpoint import CheckpointStore, load
+from ..errors import CallbackException, CheckpointError, ConfigError
 from ..monitor import Monitor
 from ..run_folder import run_folder
 from ..run_lock import RunLock
+from .best_values import insert_best, monitored_value
+from .checkpoint_source import find_checkpoint, read_checkpoint
 from .run_record import RunRecordCallback
 
 if TYPE_CHECKING:
@@ -124,7 +123,7 @@ class CheckCallback(RunRecordCallback):
         Raises:
             CheckpointError: one that was asked for by name cannot be loaded.
         """
-        source = trainer.runtime.gather_objects(self._find(trainer))[0]
+        source = trainer.runtime.gather_objects(find_checkpoint(trainer, self.ckpt_dir))[0]
         if source is None:
             trainer.print(f"no checkpoint in {self.ckpt_dir}: training starts anew")
             return
@@ -164,24 +163,13 @@ class CheckCallback(RunRecordCallback):
         ):
             trainer.request_save(self.save)
 
-    def on_after_epoch(
-        self,
-        trainer: TrainerBase,
-        train_tasks: Any,
-        val_tasks: Any,
-        train_metrics: Metrics,
-        val_metrics: Metrics,
-        epoch_idx: int,
-    ) -> None:
+    def on_after_epoch(self, *, trainer: TrainerBase, **others: Any) -> None:
         """Look at the monitored metric; save; stop if it has not got better for too long."""
-        super().on_after_epoch(
-            trainer, train_tasks, val_tasks, train_metrics, val_metrics, epoch_idx
-        )
-        values = train_metrics if self.on_stage == "train" else val_metrics
+        super().on_after_epoch(trainer=trainer, **others)
         if trainer.has_metrics_of(self.on_stage):
-            self._check(values)
+            self._check(others[f"{self.on_stage}_metrics"])
             self._stop_if_exhausted(trainer)
-        elif not val_tasks:
+        elif not others["val_tasks"]:
             raise CallbackException(
                 f"CheckCallback monitors {self.monitor!r} of validation, and this fit does not "
                 "validate. Give fit() a val_dl, or CheckCallback(on_stage='train')."
@@ -208,29 +196,11 @@ class CheckCallback(RunRecordCallback):
         self.best_values = [float(value) for value in state["best_values"]]
 
     def _check(self, values: Metrics) -> None:
-        if self.monitor not in values:
-            raise CallbackException(
-                f"CheckCallback monitors {self.monitor!r}, which {self.on_stage} does not have; it "
-                f"has {', '.join(values) or 'nothing'}."
-            )
-        value = np.asarray(values[self.monitor])
-        if value.size != 1:
-            raise CallbackException(
-                f"CheckCallback monitors {self.monitor!r}, which has {value.size} entries: monitor "
-                "a single number."
-            )
-        number = float(value.item())
+        number = monitored_value(values, self.monitor, self.on_stage)
         self.watch.update(number)
-        if number != number:
-            return
-        better = [v for v in self.best_values if not self._beats(number, v)]
-        place = len(better) + 1
-        if place <= self.keep:
-            self.best_values = [*better, number, *self.best_values[len(better) :]][: self.keep]
+        place = insert_best(self.best_values, number, self.watch.mode, self.keep)
+        if place is not None:
             self._best_place = place
-
-    def _beats(self, value: float, other: float) -> bool:
-        return value < other if self.watch.mode == "min" else value > other
 
     def _stop_if_exhausted(self, trainer: TrainerBase) -> None:
         if self.watch.exhausted:
@@ -261,40 +231,3 @@ class CheckCallback(RunRecordCallback):
         if self._lock is not None:
             self._lock.release()
             self._lock = None
-
-    def _find(self, trainer: TrainerBase) -> Path | None:
-        """Where the checkpoint is that ``resume`` asks for; ``None``: nowhere, and it may be so."""
-        asked = trainer.resume
-        own = self.folder(trainer)
-        if asked is True or asked == "auto":
-            if trainer.has_own_id and (asked == "auto" or _has_checkpoint(own)):
-                return own if _has_checkpoint(own) else None
-            return latest_run(self.ckpt_dir)
-        if isinstance(asked, str) and (os.sep in asked or "/" in asked or asked.endswith(".ckpt")):
-            return Path(asked)
-        folder = run_folder(self.ckpt_dir, asked)
-        if not _has_checkpoint(folder):
-            runs = sorted(path.name for path in self.ckpt_dir.glob("*") if _has_checkpoint(path))
-            raise CheckpointNotFound(
-                f"resume={asked!r}: there is no checkpoint in {folder}. Runs with one: "
-                f"{', '.join(runs) or 'none'}."
-            )
-        return folder
-
-
-def read_checkpoint(path: str | os.PathLike[str]) -> tuple[Path, dict[str, Any]]:
-    """Read a checkpoint file, or the newest whole one of a run's folder.
-
-    A damaged one in a folder is passed over with a warning that names both.
-    """
-    source = Path(path)
-    if not source.is_dir():
-        return source, load(source)
-    source, state, faults = CheckpointStore(source).newest_good()
-    for fault in faults:
-        warnings.warn(fault, UserWarning, stacklevel=3)
-    return source, state
-
-
-def _has_checkpoint(folder: Path) -> bool:
-    return folder.is_dir() and any(folder.glob("*.ckpt"))

@@ -102,19 +102,13 @@ class ConsoleCallback(Callback):
         self._show_on(screen)
 
     def on_before_epoch(
-        self,
-        trainer: TrainerBase,
-        train_tasks: Sequence[EpochTask],
-        val_tasks: Sequence[EpochTask],
-        epoch_idx: int,
+        self, train_tasks: Sequence[EpochTask], val_tasks: Sequence[EpochTask], **others: Any
     ) -> None:
         """Note how wide the numbers of mini-batches are."""
         totals = (sum(task.length or 0 for task in tasks) for tasks in (train_tasks, val_tasks))
         self._widths = (self._widths[0], len(str(max(totals))))
 
-    def on_before_train_epochs(
-        self, trainer: TrainerBase, tasks: Sequence[EpochTask], epoch_idx: int
-    ) -> None:
+    def on_before_train_epochs(self, tasks: Sequence[EpochTask], **others: Any) -> None:
         """Note how many mini-batches there are."""
         self._lengths = [task.length for task in tasks]
 
@@ -140,11 +134,10 @@ class ConsoleCallback(Callback):
     def on_after_epoch(
         self,
         trainer: TrainerBase,
-        train_tasks: Sequence[EpochTask],
-        val_tasks: Sequence[EpochTask],
         train_metrics: Metrics,
         val_metrics: Metrics,
         epoch_idx: int,
+        **others: Any,
     ) -> None:
         """Print the line of the epoch."""
         if self._screen is not None:

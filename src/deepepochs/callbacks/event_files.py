@@ -89,6 +89,8 @@ def run_tensorboard(log_dir: str | os.PathLike[str] = "./logs", *options: str) -
 class EventFileCallback(Callback):
     """A callback that writes to TensorBoard.
 
+    Its hooks call those of the class that comes next, so that a subclass can have a second base.
+
     Args:
         log_dir: the folder of the runs; a run writes to ``<log_dir>/<running_id>``. Of
             several such callbacks the first to write decides.
@@ -112,41 +114,37 @@ class EventFileCallback(Callback):
 
     def on_before_fit(self, trainer: TrainerBase, epochs: int) -> None:
         """Open the writer; after a resume drop what was written after the checkpoint."""
-        if not trainer.main_process:
-            return
-        sharing = [cbk for cbk in trainer.callbacks if isinstance(cbk, EventFileCallback)]
-        if self is min(sharing, key=lambda cbk: cbk.order):
-            # The last to give its state had seen what all of them have written.
-            self._rewind(trainer, sharing[-1]._rewind_to)
-            for callback in sharing:
-                callback._rewind_to = None
-        self.writer(trainer)
+        if trainer.main_process:
+            sharing = [cbk for cbk in trainer.callbacks if isinstance(cbk, EventFileCallback)]
+            if self is min(sharing, key=lambda cbk: cbk.order):
+                # The last to give its state had seen what all of them have written.
+                self._rewind(trainer, sharing[-1]._rewind_to)
+                for callback in sharing:
+                    callback._rewind_to = None
+            self.writer(trainer)
+        super().on_before_fit(trainer=trainer, epochs=epochs)
 
-    def on_after_epoch(
-        self,
-        trainer: TrainerBase,
-        train_tasks: Any,
-        val_tasks: Any,
-        train_metrics: Any,
-        val_metrics: Any,
-        epoch_idx: int,
-    ) -> None:
+    def on_after_epoch(self, *, trainer: TrainerBase, **others: Any) -> None:
         """Bring to the disk what was logged."""
         if trainer.main_process:
             self.writer(trainer).flush()
+        super().on_after_epoch(trainer=trainer, **others)
 
     def on_after_fit(self, trainer: TrainerBase) -> None:
         """Close the file; the writer opens another if it is used again."""
         trainer.close_logger()
+        super().on_after_fit(trainer=trainer)
 
     def on_exception(self, trainer: TrainerBase, exception: BaseException) -> None:
         """Close the file."""
         trainer.close_logger()
+        super().on_exception(trainer=trainer, exception=exception)
 
     def on_after_test_epochs(self, trainer: TrainerBase, tasks: Any, metrics: Any) -> None:
         """Close the file, unless the test is inside a fit."""
         if trainer.epoch is None:
             trainer.close_logger()
+        super().on_after_test_epochs(trainer=trainer, tasks=tasks, metrics=metrics)
 
     def _rewind(self, trainer: TrainerBase, state: dict[str, Any] | None) -> None:
         if state is not None and state["running_id"] == trainer.running_id:

@@ -100,7 +100,6 @@ class LogCallback(EventFileCallback, RunRecordCallback):
         done = {Stage.TRAIN: trainer.history.epochs, Stage.VAL: trainer.history.val_epochs}
         for stage, epochs_done in done.items():
             self._num_passes[stage] = max(self._num_passes[stage], len(epochs_done))
-        RunRecordCallback.on_before_fit(self, trainer, epochs)
 
     def on_before_train_epoch(self, trainer: TrainerBase, task: Any) -> None:
         """Log the learning rates."""
@@ -134,26 +133,15 @@ class LogCallback(EventFileCallback, RunRecordCallback):
         """Log the metrics of the pass."""
         self._log_pass(Stage.VAL, metrics)
 
-    def on_after_epoch(
-        self,
-        trainer: TrainerBase,
-        train_tasks: Any,
-        val_tasks: Any,
-        train_metrics: Any,
-        val_metrics: Any,
-        epoch_idx: int,
-    ) -> None:
-        """Add the epoch to the table, and bring all to the disk."""
-        RunRecordCallback.on_after_epoch(
-            self, trainer, train_tasks, val_tasks, train_metrics, val_metrics, epoch_idx
-        )
-        self.flush()
+    def on_after_epoch(self, *, trainer: TrainerBase, **others: Any) -> None:
+        """Bring all to the disk."""
+        self._write_held()
+        super().on_after_epoch(trainer=trainer, **others)
 
     def on_after_fit(self, trainer: TrainerBase) -> None:
         """Close the file."""
         self._write_held()
         super().on_after_fit(trainer)
-        RunRecordCallback.on_after_fit(self, trainer)
 
     def on_exception(self, trainer: TrainerBase, exception: BaseException) -> None:
         """Write what led to the error, and close the file."""
@@ -161,7 +149,6 @@ class LogCallback(EventFileCallback, RunRecordCallback):
         self._held = [entry for entry in self._held if isinstance(entry[2], dict)]
         self._write_held()
         super().on_exception(trainer, exception)
-        RunRecordCallback.on_exception(self, trainer, exception)
 
     def on_after_test_epochs(self, trainer: TrainerBase, tasks: Any, metrics: Any) -> None:
         """Write the hyper-parameters with the metrics of the test."""
@@ -169,7 +156,6 @@ class LogCallback(EventFileCallback, RunRecordCallback):
             folder = run_folder(self.log_dir, trainer.running_id)
             log_hyper_params(folder, trainer.hyper_params, metrics, trainer.init_epoch)
         super().on_after_test_epochs(trainer, tasks, metrics)
-        RunRecordCallback.on_after_test_epochs(self, trainer, tasks, metrics)
 
     def flush(self) -> None:
         """Bring to the disk what was logged."""

@@ -105,45 +105,39 @@ class RunRecordCallback(Callback):
         self._shapes = LayerShapes(trainer.model)
         self._write(trainer)
 
-    def on_before_epoch(
-        self, trainer: TrainerBase, train_tasks: Any, val_tasks: Any, epoch_idx: int
-    ) -> None:
+    def on_before_epoch(self, trainer: TrainerBase, **others: Any) -> None:
         """Note the learning rates."""
         self._epoch_began_s = time.perf_counter()
         if self._is_recording:
             self._record["rates"].append(plain(trainer.opt.get_current_lr()))
 
-    def on_before_train_epochs(self, trainer: TrainerBase, tasks: Any, epoch_idx: int) -> None:
+    def on_before_train_epochs(self, **others: Any) -> None:
         """Note the time."""
         self._pass_began_s = time.perf_counter()
 
-    def on_after_train_epochs(
-        self, trainer: TrainerBase, tasks: Any, metrics: Any, epoch_idx: int
-    ) -> None:
+    def on_after_train_epochs(self, trainer: TrainerBase, **others: Any) -> None:
         """Add up the time of training; note what the layers gave."""
         if self._is_recording:
             self._add_seconds("training", time.perf_counter() - self._pass_began_s)
             self._note_shapes(trainer)
 
-    def on_before_val_epochs(self, trainer: TrainerBase, tasks: Any, epoch_idx: int) -> None:
+    def on_before_val_epochs(self, **others: Any) -> None:
         """Note the time."""
         self._pass_began_s = time.perf_counter()
 
-    def on_after_val_epochs(
-        self, trainer: TrainerBase, tasks: Any, metrics: Any, epoch_idx: int
-    ) -> None:
+    def on_after_val_epochs(self, **others: Any) -> None:
         """Add up the time of validation."""
         if self._is_recording:
             self._add_seconds("validation", time.perf_counter() - self._pass_began_s)
 
     def on_after_epoch(
         self,
+        *,
         trainer: TrainerBase,
-        train_tasks: Any,
-        val_tasks: Any,
         train_metrics: Any,
         val_metrics: Any,
         epoch_idx: int,
+        **others: Any,
     ) -> None:
         """Add the epoch to the table, and replace the record."""
         if self._is_recording:
