@@ -165,4 +165,5 @@ def share_buffers(model: nn.Module, _inputs: Any = None) -> None:
                 continue
             parts = torch.split(joined, [buffer.numel() for buffer in buffers])
             for buffer, part in zip(buffers, parts, strict=True):
-                buffer.copy_(part.view(buffer.shape))
+                # By .data: a step may call the model twice before it goes back through both.
+                buffer.data.copy_(part.view(buffer.shape))

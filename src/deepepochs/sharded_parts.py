@@ -134,7 +134,10 @@ def _sharded(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
 def _refuse_odd_shapes(optimizer: Optimizer, state: dict[str, Any]) -> None:
     for weight, entries in _entries(optimizer, state):
         for key, value in entries.items():
-            if is_shard(value) and value.shape != weight.shape:
+            odd = is_shard(value) and value.shape != weight.shape
+            # Each process has its own plain tensor, and only that of one would be saved.
+            own = is_shard(weight) and isinstance(value, Tensor) and not is_shard(value)
+            if odd or (own and value.numel() > 1):
                 bare = getattr(optimizer.opt, "optimizer", optimizer.opt)  # below Accelerate's
                 raise CheckpointError(
                     f"{type(bare).__name__} keeps {key} {list(value.shape)} of a sharded "

@@ -334,6 +334,12 @@ def test_the_picture_shows_any_number_of_classes(num: int) -> None:
     assert (picture == [8, 48, 107]).all(axis=2).any()
 
 
+def test_a_line_break_in_the_name_of_a_class_is_a_space() -> None:
+    counts = torch.eye(2, dtype=torch.int64)
+    broken = confusion_picture(counts, ["T-shirt\ntop", "b"])
+    assert (broken == confusion_picture(counts, ["T-shirt top", "b"])).all()
+
+
 def test_the_picture_names_the_classes(tmp_path: Path) -> None:
     counts = torch.eye(3, dtype=torch.int64)
     plain = confusion_picture(counts)

@@ -103,6 +103,7 @@ def confusion_picture(
 
 
 def _short(name: str) -> str:
+    name = " ".join(name.split())  # a font cannot measure a line break
     return name if len(name) <= MAX_NAME else f"{name[: MAX_NAME - 1]}…"
 
 
