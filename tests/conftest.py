@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 from collections.abc import Iterator
 
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -16,6 +17,8 @@ from hypothesis import settings
 settings.register_profile("exact", derandomize=True, deadline=None, database=None)
 settings.load_profile("exact")
 torch.set_num_threads(1)
+# A program started in the background inherits that Ctrl-C is ignored; these tests press it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
