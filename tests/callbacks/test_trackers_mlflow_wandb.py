@@ -113,6 +113,7 @@ def wandb_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def read_records(folder: Path) -> list[Any]:
     """The records of the only run: a log of LevelDB, each entry a message of W&B."""
     messages = import_or_skip("wandb.proto.wandb_internal_pb2")
+    import_or_skip("wandb").teardown()  # waits until its own process has written all
     (path,) = folder.glob("wandb/offline-run-*/run-*.wandb")
     content = path.read_bytes()
     assert content.startswith(b":W&B")
