@@ -18,16 +18,15 @@ checked against what is here before any of it is changed.
 from __future__ import annotations
 
 import copy
-import inspect
 import warnings
 from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from .errors import CheckpointMismatch, ConfigError, ConfigTypeError
+from .opt_checks import needs_closure, takes_loss
 from .opt_state import check_opt_state, check_sched_state, type_name
 from .schedules import LinearCosineScheduler
 
@@ -74,7 +73,7 @@ class Optimizer:
                 f"Optimizer got {type_name(opt)} as opt: it must be a torch optimizer, for example "
                 "torch.optim.SGD(model.parameters(), lr=0.1)."
             )
-        if _needs_closure(opt):
+        if needs_closure(opt):
             raise ConfigError(
                 f"{type_name(opt)} computes the loss several times in a step, through a closure, and a "
                 "step here gives each mini-batch to the model once: take an optimizer whose step() needs "
@@ -84,7 +83,7 @@ class Optimizer:
             raise ConfigError(f"sched_on={sched_on!r}: it must be 'step' or 'epoch'.")
         self.scheduler = scheduler
         self.sched_on = sched_on
-        self.needs_loss = _takes_loss(opt, scheduler, sched_with_loss)
+        self.needs_loss = takes_loss(opt, scheduler, sched_with_loss)
         self._moves_on_step = scheduler is not None and sched_on == "step"
         self._moves_on_epoch = scheduler is not None and sched_on == "epoch"
         self._restored = False
@@ -362,41 +361,3 @@ class Optimizers(list[Optimizer]):
         states = [state] if isinstance(state, dict) else list(state)
         for o, one in zip(self, states, strict=True):
             o.load_state_dict(one)
-
-
-def _needs_closure(opt: torch.optim.Optimizer) -> bool:
-    """Say whether `opt` cannot step without an argument."""
-    try:
-        # Of the class: a scheduler has put a wrapper around the bound one.
-        parameters = list(inspect.signature(type(opt).step).parameters.values())[1:]
-    except (TypeError, ValueError):  # a step written in C tells no signature
-        return False
-    named = (parameter for parameter in parameters if parameter.kind not in _VARIADIC)
-    return any(parameter.default is parameter.empty for parameter in named)
-
-
-_VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-
-
-def _takes_loss(opt: torch.optim.Optimizer, scheduler: Any, sched_with_loss: bool) -> bool:
-    """Check that `scheduler` is one, and of `opt`; return True where its step wants a loss."""
-    if scheduler is None:
-        return False
-    if isinstance(scheduler, type) or not callable(getattr(scheduler, "step", None)):
-        raise ConfigTypeError(
-            f"Optimizer got {type_name(scheduler)} as scheduler: it must be a learning-rate scheduler, "
-            "for example torch.optim.lr_scheduler.StepLR(opt, 10)."
-        )
-    # Accelerate's scheduler holds torch's as `scheduler`; its optimizer shares the groups' list.
-    bare = getattr(scheduler, "scheduler", scheduler)
-    owner = getattr(bare, "optimizer", None)
-    if owner is not None and getattr(owner, "param_groups", None) is not opt.param_groups:
-        raise ConfigError(
-            f"The {type_name(bare)} of an Optimizer was made for another optimizer than its "
-            f"{type_name(opt)}: make it with that one."
-        )
-    if sched_with_loss and type(bare).step is LRScheduler.step:
-        raise ConfigError(
-            f"sched_with_loss=True, but {type_name(bare)}.step takes no loss: leave it out."
-        )
-    return sched_with_loss or isinstance(bare, ReduceLROnPlateau)

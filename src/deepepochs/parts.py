@@ -26,7 +26,7 @@ from .progress import Progress
 from .runtime import Runtime
 from .sharded import reshard
 from .sharded_parts import ShardedGradients, ShardedModule, ShardedOptimizers
-from .strict_loading import CheckedPart, Part, PlacePart, load_parts
+from .strict_loading import CheckedPart, Part, PlacePart, check_gradients, load_parts
 
 if TYPE_CHECKING:
     from .trainer import TrainerBase
@@ -59,15 +59,7 @@ class GradientsPart(CheckedPart):
                 f"{self._runtime.num_processes} processes has the whole model: take the weights "
                 "alone with trainer.load_weights(deepepochs.checkpoint.load(path))."
             )
-        own = own_of(self._runtime, state)
-        for name, gradient in own.items():
-            weight = self._weights.get(name)
-            if weight is None or weight.shape != gradient.shape:
-                here = "no such weight" if weight is None else f"{list(weight.shape)}"
-                raise CheckpointMismatch(
-                    f"The checkpoint is of another model: it has a gradient {list(gradient.shape)} "
-                    f"of {name}, and here is {here}."
-                )
+        check_gradients(self._weights, own_of(self._runtime, state))
 
     def load_state_dict(self, state: Any) -> None:
         own = own_of(self._runtime, state)
@@ -206,25 +198,24 @@ def collect_parts(trainer: TrainerBase) -> dict[str, Part]:
     """Give the parts of a trainer's state, in the order in which they are loaded."""
     runtime = trainer.runtime
     model = runtime.unwrap(trainer.model)
+    opt: Part = trainer.opt
+    gradients: Part
     if runtime.is_sharded:
         reshard(model)
-    is_main, sharded = runtime.is_main, runtime.is_sharded
-    parts: dict[str, Part] = {
-        "model": ShardedModule("model", model, is_main=is_main) if sharded else model
-    }
+        is_main = runtime.is_main
+        parts: dict[str, Part] = {"model": ShardedModule("model", model, is_main=is_main)}
+        opt = ShardedOptimizers(trainer.opt, is_main=is_main)
+        gradients = ShardedGradients(model, is_main=is_main)
+    else:
+        parts = {"model": model}
+        gradients = GradientsPart(model, trainer.loss_fn, runtime)
     if isinstance(trainer.loss_fn, nn.Module) and trainer.loss_fn.state_dict():
         parts["loss_fn"] = trainer.loss_fn
     parts["extras"] = ExtrasPart(model, trainer.loss_fn)
-    parts["optimizers"] = (
-        ShardedOptimizers(trainer.opt, is_main=is_main) if sharded else trainer.opt
-    )
-    parts["gradients"] = (
-        ShardedGradients(model, is_main=is_main)
-        if sharded
-        else GradientsPart(model, trainer.loss_fn, runtime)
-    )
-    if trainer.runtime.scaler is not None:
-        parts["scaler"] = trainer.runtime.scaler
+    parts["optimizers"] = opt
+    parts["gradients"] = gradients
+    if runtime.scaler is not None:
+        parts["scaler"] = runtime.scaler
     parts["history"] = trainer.history
     parts["callbacks"] = CallbacksPart(trainer.callbacks)
     parts["random"] = RandomPart(trainer)

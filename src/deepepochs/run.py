@@ -15,17 +15,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
-from . import nested, rng
+from . import rng
 from .accumulation import Window
 from .batch import BatchSize, weigh_batch
 from .callback import StageHooks
-from .errors import CheckpointMismatch, ConfigError, MetricError, NotFiniteError, StepError
+from .errors import CheckpointMismatch, NotFiniteError
 from .loading import Cursor
 from .pass_state import check_same_metrics, patch_kinds, patch_states, restored_patches
 from .patches import PatchBase, ValuePatch
 from .plan import MetricPlan
 from .process_merge import merge_patches, merged_states
 from .stages import Stage
+from .step_faults import named_patches, not_a_loss, recorded_twice
 from .totals import LOSS, BatchMetrics, PassPatches, join_patches
 
 if TYPE_CHECKING:
@@ -182,10 +183,10 @@ class Run:
     def record_loss(self, loss: Any) -> None:
         """Record the loss of the present mini-batch."""
         if self.batch_loss is not None:
-            raise self._recorded_twice(LOSS)
+            raise recorded_twice(self.step_name, LOSS)
         if isinstance(loss, Tensor):
             if loss.ndim:
-                raise self.not_a_loss(loss)
+                raise not_a_loss(self.step_name, loss)
             seen = self.seen_loss
             if seen is not None and seen[0] is loss:
                 self.batch_loss = seen[1]
@@ -195,14 +196,14 @@ class Run:
         elif isinstance(loss, (int, float, np.number)):
             self.batch_loss = float(loss)
         else:
-            raise self.not_a_loss(loss)
+            raise not_a_loss(self.step_name, loss)
 
     def record_metrics(self, model_out: Any, batch_y: Any) -> None:
         """Record the metrics of the present mini-batch, from detached values."""
         weight = self.weight
         for name, make in self.plan:
             if name in self.batch_patches:
-                raise self._recorded_twice(name)
+                raise recorded_twice(self.step_name, name)
             self.batch_patches[name] = make(weight).load(model_out, batch_y)
 
     def end_batch(self, returned: Any) -> BatchMetrics:
@@ -210,7 +211,7 @@ class Run:
         loss = self.batch_loss
         self.seen_loss = None  # it holds the graph of its mini-batch
         if returned is not None:
-            returned = self._named_patches(returned)
+            returned = named_patches(self.step_name, returned)
             self._returned.update(returned)
             self.batch_patches = {**self.batch_patches, **returned}
             if LOSS in returned:
@@ -346,67 +347,6 @@ class Run:
             self.patches[LOSS] = ValuePatch(self.weight).load(loss)
         else:
             self.patches[LOSS] = join_patches(total, ValuePatch(self.weight).load(loss))
-
-    def _named_patches(self, returned: Any) -> dict[str, PatchBase]:
-        if not isinstance(returned, Mapping):
-            raise StepError(
-                f"{self.step_name} returned a {type(returned).__name__}: a step returns None or a "
-                "dict of patches, for example {'acc': TensorPatch(accuracy).load(model_out, batch_y)}."
-            )
-        named: dict[str, PatchBase] = {}
-        for key, patch in returned.items():
-            if isinstance(patch, type) and issubclass(patch, PatchBase):
-                raise StepError(
-                    f"{self.step_name} returned {{{key!r}: {patch.__name__}}}, which is a class: "
-                    f"give a loaded object, for example {patch.__name__}(...).load(...)."
-                )
-            if not isinstance(patch, PatchBase):
-                plain = isinstance(patch, (bool, int, float, str))
-                shown, it = (repr(patch), repr(patch)) if plain else ("...", "this")
-                raise StepError(
-                    f"{self.step_name} returned {{{key!r}: {shown}}}: values must be patches, and "
-                    f"{it} is {nested.describe(patch)}. Wrap it, for example "
-                    f"ValuePatch(batch_size).load({shown if plain else key})."
-                )
-            name = str(key) if patch.name is None else patch.name
-            if name in named:
-                raise self._recorded_twice(name)
-            named[name] = patch
-        return named
-
-    def not_a_loss(self, loss: Any) -> StepError:
-        """The error for a loss that is no scalar tensor, or one that nothing can be learnt from."""
-        advice = "Return a tensor from the loss function"
-        if isinstance(loss, Tensor) and loss.ndim:
-            advice = "Reduce it, for example with .mean()"
-        elif isinstance(loss, Tensor):
-            return StepError(
-                f"{self.step_name}: the loss depends on no weight that requires a gradient, so "
-                "there is nothing to learn. Was it detached, made anew from a number, or computed "
-                "under no_grad, or are all weights frozen?"
-            )
-        elif isinstance(loss, (int, float)):
-            advice = "Compute it with torch functions, without .item()"
-        elif isinstance(loss, (tuple, list)):
-            advice = "Hand on the one that is the loss"
-        return StepError(
-            f"{self.step_name}: the loss is {nested.describe(loss)}, and a loss is a tensor of no "
-            f"dimension. {advice}."
-        )
-
-    def no_such_optimizer(self, index: Any) -> ConfigError:
-        """The error for an index that no optimizer has."""
-        num = len(self.trainer.opt)
-        return ConfigError(
-            f"{self.step_name} called optimize({index!r}), and the trainer has {num} optimizer"
-            f"{'s' if num > 1 else ''}: give an index from 0 to {num - 1}, or None for all."
-        )
-
-    def _recorded_twice(self, name: str) -> MetricError:
-        return MetricError(
-            f"{self.step_name} recorded the metric {name!r} twice in one mini-batch. Pass "
-            "do_metric=False to self.loss() for the parts, and call self.do_metric() once."
-        )
 
     def _warn_no_backward(self) -> None:
         self.did_backward = True

@@ -16,7 +16,7 @@ from .accelerate_runtime import AccelerateRuntime
 from .accelerators import is_accelerator, make_accelerator
 from .errors import ConfigError
 from .runtime import LocalRuntime, Runtime
-from .sharded import is_sharded
+from .sharded import is_sharded, refuse_precision
 from .sharded_runtime import ShardedRuntime
 
 __all__ = ["make_runtime"]
@@ -34,11 +34,8 @@ def make_runtime(model: nn.Module, device: Any, precision: str | None) -> Runtim
         ConfigError: arguments that do not fit together, or the model.
     """
     sharded = is_sharded(model)
-    if sharded and not is_accelerator(device) and precision not in (None, "no"):
-        raise ConfigError(
-            f"precision={precision!r} cannot be brought to a sharded model: give fully_shard(..., "
-            "mp_policy=MixedPrecisionPolicy(param_dtype=torch.bfloat16)) instead."
-        )
+    if sharded and not is_accelerator(device):
+        refuse_precision(precision)
     accelerator = make_accelerator(device, precision)
     if accelerator is None:
         if sharded:

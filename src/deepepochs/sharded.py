@@ -28,6 +28,7 @@ __all__ = [
     "is_shard",
     "is_sharded",
     "refuse_layout",
+    "refuse_precision",
     "reshard",
     "scattered",
     "share_buffers",
@@ -71,6 +72,16 @@ def reshard(model: nn.Module) -> None:
     for layer in model.modules():
         if isinstance(layer, FSDPModule):
             layer.reshard()
+
+
+def refuse_precision(precision: str | None) -> None:
+    """Raise ``ConfigError`` for a precision that an Accelerator would bring to the model."""
+    if precision not in (None, "no"):
+        raise ConfigError(
+            f"precision={precision!r} cannot be brought to a sharded model: give fully_shard(..., "
+            "mp_policy=MixedPrecisionPolicy(param_dtype=torch.bfloat16)), and no precision to the "
+            "trainer or the Accelerator."
+        )
 
 
 def refuse_layout(model: nn.Module, num_processes: int, device: torch.device) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from .errors import CheckpointError, CheckpointMismatch
 from .optimizers import Optimizer, Optimizers
 from .sharded import gathered, is_shard, scattered
-from .strict_loading import CheckedPart, check_module_state
+from .strict_loading import CheckedPart, check_gradients, check_module_state
 
 __all__ = ["ShardedGradients", "ShardedModule", "ShardedOptimizers"]
 
@@ -68,14 +68,7 @@ class ShardedGradients(CheckedPart):
                 "The state was saved by processes that had the whole model each, and here it is "
                 "sharded: take the weights alone with trainer.load_weights(state)."
             )
-        for name, gradient in state.items():
-            weight = self._weights.get(name)
-            if weight is None or weight.shape != gradient.shape:
-                here = "no such weight" if weight is None else f"{list(weight.shape)}"
-                raise CheckpointMismatch(
-                    f"The checkpoint is of another model: it has a gradient "
-                    f"{list(gradient.shape)} of {name}, and here is {here}."
-                )
+        check_gradients(self._weights, state)
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         for name, weight in self._weights.items():

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from .accelerate_runtime import AccelerateRuntime
 from .errors import ConfigError
 from .optimizers import Optimizer, Optimizers
-from .sharded import is_shard, refuse_layout, reshard, share_buffers
+from .sharded import is_shard, refuse_layout, refuse_precision, reshard, share_buffers
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -44,13 +44,7 @@ class ShardedRuntime(AccelerateRuntime):
 
     def __init__(self, accelerator: Accelerator, model: nn.Module) -> None:
         super().__init__(accelerator)
-        precision = accelerator.mixed_precision
-        if precision != "no":
-            raise ConfigError(
-                f"precision={precision!r} cannot be brought to a sharded model: give "
-                "fully_shard(..., mp_policy=MixedPrecisionPolicy(param_dtype=torch.bfloat16)), and "
-                "no precision to the trainer or the Accelerator."
-            )
+        refuse_precision(accelerator.mixed_precision)
         reshard(model)
         refuse_layout(model, self.num_processes, self.device)
         self._model = model

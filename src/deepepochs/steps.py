@@ -29,6 +29,7 @@ from . import nested
 from .callback import fire_in_step
 from .errors import LoopException
 from .stages import Stage
+from .step_faults import no_such_optimizer, not_a_loss
 
 if TYPE_CHECKING:
     from .run import Run
@@ -155,7 +156,7 @@ class Steps:
         if run.do_loss:
             value = run.trainer.loss_fn(model_out, batch_y)
             if value is None:
-                raise run.not_a_loss(value)
+                raise not_a_loss(run.step_name, value)
         if run.is_training:
             self.backward(value, loss_adjust=loss_adjust)
             if do_optimize:
@@ -175,7 +176,7 @@ class Steps:
         if not run.is_training:
             return
         if not isinstance(value, Tensor) or value.ndim or not value.requires_grad:
-            raise run.not_a_loss(value)
+            raise not_a_loss(run.step_name, value)
         if value.is_cpu:
             # Now, before it spoils the weights; the number is not read again to be recorded.
             number = value.item()
@@ -207,7 +208,7 @@ class Steps:
         try:
             chosen = owner.opt if optimize_index is None else (owner.opt[optimize_index],)
         except (IndexError, TypeError):
-            raise run.no_such_optimizer(optimize_index) from None
+            raise no_such_optimizer(run.step_name, optimize_index, len(owner.opt)) from None
         window = run.window
         if window is not None:
             if not window.closes:

@@ -24,7 +24,7 @@ from .containers import walk
 from .errors import CheckpointError, CheckpointMismatch, add_note
 from .optimizers import Optimizers
 
-__all__ = ["CheckedPart", "Part", "PlacePart", "load_parts"]
+__all__ = ["CheckedPart", "Part", "PlacePart", "check_gradients", "load_parts"]
 
 
 class Part(Protocol):
@@ -80,6 +80,18 @@ def load_parts(parts: Mapping[str, Part], state: Mapping[str, Any]) -> None:
         if isinstance(error, CheckpointError):
             raise
         raise CheckpointMismatch(f"The state could not be loaded: {error}") from error
+
+
+def check_gradients(weights: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> None:
+    """Raise ``CheckpointMismatch`` for a gradient of no weight, or of one of another shape."""
+    for name, gradient in saved.items():
+        weight = weights.get(name)
+        if weight is None or weight.shape != gradient.shape:
+            here = "no such weight" if weight is None else f"{list(weight.shape)}"
+            raise CheckpointMismatch(
+                f"The checkpoint is of another model: it has a gradient {list(gradient.shape)} "
+                f"of {name}, and here is {here}."
+            )
 
 
 def _copy_to_cpu(state: Any) -> Any:

@@ -19,10 +19,10 @@ ROWS = [
     # 1
     "comparison confusion losses lr_curve mappings monitor naming nested opt_state plain plotting "
     "reductions rng run_folder run_lock schedules screens sealed",
-    "batch checkpoint_file loader_state metrics progress yaml_config",
+    "batch checkpoint_file loader_state metrics opt_checks progress yaml_config",
     # 2
     "accelerators index_order optimizers patches printing run_files sharded shares",
-    "accelerate_runtime report arguments index_route plan totals",
+    "accelerate_runtime report arguments index_route plan step_faults totals",
     "loader_routes pass_state sharded_runtime",
     "loading",
     # 3
