@@ -23,7 +23,7 @@ from torch.nn.utils.rnn import PackedSequence
 from . import nested
 from .errors import ConfigError, ConfigTypeError, DataError, add_note
 
-__all__ = ["BatchSize", "check_batch_size", "is_flat_on_cpu", "split_batch", "weigh_batch"]
+__all__ = ["BatchSize", "check_batch_size", "split_batch", "split_pair", "weigh_batch"]
 
 BatchSize = int | Callable[[Any, Any], int] | None
 
@@ -84,14 +84,18 @@ def _composed(item: Any) -> Any:
     return item
 
 
-def is_flat_on_cpu(batch: Any) -> bool:
-    """Whether a mini-batch is a plain list or tuple of CPU tensors, with nothing to move."""
-    if type(batch) is not list and type(batch) is not tuple:
-        return False
-    for item in batch:  # noqa: SIM110 - all() over a generator costs three times as much
-        if type(item) is not torch.Tensor or not item.is_cpu:
-            return False
-    return True
+def split_pair(batch: Any) -> tuple[nested.TensorTuple, torch.Tensor] | None:
+    """Split a plain list or tuple of two CPU tensors, the usual mini-batch; ``None`` for others.
+
+    >>> split_pair([torch.zeros(4, 2), torch.ones(4)])[0][0].shape
+    torch.Size([4, 2])
+    """
+    if (type(batch) is not list and type(batch) is not tuple) or len(batch) != 2:
+        return None
+    batch_x, batch_y = batch
+    if type(batch_x) is torch.Tensor is type(batch_y) and batch_x.is_cpu and batch_y.is_cpu:
+        return nested.TensorTuple((batch_x,)), batch_y
+    return None
 
 
 def check_batch_size(batch_size: object) -> None:
@@ -123,7 +127,7 @@ def weigh_batch(batch_size: BatchSize, batch_x: Any, batch_y: Any) -> float:
         if type(batch_x) is nested.TensorTuple and batch_x:
             first = batch_x[0]
             if type(first) is torch.Tensor and first.ndim:
-                return first.shape[0]
+                return first.size(0)
         return nested.batch_size(batch_x)
     if isinstance(batch_size, int):
         return batch_size

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import torch
 
@@ -35,10 +35,21 @@ __all__ = [
     "StageHooks",
     "fire",
     "fire_in_step",
+    "paced",
 ]
 
 Metrics = Mapping[str, Any]
 BoundHook = Callable[..., None]
+Hook = TypeVar("Hook", bound=Callable[..., None])
+
+PACE_S = 0.1
+"""Seconds between two calls of the paced hooks."""
+
+
+def paced(hook: Hook) -> Hook:
+    """Have an ``on_after_..._batch`` hook called ten times a second at most, for what is shown."""
+    hook.is_paced = True  # type: ignore[attr-defined]
+    return hook
 
 
 class Callback:
@@ -247,7 +258,11 @@ HOOKS: dict[str, inspect.Signature] = {
 
 
 class StageHooks(NamedTuple):
-    """What the loop calls in one stage: hook names, or the methods bound to them."""
+    """What the loop calls in one stage: hook names, or the methods bound to them.
+
+    ``after_batch`` is called after each mini-batch. Where some of the methods are paced it
+    lacks them, and ``after_batch_paced`` has all, for the times when these are due.
+    """
 
     before_epochs: Any
     before_epoch: Any
@@ -262,6 +277,7 @@ class StageHooks(NamedTuple):
     after_backward: Any = ()
     before_optimize: Any = ()
     after_optimize: Any = ()
+    after_batch_paced: Any = ()
 
 
 STAGE_HOOKS: dict[Stage, StageHooks] = {
@@ -326,10 +342,19 @@ class HookTable:
         nothing = StageHooks(*[()] * len(StageHooks._fields))
         self.stages: dict[Stage, StageHooks] = {Stage.PREDICT: nothing}
         for stage, names in STAGE_HOOKS.items():
-            self.stages[stage] = StageHooks(*(self.methods[name] if name else () for name in names))
+            bound = StageHooks(*(self.methods[name] if name else () for name in names))
+            each = tuple(hook for hook in bound.after_batch if not is_paced(hook))
+            if len(each) < len(bound.after_batch):
+                bound = bound._replace(after_batch=each, after_batch_paced=bound.after_batch)
+            self.stages[stage] = bound
 
     def __getitem__(self, name: str) -> tuple[BoundHook, ...]:
         return self.methods[name]
+
+
+def is_paced(hook: BoundHook) -> bool:
+    """Whether a hook was marked by ``paced``; one that overrides it and is not marked is not."""
+    return getattr(hook, "is_paced", False)
 
 
 def fire(hooks: tuple[BoundHook, ...], trainer: TrainerBase, **arguments: Any) -> None:

@@ -40,6 +40,7 @@ class Fitting(Session):
         is_nested, self._is_acting = self._is_acting, True
         if is_nested:
             self._is_nested, self._outer_run = True, self._outer_run or self.run
+        self.pace_end_s = 0.0
         outer_reason, self.stop_reason = self.stop_reason if is_nested else None, None
         self._plan = plan
         self.hooks = HookTable(self.callbacks)

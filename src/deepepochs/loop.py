@@ -16,13 +16,14 @@ from __future__ import annotations
 import inspect
 import itertools
 from collections.abc import Callable
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from . import nested
 from .batch import split_batch
-from .callback import fire
+from .callback import PACE_S, fire
 from .errors import ConfigError, ConfigTypeError, DeepEpochsError, add_note
 from .loading import Cursor
 from .losses import default_loss
@@ -57,6 +58,7 @@ def run_task(
         StopLoopException: the trainer was asked to stop before the last mini-batch.
     """
     hooks = trainer.hooks.stages[stage]
+    each, paced = hooks.after_batch, hooks.after_batch_paced
     step = resolve_step(task, trainer, stage)
     check_signature(step, task.step_args)
     step_args = task.step_args
@@ -87,9 +89,13 @@ def run_task(
             set_gradients(False)
             if run.window is not None or run.by_hand:
                 task.finish_window(run)
-            metrics = run.end_batch(returned)
-            if hooks.after_batch:
-                fire(hooks.after_batch, trainer, metrics=metrics, batch_idx=batch_idx)
+            run.end_batch(returned)
+            if paced and monotonic() >= trainer.pace_end_s:
+                fire(paced, trainer, metrics=run.metrics(), batch_idx=batch_idx)
+                # From the end of the writing: a slow terminal must not slow the training.
+                trainer.pace_end_s = monotonic() + PACE_S
+            elif each:
+                fire(each, trainer, metrics=run.metrics(), batch_idx=batch_idx)
             trainer.at_save_point(run)
         values = trainer.end_pass(run)
         fire(hooks.after_epoch, trainer, task=task, metrics=values)

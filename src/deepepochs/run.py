@@ -10,7 +10,7 @@ import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from torch import Tensor
@@ -22,7 +22,7 @@ from .callback import StageHooks
 from .errors import CheckpointMismatch, NotFiniteError
 from .loading import Cursor
 from .pass_state import check_same_metrics, patch_kinds, patch_states, restored_patches
-from .patches import PatchBase, ValuePatch
+from .patches import PatchBase, TensorPatch, ValuePatch
 from .plan import MetricPlan
 from .process_merge import merge_patches, merged_states
 from .stages import Stage
@@ -78,6 +78,7 @@ class Run:
         self.on_nan = on_nan
         self.step_name = "the step"
         self.is_training = stage is Stage.TRAIN
+        self.is_shared = trainer.runtime.num_processes > 1
         self.do_loss = self.is_training or task.do_loss
         self.batch_size: BatchSize = task.batch_size
         self.patches: dict[str, PatchBase] = {}
@@ -91,7 +92,9 @@ class Run:
         self._part_loss: Any = None
         self.seen_loss: tuple[Tensor, float] | None = None  # a loss on the CPU, and its value
         self.keeps_loss = keeps_loss
-        self.batch_patches: dict[str, PatchBase] = {}
+        self._batch_patches: dict[str, PatchBase] = {}
+        # What TensorPatches get at the end of the mini-batch, without a patch for it alone.
+        self._kept: tuple[Any, Any] | None = None
         self.loss_scale = 1.0
         self._share = 1.0  # of this process in the samples of the present round
         self.is_filler = False
@@ -105,7 +108,6 @@ class Run:
         self.num_batches = cursor.length
         self.did_backward = True
         self._weight: float | None = None
-        self._report = self.report_not_finite
 
     @property
     def length(self) -> int | None:
@@ -136,13 +138,14 @@ class Run:
         self.batch_y = batch_y
         self.batch_loss = None
         self._weight = None
-        if self.plan:
-            self.batch_patches = {}
+        self._kept = None
+        if self._batch_patches:
+            self._batch_patches = {}
         if self.is_filler:
             self._random_state = rng.get_state()
         if self.is_training:
             self.did_backward = False
-            if self.trainer.runtime.num_processes > 1:
+            if self.is_shared:
                 self._weigh_among_processes()
             elif self.window is not None:
                 self.window.open_batch(self.weight, is_last=self.is_last)
@@ -184,15 +187,14 @@ class Run:
         """Record the loss of the present mini-batch."""
         if self.batch_loss is not None:
             raise recorded_twice(self.step_name, LOSS)
-        if isinstance(loss, Tensor):
+        seen = self.seen_loss
+        if seen is not None and seen[0] is loss:
+            self.batch_loss = seen[1]
+        elif isinstance(loss, Tensor):
             if loss.ndim:
                 raise not_a_loss(self.step_name, loss)
-            seen = self.seen_loss
-            if seen is not None and seen[0] is loss:
-                self.batch_loss = seen[1]
-            else:
-                # An item() costs 0.14 us on a CPU and a full synchronisation anywhere else.
-                self.batch_loss = loss.item() if loss.is_cpu else loss.detach()
+            # An item() costs 0.14 us on a CPU and a full synchronisation anywhere else.
+            self.batch_loss = loss.item() if loss.is_cpu else loss.detach()
         elif isinstance(loss, (int, float, np.number)):
             self.batch_loss = float(loss)
         else:
@@ -200,46 +202,61 @@ class Run:
 
     def record_metrics(self, model_out: Any, batch_y: Any) -> None:
         """Record the metrics of the present mini-batch, from detached values."""
-        weight = self.weight
         for name, make in self.plan:
-            if name in self.batch_patches:
+            if self._kept is not None or name in self._batch_patches:
                 raise recorded_twice(self.step_name, name)
-            self.batch_patches[name] = make(weight).load(model_out, batch_y)
+            if type(self.patches.get(name)) is not TensorPatch:
+                self._batch_patches[name] = make(self.weight).load(model_out, batch_y)
+        if len(self._batch_patches) < len(self.plan):
+            self._kept = model_out, batch_y
 
-    def end_batch(self, returned: Any) -> BatchMetrics:
-        """Merge what the step recorded and returned; give the mini-batch's metrics."""
-        loss = self.batch_loss
+    @property
+    def batch_patches(self) -> dict[str, PatchBase]:
+        """The patches recorded for the present mini-batch."""
+        if self._kept is not None:
+            for name, make in self.plan:
+                if name not in self._batch_patches:
+                    self._batch_patches[name] = make(self.weight).load(*self._kept)
+        return self._batch_patches
+
+    def end_batch(self, returned: Any) -> None:
+        """Merge what the step recorded and returned."""
         self.seen_loss = None  # it holds the graph of its mini-batch
         if returned is not None:
             returned = named_patches(self.step_name, returned)
             self._returned.update(returned)
-            self.batch_patches = {**self.batch_patches, **returned}
+            self._batch_patches = {**self._batch_patches, **returned}
             if LOSS in returned:
-                loss = None
+                self.batch_loss = None
         if not self.did_backward:
             self._warn_no_backward()
+        loss = self.batch_loss
+        if type(loss) is float and not -math.inf < loss < math.inf:
+            self.report_not_finite(loss)
+        if self.is_filler:
+            if self._random_state is not None:
+                # It is another mini-batch after a resume, and must leave nothing behind.
+                rng.set_state(self._random_state)
+            return
         if loss is not None:
-            if type(loss) is float and not math.isfinite(loss):
-                self.report_not_finite(loss)
             total = self.patches.get(LOSS)
-            if type(total) is ValuePatch and not self.is_filler:
+            if type(total) is ValuePatch:
                 weight = self._weight
                 total.accumulate(loss, self.weight if weight is None else weight)
-            elif not self.is_filler:
+            else:
                 self._accumulate_loss(loss)
-        metrics = BatchMetrics(loss, self.batch_patches, self._report)
-        if self.is_filler and self._random_state is not None:
-            # It is another mini-batch after a resume, and must leave nothing behind.
-            rng.set_state(self._random_state)
-        if self.is_filler:
-            return metrics
-        if self.batch_patches:
-            for name, patch in self.batch_patches.items():
+        if self._kept is not None:
+            for name, _ in self.plan:
+                if name not in self._batch_patches:
+                    cast(TensorPatch, self.patches[name]).keep(*self._kept)
+        if self._batch_patches:
+            for name, patch in self._batch_patches.items():
                 merged = self.patches.get(name)
                 self.patches[name] = patch.copy() if merged is None else join_patches(merged, patch)
-        if returned is not None and not self.plan:
-            self.batch_patches = {}
-        return metrics
+
+    def metrics(self) -> BatchMetrics:
+        """Give the metrics of the present mini-batch, computed when they are read."""
+        return BatchMetrics(self.batch_loss, self.batch_patches, self.report_not_finite)
 
     def end_epoch(self) -> dict[str, Any]:
         """Give the metrics of the pass."""

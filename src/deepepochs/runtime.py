@@ -129,8 +129,7 @@ class LocalRuntime:
             loss_fn.to(self.device)
         return model.to(self.device)
 
-    def backward(self, loss: Tensor) -> None:
-        torch.autograd.backward(loss)
+    backward = staticmethod(torch.autograd.backward)
 
     def step(self, optimizers: Sequence[Optimizer], loss: Any) -> None:
         for optimizer in optimizers:

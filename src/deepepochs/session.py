@@ -72,6 +72,7 @@ class Session(Steps):
         self._is_nested = False
         self._outer_run: Run | None = None
         self.is_fitting = False
+        self.pace_end_s = 0.0  # before this moment no paced hook is called
         self._signals = StopSignals()
         self._savers: list[Saver] = []
         self._told: set[str] = set()

@@ -120,9 +120,10 @@ class Steps:
     def call_model(self, batch_x: Any) -> Any:
         """Call the model: a dict as keyword arguments, a tuple as several arguments."""
         # A tuple first: a look at an abstract class costs more than all the rest here.
-        model = self.model if self.run is None else self.run.trainer.model
+        run = self.run
+        model = self.model if run is None else run.trainer.model
         if type(batch_x) is nested.TensorTuple or isinstance(batch_x, tuple):
-            return model(*batch_x)
+            return model(batch_x[0]) if len(batch_x) == 1 else model(*batch_x)
         return model(**batch_x)
 
     def loss(

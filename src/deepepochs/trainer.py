@@ -28,7 +28,7 @@ from .arguments import (
     check_loss,
     check_model,
 )
-from .batch import BatchSize, is_flat_on_cpu, split_batch
+from .batch import BatchSize, split_batch, split_pair
 from .callback import Callback, fire
 from .callback_pool import CallbackPool
 from .callbacks.console import ConsoleCallback
@@ -304,9 +304,14 @@ class TrainerBase(Archive):
 
     def prepare_data(self, batch_data: Any, to_device: bool = True) -> tuple[Any, Any]:
         """Split a mini-batch into ``(batch_x, batch_y)``, moved to the device if asked."""
-        if to_device and not (self.runtime.on_cpu and is_flat_on_cpu(batch_data)):
+        with_targets = self.loss_fn is not default_loss
+        if with_targets and (self.runtime.on_cpu or not to_device):
+            pair = split_pair(batch_data)
+            if pair is not None:
+                return pair
+        if to_device:
             batch_data = nested.to_device(batch_data, self.device)
-        return split_batch(batch_data, with_targets=self.loss_fn is not default_loss)
+        return split_batch(batch_data, with_targets=with_targets)
 
     def moves_data(self, stage: Stage) -> bool:
         """Whether the mini-batches of a stage are moved to the device."""

@@ -31,6 +31,7 @@ from deepepochs import (
     info,
     log_batch,
     log_epoch,
+    loop,
     print_out,
 )
 from deepepochs.callbacks import console
@@ -181,11 +182,17 @@ def in_terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], Ter
     yield open_terminal
 
 
+def set_clock(monkeypatch: pytest.MonkeyPatch, now_s: Callable[[], float]) -> None:
+    """Replace the clock of the loop, which paces hooks, and that of the console."""
+    for module in (console, loop):
+        monkeypatch.setattr(module, "monotonic", now_s)
+
+
 @pytest.fixture
 def each_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     """A clock on which every look is a second later, so that every mini-batch is shown."""
     ticks = itertools.count()
-    monkeypatch.setattr(console, "monotonic", lambda: float(next(ticks)))
+    set_clock(monkeypatch, lambda: float(next(ticks)))
 
 
 def pieces(text: str) -> list[str]:
@@ -238,7 +245,7 @@ def test_a_line_is_rewritten_at_most_ten_times_a_second(
     in_terminal: Callable[[int], Terminal], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [0.0]
-    monkeypatch.setattr(console, "monotonic", lambda: now[0])
+    set_clock(monkeypatch, lambda: now[0])
 
     class Clock(Callback):
         def on_before_train_batch(self, **others: Any) -> None:

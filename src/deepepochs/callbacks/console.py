@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch.nn.parameter import is_lazy
 
-from ..callback import Callback
+from ..callback import PACE_S, Callback, paced
 from ..lines import batch_line, epoch_line, info, task_line
 from ..printing import log_batch, log_epoch, print_out
 from ..screens import BarScreen, Output, Screen, open_screen
@@ -31,9 +31,6 @@ if TYPE_CHECKING:
     from ..trainer import TrainerBase
 
 __all__ = ["ConsoleCallback", "DefaultCallback", "info", "log_batch", "log_epoch", "print_out"]
-
-REFRESH_S = 0.1
-"""Seconds between two mini-batch lines: the values wait for the device, the eye for neither."""
 
 Metrics = Mapping[str, Any]
 
@@ -114,11 +111,13 @@ class ConsoleCallback(Callback):
 
     on_before_val_epochs = on_before_train_epochs
 
+    @paced
     def on_after_train_batch(self, trainer: TrainerBase, metrics: Metrics, batch_idx: int) -> None:
         """Show the mini-batch if a refresh is due."""
         if monotonic() >= self._next_s:
             self._show_batch(trainer, "TRAIN", metrics, batch_idx)
 
+    @paced
     def on_after_val_batch(self, trainer: TrainerBase, metrics: Metrics, batch_idx: int) -> None:
         """Show the mini-batch if a refresh is due."""
         if monotonic() >= self._next_s:
@@ -164,6 +163,7 @@ class ConsoleCallback(Callback):
             self._close()
             self._show_on(open_screen(self.output))
 
+    @paced
     def on_after_test_batch(self, trainer: TrainerBase, metrics: Metrics, batch_idx: int) -> None:
         """Show the mini-batch if a refresh is due."""
         if monotonic() >= self._next_s:
@@ -215,7 +215,7 @@ class ConsoleCallback(Callback):
         batch = (number, total)
         self._screen.live(batch_line(label, metrics, epoch, batch, self._widths, self.round_to))
         # From the end of the writing: a slow terminal must not slow the training.
-        self._next_s = monotonic() + REFRESH_S
+        self._next_s = monotonic() + PACE_S
 
 
 DefaultCallback = ConsoleCallback

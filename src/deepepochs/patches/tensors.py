@@ -78,6 +78,11 @@ class TensorPatch(PatchBase):
         self.targets = Chunks([None if targets is None else _chunk(targets)])
         return self
 
+    def keep(self, outputs: Any, targets: Any = None) -> None:
+        """Append one more mini-batch in place: what ``add`` does with a patch that loaded it."""
+        self.outputs.append(_chunk(outputs), self.keep_on_device)
+        self.targets.append(None if targets is None else _chunk(targets), self.keep_on_device)
+
     def add(self, other: Any) -> Self:
         """Append the chunks of another patch of the same metric."""
         check_same_metric(self, other)
@@ -143,9 +148,21 @@ class Chunks(Copyable):
         if not keep_on_device and len(self.items) - self.num_moved >= MOVE_EVERY:
             self._move()
 
+    def append(self, item: Any, keep_on_device: bool) -> None:
+        """Append one chunk."""
+        self.items.append(item)
+        self.is_joined = False
+        self.value = None
+        if not keep_on_device and len(self.items) - self.num_moved >= MOVE_EVERY:
+            self._move()
+
     def _move(self) -> None:
         """Copy what is new to the CPU; neighbours on an accelerator are joined there first."""
-        late, self.items = self.items[self.num_moved :], self.items[: self.num_moved]
+        late = self.items[self.num_moved :]
+        if not any(map(_is_on_accelerator, late)):
+            self.num_moved = len(self.items)
+            return
+        self.items = self.items[: self.num_moved]
         for is_away, group in itertools.groupby(late, _is_on_accelerator):
             chunks = list(group)
             if is_away and len(chunks) > 1:
@@ -193,7 +210,7 @@ def _fit(chunks: list[Any], kind: type) -> bool:
 
 
 def _is_on_accelerator(chunk: Any) -> bool:
-    tensor = first_tensor(chunk)
+    tensor = chunk if type(chunk) is Tensor else first_tensor(chunk)
     return tensor is not None and not tensor.is_cpu
 
 
