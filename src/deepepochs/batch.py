@@ -18,14 +18,18 @@ from numbers import Real
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from . import nested
+from .containers import TensorTuple
 from .errors import ConfigError, ConfigTypeError, DataError, add_note
 
 __all__ = ["BatchSize", "check_batch_size", "split_batch", "split_pair", "weigh_batch"]
 
 BatchSize = int | Callable[[Any, Any], int] | None
+
+_SEQUENCES = frozenset((list, tuple))
 
 
 def split_batch(batch: Any, *, with_targets: bool) -> tuple[Any, Any]:
@@ -87,14 +91,20 @@ def _composed(item: Any) -> Any:
 def split_pair(batch: Any) -> tuple[nested.TensorTuple, torch.Tensor] | None:
     """Split a plain list or tuple of two CPU tensors, the usual mini-batch; ``None`` for others.
 
+    The first has samples ``[B, ...]``: its size 0 is what ``weigh_batch`` guesses.
+
     >>> split_pair([torch.zeros(4, 2), torch.ones(4)])[0][0].shape
     torch.Size([4, 2])
     """
-    if (type(batch) is not list and type(batch) is not tuple) or len(batch) != 2:
-        return None
-    batch_x, batch_y = batch
-    if type(batch_x) is torch.Tensor is type(batch_y) and batch_x.is_cpu and batch_y.is_cpu:
-        return nested.TensorTuple((batch_x,)), batch_y
+    if type(batch) in _SEQUENCES and len(batch) == 2:
+        batch_x, batch_y = batch
+        if (
+            type(batch_x) is Tensor is type(batch_y)
+            and batch_x.is_cpu
+            and batch_y.is_cpu
+            and batch_x.ndim
+        ):
+            return TensorTuple((batch_x,)), batch_y
     return None
 
 
@@ -124,10 +134,6 @@ def weigh_batch(batch_size: BatchSize, batch_x: Any, batch_y: Any) -> float:
         ConfigError: the function gave something that is no positive number.
     """
     if batch_size is None:
-        if type(batch_x) is nested.TensorTuple and batch_x:
-            first = batch_x[0]
-            if type(first) is torch.Tensor and first.ndim:
-                return first.size(0)
         return nested.batch_size(batch_x)
     if isinstance(batch_size, int):
         return batch_size

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from . import nested
-from .batch import split_batch
+from .batch import split_batch, split_pair
 from .callback import PACE_S, fire
 from .errors import ConfigError, ConfigTypeError, DeepEpochsError, add_note
 from .loading import Cursor
@@ -63,19 +63,22 @@ def run_task(
     check_signature(step, task.step_args)
     step_args = task.step_args
     moves_data = trainer.moves_data(stage)
+    splits_pairs = trainer.splits_pairs(stage)
     with trainer.running(task, stage, step_name(step), place) as run:
+        window, is_training = run.window, run.is_training
         if not run.resumed:
             fire(hooks.before_epoch, trainer, task=task)
         for batch_idx, batch in trainer.batches_of(run):
-            batch_x, batch_y = trainer.prepare_data(batch, moves_data)
-            run.begin_batch(batch_idx, batch_x, batch_y)
+            pair = split_pair(batch) if splits_pairs else None
+            batch_x, batch_y = pair or trainer.prepare_data(batch, moves_data)
+            run.begin_batch(batch_idx, batch_x, batch_y, is_pair=pair is not None)
             if hooks.before_batch:
                 arguments = {"batch_x": batch_x, "batch_y": batch_y, "batch_idx": batch_idx}
                 fire(hooks.before_batch, trainer, **arguments)
             # Plain calls, not a `with`: the fit around the loop restores the mode if one raises.
-            set_gradients(run.is_training)
+            set_gradients(is_training)
             try:
-                if run.window is None:
+                if window is None:
                     returned = step(batch_x, batch_y, **step_args)
                 else:
                     with trainer.gradients_of(run):
@@ -87,7 +90,7 @@ def run_task(
                         add_note(error, "No loss function was given: the whole mini-batch is input")
                 raise
             set_gradients(False)
-            if run.window is not None or run.by_hand:
+            if window is not None or run.by_hand:
                 task.finish_window(run)
             run.end_batch(returned)
             if paced and monotonic() >= trainer.pace_end_s:

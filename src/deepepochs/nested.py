@@ -178,6 +178,8 @@ def concat(values: Sequence[Any]) -> Any:
     values = list(values)
     if not values:
         raise DataError("concat got an empty list: give it the value of at least one mini-batch")
+    if set(map(type, values)) == {Tensor}:  # an epoch may have many thousands
+        return _join(values, torch.stack, torch.cat)
     first = values[0]
     if all(v is None or isinstance(v, str) for v in values):
         return values

@@ -6,10 +6,10 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from math import isfinite
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -79,6 +79,9 @@ class Run:
         self.step_name = "the step"
         self.is_training = stage is Stage.TRAIN
         self.is_shared = trainer.runtime.num_processes > 1
+        # Optimizer steps are put off here by a window, or by the user's own accumulate().
+        self.may_wait = window is not None or trainer.runtime.accelerator is not None
+        self.wants_outputs = bool(self.plan or hooks.metrics)
         self.do_loss = self.is_training or task.do_loss
         self.batch_size: BatchSize = task.batch_size
         self.patches: dict[str, PatchBase] = {}
@@ -131,14 +134,15 @@ class Run:
             self._weight = weigh_batch(self.batch_size, self.batch_x, self.batch_y)
         return self._weight
 
-    def begin_batch(self, batch_idx: int, batch_x: Any, batch_y: Any) -> None:
-        """Take in a mini-batch before its step."""
+    def begin_batch(
+        self, batch_idx: int, batch_x: Any, batch_y: Any, *, is_pair: bool = False
+    ) -> None:
+        """Take in a mini-batch before its step; ``split_pair`` has made it if ``is_pair``."""
         self.batch_idx = batch_idx
         self.batch_x = batch_x
         self.batch_y = batch_y
-        self.batch_loss = None
-        self._weight = None
-        self._kept = None
+        self._weight = batch_x[0].size(0) if is_pair and self.batch_size is None else None
+        self.batch_loss = self._kept = None
         if self._batch_patches:
             self._batch_patches = {}
         if self.is_filler:
@@ -231,7 +235,7 @@ class Run:
         if not self.did_backward:
             self._warn_no_backward()
         loss = self.batch_loss
-        if type(loss) is float and not -math.inf < loss < math.inf:
+        if type(loss) is float and not isfinite(loss):
             self.report_not_finite(loss)
         if self.is_filler:
             if self._random_state is not None:
@@ -241,8 +245,7 @@ class Run:
         if loss is not None:
             total = self.patches.get(LOSS)
             if type(total) is ValuePatch:
-                weight = self._weight
-                total.accumulate(loss, self.weight if weight is None else weight)
+                total.accumulate(loss, self.weight)
             else:
                 self._accumulate_loss(loss)
         if self._kept is not None:
@@ -340,6 +343,7 @@ class Run:
         self.is_filler = bool(state["ended"])
         self._saved_merged = state["merged"]
         self.by_hand = dict.fromkeys(state["by_hand"]["waiting"])
+        self.may_wait = self.may_wait or bool(self.by_hand)
         if self.is_training:
             self.trainer.runtime.begin_hand_window(int(state["by_hand"]["count"]))
 

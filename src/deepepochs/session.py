@@ -140,12 +140,10 @@ class Session(Steps):
             if self.stop_reason is not None and not (run is not None and run.is_last):
                 raise StopLoopException(self.stop_reason)
             return
-        asked = bool(
-            self._requests or self.stop_reason is not None or self._signals.received is not None
-        )
-        if self.runtime.num_processes > 1:
-            asked = self.runtime.any(asked)
-        if asked:
+        asks: Any = self._requests or self.stop_reason or self._signals.received
+        if run is None or run.is_shared:
+            asks = self.runtime.any(bool(asks))
+        if asks:
             self._save_and_stop(run)
 
     def _save_and_stop(self, run: Run | None) -> None:

@@ -19,19 +19,21 @@ from __future__ import annotations
 
 import difflib
 import warnings
-from collections.abc import Callable
-from math import inf
+from collections.abc import Callable, Sequence
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
 from . import nested
 from .callback import fire_in_step
+from .containers import TensorTuple
 from .errors import LoopException
 from .stages import Stage
 from .step_faults import no_such_optimizer, not_a_loss
 
 if TYPE_CHECKING:
+    from .optimizers import Optimizer
     from .run import Run
 
 __all__ = ["STEP_NAMES", "Steps", "resolve_step"]
@@ -122,7 +124,7 @@ class Steps:
         # A tuple first: a look at an abstract class costs more than all the rest here.
         run = self.run
         model = self.model if run is None else run.trainer.model
-        if type(batch_x) is nested.TensorTuple or isinstance(batch_x, tuple):
+        if type(batch_x) is TensorTuple or isinstance(batch_x, tuple):
             return model(batch_x[0]) if len(batch_x) == 1 else model(*batch_x)
         return model(**batch_x)
 
@@ -182,7 +184,7 @@ class Steps:
             # Now, before it spoils the weights; the number is not read again to be recorded.
             number = value.item()
             run.seen_loss = value, number
-            if not -inf < number < inf and run.on_nan == "stop":
+            if not isfinite(number) and run.on_nan == "stop":
                 run.report_not_finite(number)
         factor = loss_adjust * run.loss_scale
         scaled = value if factor == 1.0 else value * factor
@@ -210,18 +212,8 @@ class Steps:
             chosen = owner.opt if optimize_index is None else (owner.opt[optimize_index],)
         except (IndexError, TypeError):
             raise no_such_optimizer(run.step_name, optimize_index, len(owner.opt)) from None
-        window = run.window
-        if window is not None:
-            if not window.closes:
-                window.wait(optimize_index)
-                return
-            window.serve(optimize_index)
-            window.rescale({id(g): g for opt in chosen for g in opt.gradients()}.values())
-        elif not owner.runtime.steps_now:
-            run.by_hand[optimize_index] = None
+        if run.may_wait and self._waits(run, chosen, optimize_index):
             return
-        elif run.by_hand:
-            run.by_hand.pop(optimize_index, None)
         hooks = run.hooks
         if hooks.before_optimize:
             owner.runtime.unscale(chosen)
@@ -232,6 +224,22 @@ class Steps:
         run.num_steps += 1
         if hooks.after_optimize:
             fire_in_step(hooks.after_optimize, owner, optimize_index=optimize_index)
+
+    def _waits(self, run: Run, chosen: Sequence[Optimizer], optimize_index: int | None) -> bool:
+        """Whether a step is put off until further mini-batches have added their gradients."""
+        window = run.window
+        if window is not None:
+            if not window.closes:
+                window.wait(optimize_index)
+                return True
+            window.serve(optimize_index)
+            window.rescale({id(g): g for opt in chosen for g in opt.gradients()}.values())
+        elif not run.trainer.runtime.steps_now:
+            run.by_hand[optimize_index] = None
+            return True
+        else:
+            run.by_hand.pop(optimize_index, None)
+        return False
 
     def finish_window(self, run: Run, *, at_end: bool = False) -> None:
         """Make the optimizer steps that waited for the end of an accumulation window."""
@@ -264,12 +272,12 @@ class Steps:
         run = self.run or self._run
         if loss is not None:
             run.record_loss(loss)
-        hooks = run.hooks.metrics
-        if model_out is None or not (run.plan or hooks):
+        if model_out is None or not run.wants_outputs:
             return
         model_out, batch_y = nested.detach(model_out), nested.detach(batch_y)
         if run.plan:
             run.record_metrics(model_out, batch_y)
+        hooks = run.hooks.metrics
         if hooks:
             loss = loss.detach() if isinstance(loss, Tensor) else loss
             arguments = {"loss": loss, "model_out": model_out, "batch_y": batch_y}

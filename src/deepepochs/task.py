@@ -206,7 +206,9 @@ def check_loader(loader: object, where: str) -> None:
             f"{describe(loader)}: wrap it, for example "
             "DataLoader(TensorDataset(inputs, targets), batch_size=32)"
         )
-    elif isinstance(loader, (list, tuple)) and any(isinstance(i, DataLoader) for i in loader):
+    elif isinstance(loader, (list, tuple)) and any(
+        issubclass(kind, DataLoader) for kind in set(map(type, loader))
+    ):
         text = (
             f"a {type(loader).__name__} of loaders: make an EpochTask of each and give those, for "
             "example train_tasks=[EpochTask(one), EpochTask(other)]"

@@ -28,13 +28,13 @@ from .arguments import (
     check_loss,
     check_model,
 )
-from .batch import BatchSize, split_batch, split_pair
+from .batch import BatchSize, split_batch
 from .callback import Callback, fire
 from .callback_pool import CallbackPool
 from .callbacks.console import ConsoleCallback
 from .errors import LoopException
 from .fit_plan import FitPlan, as_task, plan_fit, plan_test
-from .loop import predict_batches, run_task
+from .loop import has_own_split, predict_batches, run_task
 from .losses import default_loss
 from .optimizers import Optimizers
 from .patches import check_patch_kind
@@ -304,14 +304,14 @@ class TrainerBase(Archive):
 
     def prepare_data(self, batch_data: Any, to_device: bool = True) -> tuple[Any, Any]:
         """Split a mini-batch into ``(batch_x, batch_y)``, moved to the device if asked."""
-        with_targets = self.loss_fn is not default_loss
-        if with_targets and (self.runtime.on_cpu or not to_device):
-            pair = split_pair(batch_data)
-            if pair is not None:
-                return pair
         if to_device:
             batch_data = nested.to_device(batch_data, self.device)
-        return split_batch(batch_data, with_targets=with_targets)
+        return split_batch(batch_data, with_targets=self.loss_fn is not default_loss)
+
+    def splits_pairs(self, stage: Stage) -> bool:
+        """Whether ``split_pair`` does all of ``prepare_data`` for a pair of tensors on the CPU."""
+        stays = self.runtime.on_cpu or not self.moves_data(stage)
+        return stays and self.loss_fn is not default_loss and not has_own_split(self)
 
     def moves_data(self, stage: Stage) -> bool:
         """Whether the mini-batches of a stage are moved to the device."""

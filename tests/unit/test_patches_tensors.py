@@ -153,6 +153,7 @@ def everything_is_away(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         copies.append(len(chunk))
         return chunk
 
+    monkeypatch.setattr(tensors, "_any_on_accelerator", lambda chunks: True)
     monkeypatch.setattr(tensors, "_is_on_accelerator", lambda chunk: chunk is not None)
     monkeypatch.setattr(tensors, "to_cpu", to_cpu)
     return copies

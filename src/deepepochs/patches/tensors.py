@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import operator
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,7 @@ __all__ = ["Chunks", "TensorPatch"]
 
 # Chunks of an accelerator are copied to the CPU in one go when there are so many.
 MOVE_EVERY = 64
+_IS_CPU = operator.attrgetter("is_cpu")
 
 
 class TensorPatch(PatchBase):
@@ -129,8 +131,8 @@ class Chunks(Copyable):
     def __init__(self, items: list[Any] | None = None) -> None:
         self.items = [] if items is None else items
         self.num_moved = 0  # items before this index are on the CPU
-        self.value: Any = None  # of the items, if joined since the last change but not compacted
-        self.is_joined = False
+        self.value: Any = None  # of the first so many items, joined
+        self.num_joined = 0
 
     def copy(self) -> Chunks:
         """Give an independent list of the same chunks, which nobody changes."""
@@ -143,23 +145,22 @@ class Chunks(Copyable):
     def extend(self, other: Chunks, keep_on_device: bool) -> None:
         """Append another's chunks."""
         self.items.extend(other.items)
-        self.is_joined = False
-        self.value = None
-        if not keep_on_device and len(self.items) - self.num_moved >= MOVE_EVERY:
-            self._move()
+        self._move_if_many(keep_on_device)
 
     def append(self, item: Any, keep_on_device: bool) -> None:
         """Append one chunk."""
         self.items.append(item)
-        self.is_joined = False
-        self.value = None
+        if len(self.items) >= self.num_moved + MOVE_EVERY:
+            self._move_if_many(keep_on_device)
+
+    def _move_if_many(self, keep_on_device: bool) -> None:
         if not keep_on_device and len(self.items) - self.num_moved >= MOVE_EVERY:
             self._move()
 
     def _move(self) -> None:
         """Copy what is new to the CPU; neighbours on an accelerator are joined there first."""
         late = self.items[self.num_moved :]
-        if not any(map(_is_on_accelerator, late)):
+        if not _any_on_accelerator(late):
             self.num_moved = len(self.items)
             return
         self.items = self.items[: self.num_moved]
@@ -173,14 +174,15 @@ class Chunks(Copyable):
 
     def joined(self, keep_on_device: bool) -> Any:
         """Give all chunks as one value, moved to the CPU unless they are to be kept."""
-        if not self.is_joined:
+        if self.num_joined != len(self.items):
             if not keep_on_device:
                 self._move()
             self.value = join(self.items)
-            self.is_joined = True
+            self.num_joined = len(self.items)
             if _is_whole(self.value):
                 self.items = [self.value]  # the parts would double the memory
                 self.num_moved = min(self.num_moved, 1)
+                self.num_joined = 1
         return self.value
 
 
@@ -209,8 +211,14 @@ def _fit(chunks: list[Any], kind: type) -> bool:
     return all(isinstance(chunk, kind) for chunk in chunks)
 
 
+def _any_on_accelerator(chunks: list[Any]) -> bool:
+    if set(map(type, chunks)) == {Tensor}:
+        return not all(map(_IS_CPU, chunks))
+    return any(map(_is_on_accelerator, chunks))
+
+
 def _is_on_accelerator(chunk: Any) -> bool:
-    tensor = chunk if type(chunk) is Tensor else first_tensor(chunk)
+    tensor = first_tensor(chunk)
     return tensor is not None and not tensor.is_cpu
 
 
