@@ -14,6 +14,7 @@ import io
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 
 ROUNDS = 7
@@ -30,10 +31,16 @@ print((second - first) * 1e3, (time.process_time() - second) * 1e3)
 def import_ms(rounds: int = ROUNDS) -> tuple[list[float], list[float]]:
     """Processor time of ``import torch``, and of ``import deepepochs`` after it, in milliseconds."""
     command = [sys.executable, "-c", PROGRAM]
-    lines = [
-        subprocess.run(command, capture_output=True, check=True, text=True).stdout.split()
-        for _ in range(rounds)
-    ]
+    # A script compiles the modules at its first start only, also where this process may not
+    # write what it compiles.
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    with tempfile.TemporaryDirectory() as cache:
+        env["PYTHONPYCACHEPREFIX"] = cache
+        outputs = [
+            subprocess.run(command, capture_output=True, check=True, text=True, env=env).stdout
+            for _ in range(rounds + 1)
+        ]
+    lines = [output.split() for output in outputs[1:]]
     return sorted(float(line[0]) for line in lines), sorted(float(line[1]) for line in lines)
 
 

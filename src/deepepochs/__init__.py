@@ -12,13 +12,13 @@ epochs, keeps the metrics and calls the callbacks::
 
 from __future__ import annotations
 
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
 
-from . import callbacks, loops, metrics, optimizer, patches, tools
+from . import callbacks, metrics, patches
 from .callback import Callback
 from .callback_pool import CallbackPool
-from .callbacks.analyze import AnalyzeCallback
-from .callbacks.check import CheckCallback
 from .callbacks.console import (
     ConsoleCallback,
     DefaultCallback,
@@ -27,14 +27,6 @@ from .callbacks.console import (
     log_epoch,
     print_out,
 )
-from .callbacks.grad_clip import GradClipCallback
-from .callbacks.interpret import InterpretCallback, InterpreteCallback
-from .callbacks.log import LogCallback
-from .callbacks.lr_find import LRFindCallback
-from .callbacks.report import ReportCallback
-from .callbacks.run_record import RunRecordCallback
-from .callbacks.timing import TimingCallback
-from .callbacks.trackers import TrackerCallback
 from .errors import (
     CallbackException,
     CheckpointDamaged,
@@ -54,7 +46,6 @@ from .errors import (
     StopLoopException,
 )
 from .losses import default_loss
-from .lr_curve import LRCurve
 from .mappings import concat_dicts, ddict, flatten_dict, keyset, listify, sum_dicts
 from .naming import check_path, make_runningid, rename
 from .nested import (
@@ -69,6 +60,7 @@ from .nested import (
     tensor_tuple,
     to_numpy,
 )
+from .on_demand import submodule
 from .optimizers import LinearCosineScheduler, Optimizer, Optimizers
 from .patches import (
     ConfusionMetrics,
@@ -83,8 +75,53 @@ from .progress import History, Progress
 from .rng import set_seed
 from .stages import Stage
 from .task import EpochTask
-from .tools import Moveing, SeriesPlots, TopKQueue, groupby_apply, load_yaml, plot_confusion
 from .trainer import Trainer, TrainerBase
+
+if TYPE_CHECKING:
+    from . import loops, optimizer, tools
+    from .callbacks.analyze import AnalyzeCallback
+    from .callbacks.check import CheckCallback
+    from .callbacks.grad_clip import GradClipCallback
+    from .callbacks.interpret import InterpretCallback, InterpreteCallback
+    from .callbacks.log import LogCallback
+    from .callbacks.lr_find import LRFindCallback
+    from .callbacks.report import ReportCallback
+    from .callbacks.run_record import RunRecordCallback
+    from .callbacks.timing import TimingCallback
+    from .callbacks.trackers import TrackerCallback
+    from .lr_curve import LRCurve
+    from .tools import Moveing, SeriesPlots, TopKQueue, groupby_apply, load_yaml, plot_confusion
+else:
+    # Half of the modules serve what a script may never ask for: they are loaded when it does.
+    # (A type checker must not see this function: it would let any misspelt name pass.)
+    _ON_DEMAND = {
+        "callbacks.analyze": ["AnalyzeCallback"],
+        "callbacks.check": ["CheckCallback"],
+        "callbacks.grad_clip": ["GradClipCallback"],
+        "callbacks.interpret": ["InterpretCallback", "InterpreteCallback"],
+        "callbacks.log": ["LogCallback"],
+        "callbacks.lr_find": ["LRFindCallback"],
+        "callbacks.report": ["ReportCallback"],
+        "callbacks.run_record": ["RunRecordCallback"],
+        "callbacks.timing": ["TimingCallback"],
+        "callbacks.trackers": ["TrackerCallback"],
+        "lr_curve": ["LRCurve"],
+        "plotting": ["SeriesPlots", "plot_confusion"],
+        "reductions": ["Moveing", "TopKQueue", "groupby_apply"],
+        "yaml_config": ["load_yaml"],
+    }
+    _MODULE_OF = {name: module for module, names in _ON_DEMAND.items() for name in names}
+
+    def __getattr__(name: str) -> Any:
+        if name not in _MODULE_OF:
+            return submodule(__name__, name)
+        value = getattr(import_module(f".{_MODULE_OF[name]}", __name__), name)
+        globals()[name] = value
+        return value
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})
+
 
 try:
     __version__ = version("deepepochs")

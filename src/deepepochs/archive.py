@@ -8,19 +8,18 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .callbacks.check import CheckCallback, read_checkpoint
-from .callbacks.event_files import open_writer
-from .callbacks.report import write_report
-from .callbacks.run_record import RunRecordCallback
 from .errors import ConfigError, LoopException
-from .parts import Part, collect_parts, load_parts
 from .progress import Progress
 from .run_folder import run_folder
 from .trials import Trials
-from .verify import ResumeReport, verify_resume
 
+# Checkpoints, reports and the like are imported where they are asked for: together they
+# cost as much to load as all that a plain fit needs.
 if TYPE_CHECKING:
+    from .callbacks.check import CheckCallback
+    from .strict_loading import Part
     from .trainer import TrainerBase
+    from .verify import ResumeReport
 
 __all__ = ["Archive"]
 
@@ -36,6 +35,8 @@ class Archive(Trials):
 
     def parts(self) -> dict[str, Part]:
         """The parts of the state by name, each with ``state_dict`` and ``load_state_dict``."""
+        from .parts import collect_parts
+
         return collect_parts(self._trainer)
 
     def state_dict(self) -> dict[str, Any]:
@@ -57,6 +58,8 @@ class Archive(Trials):
                 "A whole state cannot be loaded while a fit or test runs: the loop has its place in "
                 "the data already. Load it before fit(), or take load_weights(state)."
             )
+        from .strict_loading import load_parts
+
         load_parts(self.parts(), state)
 
     def load_weights(self, state: Mapping[str, Any]) -> None:
@@ -65,6 +68,8 @@ class Archive(Trials):
         Raises:
             CheckpointMismatch: they do not fit; the trainer is as it was.
         """
+        from .strict_loading import load_parts
+
         weights = {"model", "loss_fn", "optimizers"}
         parts = {name: part for name, part in self.parts().items() if name in weights}
         load_parts(parts, {name: state[name] for name in parts if name in state})
@@ -81,6 +86,8 @@ class Archive(Trials):
         Raises:
             CheckpointError: missing, damaged or of another model; the trainer is as it was.
         """
+        from .callbacks.checkpoint_source import read_checkpoint
+
         source, state = read_checkpoint(path)
         self._trainer.print(f"loading checkpoint {source}")
         if state.get("format") == "0.6":
@@ -115,6 +122,8 @@ class Archive(Trials):
         Returns:
             A report: ``ok``, ``differences`` and the likely ``cause``.
         """
+        from .verify import verify_resume
+
         options = {"train_dl": train_dl, "val_dl": val_dl, **fit_options}
         return verify_resume(self._trainer, steps, options)
 
@@ -131,11 +140,15 @@ class Archive(Trials):
     @property
     def checker(self) -> CheckCallback | None:
         """The first ``CheckCallback``, which decides where checkpoints are."""
+        from .callbacks.check import CheckCallback
+
         return next((cbk for cbk in self.callbacks if isinstance(cbk, CheckCallback)), None)
 
     @property
     def run_dir(self) -> Path:
         """The folder of this run: of its checkpoints, logs and reports."""
+        from .callbacks.run_record import RunRecordCallback
+
         recorders = [cbk for cbk in self.callbacks if isinstance(cbk, RunRecordCallback)]
         first = self.checker or next(iter(recorders), None)
         return run_folder("./logs" if first is None else first.log_dir, self.running_id)
@@ -152,6 +165,8 @@ class Archive(Trials):
         Returns:
             The path.
         """
+        from .callbacks.report import write_report
+
         return write_report(self._trainer, path)
 
     def open_logger(self, log_dir: str | PathLike[str] = "./logs") -> Any:
@@ -164,6 +179,8 @@ class Archive(Trials):
             ``trainer.logger``, a ``SummaryWriter`` for ``<log_dir>/<running_id>``.
         """
         if self.logger is None:
+            from .callbacks.event_files import open_writer
+
             self.logger = open_writer(run_folder(log_dir, self.running_id))
             weakref.finalize(self, self.logger.close)
         return self.logger

@@ -221,7 +221,7 @@ class Fitting(Session):
         stages = self.hooks.stages.values()
 
         def before(_module: nn.Module, _inputs: Any) -> None:
-            if self.run is not None:
+            if self.run is not None and self.run.hooks.before_forward:
                 fire_in_step(self.run.hooks.before_forward, self._trainer)
 
         def after(_module: nn.Module, _inputs: Any, model_out: Any) -> None:
@@ -229,12 +229,25 @@ class Fitting(Session):
                 detached = nested.detach(model_out)
                 fire_in_step(self.run.hooks.after_forward, self._trainer, model_out=detached)
 
-        if any(stage.before_forward for stage in stages):
-            handles.append(self.model.register_forward_pre_hook(before))
-        if any(stage.after_forward for stage in stages):
-            handles.append(self.model.register_forward_hook(after))
+        if not any(stage.before_forward or stage.after_forward for stage in stages):
+            yield
+            return
+        model, compiled = self.model, self.model._compiled_call_impl
+        if compiled is None:
+            handles.append(model.register_forward_pre_hook(before))
+            handles.append(model.register_forward_hook(after))
+        else:
+            # Within, Dynamo would follow the callbacks and compile anew for each of their numbers.
+            def call(*args: Any, **kwargs: Any) -> Any:
+                before(model, args)
+                model_out = compiled(*args, **kwargs)
+                after(model, args, model_out)
+                return model_out
+
+            model._compiled_call_impl = call
         try:
             yield
         finally:
+            model._compiled_call_impl = compiled
             for handle in handles:
                 handle.remove()

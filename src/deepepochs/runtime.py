@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from .errors import ConfigError
 from .optimizers import Optimizer, Optimizers
 
-__all__ = ["LocalRuntime", "Runtime", "pick_device"]
+__all__ = ["LocalRuntime", "Runtime", "compile_calls", "pick_device"]
 
 
 class Runtime(Protocol):
@@ -176,6 +176,21 @@ class LocalRuntime:
 
     def wait(self) -> None:
         return None
+
+
+def compile_calls(model: nn.Module) -> None:
+    """Compile the calls of a model, in place.
+
+    ``Module.compile()`` does nothing for a container of torch's own such as ``nn.Sequential``:
+    Dynamo leaves out torch's own frames, and there is no other (pytorch/pytorch#150915).
+    """
+    model.compile()
+    if type(model).forward.__module__.startswith("torch.nn."):
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            return model._call_impl(*args, **kwargs)  # type: ignore[no-untyped-call]
+
+        model._compiled_call_impl = torch.compile(call)
 
 
 def pick_device(device: str | torch.device | None) -> torch.device:

@@ -12,12 +12,10 @@ from typing import Any
 
 from torch import nn
 
-from .accelerate_runtime import AccelerateRuntime
 from .accelerators import is_accelerator, make_accelerator
 from .errors import ConfigError
 from .runtime import LocalRuntime, Runtime
 from .sharded import is_sharded, refuse_precision
-from .sharded_runtime import ShardedRuntime
 
 __all__ = ["make_runtime"]
 
@@ -46,4 +44,10 @@ def make_runtime(model: nn.Module, device: Any, precision: str | None) -> Runtim
                 "a GPU."
             )
         return LocalRuntime(None if device == "auto" else device)
-    return ShardedRuntime(accelerator, model) if sharded else AccelerateRuntime(accelerator)
+    if sharded:
+        from .sharded_runtime import ShardedRuntime
+
+        return ShardedRuntime(accelerator, model)
+    from .accelerate_runtime import AccelerateRuntime
+
+    return AccelerateRuntime(accelerator)

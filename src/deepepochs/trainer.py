@@ -41,7 +41,7 @@ from .patches import check_patch_kind
 from .plan import check_metrics
 from .progress import History
 from .run_folder import check_running_id, new_running_id
-from .runtime import Runtime
+from .runtime import Runtime, compile_calls
 from .runtime_choice import make_runtime
 from .stages import Stage
 from .task import EpochTask
@@ -138,7 +138,7 @@ class TrainerBase(Archive):
             check_choice("precision", precision, ["no", "bf16", "fp16"])
         self.runtime: Runtime = make_runtime(model, device, precision)
         if check_flag("compile_model", compile_model):
-            model.compile()
+            compile_calls(model)
         self.opt: Optimizers = as_optimizers(opt, model, self.loss_fn)
         self.model = self.runtime.prepare(model, self.loss_fn, self.opt)
         given = as_list("callbacks", callbacks, Callback)

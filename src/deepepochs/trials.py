@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -21,19 +21,19 @@ from .arguments import as_list
 from .batch import BatchSize
 from .callback import Callback
 from .callback_pool import CallbackPool
-from .callbacks.grad_clip import GradClipCallback
-from .callbacks.lr_find import LRSweep, check_range
 from .errors import ConfigError, LoopException
 from .fit_plan import FitPlan, as_task
 from .fitting import Fitting
 from .loading import Cursor
 from .loop import run_task
-from .lr_curve import LRCurve
 from .optimizers import Optimizer, Optimizers
-from .parts import Part, load_parts
 from .stages import Stage
 from .task import EpochTask
 from .totals import StageTotals
+
+if TYPE_CHECKING:
+    from .lr_curve import LRCurve
+    from .strict_loading import Part
 
 __all__ = ["Trials"]
 
@@ -85,6 +85,9 @@ class Trials(Fitting):
             ConfigError: another argument that cannot be right; a model with lazy layers that
                 have not been called yet.
         """
+        from .callbacks.lr_find import LRSweep, check_range
+        from .lr_curve import LRCurve
+
         check_range(max_batch, min_lr, max_lr)
         if (train_dl is None) == (train_tasks is None):
             raise LoopException("find_lr() takes one of train_dl and train_tasks.")
@@ -108,6 +111,8 @@ class Trials(Fitting):
     @contextmanager
     def _trying(self, tasks: Sequence[EpochTask], watcher: Callback) -> Iterator[None]:
         """Let the block run training passes; put back all that they change."""
+        from .strict_loading import load_parts
+
         self._refuse_lazy_layers()
         kept = {name: part for name, part in self.parts().items() if name in TRIED}
         before = {name: copy.deepcopy(part.state_dict()) for name, part in kept.items()}
@@ -132,6 +137,8 @@ class Trials(Fitting):
 
     def _set_aside(self, watcher: Callback) -> dict[str, Any]:
         """Give the trial a session of its own; return what was there before."""
+        from .callbacks.grad_clip import GradClipCallback
+
         outer = {
             name: vars(self)[name]
             for name in (

@@ -43,6 +43,31 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
     assert not ours & set(HEAVY)
 
 
+def test_what_a_plain_fit_does_not_need_is_loaded_on_demand() -> None:
+    code = "import deepepochs as d; import torch; d.Trainer(torch.nn.Linear(1, 1))"
+    loaded = {name.removeprefix("deepepochs.") for name in loaded_by(code)}
+    assert {"trainer", "callbacks.console", "run"} <= loaded
+    late = {"checkpoint", "comparison", "parts", "report", "verify", "yaml_config", "tools"}
+    late |= {f"callbacks.{name}" for name in ("check", "interpret", "log", "report", "timing")}
+    assert not loaded & late
+
+
+@pytest.mark.parametrize("name", ["checkpoint", "tools", "callbacks.check", "patches"])
+def test_a_submodule_is_there_when_it_is_asked_for(name: str) -> None:
+    assert f"deepepochs.{name}" in loaded_by(f"import deepepochs; deepepochs.{name}")
+
+
+@pytest.mark.parametrize("name", ["Trianer", "_hidden", "callbacks.chek"])
+def test_what_is_not_there_is_an_attribute_error(name: str) -> None:
+    *packages, last = ["deepepochs", *name.split(".")]
+    with pytest.raises(AttributeError, match=f"has no attribute '{last}'"):
+        getattr(importlib.import_module(".".join(packages)), last)
+
+
+def test_dir_lists_what_is_loaded_on_demand() -> None:
+    assert set(deepepochs.__all__) <= set(dir(deepepochs))
+
+
 @pytest.mark.parametrize("name", deepepochs.__all__)
 def test_every_name_in_all_is_there(name: str) -> None:
     assert getattr(deepepochs, name) is not None
