@@ -198,6 +198,11 @@ class Session(Steps):
                 f"This {type(task).__name__} is not a {stage} task of what runs now. Give it to "
                 "fit() or test()."
             )
+        if stage is not Stage.TEST and self.epoch is not None and stage not in self.epoch.totals:
+            raise LoopException(
+                f"The {stage} stage of this epoch has not begun: fit() runs its tasks when their "
+                "turn comes. For numbers at another moment call trainer.test(tasks=task)."
+            )
         self.at_save_point(None)
         with self.runtime.shared(task.dataloader) as loader:
             run = self._make_run(task, stage, loader)

@@ -29,6 +29,7 @@ from deepepochs import (
     MeanPatch,
     Optimizer,
     PatchBase,
+    Stage,
     TensorPatch,
     Trainer,
     ValuePatch,
@@ -218,6 +219,12 @@ def extend_callbacks() -> None:
     pool += ["early"]  # type: ignore[list-item]
 
 
+def task_before_its_stage() -> Any:
+    task = EpochTask(DL)
+    hook = {"on_before_epoch": lambda self, trainer, **others: trainer.run_task(task, Stage.VAL)}
+    return trainer(callbacks=callback(**hook)).fit(DL, val_tasks=task)
+
+
 def task_after_fit() -> Any:
     owner, task = trainer(), EpochTask(DL)
     owner.fit(train_tasks=task)
@@ -399,6 +406,7 @@ BAD_STEP = [
     Case("a free task's optimizers", lambda: EpochTask(DL).opt, NotBoundError, "has no trainer yet"),
     Case("a free task's device", lambda: EpochTask(DL).device, NotBoundError, "has no trainer yet"),
     Case("a free task is called", lambda: EpochTask(DL)(), NotBoundError, "has no trainer yet"),
+    Case("a task is run before its stage", task_before_its_stage, LoopException, "The val stage of this epoch has not begun"),
     Case("a task is called after its fit", task_after_fit, LoopException, "is not a test task of what runs now. Give it to fit() or test()"),
 ]  # fmt: skip
 
