@@ -48,7 +48,7 @@ PACE_S = 0.1
 
 def paced(hook: Hook) -> Hook:
     """Have an ``on_after_..._batch`` hook called ten times a second at most, for what is shown."""
-    hook.is_paced = True  # type: ignore[attr-defined]
+    hook.paced = hook  # type: ignore[attr-defined]
     return hook
 
 
@@ -354,7 +354,9 @@ class HookTable:
 
 def is_paced(hook: BoundHook) -> bool:
     """Whether a hook was marked by ``paced``; one that overrides it and is not marked is not."""
-    return getattr(hook, "is_paced", False)
+    function = getattr(hook, "__func__", hook)
+    # functools.wraps copies the mark, which then names another function.
+    return getattr(function, "paced", None) is function
 
 
 def fire(hooks: tuple[BoundHook, ...], trainer: TrainerBase, **arguments: Any) -> None:

@@ -248,6 +248,7 @@ class Fitting(Session):
         try:
             yield
         finally:
-            model._compiled_call_impl = compiled
+            if compiled is not None:
+                model._compiled_call_impl = compiled
             for handle in handles:
                 handle.remove()

@@ -112,7 +112,7 @@ def predict_batches(trainer: TrainerBase, loader: Any, *, with_targets: bool | N
     how they are to be split.
     """
     outputs = []
-    splits_itself = with_targets is None and has_own_split(trainer)
+    splits_itself = with_targets is None and trainer.has_own_split
     with trainer.runtime.shared(loader) as share:
         cursor = Cursor(share, worker_seeding=trainer.worker_seeding)
         for index, batch in trainer.rounds(cursor):
@@ -138,11 +138,6 @@ def predict_batches(trainer: TrainerBase, loader: Any, *, with_targets: bool | N
     shares = trainer.runtime.gather_objects(outputs)
     rounds = itertools.zip_longest(*shares)
     return [output for outputs in rounds for output in outputs if output is not None]
-
-
-def has_own_split(trainer: TrainerBase) -> bool:
-    """Whether the user has written a ``prepare_data``."""
-    return getattr(trainer.prepare_data, "__module__", None) != f"{__package__}.trainer"
 
 
 def step_name(step: Callable[..., Any]) -> str:

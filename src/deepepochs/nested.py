@@ -104,9 +104,7 @@ def detach(x: Any) -> Any:
     >>> detach((torch.ones(1, requires_grad=True), 3))
     (tensor([1.]), 3)
     """
-    if isinstance(x, Tensor):
-        return x.detach() if x.requires_grad else x
-    return map_tensors(Tensor.detach, x)
+    return x.detach() if isinstance(x, Tensor) else map_tensors(Tensor.detach, x)
 
 
 def detach_clone(x: Any) -> Any:

@@ -7,14 +7,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from .errors import ConfigTypeError, MetricError
 from .mappings import listify
 from .patches import PatchBase, make_patch, metric_name
 
-__all__ = ["MetricPlan", "check_metrics", "plan_metrics"]
+__all__ = ["MetricPlan", "check_metrics", "complete_patches", "plan_metrics"]
 
 MetricPlan = tuple[str, Callable[[Any], PatchBase]]
 
@@ -68,6 +68,21 @@ def plan_metrics(groups: Iterable[Sequence[Any]], kind: Any) -> tuple[MetricPlan
         planned[name] = metric
         plan.append((name, make))
     return tuple(plan)
+
+
+def complete_patches(
+    plan: Sequence[MetricPlan], kept: tuple[Any, Any], made: Mapping[str, PatchBase]
+) -> dict[str, PatchBase]:
+    """Make the patches of a mini-batch that ``made`` lacks, all of which only keep.
+
+    Args:
+        plan: the metrics of the pass.
+        kept: outputs and targets of the mini-batch.
+        made: its patches so far.
+    """
+    # Of no weight: a patch that keeps all has no use for it.
+    planned = {name: made[name] if name in made else make(1).load(*kept) for name, make in plan}
+    return {**planned, **made}
 
 
 def _unnamed(make: Callable[[Any], PatchBase]) -> Callable[[Any], PatchBase]:

@@ -23,7 +23,8 @@ from .errors import CheckpointMismatch, NotFiniteError
 from .loading import Cursor
 from .pass_state import check_same_metrics, patch_kinds, patch_states, restored_patches
 from .patches import PatchBase, TensorPatch, ValuePatch
-from .plan import MetricPlan
+from .patches.tensors import as_chunk
+from .plan import MetricPlan, complete_patches
 from .process_merge import merge_patches, merged_states
 from .stages import Stage
 from .step_faults import named_patches, not_a_loss, recorded_twice
@@ -143,8 +144,7 @@ class Run:
         self.batch_y = batch_y
         self._weight = batch_x[0].size(0) if is_pair and self.batch_size is None else None
         self.batch_loss = self._kept = None
-        if self._batch_patches:
-            self._batch_patches = {}
+        self._batch_patches = {}
         if self.is_filler:
             self._random_state = rng.get_state()
         if self.is_training:
@@ -206,21 +206,23 @@ class Run:
 
     def record_metrics(self, model_out: Any, batch_y: Any) -> None:
         """Record the metrics of the present mini-batch, from detached values."""
+        weight, patches, keeps = self.weight, self._batch_patches, False
         for name, make in self.plan:
-            if self._kept is not None or name in self._batch_patches:
+            if self._kept is not None or name in patches:
                 raise recorded_twice(self.step_name, name)
-            if type(self.patches.get(name)) is not TensorPatch:
-                self._batch_patches[name] = make(self.weight).load(model_out, batch_y)
-        if len(self._batch_patches) < len(self.plan):
-            self._kept = model_out, batch_y
+            if type(self.patches.get(name)) is TensorPatch and name not in self._returned:
+                keeps = True
+            else:
+                patches[name] = make(weight).load(model_out, batch_y)
+        if keeps:
+            self._kept = as_chunk(model_out), as_chunk(batch_y)
 
     @property
     def batch_patches(self) -> dict[str, PatchBase]:
-        """The patches recorded for the present mini-batch."""
+        """The patches recorded for the present mini-batch, to be read and changed."""
         if self._kept is not None:
-            for name, make in self.plan:
-                if name not in self._batch_patches:
-                    self._batch_patches[name] = make(self.weight).load(*self._kept)
+            self._batch_patches.update(complete_patches(self.plan, self._kept, self._batch_patches))
+            self._kept = None
         return self._batch_patches
 
     def end_batch(self, returned: Any) -> None:
@@ -248,10 +250,11 @@ class Run:
                 total.accumulate(loss, self.weight)
             else:
                 self._accumulate_loss(loss)
-        if self._kept is not None:
+        kept = self._kept
+        if kept is not None:
             for name, _ in self.plan:
                 if name not in self._batch_patches:
-                    cast(TensorPatch, self.patches[name]).keep(*self._kept)
+                    cast(TensorPatch, self.patches[name]).keep(*kept)
         if self._batch_patches:
             for name, patch in self._batch_patches.items():
                 merged = self.patches.get(name)
@@ -259,7 +262,11 @@ class Run:
 
     def metrics(self) -> BatchMetrics:
         """Give the metrics of the present mini-batch, computed when they are read."""
-        return BatchMetrics(self.batch_loss, self.batch_patches, self.report_not_finite)
+        patches, plan, kept = self._batch_patches, self.plan, self._kept
+        if kept is None:
+            return BatchMetrics(self.batch_loss, lambda: patches, self.report_not_finite)
+        complete = partial(complete_patches, plan, kept, patches)
+        return BatchMetrics(self.batch_loss, complete, self.report_not_finite)
 
     def end_epoch(self) -> dict[str, Any]:
         """Give the metrics of the pass."""

@@ -133,7 +133,10 @@ class BatchMetrics(Mapping[str, Any]):
     __slots__ = ("_loss", "_patches", "_report", "_values")
 
     def __init__(
-        self, loss: Any, patches: Mapping[str, PatchBase], report_not_finite: Callable[[Any], None]
+        self,
+        loss: Any,
+        patches: Callable[[], Mapping[str, PatchBase]],
+        report_not_finite: Callable[[Any], None],
     ) -> None:
         self._loss = loss
         self._patches = patches
@@ -147,14 +150,14 @@ class BatchMetrics(Mapping[str, Any]):
                 values[LOSS] = to_array(self._loss)
                 if not np.isfinite(values[LOSS]):
                     self._report(values[LOSS])
-            values.update(metric_values(self._patches))
+            values.update(metric_values(self._patches()))
             self._values = values
         return self._values
 
     def frozen(self) -> BatchMetrics:
         """Give the same metrics, to be computed later whatever becomes of the patches."""
-        patches = {name: patch.copy() for name, patch in self._patches.items()}
-        return BatchMetrics(self._loss, patches, self._report)
+        patches = {name: patch.copy() for name, patch in self._patches().items()}
+        return BatchMetrics(self._loss, lambda: patches, self._report)
 
     def __getitem__(self, name: str) -> Any:
         return self._computed()[name]

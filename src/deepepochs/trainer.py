@@ -34,7 +34,7 @@ from .callback_pool import CallbackPool
 from .callbacks.console import ConsoleCallback
 from .errors import LoopException
 from .fit_plan import FitPlan, as_task, plan_fit, plan_test
-from .loop import has_own_split, predict_batches, run_task
+from .loop import predict_batches, run_task
 from .losses import default_loss
 from .optimizers import Optimizers
 from .patches import check_patch_kind
@@ -311,7 +311,12 @@ class TrainerBase(Archive):
     def splits_pairs(self, stage: Stage) -> bool:
         """Whether ``split_pair`` does all of ``prepare_data`` for a pair of tensors on the CPU."""
         stays = self.runtime.on_cpu or not self.moves_data(stage)
-        return stays and self.loss_fn is not default_loss and not has_own_split(self)
+        return stays and self.loss_fn is not default_loss and not self.has_own_split
+
+    @property
+    def has_own_split(self) -> bool:
+        """Whether the user has put a ``prepare_data`` in place of the library's."""
+        return getattr(self.prepare_data, "__func__", None) is not _PREPARE_DATA
 
     def moves_data(self, stage: Stage) -> bool:
         """Whether the mini-batches of a stage are moved to the device."""
@@ -381,6 +386,9 @@ class TrainerBase(Archive):
     def test_metrics(self) -> list[Any]:
         """The metrics common to the tasks of the latest test."""
         return [] if self._plan is None else self._plan.metrics.get(Stage.TEST, [])
+
+
+_PREPARE_DATA = TrainerBase.prepare_data
 
 
 class Trainer(TrainerBase):

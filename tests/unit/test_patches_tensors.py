@@ -168,6 +168,39 @@ def test_chunks_of_an_accelerator_are_copied_in_bulk(everything_is_away: list[in
     assert sum(everything_is_away) == 2 * 2 * 201
 
 
+@pytest.mark.parametrize(
+    ("chunks", "is_away"),
+    [
+        ([torch.ones(1), torch.ones(1)], False),
+        ([torch.ones(1), torch.ones(1, device="meta")], True),
+        ([None, {"x": torch.ones(1, device="meta")}], True),
+        ([None, "text"], False),
+    ],
+)
+def test_one_chunk_of_an_accelerator_is_seen(chunks: list[Any], is_away: bool) -> None:
+    assert tensors._any_on_accelerator(chunks) is is_away
+
+
+def test_keeping_is_adding() -> None:
+    added, kept = (TensorPatch(accuracy).load(torch.ones(1, 2), torch.zeros(1)) for _ in "ab")
+    for number in range(2 * tensors.MOVE_EVERY + 3):
+        outputs, targets = torch.eye(2), torch.tensor([0, number % 2])
+        added = added.add(TensorPatch(accuracy).load(outputs, targets))
+        kept.keep(tensors.as_chunk(outputs), tensors.as_chunk(targets))
+        if number in (5, tensors.MOVE_EVERY + 5):
+            assert kept() == added()
+    copied = kept.copy()
+    copied.keep(torch.eye(2), torch.tensor([1, 0]))
+    assert kept() == added()
+    assert copied() < kept()
+    assert same_state(kept, added)
+
+
+def same_state(one: TensorPatch, two: TensorPatch) -> bool:
+    pairs = zip(one.state_dict().items(), two.state_dict().items(), strict=True)
+    return all(str(left) == str(right) for left, right in pairs)
+
+
 def test_chunks_stay_on_the_accelerator_if_asked(everything_is_away: list[int]) -> None:
     class Staying(TensorPatch):
         keep_on_device = True

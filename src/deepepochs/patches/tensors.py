@@ -31,7 +31,7 @@ from .state import Copyable, decoded, encoded
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["Chunks", "TensorPatch"]
+__all__ = ["Chunks", "TensorPatch", "as_chunk"]
 
 # Chunks of an accelerator are copied to the CPU in one go when there are so many.
 MOVE_EVERY = 64
@@ -76,14 +76,19 @@ class TensorPatch(PatchBase):
 
     def load(self, outputs: Any, targets: Any = None) -> Self:
         """Keep the outputs and targets of one mini-batch."""
-        self.outputs = Chunks([_chunk(outputs)])
-        self.targets = Chunks([None if targets is None else _chunk(targets)])
+        self.outputs = Chunks([as_chunk(outputs)])
+        self.targets = Chunks([as_chunk(targets)])
         return self
 
     def keep(self, outputs: Any, targets: Any = None) -> None:
-        """Append one more mini-batch in place: what ``add`` does with a patch that loaded it."""
-        self.outputs.append(_chunk(outputs), self.keep_on_device)
-        self.targets.append(None if targets is None else _chunk(targets), self.keep_on_device)
+        """Append one more mini-batch, in place.
+
+        Args:
+            outputs: what ``as_chunk`` made of them.
+            targets: likewise.
+        """
+        self.outputs.append(outputs, self.keep_on_device)
+        self.targets.append(targets, self.keep_on_device)
 
     def add(self, other: Any) -> Self:
         """Append the chunks of another patch of the same metric."""
@@ -131,7 +136,7 @@ class Chunks(Copyable):
     def __init__(self, items: list[Any] | None = None) -> None:
         self.items = [] if items is None else items
         self.num_moved = 0  # items before this index are on the CPU
-        self.value: Any = None  # of the first so many items, joined
+        self.value: Any = None  # the first ``num_joined`` items, joined
         self.num_joined = 0
 
     def copy(self) -> Chunks:
@@ -164,6 +169,7 @@ class Chunks(Copyable):
             self.num_moved = len(self.items)
             return
         self.items = self.items[: self.num_moved]
+        self.num_joined = 0
         for is_away, group in itertools.groupby(late, _is_on_accelerator):
             chunks = list(group)
             if is_away and len(chunks) > 1:
@@ -231,16 +237,16 @@ def _is_whole(value: Any) -> bool:
     return value is None or isinstance(value, Tensor)
 
 
-def _chunk(value: Any) -> Any:
+def as_chunk(value: Any) -> Any:
     """Detach, and give single numbers a dimension 0 along which they can be joined."""
     if isinstance(value, Tensor):
         # The run has detached it already: a second time would cost as much as all else here.
         value = value.detach() if value.requires_grad else value
         return value if value.ndim else value.reshape(1)
     if isinstance(value, dict):
-        return {key: _chunk(item) for key, item in value.items()}
+        return {key: as_chunk(item) for key, item in value.items()}
     if type(value) in (tuple, list, TensorTuple) and first_tensor(value) is not None:
-        return TensorTuple(map(_chunk, value))
+        return TensorTuple(map(as_chunk, value))
     if isinstance(value, (bool, int, float)):
         return torch.tensor([value])
     # A graph detaches its own tensors in place: on a copy, whose fields are its own.
