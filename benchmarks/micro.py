@@ -16,12 +16,13 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
-from deepepochs.batch import split_batch
+from deepepochs.batch import split_pair
 from deepepochs.callback import Callback, HookTable, fire
 from deepepochs.fast_path import tensor_fetch
 from deepepochs.metrics import accuracy
 from deepepochs.optimizers import Optimizer
 from deepepochs.patches import TensorPatch, ValuePatch
+from deepepochs.patches.tensors import as_chunk
 
 
 class Listener(Callback):
@@ -45,6 +46,7 @@ def parts() -> dict[str, Callable[[], Any]]:
     samples = loader.dataset
     collate = loader.collate_fn
     total, device_sum, loss = ValuePatch(0), torch.zeros(()), torch.tensor(0.5)
+    kept = TensorPatch(accuracy, 32)
     nobody, somebody = (HookTable(c)["on_after_train_batch"] for c in ([], [Listener()]))
 
     def sum_on_device() -> None:
@@ -70,8 +72,8 @@ def parts() -> dict[str, Callable[[], Any]]:
             metrics={},
             batch_idx=0,  # type: ignore[arg-type]
         ),
-        "split a mini-batch": lambda: split_batch([x, y], with_targets=True),
-        "keep outputs for a metric": lambda: TensorPatch(accuracy, 32).load(out, y),
+        "split a mini-batch": lambda: split_pair([x, y]),
+        "keep outputs for a metric": lambda: kept.keep(as_chunk(out), as_chunk(y)),
         "compute accuracy of the mini-batch": lambda: accuracy(out, y),
     }
 
