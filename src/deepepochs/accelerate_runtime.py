@@ -10,6 +10,7 @@ own share of the data without repeated samples, and what is counted is counted o
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -48,6 +49,9 @@ class AccelerateRuntime:
         self._shares = Shares(accelerator)
         # With shares of different lengths one process would end a window before the others.
         accelerator.gradient_state.plugin_kwargs["sync_with_dataloader"] = False
+        if self.num_processes > 1:
+            atexit.unregister(leave_gloo)
+            atexit.register(leave_gloo)
 
     def __str__(self) -> str:
         kind = str(self.accelerator.distributed_type).rpartition(".")[2]
@@ -211,6 +215,19 @@ class AccelerateRuntime:
     def _exchange_device(self) -> torch.device:
         # MPS knows no float64, and never has several processes.
         return self.device if self.device.type in ("cuda", "cpu", "xpu") else torch.device("cpu")
+
+
+def leave_gloo() -> None:
+    """Leave gloo's process group at the end of a program, while Python is still whole.
+
+    Its threads may hold tensors, and a tensor that is freed after the interpreter aborts the
+    process: a run that has done all its work would end with an error (pytorch/pytorch#190489).
+    NCCL's group is left alone: to leave it is a matter for all processes together.
+    """
+    from torch import distributed
+
+    if distributed.is_initialized() and distributed.get_backend() == "gloo":
+        distributed.destroy_process_group()
 
 
 def _bare(opt: Any) -> torch.optim.Optimizer:

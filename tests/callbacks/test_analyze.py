@@ -166,7 +166,10 @@ def test_layers_that_give_several_tensors_or_none_are_looked_at_too(tmp_path: Pa
 
 
 def test_memory_does_not_grow(tmp_path: Path) -> None:
-    """The tensors alive after a mini-batch are as many late as early."""
+    """The tensors alive after a mini-batch are no more late than early.
+
+    Fewer they may be: what earlier tests left to others' threads goes in the meantime.
+    """
     alive = []
 
     class Count(Callback):
@@ -178,7 +181,8 @@ def test_memory_does_not_grow(tmp_path: Path) -> None:
 
     analyze = AnalyzeCallback("both", tmp_path, hist_every_n=1)
     small_trainer(callbacks=[Count(), analyze], epochs=14, metrics=None).fit(loaders()[0])
-    assert alive[0] == alive[1]
+    early, late = alive
+    assert late <= early
 
 
 def test_parts_join_to_the_whole_without_cancelling() -> None:

@@ -49,6 +49,12 @@ def test_console_files_and_prints_are_those_of_the_main_process_only(
     assert len(list((folder / "run").glob("best*.ckpt"))) == 1
 
 
+def test_all_processes_leave_their_group_before_the_interpreter_ends(
+    unbroken: tuple[Path, Ended],
+) -> None:
+    assert unbroken[1].out.count("in a group at the end: False") == 2
+
+
 def test_sigterm_in_one_process_saves_and_ends_all_with_143(
     terminated: tuple[Path, Ended],
 ) -> None:

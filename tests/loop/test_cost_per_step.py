@@ -174,7 +174,7 @@ def test_metrics_keep_no_tensor_of_the_batches() -> None:
     loader = Probed(batch, 500, [(190, 200), (489, 499)])
     fit_with_every_metric(loader, nn.Linear(4, 1000), keeps_all=False)
     early, late = loader.num_tensors
-    assert late == early
+    assert late <= early  # fewer: what earlier tests have left behind goes in the meantime
 
 
 def test_the_probe_sees_a_loop_that_keeps_tensors() -> None:

@@ -6,6 +6,7 @@ Works alone, with torchrun and with accelerate launch: ``device='auto'``. Kinds:
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
@@ -54,6 +55,10 @@ def accuracy(preds: torch.Tensor, targets: torch.Tensor) -> Any:
     return (preds.argmax(1) == targets).float().mean()
 
 
+# Before the trainer's own handler, so that it is called after it.
+atexit.register(
+    lambda: print("in a group at the end:", torch.distributed.is_initialized(), flush=True)
+)
 trainer = Trainer(
     model, F.cross_entropy, opt, epochs=3, device="auto", metrics=accuracy, metric_patch="mean",
     callbacks=[Fault(), CheckCallback("loss", ckpt_dir=folder), LogCallback(folder)],
