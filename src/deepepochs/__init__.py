@@ -95,7 +95,7 @@ if TYPE_CHECKING:
     from .lr_curve import LRCurve
     from .tools import Moveing, SeriesPlots, TopKQueue, groupby_apply, load_yaml, plot_confusion
 else:
-    # Half of the modules serve what a script may never ask for: they are loaded when it does.
+    # Two modules in five serve what a script may never ask for: they are loaded when it does.
     # (A type checker must not see this function: it would let any misspelt name pass.)
     _ON_DEMAND = {
         "callbacks.analyze": ["AnalyzeCallback"],

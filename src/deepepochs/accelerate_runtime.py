@@ -221,7 +221,7 @@ def leave_gloo() -> None:
     """Leave gloo's process group at the end of a program, while Python is still whole.
 
     Its threads may hold tensors, and a tensor that is freed after the interpreter aborts the
-    process: a run that has done all its work would end with an error (pytorch/pytorch#190489).
+    process: a run that has done all its work would end with an error (pytorch/pytorch#179291).
     NCCL's group is left alone: to leave it is a matter for all processes together.
     """
     from torch import distributed

@@ -13,8 +13,8 @@ from .progress import Progress
 from .run_folder import run_folder
 from .trials import Trials
 
-# Checkpoints, reports and the like are imported where they are asked for: together they
-# cost as much to load as all that a plain fit needs.
+# What a plain fit does not need (checkpoints, reports and the like, two modules in five) is
+# imported where it is asked for.
 if TYPE_CHECKING:
     from .callbacks.check import CheckCallback
     from .strict_loading import Part

@@ -17,7 +17,6 @@ from collections.abc import Callable, Mapping
 from numbers import Real
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
@@ -48,12 +47,12 @@ def split_batch(batch: Any, *, with_targets: bool) -> tuple[Any, Any]:
     """
     if type(batch) in (list, tuple) or isinstance(batch, (tuple, list)):
         if not with_targets:
-            return nested.TensorTuple(map(_composed, batch)), None
+            return TensorTuple(map(_composed, batch)), None
         for item in batch:
-            if type(item) is not torch.Tensor:
+            if type(item) is not Tensor:
                 batch = [_composed(item) for item in batch]
                 break
-        batch_x = nested.TensorTuple(batch[:-1])
+        batch_x = TensorTuple(batch[:-1])
         if not batch_x:
             raise DataError(
                 f"The loader yielded {nested.describe(batch)}: its last element is the target, so "
@@ -62,7 +61,7 @@ def split_batch(batch: Any, *, with_targets: bool) -> tuple[Any, Any]:
         return batch_x, batch[-1]
     if isinstance(batch, Mapping):
         return _composed(batch), None
-    if isinstance(batch, torch.Tensor) and with_targets:
+    if isinstance(batch, Tensor) and with_targets:
         raise DataError(
             f"The loader yielded {nested.describe(batch)}, not a tuple or list: input and target "
             "cannot be told apart. Yield (input, target), or (input, None) where there is no target."
@@ -72,14 +71,14 @@ def split_batch(batch: Any, *, with_targets: bool) -> tuple[Any, Any]:
             f"The loader yielded {nested.describe(batch)}; a mini-batch is a tuple or list whose "
             "last element is the target, a dict, or an object such as a graph."
         )
-    return nested.TensorTuple((batch,)), None
+    return TensorTuple((batch,)), None
 
 
 def _composed(item: Any) -> Any:
     """Make lists and tuples ``TensorTuple``, inner ones too, as a move to the device does."""
     if isinstance(item, (tuple, list)) and not isinstance(item, PackedSequence):
         items = map(_composed, item)
-        return type(item)(*items) if hasattr(item, "_fields") else nested.TensorTuple(items)
+        return type(item)(*items) if hasattr(item, "_fields") else TensorTuple(items)
     if isinstance(item, dict) and not hasattr(item, "to"):
         rebuilt: Any = {} if type(item) is dict else copy.copy(item)
         for key, value in item.items():
@@ -88,11 +87,12 @@ def _composed(item: Any) -> Any:
     return item
 
 
-def split_pair(batch: Any) -> tuple[nested.TensorTuple, torch.Tensor] | None:
+def split_pair(batch: Any) -> tuple[TensorTuple, Tensor] | None:
     """Split a plain list or tuple of two CPU tensors, the usual mini-batch; ``None`` for others.
 
     The first has samples ``[B, ...]``: its size 0 is what ``weigh_batch`` guesses.
 
+    >>> import torch
     >>> split_pair([torch.zeros(4, 2), torch.ones(4)])[0][0].shape
     torch.Size([4, 2])
     """
@@ -134,6 +134,10 @@ def weigh_batch(batch_size: BatchSize, batch_x: Any, batch_y: Any) -> float:
         ConfigError: the function gave something that is no positive number.
     """
     if batch_size is None:
+        if type(batch_x) is TensorTuple and batch_x:
+            first = batch_x[0]
+            if type(first) is Tensor and first.ndim:
+                return first.size(0)
         return nested.batch_size(batch_x)
     if isinstance(batch_size, int):
         return batch_size
@@ -146,7 +150,7 @@ def weigh_batch(batch_size: BatchSize, batch_x: Any, batch_y: Any) -> float:
         text = f"raised in the batch_size function, called with {what}, {given}, and the target"
         add_note(error, f"{text}, {nested.describe(batch_y)}")
         raise
-    if isinstance(weight, torch.Tensor) and weight.numel() == 1:
+    if isinstance(weight, Tensor) and weight.numel() == 1:
         weight = weight.item()
     is_number = isinstance(weight, Real) and not isinstance(weight, bool)
     if not is_number or not 0 < weight < math.inf:

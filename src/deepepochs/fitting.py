@@ -216,7 +216,10 @@ class Fitting(Session):
 
     @contextmanager
     def _forward_hooks(self) -> Iterator[None]:
-        """Put PyTorch's own forward hooks on the model, if a callback wants to know of it."""
+        """Call the callbacks that want to know of it before and after the model is called.
+
+        By PyTorch's own forward hooks, or around the compiled call of a model that has one.
+        """
         handles = []
         stages = self.hooks.stages.values()
 

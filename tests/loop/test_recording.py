@@ -183,9 +183,6 @@ def test_paced_hooks_are_called_by_the_clock_and_all_others_each_time(
     calls: list[str] = []
 
     class Paced(ConsoleCallback):
-        def _show_batch(self, *args: Any) -> None:
-            raise AssertionError("nothing is shown in a file")
-
         def on_after_train_batch(self, batch_idx: int, **others: Any) -> None:
             calls.append(f"override {batch_idx}")
 

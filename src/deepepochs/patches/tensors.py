@@ -150,15 +150,12 @@ class Chunks(Copyable):
     def extend(self, other: Chunks, keep_on_device: bool) -> None:
         """Append another's chunks."""
         self.items.extend(other.items)
-        self._move_if_many(keep_on_device)
+        if not keep_on_device and len(self.items) - self.num_moved >= MOVE_EVERY:
+            self._move()
 
     def append(self, item: Any, keep_on_device: bool) -> None:
         """Append one chunk."""
         self.items.append(item)
-        if len(self.items) >= self.num_moved + MOVE_EVERY:
-            self._move_if_many(keep_on_device)
-
-    def _move_if_many(self, keep_on_device: bool) -> None:
         if not keep_on_device and len(self.items) - self.num_moved >= MOVE_EVERY:
             self._move()
 
