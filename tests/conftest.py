@@ -1,13 +1,19 @@
-"""Shared set-up: one thread, one seed, deterministic Hypothesis."""
+"""Shared set-up: one thread, one seed, deterministic Hypothesis, matplotlib as it comes."""
 
 from __future__ import annotations
 
 import os
 import random
 import signal
+import tempfile
 from collections.abc import Iterator
 
 os.environ.setdefault("MPLBACKEND", "Agg")
+# The user's own settings would change pictures, and their cached list of fonts may be of an
+# installation that is gone. The workers of xdist inherit the folder.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    matplotlib_folder = tempfile.TemporaryDirectory(prefix="matplotlib-")
+    os.environ["MPLCONFIGDIR"] = matplotlib_folder.name
 
 import numpy as np
 import pytest
