@@ -62,7 +62,45 @@ class AccelerateRuntime:
         model = self._prepare([] if is_prepared(model) else [model], opt) or model
         if isinstance(loss_fn, nn.Module):
             loss_fn.to(self.device)
+        self._exchanged = {id(weight): weight for weight in model.parameters()}
+        if self.num_processes > 1:
+            self._give_values(self._outside(opt))
+            # What is frozen now is left out of the exchange for good.
+            frozen = [key for key, weight in self._exchanged.items() if not weight.requires_grad]
+            for key in frozen:
+                del self._exchanged[key]
         return model
+
+    def _outside(self, optimizers: Iterable[Optimizer]) -> list[Tensor]:
+        """The weights of optimizers whose gradients the processes do not exchange by themselves."""
+        weights = dict.fromkeys(weight for o in optimizers for weight in o.params)
+        return [weight for weight in weights if id(weight) not in self._exchanged]
+
+    def _give_values(self, weights: Iterable[Tensor]) -> None:
+        """Give all processes the values of the main process."""
+        from accelerate.utils import broadcast
+
+        for weight in weights:
+            weight.data.copy_(broadcast(weight.detach().clone()))
+
+    def join_gradients(self, optimizers: Sequence[Optimizer]) -> None:
+        """Average the gradients that are each process's own.
+
+        They are those of weights of the loss function, of weights that only the optimizer
+        has, and of weights that were frozen when the model was prepared.
+        """
+        self._average(self._outside(optimizers))
+
+    def _average(self, weights: Sequence[Tensor], factor: float = 1.0) -> None:
+        """Average gradients over the processes; no gradient is one of 0 if another has one."""
+        if not weights:
+            return
+        have = self.total([float(weight.grad is not None) for weight in weights])
+        for weight, number in zip(weights, have, strict=True):
+            if number:
+                own = torch.zeros_like(weight) if weight.grad is None else weight.grad
+                joined = self.accelerator.reduce(own, reduction="mean")
+                weight.grad = joined.detach().clone().mul_(factor)
 
     def _prepare(self, models: list[nn.Module], opt: Optimizers) -> nn.Module | None:
         """Prepare one model or none with the optimizers that are not prepared; give the model."""
@@ -198,13 +236,8 @@ class AccelerateRuntime:
     def end_hand_window(self, optimizers: Sequence[Optimizer]) -> None:
         """Make the gradients of a window that the data end too early that of its mean."""
         weights = list(dict.fromkeys(w for o in optimizers for w in o.params))
-        have = self.total([float(w.grad is not None) for w in weights])
-        factor = self.accelerator.gradient_accumulation_steps / max(self.hand_count, 1)
-        for weight, number in zip(weights, have, strict=True):
-            if number:
-                own = torch.zeros_like(weight) if weight.grad is None else weight.grad
-                joined = self.accelerator.reduce(own, reduction="mean")
-                weight.grad = joined.detach().clone().mul_(factor)
+        steps: int = self.accelerator.gradient_accumulation_steps
+        self._average(weights, steps / max(self.hand_count, 1))
         self.begin_hand_window()
 
     @property

@@ -63,14 +63,14 @@ class Archive(Trials):
         load_parts(self.parts(), state)
 
     def load_weights(self, state: Mapping[str, Any]) -> None:
-        """Take model, loss function and optimizers from a state, and leave everything else.
+        """Take all weights and the optimizers from a state, and leave everything else.
 
         Raises:
             CheckpointMismatch: they do not fit; the trainer is as it was.
         """
         from .strict_loading import load_parts
 
-        weights = {"model", "loss_fn", "optimizers"}
+        weights = {"model", "loss_fn", "other_weights", "optimizers"}
         parts = {name: part for name, part in self.parts().items() if name in weights}
         load_parts(parts, {name: state[name] for name in parts if name in state})
 
@@ -91,9 +91,9 @@ class Archive(Trials):
         source, state = read_checkpoint(path)
         self._trainer.print(f"loading checkpoint {source}")
         if state.get("format") == "0.6":
-            # Release 0.6 saves no loss function, be it one with class weights.
+            # Release 0.6 saves the model alone, be the loss function one with class weights.
             own = {name: part.state_dict() for name, part in self.parts().items()}
-            self.load_weights({"loss_fn": own.get("loss_fn"), **state})
+            self.load_weights({**own, **state})
             self.load_progress_state(
                 {
                     **Progress()._asdict(),

@@ -12,7 +12,7 @@ Each part has ``state_dict`` and ``load_state_dict``. Loading is strict: see
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ from .callback_pool import CallbackPool
 from .epoch_state import EpochState
 from .errors import CheckpointMismatch
 from .extras import ExtrasPart
+from .optimizers import Optimizers
 from .progress import Progress
 from .runtime import Runtime
 from .sharded import reshard
@@ -37,14 +38,9 @@ __all__ = ["Part", "collect_parts", "load_parts"]
 class GradientsPart(CheckedPart):
     """Gradients waiting for an optimizer step, as inside an accumulation window."""
 
-    def __init__(self, model: nn.Module, loss_fn: Any, runtime: Runtime) -> None:
+    def __init__(self, weights: dict[str, Tensor], runtime: Runtime) -> None:
         self._runtime = runtime
-        self._weights: dict[str, Tensor] = {
-            f"model.{name}": weight for name, weight in model.named_parameters()
-        }
-        if isinstance(loss_fn, nn.Module):
-            named = loss_fn.named_parameters()
-            self._weights.update({f"loss_fn.{name}": weight for name, weight in named})
+        self._weights = weights
 
     def state_dict(self) -> Any:
         own = {
@@ -194,10 +190,34 @@ def own_of(runtime: Runtime, state: Any) -> Any:
     return state["of_processes"][runtime.rank] if several else state
 
 
+def named_weights(model: nn.Module, loss_fn: Any) -> dict[str, Tensor]:
+    """The weights of the model and, if it is a module, of the loss function."""
+    modules = {"model": model, "loss_fn": loss_fn}
+    return {
+        f"{where}.{name}": weight
+        for where, module in modules.items()
+        if isinstance(module, nn.Module)
+        for name, weight in module.named_parameters()
+    }
+
+
+def other_weights(opt: Optimizers, known: Iterable[Tensor]) -> dict[str, Tensor]:
+    """What optimizers train beside that, by its place: ``optimizer_0_weight_2``."""
+    known_ids = {id(weight) for weight in known}
+    return {
+        f"optimizer_{index}_weight_{place}": weight
+        for index, optimizer in enumerate(opt)
+        for place, weight in enumerate(optimizer.params)
+        if id(weight) not in known_ids
+    }
+
+
 def collect_parts(trainer: TrainerBase) -> dict[str, Part]:
     """Give the parts of a trainer's state, in the order in which they are loaded."""
     runtime = trainer.runtime
     model = runtime.unwrap(trainer.model)
+    weights = named_weights(model, trainer.loss_fn)
+    others = other_weights(trainer.opt, weights.values())
     opt: Part = trainer.opt
     gradients: Part
     if runtime.is_sharded:
@@ -208,9 +228,11 @@ def collect_parts(trainer: TrainerBase) -> dict[str, Part]:
         gradients = ShardedGradients(model, is_main=is_main)
     else:
         parts = {"model": model}
-        gradients = GradientsPart(model, trainer.loss_fn, runtime)
+        gradients = GradientsPart({**weights, **others}, runtime)
     if isinstance(trainer.loss_fn, nn.Module) and trainer.loss_fn.state_dict():
         parts["loss_fn"] = trainer.loss_fn
+    if others:
+        parts["other_weights"] = nn.ParameterDict(others)
     parts["extras"] = ExtrasPart(model, trainer.loss_fn)
     parts["optimizers"] = opt
     parts["gradients"] = gradients

@@ -53,6 +53,9 @@ class Runtime(Protocol):
     def end_hand_window(self, optimizers: Sequence[Optimizer]) -> None:
         """Make the gradients of a window that the data end too early that of its mean."""
 
+    def join_gradients(self, optimizers: Sequence[Optimizer]) -> None:
+        """Average the gradients that several processes have not exchanged in the backward pass."""
+
     def step(self, optimizers: Sequence[Optimizer], loss: Any) -> None:
         """Step optimizers, and their schedulers where that is due."""
 
@@ -131,6 +134,9 @@ class LocalRuntime:
 
     # Torch's own function: a frame less in each step and each traceback.
     backward = staticmethod(torch.autograd.backward)
+
+    def join_gradients(self, optimizers: Sequence[Optimizer]) -> None:
+        return None
 
     def step(self, optimizers: Sequence[Optimizer], loss: Any) -> None:
         for optimizer in optimizers:

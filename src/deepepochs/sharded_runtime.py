@@ -61,6 +61,13 @@ class ShardedRuntime(AccelerateRuntime):
                     "the loss a part of the model, which then gives it as its output."
                 )
             loss_fn.to(self.device)
+        self._exchanged = {id(weight): weight for weight in model.parameters()}
+        if any(weight.requires_grad for weight in self._outside(opt)):
+            raise ConfigError(
+                "An optimizer has weights that are not the model's, and the model is sharded: make "
+                "them parameters of the model, or make the optimizer of model.parameters() after "
+                "fully_shard."
+            )
         self._prepare([], opt)
         if self.num_processes > 1 and share_buffers not in model._forward_pre_hooks.values():
             model.register_forward_pre_hook(share_buffers)
@@ -68,6 +75,9 @@ class ShardedRuntime(AccelerateRuntime):
 
     def unwrap(self, model: nn.Module) -> nn.Module:
         return model
+
+    def join_gradients(self, optimizers: Sequence[Optimizer]) -> None:
+        """Do nothing: all that is trained is a part of the model."""
 
     def sync_gradients(
         self, model: nn.Module, wanted: bool

@@ -214,6 +214,8 @@ class Steps:
             raise no_such_optimizer(run.step_name, optimize_index, len(owner.opt)) from None
         if run.may_wait and self._waits(run, chosen, optimize_index):
             return
+        if run.is_shared:
+            owner.runtime.join_gradients(chosen)
         hooks = run.hooks
         if hooks.before_optimize:
             owner.runtime.unscale(chosen)

@@ -62,7 +62,7 @@ def load_parts(parts: Mapping[str, Part], state: Mapping[str, Any]) -> None:
     if missing or unknown:
         raise CheckpointMismatch(
             f"The state does not fit this trainer: missing {missing or 'nothing'}, unknown "
-            f"{unknown or 'nothing'}. Was it saved with another loss or another version?"
+            f"{unknown or 'nothing'}. Was it saved with another loss, other optimizers or another version?"
         )
     for name, part in parts.items():
         _check(name, part, state[name])

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Trials"]
 
-TRIED = ("model", "loss_fn", "extras", "optimizers", "gradients")
+TRIED = ("model", "loss_fn", "other_weights", "extras", "optimizers", "gradients")
 """The parts of the state that a try may change; all others are kept away from it."""
 
 

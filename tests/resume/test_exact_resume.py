@@ -36,6 +36,7 @@ from exact_runs import (
     base_fit,
     check,
     differences,
+    finish,
     resumed,
     unbroken,
 )
@@ -284,6 +285,37 @@ def test_a_window_that_no_length_announces_is_closed_after_a_resume_at_its_last_
         return Optimizer(one, lr_scheduler.ReduceLROnPlateau(one, patience=0), "step")
 
     check(partial(base_fit, grad_accumulate=3, train=LOADERS["stream"], opt=opt))
+
+
+def with_a_weight_of_the_optimizer_alone(*callbacks: Callback, **options: Any) -> Fit:
+    """The loss is scaled by a plain tensor of the script that is trained along."""
+    log_scale = torch.zeros(2, requires_grad=True)
+
+    def loss(model_out: torch.Tensor, batch_y: torch.Tensor) -> torch.Tensor:
+        return F.cross_entropy(model_out * log_scale.exp(), batch_y) + log_scale.sum()
+
+    def opt(model: nn.Module) -> Any:
+        return torch.optim.Adam([*model.parameters(), log_scale], lr=0.02)
+
+    return base_fit(*callbacks, loss=loss, opt=opt, **options)
+
+
+@pytest.mark.parametrize("window", [1, 3])
+def test_a_weight_that_only_the_optimizer_has_goes_on_where_it_was(window: int) -> None:
+    check(partial(with_a_weight_of_the_optimizer_alone, grad_accumulate=window), every=3)
+
+
+def test_such_a_weight_comes_with_the_weights_and_is_put_back_by_a_search() -> None:
+    fit = with_a_weight_of_the_optimizer_alone()
+    trained = finish(fit).state
+    weight = trained["other_weights"]["optimizer_0_weight_6"]
+    assert weight.any()
+    other = with_a_weight_of_the_optimizer_alone().trainer
+    other.load_weights(trained)
+    own = other.opt[0].params[6]
+    assert own.tolist() == weight.tolist()
+    other.find_lr(fit.options["train_dl"], max_batch=5)
+    assert own.tolist() == weight.tolist()
 
 
 def of_matrix(conf_mat: torch.Tensor) -> float:

@@ -224,6 +224,18 @@ def test_a_loss_that_is_trained_is_refused() -> None:
         Trainer(make_model(), Weighted(), device=Accelerator(cpu=True))
 
 
+def test_an_optimizer_with_other_weights_is_refused() -> None:
+    model = make_model()
+    scale = torch.ones((), requires_grad=True)
+    with pytest.raises(ConfigError, match="make them parameters of the model"):
+        Trainer(
+            model,
+            F.mse_loss,
+            torch.optim.SGD([*model.parameters(), scale], 0.1),
+            device=Accelerator(cpu=True),
+        )
+
+
 def test_a_graph_and_a_proof_of_the_resume_are_refused(tmp_path: Path) -> None:
     trainer = make_trainer(make_model(), callbacks=LogCallback(tmp_path, log_graph=True))
     with pytest.raises(ConfigError, match="log_graph=True"):

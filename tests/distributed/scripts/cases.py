@@ -350,6 +350,64 @@ def plateau() -> Any:
     return {"each": fit(), "windows": fit(grad_accumulate=2, epochs=4)}
 
 
+class Tempered(nn.Module):
+    """A loss with a weight of its own; each process begins with another one."""
+
+    def __init__(self, start: float) -> None:
+        super().__init__()
+        self.temperature = nn.Parameter(torch.tensor(start))
+
+    def forward(self, model_out: torch.Tensor, batch_y: torch.Tensor) -> torch.Tensor:
+        return F.cross_entropy(model_out / self.temperature, batch_y)
+
+
+def weights_outside() -> Any:
+    """Trained weights that are not the model's: of the loss, and of nothing but the optimizer."""
+    found = {}
+    for name, options in {
+        "plain": {},
+        "clipped": {"callbacks": GradClipCallback(0.2, 2.0)},
+        "accumulated": {"grad_accumulate": 3, "callbacks": GradClipCallback(0.2, 2.0)},
+    }.items():
+        accelerator = make_accelerator(split=True)
+        start = 1.0 + accelerator.process_index
+        model, loss = make_model(), Tempered(start)
+        bias = nn.Parameter(torch.full((3,), start))
+
+        class Biased(EpochTask):
+            def step(self, batch_x: Any, batch_y: Any, **step_args: Any) -> None:
+                out = self.model(*batch_x)
+                rare = (batch_y == 2).unsqueeze(1)
+                # Without such a sample the bias has no gradient, in one process or in all.
+                self.loss(out + rare * bias if rare.any() else out, batch_y)  # noqa: B023
+
+        opt = torch.optim.SGD([*model.parameters(), loss.temperature, bias], 0.1, momentum=0.9)
+        trainer = Trainer(
+            model, loss, opt, device=accelerator, show_info=False, log_batch=False, epochs=2, **options
+        )  # fmt: skip
+        found[name] = outcome(trainer, trainer.fit(train_tasks=Biased(loader())))
+        own = [loss.temperature.tolist(), bias.tolist()]
+        found[name]["outside"] = own
+        found[name]["alike"] = all(o == own for o in trainer.runtime.gather_objects(own))
+    return found
+
+
+def unfrozen() -> Any:
+    """A layer that is frozen when the model is prepared, and trained from the second epoch on."""
+    from deepepochs import Callback
+
+    class Unfreeze(Callback):
+        def on_before_epoch(self, trainer: Any, epoch_idx: int, **_: Any) -> None:
+            first.requires_grad_(epoch_idx > 0)
+
+    model = make_model()
+    first = model[0].requires_grad_(False)
+    opt = torch.optim.SGD(model.parameters(), 0.1)
+    return train(
+        make_accelerator(split=True), loader(), model=model, opt=opt, callbacks=Unfreeze(), epochs=3
+    )
+
+
 def searched() -> Any:
     """A search for a learning rate, which ends for all at one rate, and the fit after it."""
     model = make_model()
@@ -427,7 +485,7 @@ CASES: dict[str, Callable[[], Any]] = {
     for case in (
         function_metrics, mean_and_confusion, metric_objects, returned_patches, whole_batches,
         few_samples, streams, ready_batches, accumulated, by_hand, several, plateau,
-        searched, prepared, predictions, early_stop,
+        weights_outside, unfrozen, searched, prepared, predictions, early_stop,
     )
 }  # fmt: skip
 

@@ -22,6 +22,7 @@ from cases import (
     Endless,
     ReturningTask,
     Stream,
+    Tempered,
     X,
     Y,
     loader,
@@ -29,7 +30,6 @@ from cases import (
     whole,
 )
 from torch import nn
-from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 from deepepochs import Callback, EpochTask, GradClipCallback, Optimizer, Trainer, set_seed
@@ -81,15 +81,23 @@ def make_model() -> nn.Module:
     )
 
 
+def make_loss() -> Any:
+    return Tempered(1.0)
+
+
+def weights_of(loss: Any) -> list[torch.Tensor]:
+    return list(loss.parameters()) if isinstance(loss, nn.Module) else []
+
+
 def build(
     accelerator: Accelerator, callbacks: Any, make_data: Callable[[], tuple[list[Any], list[Any]]],
     **options: Any,
 ) -> tuple[Trainer, dict[str, Any]]:  # fmt: skip
-    model = make_model()
-    opt = torch.optim.Adam(model.parameters(), 0.01)
+    model, loss = make_model(), make_loss()
+    opt = torch.optim.Adam([*model.parameters(), *weights_of(loss)], 0.01)
     schedule = torch.optim.lr_scheduler.StepLR(opt, 3)
     trainer = Trainer(
-        model, F.cross_entropy, Optimizer(opt, schedule, sched_on="step"), epochs=2,
+        model, loss, Optimizer(opt, schedule, sched_on="step"), epochs=2,
         device=accelerator, show_info=False, log_batch=False, metrics=[dm.accuracy],
         callbacks=callbacks, **options,
     )  # fmt: skip
@@ -103,7 +111,7 @@ def traces(trainer: Trainer) -> Any:
     model = trainer.runtime.unwrap(trainer.model)
     return (
         {s: {k: [v.tolist() for v in vs] for k, vs in of.items()} for s, of in trainer.history.items()},
-        [whole(w).tolist() for w in model.parameters()],
+        [whole(w).tolist() for w in [*model.parameters(), *weights_of(trainer.loss_fn)]],
         [buffer.tolist() for buffer in model.buffers()],
         torch.rand(3).tolist(),
         list(trainer.progress),
