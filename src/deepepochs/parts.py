@@ -216,8 +216,7 @@ def collect_parts(trainer: TrainerBase) -> dict[str, Part]:
     """Give the parts of a trainer's state, in the order in which they are loaded."""
     runtime = trainer.runtime
     model = runtime.unwrap(trainer.model)
-    weights = named_weights(model, trainer.loss_fn)
-    others = other_weights(trainer.opt, weights.values())
+    others: dict[str, Tensor] = {}  # where the model is sharded there are none
     opt: Part = trainer.opt
     gradients: Part
     if runtime.is_sharded:
@@ -228,6 +227,8 @@ def collect_parts(trainer: TrainerBase) -> dict[str, Part]:
         gradients = ShardedGradients(model, is_main=is_main)
     else:
         parts = {"model": model}
+        weights = named_weights(model, trainer.loss_fn)
+        others = other_weights(trainer.opt, weights.values())
         gradients = GradientsPart({**weights, **others}, runtime)
     if isinstance(trainer.loss_fn, nn.Module) and trainer.loss_fn.state_dict():
         parts["loss_fn"] = trainer.loss_fn
