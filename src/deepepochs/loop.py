@@ -31,10 +31,14 @@ from .stages import Stage
 from .steps import resolve_step
 
 if TYPE_CHECKING:
+    from .run import Run
     from .task import EpochTask
     from .trainer import TrainerBase
 
 __all__ = ["predict_batches", "run_task"]
+
+# What torch raises where shapes, kinds, indices or the memory of a device do not fit.
+MISFITS = (TypeError, ValueError, RuntimeError, IndexError)
 
 # What torch.set_grad_enabled calls: 0.1 us instead of 1.2, twice a step.
 set_gradients = getattr(torch._C, "_set_grad_enabled", torch.set_grad_enabled)
@@ -83,9 +87,9 @@ def run_task(
                 else:
                     with trainer.gradients_of(run):
                         returned = step(batch_x, batch_y, **step_args)
-            except TypeError as error:
+            except MISFITS as error:
                 if not isinstance(error, DeepEpochsError):
-                    add_note(error, describe_input(batch_x, batch_y))
+                    add_note(error, describe_failure(run, error))
                     if trainer.loss_fn is default_loss:
                         add_note(error, "No loss function was given: the whole mini-batch is input")
                 raise
@@ -127,7 +131,7 @@ def predict_batches(trainer: TrainerBase, loader: Any, *, with_targets: bool | N
                 batch_x, _ = split_batch(moved, with_targets=targets)
             try:
                 model_out = trainer.call_model(batch_x)
-            except TypeError as error:
+            except MISFITS as error:
                 add_note(
                     error, f"batch_x is {nested.describe(batch_x)}, what predict gave the model"
                 )
@@ -162,9 +166,14 @@ def check_signature(step: Callable[..., Any], step_args: dict[str, Any]) -> None
         ) from None
 
 
-def describe_input(batch_x: Any, batch_y: Any = None) -> str:
-    """Say what a step got, for the note on its ``TypeError``."""
-    call = "self.model(**batch_x)" if isinstance(batch_x, dict) else "self.model(*batch_x)"
+def describe_failure(run: Run, error: Exception) -> str:
+    """Say what a step got, for the note on its error."""
+    given = nested.describe(run.batch_x)
+    if isinstance(error, TypeError):
+        call = "self.model(**batch_x)" if isinstance(run.batch_x, dict) else "self.model(*batch_x)"
+        given += f": call {call}"
     return (
-        f"batch_x is {nested.describe(batch_x)}: call {call}; batch_y is {nested.describe(batch_y)}"
+        f"{run.step_name} got batch {run.batch_idx} of {run.stage} task "
+        f"{run.task.label(run.task_idx)!r} (both counted from 0): batch_x is {given}; batch_y is "
+        f"{nested.describe(run.batch_y)}"
     )

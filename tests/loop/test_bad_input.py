@@ -366,9 +366,13 @@ BAD_BATCH = [
     Case("one input too many to predict", lambda: trainer().predict([(X, X, Y)]), TypeError, "batch_x is a tuple of 2 tensors [12, 3], [12, 3], what predict gave the model"),
     Case("tuple to the model", lambda: run_step(bare_to_model), TypeError, "batch_x is a tuple of 1 tensor [4, 3]: call self.model(*batch_x)"),
     Case("wrong width", lambda: fit(model=nn.Linear(5, 2)), RuntimeError, "mat1 and mat2 shapes cannot be multiplied (4x3 and 5x2)"),
+    Case("wrong width to the first layer", lambda: fit(model=nn.Linear(5, 2)), RuntimeError, "Steps.train_step got batch 0 of train task '0' (both counted from 0): batch_x is a tuple of 1 tensor [4, 3]; batch_y is a tensor [4]"),
     Case("targets of a wrong dtype", lambda: fit([(X, Y.float())]), RuntimeError, "target dtype"),
     Case("inputs of a wrong dtype", lambda: fit([(X.double(), Y)]), RuntimeError, "must have the same dtype"),
     Case("targets out of range", lambda: fit([(X, Y + 5)]), IndexError, "out of bounds"),
+    Case("targets out of range in a test", lambda: trainer().test([(X, Y), (X, Y + 5)]), IndexError, "Steps.test_step got batch 1 of test task '0'"),
+    Case("targets of another length", lambda: fit([(X, Y[:-1])]), ValueError, "batch_x is a tuple of 1 tensor [12, 3]; batch_y is a tensor [11]"),
+    Case("wrong width to predict", lambda: trainer().predict([(X[:, :2], Y)]), RuntimeError, "batch_x is a tuple of 1 tensor [12, 2], what predict gave the model"),
 ]  # fmt: skip
 
 BAD_STEP = [
