@@ -30,7 +30,7 @@ class EpochState:
 
     Attributes:
         epoch_idx: the epoch, from 0.
-        begun: stages whose ``before_..._epochs`` hooks have run.
+        begun: stages whose ``before_..._epochs`` hooks have run, with the labels of their tasks.
         totals: the passes that are done, by stage; while it lasts, with their merged patches.
         metrics: the values of the stages that are done.
         resumed: the epoch began in an earlier process.
@@ -38,17 +38,27 @@ class EpochState:
 
     def __init__(self, epoch_idx: int) -> None:
         self.epoch_idx = epoch_idx
-        self.begun: set[Stage] = set()
+        self.begun: dict[Stage, list[str]] = {}
         self.totals: dict[Stage, StageTotals] = {}
         self.metrics: dict[Stage, dict[str, Any]] = {}
         self.resumed = False
         self._run_state: dict[str, Any] | None = None
 
-    def begin_stage(self, stage: Stage) -> bool:
-        """Open a stage; False if that was done before a resume."""
+    def begin_stage(self, stage: Stage, labels: list[str]) -> bool:
+        """Open a stage; False if that was done before a resume.
+
+        Raises:
+            CheckpointMismatch: it was not done with, and had other tasks.
+        """
         if stage in self.begun:
+            if stage not in self.metrics and self.begun[stage] != labels:
+                raise CheckpointMismatch(
+                    f"The checkpoint was taken inside the {stage} stage of epoch {self.epoch_idx} "
+                    f"(counted from 0) with the tasks {self.begun[stage]}, and here they are "
+                    f"{labels}: give the same, or start from a checkpoint of the end of an epoch."
+                )
             return False
-        self.begun.add(stage)
+        self.begun[stage] = labels
         self.totals[stage] = StageTotals()
         return True
 
@@ -72,7 +82,7 @@ class EpochState:
         """The state of the epoch, with that of the pass that runs."""
         return {
             "epoch_idx": self.epoch_idx,
-            "begun": [str(stage) for stage in Stage if stage in self.begun],
+            "begun": {str(stage): list(labels) for stage, labels in self.begun.items()},
             "totals": {
                 str(stage): totals.state_dict()
                 if run is None or run.stage is not stage
@@ -91,7 +101,7 @@ class EpochState:
         """Make the epoch that ``state_dict`` described."""
         epoch = cls(int(state["epoch_idx"]))
         epoch.resumed = True
-        epoch.begun = {Stage(name) for name in state["begun"]}
+        epoch.begun = {Stage(name): list(labels) for name, labels in state["begun"].items()}
         for name, saved in state["totals"].items():
             epoch.totals[Stage(name)] = StageTotals()
             epoch.totals[Stage(name)].load_state_dict(saved)

@@ -160,7 +160,7 @@ class Fitting(Session):
 
     def _begin_stage(self, epoch: EpochState, stage: Stage, tasks: Sequence[EpochTask]) -> None:
         self.at_save_point(None)
-        if epoch.begin_stage(stage):
+        if epoch.begin_stage(stage, [task.label(index) for index, task in enumerate(tasks)]):
             hooks = self.hooks.stages[stage].before_epochs
             fire(hooks, self._trainer, tasks=tasks, epoch_idx=epoch.epoch_idx)
 

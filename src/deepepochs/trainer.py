@@ -276,7 +276,7 @@ class TrainerBase(Archive):
             dataloader: a loader as for ``test``, or one that yields inputs only.
             with_targets: the last element of a mini-batch is a target to leave out.
                 ``None``: it is where a loss function is given and a mini-batch has more
-                than one element.
+                than one element; a ``prepare_data`` of your own splits it instead.
 
         Returns:
             Outputs ``[N, ...]`` as the model gives them: a tensor, tuple or dict; an

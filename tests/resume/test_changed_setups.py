@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -220,6 +221,28 @@ def test_a_pass_of_another_setup_is_refused_by_what_differs(
     fit.trainer.load_state_dict(state)
     with pytest.raises(CheckpointMismatch, match=f"inside the train pass .*{match}"):
         fit.trainer.fit(**fit.options)
+
+
+@pytest.mark.parametrize("num_tasks", [1, 3])
+@pytest.mark.parametrize("place", ["epoch 0 train 0", "epoch 0 val 0", "epoch 1 val 1"])
+def test_other_tasks_inside_their_stage_are_refused(place: str, num_tasks: int) -> None:
+    def fit_of(num: int, *callbacks: Callback) -> Fit:
+        def tasks() -> dict[str, Any]:
+            train, val = ([DataLoader(Samples(), 3) for _ in range(num)] for _ in range(2))
+            return {
+                "train_tasks": [EpochTask(loader) for loader in train],
+                "val_tasks": [EpochTask(loader) for loader in val],
+            }
+
+        return base_fit(*callbacks, fit=tasks)
+
+    state = at(lambda *callbacks: fit_of(2, *callbacks), place)
+    resumed = fit_of(num_tasks)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The loader of")
+        resumed.trainer.load_state_dict(state)
+        with pytest.raises(CheckpointMismatch, match=r"with the tasks \['0', '1'\], and here"):
+            resumed.trainer.fit(**resumed.options)
 
 
 def test_other_metrics_are_welcome_after_the_end_of_an_epoch() -> None:
