@@ -37,6 +37,7 @@ class AccelerateRuntime:
     """
 
     is_sharded = False
+    engine: Any = None
 
     def __init__(self, accelerator: Accelerator) -> None:
         refuse_setup(accelerator)

@@ -82,6 +82,7 @@ class Run:
         self.is_shared = trainer.runtime.num_processes > 1
         # Optimizer steps are put off here by a window, or by the user's own accumulate().
         self.may_wait = window is not None or trainer.runtime.accelerator is not None
+        self.engine = trainer.runtime.engine if self.is_training else None
         self.wants_outputs = bool(self.plan or hooks.metrics)
         self.do_loss = self.is_training or task.do_loss
         self.batch_size: BatchSize = task.batch_size
@@ -194,7 +195,8 @@ class Run:
         seen = self.seen_loss
         if seen is not None and seen[0] is loss:
             self.batch_loss = seen[1]
-        elif isinstance(loss, Tensor):
+            return
+        if isinstance(loss, Tensor):
             if loss.ndim:
                 raise not_a_loss(self.step_name, loss)
             # An item() costs 0.14 us on a CPU and a full synchronisation anywhere else.
@@ -203,6 +205,8 @@ class Run:
             self.batch_loss = float(loss)
         else:
             raise not_a_loss(self.step_name, loss)
+        if type(self.batch_loss) is float and not isfinite(self.batch_loss):
+            self.report_not_finite(self.batch_loss)
 
     def record_metrics(self, model_out: Any, batch_y: Any) -> None:
         """Record the metrics of the present mini-batch, from detached values."""
@@ -236,18 +240,16 @@ class Run:
                 self.batch_loss = None
         if not self.did_backward:
             self._warn_no_backward()
-        loss = self.batch_loss
-        if type(loss) is float and not isfinite(loss):
-            self.report_not_finite(loss)
         if self.is_filler:
             if self._random_state is not None:
                 # It is another mini-batch after a resume, and must leave nothing behind.
                 rng.set_state(self._random_state)
             return
+        loss = self.batch_loss
         if loss is not None:
-            total = self.patches.get(LOSS)
-            if type(total) is ValuePatch:
-                total.accumulate(loss, self.weight)
+            patches, weight = self.patches, self._weight
+            if LOSS in patches and type(total := patches[LOSS]) is ValuePatch:
+                total.accumulate(loss, self.weight if weight is None else weight)
             else:
                 self._accumulate_loss(loss)
         kept = self._kept

@@ -23,12 +23,14 @@ from collections.abc import Callable, Sequence
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
 from . import nested
 from .callback import fire_in_step
 from .containers import TensorTuple
 from .errors import LoopException
+from .runtime import ENGINE_OPTIONS
 from .stages import Stage
 from .step_faults import no_such_optimizer, not_a_loss
 
@@ -125,7 +127,7 @@ class Steps:
         run = self.run
         model = self.model if run is None else run.trainer.model
         if type(batch_x) is TensorTuple or isinstance(batch_x, tuple):
-            return model(batch_x[0]) if len(batch_x) == 1 else model(*batch_x)
+            return model(*batch_x)
         return model(**batch_x)
 
     def loss(
@@ -178,20 +180,25 @@ class Steps:
         run = self.run or self._run
         if not run.is_training:
             return
-        if not isinstance(value, Tensor) or value.ndim or not value.requires_grad:
+        is_tensor = type(value) is Tensor or isinstance(value, Tensor)
+        if not is_tensor or value.ndim or not value.requires_grad:
             raise not_a_loss(run.step_name, value)
         if value.is_cpu:
             # Now, before it spoils the weights; the number is not read again to be recorded.
             number = value.item()
             run.seen_loss = value, number
-            if not isfinite(number) and run.on_nan == "stop":
+            if not isfinite(number):
                 run.report_not_finite(number)
         factor = loss_adjust * run.loss_scale
         scaled = value if factor == 1.0 else value * factor
         hooks = run.hooks
         if hooks.before_backward:
             fire_in_step(hooks.before_backward, run.trainer, loss=value.detach())
-        run.trainer.runtime.backward(scaled)
+        engine = run.engine
+        if engine is None or type(scaled) is not Tensor:
+            run.trainer.runtime.backward(scaled)
+        else:
+            engine((scaled,), (torch.ones_like(scaled),), *ENGINE_OPTIONS)
         if run.keeps_loss:
             run.keep_loss(value.detach(), loss_adjust)
         run.did_backward = True
