@@ -1,7 +1,7 @@
 """Keeps the import path ``deepepochs.optimizer`` of 0.6; the module is `deepepochs.optimizers`.
 
->>> from deepepochs.optimizer import Optimizer
->>> Optimizer.__module__
+>>> from deepepochs.optimizer import Optimizers
+>>> Optimizers.__module__
 'deepepochs.optimizers'
 """
 

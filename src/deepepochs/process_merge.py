@@ -18,8 +18,8 @@ from typing import Any
 from . import nested
 from .errors import MetricError
 from .patches import PatchBase
+from .restored_patch import RestoredPatch, join_patches
 from .runtime import Runtime
-from .totals import RestoredPatch, join_patches
 
 __all__ = ["merge_patches", "merged_states"]
 

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from math import isfinite
 from typing import TYPE_CHECKING, Any, cast
@@ -19,16 +19,16 @@ from . import rng
 from .accumulation import Window
 from .batch import BatchSize, weigh_batch
 from .callback import StageHooks
-from .errors import CheckpointMismatch, NotFiniteError
+from .errors import NotFiniteError
 from .loading import Cursor
-from .pass_state import check_same_metrics, patch_kinds, patch_states, restored_patches
+from .pass_state import PassState
 from .patches import PatchBase, TensorPatch, ValuePatch
 from .patches.tensors import as_chunk
 from .plan import MetricPlan, complete_patches
-from .process_merge import merge_patches, merged_states
+from .restored_patch import join_patches
 from .stages import Stage
 from .step_faults import named_patches, not_a_loss, recorded_twice
-from .totals import LOSS, BatchMetrics, PassPatches, join_patches
+from .totals import LOSS, BatchMetrics, PassPatches
 
 if TYPE_CHECKING:
     from .task import EpochTask
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["Run"]
 
 
-class Run:
+class Run(PassState):
     """One pass over one task's data.
 
     Attributes:
@@ -125,11 +125,6 @@ class Run:
         return None if self.num_batches is None else self.batch_idx + 1 >= self.num_batches
 
     @property
-    def planned_names(self) -> set[str]:
-        """Names of the loss and of the metrics of the plan: not what steps return."""
-        return {LOSS, *(name for name, _ in self.plan)} - self._returned
-
-    @property
     def weight(self) -> float:
         """The number of samples in the present mini-batch."""
         if self._weight is None:
@@ -166,17 +161,6 @@ class Run:
         if self.window is not None:
             self.window.open_batch(total, is_last=self.is_last)
             self.loss_scale *= self.window.scale
-
-    def merge_processes(self) -> None:
-        """Merge the patches of all processes into this one's."""
-        self.patches = self._merged()
-
-    def _merged(self) -> dict[str, PatchBase]:
-        planned = self.planned_names
-        makers: dict[str, Callable[[], PatchBase]] = {
-            name: partial(make, 1) for name, make in self._makers.items() if name in planned
-        }
-        return merge_patches(self.trainer.runtime, self.patches, makers, self._saved_merged)
 
     def keep_loss(self, loss: Tensor, share: float) -> None:
         """Keep the loss for schedulers that want one: the mean of all that the next step is of."""
@@ -304,72 +288,6 @@ class Run:
             warnings.warn(text, RuntimeWarning, stacklevel=2)
             return
         raise NotFiniteError(text)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Where the pass is, after ``batch_idx`` was done."""
-        return {
-            "cursor": self.cursor.state_dict(),
-            "batch_idx": self.batch_idx,
-            "num_steps": self.num_steps,
-            "window": None if self.window is None else self.window.state_dict(),
-            # A window may be closed at the end without another mini-batch.
-            "last_loss": self.last_loss,
-            "metrics": patch_kinds(self.plan),
-            "patches": patch_states(self.patches, self.planned_names),
-            "ended": self.is_filler,
-            "merged": self._merged_if_last(),
-            "by_hand": {"waiting": list(self.by_hand), "count": self.trainer.runtime.hand_count},
-        }
-
-    def _merged_if_last(self) -> dict[str, Any]:
-        """What steps returned, merged: nobody may know its class if no mini-batch follows."""
-        if self.trainer.runtime.num_processes == 1 or self.is_last is False:
-            return {}
-        merged = self._merged()
-        return merged_states({n: merged[n] for n in merged if n not in self.planned_names})
-
-    def patches_if_last(self) -> dict[str, PatchBase]:
-        """The patches so far; after what may be the last mini-batch, those of all processes."""
-        several = self.trainer.runtime.num_processes > 1
-        return self._merged() if several and self.is_last is not False else self.patches
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where ``state`` was taken.
-
-        Raises:
-            CheckpointMismatch: the pass has other metrics or another window than there.
-        """
-        self._check_fits(state)
-        self.resumed = True
-        self.cursor.load_state_dict(state["cursor"])
-        self.batch_idx = int(state["batch_idx"])
-        self.num_steps = int(state["num_steps"])
-        if self.window is not None and state["window"] is not None:
-            self.window.load_state_dict(state["window"])
-        self.last_loss = state["last_loss"]
-        self.patches = restored_patches(state["patches"], self._makers)
-        self._returned = {n for n, saved in state["patches"].items() if not saved["planned"]}
-        self.is_filler = bool(state["ended"])
-        self._saved_merged = state["merged"]
-        self.by_hand = dict.fromkeys(state["by_hand"]["waiting"])
-        self.may_wait = self.may_wait or bool(self.by_hand)
-        if self.is_training:
-            self.trainer.runtime.begin_hand_window(int(state["by_hand"]["count"]))
-
-    def _check_fits(self, state: Mapping[str, Any]) -> None:
-        where = f"the {self.stage} pass of task {self.task.label(self.task_idx)!r}"
-        check_same_metrics(where, state["metrics"], patch_kinds(self.plan))
-        saved = 1 if state["window"] is None else int(state["window"]["size"])
-        here = 1 if self.window is None else self.window.size
-        if saved != here:
-            raise CheckpointMismatch(
-                f"The checkpoint was taken inside {where} with grad_accumulate={saved}, and it is "
-                f"{here} here: give the same, or start from a checkpoint of the end of an epoch."
-            )
-
-    @property
-    def _makers(self) -> dict[str, Callable[[Any], PatchBase]]:
-        return {LOSS: ValuePatch, **dict(self.plan)}
 
     def _accumulate_loss(self, loss: float | Tensor) -> None:
         total = self.patches.get(LOSS)

@@ -1,13 +1,12 @@
-"""The part of a trainer that the loop talks to: the pass that runs, and its save points.
+"""The part of a trainer that the loop talks to: the pass that runs.
 
-``Session`` keeps what is going on (``run``, ``epoch``), makes and takes in passes, and
-saves or stops where that was asked.
+``Session`` keeps what is going on (``run``, ``epoch``), and makes and takes in passes.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -17,28 +16,25 @@ from .accumulation import Window
 from .callback import HookTable
 from .callback_pool import CallbackPool
 from .epoch_state import EpochState, LoaderStates
-from .errors import DataError, LoopException, StopLoopException
+from .errors import DataError, LoopException
 from .fit_plan import FitPlan
 from .loading import Cursor
 from .progress import History, Progress
 from .run import Run
 from .runtime import Runtime
+from .save_points import SavePoints, Saver
 from .signals import StopSignals
 from .stages import Stage
-from .steps import Steps
 from .task import EpochTask
 from .totals import StageTotals
 
 if TYPE_CHECKING:
     from .optimizers import Optimizers
-    from .trainer import TrainerBase
 
-__all__ = ["Saver", "Session"]
-
-Saver = Callable[["TrainerBase"], None]
+__all__ = ["Session"]
 
 
-class Session(Steps):
+class Session(SavePoints):
     """The running part of a trainer."""
 
     model: nn.Module
@@ -79,10 +75,6 @@ class Session(Steps):
         self._requests: list[Saver] = []
 
     @property
-    def _trainer(self) -> TrainerBase:
-        raise NotImplementedError
-
-    @property
     def progress(self) -> Progress:
         """How far the run has come: epochs, mini-batches, optimizer steps."""
         # Inside a test that a hook has called, the pass around it counts.
@@ -99,79 +91,11 @@ class Session(Steps):
             num_steps=progress.num_steps + run.num_steps,
         )
 
-    def stop(self, reason: str = "") -> None:
-        """End the fit or test at the next mini-batch; epochs that are done stay done."""
-        if not self._is_acting:
-            warnings.warn(
-                "stop() was called while nothing runs, and does nothing: call it in a hook or a "
-                "step of a fit or test.",
-                UserWarning,
-                stacklevel=2,
-            )
-            return
-        self.stop_reason = reason or "stopped"
-
     def tell_once(self, about: str) -> bool:
         """Whether a warning about something is the first of this trainer."""
         first = about not in self._told
         self._told.add(about)
         return first
-
-    def add_saver(self, saver: Saver) -> None:
-        """Have ``saver(trainer)`` called where a fit is stopped before its end."""
-        self._savers.append(saver)
-
-    def request_save(self, saver: Saver) -> None:
-        """Have ``saver(trainer)`` called at the next save point.
-
-        Save points are after a mini-batch of training or validation and after an epoch,
-        when all ``after_`` hooks have run: only there is the state whole.
-        """
-        self._requests.append(saver)
-
-    def at_save_point(self, run: Run | None) -> None:
-        """Save if asked, then stop if asked; a pass on its last mini-batch is ended properly.
-
-        Raises:
-            StopLoopException: the trainer was asked to stop.
-        """
-        if self._is_nested:
-            # Signals and saves wait for a save point of the fit around this test.
-            if self.stop_reason is not None and not (run is not None and run.is_last):
-                raise StopLoopException(self.stop_reason)
-            return
-        asks: Any = self._requests or self.stop_reason or self._signals.received
-        if run is None or run.is_shared:
-            asks = self.runtime.any(bool(asks))
-        if asks:
-            self._save_and_stop(run)
-
-    def _save_and_stop(self, run: Run | None) -> None:
-        if self._signals.received is not None and self.stop_reason is None:
-            self.stop(f"{self._signals.received.name} received")
-        if self.runtime.num_processes > 1:
-            self._agree_to_stop()
-        stops = self.stop_reason is not None and not (run is not None and run.is_last)
-        if self._plan is not None and Stage.TRAIN in self._plan.tasks:
-            # Not in a test, which may be one inside a mini-batch of a fit.
-            savers, self._requests = self._requests, []
-            for saver in dict.fromkeys([*savers, *self._savers] if stops else savers):
-                saver(self._trainer)
-        if stops:
-            raise StopLoopException(self.stop_reason)
-
-    def _agree_to_stop(self) -> None:
-        """Do in all processes what one was asked: stop, for its reason, or save."""
-        own = (self.stop_reason, self._signals.received, bool(self._requests))
-        asked = self.runtime.gather_objects(own)
-        reasons = [reason for reason, _, _ in asked if reason is not None]
-        signals = [received for _, received, _ in asked if received is not None]
-        if reasons:
-            self.stop_reason = reasons[0]
-        if signals and self._signals.received is None:
-            self._signals.received = signals[0]
-        if any(requested for _, _, requested in asked):
-            self._requests = list(dict.fromkeys([*self._requests, *self._savers]))
 
     def progress_state(self) -> dict[str, Any]:
         """The counters, without those of the pass that runs, and where the fit began."""

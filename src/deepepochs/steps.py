@@ -17,8 +17,6 @@ The second line has a long form, which gives the same bits::
 
 from __future__ import annotations
 
-import difflib
-import warnings
 from collections.abc import Callable, Sequence
 from math import isfinite
 from typing import TYPE_CHECKING, Any
@@ -33,6 +31,7 @@ from .errors import LoopException
 from .runtime import ENGINE_OPTIONS
 from .stages import Stage
 from .step_faults import no_such_optimizer, not_a_loss
+from .step_names import STEP_NAMES, warn_of_misspelt
 
 if TYPE_CHECKING:
     from .optimizers import Optimizer
@@ -41,13 +40,6 @@ if TYPE_CHECKING:
 __all__ = ["STEP_NAMES", "Steps", "resolve_step"]
 
 StepResult = "Mapping[str, PatchBase] | None"
-
-STEP_NAMES: dict[Stage, tuple[str, ...]] = {
-    Stage.TRAIN: ("step", "train_step"),
-    Stage.VAL: ("step", "val_step", "evaluate_step"),
-    Stage.TEST: ("step", "test_step", "evaluate_step"),
-}
-"""The step methods that can serve a stage, the first defined one wins."""
 
 
 class Steps:
@@ -60,18 +52,7 @@ class Steps:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        known = sorted({name for names in STEP_NAMES.values() for name in names})
-        for name, value in vars(cls).items():
-            if name.startswith("_") or hasattr(Steps, name) or not callable(value):
-                continue
-            meant = _MEANT.get(name) or difflib.get_close_matches(name, known, n=1, cutoff=0.8)
-            if meant:
-                warnings.warn(
-                    f"{cls.__name__}.{name} is never called as a step. Did you mean {meant[0]!r}? "
-                    f"The step methods are {', '.join(known)}.",
-                    UserWarning,
-                    stacklevel=2,
-                )
+        warn_of_misspelt(cls, Steps)
 
     if TYPE_CHECKING:
 
@@ -291,16 +272,6 @@ class Steps:
             loss = loss.detach() if isinstance(loss, Tensor) else loss
             arguments = {"loss": loss, "model_out": model_out, "batch_y": batch_y}
             fire_in_step(hooks, run.trainer, task=run.task, **arguments)
-
-
-_MEANT = {
-    "training_step": ["train_step"],
-    "validation_step": ["val_step"],
-    "valid_step": ["val_step"],
-    "eval_step": ["evaluate_step"],
-    "evaluation_step": ["evaluate_step"],
-    "testing_step": ["test_step"],
-}
 
 
 def resolve_step(task: Steps, trainer: Steps, stage: Stage) -> Callable[..., Any]:

@@ -20,14 +20,16 @@ ROWS = [
     "comparison confusion losses lr_curve mappings monitor naming nested opt_state plain plotting "
     "reductions rng run_folder run_lock schedules screens sealed",
     "batch checkpoint_file loader_state metrics opt_checks progress yaml_config",
+    "scheduled",
     # 2
     "accelerators index_order optimizers patches printing run_files sharded shares",
-    "accelerate_runtime report arguments index_route plan step_faults totals",
-    "loader_routes pass_state sharded_runtime",
+    "accelerate_runtime report arguments index_route plan restored_patch step_faults step_names",
+    "loader_routes sharded_runtime totals",
     "loading",
     # 3
     "callback checkpoint runtime",
     "callback_pool process_merge runtime_choice",
+    "pass_state",
     "run",
     # 4
     "epoch_state steps strict_loading",
@@ -37,7 +39,8 @@ ROWS = [
     "callbacks task",
     "fit_plan",
     # 6
-    "loop resume_probe session",
+    "loop resume_probe save_points",
+    "session",
     "fitting",
     "trials verify",
     "archive",
