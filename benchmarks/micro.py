@@ -23,6 +23,7 @@ from deepepochs.metrics import accuracy
 from deepepochs.optimizers import Optimizer
 from deepepochs.patches import TensorPatch, ValuePatch
 from deepepochs.patches.tensors import as_chunk
+from deepepochs.runtime import ENGINE_OPTIONS, autograd_engine
 
 
 class Listener(Callback):
@@ -52,6 +53,13 @@ def parts() -> dict[str, Callable[[], Any]]:
     def sum_on_device() -> None:
         device_sum.add_(loss.detach() * 32)
 
+    weight, engine = torch.ones((), requires_grad=True), autograd_engine()
+    assert engine is not None
+
+    def by_engine() -> None:
+        value = weight * 2
+        engine((value,), (torch.ones_like(value),), *ENGINE_OPTIONS)
+
     def look() -> None:
         if nobody:
             fire(nobody, None, metrics={}, batch_idx=0)  # type: ignore[arg-type]
@@ -65,6 +73,10 @@ def parts() -> dict[str, Callable[[], Any]]:
         "drop the gradients instead": opt.drop_gradients,
         "add the loss to a tensor": sum_on_device,
         "add loss.item() to a float": lambda: total.accumulate(loss.item(), 32),
+        "a product and its gradient by torch.autograd.backward": lambda: torch.autograd.backward(
+            weight * 2
+        ),
+        "the same below its checks": by_engine,
         "an event that nobody listens to": look,
         "an event with one listener": lambda: fire(
             somebody,
