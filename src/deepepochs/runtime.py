@@ -11,20 +11,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import cache
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from .engine import autograd_engine
 from .errors import ConfigError
 from .optimizers import Optimizer, Optimizers
 
-__all__ = ["ENGINE_OPTIONS", "LocalRuntime", "Runtime", "compile_calls", "pick_device"]
-
-
-ENGINE_OPTIONS = (False, False, (), True, True)
-"""Keep no graph, create none, all weights, also of what cannot be reached, into ``grad``."""
+__all__ = ["LocalRuntime", "Runtime", "compile_calls", "pick_device"]
 
 
 class Runtime(Protocol):
@@ -196,26 +192,6 @@ class LocalRuntime:
 
     def wait(self) -> None:
         return None
-
-
-@cache
-def autograd_engine() -> Callable[..., Any] | None:
-    """The way into the engine that ``torch.autograd.backward`` takes, if it is as it was.
-
-    What lies above it checks arguments that a step has checked: a tenth of the time of a small one.
-
-    Returns:
-        What computes gradients as ``engine((loss,), (one,), *ENGINE_OPTIONS)``, or ``None``.
-    """
-    engine: Any = getattr(torch.autograd.graph, "_engine_run_backward", None)
-    with torch.enable_grad():
-        weight = torch.ones((), device="cpu", requires_grad=True)
-        loss = weight * 2
-    try:
-        engine((loss,), (torch.ones_like(loss),), *ENGINE_OPTIONS)
-    except Exception:  # another signature fails in any way
-        return None
-    return engine if weight.grad is not None and weight.grad.item() == 2 else None
 
 
 def compile_calls(model: nn.Module) -> None:

@@ -27,8 +27,8 @@ from torch import Tensor, nn
 from . import nested
 from .callback import fire_in_step
 from .containers import TensorTuple
+from .engine import ENGINE_OPTIONS
 from .errors import LoopException
-from .runtime import ENGINE_OPTIONS
 from .stages import Stage
 from .step_faults import no_such_optimizer, not_a_loss
 from .step_names import STEP_NAMES, warn_of_misspelt

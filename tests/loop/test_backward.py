@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deepepochs import EpochTask, Trainer
-from deepepochs.runtime import autograd_engine
+from deepepochs.engine import autograd_engine
 
 DATA = [
     (torch.randn(4, 3, generator=torch.Generator().manual_seed(n)), torch.tensor([0, 1, 1, 0]))
