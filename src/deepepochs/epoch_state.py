@@ -44,19 +44,24 @@ class EpochState:
         self.resumed = False
         self._run_state: dict[str, Any] | None = None
 
-    def begin_stage(self, stage: Stage, labels: list[str]) -> bool:
-        """Open a stage; False if that was done before a resume.
+    def check_tasks(self, here: Mapping[Stage, list[str]]) -> None:
+        """Raise ``CheckpointMismatch`` unless a stage that is under way has the tasks it had.
 
-        Raises:
-            CheckpointMismatch: it was not done with, and had other tasks.
+        Args:
+            here: the labels of the tasks of each stage of this epoch.
         """
-        if stage in self.begun:
-            if stage not in self.metrics and self.begun[stage] != labels:
+        for stage, labels in self.begun.items():
+            if stage not in self.metrics and labels != here.get(stage, []):
                 raise CheckpointMismatch(
                     f"The checkpoint was taken inside the {stage} stage of epoch {self.epoch_idx} "
-                    f"(counted from 0) with the tasks {self.begun[stage]}, and here they are "
-                    f"{labels}: give the same, or start from a checkpoint of the end of an epoch."
+                    f"(counted from 0) with the tasks {labels}, and here it has "
+                    f"{here.get(stage) or 'none'}: give the same, or start from a checkpoint of the "
+                    "end of an epoch."
                 )
+
+    def begin_stage(self, stage: Stage, labels: list[str]) -> bool:
+        """Open a stage; False if that was done before a resume."""
+        if stage in self.begun:
             return False
         self.begun[stage] = labels
         self.totals[stage] = StageTotals()

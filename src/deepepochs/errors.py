@@ -137,10 +137,9 @@ def add_note(error: BaseException, note: str) -> None:
     Args:
         error: the exception on its way up.
         note: the sentence to add. Before Python 3.11, which has no notes, it is
-            joined to the message.
+            joined to the message, where the message is all that the error was made of.
     """
     if hasattr(error, "add_note"):
         error.add_note(note)
-    else:
-        head, *rest = error.args or ("",)
-        error.args = (f"{head}\n{note}", *rest)
+    elif not error.args or (len(error.args) == 1 and isinstance(error.args[0], str)):
+        error.args = ("\n".join([*error.args, note]),)

@@ -43,9 +43,11 @@ class FitPlan:
         self.tasks = tasks
         self.metrics = metrics
         self.val_freq = val_freq
+        self.labels: dict[Stage, list[str]] = {}
         self._metrics: dict[tuple[Stage, int], tuple[MetricPlan, ...]] = {}
         for stage, stage_tasks in tasks.items():
             labels = [task.label(index) for index, task in enumerate(stage_tasks)]
+            self.labels[stage] = labels
             for label in labels:
                 if labels.count(label) > 1:
                     raise ConfigError(

@@ -100,6 +100,9 @@ class Fitting(Session):
 
     def _begin_fit(self, plan: FitPlan) -> None:
         """Begin anew, or where a loaded state was taken."""
+        if self._resumed and self.epoch is not None:
+            stages = plan.stages_of(self.epoch.epoch_idx)
+            self.epoch.check_tasks({stage: plan.labels[stage] for stage, _ in stages})
         self.is_fit_run = True
         if not self._resumed:
             self.epoch, self._first_epoch = None, self._progress.epoch_idx
@@ -158,11 +161,11 @@ class Fitting(Session):
             )
         return self.epoch
 
-    def _begin_stage(self, epoch: EpochState, stage: Stage, tasks: Sequence[EpochTask]) -> None:
+    def _begin_stage(self, epoch: EpochState, stage: Stage, plan: FitPlan) -> None:
         self.at_save_point(None)
-        if epoch.begin_stage(stage, [task.label(index) for index, task in enumerate(tasks)]):
+        if epoch.begin_stage(stage, plan.labels[stage]):
             hooks = self.hooks.stages[stage].before_epochs
-            fire(hooks, self._trainer, tasks=tasks, epoch_idx=epoch.epoch_idx)
+            fire(hooks, self._trainer, tasks=plan.tasks[stage], epoch_idx=epoch.epoch_idx)
 
     def _end_stage(self, epoch: EpochState, stage: Stage, tasks: Sequence[EpochTask]) -> None:
         if stage not in epoch.metrics:

@@ -40,6 +40,8 @@ __all__ = ["predict_batches", "run_task"]
 # What torch raises where shapes, kinds, indices or the memory of a device do not fit.
 MISFITS = (TypeError, ValueError, RuntimeError, IndexError)
 
+LONGEST = 400  # characters of a mini-batch in a note
+
 # What torch.set_grad_enabled calls: 0.1 us instead of 1.2, twice a step.
 set_gradients = getattr(torch._C, "_set_grad_enabled", torch.set_grad_enabled)
 
@@ -89,7 +91,7 @@ def run_task(
                         returned = step(batch_x, batch_y, **step_args)
             except MISFITS as error:
                 if not isinstance(error, DeepEpochsError):
-                    add_note(error, describe_failure(run, error))
+                    note_failure(run, error)
                     if trainer.loss_fn is default_loss:
                         add_note(error, "No loss function was given: the whole mini-batch is input")
                 raise
@@ -132,9 +134,7 @@ def predict_batches(trainer: TrainerBase, loader: Any, *, with_targets: bool | N
             try:
                 model_out = trainer.call_model(batch_x)
             except MISFITS as error:
-                add_note(
-                    error, f"batch_x is {nested.describe(batch_x)}, what predict gave the model"
-                )
+                add_note(error, f"batch_x is {describe(batch_x)}, what predict gave the model")
                 raise
             if index is not None:
                 outputs.append(nested.to_cpu(nested.detach(model_out)))
@@ -166,14 +166,24 @@ def check_signature(step: Callable[..., Any], step_args: dict[str, Any]) -> None
         ) from None
 
 
-def describe_failure(run: Run, error: Exception) -> str:
-    """Say what a step got, for the note on its error."""
-    given = nested.describe(run.batch_x)
+def note_failure(run: Run, error: Exception) -> None:
+    """Add to an error of a step which mini-batch it was, and what the step was given."""
+    given = describe(run.batch_x)
     if isinstance(error, TypeError):
         call = "self.model(**batch_x)" if isinstance(run.batch_x, dict) else "self.model(*batch_x)"
         given += f": call {call}"
-    return (
+    add_note(
+        error,
         f"{run.step_name} got batch {run.batch_idx} of {run.stage} task "
         f"{run.task.label(run.task_idx)!r} (both counted from 0): batch_x is {given}; batch_y is "
-        f"{nested.describe(run.batch_y)}"
+        f"{describe(run.batch_y)}",
     )
+
+
+def describe(batch: Any) -> str:
+    """Describe a part of a mini-batch in a few lines, whatever it is: an error is on its way."""
+    try:
+        text = nested.describe(batch)
+    except Exception:  # a tensor without a shape, a dict within itself
+        return f"a {type(batch).__name__}"
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]} ..."

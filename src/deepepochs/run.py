@@ -179,8 +179,7 @@ class Run(PassState):
         seen = self.seen_loss
         if seen is not None and seen[0] is loss:
             self.batch_loss = seen[1]
-            return
-        if isinstance(loss, Tensor):
+        elif isinstance(loss, Tensor):
             if loss.ndim:
                 raise not_a_loss(self.step_name, loss)
             # An item() costs 0.14 us on a CPU and a full synchronisation anywhere else.
@@ -189,8 +188,6 @@ class Run(PassState):
             self.batch_loss = float(loss)
         else:
             raise not_a_loss(self.step_name, loss)
-        if type(self.batch_loss) is float and not isfinite(self.batch_loss):
-            self.report_not_finite(self.batch_loss)
 
     def record_metrics(self, model_out: Any, batch_y: Any) -> None:
         """Record the metrics of the present mini-batch, from detached values."""
@@ -224,12 +221,14 @@ class Run(PassState):
                 self.batch_loss = None
         if not self.did_backward:
             self._warn_no_backward()
+        loss = self.batch_loss
+        if type(loss) is float and not isfinite(loss):
+            self.report_not_finite(loss)
         if self.is_filler:
             if self._random_state is not None:
                 # It is another mini-batch after a resume, and must leave nothing behind.
                 rng.set_state(self._random_state)
             return
-        loss = self.batch_loss
         if loss is not None:
             patches, weight = self.patches, self._weight
             if LOSS in patches and type(total := patches[LOSS]) is ValuePatch:

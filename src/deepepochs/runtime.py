@@ -142,7 +142,8 @@ class LocalRuntime:
 
     @property
     def engine(self) -> Callable[..., Any] | None:
-        return autograd_engine()
+        # On an accelerator nobody has run it.
+        return autograd_engine() if self.on_cpu else None
 
     def join_gradients(self, optimizers: Sequence[Optimizer]) -> None:
         return None

@@ -168,7 +168,7 @@ class Steps:
             # Now, before it spoils the weights; the number is not read again to be recorded.
             number = value.item()
             run.seen_loss = value, number
-            if not isfinite(number):
+            if not isfinite(number) and run.on_nan == "stop":
                 run.report_not_finite(number)
         factor = loss_adjust * run.loss_scale
         scaled = value if factor == 1.0 else value * factor

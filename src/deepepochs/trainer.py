@@ -230,7 +230,7 @@ class TrainerBase(Archive):
             while self._progress.epoch_idx < self.max_epochs:
                 epoch = self._begin_epoch(plan)
                 for stage, tasks in plan.stages_of(epoch.epoch_idx):
-                    self._begin_stage(epoch, stage, tasks)
+                    self._begin_stage(epoch, stage, plan)
                     for index in range(epoch.num_done(stage), len(tasks)):
                         run_task(self, tasks[index], stage, (index, len(tasks)))
                     self._end_stage(epoch, stage, tasks)

@@ -7,11 +7,14 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deepepochs import EpochTask, Trainer
+from deepepochs.accelerate_runtime import AccelerateRuntime
 from deepepochs.engine import autograd_engine
+from deepepochs.runtime import LocalRuntime
 
 DATA = [
     (torch.randn(4, 3, generator=torch.Generator().manual_seed(n)), torch.tensor([0, 1, 1, 0]))
@@ -94,6 +97,12 @@ def test_a_loss_of_another_class_goes_the_public_way(counted: list[Tensor]) -> N
     assert trained(loss) == trained()
     assert len(counted) == 3 * len(DATA)
     assert all(type(one) is Named for one in counted)
+
+
+def test_an_accelerator_and_mixed_precision_go_the_public_way() -> None:
+    assert LocalRuntime("cpu").engine is autograd_engine()
+    assert LocalRuntime("meta").engine is None
+    assert AccelerateRuntime(Accelerator(cpu=True)).engine is None
 
 
 class Halved(torch.autograd.Function):

@@ -7,6 +7,7 @@ file holds what looks wrong and is right.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import warnings
 from collections.abc import Callable, Iterator
@@ -51,6 +52,7 @@ from deepepochs.errors import (
     NotFiniteError,
     PatchError,
     StepError,
+    add_note,
 )
 
 torch.manual_seed(3)
@@ -89,6 +91,22 @@ def run_step(step: Callable[..., Any], **options: Any) -> Any:
     """Fit with a task that has ``step``."""
     task_class = type("MyTask", (EpochTask,), {"step": step})
     return trainer(**options).fit(train_tasks=task_class(DL))
+
+
+def shapeless() -> torch.Tensor:
+    """A tensor that has no shape to be described by."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The PyTorch API of nested tensors")
+        return torch.nested.nested_tensor([X[:2], X[:1]])
+
+
+def fit_always_failing(batches: Any) -> Any:
+    """Fit with a step that raises, whatever it gets."""
+
+    def step(self: Any, batch_x: Any, batch_y: Any) -> None:
+        raise ValueError("as always")
+
+    return trainer().fit(train_tasks=type("MyTask", (EpochTask,), {"step": step})(batches))
 
 
 def returning(value: Any) -> Any:
@@ -372,6 +390,8 @@ BAD_BATCH = [
     Case("targets out of range", lambda: fit([(X, Y + 5)]), IndexError, "out of bounds"),
     Case("targets out of range in a test", lambda: trainer().test([(X, Y), (X, Y + 5)]), IndexError, "Steps.test_step got batch 1 of test task '0'"),
     Case("targets of another length", lambda: fit([(X, Y[:-1])]), ValueError, "batch_x is a tuple of 1 tensor [12, 3]; batch_y is a tensor [11]"),
+    Case("an input that cannot be described", lambda: fit_always_failing([(shapeless(), Y)]), ValueError, "batch_x is a TensorTuple; batch_y is a tensor [12]"),
+    Case("a dict of more keys than can be shown", lambda: fit_always_failing([{f"key {n}": X for n in range(500)}]), ValueError, "...; batch_y is None"),
     Case("wrong width to predict", lambda: trainer().predict([(X[:, :2], Y)]), RuntimeError, "batch_x is a tuple of 1 tensor [12, 2], what predict gave the model"),
 ]  # fmt: skip
 
@@ -505,6 +525,68 @@ def test_a_loss_that_depends_on_no_weight_is_no_error_in_validation() -> None:
 def test_nan_is_carried_on_with_ignore() -> None:
     history = fit(NAN_DL, NAN_DL, on_nan="ignore")
     assert np.isnan(history["train"]["loss"][0]) and np.isnan(history["val"]["loss"][0])
+
+
+class OldError(ValueError):
+    """An error of a Python that has no notes."""
+
+    @property
+    def add_note(self) -> Any:  # type: ignore[override]
+        raise AttributeError
+
+
+@pytest.mark.parametrize(
+    ("given", "after"),
+    [
+        (("found 3",), ("found 3\nin batch 2",)),
+        ((), ("in batch 2",)),
+        ((3, "x"), (3, "x")),
+        (("utf-8", b"a", 0, 1, "no"), ("utf-8", b"a", 0, 1, "no")),
+    ],
+)
+def test_without_notes_a_message_grows_and_other_errors_stay_whole(given: Any, after: Any) -> None:
+    error = OldError(*given)
+    add_note(error, "in batch 2")
+    assert error.args == after
+
+
+def test_a_loss_that_the_step_replaces_by_a_patch_of_its_own_is_not_looked_at() -> None:
+    def val_step(self: Any, batch_x: Any, batch_y: Any, **step_args: Any) -> Any:
+        self.do_metric(float("nan"))
+        return {"loss": ValuePatch(len(batch_y)).load(1.0)}
+
+    task_class = task_with(val_step=val_step)
+    assert fit_args(DL, val_tasks=task_class(DL))["val"]["loss"] == [1.0]
+
+
+@pytest.mark.parametrize("by", ["the same", "a copy"])
+def test_a_nan_is_told_once_a_mini_batch_in_whatever_way_it_is_recorded(by: str) -> None:
+    def step(self: Any, batch_x: Any, batch_y: Any, **step_args: Any) -> None:
+        value = self.loss_fn(self.model(*batch_x), batch_y)
+        self.backward(value)
+        self.optimize()
+        self.do_metric(value if by == "the same" else value.detach())
+
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        run_step(step, on_nan="warn", loss=lambda out, y: F.cross_entropy(out, y) * float("nan"))
+    words = [str(one.message) for one in told]
+    num_batches = len(list(DL))
+    assert [sum(f"batch {n} " in text for text in words) for n in range(num_batches - 1)] == [1] * (
+        num_batches - 1
+    )
+
+
+def test_a_nan_that_a_step_catches_and_records_is_told_at_its_mini_batch() -> None:
+    def step(self: Any, batch_x: Any, batch_y: Any, **step_args: Any) -> None:
+        value = self.loss_fn(self.model(*batch_x), batch_y) * float("nan")
+        with contextlib.suppress(NotFiniteError):
+            self.backward(value)
+        self.run.did_backward = True
+        self.do_metric(value)
+
+    with pytest.raises(NotFiniteError, match="batch 0 of train task"):
+        run_step(step)
 
 
 def test_a_numpy_integer_is_a_number_of_epochs() -> None:

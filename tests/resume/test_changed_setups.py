@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from exact_runs import (
     SaveAlways,
     base_fit,
     check,
+    differences,
+    finish,
     flat,
     through_a_file,
     unbroken,
@@ -243,6 +246,40 @@ def test_other_tasks_inside_their_stage_are_refused(place: str, num_tasks: int) 
         resumed.trainer.load_state_dict(state)
         with pytest.raises(CheckpointMismatch, match=r"with the tasks \['0', '1'\], and here"):
             resumed.trainer.fit(**resumed.options)
+
+
+def two_tasks_each(num: int, *callbacks: Callback, **options: Any) -> Fit:
+    def tasks() -> dict[str, Any]:
+        train, val = ([DataLoader(Samples(), 3) for _ in range(n)] for n in (2, num))
+        return {
+            "train_tasks": [EpochTask(loader) for loader in train],
+            "val_tasks": [EpochTask(loader) for loader in val],
+            **options,
+        }
+
+    return base_fit(*callbacks, fit=tasks)
+
+
+@pytest.mark.parametrize(("num", "options"), [(0, {}), (2, {"val_freq": 2})])
+def test_a_validation_that_is_under_way_cannot_be_dropped(
+    num: int, options: dict[str, Any]
+) -> None:
+    state = at(lambda *callbacks: two_tasks_each(2, *callbacks), "epoch 0 val 0")
+    fit = two_tasks_each(num, **options)
+    fit.trainer.load_state_dict(state)
+    with pytest.raises(CheckpointMismatch, match=r"inside the val stage .*, and here it has none"):
+        fit.trainer.fit(**fit.options)
+
+
+def test_a_fit_refused_for_its_tasks_goes_on_exactly_with_the_right_ones() -> None:
+    make = partial(two_tasks_each, 2)
+    whole, saver = unbroken(make)
+    state = through_a_file(saver.states[saver.places.index("epoch 1 train 1")])
+    fit = make(SaveAlways())
+    fit.trainer.load_state_dict(state)
+    with pytest.raises(CheckpointMismatch, match="with the tasks"):
+        fit.trainer.fit(train_tasks=fit.options["train_tasks"][:1])
+    assert not differences(finish(fit), whole)
 
 
 def test_other_metrics_are_welcome_after_the_end_of_an_epoch() -> None:
