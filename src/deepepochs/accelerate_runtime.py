@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from .accelerators import refuse_setup
 from .errors import ConfigError
 from .optimizers import Optimizer, Optimizers
+from .outside_weights import OutsideWeights
 from .shares import Shares, is_prepared
 
 if TYPE_CHECKING:
@@ -60,48 +61,25 @@ class AccelerateRuntime:
 
     def prepare(self, model: nn.Module, loss_fn: Any, opt: Optimizers) -> nn.Module:
         """Prepare model, loss function and optimizers, but not what is prepared already."""
-        model = self._prepare([] if is_prepared(model) else [model], opt) or model
+        several = self.num_processes > 1
+        is_frozen = several and not any(weight.requires_grad for weight in model.parameters())
+        if is_frozen and not is_prepared(model):
+            # DistributedDataParallel refuses a model without trained weights.
+            model = self.accelerator.prepare_model(model, evaluation_mode=True)
+        model = self._prepare([] if is_frozen or is_prepared(model) else [model], opt) or model
         if isinstance(loss_fn, nn.Module):
             loss_fn.to(self.device)
-        self._exchanged = {id(weight): weight for weight in model.parameters()}
-        if self.num_processes > 1:
-            self._give_values(self._outside(opt))
-            # What is frozen now is left out of the exchange for good.
-            frozen = [key for key, weight in self._exchanged.items() if not weight.requires_grad]
-            for key in frozen:
-                del self._exchanged[key]
+        if several:
+            self._outside = OutsideWeights(self.accelerator, model, self.total)
+            modules = [loss_fn] if isinstance(loss_fn, nn.Module) else []
+            for module in [*modules, model] if is_frozen else modules:
+                self._outside.give_values([*module.parameters(), *module.buffers()])
+            self._outside.give_values(weight for o in opt for weight in o.params)
         return model
 
-    def _outside(self, optimizers: Iterable[Optimizer]) -> list[Tensor]:
-        """The weights of optimizers whose gradients the processes do not exchange by themselves."""
-        weights = dict.fromkeys(weight for o in optimizers for weight in o.params)
-        return [weight for weight in weights if id(weight) not in self._exchanged]
-
-    def _give_values(self, weights: Iterable[Tensor]) -> None:
-        """Give all processes the values of the main process."""
-        from accelerate.utils import broadcast
-
-        for weight in weights:
-            weight.data.copy_(broadcast(weight.detach().clone()))
-
-    def join_gradients(self, optimizers: Sequence[Optimizer]) -> None:
-        """Average the gradients that are each process's own.
-
-        They are those of weights of the loss function, of weights that only the optimizer
-        has, and of weights that were frozen when the model was prepared.
-        """
-        self._average(self._outside(optimizers))
-
-    def _average(self, weights: Sequence[Tensor], factor: float = 1.0) -> None:
-        """Average gradients over the processes; no gradient is one of 0 if another has one."""
-        if not weights:
-            return
-        have = self.total([float(weight.grad is not None) for weight in weights])
-        for weight, number in zip(weights, have, strict=True):
-            if number:
-                own = torch.zeros_like(weight) if weight.grad is None else weight.grad
-                joined = self.accelerator.reduce(own, reduction="mean")
-                weight.grad = joined.detach().clone().mul_(factor)
+    def join_gradients(self, optimizers: Sequence[Optimizer], *, has_samples: bool) -> None:
+        """Average the gradients that the processes have not exchanged in the backward pass."""
+        self._outside.join(optimizers, has_samples=has_samples)
 
     def _prepare(self, models: list[nn.Module], opt: Optimizers) -> nn.Module | None:
         """Prepare one model or none with the optimizers that are not prepared; give the model."""
@@ -238,7 +216,11 @@ class AccelerateRuntime:
         """Make the gradients of a window that the data end too early that of its mean."""
         weights = list(dict.fromkeys(w for o in optimizers for w in o.params))
         steps: int = self.accelerator.gradient_accumulation_steps
-        self._average(weights, steps / max(self.hand_count, 1))
+        if self.num_processes > 1:
+            self._outside.end_window(optimizers)
+        for weight in weights:
+            if weight.grad is not None:
+                weight.grad.mul_(steps / max(self.hand_count, 1))
         self.begin_hand_window()
 
     @property

@@ -27,20 +27,25 @@ __all__ = ["ExtrasPart"]
 class ExtrasPart(CheckedPart):
     """Flags and passing buffers of the model and, if it is a module, of the loss function.
 
+    With ``others``, the weights that only optimizers have, it keeps their flags, too.
     A buffer may come back in another shape than it has here, as one that caches does.
     """
 
-    def __init__(self, model: nn.Module, loss_fn: Any) -> None:
+    def __init__(
+        self, model: nn.Module, loss_fn: Any, others: Mapping[str, Tensor] | None = None
+    ) -> None:
+        self._others = dict(others or {})
         self._modules = {"model": model}
         if isinstance(loss_fn, nn.Module):
             self._modules["loss_fn"] = loss_fn
 
     def _weights(self) -> dict[str, Tensor]:
-        return {
+        named = {
             f"{where}.{name}": weight
             for where, module in self._modules.items()
             for name, weight in module.named_parameters()
         }
+        return {**named, **self._others}
 
     def _buffers(self) -> dict[str, tuple[nn.Module, str]]:
         """The module and the name in it of each buffer that is not persistent."""

@@ -234,7 +234,7 @@ def collect_parts(trainer: TrainerBase) -> dict[str, Part]:
         parts["loss_fn"] = trainer.loss_fn
     if others:
         parts["other_weights"] = nn.ParameterDict(others)
-    parts["extras"] = ExtrasPart(model, trainer.loss_fn)
+    parts["extras"] = ExtrasPart(model, trainer.loss_fn, others)
     parts["optimizers"] = opt
     parts["gradients"] = gradients
     if runtime.scaler is not None:

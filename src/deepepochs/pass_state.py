@@ -112,6 +112,8 @@ class PassState:
     last_loss: Tensor | None
     is_training: bool
     is_filler: bool
+    has_samples: bool
+    _noted_steps: int
     may_wait: bool
     by_hand: dict[int | None, None]
     _returned: set[str]
@@ -148,6 +150,7 @@ class PassState:
             # A window may be closed at the end without another mini-batch.
             "last_loss": self.last_loss,
             "metrics": patch_kinds(self.plan),
+            "has_samples": self.has_samples and self.num_steps == self._noted_steps,
             "patches": patch_states(self.patches, self.planned_names),
             "ended": self.is_filler,
             "merged": self._merged_if_last(),
@@ -183,6 +186,7 @@ class PassState:
         self.patches = restored_patches(state["patches"], self._makers)
         self._returned = {n for n, saved in state["patches"].items() if not saved["planned"]}
         self.is_filler = bool(state["ended"])
+        self.has_samples, self._noted_steps = bool(state["has_samples"]), self.num_steps
         self._saved_merged = state["merged"]
         self.by_hand = dict.fromkeys(state["by_hand"]["waiting"])
         self.may_wait = self.may_wait or bool(self.by_hand)

@@ -103,6 +103,7 @@ class Run(PassState):
         self.loss_scale = 1.0
         self._share = 1.0  # of this process in the samples of the present round
         self.is_filler = False
+        self.has_samples, self._noted_steps = False, 0
         # Optimizers whose step accelerator.accumulate puts off, in their order.
         self.by_hand: dict[int | None, None] = {}
         self._returned: set[str] = set()  # names that steps have returned in this pass
@@ -146,10 +147,16 @@ class Run(PassState):
         if self.is_training:
             self.did_backward = False
             if self.is_shared:
+                self._note_samples()
                 self._weigh_among_processes()
             elif self.window is not None:
                 self.window.open_batch(self.weight, is_last=self.is_last)
                 self.loss_scale = self.window.scale
+
+    def _note_samples(self) -> None:
+        """Note whether this process has had samples since the last step."""
+        waits, self._noted_steps = self.num_steps == self._noted_steps, self.num_steps
+        self.has_samples = not self.is_filler or (waits and self.has_samples)
 
     def _weigh_among_processes(self) -> None:
         """Scale the loss so that gradients averaged over processes are those of all samples."""

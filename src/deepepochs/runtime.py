@@ -58,7 +58,7 @@ class Runtime(Protocol):
     def end_hand_window(self, optimizers: Sequence[Optimizer]) -> None:
         """Make the gradients of a window that the data end too early that of its mean."""
 
-    def join_gradients(self, optimizers: Sequence[Optimizer]) -> None:
+    def join_gradients(self, optimizers: Sequence[Optimizer], *, has_samples: bool) -> None:
         """Average the gradients that several processes have not exchanged in the backward pass."""
 
     def step(self, optimizers: Sequence[Optimizer], loss: Any) -> None:
@@ -145,7 +145,7 @@ class LocalRuntime:
         # On an accelerator nobody has run it.
         return autograd_engine() if self.on_cpu else None
 
-    def join_gradients(self, optimizers: Sequence[Optimizer]) -> None:
+    def join_gradients(self, optimizers: Sequence[Optimizer], *, has_samples: bool) -> None:
         return None
 
     def step(self, optimizers: Sequence[Optimizer], loss: Any) -> None:

@@ -61,8 +61,8 @@ class ShardedRuntime(AccelerateRuntime):
                     "the loss a part of the model, which then gives it as its output."
                 )
             loss_fn.to(self.device)
-        self._exchanged = {id(weight): weight for weight in model.parameters()}
-        if any(weight.requires_grad for weight in self._outside(opt)):
+        own = {id(weight) for weight in model.parameters()}
+        if any(id(weight) not in own for o in opt for weight in o.params):
             raise ConfigError(
                 "An optimizer has weights that are not the model's, and the model is sharded: make "
                 "them parameters of the model, or make the optimizer of model.parameters() after "
@@ -76,7 +76,7 @@ class ShardedRuntime(AccelerateRuntime):
     def unwrap(self, model: nn.Module) -> nn.Module:
         return model
 
-    def join_gradients(self, optimizers: Sequence[Optimizer]) -> None:
+    def join_gradients(self, optimizers: Sequence[Optimizer], *, has_samples: bool) -> None:
         """Do nothing: all that is trained is a part of the model."""
 
     def sync_gradients(

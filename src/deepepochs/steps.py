@@ -203,7 +203,7 @@ class Steps:
         if run.may_wait and self._waits(run, chosen, optimize_index):
             return
         if run.is_shared:
-            owner.runtime.join_gradients(chosen)
+            owner.runtime.join_gradients(chosen, has_samples=run.has_samples)
         hooks = run.hooks
         if hooks.before_optimize:
             owner.runtime.unscale(chosen)

@@ -114,8 +114,8 @@ class Trials(Fitting):
         from .strict_loading import load_parts
 
         self._refuse_lazy_layers()
-        kept = {name: part for name, part in self.parts().items() if name in TRIED}
-        before = {name: copy.deepcopy(part.state_dict()) for name, part in kept.items()}
+        parts = {name: part for name, part in self.parts().items() if name in TRIED}
+        before = {name: copy.deepcopy(part.state_dict()) for name, part in parts.items()}
         buffers = [(buffer, buffer.clone()) for buffer in self._hidden_buffers()]
         moments = [Cursor(task.dataloader).state_dict() for task in tasks]
         random = rng.get_state()
@@ -127,7 +127,9 @@ class Trials(Fitting):
                 yield
         finally:
             vars(self).update(outer)
-            load_parts(kept, before)
+            # Collected anew: an optimizer may have given a tensor another storage.
+            parts = self.parts()
+            load_parts({name: parts[name] for name in before}, before)
             with torch.no_grad():
                 for buffer, value in buffers:
                     buffer.copy_(value)

@@ -305,6 +305,24 @@ def test_a_weight_that_only_the_optimizer_has_goes_on_where_it_was(window: int) 
     check(partial(with_a_weight_of_the_optimizer_alone, grad_accumulate=window), every=3)
 
 
+def test_a_weight_of_the_optimizer_that_a_callback_has_unfrozen_stays_so() -> None:
+    class Unfreeze(Callback):
+        def on_before_epoch(self, trainer: Any, epoch_idx: int, **_: Any) -> None:
+            weight = trainer.opt[0].params[-1]
+            if epoch_idx == 0:
+                weight.requires_grad_(False)
+            elif epoch_idx == 1:
+                weight.requires_grad_()
+
+    def make(*callbacks: Callback) -> Fit:
+        return with_a_weight_of_the_optimizer_alone(*callbacks, Unfreeze(), epochs=3)
+
+    whole, saver = unbroken(make)
+    for place in ("epoch 0 train 2", "epoch 1 train 1", "epoch 2 train 1"):
+        state = saver.states[saver.places.index(place)]
+        assert not differences(resumed(make, state), whole), place
+
+
 def test_such_a_weight_comes_with_the_weights_and_is_put_back_by_a_search() -> None:
     fit = with_a_weight_of_the_optimizer_alone()
     trained = finish(fit).state
@@ -437,3 +455,21 @@ def test_with_one_part_left_out_the_run_is_another(part: str, place: str, seen_i
     fresh = make().trainer.state_dict()
     found = differences(resumed(make, without(state, part, fresh)), whole)
     assert any(seen_in in path for path in found), found
+
+
+class Replacing(torch.optim.SGD):
+    """Gives its weights a new storage in each step."""
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        for weight in self.param_groups[0]["params"]:
+            weight.data = weight.data - 0.1 * weight.grad
+
+
+def test_a_search_puts_back_a_plain_tensor_that_got_another_storage() -> None:
+    shift = torch.zeros(2, requires_grad=True)
+    net = nn.Linear(4, 2)
+    opt = Replacing([*net.parameters(), shift], lr=0.1)
+    trainer = Trainer(net, lambda out, y: F.cross_entropy(out + shift, y), opt, show_info=False)
+    trainer.find_lr(DataLoader(Samples(), 3), max_batch=5)
+    assert shift.tolist() == [0.0, 0.0]

@@ -23,8 +23,9 @@ ROWS = [
     "scheduled",
     # 2
     "accelerators index_order optimizers patches printing run_files sharded shares",
-    "accelerate_runtime report arguments index_route plan restored_patch step_faults step_names",
-    "loader_routes sharded_runtime totals",
+    "outside_weights report arguments index_route plan restored_patch step_faults step_names",
+    "accelerate_runtime loader_routes totals",
+    "sharded_runtime",
     "loading",
     # 3
     "callback checkpoint runtime",

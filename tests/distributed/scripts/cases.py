@@ -408,6 +408,70 @@ def unfrozen() -> Any:
     )
 
 
+def fillers_and_rare_weights() -> Any:
+    """In the last round one process has one sample, and no other may count what fills it up."""
+    labels = torch.zeros(13, dtype=torch.long)
+    labels[6:12] = 2
+    model, bias = make_model(), nn.Parameter(torch.ones(3))
+
+    class Biased(EpochTask):
+        def step(self, batch_x: Any, batch_y: Any, **step_args: Any) -> None:
+            out, rare = self.model(*batch_x), (batch_y == 2).unsqueeze(1)
+            self.loss(out + rare * bias if rare.any() else out, batch_y)
+
+    opt = torch.optim.SGD([*model.parameters(), bias], 0.1, momentum=0.9, weight_decay=0.1)
+    found = train(
+        make_accelerator(split=True), DataLoader(TensorDataset(X[:13], labels), 12), model=model,
+        opt=opt, task=Biased, epochs=3,
+    )  # fmt: skip
+    return {**found, "bias": bias.tolist()}
+
+
+def unfrozen_between_trainers() -> Any:
+    """The model of a second trainer was prepared by the first, when a layer was frozen."""
+    accelerator, model = make_accelerator(split=True), make_model()
+    first = model[0].requires_grad_(False)
+    trainer = Trainer(
+        model, F.cross_entropy, torch.optim.SGD(model.parameters(), 0.1), device=accelerator,
+        show_info=False, log_batch=False, epochs=1,
+    )  # fmt: skip
+    trainer.fit(loader())
+    first.requires_grad_()
+    opt = torch.optim.SGD(model.parameters(), 0.1)
+    return train(accelerator, loader(slice(25)), model=trainer.model, opt=opt)
+
+
+def frozen_model() -> Any:
+    """Only a weight of the loss is trained, and from the second epoch on a layer and another weight."""
+    from deepepochs import Callback
+
+    accelerator = make_accelerator(split=True)
+    model, loss = make_model().requires_grad_(False), Tempered(1.0 + accelerator.process_index)
+    late = nn.Parameter(torch.full((3,), float(accelerator.process_index)))
+    opt = torch.optim.SGD([*model.parameters(), loss.temperature], 0.1)
+
+    class Later(Callback):
+        def on_before_epoch(self, trainer: Any, epoch_idx: int, **_: Any) -> None:
+            if epoch_idx == 1:
+                model[2].requires_grad_()
+                opt.add_param_group({"params": [late], "lr": 0.01})
+
+    class Shifted(EpochTask):
+        def step(self, batch_x: Any, batch_y: Any, **step_args: Any) -> None:
+            out = self.model(*batch_x)
+            # Its own start is each process's, until the first step; it must not matter before.
+            self.loss(out + late - late.detach(), batch_y)
+
+    trainer = Trainer(
+        model, loss, opt, device=accelerator, show_info=False, log_batch=False, epochs=3,
+        callbacks=Later(),
+    )  # fmt: skip
+    found = outcome(trainer, trainer.fit(train_tasks=Shifted(loader())))
+    own = [late.tolist(), loss.temperature.tolist(), [w.tolist() for w in model.parameters()]]
+    alike = all(each == own for each in trainer.runtime.gather_objects(own))
+    return {**found, "outside": own[:2], "alike": alike}
+
+
 def searched() -> Any:
     """A search for a learning rate, which ends for all at one rate, and the fit after it."""
     model = make_model()
@@ -485,7 +549,8 @@ CASES: dict[str, Callable[[], Any]] = {
     for case in (
         function_metrics, mean_and_confusion, metric_objects, returned_patches, whole_batches,
         few_samples, streams, ready_batches, accumulated, by_hand, several, plateau,
-        weights_outside, unfrozen, searched, prepared, predictions, early_stop,
+        weights_outside, unfrozen,
+        fillers_and_rare_weights, unfrozen_between_trainers, frozen_model, searched, prepared, predictions, early_stop,
     )
 }  # fmt: skip
 
