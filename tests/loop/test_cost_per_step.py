@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from memory_growth import fit_with_every_metric
 
 OWN_CALLS = 3
-"""Calls of a step beyond model, loss, torch.autograd.backward and optimizer: 1 measured."""
+"""Calls of a step beyond model, loss, torch.autograd.backward and optimizer: 0.5 measured."""
 
 STATM = Path("/proc/self/statm")
 # A fixed threshold: glibc's own rises with what is freed, and then 8 MB that a metric needs for
