@@ -62,6 +62,7 @@ ONLY_BY = {
     "accelerate": {
         "accelerate_runtime",
         "accelerators",
+        "outside_weights",
         "shares",
         "nested",
         "runtime",
