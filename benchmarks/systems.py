@@ -92,6 +92,16 @@ def deepepochs_loader(work: Workload, loss_fn: Any) -> None:
     _deepepochs(work, loss_fn)
 
 
+@system("deepepochs, Adam(fused=True)")
+def deepepochs_fused(work: Workload, loss_fn: Any) -> None:
+    """Another optimizer than the loop by hand has: its last bits differ."""
+    import torch
+
+    group = work.opt.param_groups[0]
+    work.opt = torch.optim.Adam(group["params"], lr=group["lr"], fused=True)
+    _deepepochs(work, loss_fn)
+
+
 # --- peers: each as lean as its documentation shows, and as it comes
 
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from .accelerators import refuse_setup
 from .errors import ConfigError
-from .optimizers import Optimizer, Optimizers
+from .optimizers import Optimizer, Optimizers, params_of
 from .outside_weights import OutsideWeights
 from .shares import Shares, is_prepared
 
@@ -71,10 +71,10 @@ class AccelerateRuntime:
             loss_fn.to(self.device)
         if several:
             self._outside = OutsideWeights(self.accelerator, model, self.total)
-            modules = [loss_fn] if isinstance(loss_fn, nn.Module) else []
-            for module in [*modules, model] if is_frozen else modules:
-                self._outside.give_values([*module.parameters(), *module.buffers()])
-            self._outside.give_values(weight for o in opt for weight in o.params)
+            for module in (model, loss_fn):
+                if isinstance(module, nn.Module):
+                    self._outside.give_values([*module.parameters(), *module.buffers()])
+            self._outside.give_values(opt.params)
         return model
 
     def join_gradients(self, optimizers: Sequence[Optimizer], *, has_samples: bool) -> None:
@@ -214,14 +214,17 @@ class AccelerateRuntime:
 
     def end_hand_window(self, optimizers: Sequence[Optimizer]) -> None:
         """Make the gradients of a window that the data end too early that of its mean."""
-        weights = list(dict.fromkeys(w for o in optimizers for w in o.params))
-        steps: int = self.accelerator.gradient_accumulation_steps
+        self._join_kept_back(optimizers)
+        factor = self.accelerator.gradient_accumulation_steps / max(self.hand_count, 1)
+        for weight in params_of(optimizers):
+            if weight.grad is not None:
+                weight.grad.mul_(factor)
+        self.begin_hand_window()
+
+    def _join_kept_back(self, optimizers: Sequence[Optimizer]) -> None:
+        """Average the gradients of the model that ``accumulate`` has kept in their processes."""
         if self.num_processes > 1:
             self._outside.end_window(optimizers)
-        for weight in weights:
-            if weight.grad is not None:
-                weight.grad.mul_(steps / max(self.hand_count, 1))
-        self.begin_hand_window()
 
     @property
     def scaler(self) -> Any:

@@ -21,7 +21,22 @@ from torch import Tensor, nn
 from .errors import CheckpointMismatch
 from .strict_loading import CheckedPart
 
-__all__ = ["ExtrasPart"]
+__all__ = ["ExtrasPart", "named_modules", "named_weights"]
+
+
+def named_modules(model: nn.Module, loss_fn: Any) -> dict[str, nn.Module]:
+    """The model and, if it is a module, the loss function."""
+    modules = {"model": model, "loss_fn": loss_fn}
+    return {name: module for name, module in modules.items() if isinstance(module, nn.Module)}
+
+
+def named_weights(modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
+    """Their weights, as ``model.0.bias``."""
+    return {
+        f"{where}.{name}": weight
+        for where, module in modules.items()
+        for name, weight in module.named_parameters()
+    }
 
 
 class ExtrasPart(CheckedPart):
@@ -35,17 +50,10 @@ class ExtrasPart(CheckedPart):
         self, model: nn.Module, loss_fn: Any, others: Mapping[str, Tensor] | None = None
     ) -> None:
         self._others = dict(others or {})
-        self._modules = {"model": model}
-        if isinstance(loss_fn, nn.Module):
-            self._modules["loss_fn"] = loss_fn
+        self._modules = named_modules(model, loss_fn)
 
     def _weights(self) -> dict[str, Tensor]:
-        named = {
-            f"{where}.{name}": weight
-            for where, module in self._modules.items()
-            for name, weight in module.named_parameters()
-        }
-        return {**named, **self._others}
+        return {**named_weights(self._modules), **self._others}
 
     def _buffers(self) -> dict[str, tuple[nn.Module, str]]:
         """The module and the name in it of each buffer that is not persistent."""

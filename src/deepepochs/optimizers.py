@@ -23,7 +23,13 @@ from .errors import CheckpointMismatch, ConfigError
 from .scheduled import Optimizer
 from .schedules import LinearCosineScheduler
 
-__all__ = ["LinearCosineScheduler", "Optimizer", "Optimizers"]
+__all__ = ["LinearCosineScheduler", "Optimizer", "Optimizers", "params_of"]
+
+
+def params_of(optimizers: Iterable[Optimizer]) -> list[Tensor]:
+    """Return the parameters of optimizers, each once."""
+    # By id: the hash of a tensor is a function in Python.
+    return list({id(param): param for o in optimizers for param in o.params}.values())
 
 
 class Optimizers(list[Optimizer]):
@@ -96,9 +102,7 @@ class Optimizers(list[Optimizer]):
     @property
     def params(self) -> list[Tensor]:
         """The parameters of all optimizers, each once."""
-        if len(self) == 1:
-            return self[0].params
-        return list(dict.fromkeys(param for o in self for param in o.params))
+        return self[0].params if len(self) == 1 else params_of(self)
 
     def drop_gradients(self) -> None:
         """Set every gradient to None: see `Optimizer.drop_gradients`."""

@@ -21,7 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.nn.parameter import is_lazy
 
 from .errors import ConfigError
-from .optimizers import Optimizer
+from .optimizers import Optimizer, params_of
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -54,7 +54,8 @@ class OutsideWeights:
         weights: Iterable[Tensor] = model.parameters()
         self._of_model = {id(weight): weight for weight in weights}
         is_alike = isinstance(model, DistributedDataParallel)
-        self._alike = dict(self._of_model) if is_alike else {}
+        alike: list[Tensor] = [*model.parameters(), *model.buffers()] if is_alike else []
+        self._alike = {id(tensor): tensor for tensor in alike}
 
     def give_values(self, tensors: Iterable[Tensor]) -> None:
         """Give the processes the values of the main process, once for each tensor."""
@@ -74,16 +75,14 @@ class OutsideWeights:
             has_samples: whether this process had any since the last step.
         """
         known = self._exchanged
-        weights = dict.fromkeys(weight for o in optimizers for weight in o.params)
-        outside = [w for w in weights if w.requires_grad and id(w) not in known]
+        outside = [w for w in params_of(optimizers) if id(w) not in known and w.requires_grad]
         if outside:
             self.give_values(outside)  # of a group that was added later
             self._average(outside, has_samples)
 
     def end_window(self, optimizers: Iterable[Optimizer]) -> None:
         """Average the gradients of the model that were kept back; the others are joined later."""
-        weights = dict.fromkeys(weight for o in optimizers for weight in o.params)
-        self._average([weight for weight in weights if id(weight) in self._of_model], True)
+        self._average([w for w in params_of(optimizers) if id(w) in self._of_model], True)
 
     def _average(self, weights: Sequence[Tensor], has_samples: bool) -> None:
         """Average gradients over the processes; no gradient is one of 0 where another has one.
@@ -128,18 +127,20 @@ def exchanged_by(model: nn.Module) -> dict[int, Tensor]:
     weights: Iterable[Tensor] = model.parameters()
     trained = {id(weight): weight for weight in weights if weight.requires_grad}
     # It was made by the user, perhaps when other layers were frozen. To average twice is no harm.
-    data = model._get_ddp_logging_data()  # type: ignore[no-untyped-call]
-    number = data.get("num_parameter_tensors")
-    return trained if number == len(trained) else {}
+    data: dict[str, int] = getattr(model, "_get_ddp_logging_data", dict)()
+    return trained if data.get("num_parameter_tensors") == len(trained) else {}
 
 
 def parts_of(weights: Iterable[Tensor]) -> Iterator[list[Tensor]]:
     """Divide weights into parts of one kind and place that are exchanged at once."""
-    parts: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
+    parts: dict[tuple[torch.dtype, torch.device], tuple[list[Tensor], int]] = {}
     for weight in weights:
-        part = parts.setdefault((weight.dtype, weight.device), [])
-        if part and sum(w.numel() for w in part) + weight.numel() > LARGEST:
-            yield list(part)
-            part.clear()
+        kind = weight.dtype, weight.device
+        part, size = parts.get(kind, ([], 0))
+        if part and size + weight.numel() > LARGEST:
+            yield part
+            part, size = [], 0
         part.append(weight)
-    yield from parts.values()
+        parts[kind] = part, size + weight.numel()
+    for part, _ in parts.values():
+        yield part

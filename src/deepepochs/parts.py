@@ -21,7 +21,7 @@ from . import nested, rng
 from .callback_pool import CallbackPool
 from .epoch_state import EpochState
 from .errors import CheckpointMismatch
-from .extras import ExtrasPart
+from .extras import ExtrasPart, named_modules, named_weights
 from .optimizers import Optimizers
 from .progress import Progress
 from .runtime import Runtime
@@ -190,17 +190,6 @@ def own_of(runtime: Runtime, state: Any) -> Any:
     return state["of_processes"][runtime.rank] if several else state
 
 
-def named_weights(model: nn.Module, loss_fn: Any) -> dict[str, Tensor]:
-    """The weights of the model and, if it is a module, of the loss function."""
-    modules = {"model": model, "loss_fn": loss_fn}
-    return {
-        f"{where}.{name}": weight
-        for where, module in modules.items()
-        if isinstance(module, nn.Module)
-        for name, weight in module.named_parameters()
-    }
-
-
 def other_weights(opt: Optimizers, known: Iterable[Tensor]) -> dict[str, Tensor]:
     """What optimizers train beside that, by its place: ``optimizer_0_weight_2``."""
     known_ids = {id(weight) for weight in known}
@@ -227,7 +216,7 @@ def collect_parts(trainer: TrainerBase) -> dict[str, Part]:
         gradients = ShardedGradients(model, is_main=is_main)
     else:
         parts = {"model": model}
-        weights = named_weights(model, trainer.loss_fn)
+        weights = named_weights(named_modules(model, trainer.loss_fn))
         others = other_weights(trainer.opt, weights.values())
         gradients = GradientsPart({**weights, **others}, runtime)
     if isinstance(trainer.loss_fn, nn.Module) and trainer.loss_fn.state_dict():

@@ -1,4 +1,4 @@
-"""What a checkpoint keeps of the metrics of a pass that is under way, and whether it fits.
+"""What a checkpoint keeps of a pass that is under way, and whether it fits.
 
 A resumed pass adds to the patches of the one before. That is right only where each name still
 stands for the same kind of patch, so the names and kinds of the plan are kept beside them.
@@ -108,6 +108,7 @@ class PassState:
     patches: dict[str, PatchBase]
     resumed: bool
     batch_idx: int
+    num_batches: int | None
     num_steps: int
     last_loss: Tensor | None
     is_training: bool
@@ -122,7 +123,7 @@ class PassState:
     @property
     def is_last(self) -> bool | None:
         """Whether the present mini-batch is the last one; ``None`` if that is not known."""
-        raise NotImplementedError
+        return None if self.num_batches is None else self.batch_idx + 1 >= self.num_batches
 
     @property
     def planned_names(self) -> set[str]:

@@ -121,11 +121,6 @@ class Run(PassState):
         return self.num_batches
 
     @property
-    def is_last(self) -> bool | None:
-        """Whether the present mini-batch is the last one; ``None`` if that is not known."""
-        return None if self.num_batches is None else self.batch_idx + 1 >= self.num_batches
-
-    @property
     def weight(self) -> float:
         """The number of samples in the present mini-batch."""
         if self._weight is None:

@@ -102,11 +102,5 @@ class ShardedRuntime(AccelerateRuntime):
         finally:
             reshard(self._model)
 
-    def end_hand_window(self, optimizers: Sequence[Optimizer]) -> None:
-        """Make the gradients of a window that the data end too early that of its mean."""
-        factor = self.accelerator.gradient_accumulation_steps / max(self.hand_count, 1)
-        weights = dict.fromkeys(weight for o in optimizers for weight in o.params)
-        for weight in weights:
-            if weight.grad is not None:
-                weight.grad.mul_(factor)
-        self.begin_hand_window()
+    def _join_kept_back(self, optimizers: Sequence[Optimizer]) -> None:
+        """Do nothing: gradients are exchanged after every mini-batch."""

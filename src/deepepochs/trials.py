@@ -114,8 +114,11 @@ class Trials(Fitting):
         from .strict_loading import load_parts
 
         self._refuse_lazy_layers()
-        parts = {name: part for name, part in self.parts().items() if name in TRIED}
-        before = {name: copy.deepcopy(part.state_dict()) for name, part in parts.items()}
+        before = {
+            name: copy.deepcopy(part.state_dict())
+            for name, part in self.parts().items()
+            if name in TRIED
+        }
         buffers = [(buffer, buffer.clone()) for buffer in self._hidden_buffers()]
         moments = [Cursor(task.dataloader).state_dict() for task in tasks]
         random = rng.get_state()

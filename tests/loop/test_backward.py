@@ -99,7 +99,7 @@ def test_a_loss_of_another_class_goes_the_public_way(counted: list[Tensor]) -> N
     assert all(type(one) is Named for one in counted)
 
 
-def test_an_accelerator_and_mixed_precision_go_the_public_way() -> None:
+def test_another_device_and_accelerate_go_the_public_way() -> None:
     assert LocalRuntime("cpu").engine is autograd_engine()
     assert LocalRuntime("meta").engine is None
     assert AccelerateRuntime(Accelerator(cpu=True)).engine is None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import warnings
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -226,53 +225,38 @@ def test_a_pass_of_another_setup_is_refused_by_what_differs(
         fit.trainer.fit(**fit.options)
 
 
-@pytest.mark.parametrize("num_tasks", [1, 3])
-@pytest.mark.parametrize("place", ["epoch 0 train 0", "epoch 0 val 0", "epoch 1 val 1"])
-def test_other_tasks_inside_their_stage_are_refused(place: str, num_tasks: int) -> None:
-    def fit_of(num: int, *callbacks: Callback) -> Fit:
-        def tasks() -> dict[str, Any]:
-            train, val = ([DataLoader(Samples(), 3) for _ in range(num)] for _ in range(2))
-            return {
-                "train_tasks": [EpochTask(loader) for loader in train],
-                "val_tasks": [EpochTask(loader) for loader in val],
-            }
-
-        return base_fit(*callbacks, fit=tasks)
-
-    state = at(lambda *callbacks: fit_of(2, *callbacks), place)
-    resumed = fit_of(num_tasks)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The loader of")
-        resumed.trainer.load_state_dict(state)
-        with pytest.raises(CheckpointMismatch, match=r"with the tasks \['0', '1'\], and here"):
-            resumed.trainer.fit(**resumed.options)
-
-
-def two_tasks_each(num: int, *callbacks: Callback, **options: Any) -> Fit:
+def fit_of_tasks(num_train: int, num_val: int, *callbacks: Callback, **options: Any) -> Fit:
     def tasks() -> dict[str, Any]:
-        train, val = ([DataLoader(Samples(), 3) for _ in range(n)] for n in (2, num))
-        return {
-            "train_tasks": [EpochTask(loader) for loader in train],
-            "val_tasks": [EpochTask(loader) for loader in val],
-            **options,
-        }
+        train, val = ([EpochTask(DataLoader(Samples(), 3)) for _ in range(n)] for n in nums)
+        return {"train_tasks": train, "val_tasks": val, **options}
 
+    nums = num_train, num_val
     return base_fit(*callbacks, fit=tasks)
+
+
+@pytest.mark.parametrize("num", [1, 3])
+@pytest.mark.parametrize("place", ["epoch 0 train 0", "epoch 0 val 0", "epoch 1 val 1"])
+def test_other_tasks_inside_their_stage_are_refused(place: str, num: int) -> None:
+    state = at(partial(fit_of_tasks, 2, 2), place)
+    fit = fit_of_tasks(num, num)
+    fit.trainer.load_state_dict(state)
+    with pytest.raises(CheckpointMismatch, match=r"with the tasks \['0', '1'\], and here"):
+        fit.trainer.fit(**fit.options)
 
 
 @pytest.mark.parametrize(("num", "options"), [(0, {}), (2, {"val_freq": 2})])
 def test_a_validation_that_is_under_way_cannot_be_dropped(
     num: int, options: dict[str, Any]
 ) -> None:
-    state = at(lambda *callbacks: two_tasks_each(2, *callbacks), "epoch 0 val 0")
-    fit = two_tasks_each(num, **options)
+    state = at(partial(fit_of_tasks, 2, 2), "epoch 0 val 0")
+    fit = fit_of_tasks(2, num, **options)
     fit.trainer.load_state_dict(state)
     with pytest.raises(CheckpointMismatch, match=r"inside the val stage .*, and here it has none"):
         fit.trainer.fit(**fit.options)
 
 
 def test_a_fit_refused_for_its_tasks_goes_on_exactly_with_the_right_ones() -> None:
-    make = partial(two_tasks_each, 2)
+    make = partial(fit_of_tasks, 2, 2)
     whole, saver = unbroken(make)
     state = through_a_file(saver.states[saver.places.index("epoch 1 train 1")])
     fit = make(SaveAlways())

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 from deepepochs import Callback, ConfigError, GradClipCallback, Optimizer, Trainer
+from deepepochs.outside_weights import parts_of
 from deepepochs.shares import EveryNth, Shares
 
 X = torch.randn(22, 4, generator=torch.Generator().manual_seed(1))
@@ -260,3 +261,14 @@ def test_mixed_precision_learns_on_a_gpu(precision: str) -> None:
     history = trainer.fit(DataLoader(DATA, 8), epochs=5)
     assert history["train"]["loss"][-1] < history["train"]["loss"][0]
     assert (trainer.runtime.scaler is not None) == (precision == "fp16")
+
+
+def test_weights_are_exchanged_in_parts_of_one_kind_and_of_a_size(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("deepepochs.outside_weights.LARGEST", 10)
+    sizes = [4, 6, 1, 20, 3, 3]
+    weights = [torch.zeros(n) for n in sizes] + [torch.zeros(2, dtype=torch.float64)]
+    parts = list(parts_of(weights))
+    assert [[w.numel() for w in part] for part in parts] == [[4, 6], [1], [20], [3, 3], [2]]
+    assert {id(w) for part in parts for w in part} == {id(w) for w in weights}
