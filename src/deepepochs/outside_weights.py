@@ -88,7 +88,7 @@ class OutsideWeights:
         """Average gradients over the processes; no gradient is one of 0 where another has one.
 
         Raises:
-            ConfigError: a sparse gradient.
+            ConfigError: a sparse gradient of a weight outside of the model.
         """
         # Those of the model may be averaged already, also where this process only fills up.
         has = [
@@ -98,7 +98,7 @@ class OutsideWeights:
         # Agreed on by all: one process alone must not raise, the others would wait for it.
         sparse = any(w.grad is not None and w.grad.layout is not torch.strided for w in weights)
         *numbers, num_sparse = self._total([*map(float, has), float(sparse)])
-        if num_sparse:
+        if num_sparse and not all(id(weight) in self._of_model for weight in weights):
             raise ConfigError(
                 "A weight outside of the model has a sparse gradient, which several processes cannot "
                 "average: make it a parameter of the model, or its embedding sparse=False."
@@ -109,12 +109,17 @@ class OutsideWeights:
                 weight.grad = None  # there may be one of what only fills up
             if number:
                 joint.append(weight)
+        if num_sparse:
+            for weight in joint:
+                own = torch.zeros_like(weight) if weight.grad is None else weight.grad
+                weight.grad = self._accelerator.reduce(own, reduction="mean").detach().clone()
+            return
         for part in parts_of(joint):
-            own = [
+            own_parts = [
                 weight.new_zeros(weight.numel()) if weight.grad is None else weight.grad.reshape(-1)
                 for weight in part
             ]
-            flat = torch.cat(own).to(self._accelerator.device)
+            flat = torch.cat(own_parts).to(self._accelerator.device)
             mean = self._accelerator.reduce(flat, reduction="mean").to(part[0].device)
             for weight, gradient in zip(part, mean.split([w.numel() for w in part]), strict=True):
                 weight.grad = gradient.detach().clone().view(weight.shape)

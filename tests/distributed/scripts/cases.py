@@ -314,6 +314,31 @@ def by_hand() -> Any:
     }
 
 
+class Signs(nn.Module):
+    """Looks the signs of two inputs up in a table whose gradients are sparse."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(4, 6, sparse=True)
+        self.last = nn.Linear(6, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        rows = (x[:, 0] > 0).long() + 2 * (x[:, 1] > 0).long()
+        found: torch.Tensor = self.last(self.table(rows))
+        return found
+
+
+def by_hand_sparse() -> Any:
+    """The last window of accumulation by hand is cut short, with sparse gradients in it."""
+    accelerator = make_accelerator(split=True)
+    accelerator.gradient_accumulation_steps = 3
+    set_seed(0)
+    try:
+        return train(accelerator, loader(slice(48)), model=Signs(), task=ByHandTask, epochs=1)
+    finally:
+        accelerator.gradient_accumulation_steps = 1
+
+
 def several() -> Any:
     """Two tasks, two optimizers of which one has a schedule on steps."""
     accelerator = make_accelerator(split=True)
@@ -548,7 +573,7 @@ CASES: dict[str, Callable[[], Any]] = {
     case.__name__: case
     for case in (
         function_metrics, mean_and_confusion, metric_objects, returned_patches, whole_batches,
-        few_samples, streams, ready_batches, accumulated, by_hand, several, plateau,
+        few_samples, streams, ready_batches, accumulated, by_hand, by_hand_sparse, several, plateau,
         weights_outside, unfrozen,
         fillers_and_rare_weights, unfrozen_between_trainers, frozen_model, searched, prepared, predictions, early_stop,
     )
