@@ -320,6 +320,8 @@ class Signs(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.table = nn.Embedding(4, 6, sparse=True)
+        # Small: torch adds sparse gradients up on the weight, sample by sample.
+        nn.init.uniform_(self.table.weight, -0.1, 0.1)
         self.last = nn.Linear(6, 3)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
