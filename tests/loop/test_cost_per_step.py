@@ -1,21 +1,18 @@
 """What a step costs, in calls and in memory: figures that are the same on every machine.
 
 A cost in seconds depends on what else the machine does, the number of Python and C calls that
-cProfile counts does not. The step is that of W4 of ``benchmarks/``: ``Linear(8, 2)``, Adam and
-mini-batches of 32 that are ready.
+cProfile counts does not.
 """
 
 from __future__ import annotations
 
 import cProfile
 import gc
-import itertools
 import os
 import pstats
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,9 +20,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from deepepochs import Trainer, loop
+from deepepochs import Trainer
 
 sys.path.insert(0, str(Path(__file__).parent))
+from calls_of_a_step import (
+    Batch,
+    calls_per_step,
+    ready_batches,
+    same_on_every_machine,
+    setting,
+    train_bare,
+    train_by_hand,
+    train_by_library,
+)
 from memory_growth import fit_with_every_metric
 
 OWN_CALLS = 3
@@ -36,80 +43,25 @@ STATM = Path("/proc/self/statm")
 # a moment are in the heap at one look and not at the other.
 ONE_HEAP = {"OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "1048576"}
 
-Batch = tuple[Tensor, Tensor]
-
 
 @pytest.fixture(autouse=True)
-def standing_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is shown ten times a second is shown once: how often would be a matter of speed."""
-    now_s = time.monotonic()
-    monkeypatch.setattr(loop, "monotonic", itertools.repeat(now_s).__next__)
+def _same_on_every_machine() -> Iterator[None]:
+    with same_on_every_machine():
+        yield
 
 
-@pytest.fixture(autouse=True)
-def no_garbage_collection() -> Iterator[None]:
-    """Others may have callbacks on collections, whose calls would be counted."""
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
-
-
-def setting() -> tuple[nn.Module, torch.optim.Optimizer]:
-    torch.manual_seed(0)
-    model = nn.Linear(8, 2)
-    return model, torch.optim.Adam(model.parameters(), lr=1e-3)
-
-
-def ready_batches(number: int) -> list[Batch]:
-    generator = torch.Generator().manual_seed(7)
-    one = torch.randn(32, 8, generator=generator), torch.randint(0, 2, (32,), generator=generator)
-    return [one] * number
-
-
-def train_bare(batches: list[Batch]) -> None:
-    """What nobody can leave out: model, loss, backward, step, and no gradients after it."""
-    model, opt = setting()
-    weights = list(model.parameters())
-    for x, y in batches:
-        torch.autograd.backward(F.cross_entropy(model(x), y))
-        opt.step()
-        for weight in weights:
-            weight.grad = None
-
-
-def train_by_hand(batches: list[Batch]) -> None:
-    """The loop of a good engineer, with the loss of the epoch."""
-    model, opt = setting()
-    model.train()
-    total, count = torch.zeros(()), 0
-    for x, y in batches:
-        opt.zero_grad()
-        loss = F.cross_entropy(model(x), y)
-        loss.backward()
-        opt.step()
-        total += loss.detach() * len(y)
-        count += len(y)
-    (total / count).item()
-
-
-def train_by_library(batches: list[Batch]) -> None:
-    model, opt = setting()
-    Trainer(model, F.cross_entropy, opt, epochs=1, show_info=False).fit(batches)
-
-
-def calls_per_step(train: Callable[[list[Batch]], None]) -> float:
-    """Count the calls of 200 steps, without those of starting and ending."""
-    totals = []
-    train(ready_batches(5))  # what is imported or cached at the first use
-    for number in (50, 250):
-        batches = ready_batches(number)
-        profiler = cProfile.Profile()
-        profiler.enable()
-        train(batches)
-        profiler.disable()
-        totals.append(pstats.Stats(profiler).total_calls)  # type: ignore[attr-defined]
-    return (totals[1] - totals[0]) / 200
+def said_by(script: str, *args: str, **environment: str) -> str:
+    """Run a script in a process of its own and return what it prints last."""
+    done = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name(script)), *args],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()[-1]
 
 
 def test_a_step_makes_no_more_calls_than_the_loop_by_hand() -> None:
@@ -118,7 +70,8 @@ def test_a_step_makes_no_more_calls_than_the_loop_by_hand() -> None:
 
 @pytest.mark.skipif(not torch.__version__.startswith("2.13."), reason="others make other calls")
 def test_a_step_makes_at_most_170_calls() -> None:
-    assert calls_per_step(train_by_library) <= 170
+    # In a process of its own: once a test has compiled a model, torch makes 8 more in each step.
+    assert float(said_by("calls_of_a_step.py")) <= 170
 
 
 def test_a_step_adds_few_calls_to_what_nobody_can_leave_out() -> None:
@@ -200,16 +153,7 @@ def growth(what: str) -> int:
 
     Its own, because the heap of this one has holes of any size from other tests.
     """
-    done = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("memory_growth.py")), what],
-        env={**os.environ, **ONE_HEAP},
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return int(done.stdout.split()[-1])
+    return int(said_by("memory_growth.py", what, **ONE_HEAP))
 
 
 @pytest.mark.skipif(not STATM.exists(), reason="the address space is read from /proc")
