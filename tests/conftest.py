@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import sys
 import tempfile
 from collections.abc import Iterator
 
@@ -29,8 +30,14 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 @pytest.fixture(autouse=True)
 def seeded() -> Iterator[None]:
-    """Every test starts from the same random state, whatever ran before it."""
+    """Every test starts from the same random state and no Accelerator, whatever ran before it."""
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
     yield
+    if "accelerate" in sys.modules:
+        # Accelerators share one state in a process, which makes the next one what this one was.
+        from accelerate.state import AcceleratorState, GradientState
+
+        AcceleratorState._reset_state(True)
+        GradientState._reset_state()

@@ -78,10 +78,19 @@ class EpochState:
         return values
 
     def resume_run(self, run: Run) -> None:
-        """Bring a new pass to where the checkpoint was taken, if it was taken inside it."""
-        state, self._run_state = self._run_state, None
-        if state is not None:
-            run.load_state_dict(state)
+        """Bring a new pass to where the checkpoint was taken, if it was taken inside it.
+
+        Raises:
+            CheckpointMismatch: the pass is another one; the state is there for the next.
+        """
+        if self._run_state is not None:
+            run.load_state_dict(self._run_state)
+            self._run_state = None
+
+    @property
+    def awaits_pass(self) -> bool:
+        """Whether the checkpoint was taken inside a pass that has not been made yet."""
+        return self._run_state is not None
 
     def state_dict(self, run: Run | None) -> dict[str, Any]:
         """The state of the epoch, with that of the pass that runs."""
@@ -127,6 +136,7 @@ class LoaderStates:
         self._loaders: dict[str, Any] = {}
         self._prepared: dict[int, Cursor] = {}
         self._saved: Mapping[str, Any] | None = None
+        self._taken: Mapping[str, Any] | None = None
 
     def begin(
         self,
@@ -147,10 +157,10 @@ class LoaderStates:
                 walked = share(task.dataloader)
                 if not any(walked is loader for loader in self._loaders.values()):
                     self._loaders[f"{stage}/{index}"] = walked
-        saved, self._saved = self._saved, None
+        self._taken, self._saved = self._saved, None
         kept = {id(loader) for loader in self._loaders.values()}
         self._prepared = {key: cursor for key, cursor in self._prepared.items() if key in kept}
-        for label, state in (saved or {}).items():
+        for label, state in (self._taken or {}).items():
             if label not in self._loaders:
                 _warn_of_other_loader(label, "this fit has none there")
                 continue
@@ -168,8 +178,12 @@ class LoaderStates:
         return prepared or Cursor(loader, worker_seeding=worker_seeding)
 
     def forget(self) -> None:
-        """Drop a loaded state that no fit has taken."""
-        self._saved = None
+        """Drop a loaded state, which the fit has used or has no loader for."""
+        self._saved = self._taken = None
+
+    def put_back(self) -> None:
+        """Keep the loaded state that a fit has taken, for the next."""
+        self._saved, self._prepared = self._taken, {}
 
     def state_dict(self, walked: Any = None) -> dict[str, Any]:
         """The state of every loader but the one that is being walked, which its pass keeps."""

@@ -70,6 +70,7 @@ class Fitting(Session):
     def _fitting(self, plan: FitPlan) -> Iterator[int]:
         """Frame a fit with its hooks and its endings; yield the index of its first epoch."""
         began = interrupted = False
+        is_fit_run = self.is_fit_run
         self._savers, self._requests = [], []
         self.is_fitting = True
         try:
@@ -88,11 +89,17 @@ class Fitting(Session):
         finally:
             self.is_fitting = False
             signals, self._signals = self._signals, StopSignals()
-            if began:
+            # Taken inside a pass that could not go on, the state is there for the next try.
+            waits = self.epoch is not None and self.epoch.awaits_pass
+            if began and not waits:
                 self.epoch = self.random_state = None
                 self.loaders.forget()
             else:
                 self._num_fits -= 1  # refused: the next try goes on where this one would have
+                self.is_fit_run = is_fit_run
+                if began:
+                    self._resumed = True
+                    self.loaders.put_back()
         if self.on_interrupt == "raise" or signals.received is signal.SIGTERM:
             signals.pass_on()
             if interrupted:

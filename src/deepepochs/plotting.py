@@ -45,6 +45,8 @@ class SeriesPlots:
         >>> plots.add(0.9, [0.5, 0.6])
         >>> plots.add(0.7, [0.6, 0.7])
         >>> plots.ioff()
+        >>> import matplotlib.pyplot as plt
+        >>> plt.close(plots.figure)
     """
 
     def __init__(

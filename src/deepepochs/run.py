@@ -77,6 +77,7 @@ class Run(PassState):
         self.cursor = cursor
         self.window = window
         self.on_nan = on_nan
+        self._told_not_finite = False
         self.step_name = "the step"
         self.is_training = stage is Stage.TRAIN
         self.is_shared = trainer.runtime.num_processes > 1
@@ -260,7 +261,7 @@ class Run(PassState):
         self.patches = done = self.ordered_patches()
         values = done.metrics()
         loss = values.get(LOSS)
-        if loss is not None and loss.ndim == 0 and not np.isfinite(loss):
+        if loss is not None and loss.ndim == 0 and not (np.isfinite(loss) or self._told_not_finite):
             self.report_not_finite(loss)
         return values
 
@@ -286,6 +287,7 @@ class Run(PassState):
             "the inputs and divisions or logarithms in the loss; on_nan='warn' goes on."
         )
         if self.on_nan == "warn":
+            self._told_not_finite = True
             warnings.warn(text, RuntimeWarning, stacklevel=2)
             return
         raise NotFiniteError(text)

@@ -132,7 +132,7 @@ def test_a_loss_that_is_not_finite_is_told_before_it_spoils_the_weights(bad: flo
 def test_a_loss_that_is_not_finite_is_warned_of_once_where_asked() -> None:
     with pytest.warns(RuntimeWarning, match="The loss is nan") as caught:
         trained(Batches(0), on_nan="warn", loss=nn.MSELoss())
-    assert len([w for w in caught if "batch 0" in str(w.message)]) == 2  # its own, and the epoch's
+    assert len([w for w in caught if "The loss is" in str(w.message)]) == 1  # not at the end again
 
 
 class Named(Trainer):

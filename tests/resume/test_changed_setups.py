@@ -266,6 +266,69 @@ def test_a_fit_refused_for_its_tasks_goes_on_exactly_with_the_right_ones() -> No
     assert not differences(finish(fit), whole)
 
 
+def refuse(patch: TensorPatch, state: Any) -> None:
+    raise KeyError("of another metric")
+
+
+@pytest.mark.parametrize(
+    ("place", "fault"),
+    [
+        *(
+            (f"epoch {place}", f)
+            for place in ("0 train 1", "1 train 0")
+            for f in ("loader", "window")
+        ),
+        *(
+            (f"epoch {place}", f)
+            for place in ("0 train 3", "1 val 0")
+            for f in ("metrics", "patch")
+        ),
+        ("epoch 0 val 1", "loader"),
+    ],
+)
+def test_a_fit_refused_inside_its_pass_goes_on_exactly_when_it_is_called_rightly(
+    place: str, fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = partial(base_fit, metrics=[spread])
+    whole, saver = unbroken(make)
+    fit = make(SaveAlways())
+    trainer, options = fit.trainer, dict(fit.options)
+    trainer.load_state_dict(through_a_file(saver.states[saver.places.index(place)]))
+    with monkeypatch.context() as patched, pytest.raises(CheckpointMismatch):
+        if fault == "metrics":
+            options["metrics"] = [F.cross_entropy]
+        elif fault == "loader":
+            options[f"{place.split()[2]}_dl"] = DataLoader(Samples(50), 3)
+        elif fault == "window":
+            patched.setattr(trainer, "grad_accumulate", 2)
+        else:
+            patched.setattr(TensorPatch, "load_state_dict", refuse)
+        trainer.fit(**options)
+    assert trainer.is_resumed
+    assert not differences(finish(fit), whole)
+
+
+class StopsIfToldTo(Callback):
+    told = False
+
+    def on_before_fit(self, trainer: TrainerBase, **values: Any) -> None:
+        if self.told:
+            trainer.stop()
+
+
+@pytest.mark.parametrize("options", [{}, {"epochs": EPOCHS}])
+def test_a_fit_stopped_before_its_pass_goes_on_exactly_in_the_next(options: dict[str, Any]) -> None:
+    whole, saver = unbroken(lambda *callbacks: base_fit(StopsIfToldTo(), *callbacks))
+    state = through_a_file(saver.states[saver.places.index("epoch 1 train 1")])
+    stops = StopsIfToldTo()
+    trainer, loaders = base_fit(stops, SaveAlways())
+    trainer.load_state_dict(state)
+    stops.told = True
+    trainer.fit(**loaders, **options)
+    stops.told = False
+    assert not differences(finish(Fit(trainer, {**loaders, **options})), whole)
+
+
 def test_other_metrics_are_welcome_after_the_end_of_an_epoch() -> None:
     state = at(lambda *callbacks: base_fit(*callbacks), "epoch 0 end")
     fit = base_fit(metrics=[spread], grad_accumulate=2)

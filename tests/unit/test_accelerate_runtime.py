@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState, GradientState
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
@@ -20,16 +18,6 @@ from deepepochs.shares import EveryNth, Shares
 
 X = torch.randn(22, 4, generator=torch.Generator().manual_seed(1))
 DATA = TensorDataset(X, X.sum(1, keepdim=True))
-
-
-@pytest.fixture(autouse=True)
-def fresh_accelerate() -> Iterator[None]:
-    """Accelerators share one state in a process: each test begins and ends without any."""
-    for end in (False, True):
-        AcceleratorState._reset_state(True)
-        GradientState._reset_state()
-        if not end:
-            yield
 
 
 def make_trainer(device: Any, callbacks: Any = None, **options: Any) -> Trainer:

@@ -191,8 +191,9 @@ def test_a_plot_has_a_train_and_a_val_line_for_each_metric(
 def test_a_plot_leaves_no_figure_behind_in_pyplot(history: History) -> None:
     import matplotlib.pyplot as plt
 
+    before = plt.get_fignums()
     history.plot(["loss"])
-    assert plt.get_fignums() == []
+    assert plt.get_fignums() == before
 
 
 def test_a_plot_of_a_vector_has_a_line_per_entry() -> None:

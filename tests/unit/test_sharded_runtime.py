@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState, GradientState
 from torch import distributed, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
@@ -36,14 +35,10 @@ DATA = TensorDataset(X, X.sum(1, keepdim=True))
 
 @pytest.fixture(autouse=True)
 def one_process(tmp_path: Path) -> Iterator[None]:
-    """A group of one process for each test, and no Accelerator from another."""
-    AcceleratorState._reset_state(True)
-    GradientState._reset_state()
+    """A group of one process for each test."""
     distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
     yield
     distributed.destroy_process_group()
-    AcceleratorState._reset_state(True)
-    GradientState._reset_state()
 
 
 def make_model(*, sharded: bool = True) -> nn.Sequential:
