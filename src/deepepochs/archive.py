@@ -192,7 +192,7 @@ class Archive(Trials):
 
     def _resume_if_asked(self) -> None:
         """Load what ``resume`` asks for, once, before the first fit."""
-        if self._num_fits or self.is_fit_run or self.resume is False or self.resume is None:
+        if self._has_resumed or self._num_fits or self.resume is False or self.resume is None:
             return
         if self.checker is None:
             raise ConfigError(
@@ -200,4 +200,5 @@ class Archive(Trials):
                 "Trainer(..., callbacks=CheckCallback('loss'), resume=...)."
             )
         self.checker.resume(self._trainer)
-        self._is_replayed = self._resumed
+        # Not again after a fit that was refused: what was loaded since then is to be kept.
+        self._has_resumed, self._is_replayed = True, self._resumed

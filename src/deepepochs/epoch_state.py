@@ -77,19 +77,28 @@ class EpochState:
         self.totals[stage].close()
         return values
 
-    def resume_run(self, run: Run) -> None:
+    def resume_run(self, run: Run) -> dict[str, Any] | None:
         """Bring a new pass to where the checkpoint was taken, if it was taken inside it.
 
+        Returns:
+            The state of the pass, for `await_run` if its loader turns out to be another one.
+
         Raises:
-            CheckpointMismatch: the pass is another one; the state is there for the next.
+            CheckpointMismatch: the pass is another one; its state is there for the next try.
         """
-        if self._run_state is not None:
-            run.load_state_dict(self._run_state)
+        state = self._run_state
+        if state is not None:
+            run.load_state_dict(state)
             self._run_state = None
+        return state
+
+    def await_run(self, state: dict[str, Any]) -> None:
+        """Keep the state of a pass that could not go on, for the next try."""
+        self._run_state = state
 
     @property
-    def awaits_pass(self) -> bool:
-        """Whether the checkpoint was taken inside a pass that has not been made yet."""
+    def awaits_run(self) -> bool:
+        """Whether the checkpoint was taken inside a pass that has not gone on yet."""
         return self._run_state is not None
 
     def state_dict(self, run: Run | None) -> dict[str, Any]:
@@ -157,10 +166,11 @@ class LoaderStates:
                 walked = share(task.dataloader)
                 if not any(walked is loader for loader in self._loaders.values()):
                     self._loaders[f"{stage}/{index}"] = walked
-        self._taken, self._saved = self._saved, None
+        if self._saved is not None:
+            self._prepared = {}
         kept = {id(loader) for loader in self._loaders.values()}
         self._prepared = {key: cursor for key, cursor in self._prepared.items() if key in kept}
-        for label, state in (self._taken or {}).items():
+        for label, state in (self._saved or {}).items():
             if label not in self._loaders:
                 _warn_of_other_loader(label, "this fit has none there")
                 continue
@@ -171,6 +181,7 @@ class LoaderStates:
                 _warn_of_other_loader(label, str(error))
             else:
                 self._prepared[id(cursor.loader)] = cursor
+        self._taken, self._saved = self._saved, None
 
     def cursor(self, loader: Any, worker_seeding: str) -> Cursor:
         """Give the walk over a loader that begins a pass."""
@@ -183,7 +194,7 @@ class LoaderStates:
 
     def put_back(self) -> None:
         """Keep the loaded state that a fit has taken, for the next."""
-        self._saved, self._prepared = self._taken, {}
+        self._saved = self._taken
 
     def state_dict(self, walked: Any = None) -> dict[str, Any]:
         """The state of every loader but the one that is being walked, which its pass keeps."""

@@ -17,7 +17,7 @@ from torch import nn
 from . import nested, rng
 from .callback import HookTable, fire, fire_in_step
 from .epoch_state import EpochState
-from .errors import MetricError, StopLoopException
+from .errors import CheckpointMismatch, MetricError, StopLoopException
 from .fit_plan import FitPlan
 from .progress import History
 from .session import Session
@@ -69,7 +69,7 @@ class Fitting(Session):
     @contextmanager
     def _fitting(self, plan: FitPlan) -> Iterator[int]:
         """Frame a fit with its hooks and its endings; yield the index of its first epoch."""
-        began = interrupted = False
+        began = interrupted = refused = False
         is_fit_run = self.is_fit_run
         self._savers, self._requests = [], []
         self.is_fitting = True
@@ -85,21 +85,21 @@ class Fitting(Session):
                 except KeyboardInterrupt:
                     interrupted = True
                     self.stop("interrupted")
+                except CheckpointMismatch:
+                    refused = self.epoch is not None and self.epoch.awaits_run
+                    raise
                 fire_in_step(self.hooks["on_after_fit"], self._trainer)
         finally:
             self.is_fitting = False
             signals, self._signals = self._signals, StopSignals()
-            # Taken inside a pass that could not go on, the state is there for the next try.
-            waits = self.epoch is not None and self.epoch.awaits_pass
-            if began and not waits:
+            if began and not refused:
                 self.epoch = self.random_state = None
                 self.loaders.forget()
             else:
-                self._num_fits -= 1  # refused: the next try goes on where this one would have
-                self.is_fit_run = is_fit_run
-                if began:
-                    self._resumed = True
-                    self.loaders.put_back()
+                self._num_fits -= 1  # the next try goes on where this one would have
+            if refused:
+                self._resumed, self.is_fit_run = True, is_fit_run
+                self.loaders.put_back()
         if self.on_interrupt == "raise" or signals.received is signal.SIGTERM:
             signals.pass_on()
             if interrupted:
@@ -107,19 +107,19 @@ class Fitting(Session):
 
     def _begin_fit(self, plan: FitPlan) -> None:
         """Begin anew, or where a loaded state was taken."""
-        if self._resumed and self.epoch is not None:
-            stages = plan.stages_of(self.epoch.epoch_idx)
-            self.epoch.check_tasks({stage: plan.labels[stage] for stage, _ in stages})
-        self.is_fit_run = True
         if not self._resumed:
             self.epoch, self._first_epoch = None, self._progress.epoch_idx
-            self._fit_starts.append(self._first_epoch)
             # What a fit that was cut short, or the user, has left must not be part of this one.
             self.opt.drop_gradients()
-        self._resumed = False
+        elif self.epoch is not None:
+            stages = plan.stages_of(self.epoch.epoch_idx)
+            self.epoch.check_tasks({stage: plan.labels[stage] for stage, _ in stages})
         if self.random_state is not None:
             rng.set_state(self.random_state)
         self.loaders.begin(plan.tasks, self.worker_seeding, self.runtime.share)
+        if not self._resumed:
+            self._fit_starts.append(self._first_epoch)
+        self._resumed, self.is_fit_run = False, True
 
     def _finished_before(self) -> History | None:
         """The history of a fit that an earlier process had finished; the script calls it again."""

@@ -77,7 +77,7 @@ class Run(PassState):
         self.cursor = cursor
         self.window = window
         self.on_nan = on_nan
-        self._told_not_finite = False
+        self._warned_of: int | None = None  # the last mini-batch whose loss was named
         self.step_name = "the step"
         self.is_training = stage is Stage.TRAIN
         self.is_shared = trainer.runtime.num_processes > 1
@@ -261,7 +261,12 @@ class Run(PassState):
         self.patches = done = self.ordered_patches()
         values = done.metrics()
         loss = values.get(LOSS)
-        if loss is not None and loss.ndim == 0 and not (np.isfinite(loss) or self._told_not_finite):
+        if (
+            loss is not None
+            and loss.ndim == 0
+            and not np.isfinite(loss)
+            and self._warned_of is None
+        ):
             self.report_not_finite(loss)
         return values
 
@@ -276,7 +281,7 @@ class Run(PassState):
 
     def report_not_finite(self, loss: Any) -> None:
         """Raise, warn or do nothing about a loss that is NaN or infinite, as asked."""
-        if self.on_nan == "ignore":
+        if self.on_nan == "ignore" or self._warned_of == self.batch_idx:
             return
         epoch = "" if self.epoch_idx is None else f"epoch {self.epoch_idx}, "
         is_known = isinstance(loss, float) or isinstance(self.batch_loss, float)
@@ -287,7 +292,7 @@ class Run(PassState):
             "the inputs and divisions or logarithms in the loss; on_nan='warn' goes on."
         )
         if self.on_nan == "warn":
-            self._told_not_finite = True
+            self._warned_of = self.batch_idx
             warnings.warn(text, RuntimeWarning, stacklevel=2)
             return
         raise NotFiniteError(text)

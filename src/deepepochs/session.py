@@ -16,7 +16,7 @@ from .accumulation import Window
 from .callback import HookTable
 from .callback_pool import CallbackPool
 from .epoch_state import EpochState, LoaderStates
-from .errors import DataError, LoopException
+from .errors import CheckpointMismatch, DataError, LoopException
 from .fit_plan import FitPlan
 from .loading import Cursor
 from .progress import History, Progress
@@ -62,7 +62,7 @@ class Session(SavePoints):
         self._first_epoch = 0
         self._fit_starts: list[int] = []
         self._num_fits = 0
-        self._is_replayed = False
+        self._is_replayed = self._has_resumed = False
         self._resumed = False
         self._is_acting = False
         self._is_nested = False
@@ -132,8 +132,10 @@ class Session(SavePoints):
             run = self._make_run(task, stage, loader)
             run.step_name = step_name
             run.task_idx, run.num_tasks = place
+            state = None
             if run.epoch_idx is not None and self.epoch is not None:
-                self.epoch.resume_run(run)
+                state = self.epoch.resume_run(run)
+            started_at = run.batch_idx
             outer, outer_of_task = self.run, task.run
             self.run = run
             task.enter(run)
@@ -144,8 +146,13 @@ class Session(SavePoints):
                 yield run
                 if run.is_training and versions == [w._version for w in self.opt.params]:
                     self._warn_of_no_step(run)
+            except CheckpointMismatch:
+                if state is not None and run.batch_idx == started_at and self.epoch is not None:
+                    self.epoch.await_run(state)
+                raise
             finally:
-                self._progress = self._counted(run)
+                if self.epoch is None or not self.epoch.awaits_run:
+                    self._progress = self._counted(run)
                 self.run = outer
                 task.enter(outer_of_task)
 

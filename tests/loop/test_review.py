@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from deepepochs import EpochTask, Optimizer, Trainer
+from deepepochs import Callback, EpochTask, Optimizer, Trainer, TrainerBase
 from deepepochs.errors import ConfigError, NotFiniteError
 
 
@@ -133,6 +133,18 @@ def test_a_loss_that_is_not_finite_is_warned_of_once_where_asked() -> None:
     with pytest.warns(RuntimeWarning, match="The loss is nan") as caught:
         trained(Batches(0), on_nan="warn", loss=nn.MSELoss())
     assert len([w for w in caught if "The loss is" in str(w.message)]) == 1  # not at the end again
+
+
+class Reads(Callback):
+    def on_after_train_batch(self, trainer: TrainerBase, metrics: Any, batch_idx: int) -> None:
+        assert dict(metrics).keys() == {"loss"}
+
+
+def test_each_mini_batch_is_warned_of_once_though_a_callback_reads_its_loss() -> None:
+    with pytest.warns(RuntimeWarning, match="The loss is nan") as caught:
+        trained(Batches(0, 1, 0), on_nan="warn", loss=nn.MSELoss(), callbacks=Reads())
+    told = [str(w.message) for w in caught if "The loss is" in str(w.message)]
+    assert [text.split("batch ")[1][0] for text in told] == ["0", "2"]
 
 
 class Named(Trainer):

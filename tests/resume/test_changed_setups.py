@@ -299,6 +299,8 @@ def test_a_fit_refused_inside_its_pass_goes_on_exactly_when_it_is_called_rightly
             options["metrics"] = [F.cross_entropy]
         elif fault == "loader":
             options[f"{place.split()[2]}_dl"] = DataLoader(Samples(50), 3)
+        elif fault == "order":
+            options["train_dl"] = DataLoader(Samples(), 3)
         elif fault == "window":
             patched.setattr(trainer, "grad_accumulate", 2)
         else:
@@ -308,25 +310,14 @@ def test_a_fit_refused_inside_its_pass_goes_on_exactly_when_it_is_called_rightly
     assert not differences(finish(fit), whole)
 
 
-class StopsIfToldTo(Callback):
-    told = False
-
-    def on_before_fit(self, trainer: TrainerBase, **values: Any) -> None:
-        if self.told:
-            trainer.stop()
-
-
-@pytest.mark.parametrize("options", [{}, {"epochs": EPOCHS}])
-def test_a_fit_stopped_before_its_pass_goes_on_exactly_in_the_next(options: dict[str, Any]) -> None:
-    whole, saver = unbroken(lambda *callbacks: base_fit(StopsIfToldTo(), *callbacks))
-    state = through_a_file(saver.states[saver.places.index("epoch 1 train 1")])
-    stops = StopsIfToldTo()
-    trainer, loaders = base_fit(stops, SaveAlways())
-    trainer.load_state_dict(state)
-    stops.told = True
-    trainer.fit(**loaders, **options)
-    stops.told = False
-    assert not differences(finish(Fit(trainer, {**loaders, **options})), whole)
+def test_where_the_warning_of_another_loader_is_an_error_the_next_fit_goes_on_exactly() -> None:
+    whole, saver = unbroken(base_fit)
+    fit = base_fit(SaveAlways())
+    state = saver.states[saver.places.index("epoch 1 train 1")]
+    fit.trainer.load_state_dict(through_a_file(state))
+    with pytest.raises(UserWarning, match="loader of val/0 is not that of the checkpoint"):
+        fit.trainer.fit(fit.options["train_dl"], [Samples(5)[:]])
+    assert not differences(finish(fit), whole)
 
 
 def test_other_metrics_are_welcome_after_the_end_of_an_epoch() -> None:

@@ -25,6 +25,7 @@ from deepepochs import (
     Optimizer,
     RunLockedError,
     Trainer,
+    TrainerBase,
     ValuePatch,
 )
 from deepepochs.checkpoint import load
@@ -258,6 +259,23 @@ def test_an_id_that_would_leave_the_folder_is_refused(asked: str, tmp_path: Path
         run(make(tmp_path, 1.0, resume=asked))
     with pytest.raises(ConfigError):
         make(tmp_path, 1.0, running_id=asked)
+
+
+class StopsInside(Callback):
+    def on_after_train_batch(self, trainer: TrainerBase, metrics: Any, batch_idx: int) -> None:
+        if trainer.progress.epoch_idx == batch_idx == 1:
+            trainer.stop()
+
+
+def test_what_is_loaded_by_hand_after_a_refused_resume_is_kept(tmp_path: Path) -> None:
+    run(make(tmp_path, 3.0, 2.0, callbacks=[StopsInside()]))
+    fit = make(tmp_path, 3.0, 2.0, resume=True, grad_accumulate=2)
+    with pytest.raises(CheckpointMismatch, match="start from a checkpoint of the end of an epoch"):
+        run(fit)
+    fit.trainer.load_checkpoint(tmp_path / "r" / "best.ckpt")
+    run(fit)
+    assert fit.trainer.progress.epoch_idx == 2
+    assert fit.trainer.progress.num_steps == 4 + 2  # mini-batches of epoch 0, pairs of epoch 1
 
 
 def test_resume_without_a_check_callback_is_an_error() -> None:
