@@ -25,15 +25,23 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
+from weakref import WeakValueDictionary
 
 __all__ = ["EarlyWriter", "duplicate", "leftovers", "staged"]
 
 _NAME = re.compile(r"\.deepepochs-(?P<pid>\d+)-(?P<host>.*)-[0-9a-f]{8}\.tmp")
 _FOREIGN_AGE_S = 3600.0
 _PUSH_BYTES = 4 << 20
-# The temporary files this process is writing now: all others that bear its id are leftovers
-# of an earlier process that had the same (in containers the id is often 1 each time).
-_active: set[str] = set()
+
+
+class _Mark:
+    """Lives as long as the call that writes the file of that name."""
+
+
+# The temporary files this process is writing now: all others that bear its id are leftovers,
+# be it of an earlier process that had the same (in containers the id is often 1 each time).
+# Weak, for a Ctrl-C may come at any line, that of unmarking included.
+_active: WeakValueDictionary[str, _Mark] = WeakValueDictionary()
 
 
 @contextlib.contextmanager
@@ -54,7 +62,7 @@ def staged(target: Path, commit: Callable[[Path], object]) -> Iterator[BinaryIO]
     folder = target.parent
     folder.mkdir(parents=True, exist_ok=True)
     temporary = _temporary(folder)
-    _active.add(temporary.name)
+    mark = _active[temporary.name] = _Mark()
     try:
         with temporary.open("x+b") as file:
             _sweep(folder, now=os.fstat(file.fileno()).st_mtime)
@@ -65,7 +73,7 @@ def staged(target: Path, commit: Callable[[Path], object]) -> Iterator[BinaryIO]
         _sync_folder(folder)
     finally:
         _discard(temporary)
-        _active.discard(temporary.name)
+        del mark
 
 
 class EarlyWriter:
@@ -81,6 +89,10 @@ class EarlyWriter:
 
     def write(self, content: bytes | memoryview) -> int:
         """Write all of `content`; return its size in bytes."""
+        if self._file.closed:
+            # torch's writer, dropped half-way by a Ctrl-C, still writes an end to its archive
+            # when it is collected, and an error there ends the process.
+            return len(content)
         size = self._file.write(content)
         self._written += size
         waiting = self._written - self._pushed
@@ -92,7 +104,8 @@ class EarlyWriter:
 
     def flush(self) -> None:
         """Hand what is buffered to the system."""
-        self._file.flush()
+        if not self._file.closed:
+            self._file.flush()
 
 
 def duplicate(source: Path, target: Path) -> None:
@@ -102,7 +115,7 @@ def duplicate(source: Path, target: Path) -> None:
     two files.
     """
     temporary = _temporary(target.parent)
-    _active.add(temporary.name)
+    mark = _active[temporary.name] = _Mark()
     try:
         try:
             os.link(source, temporary)
@@ -114,7 +127,7 @@ def duplicate(source: Path, target: Path) -> None:
     finally:
         # Where both names are links to one file already, a rename does nothing at all.
         _discard(temporary)
-        _active.discard(temporary.name)
+        del mark
 
 
 def leftovers(folder: Path) -> list[Path]:

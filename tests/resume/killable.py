@@ -1,10 +1,11 @@
 """A small training script that can be killed anywhere and started again.
 
-    python killable.py FOLDER [--workers N] [--every N] [--epochs N] [--pause S] ...
+    python killable.py FOLDER [--workers N] [--every N] [--epochs N] [--hold LINE] ...
 
 Dropout, shuffling, augmentation from three generators and a scheduler. At its end it writes
 ``FOLDER/run.result.pt``: weights, history, and the next random number of each generator. With
-``--progress`` it prints a line for each mini-batch, so that a test knows where it is.
+``--progress`` it prints a line for each mini-batch, so that a test knows where it is, and with
+``--hold LINE`` it stays there until a signal comes, however late the test sends it.
 `Forked` starts it as a fork of this process, which spares the seconds that importing takes.
 """
 
@@ -14,11 +15,14 @@ import argparse
 import importlib
 import os
 import random
+import select
 import signal
 import sys
 import time
 import traceback
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -49,26 +53,45 @@ class Noisy(Dataset[Any]):
 
 
 class Tells(Callback):
-    """Says where the run is, and takes its time."""
+    """Says where the run is, and waits at one place for a signal."""
 
-    def __init__(self, progress: bool, pause_s: float) -> None:
+    def __init__(self, progress: bool, hold: str) -> None:
         super().__init__()
         self.progress = progress
-        self.pause_s = pause_s
+        self.hold = hold
 
     def tell(self, word: str, trainer: Any) -> None:
-        if self.progress:
-            done = trainer.progress
-            sys.stdout.write(f"{word} {done.num_train_batches} {done.num_val_batches}\n")
-            sys.stdout.flush()
-        if self.pause_s:
-            time.sleep(self.pause_s)
+        done = trainer.progress
+        line = f"{word} {done.num_train_batches} {done.num_val_batches}"
+        with awaited_signal() if line == self.hold else nullcontext():
+            if self.progress:
+                sys.stdout.write(f"{line}\n")
+                sys.stdout.flush()
 
     def on_after_train_batch(self, trainer: Any, **others: Any) -> None:
         self.tell("train", trainer)
 
     def on_after_val_batch(self, trainer: Any, **others: Any) -> None:
         self.tell("val", trainer)
+
+
+@contextmanager
+def awaited_signal(limit_s: float = 120.0) -> Iterator[None]:
+    """Leave the block once SIGINT or SIGTERM has come, since the block began."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    before = signal.set_wakeup_fd(writing)
+    try:
+        yield
+        # Workers that end send SIGCHLD, which is none of the two.
+        while select.select([reading], [], [], limit_s)[0]:
+            if {signal.SIGINT, signal.SIGTERM} & set(os.read(reading, 64)):
+                return
+        raise TimeoutError(f"no signal came within {limit_s} s")
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(reading)
+        os.close(writing)
 
 
 class Forgetful(Trainer):
@@ -94,7 +117,7 @@ def run(folder: Path, options: argparse.Namespace) -> None:
         metrics=[dm.accuracy],
         callbacks=[
             CheckCallback("loss", ckpt_dir=folder, every_n_batches=options.every),
-            Tells(options.progress, options.pause),
+            Tells(options.progress, options.hold),
         ],
         running_id=options.id,
         resume="auto",
@@ -126,7 +149,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--every", type=int)
     parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--pause", type=float, default=0.0)
+    parser.add_argument("--hold", default="", help="the line of progress to wait at")
     parser.add_argument("--progress", action="store_true")
     parser.add_argument("--on-interrupt", default="raise")
     parser.add_argument("--without", default="", help="a part to leave out of the state")

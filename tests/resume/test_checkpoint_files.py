@@ -9,6 +9,7 @@ import os
 import random
 import subprocess
 import sys
+import tempfile
 import zipfile
 from collections import Counter, OrderedDict, defaultdict, namedtuple
 from pathlib import Path
@@ -33,6 +34,7 @@ from deepepochs.errors import (
 from deepepochs.plain import from_plain, to_plain
 
 FAULTS = Path(__file__).parents[2] / "benchmarks" / "faults" / "write_faults.py"
+CTRL_C = Path(__file__).parent / "ctrl_c_at_each_line.py"
 
 
 def same(a: Any, b: Any) -> bool:
@@ -616,24 +618,44 @@ def sealed_or_refused(content: bytes) -> None:
 posix = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs POSIX")
 
 
+# In memory, where fsync costs nothing: the machine's disk may be slow.
+MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
+
+
+def printed_json(*command: str) -> Any:
+    place = {"TMPDIR": MEMORY} if MEMORY else {}
+    done = subprocess.run(
+        [sys.executable, *command],
+        capture_output=True,
+        check=False,
+        timeout=240,
+        env={**os.environ, **place},
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    return json.loads(done.stdout)
+
+
 @pytest.fixture(scope="module")
 def faults() -> dict[str, dict[str, int]]:
     """The rows of the benchmark."""
     sizes = "--kills 6 --mb 8 --stops 1 --full 4 --flips 0 --cuts 0 --rounds 0 --json"
-    command = [sys.executable, str(FAULTS), *sizes.split()]
-    # In memory, where fsync costs nothing: the machine's disk may be slow.
-    place = {"TMPDIR": "/dev/shm"} if Path("/dev/shm").is_dir() else {}
-    environment = {**os.environ, **place}
-    done = subprocess.run(command, capture_output=True, check=True, timeout=240, env=environment)
-    rows: dict[str, dict[str, int]] = json.loads(done.stdout)
+    rows: dict[str, dict[str, int]] = printed_json(str(FAULTS), *sizes.split())
     return rows
+
+
+def test_ctrl_c_at_any_line_of_a_save_is_passed_on_and_loses_nothing() -> None:
+    with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
+        result = printed_json(str(CTRL_C), folder)
+    assert result.pop("KeyboardInterrupt") > 300
+    assert result.pop("saved") == 1
+    assert not any(result.values()), result
 
 
 @posix
 def test_kills_during_a_write_tear_nothing_and_leave_at_most_one_file(faults: Any) -> None:
     result = faults["kill during a write"]
     assert result["control: torn by plain torch.save"] > 0
-    for name in ("torn", "more than one leftover", "leftover after Ctrl-C", "not resumable"):
+    for name in ("torn", "more than one left", "leftover after Ctrl-C", "not resumable"):
         assert result[name] == 0
     assert result["leftover after the next save"] == 0
 
@@ -643,6 +665,8 @@ def test_a_process_that_ends_before_any_call_of_a_save_has_lost_nothing(faults: 
     result = faults["end before each call of a save"]
     assert result["calls"] > 5
     assert result["a file that is not whole"] == result["lost"] == 0
+    # Where a second name is being given there are two for a moment, but never two files.
+    assert result["two names left"] > 0 == result["more than one left"]
 
 
 @posix

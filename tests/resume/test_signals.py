@@ -62,7 +62,7 @@ def num_done(folder: Path) -> tuple[int, int]:
 def test_the_signal_saves_within_a_mini_batch_and_the_resumed_run_is_the_unbroken_one(
     kind: signal.Signals, place: str, tmp_path: Path, whole: Any
 ) -> None:
-    process = Forked(tmp_path, "--epochs=2", "--progress", "--pause=0.2")
+    process = Forked(tmp_path, "--epochs=2", "--progress", f"--hold={place}")
     wait_for(process, place)
     os.kill(process.pid, kind)
     code = process.wait()
@@ -78,7 +78,7 @@ def test_the_signal_saves_within_a_mini_batch_and_the_resumed_run_is_the_unbroke
 
 def test_a_script_started_from_a_shell_ends_with_143_after_sigterm(tmp_path: Path) -> None:
     process = subprocess.Popen(
-        [sys.executable, str(SCRIPT), str(tmp_path), "--progress", "--pause=0.2"],
+        [sys.executable, str(SCRIPT), str(tmp_path), "--progress", "--hold=train 1 0"],
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -92,7 +92,7 @@ def test_a_script_started_from_a_shell_ends_with_143_after_sigterm(tmp_path: Pat
 
 
 def test_ctrl_c_to_the_whole_group_with_workers_saves_and_resumes_exactly(tmp_path: Path) -> None:
-    process = Forked(tmp_path, "--epochs=2", "--workers=2", "--progress", "--pause=0.2")
+    process = Forked(tmp_path, "--epochs=2", "--workers=2", "--progress", "--hold=train 3 0")
     wait_for(process, "train 3 0")
     os.killpg(process.pid, signal.SIGINT)
     assert process.wait() == -signal.SIGINT, process.errors
@@ -106,7 +106,7 @@ def test_ctrl_c_to_the_whole_group_with_workers_saves_and_resumes_exactly(tmp_pa
 def test_with_return_ctrl_c_ends_the_fit_alone_and_sigterm_the_process_all_the_same(
     kind: signal.Signals, code: int, tmp_path: Path
 ) -> None:
-    process = Forked(tmp_path, "--progress", "--pause=0.2", "--on-interrupt=return")
+    process = Forked(tmp_path, "--progress", "--hold=train 2 0", "--on-interrupt=return")
     wait_for(process, "train 2 0")
     os.kill(process.pid, kind)
     assert process.wait() == code, process.errors
