@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from .accelerators import refuse_setup
 from .errors import ConfigError
+from .gloo import leave_gloo
 from .optimizers import Optimizer, Optimizers, params_of
 from .outside_weights import OutsideWeights
 from .shares import Shares, is_prepared
@@ -234,19 +235,6 @@ class AccelerateRuntime:
     def _exchange_device(self) -> torch.device:
         # MPS knows no float64, and never has several processes.
         return self.device if self.device.type in ("cuda", "cpu", "xpu") else torch.device("cpu")
-
-
-def leave_gloo() -> None:
-    """Leave gloo's process group at the end of a program, while Python is still whole.
-
-    Its threads may hold tensors, and a tensor that is freed after the interpreter aborts the
-    process: a run that has done all its work would end with an error (pytorch/pytorch#179291).
-    NCCL's group is left alone: to leave it is a matter for all processes together.
-    """
-    from torch import distributed
-
-    if distributed.is_initialized() and distributed.get_backend() == "gloo":
-        distributed.destroy_process_group()
 
 
 def _bare(opt: Any) -> torch.optim.Optimizer:

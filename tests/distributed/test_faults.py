@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -15,13 +14,11 @@ sys.path.insert(0, str(Path(__file__).parent))
 from launching import Ended, launch
 
 pytestmark = pytest.mark.xdist_group("processes")
-# From the fault to the end of the last process, start of Python and imports included.
-LIMIT_S = 60
 
 
 def start(folder: Path, kind: str, num_processes: int = 2, **options: str) -> Ended:
     folder.mkdir(exist_ok=True)
-    return launch("faulty.py", num_processes, folder, kind, limit_s=90, cwd=folder, **options)
+    return launch("faulty.py", num_processes, folder, kind, cwd=folder, **options)
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +49,11 @@ def test_console_files_and_prints_are_those_of_the_main_process_only(
 def test_all_processes_leave_their_group_before_the_interpreter_ends(
     unbroken: tuple[Path, Ended],
 ) -> None:
-    assert unbroken[1].out.count("in a group at the end: False") == 2
+    out = unbroken[1].out
+    assert out.count("in a group at the end: False") == 2
+    if Path("/proc/self/task").is_dir():
+        # A thread that lives on can abort the process; the script's own variables hold the model.
+        assert out.count("threads of gloo at the end: 0") == 2
 
 
 def test_sigterm_in_one_process_saves_and_ends_all_with_143(
@@ -93,11 +94,9 @@ def test_a_resume_in_another_number_of_processes_is_refused(
     assert "load_weights" in ended.err
 
 
-@pytest.mark.parametrize("kind", ["exception", "metric", "sigkill"])
-def test_a_fault_in_one_process_ends_all_soon(kind: str, tmp_path: Path) -> None:
-    began_at_s = time.monotonic()
-    ended = start(tmp_path, kind)
-    assert time.monotonic() - began_at_s < LIMIT_S
+@pytest.mark.parametrize("kind", ["exception", "metric", "waiting", "sigkill"])
+def test_a_fault_in_one_process_ends_all(kind: str, tmp_path: Path) -> None:
+    ended = start(tmp_path, kind)  # a process that waits for ever is a failure
     assert ended.code == 1
     if kind == "sigkill":
         assert ended.err.count("Signal 9 (SIGKILL)") == 1

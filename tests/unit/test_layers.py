@@ -15,7 +15,8 @@ SRC = Path(__file__).parents[2] / "src" / "deepepochs"
 # the layers of the design, some of which take several rows.
 ROWS = [
     # 0
-    "accumulation atomic containers engine errors fast_path lines on_demand signals stages worker_seeding",
+    "accumulation atomic containers engine errors fast_path gloo lines on_demand signals stages "
+    "worker_seeding",
     # 1
     "comparison confusion losses lr_curve mappings monitor naming nested opt_state plain plotting "
     "reductions rng run_folder run_lock schedules screens sealed",

@@ -1,7 +1,7 @@
 """One small run in which one process meets something: ``faulty.py FOLDER KIND [sharded]``.
 
 Works alone, with torchrun and with accelerate launch: ``device='auto'``. Kinds: ``none``,
-``sigterm``, ``sigkill``, ``exception``, ``metric``. Writes ``weights-<kind>.pt``.
+``sigterm``, ``sigkill``, ``exception``, ``waiting``, ``metric``. Writes ``weights-<kind>.pt``.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import atexit
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,16 @@ class Fault(Callback):
 
     def on_after_train_batch(self, trainer: Any, metrics: Any, batch_idx: int) -> None:
         last = trainer.runtime.rank == trainer.runtime.num_processes - 1
-        if not last or trainer.init_epoch != 1 or batch_idx != 2:
+        if trainer.init_epoch != 1 or batch_idx != 2:
+            return
+        if kind == "waiting":
+            if not last:
+                signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the trainer's waits for a batch
+                time.sleep(600)
+            # An exchange that no other takes part in, so that its thread waits for ever.
+            torch.distributed.all_reduce(torch.ones(1), async_op=True)
+            raise ValueError("the fault of the test")
+        if not last:
             return
         if kind == "sigterm":
             os.kill(os.getpid(), signal.SIGTERM)
@@ -55,10 +65,16 @@ def accuracy(preds: torch.Tensor, targets: torch.Tensor) -> Any:
     return (preds.argmax(1) == targets).float().mean()
 
 
+def tell_of_the_end() -> None:
+    print("in a group at the end:", torch.distributed.is_initialized(), flush=True)
+    tasks = Path("/proc/self/task")
+    if tasks.is_dir():
+        names = [(task / "comm").read_text() for task in tasks.iterdir()]
+        print("threads of gloo at the end:", sum("gloo" in name for name in names), flush=True)
+
+
 # Before the trainer's own handler, so that it is called after it.
-atexit.register(
-    lambda: print("in a group at the end:", torch.distributed.is_initialized(), flush=True)
-)
+atexit.register(tell_of_the_end)
 trainer = Trainer(
     model, F.cross_entropy, opt, epochs=3, device="auto", metrics=accuracy, metric_patch="mean",
     callbacks=[Fault(), CheckCallback("loss", ckpt_dir=folder), LogCallback(folder)],
