@@ -10,7 +10,6 @@ own share of the data without repeated samples, and what is counted is counted o
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -20,7 +19,7 @@ from torch import Tensor, nn
 
 from .accelerators import refuse_setup
 from .errors import ConfigError
-from .gloo import leave_gloo
+from .gloo import leave_gloo_at_exit
 from .optimizers import Optimizer, Optimizers, params_of
 from .outside_weights import OutsideWeights
 from .shares import Shares, is_prepared
@@ -53,8 +52,7 @@ class AccelerateRuntime:
         # With shares of different lengths one process would end a window before the others.
         accelerator.gradient_state.plugin_kwargs["sync_with_dataloader"] = False
         if self.num_processes > 1:
-            atexit.unregister(leave_gloo)
-            atexit.register(leave_gloo)
+            leave_gloo_at_exit()
 
     def __str__(self) -> str:
         kind = str(self.accelerator.distributed_type).rpartition(".")[2]

@@ -22,10 +22,10 @@ import re
 import shutil
 import socket
 import sys
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
-from weakref import WeakValueDictionary
 
 __all__ = ["EarlyWriter", "duplicate", "leftovers", "staged"]
 
@@ -40,8 +40,9 @@ class _Mark:
 
 # The temporary files this process is writing now: all others that bear its id are leftovers,
 # be it of an earlier process that had the same (in containers the id is often 1 each time).
-# Weak, for a Ctrl-C may come at any line, that of unmarking included.
-_active: WeakValueDictionary[str, _Mark] = WeakValueDictionary()
+# Weak, for a Ctrl-C may come at any line, that of unmarking included. A WeakValueDictionary
+# unmarks in a callback, where Python swallows the Ctrl-C.
+_active: dict[str, weakref.ref[_Mark]] = {}
 
 
 @contextlib.contextmanager
@@ -62,7 +63,8 @@ def staged(target: Path, commit: Callable[[Path], object]) -> Iterator[BinaryIO]
     folder = target.parent
     folder.mkdir(parents=True, exist_ok=True)
     temporary = _temporary(folder)
-    mark = _active[temporary.name] = _Mark()
+    mark = _Mark()
+    _active[temporary.name] = weakref.ref(mark)
     try:
         with temporary.open("x+b") as file:
             _sweep(folder, now=os.fstat(file.fileno()).st_mtime)
@@ -73,7 +75,7 @@ def staged(target: Path, commit: Callable[[Path], object]) -> Iterator[BinaryIO]
         _sync_folder(folder)
     finally:
         _discard(temporary)
-        del mark
+        _active.pop(temporary.name, None)
 
 
 class EarlyWriter:
@@ -115,7 +117,8 @@ def duplicate(source: Path, target: Path) -> None:
     two files.
     """
     temporary = _temporary(target.parent)
-    mark = _active[temporary.name] = _Mark()
+    mark = _Mark()
+    _active[temporary.name] = weakref.ref(mark)
     try:
         try:
             os.link(source, temporary)
@@ -127,7 +130,7 @@ def duplicate(source: Path, target: Path) -> None:
     finally:
         # Where both names are links to one file already, a rename does nothing at all.
         _discard(temporary)
-        del mark
+        _active.pop(temporary.name, None)
 
 
 def leftovers(folder: Path) -> list[Path]:
@@ -140,12 +143,17 @@ def _temporary(folder: Path) -> Path:
     return folder / f".deepepochs-{os.getpid()}-{host}-{os.urandom(4).hex()}.tmp"
 
 
+def _is_active(name: str) -> bool:
+    mark = _active.get(name)
+    return mark is not None and mark() is not None
+
+
 def _sweep(folder: Path, now: float) -> None:
     """Remove what dead processes have left; `now` is by the clock of the file system."""
     own = _temporary(folder)
     for path in leftovers(folder):
         match = _NAME.fullmatch(path.name)
-        if match is None or path.name in _active:
+        if match is None or _is_active(path.name):
             continue
         ours = _NAME.fullmatch(own.name)
         if ours is not None and match["host"] == ours["host"]:

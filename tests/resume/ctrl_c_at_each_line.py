@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
+import weakref
 from collections import Counter
 from types import FrameType, ModuleType
 from typing import Any
@@ -21,7 +22,7 @@ from deepepochs.atomic import leftovers
 from deepepochs.checkpoint import CheckpointStore
 
 MODULES: list[ModuleType] = [atomic, checkpoint, checkpoint_file, sealed]
-FILES = {module.__file__ for module in [*MODULES, contextlib, torch.serialization]}
+FILES = {module.__file__ for module in [*MODULES, contextlib, weakref, torch.serialization]}
 
 
 def interrupted(store: CheckpointStore, generation: int, line: int) -> str:

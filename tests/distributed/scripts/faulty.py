@@ -10,6 +10,7 @@ import atexit
 import os
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -69,8 +70,22 @@ def tell_of_the_end() -> None:
     print("in a group at the end:", torch.distributed.is_initialized(), flush=True)
     tasks = Path("/proc/self/task")
     if tasks.is_dir():
-        names = [(task / "comm").read_text() for task in tasks.iterdir()]
-        print("threads of gloo at the end:", sum("gloo" in name for name in names), flush=True)
+        count = sum("gloo" in name_of(task) for task in tasks.iterdir())
+        print("threads of gloo at the end:", count, flush=True)
+
+
+def name_of(task: Path) -> str:
+    try:
+        return (task / "comm").read_text()
+    except OSError:  # a thread that has ended since
+        return ""
+
+
+def refuse_threads() -> None:
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    threading.Thread.start = start  # type: ignore[method-assign]
 
 
 # Before the trainer's own handler, so that it is called after it.
@@ -80,6 +95,8 @@ trainer = Trainer(
     callbacks=[Fault(), CheckCallback("loss", ckpt_dir=folder), LogCallback(folder)],
     resume="auto", running_id="run",
 )  # fmt: skip
+# After the trainer's own, so that it is called before it: so does Python 3.12 at its end.
+atexit.register(refuse_threads)
 order = torch.Generator().manual_seed(5)
 trainer.print("starts in", trainer.runtime.num_processes)
 history = trainer.fit(DataLoader(data, 4, shuffle=True, generator=order), DataLoader(data, 8))
