@@ -67,10 +67,11 @@ def plain_load(path: Path) -> Any:
     return torch.load(path, map_location="cpu", weights_only=True)
 
 
-def left_files(folder: Path) -> set[int]:
-    """The leftover files that take up space: a second name of a kept file, or of another, does not."""
+def too_many_left(folder: Path) -> bool:
+    """Whether more than one leftover takes up space; a second name of a kept file does not."""
     kept = {path.stat().st_ino for path in folder.glob("*.ckpt")}
-    return {path.stat().st_ino for path in leftovers(folder)} - kept
+    left = [path.stat().st_ino for path in leftovers(folder)]
+    return len(left) > 2 or len(set(left) - kept) > 1
 
 
 def stops(folder: Path, ways: int) -> dict[str, int]:
@@ -99,7 +100,7 @@ def stops(folder: Path, ways: int) -> dict[str, int]:
             result["lost"] += newest != 4 if ended else newest < 3
             result["lost"] += not store.previous.exists()
             result["two names left"] += len(leftovers(store.folder)) == 2
-            result["more than one left"] += len(left_files(store.folder)) > 1
+            result["more than one left"] += too_many_left(store.folder)
             shutil.rmtree(store.folder)
     return dict(result)
 
@@ -159,16 +160,16 @@ def kills(folder: Path, count: int, megabytes: float, rng: random.Random) -> dic
         result["torn"] += sum(not is_whole(p) for p in (store.last, store.previous))
         left = bool(leftovers(store.folder))
         result["in the middle of a write"] += left
-        result["more than one left"] += len(left_files(store.folder)) > 1
+        result["more than one left"] += too_many_left(store.folder)
         result["leftover after Ctrl-C"] += left and SIGNALS[index % 3] is signal.SIGINT
         store.save(make_state(1, megabytes))
         result["leftover after the next save"] += len(leftovers(store.folder))
         result["not resumable"] += not is_whole(store.newest_good()[0])
     target = folder / "plain.pt"
     # The fewer the kills, the sooner chance spares them all: the control goes on until one hits.
-    while result["control: kills"] < max(count // 3, 4) or not (
-        result["control: torn by plain torch.save"] or result["control: kills"] == 100
-    ):
+    for index in range(max(count // 3, 100)):
+        if index >= max(count // 3, 4) and result["control: torn by plain torch.save"]:
+            break
         killed_while_writing(lambda g: torch.save(make_state(g, megabytes), target), 9, rng)
         result["control: torn by plain torch.save"] += not is_whole(target, plain_load)
         result["control: kills"] += 1

@@ -35,7 +35,7 @@ _PUSH_BYTES = 4 << 20
 
 
 class _Mark:
-    """Lives as long as the call that writes the file of that name."""
+    """Lives as long as the block that writes the file of that name."""
 
 
 # The temporary files this process is writing now: all others that bear its id are leftovers,
@@ -62,10 +62,7 @@ def staged(target: Path, commit: Callable[[Path], object]) -> Iterator[BinaryIO]
     """
     folder = target.parent
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = _temporary(folder)
-    mark = _Mark()
-    _active[temporary.name] = weakref.ref(mark)
-    try:
+    with _marked_temporary(folder) as temporary:
         with temporary.open("x+b") as file:
             _sweep(folder, now=os.fstat(file.fileno()).st_mtime)
             yield file
@@ -73,9 +70,6 @@ def staged(target: Path, commit: Callable[[Path], object]) -> Iterator[BinaryIO]
             os.fsync(file.fileno())
         commit(temporary)
         _sync_folder(folder)
-    finally:
-        _discard(temporary)
-        _active.pop(temporary.name, None)
 
 
 class EarlyWriter:
@@ -116,10 +110,7 @@ def duplicate(source: Path, target: Path) -> None:
     Files written here are never changed in place, so two names of one file are as good as
     two files.
     """
-    temporary = _temporary(target.parent)
-    mark = _Mark()
-    _active[temporary.name] = weakref.ref(mark)
-    try:
+    with _marked_temporary(target.parent) as temporary:
         try:
             os.link(source, temporary)
         except OSError:  # a file system without hard links
@@ -127,15 +118,25 @@ def duplicate(source: Path, target: Path) -> None:
             with temporary.open("rb+") as file:
                 os.fsync(file.fileno())
         temporary.replace(target)
-    finally:
-        # Where both names are links to one file already, a rename does nothing at all.
-        _discard(temporary)
-        _active.pop(temporary.name, None)
 
 
 def leftovers(folder: Path) -> list[Path]:
     """The temporary files in `folder`, those in use among them."""
     return [path for path in folder.glob(".deepepochs-*.tmp") if _NAME.fullmatch(path.name)]
+
+
+@contextlib.contextmanager
+def _marked_temporary(folder: Path) -> Iterator[Path]:
+    """The path of a temporary file that counts as in use in the block, and is gone after it."""
+    temporary = _temporary(folder)
+    mark = _Mark()
+    _active[temporary.name] = weakref.ref(mark)
+    try:
+        yield temporary
+    finally:
+        # It is still there after a rename, too, if both names were links to one file already.
+        _discard(temporary)
+        _active.pop(temporary.name, None)
 
 
 def _temporary(folder: Path) -> Path:

@@ -69,17 +69,13 @@ class _Dropper:
 
     def __init__(self) -> None:
         self._owners: SimpleQueue[list[object]] = SimpleQueue()
-        self._dropped = threading.Event()
-        threading.Thread(target=self._run, name="leave-gloo", daemon=True).start()
+        self._thread = threading.Thread(target=lambda: self._owners.get().clear(), daemon=True)
+        self._thread.start()
 
     def drop(self, owner: list[object]) -> None:
         """Empty `owner` in the thread, and wait for it for a while."""
         self._owners.put(owner)
-        self._dropped.wait(_PATIENCE_S)
-
-    def _run(self) -> None:
-        self._owners.get().clear()
-        self._dropped.set()
+        self._thread.join(_PATIENCE_S)
 
 
 _dropper = functools.cache(_Dropper)
