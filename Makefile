@@ -20,7 +20,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 help:
 	@echo "make demo      train examples/1-basic.py on MNIST digits, save curves.png"
 	@echo "make test      run the tests (with the examples, the docs' code and the doctests)"
-	@echo "make lint      ruff and mypy"
+	@echo "make lint      ruff, mypy and the layers of the modules"
 	@echo "make docs      build the documentation into site/"
 	@echo "make wheel     build dist/*.whl"
 	@echo "make check     lint, docs and tests: what CI runs"
@@ -47,6 +47,7 @@ lint: $(READY)
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 
 format: $(READY)
 	$(BIN)/ruff format

@@ -16,14 +16,14 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
-from deepepochs.batch import split_pair
-from deepepochs.callback import Callback, HookTable, fire
-from deepepochs.engine import ENGINE_OPTIONS, autograd_engine
-from deepepochs.fast_path import tensor_fetch
+from deepepochs.callbacks.base import Callback, HookTable, fire
+from deepepochs.data.fast_path import tensor_fetch
 from deepepochs.metrics import accuracy
-from deepepochs.optimizers import Optimizer
+from deepepochs.nest.batch import split_pair
+from deepepochs.optim.optimizers import Optimizer
 from deepepochs.patches import TensorPatch, ValuePatch
 from deepepochs.patches.tensors import as_chunk
+from deepepochs.runtime.engine import ENGINE_OPTIONS, autograd_engine
 
 
 class Listener(Callback):

@@ -20,11 +20,11 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset, random_split
 
 from deepepochs import CheckCallback, InterpretCallback, Optimizer, ReportCallback, Trainer
-from deepepochs.demo import load_digits
+from deepepochs.cli.demo import load_digits
 from deepepochs.metrics import accuracy
 from deepepochs.report import compare_page
 from deepepochs.rng import set_seed
-from deepepochs.run_files import list_runs
+from deepepochs.runs.record import list_runs
 
 TARGET = Path(__file__).parent / "imgs"
 EPOCHS = 14

@@ -17,8 +17,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from . import callbacks, metrics, patches
-from .callback import Callback
-from .callback_pool import CallbackPool
+from .callbacks.base import Callback
 from .callbacks.console import (
     ConsoleCallback,
     DefaultCallback,
@@ -27,6 +26,7 @@ from .callbacks.console import (
     log_epoch,
     print_out,
 )
+from .callbacks.pool import CallbackPool
 from .errors import (
     CallbackException,
     CheckpointDamaged,
@@ -48,10 +48,11 @@ from .errors import (
     StepError,
     StopLoopException,
 )
+from .history import History, Progress
+from .legacy.mappings import concat_dicts, ddict, flatten_dict, keyset, listify, sum_dicts
+from .legacy.naming import check_path, make_runningid, rename
 from .losses import default_loss
-from .mappings import concat_dicts, ddict, flatten_dict, keyset, listify, sum_dicts
-from .naming import check_path, make_runningid, rename
-from .nested import (
+from .nest.operations import (
     TensorDict,
     TensorTuple,
     batch_size,
@@ -64,7 +65,7 @@ from .nested import (
     to_numpy,
 )
 from .on_demand import submodule
-from .optimizers import LinearCosineScheduler, Optimizer, Optimizers
+from .optim.optimizers import LinearCosineScheduler, Optimizer, Optimizers
 from .patches import (
     ConfusionMetrics,
     ConfusionPatch,
@@ -74,7 +75,6 @@ from .patches import (
     TensorPatch,
     ValuePatch,
 )
-from .progress import History, Progress
 from .rng import set_seed
 from .stages import Stage
 from .task import EpochTask
@@ -92,7 +92,7 @@ if TYPE_CHECKING:
     from .callbacks.run_record import RunRecordCallback
     from .callbacks.timing import TimingCallback
     from .callbacks.trackers import TrackerCallback
-    from .lr_curve import LRCurve
+    from .show.lr_curve import LRCurve
     from .tools import Moveing, SeriesPlots, TopKQueue, groupby_apply, load_yaml, plot_confusion
 else:
     # Two modules in five serve what a script may never ask for: they are loaded when it does.
@@ -108,10 +108,10 @@ else:
         "callbacks.run_record": ["RunRecordCallback"],
         "callbacks.timing": ["TimingCallback"],
         "callbacks.trackers": ["TrackerCallback"],
-        "lr_curve": ["LRCurve"],
-        "plotting": ["SeriesPlots", "plot_confusion"],
-        "reductions": ["Moveing", "TopKQueue", "groupby_apply"],
-        "yaml_config": ["load_yaml"],
+        "show.lr_curve": ["LRCurve"],
+        "show.plots": ["SeriesPlots", "plot_confusion"],
+        "legacy.reductions": ["Moveing", "TopKQueue", "groupby_apply"],
+        "legacy.yaml": ["load_yaml"],
     }
     _MODULE_OF = {name: module for module, names in _ON_DEMAND.items() for name in names}
 

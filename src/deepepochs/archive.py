@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import ConfigError, LoopException
-from .progress import Progress
-from .run_folder import run_folder
-from .trials import Trials
+from .fit.snapshot import Trials
+from .history import Progress
+from .runs.folder import run_folder
 
 # What a plain fit does not need (checkpoints, reports and the like, two modules in five) is
 # imported where it is asked for.
 if TYPE_CHECKING:
     from .callbacks.check import CheckCallback
-    from .strict_loading import Part
+    from .state.strict import Part
     from .trainer import TrainerBase
-    from .verify import ResumeReport
+    from .verify.proof import ResumeReport
 
 __all__ = ["Archive"]
 
@@ -35,7 +35,7 @@ class Archive(Trials):
 
     def parts(self) -> dict[str, Part]:
         """The parts of the state by name, each with ``state_dict`` and ``load_state_dict``."""
-        from .parts import collect_parts
+        from .state.parts import collect_parts
 
         return collect_parts(self._trainer)
 
@@ -58,7 +58,7 @@ class Archive(Trials):
                 "A whole state cannot be loaded while a fit or test runs: the loop has its place in "
                 "the data already. Load it before fit(), or take load_weights(state)."
             )
-        from .strict_loading import load_parts
+        from .state.strict import load_parts
 
         load_parts(self.parts(), state)
 
@@ -68,7 +68,7 @@ class Archive(Trials):
         Raises:
             CheckpointMismatch: they do not fit; the trainer is as it was.
         """
-        from .strict_loading import load_parts
+        from .state.strict import load_parts
 
         weights = {"model", "loss_fn", "other_weights", "optimizers"}
         parts = {name: part for name, part in self.parts().items() if name in weights}
@@ -122,7 +122,7 @@ class Archive(Trials):
         Returns:
             A report: ``ok``, ``differences`` and the likely ``cause``.
         """
-        from .verify import verify_resume
+        from .verify.proof import verify_resume
 
         options = {"train_dl": train_dl, "val_dl": val_dl, **fit_options}
         return verify_resume(self._trainer, steps, options)

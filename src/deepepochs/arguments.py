@@ -18,10 +18,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from .containers import describe
 from .errors import ConfigError, ConfigTypeError
 from .losses import default_loss
-from .optimizers import Optimizer, Optimizers
+from .nest.containers import describe
+from .optim.optimizers import Optimizer, Optimizers
 
 __all__ = [
     "as_list",

@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from . import nested
-from .batch import split_batch, split_pair
-from .callback import PACE_S, fire
+from .callbacks.base import PACE_S, fire
+from .data.cursor import Cursor
 from .errors import ConfigError, ConfigTypeError, DeepEpochsError, add_note
-from .loading import Cursor
 from .losses import default_loss
+from .nest import operations as nested
+from .nest.batch import split_batch, split_pair
 from .stages import Stage
 from .steps import resolve_step
 

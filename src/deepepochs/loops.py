@@ -13,10 +13,10 @@ import importlib
 from typing import Any
 
 from .errors import LoopException, StopLoopException
+from .legacy.mappings import concat_dicts, ddict, flatten_dict, keyset, listify, sum_dicts
+from .legacy.naming import check_path, make_runningid, rename
 from .losses import default_loss
-from .mappings import concat_dicts, ddict, flatten_dict, keyset, listify, sum_dicts
-from .naming import check_path, make_runningid, rename
-from .nested import (
+from .nest.operations import (
     TensorDict,
     TensorTuple,
     batch_size,

@@ -23,15 +23,15 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from .accumulation import Window
+from .data.cursor import Cursor
 from .errors import CheckpointMismatch, add_note
-from .loading import Cursor
+from .optim.accumulation import Window
 from .patches import PatchBase, ValuePatch
-from .plan import MetricPlan
-from .process_merge import merge_patches, merged_states
-from .restored_patch import RestoredPatch
+from .patches.plan import MetricPlan
+from .patches.process_merge import merge_patches, merged_states
+from .patches.resumed import RestoredPatch
+from .patches.totals import LOSS
 from .stages import Stage
-from .totals import LOSS
 
 if TYPE_CHECKING:
     from .task import EpochTask

@@ -16,19 +16,19 @@ import numpy as np
 from torch import Tensor
 
 from . import rng
-from .accumulation import Window
-from .batch import BatchSize, weigh_batch
-from .callback import StageHooks
+from .callbacks.base import StageHooks
+from .data.cursor import Cursor
 from .errors import NotFiniteError
-from .loading import Cursor
+from .faults import named_patches, not_a_loss, recorded_twice
+from .nest.batch import BatchSize, weigh_batch
+from .optim.accumulation import Window
 from .pass_state import PassState
 from .patches import PatchBase, TensorPatch, ValuePatch
+from .patches.plan import MetricPlan, complete_patches
+from .patches.resumed import join_patches
 from .patches.tensors import as_chunk
-from .plan import MetricPlan, complete_patches
-from .restored_patch import join_patches
+from .patches.totals import LOSS, BatchMetrics, PassPatches
 from .stages import Stage
-from .step_faults import named_patches, not_a_loss, recorded_twice
-from .totals import LOSS, BatchMetrics, PassPatches
 
 if TYPE_CHECKING:
     from .task import EpochTask

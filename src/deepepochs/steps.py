@@ -24,17 +24,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from . import nested
-from .callback import fire_in_step
-from .containers import TensorTuple
-from .engine import ENGINE_OPTIONS
+from .callbacks.base import fire_in_step
 from .errors import LoopException
+from .faults import no_such_optimizer, not_a_loss
+from .nest import operations as nested
+from .nest.containers import TensorTuple
+from .runtime.engine import ENGINE_OPTIONS
 from .stages import Stage
-from .step_faults import no_such_optimizer, not_a_loss
 from .step_names import STEP_NAMES, warn_of_misspelt
 
 if TYPE_CHECKING:
-    from .optimizers import Optimizer
+    from .optim.optimizers import Optimizer
     from .run import Run
 
 __all__ = ["STEP_NAMES", "Steps", "resolve_step"]

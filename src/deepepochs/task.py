@@ -17,12 +17,12 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from .arguments import check_flag
-from .batch import BatchSize, check_batch_size
-from .containers import describe
 from .errors import ConfigError, ConfigTypeError, NotBoundError
-from .optimizers import Optimizers
-from .plan import check_metrics
-from .runtime import Runtime
+from .nest.batch import BatchSize, check_batch_size
+from .nest.containers import describe
+from .optim.optimizers import Optimizers
+from .patches.plan import check_metrics
+from .runtime.base import Runtime
 from .stages import Stage
 from .steps import Steps
 

@@ -9,11 +9,11 @@ Everything here is defined elsewhere in the package: see each name's own module.
 
 from __future__ import annotations
 
-from .nested import batches
-from .optimizers import LinearCosineScheduler
-from .plotting import SeriesPlots, plot_confusion
-from .reductions import Moveing, TopKQueue, groupby_apply
-from .yaml_config import load_yaml
+from .legacy.reductions import Moveing, TopKQueue, groupby_apply
+from .legacy.yaml import load_yaml
+from .nest.operations import batches
+from .optim.optimizers import LinearCosineScheduler
+from .show.plots import SeriesPlots, plot_confusion
 
 __all__ = [
     "LinearCosineScheduler",

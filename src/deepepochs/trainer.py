@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from . import nested
 from .archive import Archive
 from .arguments import (
     as_list,
@@ -28,24 +27,25 @@ from .arguments import (
     check_loss,
     check_model,
 )
-from .batch import BatchSize, split_batch
-from .callback import Callback, fire
-from .callback_pool import CallbackPool
+from .callbacks.base import Callback, fire
 from .callbacks.console import ConsoleCallback
+from .callbacks.pool import CallbackPool
 from .errors import LoopException
-from .fit_plan import FitPlan, as_task, plan_fit, plan_test
+from .fit.plan import FitPlan, as_task, plan_fit, plan_test
+from .history import History
 from .loop import predict_batches, run_task
 from .losses import default_loss
-from .optimizers import Optimizers
+from .nest import operations as nested
+from .nest.batch import BatchSize, split_batch
+from .optim.optimizers import Optimizers
 from .patches import check_patch_kind
-from .plan import check_metrics
-from .progress import History
-from .run_folder import check_running_id, new_running_id
-from .runtime import Runtime, compile_calls
-from .runtime_choice import make_runtime
+from .patches.plan import check_metrics
+from .patches.totals import StageTotals
+from .runs.folder import check_running_id, new_running_id
+from .runtime.base import Runtime, compile_calls
+from .runtime.choose import make_runtime
 from .stages import Stage
 from .task import EpochTask
-from .totals import StageTotals
 
 __all__ = ["Trainer", "TrainerBase"]
 

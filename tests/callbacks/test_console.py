@@ -35,8 +35,16 @@ from deepepochs import (
     print_out,
 )
 from deepepochs.callbacks import console
-from deepepochs.lines import batch_line, cut, epoch_line, format_value, pad, task_line, text_width
-from deepepochs.screens import DISPLAY_LINES, NotebookScreen, Output, TerminalScreen
+from deepepochs.show.lines import (
+    batch_line,
+    cut,
+    epoch_line,
+    format_value,
+    pad,
+    task_line,
+    text_width,
+)
+from deepepochs.show.screens import DISPLAY_LINES, NotebookScreen, Output, TerminalScreen
 
 # --- lines
 

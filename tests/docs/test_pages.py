@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from deepepochs.callback import HOOKS
+from deepepochs.callbacks.base import HOOKS
 
 ROOT = Path(__file__).parents[2]
 READMES = [ROOT / "README.md", ROOT / "README.zh-CN.md"]

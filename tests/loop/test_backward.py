@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deepepochs import EpochTask, Trainer
-from deepepochs.accelerate_runtime import AccelerateRuntime
-from deepepochs.engine import autograd_engine
-from deepepochs.runtime import LocalRuntime
+from deepepochs.runtime.accelerate import AccelerateRuntime
+from deepepochs.runtime.base import LocalRuntime
+from deepepochs.runtime.engine import autograd_engine
 
 DATA = [
     (torch.randn(4, 3, generator=torch.Generator().manual_seed(n)), torch.tensor([0, 1, 1, 0]))
@@ -39,7 +39,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
         losses.append(loss)
         backward(loss)
 
-    monkeypatch.setattr("deepepochs.runtime.LocalRuntime.backward", staticmethod(counting))
+    monkeypatch.setattr("deepepochs.runtime.base.LocalRuntime.backward", staticmethod(counting))
     return losses
 
 
@@ -145,7 +145,7 @@ def test_hooks_of_the_loss_see_the_same_as_with_the_public_way(
 
     trained(given, task=Hooked)
     short_way, seen[:] = list(seen), []
-    monkeypatch.setattr("deepepochs.runtime.autograd_engine", lambda: None)
+    monkeypatch.setattr("deepepochs.runtime.base.autograd_engine", lambda: None)
     trained(given, task=Hooked)
     assert len(seen) == len(counted) == 3 * len(DATA)
     assert seen == short_way

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 from deepepochs import Callback, EpochTask, StopLoopException, Trainer
-from deepepochs.callback import HOOKS
+from deepepochs.callbacks.base import HOOKS
 
 torch.manual_seed(13)
 X, Y = torch.randn(8, 3), torch.arange(8) % 2

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Subset, TensorDataset
 
 from deepepochs import Callback, EpochTask, StopLoopException, Trainer
-from deepepochs.callback import HOOKS
+from deepepochs.callbacks.base import HOOKS
 
 FOLDER = Path(__file__).parent / "traces"
 

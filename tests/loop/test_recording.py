@@ -20,7 +20,7 @@ from deepepochs import (
     ValuePatch,
     loop,
 )
-from deepepochs.callback import paced
+from deepepochs.callbacks.base import paced
 
 # Four mini-batches of two samples, whose outputs are 0, 1, 2 and 3.
 DATA = [(torch.full((2, 1), float(i)), torch.zeros(2, 1)) for i in range(4)]

@@ -17,9 +17,11 @@ from typing import Any
 
 import torch
 
-from deepepochs import atomic, checkpoint, checkpoint_file, sealed
-from deepepochs.atomic import leftovers
-from deepepochs.checkpoint import CheckpointStore
+from deepepochs import checkpoint
+from deepepochs.checkpoint import CheckpointStore, atomic
+from deepepochs.checkpoint import file as checkpoint_file
+from deepepochs.checkpoint import seal as sealed
+from deepepochs.checkpoint.atomic import leftovers
 
 MODULES: list[ModuleType] = [atomic, checkpoint, checkpoint_file, sealed]
 FILES = {module.__file__ for module in [*MODULES, contextlib, weakref, torch.serialization]}

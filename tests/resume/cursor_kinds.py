@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, TensorDataset
 
 from deepepochs import rng
-from deepepochs.loading import Cursor
+from deepepochs.data.cursor import Cursor
 
 NUM = 11
 

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 from deepepochs import Callback, ConsoleCallback, Optimizer, Trainer, TrainerBase
-from deepepochs.plain import from_plain, to_plain
+from deepepochs.nest.codec import from_plain, to_plain
 
 sys.path.insert(0, str(Path(__file__).parent))
 from cursor_kinds import LazySampler  # noqa: F401  (the loaders of the cursor's tests)

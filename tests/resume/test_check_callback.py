@@ -29,7 +29,7 @@ from deepepochs import (
     ValuePatch,
 )
 from deepepochs.checkpoint import load
-from deepepochs.run_lock import RunLock
+from deepepochs.runs.lock import RunLock
 
 sys.path.insert(0, str(Path(__file__).parent))
 from exact_runs import Fit, Samples, base_fit, flat, through_a_file
@@ -426,7 +426,7 @@ def test_two_trainers_without_an_id_have_folders_of_their_own(tmp_path: Path) ->
 def test_a_run_that_a_living_process_has_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "r"
     code = (
-        "import sys; from deepepochs.run_lock import RunLock; "
+        "import sys; from deepepochs.runs.lock import RunLock; "
         f"RunLock({str(folder)!r}).acquire(); print('held', flush=True); sys.stdin.read()"
     )
     with subprocess.Popen(

@@ -16,7 +16,7 @@ from deepepochs import (
     RunLockedError,
     Trainer,
 )
-from deepepochs.run_lock import RunLock
+from deepepochs.runs.lock import RunLock
 
 LOADER = [(torch.linspace(-1, 1, 12).view(4, 3) + i, torch.ones(4, 1)) for i in range(4)]
 

@@ -22,8 +22,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from deepepochs import atomic, sealed
-from deepepochs.checkpoint import CheckpointStore, latest_run, list_checkpoints, load, save
+from deepepochs.checkpoint import CheckpointStore, atomic, latest_run, list_checkpoints, load, save
+from deepepochs.checkpoint import seal as sealed
 from deepepochs.errors import (
     CheckpointDamaged,
     CheckpointError,
@@ -31,7 +31,7 @@ from deepepochs.errors import (
     CheckpointNotFound,
     ConfigError,
 )
-from deepepochs.plain import from_plain, to_plain
+from deepepochs.nest.codec import from_plain, to_plain
 
 FAULTS = Path(__file__).parents[2] / "benchmarks" / "faults" / "write_faults.py"
 CTRL_C = Path(__file__).parent / "ctrl_c_at_each_line.py"

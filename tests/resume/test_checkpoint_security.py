@@ -16,8 +16,8 @@ import pytest
 import torch
 
 from deepepochs.checkpoint import CheckpointStore, load
+from deepepochs.checkpoint.seal import seal
 from deepepochs.errors import CheckpointDamaged
-from deepepochs.sealed import seal
 
 SRC = Path(__file__).parents[2] / "src" / "deepepochs"
 

@@ -12,8 +12,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from deepepochs import rng
+from deepepochs.data.cursor import Cursor
 from deepepochs.errors import CheckpointMismatch
-from deepepochs.loading import Cursor
 
 sys.path.insert(0, str(Path(__file__).parent))
 from cursor_kinds import (

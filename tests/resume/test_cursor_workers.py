@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch.utils.data import BatchSampler, DataLoader, get_worker_info
 
-from deepepochs.loading import Cursor
+from deepepochs.data.cursor import Cursor
 
 sys.path.insert(0, str(Path(__file__).parent))
 from cursor_kinds import (

@@ -16,15 +16,7 @@ from torch.nn import functional as F
 from torch.optim import lr_scheduler
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset
 
-from deepepochs import (
-    Callback,
-    EpochTask,
-    Optimizer,
-    PatchBase,
-    TensorPatch,
-    Trainer,
-    ValuePatch,
-)
+from deepepochs import Callback, EpochTask, Optimizer, PatchBase, TensorPatch, Trainer, ValuePatch
 from deepepochs import metrics as dm
 
 sys.path.insert(0, str(Path(__file__).parent))

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from deepepochs import run_lock
 from deepepochs.errors import CheckpointError, ConfigError, ConfigTypeError, RunLockedError
-from deepepochs.run_folder import check_running_id, new_running_id, run_folder
-from deepepochs.run_lock import RunLock
+from deepepochs.runs import lock as run_lock
+from deepepochs.runs.folder import check_running_id, new_running_id, run_folder
+from deepepochs.runs.lock import RunLock
 
 posix = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs POSIX")
 
@@ -164,7 +164,7 @@ def test_a_file_system_without_locks_warns(tmp_path: Path, monkeypatch: pytest.M
 HOLD = """
 import json, os, sys, time
 sys.path[:0] = json.loads(sys.argv[2])
-from deepepochs.run_lock import RunLock
+from deepepochs.runs.lock import RunLock
 with RunLock(sys.argv[1]):
     {inside}
     print("held", flush=True)

@@ -16,7 +16,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from deepepochs import Callback, CheckCallback, ConfigError, LoopException
-from deepepochs.comparison import differing
+from deepepochs.nest.compare import differing
 
 sys.path.insert(0, str(Path(__file__).parent))
 from exact_runs import Samples, base_fit, flat, make_model

@@ -13,8 +13,8 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 from deepepochs import Callback, ConfigError, GradClipCallback, Optimizer, Trainer
-from deepepochs.outside_weights import parts_of
-from deepepochs.shares import EveryNth, Shares
+from deepepochs.runtime.outside_weights import parts_of
+from deepepochs.runtime.shares import EveryNth, Shares
 
 X = torch.randn(22, 4, generator=torch.Generator().manual_seed(1))
 DATA = TensorDataset(X, X.sum(1, keepdim=True))
@@ -254,7 +254,7 @@ def test_mixed_precision_learns_on_a_gpu(precision: str) -> None:
 def test_weights_are_exchanged_in_parts_of_one_kind_and_of_a_size(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("deepepochs.outside_weights.LARGEST", 10)
+    monkeypatch.setattr("deepepochs.runtime.outside_weights.LARGEST", 10)
     sizes = [4, 6, 1, 20, 3, 3]
     weights = [torch.zeros(n) for n in sizes] + [torch.zeros(2, dtype=torch.float64)]
     parts = list(parts_of(weights))

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from deepepochs import command_line
-from deepepochs.commands import cli
-from deepepochs.demo import load_digits
-from deepepochs.run_files import write_json
+from deepepochs.cli import main as command_line
+from deepepochs.cli.commands import cli
+from deepepochs.cli.demo import load_digits
+from deepepochs.runs.record import write_json
 
 ROOT = Path(__file__).parents[2]
 
@@ -122,7 +122,7 @@ def without(*names: str) -> Any:
 
 
 def test_the_demo_trains_and_prints_epochs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("deepepochs.demo.find_spec", without("mlxtend"))
+    monkeypatch.setattr("deepepochs.cli.demo.find_spec", without("mlxtend"))
     result = deepepochs("demo", "--epochs", 1, "--folder", tmp_path)
     assert re.search(r"^E 1/1  TRAIN> loss: \d.*VAL> loss: \d", result.output, re.MULTILINE)
     page = Path(re.findall(r"^Report: (.*)$", result.output, re.MULTILINE)[0])
@@ -134,7 +134,7 @@ def test_the_demo_trains_and_prints_epochs(tmp_path: Path, monkeypatch: pytest.M
 def test_the_demo_takes_the_small_digits_where_there_are_no_others(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("deepepochs.demo.find_spec", without("mlxtend"))
+    monkeypatch.setattr("deepepochs.cli.demo.find_spec", without("mlxtend"))
     images, labels = load_digits()
     assert images.shape == (1797, 1, 8, 8)
     assert labels.max() == 9
@@ -143,7 +143,7 @@ def test_the_demo_takes_the_small_digits_where_there_are_no_others(
 def test_a_demo_without_digits_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("deepepochs.demo.find_spec", without("mlxtend", "sklearn"))
+    monkeypatch.setattr("deepepochs.cli.demo.find_spec", without("mlxtend", "sklearn"))
     result = deepepochs("demo", "--folder", tmp_path)
     assert result.exit_code == 1
     assert 'pip install "deepepochs[examples]"' in result.output
@@ -161,7 +161,7 @@ def test_without_its_extra_the_command_says_what_to_install(
 def test_the_package_needs_neither_click_nor_rich() -> None:
     code = (
         "import sys; sys.modules['click'] = sys.modules['rich'] = None\n"
-        "import deepepochs, deepepochs.command_line"
+        "import deepepochs, deepepochs.cli.main"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 

@@ -22,8 +22,8 @@ from torch.utils.data import (
     random_split,
 )
 
-from deepepochs.fast_path import tensor_fetch
-from deepepochs.loading import Cursor
+from deepepochs.data.cursor import Cursor
+from deepepochs.data.fast_path import tensor_fetch
 
 NUM = 13
 

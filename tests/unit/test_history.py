@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from deepepochs.errors import CheckpointMismatch, ConfigError
-from deepepochs.progress import History, Progress
+from deepepochs.history import History, Progress
 
 
 def through_a_file(state: Any) -> Any:

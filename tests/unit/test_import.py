@@ -47,7 +47,7 @@ def test_what_a_plain_fit_does_not_need_is_loaded_on_demand() -> None:
     code = "import deepepochs as d; import torch; d.Trainer(torch.nn.Linear(1, 1))"
     loaded = {name.removeprefix("deepepochs.") for name in loaded_by(code)}
     assert {"trainer", "callbacks.console", "run"} <= loaded
-    late = {"checkpoint", "comparison", "parts", "report", "verify", "yaml_config", "tools"}
+    late = {"nest.compare", "state.parts", "report", "verify", "legacy.yaml", "tools"}
     late |= {f"callbacks.{name}" for name in ("check", "interpret", "log", "report", "timing")}
     assert not loaded & late
 

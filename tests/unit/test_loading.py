@@ -15,10 +15,10 @@ import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from deepepochs import rng
+from deepepochs.data.cursor import Cursor
+from deepepochs.data.loader_state import decode, encode, read_parts, restore_parts
+from deepepochs.data.seeding import SeededIndices, epoch_seed_from, seed_streams
 from deepepochs.errors import CheckpointMismatch, ConfigError
-from deepepochs.loader_state import decode, encode, read_parts, restore_parts
-from deepepochs.loading import Cursor
-from deepepochs.worker_seeding import SeededIndices, epoch_seed_from, seed_streams
 
 
 class Squares(Dataset):

@@ -15,11 +15,12 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from deepepochs import confusion, metrics
+from deepepochs import metrics
 from deepepochs.errors import ConfigError, ConfigTypeError, MetricError
 from deepepochs.metrics import (
     accuracy,
     cmats_and_weights,
+    confusion,
     confusion_matrix,
     f1,
     fbeta,

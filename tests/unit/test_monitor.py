@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deepepochs.errors import CheckpointMismatch, ConfigError
-from deepepochs.monitor import Monitor
+from deepepochs.optim.monitor import Monitor
 
 NAN = float("nan")
 

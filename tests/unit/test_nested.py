@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
-from deepepochs.containers import first_tensor
 from deepepochs.errors import ConfigError, DataError
-from deepepochs.nested import (
+from deepepochs.nest.containers import first_tensor
+from deepepochs.nest.operations import (
     TensorDict,
     TensorTuple,
     batch_size,

@@ -15,7 +15,7 @@ from torch import nn
 from torch.optim import lr_scheduler as schedulers
 
 from deepepochs.errors import CheckpointMismatch, ConfigError, ConfigTypeError
-from deepepochs.optimizers import LinearCosineScheduler, Optimizer, Optimizers
+from deepepochs.optim.optimizers import LinearCosineScheduler, Optimizer, Optimizers
 
 SCHEDULERS: dict[str, Callable[[torch.optim.Optimizer], Any]] = {
     "step": lambda o: schedulers.StepLR(o, 2, 0.5),

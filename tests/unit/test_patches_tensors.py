@@ -11,7 +11,7 @@ from torch import Tensor
 
 from deepepochs.errors import ConfigError, ConfigTypeError, MetricError, PatchError
 from deepepochs.metrics import accuracy, confusion_matrix, f1, fbeta, precision, recall
-from deepepochs.nested import TensorTuple
+from deepepochs.nest.operations import TensorTuple
 from deepepochs.patches import ConfusionMetrics, ConfusionPatch, TensorPatch, tensors
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from deepepochs.errors import ConfigError, MetricError, PatchError
 from deepepochs.metrics import accuracy
-from deepepochs.nested import TensorTuple
+from deepepochs.nest.operations import TensorTuple
 from deepepochs.patches import MeanPatch, PatchBase, ValuePatch
 from deepepochs.patches.values import FOLD_EVERY
 

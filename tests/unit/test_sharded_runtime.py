@@ -27,7 +27,7 @@ from deepepochs import (
     Trainer,
     checkpoint,
 )
-from deepepochs.sharded import refuse_layout
+from deepepochs.runtime.sharded_tensors import refuse_layout
 
 X = torch.randn(22, 4, generator=torch.Generator().manual_seed(1))
 DATA = TensorDataset(X, X.sum(1, keepdim=True))

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..arguments import check_choice, check_count
-from ..nested import map_tensors
+from ..nest.operations import map_tensors
 from .event_files import EventFileCallback
 
 if TYPE_CHECKING:

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..arguments import check_choice, check_count
-from ..callback import Metrics
-from ..checkpoint import CheckpointStore, load
+from ..checkpoint.store import CheckpointStore, load
 from ..errors import CallbackException, CheckpointError, ConfigError
-from ..monitor import Monitor
-from ..run_folder import run_folder
-from ..run_lock import RunLock
+from ..optim.monitor import Monitor
+from ..runs.folder import run_folder
+from ..runs.lock import RunLock
+from .base import Metrics
 from .best_values import insert_best, monitored_value
 from .checkpoint_source import find_checkpoint, read_checkpoint
 from .run_record import RunRecordCallback

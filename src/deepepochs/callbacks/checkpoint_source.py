@@ -12,9 +12,9 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..checkpoint import CheckpointStore, latest_run, load
+from ..checkpoint.store import CheckpointStore, latest_run, load
 from ..errors import CheckpointNotFound
-from ..run_folder import run_folder
+from ..runs.folder import run_folder
 
 if TYPE_CHECKING:
     from ..trainer import TrainerBase

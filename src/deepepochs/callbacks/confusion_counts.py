@@ -17,7 +17,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..confusion import confusion_matrix
+from ..metrics.confusion import confusion_matrix
 from ..stages import Stage
 
 __all__ = ["ConfusionCounts", "add_matrices"]

@@ -20,7 +20,7 @@ import numpy as np
 from torch import Tensor
 
 from ..errors import DataError
-from ..plotting import MAX_WRITTEN, draw_confusion
+from ..show.plots import MAX_WRITTEN, draw_confusion
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, Any
 
 from torch.nn.parameter import is_lazy
 
-from ..callback import PACE_S, Callback, paced
-from ..lines import batch_line, epoch_line, info, task_line
-from ..printing import log_batch, log_epoch, print_out
-from ..screens import BarScreen, Output, Screen, open_screen
+from ..legacy.printing import log_batch, log_epoch, print_out
+from ..show.lines import batch_line, epoch_line, info, task_line
+from ..show.screens import BarScreen, Output, Screen, open_screen
+from .base import PACE_S, Callback, paced
 
 if TYPE_CHECKING:
     from ..task import EpochTask

@@ -23,10 +23,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..callback import Callback
 from ..errors import MissingExtraError
-from ..lines import to_array
-from ..run_folder import run_folder
+from ..runs.folder import run_folder
+from ..show.lines import to_array
+from .base import Callback
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

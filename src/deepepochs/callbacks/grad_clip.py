@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from ..callback import Callback
 from ..errors import ConfigError, ConfigTypeError
+from .base import Callback
 
 if TYPE_CHECKING:
     from ..trainer import TrainerBase

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from ..arguments import check_choice, check_count
 from ..errors import ConfigError, DataError, MetricError
-from ..nested import describe
+from ..nest.operations import describe
 from ..stages import Stage
 from .confusion_counts import ConfusionCounts
 from .confusion_picture import confusion_figure, confusion_picture

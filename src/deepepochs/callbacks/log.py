@@ -18,13 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..arguments import check_count
 from ..errors import ConfigError
-from ..run_folder import run_folder
+from ..runs.folder import run_folder
 from ..stages import Stage
-from .event_files import (
-    EventFileCallback,
-    run_tensorboard,
-    scalar_items,
-)
+from .event_files import EventFileCallback, run_tensorboard, scalar_items
 from .model_graph import log_graph, log_hyper_params
 from .run_record import RunRecordCallback
 

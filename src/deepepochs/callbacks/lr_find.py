@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from ..arguments import check_count
-from ..callback import Callback
 from ..errors import CallbackException, ConfigError
-from ..lr_curve import LRCurve
+from ..show.lr_curve import LRCurve
+from .base import Callback
 from .event_files import can_show
 
 if TYPE_CHECKING:

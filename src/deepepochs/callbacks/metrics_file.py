@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from ..lines import to_array
-from ..progress import History
+from ..history import History
+from ..show.lines import to_array
 
 __all__ = ["MetricsFile"]
 

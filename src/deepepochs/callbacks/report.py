@@ -18,16 +18,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
-from ..lines import to_array
 from ..report import run_page, sample_picture
 from ..report.scales import short
-from ..run_files import PICTURES, Curve, RunInfo, plain, read_json, write_json
+from ..runs.record import PICTURES, Curve, RunInfo, plain, read_json, write_json
+from ..show.lines import to_array
 from .event_files import scalar_items
 from .interpret import InterpretCallback
 from .run_record import RunRecordCallback
 
 if TYPE_CHECKING:
-    from ..progress import History
+    from ..history import History
     from ..trainer import TrainerBase
 
 __all__ = ["REPORT", "ReportCallback", "write_report"]

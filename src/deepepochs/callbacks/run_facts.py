@@ -20,10 +20,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from ..run_files import plain
+from ..runs.record import plain
 
 if TYPE_CHECKING:
-    from ..optimizers import Optimizer
+    from ..optim.optimizers import Optimizer
     from ..trainer import TrainerBase
 
 __all__ = ["LayerShapes", "describe", "environment", "git_commit", "model_summary"]

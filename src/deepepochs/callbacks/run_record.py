@@ -14,11 +14,11 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..callback import Callback
 from ..errors import RunLockedError
-from ..run_files import RECORD, TABLE, mapping, plain, read_json, write_json
-from ..run_folder import run_folder
-from ..run_lock import RunLock
+from ..runs.folder import run_folder
+from ..runs.lock import RunLock
+from ..runs.record import RECORD, TABLE, mapping, plain, read_json, write_json
+from .base import Callback
 from .metrics_file import MetricsFile
 from .run_facts import LayerShapes, describe
 from .warning_list import WarningList

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable as Function
 from typing import TYPE_CHECKING, Any
 
-from ..callback import Callback
+from .base import Callback
 
 if TYPE_CHECKING:
     from ..trainer import TrainerBase

@@ -20,7 +20,7 @@ import numpy as np
 from torch import Tensor
 
 from ..errors import DataError
-from ..nested import map_tensors
+from ..nest.operations import map_tensors
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -15,8 +15,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..arguments import check_count
-from ..callback import Callback
 from ..errors import ConfigError, MissingExtraError
+from .base import Callback
 from .event_files import scalar_items
 
 if TYPE_CHECKING:

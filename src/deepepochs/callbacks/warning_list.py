@@ -16,7 +16,7 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
-from ..run_files import plain
+from ..runs.record import plain
 
 __all__ = ["WarningList"]
 

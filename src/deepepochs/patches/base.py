@@ -22,8 +22,8 @@ import functools
 from types import BuiltinMethodType, FunctionType, MethodType
 from typing import TYPE_CHECKING, Any
 
-from ..containers import describe
 from ..errors import PatchError
+from ..nest.containers import describe
 from .metric import metric_name
 from .state import Copyable, copied, decoded, encoded, is_configuration
 

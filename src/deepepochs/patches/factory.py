@@ -15,8 +15,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from ..containers import describe
 from ..errors import ConfigError, ConfigTypeError
+from ..nest.containers import describe
 from .base import PatchBase
 from .confusion import ConfusionPatch
 from .means import MeanPatch

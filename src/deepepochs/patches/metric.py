@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..containers import describe
 from ..errors import ConfigTypeError, MetricError, add_note
+from ..nest.containers import describe
 from .state import Copyable
 
 __all__ = ["call_metric", "checked_metric", "flatten_value", "metric_name"]

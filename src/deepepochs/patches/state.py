@@ -20,9 +20,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..containers import TensorDict, TensorTuple, describe, walk
 from ..errors import PatchError
-from ..mappings import ddict
+from ..legacy.mappings import ddict
+from ..nest.containers import TensorDict, TensorTuple, describe, walk
 
 __all__ = ["Copyable", "copied", "decoded", "encoded", "is_configuration"]
 

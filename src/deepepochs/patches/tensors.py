@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ..containers import TensorTuple, first_tensor
 from ..errors import DataError, PatchError
-from ..nested import concat, to_cpu
+from ..nest.containers import TensorTuple, first_tensor
+from ..nest.operations import concat, to_cpu
 from .base import PatchBase, check_same_metric, describe_patch
 from .metric import call_metric, checked_metric
 from .state import Copyable, decoded, encoded

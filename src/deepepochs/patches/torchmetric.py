@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from ..containers import describe, first_tensor
 from ..errors import PatchError, add_note
-from ..nested import detach
+from ..nest.containers import describe, first_tensor
+from ..nest.operations import detach
 from .base import PatchBase, check_same_metric, describe_patch
 from .metric import checked_metric, metric_name
 from .state import decoded, encoded

@@ -21,8 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..containers import describe
 from ..errors import ConfigError, MetricError, PatchError
+from ..nest.containers import describe
 from .base import PatchBase, mismatch
 from .metric import flatten_value
 from .state import decoded, encoded

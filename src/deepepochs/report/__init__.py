@@ -4,7 +4,7 @@ Each page is one file that asks for nothing from anywhere, with its plots as SVG
 same run gives the same bytes.
 
 >>> from deepepochs.report import run_page
->>> from deepepochs.run_files import RunInfo
+>>> from deepepochs.runs.record import RunInfo
 >>> run = RunInfo("mnist", "finished", {}, {"train": {"loss": [(1, 0.9), (2, 0.4)]}}, {})
 >>> run_page(run).startswith("<!DOCTYPE html>")
 True

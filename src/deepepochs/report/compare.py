@@ -8,7 +8,7 @@ from html import escape
 from typing import Any
 from urllib.parse import quote
 
-from ..run_files import RunInfo, mapping
+from ..runs.record import RunInfo, mapping
 from .html import Raw, cell_text, duration, frame, is_number, section, tiles
 from .scales import short
 from .sections import when

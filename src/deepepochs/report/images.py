@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..lines import to_array
+from ..show.lines import to_array
 
 __all__ = ["png", "sample_picture"]
 

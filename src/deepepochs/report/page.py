@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from html import escape
 from typing import Any
 
-from ..run_files import Curve, RunInfo, finite, mapping
+from ..runs.record import Curve, RunInfo, finite, mapping
 from .html import duration, facts, frame, section, table, tiles
 from .scales import short
 from .sections import (

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from html import escape
 from typing import Any
 
-from ..run_files import RunInfo, mapping
+from ..runs.record import RunInfo, mapping
 from .html import Raw, duration, table, text_of
 from .svg import matrix_plot
 

@@ -13,7 +13,7 @@ import math
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from ..run_files import Curve, finite
+from ..runs.record import Curve, finite
 from .scales import Scale, short
 
 __all__ = ["curve_plot", "matrix_plot", "sparkline"]

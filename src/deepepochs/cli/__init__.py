@@ -1,0 +1,1 @@
+"""The command line: ``deepepochs demo``, ``runs``, ``compare``."""

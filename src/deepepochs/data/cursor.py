@@ -1,0 +1,209 @@
+"""Walking a loader: where it is, and how to come back there.
+
+A `Cursor` walks one loader once. Saved in the middle and loaded into a cursor over the same
+loader in another process, it goes on with the very batches that were to come, whatever is
+drawn at random on the way.
+
+>>> import torch
+>>> from torch.utils.data import DataLoader
+>>> from deepepochs.data.cursor import Cursor
+>>> loader = DataLoader(range(6), batch_size=2)
+>>> cursor = Cursor(loader)
+>>> for index, batch in cursor:
+...     if index == 0:
+...         break
+>>> resumed = Cursor(loader)
+>>> resumed.load_state_dict(cursor.state_dict())
+>>> list(resumed)
+[(1, tensor([2, 3])), (2, tensor([4, 5]))]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
+from typing import Any
+
+from torch.utils.data import DataLoader, IterableDataset
+
+from .. import rng
+from ..errors import CheckpointMismatch, ConfigError
+from .loader_state import read_moment, read_parts, restore_moment, restore_parts
+from .routes import Route, choose_route
+
+__all__ = ["Cursor"]
+
+_SEEDINGS = ("position", "torch")
+_END = object()
+
+
+class Cursor:
+    """Walks one DataLoader (or any iterable of batches) once, and can say, save and restore where.
+
+    Exact, that is, with the same batches and the same random states as if nothing had happened:
+
+    - map-style ``DataLoader``, subclasses that keep its ``__iter__``, and loaders prepared by
+      Accelerate: any sampler, batch sampler and generator, shuffled or not, any number of
+      workers. Samples that were had are not loaded again: the samplers run, nothing else.
+    - what augmentation draws from torch, NumPy and Python, in this process or in workers
+      (there with ``worker_seeding='position'``), and from generators that are attributes of
+      the data set or the samplers, in this process.
+    - lists; loaders, iterable data sets and their iterators with ``state_dict`` and
+      ``load_state_dict``.
+
+    Everything else is loaded from the start of the pass and dropped: other iterables, iterable
+    data sets without state, subclasses with an ``__iter__`` of their own. That is exact where
+    the same random states at the start give the same stream.
+
+    Not exact: state hidden elsewhere in a data set; iterable data sets whose persistent workers
+    have made a pass before; ``in_order=False`` with workers, where the order is nobody's; and a
+    sampler without ``state_dict`` that draws one by one from the *global* generator and
+    remembers what it drew.
+
+    Args:
+        loader: a ``DataLoader`` or any iterable of batches.
+        worker_seeding: with workers and a map-style data set, ``'position'`` seeds torch, NumPy
+            and Python in the worker for each batch, from the epoch's seed and the batch's
+            position, so that augmentation depends neither on the number of workers nor on what
+            they load ahead; ``'torch'`` leaves PyTorch's one seed per worker. Without workers
+            nothing is ever reseeded, and iterable data sets keep PyTorch's seeds.
+        fast_path: whether batches of in-memory tensors are fetched by one index operation,
+            where that gives the same batches and random states as the loader.
+
+    Attributes:
+        length: batches of this pass; ``None`` if the loader has no length.
+        index: batches handed out so far.
+
+    Raises:
+        ConfigError: ``worker_seeding`` is neither.
+
+    Example:
+        >>> cursor = Cursor(["a", "b"])
+        >>> [(index, batch, cursor.is_last) for index, batch in cursor]
+        [(0, 'a', False), (1, 'b', True)]
+    """
+
+    def __init__(
+        self, loader: Iterable[Any], *, worker_seeding: str = "position", fast_path: bool = True
+    ) -> None:
+        if worker_seeding not in _SEEDINGS:
+            raise ConfigError(
+                f"worker_seeding is {worker_seeding!r}: give one of {', '.join(_SEEDINGS)}."
+            )
+        self.loader = loader
+        self.length = _length_of(loader)
+        self.index = 0
+        self._knows_last = self.length is not None and not _splits_stream(loader)
+        self._route: Route = choose_route(loader, worker_seeding, fast_path=fast_path)
+        self._start: dict[str, Any] | None = None
+        self._resume: dict[str, Any] | None = None
+        self._is_running = False
+        self._was_loaded = False
+
+    @property
+    def is_last(self) -> bool | None:
+        """Whether the batch just handed out is the last one; ``None`` if unknown."""
+        if not self._knows_last or self.length is None:
+            return None
+        return self.index >= self.length
+
+    def __iter__(self) -> Iterator[tuple[int, Any]]:
+        """Yield ``(index, batch)``, going on where a loaded state left off."""
+        iterator = self._open() if self._resume is None else self._reopen(self._resume)
+        index = self.index
+        self._is_running = True
+        for batch in iterator:
+            self.index = index + 1
+            yield index, batch
+            index += 1
+        self._is_running = False
+
+    def state_dict(self) -> dict[str, Any]:
+        """Say where the walk is, after ``index`` batches were processed.
+
+        To be called between batches, together with `deepepochs.rng.get_state`. Before the first
+        batch and after the end it is what the loader carries into its next pass: its
+        generators, for one.
+
+        Returns:
+            Tensors and plain types only.
+        """
+        if self._resume is not None:
+            return self._resume
+        return {
+            "kind": self._route.kind,
+            "running": self._is_running,
+            "index": self.index if self._is_running else 0,
+            "length": self.length,
+            "start": self._start if self._is_running else None,
+            "parts": read_parts(self.loader),
+            "route": self._route.state_dict(self.index, running=self._is_running),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where ``state`` was taken, as soon as the cursor is walked.
+
+        The global random states must have been restored to those of the save by then.
+
+        Raises:
+            CheckpointMismatch: the loader is not of the saved one's kind or length.
+        """
+        if state["kind"] != self._route.kind:
+            raise CheckpointMismatch(
+                f"The checkpoint was written with a loader that is walked by {state['kind']!r}, "
+                f"and this one ({type(self.loader).__name__}) is walked by {self._route.kind!r}. "
+                "Give the loader that it was written with."
+            )
+        if not state["running"]:
+            restore_parts(self.loader, state["parts"])
+            self._route.load_idle(state["route"])
+            self._was_loaded = True
+            return
+        if state["length"] != self.length:
+            raise CheckpointMismatch(
+                f"The checkpoint was written in the middle of {state['length']} mini-batches, and "
+                f"this loader ({type(self.loader).__name__}) has {self.length}. Give the loader "
+                "that it was written with, or a checkpoint from the end of an epoch."
+            )
+        self.index = int(state["index"])
+        self._resume = dict(state)
+
+    def _open(self) -> Iterator[Any]:
+        self.index = 0
+        start = self._start = read_moment(self.loader)
+        iterator = self._route.open()
+        if not self._was_loaded:
+            return iterator
+        self._was_loaded = False
+        first = next(iterator, _END)
+        if first is not _END:
+            return chain([first], iterator)
+        # A sampler or loader whose state said "at the end": now it begins anew.
+        restore_moment(self.loader, start)
+        return self._route.open()
+
+    def _reopen(self, state: dict[str, Any]) -> Iterator[Any]:
+        start = self._start = state["start"]
+        self._route.prepare(state["route"])
+        now = {"rng": rng.get_state(), "parts": state["parts"]}
+        restore_moment(self.loader, start)
+        self._resume = None
+        return self._route.reopen(
+            state["route"], self.index, lambda: restore_moment(self.loader, now)
+        )
+
+
+def _length_of(loader: Any) -> int | None:
+    try:
+        return len(loader)
+    except (TypeError, NotImplementedError):
+        return None
+
+
+def _splits_stream(loader: Any) -> bool:
+    """Whether workers split or repeat an iterable data set, so that its length is a guess."""
+    return (
+        isinstance(loader, DataLoader)
+        and loader.num_workers > 0
+        and isinstance(loader.dataset, IterableDataset)
+    )

@@ -1,0 +1,231 @@
+"""What a loader carries besides its data: generators, epoch counters, stateful samplers.
+
+A loader's next epoch depends on more than the global random state: on the generators given
+to it, to its samplers and to its data set, on the epoch number some samplers keep, and on
+the ``state_dict`` of those that have one. They are found by looking at the attributes of the
+loader, its samplers and its data set, and are read and restored here.
+
+>>> import torch
+>>> from torch.utils.data import DataLoader
+>>> from deepepochs.data.loader_state import read_parts, restore_parts
+>>> loader = DataLoader(range(4), shuffle=True, generator=torch.Generator())
+>>> state = read_parts(loader)
+>>> first = [int(x) for x in loader]
+>>> restore_parts(loader, state)
+>>> [int(x) for x in loader] == first
+True
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+
+from .. import rng
+from ..errors import CheckpointMismatch
+
+__all__ = [
+    "Stateful",
+    "dataset_state",
+    "decode",
+    "drop",
+    "encode",
+    "load_dataset",
+    "read_moment",
+    "read_parts",
+    "restore_moment",
+    "restore_parts",
+    "shadow",
+]
+
+_FOLLOWED = ("batch_sampler", "sampler", "base_dataloader", "dataset", "datasets")
+_COUNTERS = ("epoch", "iteration", "initial_seed")
+_GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """Whatever can say and take back its state."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> Any:
+        """Take the state back."""
+
+
+def encode(value: Any) -> Any:
+    """Turn NumPy arrays and numbers, at any depth, into what ``weights_only`` loading accepts.
+
+    Example:
+        >>> decode(encode([np.arange(2), np.int64(3)]))
+        [array([0, 1]), 3]
+    """
+    if isinstance(value, np.ndarray):
+        flat = np.ascontiguousarray(value).reshape(-1).view(np.uint8)
+        shape = list(value.shape)
+        return {"numpy": torch.from_numpy(flat.copy()), "dtype": value.dtype.str, "shape": shape}
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, dict):
+        return {key: encode(item) for key, item in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(encode(item) for item in value)
+    return value
+
+
+def decode(value: Any) -> Any:
+    """Undo `encode`; NumPy numbers stay Python numbers."""
+    if isinstance(value, dict):
+        if set(value) == {"numpy", "dtype", "shape"}:
+            return value["numpy"].numpy().view(value["dtype"]).reshape(value["shape"]).copy()
+        return {key: decode(item) for key, item in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(decode(item) for item in value)
+    return value
+
+
+def read_parts(loader: Any) -> dict[str, Any]:
+    """Read the generators and epoch counters that belong to a loader.
+
+    Args:
+        loader: any loader; what it holds under the names ``sampler``, ``batch_sampler``,
+            ``dataset``, ``datasets`` and ``base_dataloader`` is looked through as well.
+
+    Returns:
+        State by dotted attribute name; tensors and plain types only.
+    """
+    return {
+        name: encode(_read(value) if isinstance(value, _GENERATORS) else value)
+        for name, _, _, value in _parts(loader)
+    }
+
+
+def restore_parts(loader: Any, state: dict[str, Any]) -> None:
+    """Put the generators and counters of a loader back.
+
+    Raises:
+        CheckpointMismatch: the loader does not have the same ones.
+    """
+    found = {name: (owner, key, value) for name, owner, key, value in _parts(loader)}
+    if set(found) != set(state):
+        odd = ", ".join(sorted(set(found) ^ set(state)))
+        raise CheckpointMismatch(
+            f"The generators and epoch counters of the loader ({type(loader).__name__}) are not "
+            f"those of the saved one: {odd} is in one and not in the other. Build the loader as "
+            "it was when the checkpoint was written."
+        )
+    for name, (owner, key, value) in found.items():
+        saved = decode(state[name])
+        if key == "generator" and value is None and isinstance(saved, torch.Tensor):
+            owner[key] = value = torch.Generator()  # some samplers make theirs at first use
+        if isinstance(value, _GENERATORS) and saved is not None:
+            _write(value, saved)
+        else:
+            owner[key] = saved
+
+
+def read_moment(loader: Any) -> dict[str, Any]:
+    """Read every random state there is: the global ones and the loader's own."""
+    return {"rng": rng.get_state(), "parts": read_parts(loader)}
+
+
+def restore_moment(loader: Any, moment: dict[str, Any]) -> None:
+    """Put back what `read_moment` read."""
+    rng.set_state(moment["rng"])
+    restore_parts(loader, moment["parts"])
+
+
+def dataset_state(loader: Any) -> dict[str, Any]:
+    """Read the state of a data set that has one and lives in this process."""
+    dataset = loader.dataset
+    if loader.num_workers == 0 and isinstance(dataset, Stateful):
+        return {"dataset": encode(dataset.state_dict())}
+    return {}
+
+
+def load_dataset(loader: Any, state: dict[str, Any]) -> None:
+    """Load what `dataset_state` read."""
+    if "dataset" in state:
+        loader.dataset.load_state_dict(decode(state["dataset"]))
+
+
+def shadow(loader: Any, name: str, value: Any) -> Any:
+    """Copy a loader, with one attribute changed; the loader itself is left as it is.
+
+    A ``DataLoader`` refuses such a change after its construction, and constructing a new one
+    would lose what a subclass has added.
+    """
+    copy = object.__new__(type(loader))
+    vars(copy).update(vars(loader))
+    vars(copy)[name] = value
+    vars(copy)["_iterator"] = None  # the persistent workers are the loader's own
+    return copy
+
+
+def drop(iterator: Iterator[Any], count: int) -> None:
+    """Load ``count`` batches and drop them.
+
+    Raises:
+        CheckpointMismatch: there are fewer.
+    """
+    for had in range(count):
+        try:
+            next(iterator)
+        except StopIteration:
+            raise CheckpointMismatch(
+                f"The loader ended after {had} mini-batches, and {count} had been had when the "
+                "checkpoint was written. Give the data that it was written with."
+            ) from None
+
+
+def _parts(loader: Any) -> Iterator[tuple[str, dict[str, Any], str, Any]]:
+    """Yield (dotted name, the owner's attributes, key, value) of each part, each object once."""
+    seen: set[int] = set()
+    queue: list[tuple[str, Any]] = [("loader", loader)]
+    while queue:
+        path, owner = queue.pop(0)
+        if id(owner) in seen or not hasattr(owner, "__dict__"):
+            continue
+        seen.add(id(owner))
+        for key, value in vars(owner).items():
+            name = f"{path}.{key}"
+            if key in _FOLLOWED and hasattr(value, "__dict__"):
+                # For the length of a pass an IndexSource may stand before the sampler.
+                value = vars(value).get("inner_sampler", value)
+            if isinstance(value, _GENERATORS):
+                if id(value) not in seen:
+                    seen.add(id(value))
+                    yield name, vars(owner), key, value
+            elif (key in _COUNTERS and type(value) is int) or (
+                key == "generator" and value is None
+            ):
+                yield name, vars(owner), key, value
+            elif key in _FOLLOWED:
+                several = value if type(value) in (list, tuple) and key == "datasets" else [value]
+                queue += [(f"{name}.{i}" if i else name, v) for i, v in enumerate(several)]
+
+
+def _read(generator: Any) -> Any:
+    if isinstance(generator, torch.Generator):
+        return generator.get_state()
+    if isinstance(generator, np.random.Generator):
+        return generator.bit_generator.state
+    if isinstance(generator, np.random.RandomState):
+        return generator.get_state(legacy=False)
+    return generator.getstate()
+
+
+def _write(generator: Any, state: Any) -> None:
+    if isinstance(generator, torch.Generator):
+        generator.set_state(state)
+    elif isinstance(generator, np.random.Generator):
+        generator.bit_generator.state = state
+    elif isinstance(generator, np.random.RandomState):
+        generator.set_state(state)
+    else:
+        generator.setstate(state)

@@ -1,0 +1,1 @@
+"""What is true during one call of fit, test, predict or find_lr, and nothing longer."""

@@ -1,0 +1,209 @@
+"""What a fit or a test is going to do: its tasks, and the metrics of each.
+
+Made and checked before the first mini-batch, so that a wrong argument costs seconds.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..arguments import as_list, check_count, check_flag
+from ..errors import ConfigError, LoopException
+from ..nest.batch import BatchSize, check_batch_size
+from ..patches.plan import MetricPlan, check_metrics, plan_metrics
+from ..stages import Stage
+from ..steps import Steps, resolve_step
+from ..task import VERBS, EpochTask, check_loader
+
+if TYPE_CHECKING:
+    from ..trainer import TrainerBase
+
+__all__ = ["FitPlan", "plan_fit", "plan_test"]
+
+
+class FitPlan:
+    """The tasks of each stage, and the metrics that every one of their passes computes.
+
+    Args:
+        tasks: the tasks of each stage.
+        metrics: the metrics common to all tasks of a stage.
+        metric_patch: how metrics are carried from mini-batches to the epoch.
+        val_freq: epochs from one validation to the next.
+    """
+
+    def __init__(
+        self,
+        tasks: dict[Stage, list[EpochTask]],
+        metrics: dict[Stage, list[Any]],
+        metric_patch: Any,
+        val_freq: int = 1,
+    ) -> None:
+        self.tasks = tasks
+        self.metrics = metrics
+        self.val_freq = val_freq
+        self.labels: dict[Stage, list[str]] = {}
+        self._metrics: dict[tuple[Stage, int], tuple[MetricPlan, ...]] = {}
+        for stage, stage_tasks in tasks.items():
+            labels = [task.label(index) for index, task in enumerate(stage_tasks)]
+            self.labels[stage] = labels
+            for label in labels:
+                if labels.count(label) > 1:
+                    raise ConfigError(
+                        f"Two {stage} tasks are named {label!r}: give each EpochTask its own name."
+                    )
+            for task in stage_tasks:
+                planned = plan_metrics([task.metrics, metrics[stage]], metric_patch)
+                self._metrics[stage, id(task)] = planned
+
+    def has(self, stage: Stage, task: EpochTask) -> bool:
+        """Whether a task is one of a stage's."""
+        return (stage, id(task)) in self._metrics
+
+    def metrics_of(self, stage: Stage, task: EpochTask) -> tuple[MetricPlan, ...]:
+        """The metrics of one pass."""
+        return self._metrics[stage, id(task)]
+
+    def validates(self, epoch_idx: int) -> bool:
+        """Whether an epoch ends with validation."""
+        return bool(self.tasks[Stage.VAL]) and (epoch_idx + 1) % self.val_freq == 0
+
+    def stages_of(self, epoch_idx: int) -> list[tuple[Stage, list[EpochTask]]]:
+        """The stages of an epoch with their tasks, in order."""
+        stages = [Stage.TRAIN, Stage.VAL] if self.validates(epoch_idx) else [Stage.TRAIN]
+        return [(stage, self.tasks[stage]) for stage in stages]
+
+
+def plan_fit(
+    trainer: TrainerBase,
+    *,
+    train_dl: Any,
+    val_dl: Any,
+    metrics: Any,
+    train_metrics: Any,
+    val_metrics: Any,
+    train_tasks: Any,
+    val_tasks: Any,
+    val_freq: int,
+    do_val_loss: bool,
+    batch_size: BatchSize,
+) -> FitPlan:
+    """Make the plan of a fit from its arguments.
+
+    Raises:
+        LoopException: neither or both of ``train_dl`` and ``train_tasks``.
+        ConfigError: another argument that cannot be right.
+    """
+    if (train_dl is None) == (
+        train_tasks is None or not as_list("train_tasks", train_tasks, EpochTask)
+    ):
+        found = "neither" if train_dl is None else "both"
+        raise LoopException(f"fit() got {found} of train_dl and train_tasks: give one of them.")
+    check_count("val_freq", val_freq, 1)
+    check_flag("do_val_loss", do_val_loss)
+    check_batch_size(batch_size)
+    training = as_list("train_tasks", train_tasks, EpochTask)
+    validation = as_list("val_tasks", val_tasks, EpochTask)
+    if train_dl is not None:
+        training = [as_task(train_dl, "train_dl", batch_size)]
+    if val_dl is not None:
+        validation = [as_task(val_dl, "val_dl", batch_size, do_val_loss), *validation]
+    common = [*check_metrics(metrics, "metrics"), *trainer.general_metrics]
+    extra = {
+        Stage.TRAIN: check_metrics(train_metrics, "train_metrics"),
+        Stage.VAL: check_metrics(val_metrics, "val_metrics"),
+    }
+    _warn_of_no_validation(trainer, validation, extra[Stage.VAL], val_freq)
+    if val_dl is None:
+        flags = {"do_val_loss": do_val_loss} if validation else {}
+        _warn_of_loader_arguments("val_dl", batch_size if train_dl is None else None, flags)
+    tasks = {Stage.TRAIN: training, Stage.VAL: validation}
+    _warn_of_unused_verbs(trainer, tasks)
+    return FitPlan(
+        tasks,
+        {stage: [*metrics_of_stage, *common] for stage, metrics_of_stage in extra.items()},
+        trainer.metric_patch,
+        val_freq,
+    )
+
+
+def plan_test(
+    trainer: TrainerBase,
+    test_dl: Any,
+    tasks: Any,
+    metrics: Any,
+    do_loss: bool,
+    batch_size: BatchSize,
+) -> FitPlan:
+    """Make the plan of a test from its arguments.
+
+    Raises:
+        ConfigError: neither ``test_dl`` nor ``tasks``.
+    """
+    check_flag("do_loss", do_loss)
+    check_batch_size(batch_size)
+    testing = as_list("tasks", tasks, EpochTask)
+    if test_dl is None and testing:
+        _warn_of_loader_arguments("test_dl", batch_size, {"do_loss": do_loss})
+    if test_dl is not None:
+        testing = [as_task(test_dl, "test_dl", batch_size, do_loss), *testing]
+    if not testing:
+        raise ConfigError("test() got neither test_dl nor tasks: give one of them.")
+    common = [*check_metrics(metrics, "metrics"), *trainer.general_metrics]
+    _warn_of_unused_verbs(trainer, {Stage.TEST: testing})
+    return FitPlan({Stage.TEST: testing}, {Stage.TEST: common}, trainer.metric_patch)
+
+
+def as_task(loader: Any, where: str, batch_size: BatchSize, do_loss: bool = True) -> EpochTask:
+    """Make a task of a loader given by itself."""
+    if isinstance(loader, EpochTask):
+        others = {"train_dl": "train_tasks", "val_dl": "val_tasks", "test_dl": "tasks"}
+        other = f"it as {others[where]}" if where in others else "its dataloader"
+        raise ConfigError(f"{where} is an EpochTask: give {other}.")
+    check_loader(loader, where)
+    return EpochTask(loader, do_loss=do_loss, batch_size=batch_size)
+
+
+def _warn_of_no_validation(
+    trainer: TrainerBase, tasks: Sequence[EpochTask], metrics: Sequence[Any], val_freq: int
+) -> None:
+    epochs = range(trainer.progress.epoch_idx, trainer.max_epochs)
+    text = None
+    if metrics and not tasks:
+        text = "val_metrics were given without val_dl or val_tasks: they are never computed."
+    elif tasks and epochs and not any((epoch + 1) % val_freq == 0 for epoch in epochs):
+        text = f"val_freq={val_freq} is more than the epochs of this fit: it never validates."
+    if text is not None:
+        warnings.warn(text, UserWarning, stacklevel=4)
+
+
+def _warn_of_loader_arguments(loader: str, batch_size: BatchSize, flags: dict[str, bool]) -> None:
+    """Warn of arguments that go with a loader where only tasks were given."""
+    unused = [f"{name}=False" for name, value in flags.items() if not value]
+    if batch_size is not None:
+        unused.append("batch_size")
+    if unused:
+        warnings.warn(
+            f"{' and '.join(unused)} has no effect without {loader}: give do_loss and batch_size to "
+            "each EpochTask.",
+            UserWarning,
+            stacklevel=4,
+        )
+
+
+def _warn_of_unused_verbs(trainer: TrainerBase, tasks: dict[Stage, list[EpochTask]]) -> None:
+    """Warn of a task's own ``loss`` and the like where the step is the trainer's own."""
+    for stage, task in ((key, task) for key, listed in tasks.items() for task in listed):
+        step = resolve_step(task, trainer, stage)
+        if getattr(step, "__self__", None) is not trainer:
+            continue
+        for verb in VERBS:
+            if getattr(type(task), verb) is not getattr(Steps, verb):
+                name = getattr(step, "__qualname__", repr(step)).rpartition("<locals>.")[2]
+                warnings.warn(
+                    f"{type(task).__name__}.{verb} is not used in {stage}: the step is {name}, "
+                    f"which calls the trainer's {verb}. Give the task a step of its own.",
+                    UserWarning,
+                    stacklevel=4,
+                )

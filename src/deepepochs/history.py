@@ -1,0 +1,283 @@
+"""How far a run has come: its counters, and the metrics of its epochs.
+
+`Progress` is frozen: the trainer replaces it. `History` is what `fit` returns, a dict of
+NumPy values that can also be printed, drawn and written to a file.
+
+>>> from deepepochs.history import History
+>>> history = History()
+>>> history.add_epoch(0, {"loss": 2.2457, "acc": 0.184}, {"loss": 2.1551})
+>>> history
+epoch  train loss  train acc  val loss
+    1      2.2457     0.1840    2.1551
+>>> history["val"]
+{'loss': [array(2.1551)]}
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Iterator, Mapping
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+
+from .errors import CheckpointMismatch, ConfigError
+from .show.lines import format_value, text_width, to_array
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["History", "Progress"]
+
+Array = np.ndarray[Any, Any]
+MAX_ROWS = 20
+"""Epochs that a printed history shows; of a longer one the first and the last ten."""
+
+
+class Progress(NamedTuple):
+    """The counters of a run.
+
+    Attributes:
+        epoch_idx: index of the next epoch, from 0.
+        num_train_batches: training mini-batches done.
+        num_val_batches: validation mini-batches done.
+        num_steps: optimizer steps done.
+
+    Example:
+        >>> Progress()._replace(epoch_idx=2).epoch_idx
+        2
+    """
+
+    epoch_idx: int = 0
+    num_train_batches: int = 0
+    num_val_batches: int = 0
+    num_steps: int = 0
+
+    def state_dict(self) -> dict[str, int]:
+        """Return the counters by name."""
+        return dict(zip(self._fields, self, strict=True))
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, int]) -> Progress:
+        """Return the progress that `state_dict` was taken of.
+
+        Raises:
+            CheckpointMismatch: a counter is missing.
+        """
+        missing = [name for name in cls._fields if name not in state]
+        if missing:
+            raise CheckpointMismatch(
+                f"The saved progress lacks {', '.join(missing)}: it is not this library's."
+            )
+        return cls(*(int(state[name]) for name in cls._fields))
+
+
+class History(dict[str, dict[str, list[Array]]]):
+    """The metrics of each epoch: `{'train': {name: [v, ...]}, 'val': {name: [v, ...]}}`.
+
+    The values are NumPy arrays, 0-d for a number. Names come in the order of their first
+    appearance with `'loss'` first, and a name lacking in some epoch has 0 there. Without
+    validation there is no `'val'`, and without an epoch there is nothing: `{}`.
+
+    Attributes:
+        epochs: index (from 0) of the epoch of each value in `'train'`.
+        val_epochs: the same for `'val'`: the epochs that validated.
+        timing: seconds by part of the work, where somebody measured them.
+
+    Example:
+        >>> history = History()
+        >>> history.add_epoch(0, {"loss": 2.0})
+        >>> history.add_epoch(1, {"loss": 1.0}, {"loss": 1.5})
+        >>> history["train"]["loss"], history.val_epochs
+        ([array(2.), array(1.)], [1])
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.epochs: list[int] = []
+        self.val_epochs: list[int] = []
+        self.timing: dict[str, float] = {}
+
+    def add_epoch(
+        self, epoch_idx: int, train: Mapping[str, Any], val: Mapping[str, Any] | None = None
+    ) -> None:
+        """Add the metrics of an epoch.
+
+        Args:
+            epoch_idx: its index, from 0.
+            train: values by name: numbers, arrays or tensors.
+            val: the same of validation; `None`: it did not validate.
+        """
+        self._add_row("train", self.epochs, epoch_idx, train)
+        if val is not None:
+            self._add_row("val", self.val_epochs, epoch_idx, val)
+
+    def forget(self, epoch_idx: int) -> None:
+        """Take out the epochs with index `epoch_idx` and above: they did not come to their end."""
+        for stage, epochs, _ in self._stages(self):
+            num_kept = sum(idx < epoch_idx for idx in epochs)
+            del epochs[num_kept:]
+            for values in self.get(stage, {}).values():
+                del values[num_kept:]
+            if not epochs:
+                self.pop(stage, None)
+
+    def since(self, epoch_idx: int, end: int | None = None) -> History:
+        """Return the history from the epoch with index `epoch_idx` on, and before `end`."""
+        later = History()
+        later.timing = self.timing
+        for stage, epochs, new_epochs in self._stages(later):
+            start = sum(idx < epoch_idx for idx in epochs)
+            stop = len(epochs) if end is None else sum(idx < end for idx in epochs)
+            if start < stop:
+                new_epochs.extend(epochs[start:stop])
+                later[stage] = {name: vs[start:stop] for name, vs in self[stage].items()}
+        return later
+
+    def to_csv(self, path: str | PathLike[str]) -> Path:
+        """Write a row per epoch: `epoch` (from 1), `train_<name>` ..., `val_<name>` ....
+
+        Numbers are written in full. An epoch that did not validate has blanks, and a metric
+        with several values one column for each: `train_recall[0]`.
+
+        Args:
+            path: the file; one that is there is replaced.
+
+        Returns:
+            The path.
+        """
+        target = Path(path)
+        columns: dict[str, dict[int, str]] = {}
+        for stage, name, values in self._columns():
+            for epoch_idx, value in values.items():
+                for index in np.ndindex(value.shape):
+                    suffix = f"[{','.join(map(str, index))}]" if index else ""
+                    cells = columns.setdefault(f"{stage}_{name}{suffix}", {})
+                    cells[epoch_idx] = str(value[index])
+        with target.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(["epoch", *columns])
+            for idx in self.epochs:
+                writer.writerow([idx + 1, *(cells.get(idx, "") for cells in columns.values())])
+        return target
+
+    def plot(self, names: Iterable[str] | None = None) -> Figure:
+        """Draw training and validation curves, one plot for each metric.
+
+        The figure needs no display; `.savefig("curves.png")` writes it.
+
+        Args:
+            names: the metrics to draw; `None`: all.
+
+        Raises:
+            ConfigError: there is no epoch, or no metric of such a name.
+        """
+        from matplotlib.figure import Figure
+
+        known = list(dict.fromkeys(name for _, name, _ in self._columns()))
+        wanted = known if names is None else list(names)
+        unknown = [name for name in wanted if name not in known]
+        if unknown or not wanted:
+            raise ConfigError(
+                f"History.plot has no metric {', '.join(map(repr, unknown)) or 'to draw'}: "
+                f"there are {', '.join(map(repr, known)) or 'none, for no epoch was run'}."
+            )
+        figure = Figure(figsize=(5 * len(wanted), 3.5), layout="constrained")
+        for place, name in enumerate(wanted, start=1):
+            axes = figure.add_subplot(1, len(wanted), place)
+            self._draw(axes, name)
+        return figure
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return epochs and values, the values as tensors of the same bits."""
+        return {
+            stage: {
+                "epochs": list(epochs),
+                "values": {name: _to_tensors(values) for name, values in self[stage].items()},
+            }
+            for stage, epochs, _ in self._stages(self)
+            if stage in self
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Replace what is here by what `state_dict` was taken of; `timing` stays."""
+        self.clear()
+        for stage, epochs, _ in self._stages(self):
+            epochs.clear()
+            if stage in state:
+                epochs.extend(state[stage]["epochs"])
+                values = state[stage]["values"]
+                self[stage] = {name: [to_array(v) for v in vs] for name, vs in values.items()}
+
+    def __repr__(self) -> str:
+        if not self.epochs:
+            return "History without epochs"
+        columns = [(f"{stage} {name}", values) for stage, name, values in self._columns()]
+        table = [["epoch", *(title for title, _ in columns)]]
+        for idx in self.epochs:
+            cells = (format_value(vs[idx]) if idx in vs else "" for _, vs in columns)
+            table.append([str(idx + 1), *cells])
+        if len(table) > MAX_ROWS + 1:
+            half = MAX_ROWS // 2
+            table[half + 1 : -half] = [["..."] * len(table[0])]
+        widths = [max(map(text_width, column)) for column in zip(*table, strict=True)]
+        return "\n".join(
+            "  ".join(
+                " " * (width - text_width(cell)) + cell
+                for cell, width in zip(row, widths, strict=True)
+            ).rstrip()
+            for row in table
+        )
+
+    def _add_row(
+        self, stage: str, epochs: list[int], epoch_idx: int, metrics: Mapping[str, Any]
+    ) -> None:
+        table = self.setdefault(stage, {})
+        for name, value in metrics.items():
+            array = to_array(value)
+            if name not in table:
+                table[name] = [np.zeros_like(array) for _ in epochs]
+            table[name].append(array)
+        epochs.append(epoch_idx)
+        for values in table.values():
+            if len(values) < len(epochs):
+                values.append(np.zeros_like(values[-1]))
+        if next(iter(table), "loss") != "loss" and "loss" in table:
+            self[stage] = {"loss": table.pop("loss"), **table}
+
+    def _stages(self, other: History) -> Iterator[tuple[str, list[int], list[int]]]:
+        """Yield each stage with the list of its epochs here and in `other`."""
+        yield "train", self.epochs, other.epochs
+        yield "val", self.val_epochs, other.val_epochs
+
+    def _columns(self) -> Iterator[tuple[str, str, dict[int, Array]]]:
+        """Yield each stage and metric name with its values by epoch index."""
+        for stage, epochs, _ in self._stages(self):
+            for name, values in self.get(stage, {}).items():
+                yield stage, name, dict(zip(epochs, values, strict=True))
+
+    def _draw(self, axes: Axes, name: str) -> None:
+        from matplotlib.ticker import MaxNLocator
+
+        for stage, column, values in self._columns():
+            if column == name:
+                lines = np.stack([value.reshape(-1) for value in values.values()], axis=1)
+                for index, line in enumerate(lines):
+                    label = stage if len(lines) == 1 else f"{stage}[{index}]"
+                    numbers = [idx + 1 for idx in values]
+                    axes.plot(numbers, line, marker="." if len(numbers) < 50 else "", label=label)
+        axes.set_xlabel("epoch")
+        axes.set_title(name)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.legend()
+
+
+def _to_tensors(values: list[Array]) -> Any:
+    """Join values of one type and shape: a file of a thousand tensors is slow to write."""
+    if len({(value.dtype, value.shape) for value in values}) == 1:
+        return torch.from_numpy(np.stack(values))
+    return [torch.from_numpy(value.copy()) for value in values]

@@ -1,0 +1,92 @@
+"""The console's lines for a loop of one's own: print them, or describe a tqdm bar with them.
+
+>>> from deepepochs.legacy.printing import log_epoch
+>>> log_epoch({"loss": 2.2457}, None, epoch=1, epochs=2)
+E 1/2  TRAIN> loss: 2.2457
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from ..show.lines import batch_line, epoch_line
+from ..show.screens import Output
+
+__all__ = ["log_batch", "log_epoch", "print_out"]
+
+
+def print_out(content: str, end: str = "\n", tqdm_iter: Any = None) -> None:
+    """Print a text, or make it the description of a tqdm bar.
+
+    Args:
+        content: the text.
+        end: what follows it.
+        tqdm_iter: the bar; `None`: `sys.stdout`.
+
+    Example:
+        >>> print_out("loss: 2.2457")
+        loss: 2.2457
+    """
+    if tqdm_iter is None:
+        Output().write(content + end)
+    else:
+        tqdm_iter.set_description_str(content.strip())
+
+
+def log_batch(
+    metrics: Mapping[str, float | Tensor],
+    epoch: int,
+    epochs: int,
+    batch: int,
+    batches: int | None = None,
+    stage: str = "TRAIN",
+    round_to: int = 4,
+    tqdm_iter: Any = None,
+) -> None:
+    """Print the line of a mini-batch in place: after a carriage return, without a line feed.
+
+    Args:
+        metrics: of the mini-batch; nothing is printed without any.
+        epoch: number of the epoch, from 1.
+        epochs: the total.
+        batch: number of the mini-batch, from 1.
+        batches: the total; `None`: not known.
+        stage: `'train'`, `'val'` or `'test'`.
+        round_to: decimals.
+        tqdm_iter: a tqdm bar to describe instead.
+    """
+    if metrics:
+        widths = (len(str(epochs)), len(str(batches or batch)))
+        count = (batch, batches)
+        line = batch_line(stage.upper(), metrics, (epoch, epochs), count, widths, round_to)
+        print_out(f"\r{line}", end="", tqdm_iter=tqdm_iter)
+
+
+def log_epoch(
+    train_metrics: Mapping[str, float | Tensor],
+    val_metrics: Mapping[str, float | Tensor] | None,
+    epoch: int,
+    epochs: int,
+    round_to: int = 4,
+    tqdm_iter: Any = None,
+) -> None:
+    """Print the line of an epoch.
+
+    Args:
+        train_metrics: of training.
+        val_metrics: of validation; `None`: it did not validate.
+        epoch: number of the epoch, from 1.
+        epochs: the total.
+        round_to: decimals.
+        tqdm_iter: a tqdm bar to describe instead.
+
+    Example:
+        >>> log_epoch({"loss": 2.2457}, {"loss": 2.1551}, 1, 10)
+        E  1/10  TRAIN> loss: 2.2457   VAL> loss: 2.1551
+    """
+    stages = {"TRAIN": train_metrics, "VAL": val_metrics or {}}
+    line = epoch_line(stages, (epoch, epochs), len(str(epochs)), round_to)
+    print_out(line.rstrip(), tqdm_iter=tqdm_iter)

@@ -1,0 +1,1 @@
+"""Nested tuples, lists and dicts of tensors: move, detach, join, compare, encode."""

@@ -1,0 +1,198 @@
+"""What a checkpoint may hold: tensors and plain Python values, nothing that could run code.
+
+:func:`to_plain` checks a nested state and makes it ready for a file that
+``torch.load(weights_only=True)`` reads; whatever cannot be saved is refused with the
+path to it. :func:`from_plain` is its inverse.
+
+>>> from deepepochs.nest.codec import from_plain, to_plain
+>>> state = {"epoch": 3, "rng": (1, b""), "best": float("inf")}
+>>> from_plain(to_plain(state)) == state
+True
+>>> to_plain({"callbacks": {"x": lambda: 0}})  # doctest: +ELLIPSIS
+Traceback (most recent call last):
+deepepochs.errors.CheckpointError: state['callbacks']['x']: a lambda cannot be saved. ...
+"""
+
+from __future__ import annotations
+
+import types
+from collections import Counter, OrderedDict
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..errors import CheckpointDamaged, CheckpointError
+
+__all__ = ["from_plain", "to_plain"]
+
+_TAG = "__deepepochs__"
+_KEYS = frozenset({str, int, float, bool, type(None)})
+_LEAVES = frozenset({str, float, bool, type(None), complex, bytearray})
+_LEAVES |= {torch.Size, torch.dtype, torch.device}
+_SEQUENCES = frozenset({list, tuple, set})
+_MAPPINGS = frozenset({dict, OrderedDict, Counter})
+_ARRAY_KINDS = "biufcSUMm"
+_SCALAR_KINDS = "biufcSU"
+# torch's restricted reader knows LONG1 (at most 255 bytes) but not LONG4.
+_MAX_INT_BITS = 255 * 8 - 1
+
+
+def to_plain(value: Any, where: str = "state") -> Any:
+    """Return `value` with fresh containers, holding only what a checkpoint may hold.
+
+    Tensors are kept as they are, not copied; gradients, hooks and attributes stay
+    behind, and a view on a storage more than twice its size is copied, so that a slice does
+    not carry its whole base into the file. NumPy scalars become Python numbers. NumPy
+    arrays are kept and come back as arrays.
+
+    Args:
+        value: tensors, numbers, strings, bytes, ``None``, NumPy arrays and scalars in
+            nested dicts, lists, tuples and sets.
+        where: how the error message calls `value`.
+
+    Raises:
+        CheckpointError: something else is in there; the message says where.
+
+    Example:
+        >>> to_plain({"lr": np.float64(0.5)})
+        {'lr': 0.5}
+    """
+    try:
+        return _Encoder().encode(value, where)
+    except RecursionError:
+        raise CheckpointError(f"{where} is nested too deeply, or holds itself") from None
+
+
+def from_plain(value: Any) -> Any:
+    """Turn what :func:`to_plain` gave into the value it was made from; may change it in place.
+
+    Raises:
+        CheckpointDamaged: an entry that :func:`to_plain` does not write.
+    """
+    kind = type(value)
+    if kind in _MAPPINGS:
+        if _TAG in value:
+            return _untagged(value)
+        for key, item in value.items():
+            if type(item) not in _LEAVES:
+                value[key] = from_plain(item)
+    elif kind is list:
+        value[:] = map(from_plain, value)
+    elif kind is tuple:
+        return tuple(map(from_plain, value))
+    return value
+
+
+class _Encoder:
+    """One walk over a state; remembers the views already copied, so that tied ones stay one."""
+
+    def __init__(self) -> None:
+        self._copies: dict[Any, torch.Tensor] = {}
+
+    def encode(self, value: Any, where: str) -> Any:
+        kind = type(value)
+        if kind in _LEAVES:
+            return value
+        if kind is int:
+            fits = value.bit_length() <= _MAX_INT_BITS
+            return value if fits else {_TAG: ["int", hex(value)]}
+        if isinstance(value, torch.Tensor):
+            return self._tensor(value, where)
+        if kind in _MAPPINGS:
+            return self._mapping(value, where)
+        if kind in _SEQUENCES:
+            return self._sequence(value, where)
+        if kind is bytes:  # the restricted reader refuses only the empty ones
+            return value or {_TAG: ["bytes"]}
+        if isinstance(value, np.generic) and value.dtype.kind in _SCALAR_KINDS:
+            item = value.item()
+            if not isinstance(item, np.generic):  # a long double has no Python equal
+                return self.encode(item, where)
+        if kind is np.ndarray and value.dtype.kind in _ARRAY_KINDS:
+            return _array(value)
+        raise _refusal(value, where)
+
+    def _mapping(self, value: Any, where: str) -> Any:
+        plain = type(value)()
+        for key, item in value.items():
+            name = self._key(key, where)
+            leaf = type(item) in _LEAVES
+            plain[name] = item if leaf else self.encode(item, f"{where}[{key!r}]")
+        if hasattr(value, "_metadata"):  # the versions that Module.state_dict hangs on
+            plain._metadata = self.encode(value._metadata, f"{where}._metadata")
+        return plain
+
+    def _sequence(self, value: Any, where: str) -> Any:
+        if type(value) is set:
+            return {self._key(item, where) for item in value}
+        return type(value)(
+            item if type(item) in _LEAVES else self.encode(item, f"{where}[{index}]")
+            for index, item in enumerate(value)
+        )
+
+    def _key(self, key: Any, where: str) -> Any:
+        if type(key) is tuple:
+            return tuple(self._key(item, where) for item in key)
+        plain = key.item() if isinstance(key, np.generic) else key
+        small = type(plain) is not int or plain.bit_length() <= _MAX_INT_BITS
+        if type(plain) not in _KEYS or not small:
+            raise _refusal(key, f"the key {key!r} of {where}")
+        if plain == _TAG:
+            raise CheckpointError(f"the key {key!r} of {where} is reserved; use another name")
+        return plain
+
+    def _tensor(self, value: torch.Tensor, where: str) -> torch.Tensor:
+        attached = value.requires_grad or type(value) is not torch.Tensor or value.__dict__
+        plain = value.detach() if attached else value
+        if type(plain) is not torch.Tensor:
+            raise _refusal(value, where)
+        if plain.device.type == "meta":
+            raise CheckpointError(f"{where}: a tensor on the meta device has no data to save")
+        if plain.layout is not torch.strided or plain.is_quantized or plain.is_nested:
+            return plain
+        storage = plain.untyped_storage()
+        if storage.nbytes() <= 2 * plain.numel() * plain.element_size() + 1024:
+            return plain
+        place = (storage.data_ptr(), plain.storage_offset(), plain.dtype, plain.device)
+        key = (*place, plain.shape, plain.stride())
+        if key not in self._copies:
+            self._copies[key] = plain.clone(memory_format=torch.contiguous_format)
+        return self._copies[key]
+
+
+def _array(value: np.ndarray[Any, Any]) -> dict[str, Any]:
+    content = bytearray(value.tobytes())
+    data = torch.frombuffer(content, dtype=torch.uint8) if content else torch.empty(0)
+    return {_TAG: ["array", value.dtype.str, list(value.shape), data]}
+
+
+def _untagged(value: dict[str, Any]) -> Any:
+    match value[_TAG]:
+        case ["int", str(digits)]:
+            return int(digits, 16)
+        case ["bytes"]:
+            return b""
+        case ["array", str(name), list(shape), torch.Tensor() as data]:
+            dtype = np.dtype(name)
+            if dtype.kind in _ARRAY_KINDS:
+                return np.frombuffer(data.numpy().tobytes(), dtype).reshape(shape).copy()
+    raise CheckpointDamaged(f"an entry marked {_TAG!r} of unknown form: {value[_TAG]!r:.80}")
+
+
+def _refusal(value: Any, where: str) -> CheckpointError:
+    kind = type(value)
+    name = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
+    what = f"{'an' if name[0] in 'aeioAEIO' else 'a'} {name}"
+    if isinstance(value, types.FunctionType):
+        named = f"the function {value.__name__}"
+        what = "a lambda" if value.__name__ == "<lambda>" else named
+    elif isinstance(value, type):
+        what = f"the class {value.__qualname__}"
+    elif isinstance(value, np.ndarray):
+        what = f"a {kind.__name__} of dtype {value.dtype}"
+    return CheckpointError(
+        f"{where}: {what} cannot be saved. A checkpoint holds tensors, NumPy arrays, numbers, "
+        "strings, bytes, None, and dicts, lists, tuples and sets of them: save the values the "
+        "object is made from, and make it again in load_state_dict"
+    )

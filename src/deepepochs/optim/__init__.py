@@ -1,0 +1,1 @@
+"""Optimizers with their schedulers, gradient accumulation, and checks of their state."""

@@ -1,0 +1,243 @@
+"""A torch optimizer with the schedule of its learning rate.
+
+>>> import torch
+>>> from deepepochs.optim.optimizers import LinearCosineScheduler, Optimizer
+>>> sgd = torch.optim.SGD([torch.nn.Parameter(torch.ones(2))], lr=0.1)
+>>> schedule = LinearCosineScheduler(sgd, max_val=0.4, warmup_steps=4, total_steps=10)
+>>> opt = Optimizer(sgd, schedule, sched_on="step")
+>>> for _ in range(2):
+...     opt.step()
+>>> round(opt.get_current_lr(), 4)
+0.3
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import CheckpointMismatch, ConfigError, ConfigTypeError
+from .fits import check_opt_state, check_sched_state, type_name
+from .opt_checks import needs_closure, takes_loss
+
+__all__ = ["Optimizer"]
+
+
+class Optimizer:
+    """A torch optimizer with its scheduler.
+
+    Args:
+        opt: the torch optimizer.
+        scheduler: a learning-rate scheduler made for `opt`; `None`: the rate stays.
+        sched_on: `'step'`: the scheduler moves after every optimizer step; `'epoch'`: after
+            every epoch.
+        sched_with_loss: the scheduler's `step` wants a loss. `ReduceLROnPlateau` is
+            recognised without it.
+
+    Attributes:
+        opt: the torch optimizer.
+        scheduler: its scheduler, or `None`.
+        sched_on: `'step'` or `'epoch'`.
+        needs_loss: True where the scheduler's step wants a loss.
+
+    Raises:
+        ConfigTypeError: `opt` is no optimizer or `scheduler` no scheduler.
+        ConfigError: `sched_on` is neither moment, the scheduler is another optimizer's, or `opt`
+            (LBFGS) cannot step without a closure.
+
+    Example:
+        >>> opt = Optimizer(torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.5))
+        >>> opt.get_current_lr(), opt.get_last_lr()
+        (0.5, None)
+    """
+
+    def __init__(
+        self,
+        opt: torch.optim.Optimizer,
+        scheduler: Any = None,
+        sched_on: str = "epoch",
+        sched_with_loss: bool = False,
+    ) -> None:
+        if not isinstance(opt, torch.optim.Optimizer):
+            raise ConfigTypeError(
+                f"Optimizer got {type_name(opt)} as opt: it must be a torch optimizer, for example "
+                "torch.optim.SGD(model.parameters(), lr=0.1)."
+            )
+        if needs_closure(opt):
+            raise ConfigError(
+                f"{type_name(opt)} computes the loss several times in a step, through a closure, and a "
+                "step here gives each mini-batch to the model once: take an optimizer whose step() needs "
+                "no argument, such as torch.optim.Adam, or write the loop around this one by hand."
+            )
+        if sched_on not in ("step", "epoch"):
+            raise ConfigError(f"sched_on={sched_on!r}: it must be 'step' or 'epoch'.")
+        self.scheduler = scheduler
+        self.sched_on = sched_on
+        self.needs_loss = takes_loss(opt, scheduler, sched_with_loss)
+        self._moves_on_step = scheduler is not None and sched_on == "step"
+        self._moves_on_epoch = scheduler is not None and sched_on == "epoch"
+        self._restored = False
+        self.rewrap(opt)
+
+    def rewrap(self, opt: torch.optim.Optimizer) -> None:
+        """Take `opt` in place of the optimizer so far, which it wraps, as Accelerate's does."""
+        self.opt = opt
+        # Accelerate's wrapper says after a step whether its fp16 scaler left it out.
+        self._tells_skips = hasattr(type(opt), "step_was_skipped")
+        plain = torch.optim.Optimizer.zero_grad
+        self._plain_zero_grad = type(opt).zero_grad is plain and "zero_grad" not in vars(opt)
+        self._groups: list[tuple[list[Tensor], int]] = []
+        self._params: list[Tensor] = []
+
+    def zero_grad(self) -> None:
+        """Clear the gradients of all parameters."""
+        self.opt.zero_grad()
+
+    def step(self, at: str = "step", loss: Any = None) -> None:
+        """Go one step.
+
+        Args:
+            at: `'step'`: the optimizer steps, and the scheduler if it is due; `'epoch'`: the
+                scheduler steps if it is due.
+            loss: for a scheduler that wants one.
+
+        Raises:
+            ConfigError: `at` is neither, or a scheduler that wants a loss gets none.
+        """
+        if at == "step":
+            self.opt.step()
+            if self._moves_on_step and not (
+                self._tells_skips and self.opt.step_was_skipped  # type: ignore[attr-defined]
+            ):
+                self.sched_step(loss)
+        elif at == "epoch":
+            if self._moves_on_epoch:
+                self.sched_step(loss)
+        else:
+            raise ConfigError(f"Optimizer.step(at={at!r}): it must be 'step' or 'epoch'.")
+
+    def after_step(self, loss: Any = None) -> None:
+        """Step the scheduler if it is due after a step that somebody else made.
+
+        For a caller that steps `opt` through a gradient scaler: not to be called for a step
+        that the scaler left out.
+        """
+        if self._moves_on_step:
+            self.sched_step(loss)
+
+    def sched_step(self, loss: Any = None) -> None:
+        """Step the scheduler, if there is one, whether it is due or not.
+
+        Args:
+            loss: the loss (a float or a scalar tensor) for a scheduler that wants one.
+
+        Raises:
+            ConfigError: the scheduler wants a loss and got none.
+        """
+        if self.scheduler is None:
+            return
+        if self._restored:
+            # torch asks whether this process has stepped the optimizer: the one before did.
+            self._restored = False
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
+                self.sched_step(loss)
+        elif not self.needs_loss:
+            self.scheduler.step()
+        elif loss is None:
+            raise ConfigError(
+                f"{type(self.scheduler).__name__} wants a loss on every {self.sched_on}, and there "
+                "is none: hand it to step(at, loss), or use a scheduler without a loss."
+            )
+        else:
+            self.scheduler.step(loss)
+
+    def get_last_lr(self) -> list[Any] | None:
+        """Return the scheduler's last rates, one per parameter group; None without scheduler."""
+        return None if self.scheduler is None else list(self.scheduler.get_last_lr())
+
+    def get_current_lr(self) -> float:
+        """Return the learning rate of the first parameter group."""
+        return float(self.opt.param_groups[0]["lr"])
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """The parameter groups of the torch optimizer itself."""
+        return self.opt.param_groups
+
+    @property
+    def params(self) -> list[Tensor]:
+        """All parameters, over all groups; made once, and anew when a group has changed."""
+        groups = self.opt.param_groups
+        if len(groups) == len(self._groups):
+            for group, (params, size) in zip(groups, self._groups, strict=True):
+                if group["params"] is not params or len(params) != size:
+                    break
+            else:
+                return self._params
+        self._groups = [(group["params"], len(group["params"])) for group in groups]
+        self._params = [param for params, _ in self._groups for param in params]
+        return self._params
+
+    def drop_gradients(self) -> None:
+        """Set every gradient to None: `zero_grad` at a twentieth of its cost.
+
+        An optimizer class with a `zero_grad` of its own has that called instead.
+        """
+        if self._plain_zero_grad:
+            for group in self.opt.param_groups:
+                for param in group["params"]:
+                    param.grad = None
+        else:
+            self.opt.zero_grad()
+
+    def gradients(self) -> list[Tensor]:
+        """Return the gradients there are, in the order of `params`."""
+        return [param.grad for param in self.params if param.grad is not None]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return `{'opt_state': ..., 'sched_state': ...}`; the latter None without scheduler."""
+        sched_state = None if self.scheduler is None else self.scheduler.state_dict()
+        return {"opt_state": self.opt.state_dict(), "sched_state": sched_state}
+
+    def check_state(self, state: Any) -> None:
+        """Raise unless `state` fits this optimizer and scheduler; change nothing.
+
+        Raises:
+            CheckpointMismatch: `state` is of another optimizer, model or scheduler.
+        """
+        if not isinstance(state, dict) or "opt_state" not in state:
+            raise CheckpointMismatch(
+                f"The state of an optimizer is {type_name(state)} without 'opt_state': it must be "
+                "what Optimizer.state_dict() returned."
+            )
+        check_sched_state(self.scheduler, state.get("sched_state"), len(self.param_groups))
+        check_opt_state(self.opt, state["opt_state"])
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore optimizer and scheduler, each from its own state; `state` stays the caller's.
+
+        Raises:
+            CheckpointMismatch: `state` does not fit; nothing has been changed.
+        """
+        self.check_state(state)
+        opt_state = state["opt_state"]
+        self.opt.load_state_dict(opt_state)
+        # torch keeps tensors that need no cast: the next step would alter the caller's state.
+        given = {id(v) for entry in opt_state["state"].values() for v in entry.values()}
+        for entry in self.opt.state.values():
+            for key, value in entry.items():
+                if isinstance(value, Tensor) and id(value) in given:
+                    entry[key] = value.clone()
+        self._restored = True
+        if self.scheduler is not None:
+            self.scheduler.load_state_dict(copy.deepcopy(state["sched_state"]))
+
+    def __repr__(self) -> str:
+        if self.scheduler is None:
+            return f"Optimizer({type_name(self.opt)})"
+        return f"Optimizer({type_name(self.opt)}, {type_name(self.scheduler)}, {self.sched_on!r})"

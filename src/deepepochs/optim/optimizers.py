@@ -1,0 +1,144 @@
+"""Optimizers, each with the schedule of its learning rate.
+
+A trainer always keeps an `Optimizers`: a list of `Optimizer`, each of which is a torch
+optimizer with its scheduler and the moments at which that scheduler moves. Their state is
+checked against what is here before any of it is changed.
+
+>>> import torch
+>>> from deepepochs.optim.optimizers import Optimizers
+>>> opts = Optimizers([torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.5)])
+>>> opts.get_current_lr()
+[0.5]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import CheckpointMismatch, ConfigError
+from .optimizer import Optimizer
+from .schedules import LinearCosineScheduler
+
+__all__ = ["LinearCosineScheduler", "Optimizer", "Optimizers", "params_of"]
+
+
+def params_of(optimizers: Iterable[Optimizer]) -> list[Tensor]:
+    """Return the parameters of optimizers, each once."""
+    # By id: the hash of a tensor is a function in Python.
+    return list({id(param): param for o in optimizers for param in o.params}.values())
+
+
+class Optimizers(list[Optimizer]):
+    """A list of `Optimizer` with the same methods over all; results are lists.
+
+    Args:
+        optimizers: `Optimizer`s or torch optimizers, which are wrapped.
+
+    Raises:
+        ConfigTypeError: one of them is neither.
+        ConfigError: there is none, or one torch optimizer comes twice.
+
+    Example:
+        >>> opts = Optimizers([torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.5)])
+        >>> opts.get_current_lr()
+        [0.5]
+    """
+
+    def __init__(self, optimizers: Iterable[Optimizer | torch.optim.Optimizer]) -> None:
+        super().__init__(o if isinstance(o, Optimizer) else Optimizer(o) for o in optimizers)
+        if not self:
+            raise ConfigError("Optimizers got no optimizer: give at least one.")
+        if len({id(o.opt) for o in self}) < len(self):
+            raise ConfigError(
+                "Optimizers got one torch optimizer twice: it would step twice. Give each once."
+            )
+
+    @property
+    def needs_loss(self) -> bool:
+        """True where some scheduler's step wants a loss."""
+        return any(o.needs_loss for o in self)
+
+    def needs_loss_at(self, at: str) -> bool:
+        """Return True where some scheduler that moves on `at` wants a loss."""
+        return any(o.needs_loss and o.sched_on == at for o in self)
+
+    def zero_grad(self) -> None:
+        """Clear the gradients of all parameters."""
+        for o in self:
+            o.zero_grad()
+
+    def step(self, at: str = "step", loss: Any = None) -> None:
+        """Step each optimizer: see `Optimizer.step`."""
+        for o in self:
+            o.step(at, loss)
+
+    def after_step(self, loss: Any = None) -> None:
+        """Step the schedulers due after a step: see `Optimizer.after_step`."""
+        for o in self:
+            o.after_step(loss)
+
+    def sched_step(self, loss: Any = None) -> None:
+        """Step each scheduler, due or not."""
+        for o in self:
+            o.sched_step(loss)
+
+    def get_last_lr(self) -> list[list[Any] | None]:
+        """Return each optimizer's `get_last_lr()`."""
+        return [o.get_last_lr() for o in self]
+
+    def get_current_lr(self) -> list[float]:
+        """Return each optimizer's `get_current_lr()`."""
+        return [o.get_current_lr() for o in self]
+
+    @property
+    def param_groups(self) -> list[list[dict[str, Any]]]:
+        """The parameter groups of each optimizer."""
+        return [o.param_groups for o in self]
+
+    @property
+    def params(self) -> list[Tensor]:
+        """The parameters of all optimizers, each once."""
+        return self[0].params if len(self) == 1 else params_of(self)
+
+    def drop_gradients(self) -> None:
+        """Set every gradient to None: see `Optimizer.drop_gradients`."""
+        for o in self:
+            o.drop_gradients()
+
+    def gradients(self) -> list[Tensor]:
+        """Return the gradients there are, in the order of `params`."""
+        return [param.grad for param in self.params if param.grad is not None]
+
+    def state_dict(self) -> list[dict[str, Any]]:
+        """Return the state of each, in order."""
+        return [o.state_dict() for o in self]
+
+    def check_state(self, state: Any) -> None:
+        """Raise unless `state` fits these optimizers and schedulers; change nothing.
+
+        Raises:
+            CheckpointMismatch: a state does not fit, or their number.
+        """
+        states = [state] if isinstance(state, dict) else list(state)
+        if len(states) != len(self):
+            raise CheckpointMismatch(
+                f"The checkpoint has the state of {len(states)} optimizers and the trainer has "
+                f"{len(self)}: give the same optimizers in the same order."
+            )
+        for o, one in zip(self, states, strict=True):
+            o.check_state(one)
+
+    def load_state_dict(self, state: list[dict[str, Any]] | dict[str, Any]) -> None:
+        """Restore all from `state_dict()`; the state of a single optimizer may come bare.
+
+        Raises:
+            CheckpointMismatch: a state does not fit, or their number; nothing has been changed.
+        """
+        self.check_state(state)
+        states = [state] if isinstance(state, dict) else list(state)
+        for o, one in zip(self, states, strict=True):
+            o.load_state_dict(one)

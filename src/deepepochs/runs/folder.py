@@ -1,0 +1,105 @@
+"""The name and the folder of a run.
+
+A run lives in ``<ckpt_dir>/<running_id>``. Its id is unique by default and cannot lead out of
+`ckpt_dir`.
+
+>>> from deepepochs.runs.folder import new_running_id, run_folder
+>>> run_folder("logs", new_running_id()).parent.as_posix()
+'logs'
+"""
+
+from __future__ import annotations
+
+import operator
+import os
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+from ..errors import ConfigError, ConfigTypeError
+
+__all__ = ["check_running_id", "new_running_id", "run_folder"]
+
+_MAX_ID_BYTES = 200
+# Separators, drives and streams of Windows, control characters.
+_FORBIDDEN = re.compile(r"[/\\:\x00-\x1f\x7f]")
+
+
+def new_running_id() -> str:
+    """Return an id no other run has: the time in hundredths of a second, and chance.
+
+    Ids sort by time. The eight hexadecimal digits tell apart the runs of one hundredth, also
+    on machines that share a disk; they are drawn from the system, so that no random state
+    of the run is touched.
+
+    Example:
+        >>> hundredths, chance = new_running_id().split("-")
+        >>> len(hundredths) >= 12, len(chance)
+        (True, 8)
+    """
+    return f"{time.time_ns() // 10_000_000}-{os.urandom(4).hex()}"
+
+
+def check_running_id(running_id: Any) -> str:
+    """Return `running_id` as the name of a folder.
+
+    Args:
+        running_id: a string or an integer.
+
+    Raises:
+        ConfigTypeError: it is neither.
+        ConfigError: it is empty or too long, or could lead out of the folder of the runs.
+
+    Example:
+        >>> check_running_id(1)
+        '1'
+    """
+    if isinstance(running_id, str):
+        name = str(running_id)
+    else:
+        try:
+            name = "" if isinstance(running_id, bool) else str(operator.index(running_id))
+        except TypeError:
+            name = ""
+        if not name:
+            raise ConfigTypeError(
+                f"running_id is {running_id!r}, a {type(running_id).__name__}: "
+                "give a string or an integer"
+            )
+    fault = _fault(name)
+    if fault:
+        raise ConfigError(
+            f"running_id {name!r:.80} {fault}: it names one folder inside ckpt_dir; "
+            "use letters, digits, '-', '_' and '.'"
+        )
+    return name
+
+
+def run_folder(ckpt_dir: str | os.PathLike[str], running_id: Any) -> Path:
+    """Return the folder of a run, which need not be there yet.
+
+    Raises:
+        ConfigError: as :func:`check_running_id`.
+
+    Example:
+        >>> run_folder("logs", 1).as_posix()
+        'logs/1'
+    """
+    return Path(ckpt_dir) / check_running_id(running_id)
+
+
+def _fault(name: str) -> str:
+    if not name:
+        return "is empty"
+    if name in (".", ".."):
+        return "is no name of a folder"
+    if _FORBIDDEN.search(name):
+        return "holds a separator, a colon or a control character"
+    if name != name.strip() or name.endswith("."):  # Windows drops these
+        return "begins or ends with a blank, or ends with a dot"
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError:
+        return "holds a lone surrogate"
+    return f"is longer than {_MAX_ID_BYTES} bytes" if size > _MAX_ID_BYTES else ""

@@ -1,0 +1,1 @@
+"""Where the training computes: one process, several, or a sharded model."""

@@ -1,0 +1,242 @@
+"""A run on Accelerate: several processes and mixed precision.
+
+Accelerate is the engine; what is added here is exactness: every process gets its
+own share of the data without repeated samples, and what is counted is counted once.
+
+::
+
+    trainer = Trainer(model, loss, opt, device=Accelerator(mixed_precision="bf16"))
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import ConfigError
+from ..optim.optimizers import Optimizer, Optimizers, params_of
+from .accelerators import refuse_setup
+from .gloo import leave_gloo_at_exit
+from .outside_weights import OutsideWeights
+from .shares import Shares, is_prepared
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+__all__ = ["AccelerateRuntime"]
+
+
+class AccelerateRuntime:
+    """The processes, precision and devices of an ``Accelerator``.
+
+    Args:
+        accelerator: the user's; whatever he has prepared with it is left alone.
+    """
+
+    is_sharded = False
+    engine: Any = None
+
+    def __init__(self, accelerator: Accelerator) -> None:
+        refuse_setup(accelerator)
+        self.accelerator = accelerator
+        self.device: torch.device = accelerator.device
+        self.on_cpu = self.device.type == "cpu"
+        self.is_main: bool = accelerator.is_main_process
+        self.rank: int = accelerator.process_index
+        self.num_processes: int = accelerator.num_processes
+        self._shares = Shares(accelerator)
+        # With shares of different lengths one process would end a window before the others.
+        accelerator.gradient_state.plugin_kwargs["sync_with_dataloader"] = False
+        if self.num_processes > 1:
+            leave_gloo_at_exit()
+
+    def __str__(self) -> str:
+        kind = str(self.accelerator.distributed_type).rpartition(".")[2]
+        return f"Accelerate-{kind}-{self.num_processes}"
+
+    def prepare(self, model: nn.Module, loss_fn: Any, opt: Optimizers) -> nn.Module:
+        """Prepare model, loss function and optimizers, but not what is prepared already."""
+        several = self.num_processes > 1
+        is_frozen = several and not any(weight.requires_grad for weight in model.parameters())
+        if is_frozen and not is_prepared(model):
+            # DistributedDataParallel refuses a model without trained weights.
+            model = self.accelerator.prepare_model(model, evaluation_mode=True)
+        model = self._prepare([] if is_frozen or is_prepared(model) else [model], opt) or model
+        if isinstance(loss_fn, nn.Module):
+            loss_fn.to(self.device)
+        if several:
+            self._outside = OutsideWeights(self.accelerator, model, self.total)
+            for module in (model, loss_fn):
+                if isinstance(module, nn.Module):
+                    self._outside.give_values([*module.parameters(), *module.buffers()])
+            self._outside.give_values(opt.params)
+        return model
+
+    def join_gradients(self, optimizers: Sequence[Optimizer], *, has_samples: bool) -> None:
+        """Average the gradients that the processes have not exchanged in the backward pass."""
+        self._outside.join(optimizers, has_samples=has_samples)
+
+    def _prepare(self, models: list[nn.Module], opt: Optimizers) -> nn.Module | None:
+        """Prepare one model or none with the optimizers that are not prepared; give the model."""
+        from accelerate.optimizer import AcceleratedOptimizer
+
+        fresh = [o for o in opt if not isinstance(o.opt, AcceleratedOptimizer)]
+        todo: list[Any] = [*models, *(o.opt for o in fresh)]
+        if not todo:
+            return None
+        done = self.accelerator.prepare(*todo)
+        done = list(done) if isinstance(done, tuple) else [done]
+        model: nn.Module | None = done.pop(0) if models else None
+        for optimizer, prepared in zip(fresh, done, strict=True):
+            optimizer.rewrap(prepared)
+        return model
+
+    def backward(self, loss: Tensor) -> None:
+        if self.accelerator.step == 0 and self.accelerator.gradient_accumulation_steps > 1:
+            steps = self.accelerator.gradient_accumulation_steps
+            raise ConfigError(
+                f"Accelerator(gradient_accumulation_steps={steps}) divides the loss by {steps} and "
+                "accumulates only inside of `with self.accelerator.accumulate(self.model):` in a "
+                f"step of your own. For whole mini-batches give Trainer(grad_accumulate={steps})."
+            )
+        self.accelerator.backward(loss)
+
+    def step(self, optimizers: Sequence[Optimizer], loss: Any) -> None:
+        if self.scaler is None:
+            for optimizer in optimizers:
+                optimizer.step("step", loss)
+        else:
+            self._scaled_step(optimizers, loss)
+
+    def _scaled_step(self, optimizers: Sequence[Optimizer], loss: Any) -> None:
+        # Accelerate's optimizers update the scaler after each of several: the gradients of the
+        # second would be unscaled twice, by another scale.
+        stepped = []
+        for optimizer in optimizers:
+            bare = _bare(optimizer.opt)
+            if not optimizer.gradients():
+                bare.step()
+                stepped.append(optimizer)
+                continue
+            calls: list[bool] = []
+            handle = bare.register_step_post_hook(lambda *_, calls=calls: calls.append(True))
+            try:
+                self.scaler.step(bare)
+            finally:
+                handle.remove()
+            if calls:
+                stepped.append(optimizer)
+        if any(optimizer.gradients() for optimizer in optimizers):
+            self.scaler.update()
+        for optimizer in stepped:
+            optimizer.after_step(loss)
+
+    def unscale(self, optimizers: Sequence[Optimizer]) -> None:
+        """Undo the fp16 scaling of the gradients before they are looked at."""
+        if self.scaler is not None:
+            for optimizer in optimizers:
+                if optimizer.gradients():
+                    self.scaler.unscale_(_bare(optimizer.opt))
+
+    def clip_by_norm(self, parameters: Iterable[Tensor], max_norm: float, norm_type: float) -> None:
+        # Not Accelerate's, which unscales the gradients of all optimizers once more.
+        nn.utils.clip_grad_norm_(parameters, max_norm, norm_type)
+
+    def clip_by_value(self, parameters: Iterable[Tensor], max_value: float) -> None:
+        nn.utils.clip_grad_value_(parameters, max_value)
+
+    def unwrap(self, model: nn.Module) -> nn.Module:
+        module: nn.Module = self.accelerator.unwrap_model(model)
+        return module
+
+    def sync_gradients(
+        self, model: nn.Module, wanted: bool
+    ) -> contextlib.AbstractContextManager[Any]:
+        """Keep gradients in this process unless they are ``wanted`` by all now."""
+        if wanted or self.num_processes == 1:
+            return contextlib.nullcontext()
+        context: contextlib.AbstractContextManager[Any] = self.accelerator.no_sync(model)
+        return context
+
+    def share(self, loader: Any) -> Any:
+        return self._shares.of(loader)
+
+    def shared(self, loader: Any) -> contextlib.AbstractContextManager[Any]:
+        return self._shares.opened(loader)
+
+    def filler(self, loader: Any) -> Any:
+        return self._shares.filler(loader)
+
+    def any(self, flag: bool) -> bool:
+        """Whether any process says so."""
+        return self.total([float(flag)])[0] > 0
+
+    def total(self, values: list[float]) -> list[float]:
+        """Add numbers up over the processes."""
+        if self.num_processes == 1:
+            return values
+        tensor = torch.tensor(values, dtype=torch.float64, device=self._exchange_device())
+        summed: Tensor = self.accelerator.reduce(tensor, reduction="sum")
+        return [float(value) for value in summed.tolist()]
+
+    def gather_objects(self, value: Any) -> list[Any]:
+        """Give the value of every process, in the order of their ranks."""
+        from accelerate.utils import gather_object
+
+        if self.num_processes == 1:
+            return [value]
+        gathered: list[Any] = gather_object([value])
+        return gathered
+
+    def wait(self) -> None:
+        """Wait for all processes."""
+        self.accelerator.wait_for_everyone()
+
+    @property
+    def steps_now(self) -> bool:
+        """Whether an optimizer step is due, as the user's own ``accelerator.accumulate`` says."""
+        return bool(self.accelerator.sync_gradients)
+
+    def begin_hand_window(self, count: int = 0) -> None:
+        """Begin to count the parts of a window of ``accelerator.accumulate``, from ``count``."""
+        self.accelerator.step = count
+        self.accelerator.sync_gradients = True
+
+    @property
+    def hand_count(self) -> int:
+        """The parts so far in the present window of ``accelerator.accumulate``."""
+        return int(self.accelerator.step) % int(self.accelerator.gradient_accumulation_steps)
+
+    def end_hand_window(self, optimizers: Sequence[Optimizer]) -> None:
+        """Make the gradients of a window that the data end too early that of its mean."""
+        self._join_kept_back(optimizers)
+        factor = self.accelerator.gradient_accumulation_steps / max(self.hand_count, 1)
+        for weight in params_of(optimizers):
+            if weight.grad is not None:
+                weight.grad.mul_(factor)
+        self.begin_hand_window()
+
+    def _join_kept_back(self, optimizers: Sequence[Optimizer]) -> None:
+        """Average the gradients of the model that ``accumulate`` has kept in their processes."""
+        if self.num_processes > 1:
+            self._outside.end_window(optimizers)
+
+    @property
+    def scaler(self) -> Any:
+        """The fp16 gradient scaler, or ``None``."""
+        return self.accelerator.scaler
+
+    def _exchange_device(self) -> torch.device:
+        # MPS knows no float64, and never has several processes.
+        return self.device if self.device.type in ("cuda", "cpu", "xpu") else torch.device("cpu")
+
+
+def _bare(opt: Any) -> torch.optim.Optimizer:
+    while hasattr(opt, "optimizer"):
+        opt = opt.optimizer
+    bare: torch.optim.Optimizer = opt
+    return bare

@@ -1,0 +1,230 @@
+"""Where a run computes: device, backward, optimizer step, clipping, processes.
+
+The trainer is built with one runtime and never asks which. ``LocalRuntime`` is
+one process on one device.
+
+>>> LocalRuntime("cpu").device
+device(type='cpu')
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import ConfigError
+from ..optim.optimizers import Optimizer, Optimizers
+from .engine import autograd_engine
+
+__all__ = ["LocalRuntime", "Runtime", "compile_calls", "pick_device"]
+
+
+class Runtime(Protocol):
+    """What a trainer needs of the place it runs in."""
+
+    device: torch.device
+    on_cpu: bool
+    accelerator: Any
+    is_main: bool
+    rank: int
+    num_processes: int
+    is_sharded: bool
+
+    def prepare(self, model: nn.Module, loss_fn: Any, opt: Optimizers) -> nn.Module:
+        """Make model, loss function and optimizers ready; give the model to call."""
+
+    def backward(self, loss: Tensor) -> None:
+        """Compute the gradients of a scalar."""
+
+    @property
+    def engine(self) -> Callable[..., Any] | None:
+        """What does the same without its checks, see ``autograd_engine``; or ``None``."""
+
+    @property
+    def steps_now(self) -> bool:
+        """Whether an optimizer step is due, as the user's own ``accelerator.accumulate`` says."""
+
+    @property
+    def hand_count(self) -> int:
+        """The parts so far in the present window of ``accelerator.accumulate``."""
+
+    def begin_hand_window(self, count: int = 0) -> None:
+        """Begin to count the parts of a window of ``accelerator.accumulate``, from ``count``."""
+
+    def end_hand_window(self, optimizers: Sequence[Optimizer]) -> None:
+        """Make the gradients of a window that the data end too early that of its mean."""
+
+    def join_gradients(self, optimizers: Sequence[Optimizer], *, has_samples: bool) -> None:
+        """Average the gradients that several processes have not exchanged in the backward pass."""
+
+    def step(self, optimizers: Sequence[Optimizer], loss: Any) -> None:
+        """Step optimizers, and their schedulers where that is due."""
+
+    def unscale(self, optimizers: Sequence[Optimizer]) -> None:
+        """Undo the fp16 scaling of the gradients before they are looked at."""
+
+    def clip_by_norm(self, parameters: Iterable[Tensor], max_norm: float, norm_type: float) -> None:
+        """Scale the gradients so that their joint norm is at most ``max_norm``."""
+
+    def clip_by_value(self, parameters: Iterable[Tensor], max_value: float) -> None:
+        """Cut each entry of the gradients to ``[-max_value, max_value]``."""
+
+    def unwrap(self, model: nn.Module) -> nn.Module:
+        """Give the module below what the runtime has put around it."""
+
+    def sync_gradients(self, model: nn.Module, wanted: bool) -> AbstractContextManager[Any]:
+        """Keep gradients in this process unless they are ``wanted`` by all now."""
+
+    def share(self, loader: Any) -> Any:
+        """Give the loader of this process's share of the data, each time the same."""
+
+    def shared(self, loader: Any) -> AbstractContextManager[Any]:
+        """Give the same for one pass, which all processes begin together."""
+
+    def filler(self, loader: Any) -> Any:
+        """Give a mini-batch for a process whose share is empty."""
+
+    def any(self, flag: bool) -> bool:
+        """Whether any process says so."""
+
+    def total(self, values: list[float]) -> list[float]:
+        """Add numbers up over the processes."""
+
+    def gather_objects(self, value: Any) -> list[Any]:
+        """Give the value of every process, in the order of their ranks."""
+
+    def wait(self) -> None:
+        """Wait for all processes."""
+
+    @property
+    def scaler(self) -> Any:
+        """The fp16 gradient scaler, or ``None``."""
+
+
+class LocalRuntime:
+    """One process on one device.
+
+    Args:
+        device: a name such as ``'cuda:1'`` or a ``torch.device``; ``None`` takes
+            ``'cuda'`` where there is one, else ``'cpu'``.
+
+    Raises:
+        ConfigError: a device that PyTorch does not know or does not have.
+    """
+
+    accelerator: Any = None
+    is_main = True
+    rank = 0
+    num_processes = 1
+    is_sharded = False
+    scaler: Any = None
+    steps_now = True
+    hand_count = 0
+
+    def __init__(self, device: str | torch.device | None = None) -> None:
+        self.device = pick_device(device)
+        self.on_cpu = self.device.type == "cpu"
+
+    def __str__(self) -> str:
+        return str(self.device)
+
+    def prepare(self, model: nn.Module, loss_fn: Any, opt: Optimizers) -> nn.Module:
+        if isinstance(loss_fn, nn.Module):
+            loss_fn.to(self.device)
+        return model.to(self.device)
+
+    # Torch's own function: a frame less in each traceback.
+    backward = staticmethod(torch.autograd.backward)
+
+    @property
+    def engine(self) -> Callable[..., Any] | None:
+        # On an accelerator nobody has run it.
+        return autograd_engine() if self.on_cpu else None
+
+    def join_gradients(self, optimizers: Sequence[Optimizer], *, has_samples: bool) -> None:
+        return None
+
+    def step(self, optimizers: Sequence[Optimizer], loss: Any) -> None:
+        for optimizer in optimizers:
+            optimizer.step("step", loss)
+
+    def unscale(self, optimizers: Sequence[Optimizer]) -> None:
+        return None
+
+    def begin_hand_window(self, count: int = 0) -> None:
+        return None
+
+    def end_hand_window(self, optimizers: Sequence[Optimizer]) -> None:
+        return None
+
+    def clip_by_norm(self, parameters: Iterable[Tensor], max_norm: float, norm_type: float) -> None:
+        nn.utils.clip_grad_norm_(parameters, max_norm, norm_type)
+
+    def clip_by_value(self, parameters: Iterable[Tensor], max_value: float) -> None:
+        nn.utils.clip_grad_value_(parameters, max_value)
+
+    def unwrap(self, model: nn.Module) -> nn.Module:
+        return model
+
+    def sync_gradients(self, model: nn.Module, wanted: bool) -> AbstractContextManager[Any]:
+        return nullcontext()
+
+    def share(self, loader: Any) -> Any:
+        return loader
+
+    def shared(self, loader: Any) -> AbstractContextManager[Any]:
+        return nullcontext(loader)
+
+    def filler(self, loader: Any) -> Any:
+        raise NotImplementedError("one process has all the data")
+
+    def any(self, flag: bool) -> bool:
+        return flag
+
+    def total(self, values: list[float]) -> list[float]:
+        return values
+
+    def gather_objects(self, value: Any) -> list[Any]:
+        return [value]
+
+    def wait(self) -> None:
+        return None
+
+
+def compile_calls(model: nn.Module) -> None:
+    """Compile the calls of a model, in place.
+
+    ``Module.compile()`` does nothing for a container of torch's own such as ``nn.Sequential``:
+    Dynamo leaves out torch's own frames, and there is no other (pytorch/pytorch#150915).
+    """
+    model.compile()
+    if type(model).forward.__module__.startswith("torch.nn."):
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            return model._call_impl(*args, **kwargs)  # type: ignore[no-untyped-call]
+
+        model._compiled_call_impl = torch.compile(call)
+
+
+def pick_device(device: str | torch.device | None) -> torch.device:
+    """Give the device meant by a trainer's argument, or raise ``ConfigError``."""
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        found = torch.device(device)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
+        raise ConfigError(
+            f"device={device!r} cannot be used ({_first_sentence(error)}): give None, a device that "
+            "PyTorch has here such as 'cpu' or 'cuda:0', or an accelerate.Accelerator."
+        ) from error
+    return found
+
+
+def _first_sentence(error: Exception) -> str:
+    """PyTorch's messages go on with lists of all its devices and kernels."""
+    return str(error).split("\n")[0].split(". ")[0].strip(" .:")

@@ -1,0 +1,180 @@
+"""Models that ``torch.distributed.fsdp.fully_shard`` has spread over processes, and their tensors.
+
+A checkpoint holds whole tensors, in the main process; the others hold tensors of the same
+shape without data. So it can be read anywhere, and no process has more than its memory allows.
+
+>>> import torch
+>>> from deepepochs.runtime.sharded_tensors import is_sharded
+>>> is_sharded(torch.nn.Linear(2, 1))
+False
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import ConfigError
+from ..nest.containers import walk
+
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
+
+__all__ = [
+    "gathered",
+    "is_shard",
+    "is_sharded",
+    "refuse_layout",
+    "refuse_precision",
+    "reshard",
+    "scattered",
+    "share_buffers",
+]
+
+HOW = (
+    "Call torch.distributed.fsdp.fully_shard on the layers and then on the model itself, over all "
+    "processes, before the optimizer is made (docs/distributed.md)."
+)
+
+
+def is_shard(value: Any) -> bool:
+    """Whether a value is a tensor spread over processes."""
+    # Who has never imported the module has none; the import takes half a second.
+    module = sys.modules.get("torch.distributed.tensor")
+    return module is not None and isinstance(value, module.DTensor)
+
+
+def is_sharded(model: nn.Module) -> bool:
+    """Whether a model is spread over processes by ``fully_shard`` or in another way.
+
+    Raises:
+        ConfigError: by the older ``FullyShardedDataParallel``.
+    """
+    module = sys.modules.get("torch.distributed.fsdp")
+    if module is not None:
+        kinds = {type(layer) for layer in model.modules()}
+        if any(issubclass(kind, module.FullyShardedDataParallel) for kind in kinds):
+            raise ConfigError(
+                "The model is wrapped in FullyShardedDataParallel, which is not supported. " + HOW
+            )
+        if any(issubclass(kind, module.FSDPModule) for kind in kinds):
+            return True
+    return any(is_shard(weight) for weight in model.parameters())
+
+
+def reshard(model: nn.Module) -> None:
+    """Give back the whole weights that a forward pass without a backward pass has left."""
+    from torch.distributed.fsdp import FSDPModule
+
+    for layer in model.modules():
+        if isinstance(layer, FSDPModule):
+            layer.reshard()
+
+
+def refuse_precision(precision: str | None) -> None:
+    """Raise ``ConfigError`` for a precision that an Accelerator would bring to the model."""
+    if precision not in (None, "no"):
+        raise ConfigError(
+            f"precision={precision!r} cannot be brought to a sharded model: give fully_shard(..., "
+            "mp_policy=MixedPrecisionPolicy(param_dtype=torch.bfloat16)), and no precision to the "
+            "trainer or the Accelerator."
+        )
+
+
+def refuse_layout(model: nn.Module, num_processes: int, device: torch.device) -> None:
+    """Raise ``ConfigError`` unless all that is trained is sharded over all processes alike."""
+    from torch.distributed.fsdp import FSDPModule
+    from torch.distributed.tensor.placement_types import Replicate, Shard
+
+    if not isinstance(model, FSDPModule):
+        raise ConfigError(f"Layers of {type(model).__name__} are sharded, and it is not. {HOW}")
+    weight: Any
+    for name, weight in model.named_parameters():
+        if not is_shard(weight):
+            if weight.requires_grad:
+                raise ConfigError(
+                    f"{name} is trained and not sharded: its gradients would differ among "
+                    f"processes. {HOW}"
+                )
+            continue
+        mesh, (*outer, inner) = weight.device_mesh, weight.placements
+        spread = type(inner) is Shard and all(type(place) is Replicate for place in outer)
+        if not spread or mesh.size() != num_processes:
+            raise ConfigError(
+                f"{name} is placed as {weight.placements} on {mesh.size()} of {num_processes} "
+                "processes: tensor parallelism and meshes of a part of the processes are not "
+                f"supported. {HOW}"
+            )
+        if weight.is_meta or mesh.device_type != device.type:
+            here = "meta" if weight.is_meta else mesh.device_type
+            raise ConfigError(
+                f"{name} is on {here!r}, and the Accelerator on {device.type!r}: shard on a mesh of "
+                f"that device, init_device_mesh({device.type!r}, ...), and give the weights values."
+            )
+
+
+def gathered(state: Any, *, is_main: bool) -> Any:
+    """Make the sharded tensors of a state whole, on the CPU of the main process.
+
+    All processes take part. In the others they become tensors on the device ``'meta'``,
+    which have no data.
+    """
+
+    def whole(item: Any) -> Any:
+        if not is_shard(item):
+            return item
+        full = item.detach().full_tensor()
+        return full.cpu() if is_main else torch.empty_like(full, device="meta")
+
+    return walk(whole, state)
+
+
+def scattered(whole: Tensor, like: DTensor) -> DTensor:
+    """Shard a tensor of the main process as another one is; all processes take part.
+
+    Args:
+        whole: in the main process the values; in the others only its type counts.
+        like: of the same shape.
+    """
+    from torch import distributed
+    from torch.distributed.tensor import DTensor, Replicate
+
+    mesh = like.device_mesh
+    if distributed.get_rank() == 0:
+        full = whole.detach().to(mesh.device_type).contiguous()
+    else:
+        full = torch.empty(whole.shape, dtype=whole.dtype, device=mesh.device_type)
+    distributed.broadcast(full, src=0)
+    everywhere = DTensor.from_local(full, mesh, [Replicate()] * mesh.ndim, run_check=False)
+    placed = everywhere.redistribute(placements=like.placements)
+    # With CPU offload the shards are on another device than their mesh.
+    local = placed.to_local().to(like.to_local().device, copy=True)
+    return DTensor.from_local(
+        local, mesh, like.placements, run_check=False, shape=like.shape, stride=like.stride()
+    )
+
+
+def share_buffers(model: nn.Module, _inputs: Any = None) -> None:
+    """Give all processes the buffers of the first, as statistics of batch normalisation.
+
+    A forward pre-hook: what ``DistributedDataParallel`` does and ``fully_shard`` does not.
+    """
+    from torch import distributed
+
+    by_kind: dict[Any, list[Tensor]] = {}
+    for buffer in model.buffers():
+        if not is_shard(buffer) and not buffer.is_meta:
+            by_kind.setdefault((buffer.dtype, buffer.device), []).append(buffer)
+    with torch.no_grad():
+        for buffers in by_kind.values():
+            joined = torch.cat([buffer.flatten() for buffer in buffers])
+            distributed.broadcast(joined, src=0)
+            if distributed.get_rank() == 0:
+                continue
+            parts = torch.split(joined, [buffer.numel() for buffer in buffers])
+            for buffer, part in zip(buffers, parts, strict=True):
+                # By .data: a step may call the model twice before it goes back through both.
+                buffer.data.copy_(part.view(buffer.shape))

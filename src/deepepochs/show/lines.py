@@ -1,0 +1,187 @@
+"""Metrics as a line of text, and lines that fit a terminal.
+
+Pure functions: what the console shows and what a `History` looks like is made here.
+
+>>> from deepepochs.show.lines import batch_line, epoch_line
+>>> batch_line("TRAIN", {"loss": 2.28}, (1, 2), (1, 16), widths=(1, 2)).rstrip()
+'E 1/2  B  1/16  TRAIN> loss: 2.2800'
+>>> epoch_line({"TRAIN": {"loss": 2.2457}, "VAL": {"loss": 2.1551}}, (1, 2), width=1).rstrip()
+'E 1/2  TRAIN> loss: 2.2457   VAL> loss: 2.1551'
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+__all__ = [
+    "batch_line",
+    "cut",
+    "epoch_line",
+    "format_value",
+    "info",
+    "pad",
+    "task_line",
+    "text_width",
+    "to_array",
+]
+
+MAX_SHOWN = 6
+"""Entries of a vector that are written out; of a longer one the first and the last few."""
+
+Count = tuple[int, int | None]
+"""A number, from 1, and the total, which may be unknown."""
+
+
+def to_array(value: Any) -> np.ndarray[Any, Any]:
+    """Return a NumPy array of its own for a number, an array or a tensor on any device.
+
+    Example:
+        >>> to_array(0.5)
+        array(0.5)
+    """
+    if isinstance(value, Tensor):
+        value = value.detach().cpu()
+        # NumPy has no bfloat16; every such value is a float32 too.
+        value = value.float().numpy() if value.dtype is torch.bfloat16 else value.numpy()
+    return np.array(value)
+
+
+def format_value(value: Any, round_to: int = 4) -> str:
+    """Return a number with `round_to` decimals, or a vector of them in brackets.
+
+    Args:
+        value: a number, or an array or tensor of any shape.
+        round_to: decimals, from 0.
+
+    Example:
+        >>> format_value(0.184), format_value([0.5, 1.0], 2)
+        ('0.1840', '[0.50 1.00]')
+        >>> format_value(range(10), 0)
+        '[0 1 2 ... 7 8 9]'
+    """
+    array = to_array(value)
+    if array.dtype.kind not in "fiub":
+        return str(value)
+    if array.ndim == 0:
+        return f"{float(array):.{round_to}f}"
+    shown = [f"{float(entry):.{round_to}f}" for entry in array.flat[:MAX_SHOWN]]
+    if array.size > MAX_SHOWN:
+        half = MAX_SHOWN // 2
+        shown[half:] = ["...", *(f"{float(entry):.{round_to}f}" for entry in array.flat[-half:])]
+    return f"[{' '.join(shown)}]"
+
+
+def info(m_dict: Mapping[str, Any], round_to: int = 4) -> str:
+    """Return metrics as `name: value` pairs, each value padded to `round_to + 3` characters.
+
+    Args:
+        m_dict: metric values by name.
+        round_to: decimals, from 0.
+
+    Example:
+        >>> info({"loss": 2.2457, "acc": 0.184})
+        'loss: 2.2457  acc: 0.1840 '
+    """
+    return " ".join(
+        f"{name}: {format_value(value, round_to):<{round_to + 3}}" for name, value in m_dict.items()
+    )
+
+
+def counted(count: Count, width: int) -> str:
+    """Return `number/total`, the number to the right and the total to the left of `width`."""
+    number, total = count
+    shown = "?" if total is None else str(total)
+    return f"{number:>{width}}/{shown:<{width}}"
+
+
+def batch_line(
+    label: str,
+    metrics: Mapping[str, Any],
+    epoch: Count,
+    batch: Count,
+    widths: tuple[int, int] = (4, 5),
+    round_to: int = 4,
+) -> str:
+    """Return the line of a mini-batch.
+
+    Args:
+        label: `'TRAIN'`, `'VAL'` or `'TEST'`.
+        metrics: of this mini-batch.
+        epoch: number of the epoch (in a test: of the task) from 1, and the total.
+        batch: number of the mini-batch from 1, and the total; `None`: not known.
+        widths: characters of the two kinds of numbers.
+        round_to: decimals.
+    """
+    return (
+        f"E {counted(epoch, widths[0])}  B {counted(batch, widths[1])}  {label}> "
+        f"{info(metrics, round_to)}"
+    )
+
+
+def epoch_line(
+    stages: Mapping[str, Mapping[str, Any]], epoch: Count, width: int = 4, round_to: int = 4
+) -> str:
+    """Return the line of an epoch.
+
+    Args:
+        stages: metrics by label (`'TRAIN'`, `'VAL'`); empty ones are left out.
+        epoch: number of the epoch from 1, and the total.
+        width: characters of the epoch numbers.
+        round_to: decimals.
+    """
+    parts = [f"{label}> {info(metrics, round_to)}" for label, metrics in stages.items() if metrics]
+    return f"E {counted(epoch, width)}  {'  '.join(parts)}"
+
+
+def task_line(metrics: Mapping[str, Any], task: Count, width: int = 4, round_to: int = 4) -> str:
+    """Return the line of a tested task.
+
+    Example:
+        >>> task_line({"loss": 1.9287}, (1, 1), width=1)
+        'E 1/1  TEST>  loss: 1.9287 '
+    """
+    return f"E {counted(task, width)}  TEST>  {info(metrics, round_to)}"
+
+
+def text_width(text: str) -> int:
+    """Return the columns that `text` takes in a terminal; a Chinese character takes two.
+
+    Example:
+        >>> text_width("acc"), text_width("准确率")
+        (3, 6)
+    """
+    return len(text) if text.isascii() else sum(_char_width(char) for char in text)
+
+
+def cut(text: str, columns: int) -> str:
+    """Return the start of `text` that fits in `columns`.
+
+    Example:
+        >>> cut("loss: 2.2457", 6), cut("准确率", 5)
+        ('loss: ', '准确')
+    """
+    if text_width(text) <= columns:
+        return text
+    kept = 0
+    for index, char in enumerate(text):
+        kept += _char_width(char)
+        if kept > columns:
+            return text[:index]
+    return text
+
+
+def pad(text: str, columns: int) -> str:
+    """Return `text` with blanks on the right up to `columns`."""
+    return text + " " * max(0, columns - text_width(text))
+
+
+def _char_width(char: str) -> int:
+    if unicodedata.combining(char):
+        return 0
+    return 2 if unicodedata.east_asian_width(char) in "WF" else 1

@@ -1,0 +1,238 @@
+"""The parts of a trainer's state, by name: what a checkpoint holds and a resume brings back.
+
+Each part has ``state_dict`` and ``load_state_dict``. Loading is strict: see
+:mod:`~deepepochs.state.strict`.
+
+::
+
+    state = trainer.state_dict()
+    trainer.parts()["model"].state_dict()
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from .. import rng
+from ..callbacks.pool import CallbackPool
+from ..errors import CheckpointMismatch
+from ..history import Progress
+from ..nest import operations as nested
+from ..optim.optimizers import Optimizers
+from ..runtime.base import Runtime
+from ..runtime.sharded_tensors import reshard
+from .extras import ExtrasPart, named_modules, named_weights
+from .place import EpochState
+from .sharded import ShardedGradients, ShardedModule, ShardedOptimizers
+from .strict import CheckedPart, Part, PlacePart, check_gradients, load_parts
+
+if TYPE_CHECKING:
+    from ..trainer import TrainerBase
+
+__all__ = ["Part", "collect_parts", "load_parts"]
+
+
+class GradientsPart(CheckedPart):
+    """Gradients waiting for an optimizer step, as inside an accumulation window."""
+
+    def __init__(self, weights: dict[str, Tensor], runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._weights = weights
+
+    def state_dict(self) -> Any:
+        own = {
+            name: weight.grad for name, weight in self._weights.items() if weight.grad is not None
+        }
+        return of_all(self._runtime, own)
+
+    def check_state(self, state: Any) -> None:
+        if self._runtime.num_processes > 1 and "of_processes" not in state:
+            raise CheckpointMismatch(
+                "The state was saved by one process or with a sharded model, and here each of "
+                f"{self._runtime.num_processes} processes has the whole model: take the weights "
+                "alone with trainer.load_weights(deepepochs.checkpoint.load(path))."
+            )
+        check_gradients(self._weights, own_of(self._runtime, state))
+
+    def load_state_dict(self, state: Any) -> None:
+        own = own_of(self._runtime, state)
+        for name, weight in self._weights.items():
+            gradient = own.get(name)
+            weight.grad = None if gradient is None else gradient.to(weight.device, copy=True)
+
+
+class ProgressPart(PlacePart):
+    """The counters of the run, and the epoch at which the present fit began."""
+
+    def __init__(self, trainer: TrainerBase) -> None:
+        self._trainer = trainer
+
+    def state_dict(self) -> dict[str, Any]:
+        return self._trainer.progress_state()
+
+    def check_state(self, state: Mapping[str, Any]) -> None:
+        int(state["first_epoch"])
+        Progress.from_state(state)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._trainer.load_progress_state(state)
+
+
+class EpochPart(PlacePart):
+    """How far the present epoch has come; ``None`` between epochs."""
+
+    def __init__(self, trainer: TrainerBase) -> None:
+        self._trainer = trainer
+
+    def state_dict(self) -> Any:
+        epoch = self._trainer.epoch
+        own = None if epoch is None else epoch.state_dict(self._trainer.run)
+        return of_all(self._trainer.runtime, own)
+
+    def check_state(self, state: Any) -> None:
+        own = own_of(self._trainer.runtime, state)
+        if own is not None:
+            EpochState.from_state(own)
+
+    def load_state_dict(self, state: Any) -> None:
+        own = own_of(self._trainer.runtime, state)
+        self._trainer.epoch = None if own is None else EpochState.from_state(own)
+
+
+class LoadersPart(PlacePart):
+    """What the loaders of the fit carry into their next pass; the pass that runs keeps its own."""
+
+    def __init__(self, trainer: TrainerBase) -> None:
+        self._trainer = trainer
+
+    def state_dict(self) -> Any:
+        run = self._trainer.run if self._trainer.epoch is not None else None
+        walked = None if run is None else run.cursor.loader
+        return of_all(self._trainer.runtime, self._trainer.loaders.state_dict(walked))
+
+    def check_state(self, state: Any) -> None:
+        dict(own_of(self._trainer.runtime, state))
+
+    def load_state_dict(self, state: Any) -> None:
+        self._trainer.loaders.load_state_dict(own_of(self._trainer.runtime, state))
+
+
+class CallbacksPart(CheckedPart):
+    """The state of the callbacks, by unique name."""
+
+    def __init__(self, callbacks: CallbackPool) -> None:
+        self._callbacks = callbacks
+
+    def state_dict(self) -> dict[str, Any]:
+        states = {name: callback.state_dict() for name, callback in self._callbacks.named().items()}
+        return {name: state for name, state in states.items() if state}
+
+    def check_state(self, state: Mapping[str, Any]) -> None:
+        dict(state)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        named = self._callbacks.named()
+        for name, saved in state.items():
+            if name in named:
+                named[name].load_state_dict(saved)
+            else:
+                warnings.warn(
+                    f"The checkpoint holds state of a callback {name!r}, which this trainer does "
+                    "not have: it is left out.",
+                    UserWarning,
+                    stacklevel=2,
+                )
+
+
+class RandomPart(PlacePart):
+    """The random states of Python, NumPy, torch and its devices."""
+
+    def __init__(self, trainer: TrainerBase) -> None:
+        self._trainer = trainer
+
+    def state_dict(self) -> Any:
+        return of_all(self._trainer.runtime, rng.get_state())
+
+    def check_state(self, state: Any) -> None:
+        with rng.preserved():
+            rng.set_state(own_of(self._trainer.runtime, state))
+
+    def load_state_dict(self, state: Any) -> None:
+        own = own_of(self._trainer.runtime, state)
+        rng.set_state(own)
+        self._trainer.random_state = dict(own)
+
+
+def of_all(runtime: Runtime, own: Any) -> Any:
+    """Give what each process has of its own as one state."""
+    if runtime.num_processes == 1:
+        return own
+    return {"of_processes": runtime.gather_objects(nested.to_cpu(own))}
+
+
+def own_of(runtime: Runtime, state: Any) -> Any:
+    """Give this process's part of a state made by ``of_all``.
+
+    Raises:
+        CheckpointMismatch: saved by another number of processes.
+    """
+    several = isinstance(state, Mapping) and "of_processes" in state
+    saved = len(state["of_processes"]) if several else 1
+    if saved != runtime.num_processes:
+        raise CheckpointMismatch(
+            f"The state was saved by {saved} processes, and this run has {runtime.num_processes}: "
+            "places in the data and random states cannot be brought over. Start as many, or take "
+            "the weights alone with trainer.load_weights(deepepochs.checkpoint.load(path))."
+        )
+    return state["of_processes"][runtime.rank] if several else state
+
+
+def other_weights(opt: Optimizers, known: Iterable[Tensor]) -> dict[str, Tensor]:
+    """What optimizers train beside that, by its place: ``optimizer_0_weight_2``."""
+    known_ids = {id(weight) for weight in known}
+    return {
+        f"optimizer_{index}_weight_{place}": weight
+        for index, optimizer in enumerate(opt)
+        for place, weight in enumerate(optimizer.params)
+        if id(weight) not in known_ids
+    }
+
+
+def collect_parts(trainer: TrainerBase) -> dict[str, Part]:
+    """Give the parts of a trainer's state, in the order in which they are loaded."""
+    runtime = trainer.runtime
+    model = runtime.unwrap(trainer.model)
+    others: dict[str, Tensor] = {}  # where the model is sharded there are none
+    opt: Part = trainer.opt
+    gradients: Part
+    if runtime.is_sharded:
+        reshard(model)
+        is_main = runtime.is_main
+        parts: dict[str, Part] = {"model": ShardedModule("model", model, is_main=is_main)}
+        opt = ShardedOptimizers(trainer.opt, is_main=is_main)
+        gradients = ShardedGradients(model, is_main=is_main)
+    else:
+        parts = {"model": model}
+        weights = named_weights(named_modules(model, trainer.loss_fn))
+        others = other_weights(trainer.opt, weights.values())
+        gradients = GradientsPart({**weights, **others}, runtime)
+    if isinstance(trainer.loss_fn, nn.Module) and trainer.loss_fn.state_dict():
+        parts["loss_fn"] = trainer.loss_fn
+    if others:
+        parts["other_weights"] = nn.ParameterDict(others)
+    parts["extras"] = ExtrasPart(model, trainer.loss_fn, others)
+    parts["optimizers"] = opt
+    parts["gradients"] = gradients
+    if runtime.scaler is not None:
+        parts["scaler"] = runtime.scaler
+    parts["history"] = trainer.history
+    parts["callbacks"] = CallbacksPart(trainer.callbacks)
+    parts["random"] = RandomPart(trainer)
+    parts["progress"] = ProgressPart(trainer)
+    parts["epoch"] = EpochPart(trainer)
+    parts["loaders"] = LoadersPart(trainer)
+    return parts
