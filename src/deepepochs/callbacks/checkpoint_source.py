@@ -17,12 +17,12 @@ from ..errors import CheckpointNotFound
 from ..runs.folder import run_folder
 
 if TYPE_CHECKING:
-    from ..trainer import TrainerBase
+    from ..contracts import TrainerView
 
 __all__ = ["find_checkpoint", "read_checkpoint"]
 
 
-def find_checkpoint(trainer: TrainerBase, ckpt_dir: Path) -> Path | None:
+def find_checkpoint(trainer: TrainerView, ckpt_dir: Path) -> Path | None:
     """Say where the checkpoint is that a trainer's ``resume`` asks for.
 
     Args:

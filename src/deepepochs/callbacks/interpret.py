@@ -32,7 +32,7 @@ from .top_samples import TopSamples, draw_samples
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from ..trainer import TrainerBase
+    from ..contracts import TrainerView
 
 __all__ = ["InterpretCallback", "InterpreteCallback"]
 
@@ -177,7 +177,7 @@ class InterpretCallback(EventFileCallback):
         self._count(Stage.VAL, model_out, batch_y)
 
     def on_test_metrics(
-        self, trainer: TrainerBase, model_out: Any, batch_y: Any, **others: Any
+        self, trainer: TrainerView, model_out: Any, batch_y: Any, **others: Any
     ) -> None:
         """Count the predictions of the mini-batch, and keep its most extreme samples."""
         self._count(Stage.TEST, model_out, batch_y)
@@ -190,15 +190,15 @@ class InterpretCallback(EventFileCallback):
                 )
             self._top.add(values.detach(), model_out, batch_y, trainer.run.batch_x)
 
-    def on_after_train_epochs(self, trainer: TrainerBase, epoch_idx: int, **others: Any) -> None:
+    def on_after_train_epochs(self, trainer: TrainerView, epoch_idx: int, **others: Any) -> None:
         """Draw the matrix of the epoch."""
         self._finish(trainer, Stage.TRAIN, "train_confusion_matrixes", epoch_idx + 1)
 
-    def on_after_val_epochs(self, trainer: TrainerBase, epoch_idx: int, **others: Any) -> None:
+    def on_after_val_epochs(self, trainer: TrainerView, epoch_idx: int, **others: Any) -> None:
         """Draw the matrix of the epoch."""
         self._finish(trainer, Stage.VAL, "val_confusion_matrixes", epoch_idx + 1)
 
-    def on_after_test_epochs(self, trainer: TrainerBase, tasks: Any, metrics: Any) -> None:
+    def on_after_test_epochs(self, trainer: TrainerView, tasks: Any, metrics: Any) -> None:
         """Draw the matrix of the test, and its samples."""
         self._finish(trainer, Stage.TEST, "test_confusion_matrix", trainer.init_epoch)
         if self.image_data and trainer.main_process and len(self._top):
@@ -235,7 +235,7 @@ class InterpretCallback(EventFileCallback):
                 stacklevel=2,
             )
 
-    def _finish(self, trainer: TrainerBase, stage: Stage, tag: str, step: int) -> None:
+    def _finish(self, trainer: TrainerView, stage: Stage, tag: str, step: int) -> None:
         matrix = self._counts.finish(stage)
         if matrix is not None and trainer.main_process:
             title = f"{stage}, epoch {step}" if stage is not Stage.TEST else "test"

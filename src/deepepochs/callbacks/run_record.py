@@ -24,7 +24,7 @@ from .run_facts import LayerShapes, describe
 from .warning_list import WarningList
 
 if TYPE_CHECKING:
-    from ..trainer import TrainerBase
+    from ..contracts import TrainerView
 
 __all__ = ["RunRecordCallback"]
 
@@ -58,11 +58,16 @@ class RunRecordCallback(Callback):
         self._warnings = WarningList()
         self._epoch_began_s = self._pass_began_s = 0.0
 
-    def record_folder(self, trainer: TrainerBase) -> Path:
+    @property
+    def runs_in(self) -> Path:
+        """The folder of the runs."""
+        return self.log_dir
+
+    def record_folder(self, trainer: TrainerView) -> Path:
         """The folder of the trainer's run."""
         return run_folder(self.log_dir, trainer.running_id)
 
-    def is_the_recorder(self, trainer: TrainerBase) -> bool:
+    def is_the_recorder(self, trainer: TrainerView) -> bool:
         """Whether this callback writes: one that locks comes first, then the first in line."""
         same = [
             callback
@@ -71,7 +76,7 @@ class RunRecordCallback(Callback):
         ]
         return min(same, key=lambda callback: not callback.holds_lock) is self
 
-    def on_before_fit(self, trainer: TrainerBase, epochs: int) -> None:
+    def on_before_fit(self, trainer: TrainerView, epochs: int) -> None:
         """Write that the run is running, and the table as far as it goes."""
         if not trainer.main_process or not self.is_the_recorder(trainer):
             return
@@ -83,7 +88,9 @@ class RunRecordCallback(Callback):
             except RunLockedError as error:
                 warnings.warn(f"This run is not recorded: {error}", RuntimeWarning, stacklevel=2)
                 return
-        goes_on = trainer.epoch is not None  # resumed inside an epoch, whose rates are known
+        goes_on = (
+            trainer.session is not None and trainer.session.is_inside_epoch
+        )  # resumed inside an epoch, whose rates are known
         earlier = read_json(folder / RECORD) if trainer.init_epoch or goes_on else {}
         now = _now()
         self._epoch_began_s = self._pass_began_s = time.perf_counter()
@@ -105,7 +112,7 @@ class RunRecordCallback(Callback):
         self._shapes = LayerShapes(trainer.model)
         self._write(trainer)
 
-    def on_before_epoch(self, trainer: TrainerBase, **others: Any) -> None:
+    def on_before_epoch(self, trainer: TrainerView, **others: Any) -> None:
         """Note the learning rates."""
         self._epoch_began_s = time.perf_counter()
         if self._is_recording:
@@ -115,7 +122,7 @@ class RunRecordCallback(Callback):
         """Note the time."""
         self._pass_began_s = time.perf_counter()
 
-    def on_after_train_epochs(self, trainer: TrainerBase, **others: Any) -> None:
+    def on_after_train_epochs(self, trainer: TrainerView, **others: Any) -> None:
         """Add up the time of training; note what the layers gave."""
         if self._is_recording:
             self._add_seconds("training", time.perf_counter() - self._pass_began_s)
@@ -133,7 +140,7 @@ class RunRecordCallback(Callback):
     def on_after_epoch(
         self,
         *,
-        trainer: TrainerBase,
+        trainer: TrainerView,
         train_metrics: Any,
         val_metrics: Any,
         epoch_idx: int,
@@ -147,11 +154,11 @@ class RunRecordCallback(Callback):
             self._add_seconds("epochs", time.perf_counter() - self._epoch_began_s)
             self._write(trainer)
 
-    def on_after_fit(self, trainer: TrainerBase) -> None:
+    def on_after_fit(self, trainer: TrainerView) -> None:
         """Write how the fit ended."""
         self._end(trainer, "interrupted" if trainer.is_interrupted else "finished")
 
-    def on_exception(self, trainer: TrainerBase, exception: BaseException) -> None:
+    def on_exception(self, trainer: TrainerView, exception: BaseException) -> None:
         """Write that the fit failed, and of what."""
         if self._is_recording:
             text = str(exception).strip().split("\n")[0]
@@ -159,7 +166,7 @@ class RunRecordCallback(Callback):
             interrupted = isinstance(exception, (KeyboardInterrupt, SystemExit))
             self._end(trainer, "interrupted" if interrupted else "failed")
 
-    def on_after_test_epochs(self, trainer: TrainerBase, tasks: Any, metrics: Any) -> None:
+    def on_after_test_epochs(self, trainer: TrainerView, tasks: Any, metrics: Any) -> None:
         """Add the metrics of the test."""
         if not trainer.main_process or not self.is_the_recorder(trainer):
             return
@@ -172,17 +179,17 @@ class RunRecordCallback(Callback):
         self._record["test"] = plain(dict(metrics))
         self._write(trainer)
 
-    def record(self, trainer: TrainerBase) -> dict[str, Any]:
+    def record(self, trainer: TrainerView) -> dict[str, Any]:
         """The record as it stands; that of a trainer which was not recorded is made now."""
         return self._record or describe(trainer)
 
-    def _write(self, trainer: TrainerBase) -> None:
+    def _write(self, trainer: TrainerView) -> None:
         self._record["updated_at"] = _now()
         if trainer.history.timing:
             self._record["timing"] = plain(trainer.history.timing)
         write_json(self.record_folder(trainer) / RECORD, self._record)
 
-    def _end(self, trainer: TrainerBase, state: str) -> None:
+    def _end(self, trainer: TrainerView, state: str) -> None:
         if not self._is_recording:
             return
         self._is_recording = False
@@ -198,7 +205,7 @@ class RunRecordCallback(Callback):
             self._record_lock.release()
             self._record_lock = None
 
-    def _note_shapes(self, trainer: TrainerBase) -> None:
+    def _note_shapes(self, trainer: TrainerView) -> None:
         if self._shapes is not None:
             self._shapes.remove()
             found, self._shapes = self._shapes.found, None
