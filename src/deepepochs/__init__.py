@@ -12,21 +12,12 @@ epochs, keeps the metrics and calls the callbacks::
 
 from __future__ import annotations
 
-from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from . import callbacks, metrics, patches
-from .arguments import default_loss
 from .callbacks.base import Callback
-from .callbacks.console import (
-    ConsoleCallback,
-    DefaultCallback,
-    info,
-    log_batch,
-    log_epoch,
-    print_out,
-)
+from .callbacks.console import ConsoleCallback
 from .callbacks.pool import CallbackPool
 from .errors import (
     CallbackException,
@@ -50,21 +41,9 @@ from .errors import (
     StopLoopException,
 )
 from .history import History, Progress
-from .legacy.mappings import concat_dicts, ddict, flatten_dict, keyset, listify, sum_dicts
-from .legacy.naming import check_path, make_runningid, rename
-from .nest.operations import (
-    TensorDict,
-    TensorTuple,
-    batch_size,
-    batches,
-    clone_value,
-    compose_data,
-    concat,
-    detach_clone,
-    tensor_tuple,
-    to_numpy,
-)
-from .on_demand import submodule
+from .legacy.naming import rename
+from .nest.operations import TensorDict, TensorTuple, batches, concat
+from .on_demand import on_demand
 from .optim.optimizers import LinearCosineScheduler, Optimizer, Optimizers
 from .patches import (
     ConfusionMetrics,
@@ -82,49 +61,90 @@ from .trainer import Trainer, TrainerBase
 
 if TYPE_CHECKING:
     from . import loops, optimizer, tools
-    from .callbacks.analyze import AnalyzeCallback
-    from .callbacks.check import CheckCallback
-    from .callbacks.grad_clip import GradClipCallback
-    from .callbacks.interpret import InterpretCallback, InterpreteCallback
-    from .callbacks.log import LogCallback
-    from .callbacks.lr_find import LRFindCallback
-    from .callbacks.report import ReportCallback
-    from .callbacks.run_record import RunRecordCallback
-    from .callbacks.timing import TimingCallback
-    from .callbacks.trackers import TrackerCallback
+    from .callbacks import (
+        AnalyzeCallback,
+        CheckCallback,
+        GradClipCallback,
+        InterpretCallback,
+        LogCallback,
+        LRFindCallback,
+        ReportCallback,
+        RunRecordCallback,
+        TimingCallback,
+        TrackerCallback,
+    )
+
+    # Names of release 0.6, for old scripts.
+    from .callbacks import InterpreteCallback as InterpreteCallback
+    from .callbacks.console import DefaultCallback as DefaultCallback
+    from .callbacks.console import info as info
+    from .callbacks.console import log_batch as log_batch
+    from .callbacks.console import log_epoch as log_epoch
+    from .callbacks.console import print_out as print_out
+    from .loops import batch_size as batch_size
+    from .loops import check_path as check_path
+    from .loops import clone_value as clone_value
+    from .loops import compose_data as compose_data
+    from .loops import concat_dicts as concat_dicts
+    from .loops import ddict as ddict
+    from .loops import default_loss as default_loss
+    from .loops import detach_clone as detach_clone
+    from .loops import flatten_dict as flatten_dict
+    from .loops import keyset as keyset
+    from .loops import listify as listify
+    from .loops import make_runningid as make_runningid
+    from .loops import sum_dicts as sum_dicts
+    from .loops import tensor_tuple as tensor_tuple
+    from .loops import to_numpy as to_numpy
     from .show.lr_curve import LRCurve
-    from .tools import Moveing, SeriesPlots, TopKQueue, groupby_apply, load_yaml, plot_confusion
+    from .show.plots import plot_confusion
+    from .tools import Moveing as Moveing
+    from .tools import SeriesPlots as SeriesPlots
+    from .tools import TopKQueue as TopKQueue
+    from .tools import groupby_apply as groupby_apply
+    from .tools import load_yaml as load_yaml
 else:
-    # Two modules in five serve what a script may never ask for: they are loaded when it does.
-    # (A type checker must not see this function: it would let any misspelt name pass.)
-    _ON_DEMAND = {
-        "callbacks.analyze": ["AnalyzeCallback"],
-        "callbacks.check": ["CheckCallback"],
-        "callbacks.grad_clip": ["GradClipCallback"],
-        "callbacks.interpret": ["InterpretCallback", "InterpreteCallback"],
-        "callbacks.log": ["LogCallback"],
-        "callbacks.lr_find": ["LRFindCallback"],
-        "callbacks.report": ["ReportCallback"],
-        "callbacks.run_record": ["RunRecordCallback"],
-        "callbacks.timing": ["TimingCallback"],
-        "callbacks.trackers": ["TrackerCallback"],
-        "show.lr_curve": ["LRCurve"],
-        "show.plots": ["SeriesPlots", "plot_confusion"],
-        "legacy.reductions": ["Moveing", "TopKQueue", "groupby_apply"],
-        "legacy.yaml": ["load_yaml"],
-    }
-    _MODULE_OF = {name: module for module, names in _ON_DEMAND.items() for name in names}
-
-    def __getattr__(name: str) -> Any:
-        if name not in _MODULE_OF:
-            return submodule(__name__, name)
-        value = getattr(import_module(f".{_MODULE_OF[name]}", __name__), name)
-        globals()[name] = value
-        return value
-
-    def __dir__() -> list[str]:
-        return sorted({*globals(), *__all__})
-
+    # A type checker must not see this function: it would let any misspelt name pass.
+    __getattr__ = on_demand(
+        __name__,
+        {
+            "callbacks": [
+                "AnalyzeCallback",
+                "CheckCallback",
+                "GradClipCallback",
+                "InterpretCallback",
+                "LRFindCallback",
+                "LogCallback",
+                "ReportCallback",
+                "RunRecordCallback",
+                "TimingCallback",
+                "TrackerCallback",
+                "InterpreteCallback",
+            ],
+            "show.lr_curve": ["LRCurve"],
+            "show.plots": ["plot_confusion"],
+            # Names of release 0.6, for old scripts: they are in no list.
+            "callbacks.console": ["DefaultCallback", "info", "log_batch", "log_epoch", "print_out"],
+            "loops": [
+                "check_path",
+                "clone_value",
+                "compose_data",
+                "concat_dicts",
+                "ddict",
+                "default_loss",
+                "detach_clone",
+                "flatten_dict",
+                "keyset",
+                "listify",
+                "make_runningid",
+                "sum_dicts",
+                "tensor_tuple",
+                "to_numpy",
+                "batch_size",
+            ],
+            "tools": ["Moveing", "SeriesPlots", "TopKQueue", "groupby_apply", "load_yaml"],
+        },
+    )
 
 try:
     __version__ = version("deepepochs")
@@ -148,13 +168,11 @@ __all__ = [
     "ConsoleCallback",
     "DataError",
     "DeepEpochsError",
-    "DefaultCallback",
     "EpochTask",
     "GradClipCallback",
     "History",
     "HookError",
     "InterpretCallback",
-    "InterpreteCallback",
     "LRCurve",
     "LRFindCallback",
     "LinearCosineScheduler",
@@ -164,7 +182,6 @@ __all__ = [
     "MetricError",
     "MetricPatch",
     "MissingExtraError",
-    "Moveing",
     "NotBoundError",
     "NotFiniteError",
     "Optimizer",
@@ -175,7 +192,6 @@ __all__ = [
     "ReportCallback",
     "RunLockedError",
     "RunRecordCallback",
-    "SeriesPlots",
     "Stage",
     "StepError",
     "StopLoopException",
@@ -183,42 +199,24 @@ __all__ = [
     "TensorPatch",
     "TensorTuple",
     "TimingCallback",
-    "TopKQueue",
     "TrackerCallback",
     "Trainer",
     "TrainerBase",
     "ValuePatch",
     "__version__",
-    "batch_size",
     "batches",
     "callbacks",
-    "check_path",
-    "clone_value",
-    "compose_data",
     "concat",
-    "concat_dicts",
-    "ddict",
-    "default_loss",
-    "detach_clone",
-    "flatten_dict",
-    "groupby_apply",
-    "info",
-    "keyset",
-    "listify",
-    "load_yaml",
-    "log_batch",
-    "log_epoch",
     "loops",
-    "make_runningid",
     "metrics",
     "optimizer",
     "patches",
     "plot_confusion",
-    "print_out",
     "rename",
     "set_seed",
-    "sum_dicts",
-    "tensor_tuple",
-    "to_numpy",
     "tools",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

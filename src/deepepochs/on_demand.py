@@ -1,4 +1,4 @@
-"""Submodules that are loaded when somebody first asks their package for them.
+"""Names of a package whose module is loaded when somebody first asks for them.
 
 >>> import deepepochs
 >>> deepepochs.checkpoint.__name__
@@ -7,22 +7,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
-__all__ = ["submodule"]
+__all__ = ["on_demand"]
 
 
-def submodule(package: str, name: str) -> Any:
-    """Load a submodule for the ``__getattr__`` of its package.
+def on_demand(package: str, names: Mapping[str, Sequence[str]]) -> Callable[[str], Any]:
+    """Make the ``__getattr__`` of a package.
 
-    Raises:
-        AttributeError: there is none of that name.
+    It gives the submodules of the package, too.
+
+    Args:
+        package: the package, as ``__name__`` in it.
+        names: the names by module, without the package.
     """
-    if not name.startswith("_"):
-        try:
-            return import_module(f".{name}", package)
-        except ModuleNotFoundError as error:
-            if error.name != f"{package}.{name}":
-                raise
-    raise AttributeError(f"module {package!r} has no attribute {name!r}")
+    module_of = {name: module for module, listed in names.items() for name in listed}
+
+    def __getattr__(name: str) -> Any:
+        if name in module_of:
+            return getattr(import_module(f".{module_of[name]}", package), name)
+        if not name.startswith("_"):
+            try:
+                return import_module(f".{name}", package)
+            except ModuleNotFoundError as error:
+                if error.name != f"{package}.{name}":
+                    raise
+        raise AttributeError(f"module {package!r} has no attribute {name!r}")
+
+    return __getattr__

@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ from .nest.batch import BatchSize, check_batch_size
 from .nest.containers import describe
 from .optim.optimizers import Optimizers
 from .patches import PatchBase
-from .patches.plan import check_metrics
+from .patches.plan import Metric, check_metrics
 from .run import Run
 from .runtime.base import Runtime
 from .stages import Stage
@@ -32,6 +32,21 @@ from .steps import Steps
 __all__ = ["EpochTask"]
 
 VERBS = ("loss", "backward", "optimize", "do_metric", "call_model")
+
+
+# What a task has, and `dir` does not show: names of release 0.6, and what the loop asks of a task.
+UNLISTED = frozenset(
+    [
+        "batch_patch_dict",
+        "batchs",
+        "bind",
+        "current_batch_size",
+        "enter",
+        "label",
+        "runtime",
+        "val_freq",
+    ]
+)
 
 
 class EpochTask(Steps):
@@ -58,7 +73,7 @@ class EpochTask(Steps):
     def __init__(
         self,
         dataloader: Iterable[Any],
-        metrics: Any = None,
+        metrics: Metric | Sequence[Metric] | None = None,
         do_loss: bool = True,
         batch_size: BatchSize = None,
         *,
@@ -79,6 +94,9 @@ class EpochTask(Steps):
             raise ConfigTypeError(f"step_args={inner!r} is {describe(inner)}: give a dict.")
         self.step_args: dict[str, Any] = {**(inner or {}), **step_args}
         self._trainer: TrainerView | None = None
+
+    def __dir__(self) -> list[str]:
+        return [name for name in super().__dir__() if name not in UNLISTED]
 
     def enter(self, run: Run | None) -> None:
         """Take the pass that runs now; ``None`` when it is over."""

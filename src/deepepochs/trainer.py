@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import warnings
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from . import rng
 from .arguments import (
@@ -52,13 +52,13 @@ from .history import History, Progress
 from .loop import predict_batches, run_pass
 from .nest import operations as nested
 from .nest.batch import BatchSize, split_batch
-from .optim.optimizers import Optimizers, as_optimizers
+from .optim.optimizers import AnyOptimizer, Optimizers, as_optimizers
 from .patches import check_patch_kind
-from .patches.plan import check_metrics
+from .patches.plan import Metric, check_metrics
 from .run import Run
 from .runs.folder import check_running_id, new_running_id, run_folder
 from .runtime.base import Runtime, compile_calls
-from .runtime.choose import make_runtime
+from .runtime.choose import Device, make_runtime
 from .stages import Stage
 from .state.place import Place
 from .steps import Steps
@@ -71,47 +71,55 @@ if TYPE_CHECKING:
     from .state.strict import Part
     from .verify import ResumeReport
 
-__all__ = ["Trainer", "TrainerBase"]
+__all__ = ["EpochTask", "Trainer", "TrainerBase"]
+
+
+# What a trainer has, and `dir` does not show: names of release 0.6 that old scripts read, and
+# what the parts of the library ask of one another.
+UNLISTED = frozenset(
+    [
+        "auto_traindata_to_device",
+        "current_task",
+        "default_cbk",
+        "general_metrics",
+        "init_epoch",
+        "is_fit_run",
+        "log_tqdm",
+        "metric_patch",
+        "resume",
+        "show_info",
+        "test_metrics",
+        "train_metrics",
+        "val_freq",
+        "val_metrics",
+        "adopt_run",
+        "checker",
+        "close_logger",
+        "fits",
+        "grad_accumulate",
+        "has_own_id",
+        "has_own_split",
+        "hyper_params",
+        "ignore_resume",
+        "is_interrupted",
+        "is_resumed",
+        "loaders",
+        "moves_data",
+        "on_interrupt",
+        "on_nan",
+        "place",
+        "plan",
+        "run_task",
+        "runtime",
+        "splits_pairs",
+        "tell_once",
+        "worker_seeding",
+    ]
+)
 
 
 class TrainerBase(Steps):
     """Trains, validates and tests a model.
-
-    Args:
-        model: an ``nn.Module``; it is moved to the device and not wrapped.
-        loss: function ``(model_out, targets) -> scalar tensor``. ``None``: the model's
-            output is the loss, or its entry ``'loss'``, and the whole mini-batch is input.
-        opt: a torch optimizer, an ``Optimizer``, or a list of either; ``None``: Adam
-            with rate 0.001.
-        epochs: total number of epochs over all fits and a resumed run.
-        device: a device name or ``torch.device``; ``None``: ``'cuda'`` if there is one,
-            else ``'cpu'``; an ``accelerate.Accelerator``; or ``'auto'``, which makes one
-            exactly when the script was started by torchrun or accelerate launch.
-        callbacks: one ``Callback`` or a list.
-        metrics: one metric or a list, computed in training, validation and test.
-        metric_patch: how a metric is carried from mini-batches to the epoch:
-            ``'tensor'``, ``'mean'``, ``'confusion'`` or a ``PatchBase`` subclass.
-        resume: go on from a checkpoint; needs a ``CheckCallback``.
-        running_id: name of this run's folder; ``None``: a new one from the time.
-        hyper_params: values that ``LogCallback`` writes after a test.
-        log_long: print 7 decimals instead of 4.
-        log_batch: show mini-batches in a terminal.
-        log_tqdm: show a tqdm bar over the epochs.
-        show_info: print a header at the first fit.
-        auto_traindata_to_device: ``False`` hands training mini-batches to the step
-            where the loader left them.
-        compile_model: compile the model with ``torch.compile``.
-        grad_accumulate: mini-batches for one optimizer step; the gradient equals that
-            of the mini-batches joined into one.
-        on_nan: what a NaN or infinite loss does: ``'stop'``, ``'warn'`` or ``'ignore'``.
-        on_interrupt: after Ctrl-C, ``'raise'`` KeyboardInterrupt again or ``'return'``.
-        worker_seeding: ``'position'`` seeds the random stream of each mini-batch made in
-            a worker process from its place in the epoch; ``'torch'`` leaves PyTorch's own.
-        precision: ``'bf16'`` or ``'fp16'``: mixed precision without an ``Accelerator`` of
-            one's own.
-
-    Raises:
-        ConfigError: an argument that cannot be right; the message says what to give.
 
     Example:
         >>> data = [(torch.randn(8, 4), torch.randn(8, 1)) for _ in range(3)]
@@ -127,12 +135,12 @@ class TrainerBase(Steps):
     def __init__(
         self,
         model: nn.Module,
-        loss: Any = None,
-        opt: Any = None,
+        loss: Callable[[Any, Any], Tensor] | None = None,
+        opt: AnyOptimizer | Sequence[AnyOptimizer] | None = None,
         epochs: int = 1000,
-        device: Any = None,
-        callbacks: Callback | Iterable[Callback] | None = None,
-        metrics: Any = None,
+        device: Device = None,
+        callbacks: Callback | Sequence[Callback] | None = None,
+        metrics: Metric | Sequence[Metric] | None = None,
         metric_patch: Any = "tensor",
         resume: bool | int | str = False,
         running_id: int | str | None = None,
@@ -150,6 +158,44 @@ class TrainerBase(Steps):
         worker_seeding: str = "position",
         precision: str | None = None,
     ) -> None:
+        """Make a trainer.
+
+        Args:
+            model: an ``nn.Module``; it is moved to the device and not wrapped.
+            loss: function ``(model_out, targets) -> scalar tensor``. ``None``: the model's
+                output is the loss, or its entry ``'loss'``, and the whole mini-batch is input.
+            opt: a torch optimizer, an ``Optimizer``, or a list of either; ``None``: Adam
+                with rate 0.001.
+            epochs: total number of epochs over all fits and a resumed run.
+            device: a device name or ``torch.device``; ``None``: ``'cuda'`` if there is one,
+                else ``'cpu'``; an ``accelerate.Accelerator``; or ``'auto'``, which makes one
+                exactly when the script was started by torchrun or accelerate launch.
+            callbacks: one ``Callback`` or a list.
+            metrics: one metric or a list, computed in training, validation and test.
+            metric_patch: how a metric is carried from mini-batches to the epoch:
+                ``'tensor'``, ``'mean'``, ``'confusion'`` or a ``PatchBase`` subclass.
+            resume: go on from a checkpoint; needs a ``CheckCallback``.
+            running_id: name of this run's folder; ``None``: a new one from the time.
+            hyper_params: values that ``LogCallback`` writes after a test.
+            log_long: print 7 decimals instead of 4.
+            log_batch: show mini-batches in a terminal.
+            log_tqdm: show a tqdm bar over the epochs.
+            show_info: print a header at the first fit.
+            auto_traindata_to_device: ``False`` hands training mini-batches to the step
+                where the loader left them.
+            compile_model: compile the model with ``torch.compile``.
+            grad_accumulate: mini-batches for one optimizer step; the gradient equals that
+                of the mini-batches joined into one.
+            on_nan: what a NaN or infinite loss does: ``'stop'``, ``'warn'`` or ``'ignore'``.
+            on_interrupt: after Ctrl-C, ``'raise'`` KeyboardInterrupt again or ``'return'``.
+            worker_seeding: ``'position'`` seeds the random stream of each mini-batch made in
+                a worker process from its place in the epoch; ``'torch'`` leaves PyTorch's own.
+            precision: ``'bf16'`` or ``'fp16'``: mixed precision without an ``Accelerator`` of
+                one's own.
+
+        Raises:
+            ConfigError: an argument that cannot be right; the message says what to give.
+        """
         self.session: Session | None = None
         self.history = History()
         self.fits = FitLog(check_count("epochs", epochs))
@@ -195,18 +241,21 @@ class TrainerBase(Steps):
         self._last_stop: str | None = None
         self._told: set[str] = set()
 
+    def __dir__(self) -> list[str]:
+        return [name for name in super().__dir__() if name not in UNLISTED]
+
     def fit(
         self,
-        train_dl: Any = None,
-        val_dl: Any = None,
-        metrics: Any = None,
+        train_dl: Iterable[Any] | None = None,
+        val_dl: Iterable[Any] | None = None,
+        metrics: Metric | Sequence[Metric] | None = None,
         val_freq: int = 1,
         do_val_loss: bool = True,
         batch_size: BatchSize = None,
-        train_metrics: Any = None,
-        val_metrics: Any = None,
-        train_tasks: Any = None,
-        val_tasks: Any = None,
+        train_metrics: Metric | Sequence[Metric] | None = None,
+        val_metrics: Metric | Sequence[Metric] | None = None,
+        train_tasks: EpochTask | Sequence[EpochTask] | None = None,
+        val_tasks: EpochTask | Sequence[EpochTask] | None = None,
         epochs: int | None = None,
     ) -> History:
         """Train, and validate where there is something to validate on.
@@ -326,11 +375,11 @@ class TrainerBase(Steps):
 
     def test(
         self,
-        test_dl: Any = None,
-        metrics: Any = None,
+        test_dl: Iterable[Any] | None = None,
+        metrics: Metric | Sequence[Metric] | None = None,
         do_loss: bool = True,
         batch_size: BatchSize = None,
-        tasks: Any = None,
+        tasks: EpochTask | Sequence[EpochTask] | None = None,
     ) -> dict[str, Any]:
         """Test the model; can be called without a fit.
 
@@ -356,7 +405,7 @@ class TrainerBase(Steps):
             session.fire("on_after_test_epochs", tasks=testing, metrics=values)
         return values
 
-    def predict(self, dataloader: Any, *, with_targets: bool | None = None) -> Any:
+    def predict(self, dataloader: Iterable[Any], *, with_targets: bool | None = None) -> Any:
         """Give the model's outputs for a loader, joined on the CPU in the loader's order.
 
         Args:
@@ -410,13 +459,13 @@ class TrainerBase(Steps):
 
     def find_lr(
         self,
-        train_dl: Any = None,
+        train_dl: Iterable[Any] | None = None,
         max_batch: int = 100,
         min_lr: float = 1e-6,
         max_lr: float = 5,
         opt_id: int | None = None,
         *,
-        train_tasks: Any = None,
+        train_tasks: EpochTask | Sequence[EpochTask] | None = None,
         batch_size: BatchSize = None,
     ) -> LRCurve:
         """Train with a rising learning rate, note the losses, and put everything back.
@@ -532,7 +581,12 @@ class TrainerBase(Steps):
         return self
 
     def verify_resume(
-        self, train_dl: Any = None, val_dl: Any = None, *, steps: int = 20, **fit_options: Any
+        self,
+        train_dl: Iterable[Any] | None = None,
+        val_dl: Iterable[Any] | None = None,
+        *,
+        steps: int = 20,
+        **fit_options: Any,
     ) -> ResumeReport:
         """Prove, on this model and data, that a resumed run is the unbroken one to the bit.
 
@@ -743,4 +797,7 @@ class TrainerBase(Steps):
 
 
 class Trainer(TrainerBase):
-    """Trains, validates and tests a model; see ``TrainerBase`` for the arguments."""
+    """Trains, validates and tests a model.
+
+    Subclass it to give all tasks steps of your own. The arguments are in ``__init__``.
+    """

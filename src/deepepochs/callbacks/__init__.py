@@ -1,12 +1,65 @@
-"""The built-in callbacks, one file each; a file is loaded when it is first asked for."""
+"""The built-in callbacks, one file each; a file is loaded when it is first asked for.
+
+>>> from deepepochs.callbacks import CheckCallback, LogCallback
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ..on_demand import submodule
+from ..errors import CallbackException
+from ..on_demand import on_demand
+from .base import Callback
+from .console import ConsoleCallback, DefaultCallback
+from .pool import CallbackPool
 
-if not TYPE_CHECKING:
+if TYPE_CHECKING:
+    from .analyze import AnalyzeCallback
+    from .check import CheckCallback
+    from .grad_clip import GradClipCallback
+    from .interpret import InterpretCallback, InterpreteCallback
+    from .log import LogCallback
+    from .lr_find import LRFindCallback
+    from .report import ReportCallback
+    from .run_record import RunRecordCallback
+    from .timing import TimingCallback
+    from .trackers import TrackerCallback
+else:
+    __getattr__ = on_demand(
+        __name__,
+        {
+            "analyze": ["AnalyzeCallback"],
+            "check": ["CheckCallback"],
+            "grad_clip": ["GradClipCallback"],
+            "interpret": ["InterpretCallback", "InterpreteCallback"],
+            "log": ["LogCallback"],
+            "lr_find": ["LRFindCallback"],
+            "report": ["ReportCallback"],
+            "run_record": ["RunRecordCallback"],
+            "timing": ["TimingCallback"],
+            "trackers": ["TrackerCallback"],
+        },
+    )
 
-    def __getattr__(name: str) -> Any:
-        return submodule(__name__, name)
+__all__ = [
+    "AnalyzeCallback",
+    "Callback",
+    "CallbackException",
+    "CallbackPool",
+    "CheckCallback",
+    "ConsoleCallback",
+    "DefaultCallback",
+    "GradClipCallback",
+    "InterpretCallback",
+    "InterpreteCallback",
+    "LRFindCallback",
+    "LogCallback",
+    "ReportCallback",
+    "RunRecordCallback",
+    "TimingCallback",
+    "TrackerCallback",
+]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -23,7 +23,17 @@ from ..errors import CheckpointMismatch, ConfigError, ConfigTypeError
 from .optimizer import Optimizer
 from .schedules import LinearCosineScheduler
 
-__all__ = ["LinearCosineScheduler", "Optimizer", "Optimizers", "as_optimizers", "params_of"]
+__all__ = [
+    "AnyOptimizer",
+    "LinearCosineScheduler",
+    "Optimizer",
+    "Optimizers",
+    "as_optimizers",
+    "params_of",
+]
+
+
+AnyOptimizer = Optimizer | torch.optim.Optimizer
 
 
 def params_of(optimizers: Iterable[Optimizer]) -> list[Tensor]:

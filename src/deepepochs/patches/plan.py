@@ -14,7 +14,10 @@ from ..errors import ConfigTypeError, MetricError
 from ..legacy.mappings import listify
 from . import PatchBase, make_patch, metric_name
 
-__all__ = ["MetricPlan", "check_metrics", "complete_patches", "plan_metrics"]
+__all__ = ["Metric", "MetricPlan", "check_metrics", "complete_patches", "plan_metrics"]
+
+Metric = Callable[..., Any]
+"""A function of outputs and targets, an object of torchmetrics, or a class of patches."""
 
 MetricPlan = tuple[str, Callable[[Any], PatchBase]]
 

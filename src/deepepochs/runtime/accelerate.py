@@ -11,6 +11,7 @@ own share of the data without repeated samples, and what is counted is counted o
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,6 @@ from ..data.cursor import Cursor
 from ..errors import ConfigError
 from ..optim.accumulation import AnyWindow, Window
 from ..optim.optimizers import Optimizer, Optimizers
-from .accelerators import refuse_setup
 from .gloo import leave_gloo_at_exit
 from .hand_window import HandWindow
 from .outside_weights import OutsideWeights
@@ -222,3 +222,24 @@ def _bare(opt: Any) -> torch.optim.Optimizer:
         opt = opt.optimizer
     bare: torch.optim.Optimizer = opt
     return bare
+
+
+def refuse_setup(accelerator: Accelerator) -> None:
+    """Raise ``ConfigError`` for processes not joined, and for models spread over processes."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if accelerator.num_processes != world:
+        raise ConfigError(
+            f"The script was started in {world} processes, and the Accelerator knows of "
+            f"{accelerator.num_processes}: without a GPU it joins them with Accelerator(cpu=True)."
+        )
+    kind = str(accelerator.distributed_type).rpartition(".")[2]
+    if kind not in ("FSDP", "DEEPSPEED", "MEGATRON_LM", "XLA"):
+        if kind != "MULTI_CPU" or os.environ.get("ACCELERATE_USE_FSDP", "false") != "true":
+            return
+        kind = "FSDP (which Accelerate would leave out on CPUs, without a word)"
+    raise ConfigError(
+        f"The Accelerator is set up for {kind}, which is not supported: the state of the model "
+        "could not be saved and resumed. To spread a model over processes, shard it with "
+        "torch.distributed.fsdp.fully_shard before you give it to the trainer, with an Accelerator "
+        "that is not set up for this or device='auto' (docs/distributed.md)."
+    )

@@ -8,16 +8,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+import os
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+import torch
 from torch import nn
 
 from ..errors import ConfigError
-from .accelerators import is_accelerator, make_accelerator
 from .base import LocalRuntime, Runtime
 from .sharded_tensors import is_sharded, refuse_precision
 
-__all__ = ["make_runtime"]
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+__all__ = ["Device", "make_accelerator", "make_runtime"]
+
+Device: TypeAlias = "str | torch.device | Accelerator | None"
+"""What a trainer takes as its device."""
 
 
 def make_runtime(model: nn.Module, device: Any, precision: str | None) -> Runtime:
@@ -51,3 +58,45 @@ def make_runtime(model: nn.Module, device: Any, precision: str | None) -> Runtim
     from .accelerate import AccelerateRuntime
 
     return AccelerateRuntime(accelerator)
+
+
+def is_accelerator(device: Any) -> bool:
+    """Whether ``device`` is an ``Accelerator``, without importing Accelerate to ask."""
+    return any(
+        base.__name__ == "Accelerator" and base.__module__.startswith("accelerate.")
+        for base in type(device).__mro__
+    )
+
+
+def make_accelerator(device: Any, precision: str | None) -> Any:
+    """Make the ``Accelerator`` that ``device`` and ``precision`` ask for; ``None`` for none.
+
+    ``device='auto'`` takes one exactly when started by torchrun or accelerate launch.
+    """
+    if is_accelerator(device):
+        if precision is not None and device.mixed_precision != precision:
+            raise ConfigError(
+                f"precision={precision!r}, and the Accelerator has {device.mixed_precision!r}: give "
+                "it to one of them."
+            )
+        return device
+    launched = device == "auto" and int(os.environ.get("WORLD_SIZE", "1")) > 1
+    if not launched and precision in (None, "no"):
+        return None
+    from accelerate import Accelerator
+
+    name = str(device) if device not in (None, "auto") else ""
+    if name not in ("", "cpu", "cuda", "mps"):
+        raise ConfigError(
+            f"device={device!r} with precision={precision!r}: make the device visible alone (for "
+            "example CUDA_VISIBLE_DEVICES=1) and give device='cuda'."
+        )
+    try:
+        # Without a GPU Accelerate joins the processes only when it is told to.
+        on_cpu = name == "cpu" or (launched and not torch.cuda.is_available())
+        return Accelerator(mixed_precision=precision, cpu=on_cpu)
+    except ValueError as error:
+        raise ConfigError(
+            f"device={device!r} with precision={precision!r} cannot be used here: {error} All "
+            "Accelerators of a program have one precision and kind of device."
+        ) from error
