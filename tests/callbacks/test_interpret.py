@@ -243,6 +243,19 @@ def test_a_wrong_number_of_classes_is_an_error(tmp_path: Path) -> None:
         trainer.fit(loaders()[0])
 
 
+def test_ids_have_as_many_classes_as_are_asked_for(tmp_path: Path) -> None:
+    class Ids(nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return (x[:, 0] > 0).long()
+
+    data = DataLoader(TensorDataset(torch.tensor([[1.0], [-1.0]]), torch.tensor([1, 2])), 1)
+    interpret = InterpretCallback(class_num=4, log_dir=tmp_path)
+    trainer = Trainer(Ids(1, 1), lambda p, t: torch.zeros(()), callbacks=interpret, show_info=False)
+    trainer.test(data)
+    assert interpret.confusion_matrix is not None
+    assert interpret.confusion_matrix.tolist() == [[0] * 4, [0, 1, 0, 0], [1, 0, 0, 0], [0] * 4]
+
+
 @pytest.mark.parametrize(
     "arguments", [{"k": 0}, {"mode": "best"}, {"stages": ("fit",)}, {"metric": 3}, {"class_num": 1}]
 )

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -40,7 +40,7 @@ class TopSamples:
         self.k = k
         self._sign = 1.0 if mode == "max" else -1.0
         # A heap whose first entry is the next to go: (key, minus the place in the data, sample).
-        self._heap: list[tuple[float, int, list[Any]]] = []
+        self._heap: list[tuple[float, tuple[int, ...], list[Any]]] = []
         self._num_seen = 0
 
     def __len__(self) -> int:
@@ -51,7 +51,14 @@ class TopSamples:
         self._heap = []
         self._num_seen = 0
 
-    def add(self, values: Tensor, model_out: Any, batch_y: Any, batch_x: Any) -> None:
+    def add(
+        self,
+        values: Tensor,
+        model_out: Any,
+        batch_y: Any,
+        batch_x: Any,
+        place: tuple[int, ...] = (),
+    ) -> None:
         """Take in a mini-batch; samples that are not kept are not copied.
 
         Args:
@@ -59,20 +66,27 @@ class TopSamples:
             model_out: outputs, whose tensors begin with the dimension ``N``.
             batch_y: the targets, alike.
             batch_x: the inputs, alike.
+            place: orders the mini-batches of several processes; of one those that are added
+                first come first.
         """
         bare_x = batch_x[0] if isinstance(batch_x, tuple) and len(batch_x) == 1 else batch_x
         for index, value in enumerate(values.tolist()):
-            place = -(self._num_seen + index)
+            order = (*(-number for number in place), -(self._num_seen + index))
             key = self._sign * (math.inf if math.isnan(value) else value)
-            if len(self._heap) == self.k and (key, place) <= self._heap[0][:2]:
+            if len(self._heap) == self.k and (key, order) <= self._heap[0][:2]:
                 continue
             parts = [pick(part, index, len(values)) for part in (model_out, batch_y, bare_x)]
-            entry = (key, place, [value, *parts])
+            entry = (key, order, [value, *parts])
             if len(self._heap) < self.k:
                 heapq.heappush(self._heap, entry)
             else:
                 heapq.heapreplace(self._heap, entry)
         self._num_seen += len(values)
+
+    def join(self, parts: Iterable[TopSamples]) -> None:
+        """Keep the most extreme of the samples that several processes have kept."""
+        entries = [entry for part in parts for entry in part._heap]
+        self._heap = sorted(entries, key=lambda entry: entry[:2])[-self.k :]
 
     def samples(self) -> list[list[Any]]:
         """``[value, output, target, input]``, the most extreme first."""
