@@ -413,6 +413,17 @@ def test_what_is_no_image_gives_no_picture(shape: tuple[int, ...]) -> None:
     assert sample_picture(torch.rand(shape)) == ""
 
 
+def test_the_confusion_matrix_has_counts_names_and_a_word_for_a_screen_reader() -> None:
+    found = {"counts": [[8, 0], [1, 9]], "names": ["a<b", "cat"], "stage": "val"}
+    page = run_page(made_run(2)._replace(pictures={"confusion": found}))
+    matrix = page[page.index('<svg class="matrix"') :]
+    matrix = matrix[: matrix.index("</svg>") + 6]
+    assert Texts(matrix).texts == ["a<b", "cat", "predicted", "a<b", "cat", "true", "8", "1", "9"]
+    assert 'aria-label="confusion matrix"' in matrix
+    # Nothing in it holds for the rest of the page.
+    assert not re.search(r" id=|<style|<metadata", matrix)
+
+
 # --- the page that compares runs
 
 
@@ -497,6 +508,29 @@ def test_text_stands_out_in_the_light_and_in_the_dark(browser: Browser, tmp_path
         text, back = browser.run(colours)
         assert (sum(text) < sum(back)) is text_is_darker
         assert abs(sum(text) - sum(back)) > 450
+    browser.emulate()
+
+
+@no_browser
+@pytest.mark.xdist_group("browser")
+def test_a_confusion_matrix_can_be_read_in_the_light_and_in_the_dark(
+    browser: Browser, tmp_path: Path
+) -> None:
+    page = tmp_path / "page.html"
+    pictures = {"confusion": {"counts": [[8, 2], [1, 9]], "stage": "val"}}
+    page.write_text(run_page(made_run(3, 1)._replace(pictures=pictures)), encoding="utf-8")
+    colours = """const texts = [...document.querySelectorAll('svg.matrix text')];
+        const card = getComputedStyle(document.querySelector('section')).backgroundColor;
+        return [card, ...texts.map(text => getComputedStyle(text).fill)].map(
+          c => c.match(/\\d+/g).map(Number).reduce((a, b) => a + b))"""
+    for scheme in ("light", "dark"):
+        browser.emulate(prefers_color_scheme=scheme)
+        open_file(browser, page)
+        card, *texts = browser.run(colours)
+        on_card = [text for text in texts if text != 3 * 255]  # white is what stands on blue
+        assert len(on_card) >= 8
+        assert all(abs(text - card) > 450 for text in on_card)
+        assert browser.errors() == []
     browser.emulate()
 
 

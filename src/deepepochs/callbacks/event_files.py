@@ -29,7 +29,6 @@ from ..show.lines import to_array
 from .base import Callback
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
     from torch.utils.tensorboard import SummaryWriter
 
     from ..trainer import TrainerBase
@@ -37,8 +36,6 @@ if TYPE_CHECKING:
 __all__ = [
     "RESULTS_SUFFIX",
     "EventFileCallback",
-    "can_show",
-    "figure_to_array",
     "open_writer",
     "run_tensorboard",
     "scalar_items",
@@ -195,23 +192,3 @@ def scalar_items(metrics: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
         for index in np.ndindex(array.shape):
             suffix = f"[{','.join(map(str, index))}]" if index else ""
             yield f"{name}{suffix}", float(array[index])
-
-
-def figure_to_array(figure: Figure) -> np.ndarray[Any, Any]:
-    """Draw a figure, without a display, as pixels ``[H, W, 3]`` of 0 to 255."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    canvas: Any = FigureCanvasAgg(figure)
-    canvas.draw()
-    pixels: np.ndarray[Any, Any] = np.asarray(canvas.buffer_rgba())[..., :3].copy()
-    return pixels
-
-
-def can_show() -> bool:
-    """Whether matplotlib has a window or a notebook to show a figure in."""
-    import matplotlib.pyplot as plt
-
-    return plt.get_backend().lower() not in _FILE_BACKENDS
-
-
-_FILE_BACKENDS = {"agg", "cairo", "pdf", "pgf", "ps", "svg", "template"}

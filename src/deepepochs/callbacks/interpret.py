@@ -25,10 +25,11 @@ from ..errors import ConfigError, DataError, MetricError
 from ..nest.operations import describe
 from ..patches import ConfusionPatch
 from ..patches.process_merge import merge_patches
+from ..show.figures import can_show, draw_samples, figure_to_array
+from ..show.plots import confusion_figure, plot_confusion
 from ..stages import Stage
-from .confusion_picture import confusion_figure, confusion_picture
-from .event_files import EventFileCallback, can_show, figure_to_array
-from .top_samples import TopSamples, draw_samples
+from .event_files import EventFileCallback
+from .top_samples import TopSamples
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -151,10 +152,10 @@ class InterpretCallback(EventFileCallback):
         if show and can_show():
             import matplotlib.pyplot as plt
 
-            figure = confusion_figure(matrix, names, cmap, title_info, make=plt.figure)
+            figure: Figure = plot_confusion(matrix, len(matrix), names, 0, cmap, title_info)
             plt.show()
             return figure
-        return confusion_figure(matrix, names, cmap, title_info)
+        return confusion_figure(matrix, names, 0, cmap, title_info)
 
     def plot_top(self, max_num: int = MAX_IMAGES) -> Figure:
         """Draw the kept samples, which are images, with value, prediction and target.
@@ -295,7 +296,8 @@ class InterpretCallback(EventFileCallback):
         self._latest, self.matrices[stage] = stage, total().cpu()
         if trainer.main_process:
             title = f"{stage}, epoch {step}" if stage is not Stage.TEST else "test"
-            pixels = confusion_picture(self.matrices[stage], self.class_names, title)
+            figure = confusion_figure(self.matrices[stage], self.class_names, title=title)
+            pixels = figure_to_array(figure)
             self.writer(trainer).add_image(tag, pixels, step, dataformats="HWC")
 
 

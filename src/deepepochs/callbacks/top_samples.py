@@ -13,19 +13,14 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import Any
 
-import numpy as np
 from torch import Tensor
 
-from ..errors import DataError
 from ..nest.operations import map_tensors
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-__all__ = ["TopSamples", "draw_samples"]
+__all__ = ["TopSamples"]
 
 
 class TopSamples:
@@ -102,63 +97,3 @@ def pick(nest: Any, index: int, num: int) -> Any:
         return (tensor[index] if has_samples else tensor).detach().cpu().clone()
 
     return map_tensors(one, nest)
-
-
-def draw_samples(samples: Sequence[Sequence[Any]], names: Sequence[str] | None = None) -> Figure:
-    """Draw images with their values, predictions and targets.
-
-    Args:
-        samples: ``[value, output, target, image]`` each.
-        names: of the classes.
-
-    Raises:
-        DataError: there is no sample, or an input that is no image.
-    """
-    from matplotlib.figure import Figure
-
-    if not samples:
-        raise DataError("there are no samples to draw: run test() with a metric before.")
-    columns = min(4, len(samples))  # in TensorBoard's small cards more could not be read
-    rows = -(-len(samples) // columns)
-    figure = Figure(figsize=(1.5 * columns, 2.1 * rows), layout="constrained")
-    for place, (value, output, target, image) in enumerate(samples, start=1):
-        axes = figure.add_subplot(rows, columns, place)
-        axes.imshow(as_picture(image), cmap="gray")
-        axes.set_axis_off()
-        shown = f"predicted {class_of(output, names)}\ntrue {class_of(target, names)}"
-        axes.set_title(f"{shown}\n{value:.3g}", fontsize=9)
-    return figure
-
-
-def as_picture(image: Any) -> np.ndarray[Any, Any]:
-    """Bring an image to ``[H, W]`` or ``[H, W, 3]``, from 0 to 1."""
-    if not isinstance(image, Tensor) or image.ndim not in (2, 3):
-        shape = list(image.shape) if isinstance(image, Tensor) else type(image).__name__
-        raise DataError(f"an input ({shape}) is no image: [C, H, W], [H, W] or [H, W, C] is drawn.")
-    pixels = image.float().numpy()
-    if pixels.ndim == 3:
-        if pixels.shape[0] in (1, 3, 4):
-            pixels = np.moveaxis(pixels, 0, -1)
-        pixels = pixels[..., :3] if pixels.shape[-1] in (3, 4) else pixels[..., 0]
-    low, high = float(pixels.min()), float(pixels.max())
-    if low < 0 or high > 1:  # normalised, or 0 to 255
-        pixels = (pixels - low) / max(high - low, 1e-12)
-    return pixels
-
-
-def class_of(value: Any, names: Sequence[str] | None) -> str:
-    """Say which class an output (scores, a probability, an id) or a target stands for."""
-    if not isinstance(value, Tensor):
-        return str(value)
-    if value.numel() > 1:
-        index = int(value.flatten().argmax()) if value.ndim == 1 else None
-        if index is None:
-            return str(list(value.shape))
-    elif value.is_floating_point():
-        number = float(value)
-        if not 0 <= number <= 1:
-            return f"{number:.3g}"
-        index = int(number > 0.5)
-    else:
-        index = int(value)
-    return names[index] if names is not None and 0 <= index < len(names) else str(index)

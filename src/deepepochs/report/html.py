@@ -21,10 +21,10 @@ __all__ = ["Raw", "cell_text", "duration", "facts", "frame", "section", "table",
 
 STYLE = """
 :root{color-scheme:light dark;--back:#f6f7f9;--card:#fff;--text:#1c2430;--quiet:#5d6878;
---line:#dfe3ea;--train:#2f6fde;--val:#d9730d;--hit:#2f6fde;--miss:#c93a3a;--good:#1f7a4d;
+--line:#dfe3ea;--train:#2f6fde;--val:#d9730d;--good:#1f7a4d;
 --bad:#b3261e;--warn:#8a5a00;--c2:#7b4fc9;--c3:#16836f;--c4:#b0417f;--c5:#6b6f1d}
 @media (prefers-color-scheme:dark){:root{--back:#12161c;--card:#1a2029;--text:#e4e8ef;
---quiet:#9aa6b6;--line:#303947;--train:#79a8ff;--val:#ffab57;--hit:#5d92f5;--miss:#ef6a6a;
+--quiet:#9aa6b6;--line:#303947;--train:#79a8ff;--val:#ffab57;
 --good:#69cf9c;--bad:#ff8d85;--warn:#f0c265;--c2:#b794f6;--c3:#5fd0ba;--c4:#ec8cc2;--c5:#c5c96a}}
 *{box-sizing:border-box}
 body{margin:0;background:var(--back);color:var(--text);
@@ -64,7 +64,7 @@ margin-right:6px;background:currentColor}.key .train i{background:var(--train)}
 .key .val i{background:var(--val)}.key .c2 i{background:var(--c2)}
 .key .c3 i{background:var(--c3)}.key .c4 i{background:var(--c4)}.key .c5 i{background:var(--c5)}
 svg{display:block;width:100%;height:auto}svg text{fill:var(--quiet);font-size:12px}
-svg .end{text-anchor:end}svg .mid,svg .num{text-anchor:middle}
+svg .end{text-anchor:end}svg .mid{text-anchor:middle}
 svg .grid{stroke:var(--line);stroke-width:1}svg .line{fill:none;stroke-width:2;
 stroke-linejoin:round;stroke-linecap:round}
 svg .train{stroke:var(--train)}svg .val{stroke:var(--val)}
@@ -73,9 +73,8 @@ svg .c4{stroke:var(--c4)}svg .c5{stroke:var(--c5)}
 svg .dot{stroke:none}svg .dot.train{fill:var(--train)}
 svg .dot.val{fill:var(--val)}svg .dot.c2{fill:var(--c2)}svg .dot.c3{fill:var(--c3)}
 svg .dot.c4{fill:var(--c4)}svg .dot.c5{fill:var(--c5)}
-svg rect.hit{fill:var(--hit);stroke:var(--line)}svg rect.miss{fill:var(--miss);stroke:var(--line)}
-svg.dense rect{stroke-width:.25}svg .num{fill:var(--text)}svg .num.full{fill:var(--card)}
-svg.spark{width:120px;height:28px}svg.matrix{max-width:520px;margin:0 auto}
+svg.spark{width:120px;height:28px}svg.matrix{width:auto;max-width:100%;margin:0 auto}
+svg.matrix text{fill:var(--text)}
 .samples{display:grid;grid-template-columns:repeat(auto-fill,minmax(104px,1fr));gap:14px}
 .samples figure{margin:0}.samples img{width:100%;image-rendering:pixelated;border-radius:8px;
 border:1px solid var(--line);display:block;background:var(--back)}
@@ -93,9 +92,9 @@ footer{color:var(--quiet);font-size:.85rem;margin-top:22px}
 @media (max-width:600px){main{padding:18px 12px 32px}section{padding:14px}
 h1{font-size:1.3rem}.tiles{grid-template-columns:1fr 1fr;gap:8px}.tile{padding:10px 12px}
 .tile b{font-size:1.1rem}.facts td:first-child{padding-right:14px;white-space:normal;width:34%}
-svg.plot text,svg.matrix text{font-size:14px}}
+svg.plot text{font-size:14px}}
 @media print{:root{color-scheme:light;--back:#fff;--card:#fff;--text:#000;--quiet:#444;
---line:#ccc;--train:#1d55b8;--val:#c06000;--hit:#2f6fde;--miss:#c93a3a;--good:#1f7a4d;
+--line:#ccc;--train:#1d55b8;--val:#c06000;--good:#1f7a4d;
 --bad:#b3261e;--warn:#8a5a00;font-size:11px}
 main{max-width:none;padding:0}
 section{padding:10px 0;border:0;border-top:1px solid #ccc;border-radius:0}

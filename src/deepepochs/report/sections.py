@@ -7,8 +7,8 @@ from html import escape
 from typing import Any
 
 from ..runs.record import RunInfo, mapping
+from ..show.plots import confusion_svg
 from .html import Raw, duration, table, text_of
-from .svg import matrix_plot
 
 __all__ = [
     "LABELS",
@@ -49,10 +49,13 @@ def confusion_section(run: RunInfo) -> str:
         return f'<p class="quiet">{len(counts)} classes are too many to be drawn.</p>'
     names = [str(name) for name in found.get("names") or range(len(counts))]
     text = (
-        f"Of the latest {stage}. A row is what the samples are, a column what they were taken for; "
-        "a field is the fuller the larger its share of the row."
+        f"Of the latest {stage}. A row is what the samples are, a column what they were taken for. "
+        "The colour of a cell is its share of the row."
     )
-    return f'<p class="quiet">{text}</p>{matrix_plot(counts, names)}'
+    svg = confusion_svg(counts, names).replace(
+        "<svg", '<svg class="matrix" role="img" aria-label="confusion matrix"', 1
+    )
+    return f'<p class="quiet">{text}</p>{svg}'
 
 
 def samples_section(run: RunInfo) -> str:

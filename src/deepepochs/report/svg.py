@@ -1,4 +1,4 @@
-"""Plots as SVG: curves, a curve in a word's space, a matrix.
+"""Plots as SVG: curves, and a curve in the space of a word.
 
 Colours are the page's variables, so that a plot is light or dark with it.
 
@@ -16,7 +16,7 @@ from html import escape
 from ..runs.record import Curve, finite
 from .scales import Scale, short
 
-__all__ = ["curve_plot", "matrix_plot", "sparkline"]
+__all__ = ["curve_plot", "sparkline"]
 
 WIDTH, HEIGHT = 440, 250
 LEFT, RIGHT, TOP, BOTTOM = 56, 12, 12, 34
@@ -25,12 +25,6 @@ MAX_POINTS = 500
 
 MAX_DOTS = 60
 """Up to so many points each gets a dot that says its value."""
-
-CHAR_WIDTH = 7.5
-"""Of a name in a plot, about."""
-
-MAX_NUMBERED = 24
-"""Up to so many classes a matrix has its numbers written in."""
 
 
 def curve_plot(curves: Mapping[str, Curve], title: str) -> str:
@@ -74,74 +68,6 @@ def sparkline(values: Sequence[float], label: str = "") -> str:
         f'aria-label="{escape(label)}"><polyline class="line val" points="{path}"/>'
         f'<circle class="dot val" cx="{last_x:.1f}" cy="{last_y:.1f}" r="2.5"/></svg>'
     )
-
-
-def matrix_plot(counts: Sequence[Sequence[float]], names: Sequence[str]) -> str:
-    """Return a confusion matrix: rows are targets, columns predictions.
-
-    A field is the fuller the larger its share of the row.
-
-    Args:
-        counts: ``[C, C]``.
-        names: of the classes.
-    """
-    size = len(counts)
-    numbered = size <= MAX_NUMBERED
-    side = max(400 / size, 8 if not numbered else 26)
-    left = 18 + min(max(map(len, names), default=1), 14) * CHAR_WIDTH
-    total = left + size * side
-    top = 26.0
-    parts = []
-    for row, line in enumerate(counts):
-        row_sum = sum(line) or 1
-        for column, count in enumerate(line):
-            share = count / row_sum
-            x, y = left + column * side, top + row * side
-            kind = "hit" if row == column else "miss"
-            tip = f"{names[row]} taken for {names[column]}: {short(count, 7)} ({share:.1%})"
-            parts.append(
-                f'<rect class="{kind}" x="{x:.1f}" y="{y:.1f}" width="{side - 1:.1f}" '
-                f'height="{side - 1:.1f}" fill-opacity="{share:.3f}">'
-                f"<title>{escape(tip)}</title></rect>"
-            )
-            if numbered and count:
-                full = " full" if share > 0.55 else ""
-                parts.append(
-                    f'<text class="num{full}" x="{x + side / 2:.1f}" y="{y + side / 2 + 4:.1f}">'
-                    f"{short(count, 6)}</text>"
-                )
-    parts += _matrix_names(names, side, left, top, numbered)
-    kind_of_all = "matrix" if numbered else "matrix dense"
-    below = top + size * side + 18
-    parts.append(
-        f'<text class="mid" x="{left + size * side / 2:.1f}" y="{below:.1f}">predicted</text>'
-    )
-    return (
-        f'<svg class="{kind_of_all}" viewBox="0 0 {total + 4:.1f} {below + 8:.1f}" role="img" '
-        f'aria-label="confusion matrix">{"".join(parts)}</svg>'
-    )
-
-
-def _matrix_names(
-    names: Sequence[str], side: float, left: float, top: float, shorten: bool
-) -> list[str]:
-    """Names of the classes at rows and columns; so many as there is room for."""
-    cut = [name if len(name) <= 14 else name[:13] + "…" for name in names]
-    row_step = math.ceil(13 / side)
-    fits = max(1, int(side / CHAR_WIDTH))
-    across = [name[:fits] for name in cut] if shorten else cut
-    column_step = math.ceil((max(map(len, across), default=1) + 0.7) * CHAR_WIDTH / side)
-    parts = [
-        f'<text class="end" x="{left - 6:.1f}" y="{top + (row + 0.5) * side + 4:.1f}">'
-        f"{escape(cut[row])}</text>"
-        for row in range(0, len(names), row_step)
-    ]
-    parts += [
-        f'<text class="mid" x="{left + (column + 0.5) * side:.1f}" y="{top - 6:.1f}">'
-        f"{escape(across[column])}</text>"
-        for column in range(0, len(names), 1 if shorten else column_step)
-    ]
-    return parts
 
 
 def _epoch_scale(first: int, last: int) -> Scale:
