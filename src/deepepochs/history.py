@@ -25,7 +25,7 @@ import numpy as np
 import torch
 
 from .errors import CheckpointMismatch, ConfigError
-from .show.lines import format_value, text_width, to_array
+from .show.lines import format_value, spread, text_width, to_array
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -154,10 +154,8 @@ class History(dict[str, dict[str, list[Array]]]):
         columns: dict[str, dict[int, str]] = {}
         for stage, name, values in self._columns():
             for epoch_idx, value in values.items():
-                for index in np.ndindex(value.shape):
-                    suffix = f"[{','.join(map(str, index))}]" if index else ""
-                    cells = columns.setdefault(f"{stage}_{name}{suffix}", {})
-                    cells[epoch_idx] = str(value[index])
+                for column, entry in spread({f"{stage}_{name}": value}):
+                    columns.setdefault(column, {})[epoch_idx] = str(entry)
         with target.open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(["epoch", *columns])

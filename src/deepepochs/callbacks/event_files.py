@@ -17,15 +17,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from ..errors import MissingExtraError
 from ..runs.folder import run_folder
-from ..show.lines import to_array
 from .base import Callback
 
 if TYPE_CHECKING:
@@ -38,7 +35,6 @@ __all__ = [
     "EventFileCallback",
     "open_writer",
     "run_tensorboard",
-    "scalar_items",
 ]
 
 FLUSH_S = 5
@@ -179,16 +175,3 @@ def rewind_files(folder: Path, sizes: Mapping[str, int]) -> None:
             path.unlink()
         elif path.stat().st_size > size:
             os.truncate(path, size)
-
-
-def scalar_items(metrics: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
-    """Yield each metric as numbers; of an array each entry, as ``recall[0]``.
-
-    >>> list(scalar_items({"loss": 0.5, "recall": np.array([1.0, 0.0])}))
-    [('loss', 0.5), ('recall[0]', 1.0), ('recall[1]', 0.0)]
-    """
-    for name, value in metrics.items():
-        array = to_array(value)
-        for index in np.ndindex(array.shape):
-            suffix = f"[{','.join(map(str, index))}]" if index else ""
-            yield f"{name}{suffix}", float(array[index])

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 from ..arguments import check_count
 from ..errors import ConfigError
 from ..runs.folder import run_folder
+from ..show.lines import spread
 from ..stages import Stage
-from .event_files import EventFileCallback, run_tensorboard, scalar_items
+from .event_files import EventFileCallback, run_tensorboard
 from .model_graph import log_graph, log_hyper_params
 from .run_record import RunRecordCallback
 
@@ -201,5 +202,5 @@ class LogCallback(EventFileCallback, RunRecordCallback):
         if self._logger is None:
             return
         for where, step, values, time_s in held:
-            for name, value in scalar_items(values):
-                self._logger.add_scalar(f"{name}/{where}", value, step, time_s)
+            for name, value in spread(values):
+                self._logger.add_scalar(f"{name}/{where}", float(value), step, time_s)

@@ -21,7 +21,8 @@ import torch
 from torch import nn
 
 from .. import rng
-from .event_files import RESULTS_SUFFIX, open_writer, scalar_items
+from ..show.lines import spread
+from .event_files import RESULTS_SUFFIX, open_writer
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -79,7 +80,7 @@ def log_hyper_params(
         name: value if isinstance(value, (bool, int, float, str)) else str(value)
         for name, value in hyper_params.items()
     }
-    values = dict(scalar_items(metrics))
+    values = {name: float(value) for name, value in spread(metrics)}
     # `add_hparams` makes a run of its own, named by the time: the run itself is to be the line.
     with open_writer(folder, RESULTS_SUFFIX) as writer:
         for summary in hparams(plain, values):  # type: ignore[no-untyped-call]
