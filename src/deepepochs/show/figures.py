@@ -3,7 +3,7 @@
 matplotlib is loaded when the first figure is drawn, not before.
 
 >>> from deepepochs.show.figures import draw_curves, figure_to_array
->>> figure = draw_curves({"loss": {"train": ([1, 2, 3], [[0.9, 0.5, 0.4]])}})
+>>> figure = draw_curves({"loss": {"train": {1: 0.9, 2: 0.5, 3: 0.4}}})
 >>> figure_to_array(figure).shape
 (350, 500, 3)
 """
@@ -23,14 +23,11 @@ from torch import Tensor
 from ..errors import DataError
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure as Figure  # for `History`, too
 
 __all__ = ["can_show", "draw_curves", "draw_samples", "figure_to_array", "figure_to_svg"]
 
 FILE_BACKENDS = {"agg", "cairo", "pdf", "pgf", "ps", "svg", "template"}
-
-Curves = Mapping[str, tuple[Sequence[int], Sequence[Any]]]
-"""By label: the epochs, and for each entry of the metric its values in them."""
 
 
 def can_show() -> bool:
@@ -54,7 +51,7 @@ def figure_to_array(figure: Figure) -> np.ndarray[Any, Any]:
 def figure_to_svg(figure: Figure) -> str:
     """Draw a figure as an ``<svg>`` that stands in a page of HTML; equal figures give equal text.
 
-    It has no background, and what is black takes the colours of the page.
+    It has no background, and black text has no colour, so that the page gives it one.
     """
     import matplotlib
 
@@ -65,8 +62,9 @@ def figure_to_svg(figure: Figure) -> str:
         figure.savefig(file, format="svg", transparent=True, metadata=nothing, dpi=216)
     text = file.getvalue()
     # HTML knows the namespaces, and ids and a style sheet would be those of the whole page.
-    alien = r' (?:xmlns(?::\w+)?|id)="[^"]*"|<defs>.*?</defs>'
-    return re.sub(alien, "", text[text.index("<svg") :], flags=re.DOTALL)
+    text = re.sub("<defs>.*?</defs>", "", text[text.index("<svg") :], flags=re.DOTALL)
+    alien = re.compile(r' (?:xmlns(?::\w+)?|id)="[^"]*"')
+    return re.sub("<[^>]*>", lambda tag: alien.sub("", tag[0]), text)
 
 
 @contextmanager
@@ -77,11 +75,12 @@ def without_glyph_warnings() -> Iterator[None]:
         yield
 
 
-def draw_curves(plots: Mapping[str, Curves]) -> Figure:
+def draw_curves(plots: Mapping[str, Mapping[str, Mapping[int, Any]]]) -> Figure:
     """Draw curves over the epochs, a plot for each metric.
 
     Args:
-        plots: the curves of each metric.
+        plots: for each metric its curves by label; a curve has the values, all of one shape,
+            by the number of the epoch. A vector gives a line for each of its entries.
     """
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
@@ -89,10 +88,11 @@ def draw_curves(plots: Mapping[str, Curves]) -> Figure:
     figure = Figure(figsize=(5 * len(plots), 3.5), layout="constrained")
     for place, (title, curves) in enumerate(plots.items(), start=1):
         axes = figure.add_subplot(1, len(plots), place)
-        for label, (epochs, lines) in curves.items():
+        for label, curve in curves.items():
+            lines = np.stack([np.reshape(value, -1) for value in curve.values()], axis=1)
             for index, line in enumerate(lines):
                 name = label if len(lines) == 1 else f"{label}[{index}]"
-                axes.plot(epochs, line, marker="." if len(epochs) < 50 else "", label=name)
+                axes.plot(list(curve), line, marker="." if len(curve) < 50 else "", label=name)
         axes.set_xlabel("epoch")
         axes.set_title(title)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
