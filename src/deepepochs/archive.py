@@ -86,7 +86,7 @@ class Archive(Trials):
         Raises:
             CheckpointError: missing, damaged or of another model; the trainer is as it was.
         """
-        from .callbacks.checkpoint_source import read_checkpoint
+        from .checkpoint.store import read_checkpoint
 
         source, state = read_checkpoint(path)
         self._trainer.print(f"loading checkpoint {source}")

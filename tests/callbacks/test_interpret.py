@@ -32,7 +32,7 @@ from deepepochs import (
     MetricError,
     Trainer,
 )
-from deepepochs.callbacks.top_samples import TopSamples
+from deepepochs.callbacks.interpret import TopSamples
 from deepepochs.errors import DataError
 from deepepochs.show.figures import as_picture, class_of, figure_to_array, figure_to_svg
 from deepepochs.show.plots import confusion_figure

@@ -124,8 +124,10 @@ def model_section(model: dict[str, Any]) -> Iterator[str]:
         f"<p>{escape(str(model.get('class', '')))}: {count} layers, {total:,} parameters, "
         f"{trainable:,} of them trained.</p>"
     )
-    rows = [layer for layer in layers if isinstance(layer, list) and len(layer) == 4]
-    content = table(["layer", "kind", "output", "parameters"], rows)
+    # Records of earlier releases have the shape of the output before the last.
+    listed = [layer for layer in layers if isinstance(layer, list) and len(layer) in (3, 4)]
+    rows = [[*layer[:2], layer[-1]] for layer in listed]
+    content = table(["layer", "kind", "parameters"], rows)
     yield content if len(rows) <= 30 else f"<details><summary>Layers</summary>{content}</details>"
     if count > len(layers):
         yield f'<p class="quiet">{count - len(layers)} more layers are not listed.</p>'
