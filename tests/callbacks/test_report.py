@@ -36,7 +36,7 @@ from deepepochs import (
 from deepepochs.callbacks.run_facts import git_commit
 from deepepochs.metrics import accuracy
 from deepepochs.report import compare_page, png, run_page, sample_picture
-from deepepochs.report.scales import Scale
+from deepepochs.report.svg import Scale
 from deepepochs.runs.record import RunInfo, list_runs, plain, read_run, write_json
 
 ANGRY = "<script>alert('x')</script>&\"'"

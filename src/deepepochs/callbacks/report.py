@@ -19,7 +19,7 @@ import numpy as np
 from torch import Tensor
 
 from ..report import run_page, sample_picture
-from ..report.scales import short
+from ..report.html import short
 from ..runs.record import PICTURES, Curve, RunInfo, plain, read_json, write_json
 from ..show.lines import spread, to_array
 from .interpret import InterpretCallback

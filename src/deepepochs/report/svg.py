@@ -12,11 +12,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from html import escape
+from typing import NamedTuple
 
 from ..runs.record import Curve, finite
-from .scales import Scale, short
+from .html import short
 
-__all__ = ["curve_plot", "sparkline"]
+__all__ = ["Scale", "curve_plot", "sparkline"]
+
+LOG_RATIO = 50.0
+"""From this ratio of the largest value to the smallest on, an axis is logarithmic."""
 
 WIDTH, HEIGHT = 440, 250
 LEFT, RIGHT, TOP, BOTTOM = 56, 12, 12, 34
@@ -133,3 +137,72 @@ def _thin(points: Sequence[tuple[float, float]]) -> Sequence[tuple[float, float]
         ends = {min(part, key=lambda point: point[1]), max(part, key=lambda point: point[1])}
         kept.extend(sorted(ends))
     return kept
+
+
+class Scale(NamedTuple):
+    """Puts values on an axis.
+
+    Attributes:
+        low: the value at `start`.
+        high: the value at `end`.
+        start: where the axis begins, in the units of the drawing.
+        end: where it ends.
+        step: from one mark to the next; on a logarithmic axis in powers of ten.
+        is_log: whether the axis is logarithmic.
+
+    Example:
+        >>> [label for _, label in Scale.of([0.13, 0.97], 0, 100).ticks()]
+        ['0', '0.2', '0.4', '0.6', '0.8', '1']
+    """
+
+    low: float
+    high: float
+    start: float
+    end: float
+    step: float
+    is_log: bool = False
+
+    @classmethod
+    def of(
+        cls, values: Sequence[float], start: float, end: float, num_ticks: int = 5, log: bool = True
+    ) -> Scale:
+        """Return a scale with round ends that holds all values.
+
+        Args:
+            values: finite numbers, at least one.
+            start: where the axis begins.
+            end: where it ends.
+            num_ticks: about how many marks there are to be.
+            log: it may be logarithmic, if all values are positive and far apart.
+        """
+        low, high = min(values), max(values)
+        if log and low > 0 and high / low >= LOG_RATIO:
+            low, high = math.floor(math.log10(low)), math.ceil(math.log10(high))
+            return cls(low, high, start, end, max(1, round((high - low) / num_ticks)), True)
+        if high - low <= 1e-12 * max(abs(low), abs(high)):
+            pad = abs(high) / 10 or 0.5
+            low, high = low - pad, high + pad
+        step = _round_step((high - low) / num_ticks)
+        return cls(math.floor(low / step) * step, math.ceil(high / step) * step, start, end, step)
+
+    def place(self, value: float) -> float:
+        """Where a value lies."""
+        if self.is_log:
+            value = math.log10(value)
+        share = (value - self.low) / (self.high - self.low)
+        return self.start + share * (self.end - self.start)
+
+    def ticks(self) -> list[tuple[float, str]]:
+        """The marks: where each lies, and what is written at it."""
+        count = round((self.high - self.low) / self.step + 1e-9)
+        marks = [self.low + index * self.step for index in range(count + 1)]
+        if self.is_log:
+            marks = [10.0**mark for mark in marks]
+        else:  # 0.1 * 3 is not to be written as 0.30000000000000004
+            marks = [round(mark / self.step) * self.step for mark in marks]
+        return [(self.place(mark), short(mark, 5).replace("0.0001", "1e-4")) for mark in marks]
+
+
+def _round_step(step: float) -> float:
+    power = 10.0 ** math.floor(math.log10(step))
+    return next(factor * power for factor in (1, 2, 2.5, 5, 10) if step <= factor * power * 1.0001)
