@@ -25,11 +25,11 @@ import numpy as np
 import torch
 
 from .errors import CheckpointMismatch, ConfigError
-from .show.lines import format_value, text_width, to_array
+from .show.figures import draw_curves
+from .show.lines import format_value, spread, text_width, to_array
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from .show.figures import Figure
 
 __all__ = ["History", "Progress"]
 
@@ -154,10 +154,8 @@ class History(dict[str, dict[str, list[Array]]]):
         columns: dict[str, dict[int, str]] = {}
         for stage, name, values in self._columns():
             for epoch_idx, value in values.items():
-                for index in np.ndindex(value.shape):
-                    suffix = f"[{','.join(map(str, index))}]" if index else ""
-                    cells = columns.setdefault(f"{stage}_{name}{suffix}", {})
-                    cells[epoch_idx] = str(value[index])
+                for column, entry in spread({f"{stage}_{name}": value}):
+                    columns.setdefault(column, {})[epoch_idx] = str(entry)
         with target.open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(["epoch", *columns])
@@ -176,8 +174,6 @@ class History(dict[str, dict[str, list[Array]]]):
         Raises:
             ConfigError: there is no epoch, or no metric of such a name.
         """
-        from matplotlib.figure import Figure
-
         known = list(dict.fromkeys(name for _, name, _ in self._columns()))
         wanted = known if names is None else list(names)
         unknown = [name for name in wanted if name not in known]
@@ -186,11 +182,11 @@ class History(dict[str, dict[str, list[Array]]]):
                 f"History.plot has no metric {', '.join(map(repr, unknown)) or 'to draw'}: "
                 f"there are {', '.join(map(repr, known)) or 'none, for no epoch was run'}."
             )
-        figure = Figure(figsize=(5 * len(wanted), 3.5), layout="constrained")
-        for place, name in enumerate(wanted, start=1):
-            axes = figure.add_subplot(1, len(wanted), place)
-            self._draw(axes, name)
-        return figure
+        plots: dict[str, dict[str, dict[int, Array]]] = {name: {} for name in wanted}
+        for stage, name, values in self._columns():
+            if name in plots:
+                plots[name][stage] = {idx + 1: value for idx, value in values.items()}
+        return draw_curves(plots)
 
     def state_dict(self) -> dict[str, Any]:
         """Return epochs and values, the values as tensors of the same bits."""
@@ -259,21 +255,6 @@ class History(dict[str, dict[str, list[Array]]]):
         for stage, epochs, _ in self._stages(self):
             for name, values in self.get(stage, {}).items():
                 yield stage, name, dict(zip(epochs, values, strict=True))
-
-    def _draw(self, axes: Axes, name: str) -> None:
-        from matplotlib.ticker import MaxNLocator
-
-        for stage, column, values in self._columns():
-            if column == name:
-                lines = np.stack([value.reshape(-1) for value in values.values()], axis=1)
-                for index, line in enumerate(lines):
-                    label = stage if len(lines) == 1 else f"{stage}[{index}]"
-                    numbers = [idx + 1 for idx in values]
-                    axes.plot(numbers, line, marker="." if len(numbers) < 50 else "", label=label)
-        axes.set_xlabel("epoch")
-        axes.set_title(name)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.legend()
 
 
 def _to_tensors(values: list[Array]) -> Any:

@@ -569,7 +569,7 @@ class TrainerBase(Steps):
         Raises:
             CheckpointError: missing, damaged or of another model; the trainer is as it was.
         """
-        from .callbacks.checkpoint_source import read_checkpoint
+        from .checkpoint.store import read_checkpoint
         from .state.parts import load_0_6
 
         source, state = read_checkpoint(path)

@@ -32,9 +32,10 @@ from deepepochs import (
     MetricError,
     Trainer,
 )
-from deepepochs.callbacks.confusion_picture import confusion_picture
-from deepepochs.callbacks.top_samples import TopSamples, as_picture, class_of
+from deepepochs.callbacks.interpret import TopSamples
 from deepepochs.errors import DataError
+from deepepochs.show.figures import as_picture, class_of, figure_to_array, figure_to_svg
+from deepepochs.show.plots import confusion_figure
 from deepepochs.stages import Stage
 
 each_loss = nn.CrossEntropyLoss(reduction="none")
@@ -243,6 +244,19 @@ def test_a_wrong_number_of_classes_is_an_error(tmp_path: Path) -> None:
         trainer.fit(loaders()[0])
 
 
+def test_ids_have_as_many_classes_as_are_asked_for(tmp_path: Path) -> None:
+    class Ids(nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return (x[:, 0] > 0).long()
+
+    data = DataLoader(TensorDataset(torch.tensor([[1.0], [-1.0]]), torch.tensor([1, 2])), 1)
+    interpret = InterpretCallback(class_num=4, log_dir=tmp_path)
+    trainer = Trainer(Ids(1, 1), lambda p, t: torch.zeros(()), callbacks=interpret, show_info=False)
+    trainer.test(data)
+    assert interpret.confusion_matrix is not None
+    assert interpret.confusion_matrix.tolist() == [[0] * 4, [0, 1, 0, 0], [1, 0, 0, 0], [0] * 4]
+
+
 @pytest.mark.parametrize(
     "arguments", [{"k": 0}, {"mode": "best"}, {"stages": ("fit",)}, {"metric": 3}, {"class_num": 1}]
 )
@@ -297,59 +311,74 @@ def test_the_matrix_is_drawn_with_the_names_of_the_classes(tmp_path: Path) -> No
     assert [label.get_text() for label in others.axes[0].get_yticklabels()] == list("abcdefghij")
 
 
-def cells(picture: np.ndarray[Any, Any], num: int) -> np.ndarray[Any, Any]:
-    """The cells `[num, num, side, side, 3]` of a picture: what its grey frame surrounds."""
-    is_grey = (picture == 150).all(axis=2)
-    top, bottom = np.flatnonzero(is_grey.mean(axis=1) > 0.5)
-    left, right = np.flatnonzero(is_grey.mean(axis=0) > 0.5)
-    matrix = picture[top + 1 : bottom, left + 1 : right]
-    side = len(matrix) // num
-    assert matrix.shape[:2] == (side * num, side * num)
-    return matrix.reshape(num, side, num, side, 3).swapaxes(1, 2)
+def labels_of(figure: Any) -> list[str]:
+    """The names at the rows of a matrix, which are those at its columns."""
+    axes = figure.axes[0]
+    rows, columns = axes.get_yticklabels(), axes.get_xticklabels()
+    assert [label.get_text() for label in rows] == [label.get_text() for label in columns]
+    return [label.get_text() for label in rows]
 
 
 def test_the_picture_for_tensorboard_has_the_shares_as_colours_and_the_counts_as_text() -> None:
     counts = torch.tensor([[4, 0, 0], [1, 3, 0], [0, 7, 7]])
-    grid = cells(confusion_picture(counts, title="val, epoch 1"), 3)
-    for row, column in np.ndindex(3, 3):
-        colours = np.unique(grid[row, column].reshape(-1, 3), axis=0)
-        assert (len(colours) > 1) == bool(counts[row, column])  # zeros are not written
-    corners = grid[:, :, 2, 2].astype(int)  # beside the text
-    assert (corners[0, 1] == [247, 251, 255]).all()
-    assert (corners[0, 0] == [8, 48, 107]).all()
-    assert corners[1, 0, 0] > corners[2, 1, 0] > corners[1, 1, 0]  # the more, the darker
-    assert (corners[2, 1] == corners[2, 2]).all()
-    assert grid[0, 0].max() == 255  # white letters on dark
-    assert grid[1, 0].min() == 0  # black ones on light
-    assert (grid[2, 1] == grid[2, 2]).all()  # the same count
-    assert (grid[0, 0] != grid[1, 1]).any()
+    figure = confusion_figure(counts, title="val, epoch 1")
+    (axes,) = figure.axes  # and no scale of colours
+    assert axes.get_title() == "val, epoch 1"
+    assert axes.images[0].get_array().tolist() == [[1, 0, 0], [0.25, 0.75, 0], [0, 0.5, 0.5]]
+    written = {text.get_position(): (text.get_text(), text.get_color()) for text in axes.texts}
+    assert written == {  # zeros are not written; white letters on dark
+        (0, 0): ("4", "white"), (0, 1): ("1", "black"), (1, 1): ("3", "white"),
+        (1, 2): ("7", "black"), (2, 2): ("7", "black"),
+    }  # fmt: skip
+    picture = figure_to_array(figure)
+    for colour in ([247, 251, 255], [8, 48, 107], [0, 0, 0], [255, 255, 255]):
+        assert (picture == colour).all(axis=2).any()
 
 
 @pytest.mark.parametrize("num", [1, 2, 10, 30, 31, 100, 1700])
 def test_the_picture_shows_any_number_of_classes(num: int) -> None:
-    picture = confusion_picture(torch.eye(num, dtype=torch.int64))
+    picture = figure_to_array(confusion_figure(torch.eye(num, dtype=torch.int64)))
     assert picture.dtype == np.uint8
     assert 380 <= len(picture) <= 1750
     assert picture.shape[1] <= 1750
-    assert (picture == [8, 48, 107]).all(axis=2).any()
+    distances = abs(picture.astype(int) - [8, 48, 107]).sum(axis=2)
+    assert distances.min() <= (0 if num < 1000 else 150)  # of very many a pixel is several
 
 
-def test_a_line_break_in_the_name_of_a_class_is_a_space() -> None:
+def test_as_many_names_are_written_as_there_is_room_for() -> None:
+    for num in (2, 30, 31, 100, 1700):
+        labels = labels_of(confusion_figure(torch.eye(num, dtype=torch.int64)))
+        assert labels == [str(index) for index in range(0, num, int(labels[1]))]
+        assert min(num, 15) <= len(labels) <= 120
+
+
+def test_a_name_stays_on_one_line_and_is_no_formula() -> None:
     counts = torch.eye(2, dtype=torch.int64)
-    broken = confusion_picture(counts, ["T-shirt\ntop", "b"])
-    assert (broken == confusion_picture(counts, ["T-shirt top", "b"])).all()
+    figure = confusion_figure(counts, ["T-shirt\ntop", "$5 or $10"])
+    assert labels_of(figure) == ["T-shirt top", r"\$5 or \$10"]
+    assert "$5 or $10" in figure_to_svg(figure)
 
 
 def test_the_picture_names_the_classes(tmp_path: Path) -> None:
     counts = torch.eye(3, dtype=torch.int64)
-    plain = confusion_picture(counts)
-    named = confusion_picture(counts, ["ant", "bee", "a rather long name of a class"])
-    assert named.shape[1] > plain.shape[1]
-    assert (cells(named, 3) == cells(plain, 3)).all()
-    longer = confusion_picture(counts, ["ant", "bee", "a rather long name of a class" * 9])
-    assert (longer == named).all()
+    plain = confusion_figure(counts)
+    named = confusion_figure(counts, ["ant", "bee", "a rather long name of a class"])
+    assert labels_of(named) == ["ant", "bee", "a rather long…"]
+    assert named.get_figwidth() > plain.get_figwidth()
+    sides = [
+        figure_to_array(figure).shape and figure.axes[0].bbox.width for figure in (plain, named)
+    ]
+    assert sides[0] == pytest.approx(sides[1], rel=0.1)  # the matrix is as large as before
+    longer = confusion_figure(counts, ["ant", "bee", "a rather long name of a class" * 9])
+    assert labels_of(longer) == labels_of(named)
     with pytest.raises(DataError, match="3 classes and 2 class_names"):
-        confusion_picture(counts, ["ant", "bee"])
+        confusion_figure(counts, ["ant", "bee"])
+
+
+def test_a_character_that_the_font_lacks_is_a_box_without_a_warning() -> None:
+    figure = confusion_figure(torch.eye(2, dtype=torch.int64), ["猫", "狗"])
+    figure_to_array(figure)
+    assert "猫" in figure_to_svg(figure)
 
 
 def test_inputs_that_are_no_images_give_a_warning(tmp_path: Path) -> None:

@@ -257,7 +257,7 @@ def test_the_graph_shows_the_layers_with_their_weights(board: Board) -> None:
         new MouseEvent('dblclick', {bubbles: true, composed: true}));
     """
     top = board.wait(nodes, len)
-    assert set(top) == {"input", "Digits"}
+    assert set(top) == {"input", "Digits", "output"}
     layers = {"Digits/Flatten[0]", "Digits/Linear[1]", "Digits/ReLU[2]", "Digits/Linear[3]"}
     for name, wanted in (
         ("Digits", layers),

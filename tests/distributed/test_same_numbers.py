@@ -19,7 +19,7 @@ CASES = [
     "whole_batches", "few_samples", "streams", "ready_batches", "accumulated", "by_hand", "by_hand_sparse",
     "several", "plateau", "weights_outside", "unfrozen",
     "fillers_and_rare_weights", "unfrozen_between_trainers", "frozen_model", "searched",
-    "prepared", "predictions", "early_stop",
+    "prepared", "predictions", "early_stop", "interpreted",
 ]  # fmt: skip
 
 
@@ -54,6 +54,20 @@ def test_several_processes_give_the_numbers_of_one(
     found: dict[int, dict[str, Any]], case: str, num_processes: int
 ) -> None:
     assert differences(found[1][case], found[num_processes][case]) == []
+
+
+@pytest.mark.parametrize("num_processes", [1, 2, 3])
+def test_a_confusion_matrix_counts_the_samples_of_all_processes_once(
+    found: dict[int, dict[str, Any]], num_processes: int
+) -> None:
+    interpreted = found[num_processes]["interpreted"]
+    for way in ("whole", "split"):
+        counts = {
+            stage: sum(map(sum, rows)) for stage, rows in interpreted[way]["matrices"].items()
+        }
+        assert counts == {"train": 53, "val": 31, "test": 28}
+        assert interpreted[f"{way} resumed"]["matrices"] == interpreted[way]["matrices"]
+        assert len(interpreted[way]["top"]) == 28
 
 
 def test_the_comparison_sees_a_difference_and_other_cases_are_not_the_same(

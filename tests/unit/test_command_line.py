@@ -127,7 +127,7 @@ def test_the_demo_trains_and_prints_epochs(tmp_path: Path, monkeypatch: pytest.M
     assert re.search(r"^E 1/1  TRAIN> loss: \d.*VAL> loss: \d", result.output, re.MULTILINE)
     page = Path(re.findall(r"^Report: (.*)$", result.output, re.MULTILINE)[0])
     assert page.parent.parent == tmp_path
-    assert page.read_text().count("data:image/png;base64,") == 24
+    assert page.read_text().count('<img alt="" src="data:image/png;base64,') == 24
     assert "finished" in deepepochs("runs", tmp_path).output
 
 

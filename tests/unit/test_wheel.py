@@ -23,6 +23,7 @@ model = torch.nn.Linear(3, 2)
 loader = DataLoader(TensorDataset(torch.randn(8, 3), torch.randint(2, (8,))), batch_size=4)
 trainer = deepepochs.Trainer(model, torch.nn.functional.cross_entropy, epochs=1, device="cpu")
 history = trainer.fit(loader, loader)
+assert "color-scheme" in trainer.report("report.html").read_text()
 print("trained", deepepochs.__version__, *history)
 """
 
@@ -48,7 +49,7 @@ def test_the_wheel_holds_every_module_and_the_typing_mark(wheel: Path) -> None:
     source = ROOT / "src"
     wanted = {path.relative_to(source).as_posix() for path in source.rglob("*.py")}
     names = set(zipfile.ZipFile(wheel).namelist())
-    assert wanted | {"deepepochs/py.typed"} <= names
+    assert wanted | {"deepepochs/py.typed", "deepepochs/report/page.css"} <= names
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
 

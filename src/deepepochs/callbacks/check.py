@@ -11,24 +11,25 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ..arguments import check_choice, check_count
-from ..checkpoint.store import CheckpointStore, load
-from ..errors import CallbackException, CheckpointError, ConfigError
+from ..checkpoint.store import CheckpointStore, latest_run, load
+from ..errors import CallbackException, CheckpointError, CheckpointNotFound, ConfigError
 from ..optim.monitor import Monitor
 from ..runs.folder import run_folder
 from ..runs.lock import RunLock
 from .base import Metrics
-from .best_values import insert_best, monitored_value
-from .checkpoint_source import find_checkpoint, read_checkpoint
 from .run_record import RunRecordCallback
 
 if TYPE_CHECKING:
     from ..contracts import TrainerView
 
-__all__ = ["CheckCallback", "read_checkpoint"]
+__all__ = ["CheckCallback"]
 
 
 class CheckCallback(RunRecordCallback):
@@ -233,3 +234,90 @@ class CheckCallback(RunRecordCallback):
         if self._lock is not None:
             self._lock.release()
             self._lock = None
+
+
+def find_checkpoint(trainer: TrainerView, ckpt_dir: Path) -> Path | None:
+    """Say where the checkpoint is that a trainer's ``resume`` asks for.
+
+    Args:
+        trainer: the trainer.
+        ckpt_dir: where the folders of runs are.
+
+    Returns:
+        A run's folder or a file; ``None``: there is none, and that may be so.
+
+    Raises:
+        CheckpointNotFound: a run that was asked for by name has no checkpoint.
+    """
+    asked = trainer.resume
+    if asked is True or asked == "auto":
+        own = run_folder(ckpt_dir, trainer.running_id)
+        if trainer.has_own_id and (asked == "auto" or has_checkpoint(own)):
+            return own if has_checkpoint(own) else None
+        return latest_run(ckpt_dir)
+    if isinstance(asked, str) and (os.sep in asked or "/" in asked or asked.endswith(".ckpt")):
+        return Path(asked)
+    folder = run_folder(ckpt_dir, asked)
+    if not has_checkpoint(folder):
+        runs = sorted(path.name for path in ckpt_dir.glob("*") if has_checkpoint(path))
+        raise CheckpointNotFound(
+            f"resume={asked!r}: there is no checkpoint in {folder}. Runs with one: "
+            f"{', '.join(runs) or 'none'}."
+        )
+    return folder
+
+
+def has_checkpoint(folder: Path) -> bool:
+    """Whether a folder has the checkpoint of a run."""
+    return folder.is_dir() and any(folder.glob("*.ckpt"))
+
+
+def monitored_value(values: Mapping[str, Any], monitor: str, stage: str) -> float:
+    """Return the metric that ``CheckCallback`` looks at.
+
+    Args:
+        values: the metrics of the stage.
+        monitor: the name of the metric.
+        stage: ``'train'`` or ``'val'``, for the errors.
+
+    Raises:
+        CallbackException: it is not there, or no single number.
+    """
+    if monitor not in values:
+        raise CallbackException(
+            f"CheckCallback monitors {monitor!r}, which {stage} does not have; it has "
+            f"{', '.join(values) or 'nothing'}."
+        )
+    value = np.asarray(values[monitor])
+    if value.size != 1:
+        raise CallbackException(
+            f"CheckCallback monitors {monitor!r}, which has {value.size} entries: monitor a single "
+            "number."
+        )
+    return float(value.item())
+
+
+def insert_best(best: list[float], value: float, mode: str, keep: int) -> int | None:
+    """Put a value in its place among the best ones, which stay at most ``keep``.
+
+    Args:
+        best: the best values, the best of them first; of equal ones the earlier is better.
+        value: the new one.
+        mode: ``'min'`` or ``'max'``.
+        keep: how many are kept.
+
+    Returns:
+        Its place, from 1; ``None``: it is none of the best, or NaN.
+
+    >>> best = [0.5, 0.9]
+    >>> insert_best(best, 0.7, "min", keep=2), best
+    (2, [0.5, 0.7])
+    """
+    if value != value:
+        return None
+    num_better = sum(not (value < other if mode == "min" else value > other) for other in best)
+    if num_better >= keep:
+        return None
+    best.insert(num_better, value)
+    del best[keep:]
+    return num_better + 1

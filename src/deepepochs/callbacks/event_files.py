@@ -17,19 +17,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from ..errors import MissingExtraError
 from ..runs.folder import run_folder
-from ..show.lines import to_array
 from .base import Callback
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
     from torch.utils.tensorboard import SummaryWriter
 
     from ..contracts import TrainerView
@@ -37,11 +33,8 @@ if TYPE_CHECKING:
 __all__ = [
     "RESULTS_SUFFIX",
     "EventFileCallback",
-    "can_show",
-    "figure_to_array",
     "open_writer",
     "run_tensorboard",
-    "scalar_items",
 ]
 
 FLUSH_S = 5
@@ -182,36 +175,3 @@ def rewind_files(folder: Path, sizes: Mapping[str, int]) -> None:
             path.unlink()
         elif path.stat().st_size > size:
             os.truncate(path, size)
-
-
-def scalar_items(metrics: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
-    """Yield each metric as numbers; of an array each entry, as ``recall[0]``.
-
-    >>> list(scalar_items({"loss": 0.5, "recall": np.array([1.0, 0.0])}))
-    [('loss', 0.5), ('recall[0]', 1.0), ('recall[1]', 0.0)]
-    """
-    for name, value in metrics.items():
-        array = to_array(value)
-        for index in np.ndindex(array.shape):
-            suffix = f"[{','.join(map(str, index))}]" if index else ""
-            yield f"{name}{suffix}", float(array[index])
-
-
-def figure_to_array(figure: Figure) -> np.ndarray[Any, Any]:
-    """Draw a figure, without a display, as pixels ``[H, W, 3]`` of 0 to 255."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    canvas: Any = FigureCanvasAgg(figure)
-    canvas.draw()
-    pixels: np.ndarray[Any, Any] = np.asarray(canvas.buffer_rgba())[..., :3].copy()
-    return pixels
-
-
-def can_show() -> bool:
-    """Whether matplotlib has a window or a notebook to show a figure in."""
-    import matplotlib.pyplot as plt
-
-    return plt.get_backend().lower() not in _FILE_BACKENDS
-
-
-_FILE_BACKENDS = {"agg", "cairo", "pdf", "pgf", "ps", "svg", "template"}

@@ -13,28 +13,33 @@
 
 from __future__ import annotations
 
+import heapq
+import math
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from ..arguments import check_choice, check_count
 from ..errors import ConfigError, DataError, MetricError
-from ..nest.operations import describe
+from ..nest.operations import describe, map_tensors
+from ..patches import ConfusionPatch
+from ..patches.process_merge import merge_patches
+from ..show.figures import can_show, draw_samples, figure_to_array
+from ..show.plots import confusion_figure, plot_confusion
 from ..stages import Stage
-from .confusion_counts import ConfusionCounts
-from .confusion_picture import confusion_figure, confusion_picture
-from .event_files import EventFileCallback, can_show, figure_to_array
-from .top_samples import TopSamples, draw_samples
+from .event_files import EventFileCallback
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from ..contracts import TrainerView
+    from ..patches import PatchBase
+    from ..runtime.base import Runtime
 
-__all__ = ["InterpretCallback", "InterpreteCallback"]
+__all__ = ["InterpretCallback", "InterpreteCallback", "TopSamples"]
 
 STAGES = ("train", "val", "test")
 
@@ -48,7 +53,8 @@ class InterpretCallback(EventFileCallback):
     A confusion matrix for each stage and epoch goes to TensorBoard as
     ``train_confusion_matrixes`` and ``val_confusion_matrixes`` (numbered by epoch, from 1) and
     ``test_confusion_matrix``. In a test the ``k`` samples are kept, and with ``image_data``
-    drawn as ``top_imgs``. It only watches, and needs memory for ``k`` samples.
+    drawn as ``top_imgs``. It only watches, and needs memory for ``k`` samples. Several
+    processes give what one would: each sample counts once, and of all ``k`` are kept.
 
     Args:
         metric: unreduced, ``(outputs, targets) -> [N]``, for example
@@ -97,15 +103,20 @@ class InterpretCallback(EventFileCallback):
         self.class_num = class_num
         self.class_names = None if class_names is None else [str(name) for name in class_names]
         self.image_data = image_data
-        self._counts = ConfusionCounts(class_num)
-        self.matrices = self._counts.matrices
+        self.matrices: dict[Stage, Tensor] = {}
+        self._latest: Stage | None = None
+        # What this process has counted of passes that have not ended, and what all processes
+        # had counted when the checkpoint was taken that the run goes on from.
+        self._own: dict[str, PatchBase] = {}
+        self._earlier: dict[str, PatchBase] = {}
+        self._runtime: Runtime | None = None
         self._is_off = False
         self._top = TopSamples(k, mode)
 
     @property
     def confusion_matrix(self) -> Tensor | None:
         """The confusion matrix of the latest stage; ``None`` where there is none."""
-        return self._counts.latest
+        return None if self._latest is None else self.matrices[self._latest]
 
     def top_samples(self) -> list[list[Any]]:
         """``[value, output, target, input]`` of the kept samples, the most extreme first.
@@ -142,10 +153,10 @@ class InterpretCallback(EventFileCallback):
         if show and can_show():
             import matplotlib.pyplot as plt
 
-            figure = confusion_figure(matrix, names, cmap, title_info, make=plt.figure)
+            figure: Figure = plot_confusion(matrix, len(matrix), names, 0, cmap, title_info)
             plt.show()
             return figure
-        return confusion_figure(matrix, names, cmap, title_info)
+        return confusion_figure(matrix, names, 0, cmap, title_info)
 
     def plot_top(self, max_num: int = MAX_IMAGES) -> Figure:
         """Draw the kept samples, which are images, with value, prediction and target.
@@ -155,40 +166,52 @@ class InterpretCallback(EventFileCallback):
         """
         return draw_samples(self.top_samples()[:max_num], self.class_names)
 
+    def on_before_fit(self, trainer: TrainerView, epochs: int) -> None:
+        """Note the processes."""
+        self._runtime = trainer.runtime
+        super().on_before_fit(trainer, epochs)
+
     def on_before_train_epochs(self, **others: Any) -> None:
         """Begin the matrix of the epoch."""
-        self._counts.begin(Stage.TRAIN)
+        self._forget(Stage.TRAIN)
 
     def on_before_val_epochs(self, **others: Any) -> None:
         """Begin the matrix of the epoch."""
-        self._counts.begin(Stage.VAL)
+        self._forget(Stage.VAL)
 
-    def on_before_test_epochs(self, **others: Any) -> None:
+    def on_before_test_epochs(self, trainer: TrainerView, **others: Any) -> None:
         """Begin the matrix and the samples of the test."""
-        self._counts.begin(Stage.TEST)
+        self._runtime = trainer.runtime
+        self._forget(Stage.TEST)
         self._top.clear()
 
-    def on_train_metrics(self, model_out: Any, batch_y: Any, **others: Any) -> None:
+    def on_train_metrics(
+        self, trainer: TrainerView, model_out: Any, batch_y: Any, **others: Any
+    ) -> None:
         """Count the predictions of the mini-batch."""
-        self._count(Stage.TRAIN, model_out, batch_y)
+        self._count(trainer, Stage.TRAIN, model_out, batch_y)
 
-    def on_val_metrics(self, model_out: Any, batch_y: Any, **others: Any) -> None:
+    def on_val_metrics(
+        self, trainer: TrainerView, model_out: Any, batch_y: Any, **others: Any
+    ) -> None:
         """Count the predictions of the mini-batch."""
-        self._count(Stage.VAL, model_out, batch_y)
+        self._count(trainer, Stage.VAL, model_out, batch_y)
 
     def on_test_metrics(
         self, trainer: TrainerView, model_out: Any, batch_y: Any, **others: Any
     ) -> None:
         """Count the predictions of the mini-batch, and keep its most extreme samples."""
-        self._count(Stage.TEST, model_out, batch_y)
-        if self.metric is not None and trainer.run is not None:
+        self._count(trainer, Stage.TEST, model_out, batch_y)
+        run = trainer.run
+        if self.metric is not None and run is not None and not run.is_filler:
             values = self.metric(model_out, batch_y)
             if not isinstance(values, Tensor) or values.ndim != 1:
                 raise MetricError(
                     f"InterpretCallback: the metric gave {describe(values)} for a mini-batch, and "
                     "one number for each sample, [N], is needed: use reduction='none', and flatten."
                 )
-            self._top.add(values.detach(), model_out, batch_y, trainer.run.batch_x)
+            place = (run.task_idx, run.batch_idx, trainer.runtime.rank)
+            self._top.add(values.detach(), model_out, batch_y, run.batch_x, place)
 
     def on_after_train_epochs(self, trainer: TrainerView, epoch_idx: int, **others: Any) -> None:
         """Draw the matrix of the epoch."""
@@ -201,6 +224,7 @@ class InterpretCallback(EventFileCallback):
     def on_after_test_epochs(self, trainer: TrainerView, tasks: Any, metrics: Any) -> None:
         """Draw the matrix of the test, and its samples."""
         self._finish(trainer, Stage.TEST, "test_confusion_matrix", trainer.init_epoch)
+        self._top.join(trainer.runtime.gather_objects(self._top))
         if self.image_data and trainer.main_process and len(self._top):
             try:
                 pixels = figure_to_array(self.plot_top())
@@ -212,19 +236,44 @@ class InterpretCallback(EventFileCallback):
         super().on_after_test_epochs(trainer, tasks, metrics)
 
     def state_dict(self) -> dict[str, Any]:
-        """The counts of the stage that runs, beside the length of the event files."""
-        return {**super().state_dict(), "counts": self._counts.state_dict()}
+        """What all processes have counted, beside the length of the event files."""
+        counts = {str(stage): patch() for stage, patch in self._totals(self.stages).items()}
+        return {**super().state_dict(), "counts": counts}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where ``state`` was taken."""
         super().load_state_dict(state)
-        self._counts.load_state_dict(state["counts"])
+        self._own, self._earlier = {}, {}
+        for stage, counts in state["counts"].items():
+            self._earlier[stage] = self._new_patch()
+            self._earlier[stage].load_state_dict({"matrix": counts})
 
-    def _count(self, stage: Stage, model_out: Any, batch_y: Any) -> None:
-        if self._is_off or stage not in self.stages:
+    def _new_patch(self) -> ConfusionPatch:
+        return ConfusionPatch(whole_matrix, num_classes=self.class_num)
+
+    def _forget(self, stage: Stage) -> None:
+        """Drop what was counted in a stage."""
+        self._own.pop(stage, None)
+        self._earlier.pop(stage, None)
+
+    def _totals(self, stages: Iterable[Stage]) -> dict[str, PatchBase]:
+        """What all processes have counted so far; all of them call this at the same time."""
+        totals = {str(stage): self._own[stage] for stage in stages if stage in self._own}
+        if self._runtime is not None:
+            makers = dict.fromkeys(STAGES, self._new_patch)
+            totals = merge_patches(self._runtime, totals, makers, {})
+        for stage in stages:
+            if stage in self._earlier:
+                totals[stage] = self._earlier[stage] + totals.get(stage, 0)
+        return totals
+
+    def _count(self, trainer: TrainerView, stage: Stage, model_out: Any, batch_y: Any) -> None:
+        # A process that has no mini-batch left in this round gets one that must not count.
+        is_filler = trainer.run is not None and trainer.run.is_filler
+        if self._is_off or stage not in self.stages or is_filler:
             return
         try:
-            self._counts.add(stage, model_out, batch_y)
+            patch = self._new_patch().load(model_out, batch_y)
         except MetricError as error:
             if self.class_num is not None:
                 raise
@@ -234,14 +283,113 @@ class InterpretCallback(EventFileCallback):
                 UserWarning,
                 stacklevel=2,
             )
+        else:
+            self._own[stage] = self._own[stage].add(patch) if stage in self._own else patch
 
     def _finish(self, trainer: TrainerView, stage: Stage, tag: str, step: int) -> None:
-        matrix = self._counts.finish(stage)
-        if matrix is not None and trainer.main_process:
+        if stage not in self.stages:
+            return
+        self._is_off = trainer.runtime.any(self._is_off)
+        total = self._totals([stage]).get(stage)
+        self._forget(stage)
+        if self._is_off or total is None:
+            return
+        self._latest, self.matrices[stage] = stage, total().cpu()
+        if trainer.main_process:
             title = f"{stage}, epoch {step}" if stage is not Stage.TEST else "test"
-            pixels = confusion_picture(matrix, self.class_names, title)
+            figure = confusion_figure(self.matrices[stage], self.class_names, title=title)
+            pixels = figure_to_array(figure)
             self.writer(trainer).add_image(tag, pixels, step, dataformats="HWC")
+
+
+def whole_matrix(matrix: Tensor) -> Tensor:
+    """The metric of the patches here: the confusion matrix itself."""
+    return matrix
 
 
 InterpreteCallback = InterpretCallback
 """The name of `InterpretCallback` in release 0.6."""
+
+
+class TopSamples:
+    """Keeps the samples with the most extreme values; of equal ones those that came first.
+
+    Args:
+        k: how many.
+        mode: ``'max'`` or ``'min'``. NaN is larger than all numbers.
+
+    Example:
+        >>> import torch
+        >>> top = TopSamples(k=2)
+        >>> for x in torch.tensor([[3.0, 1.0], [9.0, 4.0]]):
+        ...     top.add(x, model_out=x, batch_y=None, batch_x=(x,))
+        >>> [value for value, *_ in top.samples()]
+        [9.0, 4.0]
+    """
+
+    def __init__(self, k: int, mode: str = "max") -> None:
+        self.k = k
+        self._sign = 1.0 if mode == "max" else -1.0
+        # A heap whose first entry is the next to go: (key, minus the place in the data, sample).
+        self._heap: list[tuple[float, tuple[int, ...], list[Any]]] = []
+        self._num_seen = 0
+
+    def __len__(self) -> int:
+        return len(self._heap)
+
+    def clear(self) -> None:
+        """Forget all samples."""
+        self._heap = []
+        self._num_seen = 0
+
+    def add(
+        self,
+        values: Tensor,
+        model_out: Any,
+        batch_y: Any,
+        batch_x: Any,
+        place: tuple[int, ...] = (),
+    ) -> None:
+        """Take in a mini-batch; samples that are not kept are not copied.
+
+        Args:
+            values: one for each sample, ``[N]``. Reading them waits for an accelerator.
+            model_out: outputs, whose tensors begin with the dimension ``N``.
+            batch_y: the targets, alike.
+            batch_x: the inputs, alike.
+            place: orders the mini-batches of several processes; of one those that are added
+                first come first.
+        """
+        bare_x = batch_x[0] if isinstance(batch_x, tuple) and len(batch_x) == 1 else batch_x
+        for index, value in enumerate(values.tolist()):
+            order = (*(-number for number in place), -(self._num_seen + index))
+            key = self._sign * (math.inf if math.isnan(value) else value)
+            if len(self._heap) == self.k and (key, order) <= self._heap[0][:2]:
+                continue
+            parts = [pick(part, index, len(values)) for part in (model_out, batch_y, bare_x)]
+            entry = (key, order, [value, *parts])
+            if len(self._heap) < self.k:
+                heapq.heappush(self._heap, entry)
+            else:
+                heapq.heapreplace(self._heap, entry)
+        self._num_seen += len(values)
+
+    def join(self, parts: Iterable[TopSamples]) -> None:
+        """Keep the most extreme of the samples that several processes have kept."""
+        entries = [entry for part in parts for entry in part._heap]
+        self._heap = sorted(entries, key=lambda entry: entry[:2])[-self.k :]
+
+    def samples(self) -> list[list[Any]]:
+        """``[value, output, target, input]``, the most extreme first."""
+        ranked = sorted(self._heap, key=lambda entry: entry[:2], reverse=True)
+        return [list(sample) for _, _, sample in ranked]
+
+
+def pick(nest: Any, index: int, num: int) -> Any:
+    """Copy one sample out of the tensors of a mini-batch of ``num``, to the CPU."""
+
+    def one(tensor: Tensor) -> Tensor:
+        has_samples = tensor.ndim > 0 and len(tensor) == num
+        return (tensor[index] if has_samples else tensor).detach().cpu().clone()
+
+    return map_tensors(one, nest)

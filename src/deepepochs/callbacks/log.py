@@ -11,17 +11,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
+import io
 import os
 import time
+import warnings
+from collections import OrderedDict
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+from torch import nn
+
+from .. import rng
 from ..arguments import check_count
 from ..errors import ConfigError
 from ..runs.folder import run_folder
+from ..show.lines import spread
 from ..stages import Stage
-from .event_files import EventFileCallback, run_tensorboard, scalar_items
-from .model_graph import log_graph, log_hyper_params
+from .event_files import RESULTS_SUFFIX, EventFileCallback, open_writer, run_tensorboard
 from .run_record import RunRecordCallback
 
 if TYPE_CHECKING:
@@ -201,5 +211,64 @@ class LogCallback(EventFileCallback, RunRecordCallback):
         if self._logger is None:
             return
         for where, step, values, time_s in held:
-            for name, value in scalar_items(values):
-                self._logger.add_scalar(f"{name}/{where}", value, step, time_s)
+            for name, value in spread(values):
+                self._logger.add_scalar(f"{name}/{where}", float(value), step, time_s)
+
+
+def _without_hooks(model: nn.Module) -> nn.Module:
+    """Return a shallow copy of a model, without the hooks of a running fit."""
+    bare = copy.copy(model)
+    for kind in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"):
+        setattr(bare, kind, OrderedDict())
+    bare.__dict__.pop("_compiled_call_impl", None)  # it calls the model that was copied
+    return bare
+
+
+def log_graph(logger: SummaryWriter, model: nn.Module, example: Any) -> None:
+    """Write the model's graph; what cannot be traced gives a warning.
+
+    The model is run in evaluation mode, so that none of its statistics change. Its modes and
+    the random states are put back.
+    """
+    values = example if isinstance(example, (tuple, dict)) else (example,)
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        # torch prints the error before it raises it.
+        with rng.preserved(), contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            bare = _without_hooks(model).eval()
+            named = {"example_kwarg_inputs": values} if isinstance(values, dict) else {}
+            given = None if named else values
+            # Its check for side effects compares names, which forward hooks alter.
+            traced = torch.jit.trace(bare, given, strict=False, check_trace=False, **named)  # type: ignore[no-untyped-call]
+            logger.add_graph(traced, given)
+    except Exception as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        warnings.warn(
+            f"LogCallback could not write the graph of {type(model).__name__}: {reason[0]} Give "
+            "LogCallback(example_input=...) with tensors, or log_graph=False.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def log_hyper_params(
+    folder: Path, hyper_params: Mapping[str, Any], metrics: Mapping[str, Any], step: int
+) -> None:
+    """Write one line of TensorBoard's HParams table, and its metrics as scalars."""
+    from torch.utils.tensorboard.summary import hparams
+
+    plain = {
+        name: value if isinstance(value, (bool, int, float, str)) else str(value)
+        for name, value in hyper_params.items()
+    }
+    values = {name: float(value) for name, value in spread(metrics)}
+    # `add_hparams` makes a run of its own, named by the time: the run itself is to be the line.
+    with open_writer(folder, RESULTS_SUFFIX) as writer:
+        for summary in hparams(plain, values):  # type: ignore[no-untyped-call]
+            writer.file_writer.add_summary(summary)
+        for name, value in values.items():
+            writer.add_scalar(name, value, step)

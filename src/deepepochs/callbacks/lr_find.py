@@ -18,9 +18,9 @@ from torch import Tensor
 
 from ..arguments import check_count
 from ..errors import CallbackException, ConfigError
+from ..show.figures import can_show
 from ..show.lr_curve import LRCurve
 from .base import Callback
-from .event_files import can_show
 
 if TYPE_CHECKING:
     from ..contracts import TrainerView

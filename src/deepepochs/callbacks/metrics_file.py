@@ -12,10 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ..history import History
-from ..show.lines import to_array
+from ..show.lines import spread
 
 __all__ = ["MetricsFile"]
 
@@ -40,7 +38,9 @@ class MetricsFile:
 
     def add(self, epoch_idx: int, train: Mapping[str, Any], val: Mapping[str, Any]) -> None:
         """Add the row of an epoch, which the history has already."""
-        cells = {"epoch": str(epoch_idx + 1), **_cells("train", train), **_cells("val", val)}
+        cells = {"epoch": str(epoch_idx + 1)}
+        for stage, metrics in (("train", train), ("val", val)):
+            cells.update((f"{stage}_{name}", str(value)) for name, value in spread(metrics))
         if not cells.keys() <= set(self._columns):
             self._rewrite()
             return
@@ -54,13 +54,3 @@ class MetricsFile:
         with fresh.open(encoding="utf-8", newline="") as file:
             self._columns = next(csv.reader(file))
         fresh.replace(self.path)
-
-
-def _cells(stage: str, metrics: Mapping[str, Any]) -> dict[str, str]:
-    cells = {}
-    for name, value in metrics.items():
-        array = to_array(value)
-        for index in np.ndindex(array.shape):
-            suffix = f"[{','.join(map(str, index))}]" if index else ""
-            cells[f"{stage}_{name}{suffix}"] = str(array[index])
-    return cells

@@ -19,10 +19,9 @@ import numpy as np
 from torch import Tensor
 
 from ..report import run_page, sample_picture
-from ..report.scales import short
+from ..report.html import short
 from ..runs.record import PICTURES, Curve, RunInfo, plain, read_json, write_json
-from ..show.lines import to_array
-from .event_files import scalar_items
+from ..show.lines import spread, to_array
 from .interpret import InterpretCallback
 from .run_record import RunRecordCallback
 
@@ -108,9 +107,9 @@ def gather_curves(history: History) -> dict[str, dict[str, Curve]]:
     for stage, epochs in (("train", history.epochs), ("val", history.val_epochs)):
         for name, values in history.get(stage, {}).items():
             for epoch_idx, value in zip(epochs, values, strict=True):
-                for entry, number in scalar_items({name: value}):
+                for entry, number in spread({name: value}):
                     table = curves.setdefault(stage, {})
-                    table.setdefault(entry, []).append((epoch_idx + 1, number))
+                    table.setdefault(entry, []).append((epoch_idx + 1, float(number)))
     return curves
 
 

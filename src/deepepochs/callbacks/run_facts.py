@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ..contracts import TrainerView
     from ..optim.optimizers import Optimizer
 
-__all__ = ["LayerShapes", "describe", "environment", "git_commit", "model_summary"]
+__all__ = ["describe", "environment", "git_commit", "model_summary"]
 
 MAX_LAYERS = 400
 """Layers that are listed; a report on a larger model says how many there are more."""
@@ -34,13 +34,8 @@ MAX_LAYERS = 400
 GIT_TIMEOUT_S = 2.0
 
 
-def describe(trainer: TrainerView, shapes: dict[str, str] | None = None) -> dict[str, Any]:
-    """Return what a report says of a trainer besides its metrics, as plain values.
-
-    Args:
-        trainer: the trainer.
-        shapes: shape of the output by name of a layer, as `LayerShapes` finds them.
-    """
+def describe(trainer: TrainerView) -> dict[str, Any]:
+    """Return what a report says of a trainer besides its metrics, as plain values."""
     checker = trainer.checker
     monitor = None
     if checker is not None:
@@ -56,7 +51,7 @@ def describe(trainer: TrainerView, shapes: dict[str, str] | None = None) -> dict
             "gradient accumulation": trainer.grad_accumulate,
             "callbacks": ", ".join(trainer.callbacks.named()),
         },
-        "model": model_summary(trainer.runtime.unwrap(trainer.model), shapes or {}),
+        "model": model_summary(trainer.runtime.unwrap(trainer.model)),
         "environment": {"device": _device_name(trainer), **environment()},
         "seed": torch.initial_seed(),
         "git": git_commit(),
@@ -106,17 +101,17 @@ def git_commit(folder: str | os.PathLike[str] = ".") -> str:
     return commit if all(line.startswith("#") for line in lines) else f"{commit} (changed)"
 
 
-def model_summary(model: nn.Module, shapes: dict[str, str]) -> dict[str, Any]:
+def model_summary(model: nn.Module) -> dict[str, Any]:
     """Return the layers of a model that hold parameters or have no parts, and the totals.
 
-    >>> model_summary(nn.Sequential(nn.Linear(4, 3), nn.ReLU()), {})["layers"]
-    [['0', 'Linear', '', 15], ['1', 'ReLU', '', 0]]
+    >>> model_summary(nn.Sequential(nn.Linear(4, 3), nn.ReLU()))["layers"]
+    [['0', 'Linear', 15], ['1', 'ReLU', 0]]
     """
     layers = []
     for name, module in model.named_modules():
         own = sum(_size(weight) for weight in module.parameters(recurse=False))
         if own or not any(True for _ in module.children()):
-            layers.append([name, type(module).__name__, shapes.get(name, ""), own])
+            layers.append([name, type(module).__name__, own])
     weights = list(model.parameters())
     return {
         "class": type(model).__name__,
@@ -125,59 +120,6 @@ def model_summary(model: nn.Module, shapes: dict[str, str]) -> dict[str, Any]:
         "parameters": sum(map(_size, weights)),
         "trainable": sum(_size(weight) for weight in weights if weight.requires_grad),
     }
-
-
-class LayerShapes:
-    """Notes the shape of what each layer gives, at the first mini-batch; then it is gone.
-
-    A compiled model is left alone: a hook would be traced into it.
-
-    Args:
-        model: the model.
-
-    Attributes:
-        found: shape by name of the layer, the first mini-batch's.
-
-    Example:
-        >>> model = nn.Sequential(nn.Linear(4, 3), nn.ReLU())
-        >>> shapes = LayerShapes(model)
-        >>> _ = model(torch.zeros(2, 4))
-        >>> shapes.found, len(model[0]._forward_hooks)
-        ({'0': '[2, 3]', '1': '[2, 3]'}, 0)
-    """
-
-    def __init__(self, model: nn.Module) -> None:
-        self.found: dict[str, str] = {}
-        self._handles: list[Any] = []
-        if getattr(model, "_compiled_call_impl", None) is not None:
-            return
-        if type(model).__name__ == "OptimizedModule" or isinstance(model, torch.jit.ScriptModule):
-            return
-        for name, module in model.named_modules():
-            if not any(True for _ in module.children()):
-                self._handles.append(self._watch(name, module))
-
-    def remove(self) -> None:
-        """Take off the hooks of layers that were not called."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
-
-    def _watch(self, name: str, module: nn.Module) -> Any:
-        def note(_module: nn.Module, _inputs: Any, output: Any) -> None:
-            handle.remove()
-            self.found[name] = _shape_text(output)
-
-        handle = module.register_forward_hook(note)
-        return handle
-
-
-def _shape_text(output: Any) -> str:
-    if isinstance(output, Tensor):
-        return str(list(output.shape))
-    if isinstance(output, (tuple, list)):
-        return ", ".join(filter(None, map(_shape_text, output)))
-    return ""
 
 
 def _size(weight: Tensor) -> int:

@@ -20,13 +20,15 @@ from ..runs.lock import RunLock
 from ..runs.record import RECORD, TABLE, mapping, plain, read_json, write_json
 from .base import Callback
 from .metrics_file import MetricsFile
-from .run_facts import LayerShapes, describe
-from .warning_list import WarningList
+from .run_facts import describe
 
 if TYPE_CHECKING:
     from ..contracts import TrainerView
 
 __all__ = ["RunRecordCallback"]
+
+MAX_WARNINGS = 50
+"""Different warnings that a record keeps."""
 
 
 class RunRecordCallback(Callback):
@@ -54,7 +56,6 @@ class RunRecordCallback(Callback):
         self._is_recording = False
         self._record_table: MetricsFile | None = None
         self._record_lock: RunLock | None = None
-        self._shapes: LayerShapes | None = None
         self._warnings = WarningList()
         self._epoch_began_s = self._pass_began_s = 0.0
 
@@ -109,7 +110,6 @@ class RunRecordCallback(Callback):
         self._is_recording = True
         self._warnings.begin(self._record["warnings"])
         self._record_table = MetricsFile(folder / TABLE, trainer.history)
-        self._shapes = LayerShapes(trainer.model)
         self._write(trainer)
 
     def on_before_epoch(self, trainer: TrainerView, **others: Any) -> None:
@@ -122,11 +122,10 @@ class RunRecordCallback(Callback):
         """Note the time."""
         self._pass_began_s = time.perf_counter()
 
-    def on_after_train_epochs(self, trainer: TrainerView, **others: Any) -> None:
-        """Add up the time of training; note what the layers gave."""
+    def on_after_train_epochs(self, **others: Any) -> None:
+        """Add up the time of training."""
         if self._is_recording:
             self._add_seconds("training", time.perf_counter() - self._pass_began_s)
-            self._note_shapes(trainer)
 
     def on_before_val_epochs(self, **others: Any) -> None:
         """Note the time."""
@@ -194,7 +193,6 @@ class RunRecordCallback(Callback):
             return
         self._is_recording = False
         self._warnings.end()
-        self._note_shapes(trainer)
         self._record["state"] = state
         self._record["reason"] = plain(trainer.stop_reason)
         self._record["fits"][-1].update(
@@ -205,16 +203,48 @@ class RunRecordCallback(Callback):
             self._record_lock.release()
             self._record_lock = None
 
-    def _note_shapes(self, trainer: TrainerView) -> None:
-        if self._shapes is not None:
-            self._shapes.remove()
-            found, self._shapes = self._shapes.found, None
-            for layer in self._record["model"]["layers"]:
-                layer[2] = found.get(layer[0], layer[2])
-
     def _add_seconds(self, part: str, seconds: float) -> None:
         spent = self._record["seconds"]
         spent[part] = round(spent.get(part, 0.0) + seconds, 3)
+
+
+class WarningList:
+    """Copies the warnings that are shown, each once, into a list.
+
+    >>> texts = []
+    >>> met = WarningList()
+    >>> with warnings.catch_warnings(record=True):
+    ...     warnings.simplefilter("always")
+    ...     met.begin(texts)
+    ...     warnings.warn("rather slow", stacklevel=1)
+    ...     met.end()
+    >>> texts
+    ['UserWarning: rather slow']
+    """
+
+    def __init__(self) -> None:
+        self._texts: list[Any] = []
+        self._outer: Any = None
+        self._own: Any = None
+
+    def begin(self, texts: list[Any]) -> None:
+        """Add to a list the text of every warning from now on."""
+        self._texts, self._outer = texts, warnings.showwarning
+        outer = self._outer
+
+        def show(message: Any, category: type[Warning], *place: Any, **others: Any) -> None:
+            text = plain(f"{category.__name__}: {message}")
+            if text not in self._texts and len(self._texts) < MAX_WARNINGS:
+                self._texts.append(text)
+            outer(message, category, *place, **others)
+
+        self._own = warnings.showwarning = show
+
+    def end(self) -> None:
+        """Put back what showed warnings, unless somebody else has taken its place."""
+        if warnings.showwarning is self._own:
+            warnings.showwarning = self._outer
+        self._texts = []
 
 
 def _list(record: dict[str, Any], name: str) -> list[Any]:

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..arguments import check_count
 from ..errors import ConfigError, MissingExtraError
+from ..show.lines import spread
 from .base import Callback
-from .event_files import scalar_items
 
 if TYPE_CHECKING:
     from ..contracts import TrainerView
@@ -111,8 +111,8 @@ class TrackerCallback(Callback):
         **others: Any,
     ) -> None:
         """Send the metrics of the epoch, and the learning rates."""
-        values = {f"{name}/train": value for name, value in scalar_items(train_metrics)}
-        values |= {f"{name}/val": value for name, value in scalar_items(val_metrics)}
+        values = {f"{name}/train": float(value) for name, value in spread(train_metrics)}
+        values |= {f"{name}/val": float(value) for name, value in spread(val_metrics)}
         rates = trainer.opt.get_current_lr()
         values |= {f"learning_rate_{index}": rate for index, rate in enumerate(rates)}
         if self.every_n_batches is not None:
@@ -156,7 +156,7 @@ class TrackerCallback(Callback):
 
     def _send(self, suffix: str, metrics: Mapping[str, Any], step: int) -> None:
         if self._opened is not None:
-            values = {f"{name}{suffix}": value for name, value in scalar_items(metrics)}
+            values = {f"{name}{suffix}": float(value) for name, value in spread(metrics)}
             self._opened.log(values, step=step)
 
 

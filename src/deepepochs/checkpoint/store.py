@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,15 @@ from ..errors import CheckpointDamaged, CheckpointError, CheckpointNotFound, Con
 from .atomic import duplicate
 from .file import SCHEMA, load, not_found, save, write
 
-__all__ = ["SCHEMA", "CheckpointStore", "latest_run", "list_checkpoints", "load", "save"]
+__all__ = [
+    "SCHEMA",
+    "CheckpointStore",
+    "latest_run",
+    "list_checkpoints",
+    "load",
+    "read_checkpoint",
+    "save",
+]
 
 _LAST, _PREVIOUS = "checkpoint.ckpt", "previous.ckpt"
 _BEST = re.compile(r"best(?:-(\d+))?\.ckpt")
@@ -144,3 +153,17 @@ def latest_run(ckpt_dir: str | os.PathLike[str]) -> Path | None:
         if times:
             runs.append((max(times), folder))
     return max(runs)[1] if runs else None
+
+
+def read_checkpoint(path: str | os.PathLike[str]) -> tuple[Path, dict[str, Any]]:
+    """Read a checkpoint file, or the newest whole one of a run's folder.
+
+    A damaged one in a folder is passed over with a warning that names both.
+    """
+    source = Path(path)
+    if not source.is_dir():
+        return source, load(source)
+    source, state, faults = CheckpointStore(source).newest_good()
+    for fault in faults:
+        warnings.warn(fault, UserWarning, stacklevel=3)
+    return source, state

@@ -14,9 +14,7 @@ from rich.text import Text
 from ..callbacks.report import REPORT
 from ..errors import DeepEpochsError
 from ..report import compare_page, run_page
-from ..report.html import duration
-from ..report.scales import short
-from ..report.sections import when
+from ..report.html import duration, short, when
 from ..runs.record import RunInfo, is_run, list_runs, mapping, read_run
 
 __all__ = ["cli"]

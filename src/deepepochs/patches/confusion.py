@@ -36,6 +36,7 @@ class _MatrixPatch(PatchBase):
     """Sums int64 confusion matrices; a smaller one is padded to the larger."""
 
     matrix: Tensor | None = None
+    num_classes: int | None = None
 
     def load(self, outputs: Any, targets: Any) -> Self:
         """Count one mini-batch.
@@ -54,7 +55,7 @@ class _MatrixPatch(PatchBase):
             )
         outputs, targets = _first(outputs), _first(targets)
         with torch.no_grad():
-            self.matrix = functions.confusion_matrix(outputs, targets)
+            self.matrix = functions.confusion_matrix(outputs, targets, self.num_classes)
         return self
 
     def add(self, other: Any) -> Self:
@@ -92,6 +93,7 @@ class ConfusionPatch(_MatrixPatch):
             giving a number, a tensor, or a dict of them.
         batch_size: not used; here so that all patches of metrics are made alike.
         name: see `PatchBase`.
+        num_classes: C; ``None``: from the outputs or the ids.
 
     Raises:
         ConfigTypeError: a metric that cannot be called.
@@ -103,11 +105,17 @@ class ConfusionPatch(_MatrixPatch):
     """
 
     def __init__(
-        self, metric: Callable[..., Any], batch_size: Any = None, name: str | None = None
+        self,
+        metric: Callable[..., Any],
+        batch_size: Any = None,
+        name: str | None = None,
+        *,
+        num_classes: int | None = None,
     ) -> None:
         super().__init__(name)
         self.metric = checked_metric(metric, type(self).__name__)
         self.batch_size = batch_size
+        self.num_classes = num_classes
 
     def add(self, other: Any) -> Self:
         """Add the counts of another patch of the same metric."""

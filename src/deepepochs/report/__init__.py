@@ -13,7 +13,7 @@ True
 from __future__ import annotations
 
 from .compare import compare_page
-from .images import png, sample_picture
+from .html import png, sample_picture
 from .page import run_page
 
 __all__ = ["compare_page", "png", "run_page", "sample_picture"]

@@ -9,9 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 from ..runs.record import RunInfo, mapping
-from .html import Raw, cell_text, duration, frame, is_number, section, tiles
-from .scales import short
-from .sections import when
+from .html import Raw, cell_text, duration, frame, is_number, section, short, tiles, when
 from .svg import sparkline
 
 __all__ = ["compare_page"]

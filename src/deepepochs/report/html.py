@@ -11,99 +11,35 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import struct
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
+from importlib.resources import files
 from typing import Any
 
-from .scales import short
+import numpy as np
+import torch
 
-__all__ = ["Raw", "cell_text", "duration", "facts", "frame", "section", "table", "tiles"]
+from ..show.lines import to_array
 
-STYLE = """
-:root{color-scheme:light dark;--back:#f6f7f9;--card:#fff;--text:#1c2430;--quiet:#5d6878;
---line:#dfe3ea;--train:#2f6fde;--val:#d9730d;--hit:#2f6fde;--miss:#c93a3a;--good:#1f7a4d;
---bad:#b3261e;--warn:#8a5a00;--c2:#7b4fc9;--c3:#16836f;--c4:#b0417f;--c5:#6b6f1d}
-@media (prefers-color-scheme:dark){:root{--back:#12161c;--card:#1a2029;--text:#e4e8ef;
---quiet:#9aa6b6;--line:#303947;--train:#79a8ff;--val:#ffab57;--hit:#5d92f5;--miss:#ef6a6a;
---good:#69cf9c;--bad:#ff8d85;--warn:#f0c265;--c2:#b794f6;--c3:#5fd0ba;--c4:#ec8cc2;--c5:#c5c96a}}
-*{box-sizing:border-box}
-body{margin:0;background:var(--back);color:var(--text);
-font:.9375rem/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"Noto Sans",sans-serif}
-main{max-width:1080px;margin:0 auto;padding:28px 20px 48px}
-h1{font-size:1.6rem;margin:0 0 4px;overflow-wrap:anywhere;line-height:1.25}
-h2{font-size:1.12rem;margin:0 0 12px}h3{font-size:.95rem;margin:0 0 6px;overflow-wrap:anywhere}
-a{color:var(--train)}p{margin:0 0 10px}code{font:.92em ui-monospace,Consolas,monospace}
-pre{margin:0;padding:12px 14px;background:var(--back);border:1px solid var(--line);
-border-radius:8px;overflow-x:auto}
-section{background:var(--card);border:1px solid var(--line);border-radius:12px;
-padding:18px 20px;margin-top:18px}
-.quiet{color:var(--quiet)}
-.state{display:inline-block;font-size:.8rem;font-weight:600;line-height:1.6;padding:0 10px;
-border-radius:99px;border:1px solid;vertical-align:.2em;margin-left:10px;white-space:nowrap}
-.finished{color:var(--good)}.running{color:var(--train)}.failed,.killed{color:var(--bad)}
-.interrupted,.unknown{color:var(--warn)}
-.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(150px,1fr));gap:12px;
-margin-top:18px}
-.tile{background:var(--card);border:1px solid var(--line);border-radius:12px;padding:12px 16px}
-.tile b{display:block;font-size:1.3rem;line-height:1.35;overflow-wrap:anywhere;
-font-variant-numeric:tabular-nums}.tile span{color:var(--quiet);font-size:.86rem}
-.grid2{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,400px),1fr));gap:22px}
-.scroll{overflow-x:auto}
-table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
-th,td{text-align:left;padding:5px 14px 5px 0;border-bottom:1px solid var(--line);
-vertical-align:top}th{font-weight:600;color:var(--quiet);font-size:.86rem;white-space:nowrap}
-tr:last-child td{border-bottom:0}td.n,th.n{text-align:right;white-space:nowrap}
-td.n:last-child,th.n:last-child{padding-right:2px}
-.facts td:first-child{color:var(--quiet);width:1%;white-space:nowrap;padding-right:24px}
-.facts td{overflow-wrap:anywhere}
-details{margin-top:14px}summary{cursor:pointer;color:var(--train);font-weight:600}
-details[open] summary{margin-bottom:8px}
-.key{display:flex;gap:18px;font-size:.88rem;color:var(--quiet);margin:-4px 0 12px;flex-wrap:wrap}
-.key i{display:inline-block;width:18px;height:3px;border-radius:2px;vertical-align:.22em;
-margin-right:6px;background:currentColor}.key .train i{background:var(--train)}
-.key .val i{background:var(--val)}.key .c2 i{background:var(--c2)}
-.key .c3 i{background:var(--c3)}.key .c4 i{background:var(--c4)}.key .c5 i{background:var(--c5)}
-svg{display:block;width:100%;height:auto}svg text{fill:var(--quiet);font-size:12px}
-svg .end{text-anchor:end}svg .mid,svg .num{text-anchor:middle}
-svg .grid{stroke:var(--line);stroke-width:1}svg .line{fill:none;stroke-width:2;
-stroke-linejoin:round;stroke-linecap:round}
-svg .train{stroke:var(--train)}svg .val{stroke:var(--val)}
-svg .c2{stroke:var(--c2)}svg .c3{stroke:var(--c3)}
-svg .c4{stroke:var(--c4)}svg .c5{stroke:var(--c5)}
-svg .dot{stroke:none}svg .dot.train{fill:var(--train)}
-svg .dot.val{fill:var(--val)}svg .dot.c2{fill:var(--c2)}svg .dot.c3{fill:var(--c3)}
-svg .dot.c4{fill:var(--c4)}svg .dot.c5{fill:var(--c5)}
-svg rect.hit{fill:var(--hit);stroke:var(--line)}svg rect.miss{fill:var(--miss);stroke:var(--line)}
-svg.dense rect{stroke-width:.25}svg .num{fill:var(--text)}svg .num.full{fill:var(--card)}
-svg.spark{width:120px;height:28px}svg.matrix{max-width:520px;margin:0 auto}
-.samples{display:grid;grid-template-columns:repeat(auto-fill,minmax(104px,1fr));gap:14px}
-.samples figure{margin:0}.samples img{width:100%;image-rendering:pixelated;border-radius:8px;
-border:1px solid var(--line);display:block;background:var(--back)}
-.samples figcaption{font-size:.82rem;line-height:1.35;margin-top:4px;overflow-wrap:anywhere}
-.part i{display:inline-block;width:12px;height:12px;border-radius:3px;margin-right:8px;
-vertical-align:-.08em}
-.bar{display:flex;height:22px;border-radius:6px;overflow:hidden;margin:4px 0 10px}
-.bar i{display:block;min-width:1px}
-.note{border-left:4px solid var(--warn);padding-left:14px}.note.bad{border-color:var(--bad)}
-th button{all:unset;cursor:pointer;color:inherit}th button:focus-visible{outline:2px solid}
-th[aria-sort=ascending] button::after{content:" \\2191"}
-th[aria-sort=descending] button::after{content:" \\2193"}
-.sortable td{white-space:nowrap}main:has(.sortable){max-width:1400px}
-footer{color:var(--quiet);font-size:.85rem;margin-top:22px}
-@media (max-width:600px){main{padding:18px 12px 32px}section{padding:14px}
-h1{font-size:1.3rem}.tiles{grid-template-columns:1fr 1fr;gap:8px}.tile{padding:10px 12px}
-.tile b{font-size:1.1rem}.facts td:first-child{padding-right:14px;white-space:normal;width:34%}
-svg.plot text,svg.matrix text{font-size:14px}}
-@media print{:root{color-scheme:light;--back:#fff;--card:#fff;--text:#000;--quiet:#444;
---line:#ccc;--train:#1d55b8;--val:#c06000;--hit:#2f6fde;--miss:#c93a3a;--good:#1f7a4d;
---bad:#b3261e;--warn:#8a5a00;font-size:11px}
-main{max-width:none;padding:0}
-section{padding:10px 0;border:0;border-top:1px solid #ccc;border-radius:0}
-.grid2{grid-template-columns:1fr 1fr}svg.matrix{max-width:360px}
-.samples{grid-template-columns:repeat(8,1fr)}
-figure,.tile,tr,svg,.keep{break-inside:avoid}h2,h3{break-after:avoid}
-*{print-color-adjust:exact;-webkit-print-color-adjust:exact}.screen{display:none}}
-"""
+__all__ = [
+    "Raw",
+    "cell_text",
+    "duration",
+    "facts",
+    "frame",
+    "png",
+    "sample_picture",
+    "section",
+    "short",
+    "table",
+    "tiles",
+    "when",
+]
+
+MAX_SIDE = 48
+"""Pixels along the longer side of a sample's picture; a larger image is thinned out."""
 
 
 class Raw(str):
@@ -122,12 +58,13 @@ def frame(title: str, body: str, script: str = "") -> str:
     if script:
         policy += f"; script-src 'sha256-{digest}'"
     tail = f"<script>{script}</script>" if script else ""
+    style = files("deepepochs.report").joinpath("page.css").read_text(encoding="utf-8")
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f'<link rel="icon" href="data:,">\n<title>{escape(title)}</title>\n'
-        f"<style>{STYLE}</style>\n</head>\n<body>\n<main>\n{body}\n"
+        f"<style>\n{style}</style>\n</head>\n<body>\n<main>\n{body}\n"
         f"<footer>Made by DeepEpochs</footer>\n</main>\n{tail}</body>\n</html>\n"
     )
 
@@ -211,3 +148,79 @@ def duration(seconds: float) -> str:
         return f"{minutes} min {rest} s"
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
+
+
+def short(value: float, digits: int = 4) -> str:
+    """Return a number with so many significant digits and no more than it needs.
+
+    >>> short(0.30000000000000004), short(12345678.0), short(0.00001), short(float("nan"))
+    ('0.3', '1.235e7', '1e-5', 'nan')
+    """
+    text = f"{value:.{digits}g}"
+    if "e" in text:
+        number, power = text.split("e")
+        return f"{number}e{int(power)}"
+    return "0" if text == "-0" else text
+
+
+def when(moment: Any) -> str:
+    """Return a moment as people write it.
+
+    >>> when("2026-01-02T03:04:05+0100")
+    '2026-01-02 03:04:05 +0100'
+    """
+    text = str(moment)
+    return f"{text[:10]} {text[11:19]} {text[19:]}".rstrip()
+
+
+def png(pixels: np.ndarray[Any, Any]) -> bytes:
+    r"""Return an image as a PNG file, made of nothing but ``zlib``.
+
+    Args:
+        pixels: ``[H, W]`` grey or ``[H, W, 3]`` RGB, of type uint8.
+
+    >>> png(np.zeros((2, 2), np.uint8))[:4]
+    b'\x89PNG'
+    """
+    height, width = pixels.shape[:2]
+    rows = np.ascontiguousarray(pixels, dtype=np.uint8).reshape(height, -1)
+    # Each row is led by its filter: 0, none.
+    raw = np.concatenate([np.zeros((height, 1), np.uint8), rows], axis=1).tobytes()
+    colour = 2 if pixels.ndim == 3 else 0
+    header = struct.pack(">IIBBBBB", width, height, 8, colour, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(raw, 9)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        for kind, body in chunks
+    )
+
+
+def sample_picture(value: Any) -> str:
+    """Return an input as the address of a picture, or '' where it is no image.
+
+    The values are stretched to the full range of grey or colour.
+
+    Args:
+        value: ``[H, W]``, or with 1 or 3 channels ``[C, H, W]`` or ``[H, W, C]``.
+
+    >>> sample_picture(torch.rand(1, 28, 28))[:22], sample_picture(torch.rand(7))
+    ('data:image/png;base64,', '')
+    """
+    if isinstance(value, (tuple, list)) and len(value) == 1:
+        value = value[0]
+    if not isinstance(value, (torch.Tensor, np.ndarray)):
+        return ""
+    pixels = to_array(value).astype(np.float64)
+    if pixels.ndim == 3 and pixels.shape[0] in (1, 3):
+        pixels = pixels.transpose(1, 2, 0)
+    if pixels.ndim == 3 and pixels.shape[2] == 1:
+        pixels = pixels[..., 0]
+    is_image = pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 3)
+    if not is_image or min(pixels.shape[:2]) < 4:
+        return ""
+    stride = -(-max(pixels.shape[:2]) // MAX_SIDE)
+    pixels = np.nan_to_num(pixels[::stride, ::stride], posinf=0, neginf=0)
+    low, high = pixels.min(), pixels.max()
+    scaled = (pixels - low) / (high - low if high > low else 1) * 255
+    address = base64.b64encode(png(scaled.round().astype(np.uint8))).decode()
+    return f"data:image/png;base64,{address}"

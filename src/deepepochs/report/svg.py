@@ -1,4 +1,4 @@
-"""Plots as SVG: curves, a curve in a word's space, a matrix.
+"""Plots as SVG: curves, and a curve in the space of a word.
 
 Colours are the page's variables, so that a plot is light or dark with it.
 
@@ -12,11 +12,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from html import escape
+from typing import NamedTuple
 
 from ..runs.record import Curve, finite
-from .scales import Scale, short
+from .html import short
 
-__all__ = ["curve_plot", "matrix_plot", "sparkline"]
+__all__ = ["Scale", "curve_plot", "sparkline"]
+
+LOG_RATIO = 50.0
+"""From this ratio of the largest value to the smallest on, an axis is logarithmic."""
 
 WIDTH, HEIGHT = 440, 250
 LEFT, RIGHT, TOP, BOTTOM = 56, 12, 12, 34
@@ -25,12 +29,6 @@ MAX_POINTS = 500
 
 MAX_DOTS = 60
 """Up to so many points each gets a dot that says its value."""
-
-CHAR_WIDTH = 7.5
-"""Of a name in a plot, about."""
-
-MAX_NUMBERED = 24
-"""Up to so many classes a matrix has its numbers written in."""
 
 
 def curve_plot(curves: Mapping[str, Curve], title: str) -> str:
@@ -74,74 +72,6 @@ def sparkline(values: Sequence[float], label: str = "") -> str:
         f'aria-label="{escape(label)}"><polyline class="line val" points="{path}"/>'
         f'<circle class="dot val" cx="{last_x:.1f}" cy="{last_y:.1f}" r="2.5"/></svg>'
     )
-
-
-def matrix_plot(counts: Sequence[Sequence[float]], names: Sequence[str]) -> str:
-    """Return a confusion matrix: rows are targets, columns predictions.
-
-    A field is the fuller the larger its share of the row.
-
-    Args:
-        counts: ``[C, C]``.
-        names: of the classes.
-    """
-    size = len(counts)
-    numbered = size <= MAX_NUMBERED
-    side = max(400 / size, 8 if not numbered else 26)
-    left = 18 + min(max(map(len, names), default=1), 14) * CHAR_WIDTH
-    total = left + size * side
-    top = 26.0
-    parts = []
-    for row, line in enumerate(counts):
-        row_sum = sum(line) or 1
-        for column, count in enumerate(line):
-            share = count / row_sum
-            x, y = left + column * side, top + row * side
-            kind = "hit" if row == column else "miss"
-            tip = f"{names[row]} taken for {names[column]}: {short(count, 7)} ({share:.1%})"
-            parts.append(
-                f'<rect class="{kind}" x="{x:.1f}" y="{y:.1f}" width="{side - 1:.1f}" '
-                f'height="{side - 1:.1f}" fill-opacity="{share:.3f}">'
-                f"<title>{escape(tip)}</title></rect>"
-            )
-            if numbered and count:
-                full = " full" if share > 0.55 else ""
-                parts.append(
-                    f'<text class="num{full}" x="{x + side / 2:.1f}" y="{y + side / 2 + 4:.1f}">'
-                    f"{short(count, 6)}</text>"
-                )
-    parts += _matrix_names(names, side, left, top, numbered)
-    kind_of_all = "matrix" if numbered else "matrix dense"
-    below = top + size * side + 18
-    parts.append(
-        f'<text class="mid" x="{left + size * side / 2:.1f}" y="{below:.1f}">predicted</text>'
-    )
-    return (
-        f'<svg class="{kind_of_all}" viewBox="0 0 {total + 4:.1f} {below + 8:.1f}" role="img" '
-        f'aria-label="confusion matrix">{"".join(parts)}</svg>'
-    )
-
-
-def _matrix_names(
-    names: Sequence[str], side: float, left: float, top: float, shorten: bool
-) -> list[str]:
-    """Names of the classes at rows and columns; so many as there is room for."""
-    cut = [name if len(name) <= 14 else name[:13] + "…" for name in names]
-    row_step = math.ceil(13 / side)
-    fits = max(1, int(side / CHAR_WIDTH))
-    across = [name[:fits] for name in cut] if shorten else cut
-    column_step = math.ceil((max(map(len, across), default=1) + 0.7) * CHAR_WIDTH / side)
-    parts = [
-        f'<text class="end" x="{left - 6:.1f}" y="{top + (row + 0.5) * side + 4:.1f}">'
-        f"{escape(cut[row])}</text>"
-        for row in range(0, len(names), row_step)
-    ]
-    parts += [
-        f'<text class="mid" x="{left + (column + 0.5) * side:.1f}" y="{top - 6:.1f}">'
-        f"{escape(across[column])}</text>"
-        for column in range(0, len(names), 1 if shorten else column_step)
-    ]
-    return parts
 
 
 def _epoch_scale(first: int, last: int) -> Scale:
@@ -207,3 +137,72 @@ def _thin(points: Sequence[tuple[float, float]]) -> Sequence[tuple[float, float]
         ends = {min(part, key=lambda point: point[1]), max(part, key=lambda point: point[1])}
         kept.extend(sorted(ends))
     return kept
+
+
+class Scale(NamedTuple):
+    """Puts values on an axis.
+
+    Attributes:
+        low: the value at `start`.
+        high: the value at `end`.
+        start: where the axis begins, in the units of the drawing.
+        end: where it ends.
+        step: from one mark to the next; on a logarithmic axis in powers of ten.
+        is_log: whether the axis is logarithmic.
+
+    Example:
+        >>> [label for _, label in Scale.of([0.13, 0.97], 0, 100).ticks()]
+        ['0', '0.2', '0.4', '0.6', '0.8', '1']
+    """
+
+    low: float
+    high: float
+    start: float
+    end: float
+    step: float
+    is_log: bool = False
+
+    @classmethod
+    def of(
+        cls, values: Sequence[float], start: float, end: float, num_ticks: int = 5, log: bool = True
+    ) -> Scale:
+        """Return a scale with round ends that holds all values.
+
+        Args:
+            values: finite numbers, at least one.
+            start: where the axis begins.
+            end: where it ends.
+            num_ticks: about how many marks there are to be.
+            log: it may be logarithmic, if all values are positive and far apart.
+        """
+        low, high = min(values), max(values)
+        if log and low > 0 and high / low >= LOG_RATIO:
+            low, high = math.floor(math.log10(low)), math.ceil(math.log10(high))
+            return cls(low, high, start, end, max(1, round((high - low) / num_ticks)), True)
+        if high - low <= 1e-12 * max(abs(low), abs(high)):
+            pad = abs(high) / 10 or 0.5
+            low, high = low - pad, high + pad
+        step = _round_step((high - low) / num_ticks)
+        return cls(math.floor(low / step) * step, math.ceil(high / step) * step, start, end, step)
+
+    def place(self, value: float) -> float:
+        """Where a value lies."""
+        if self.is_log:
+            value = math.log10(value)
+        share = (value - self.low) / (self.high - self.low)
+        return self.start + share * (self.end - self.start)
+
+    def ticks(self) -> list[tuple[float, str]]:
+        """The marks: where each lies, and what is written at it."""
+        count = round((self.high - self.low) / self.step + 1e-9)
+        marks = [self.low + index * self.step for index in range(count + 1)]
+        if self.is_log:
+            marks = [10.0**mark for mark in marks]
+        else:  # 0.1 * 3 is not to be written as 0.30000000000000004
+            marks = [round(mark / self.step) * self.step for mark in marks]
+        return [(self.place(mark), short(mark, 5).replace("0.0001", "1e-4")) for mark in marks]
+
+
+def _round_step(step: float) -> float:
+    power = 10.0 ** math.floor(math.log10(step))
+    return next(factor * power for factor in (1, 2, 2.5, 5, 10) if step <= factor * power * 1.0001)

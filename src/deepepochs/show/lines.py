@@ -12,7 +12,7 @@ Pure functions: what the console shows and what a `History` looks like is made h
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ __all__ = [
     "format_value",
     "info",
     "pad",
+    "spread",
     "task_line",
     "text_width",
     "to_array",
@@ -50,6 +51,20 @@ def to_array(value: Any) -> np.ndarray[Any, Any]:
         # NumPy has no bfloat16; every such value is a float32 too.
         value = value.float().numpy() if value.dtype is torch.bfloat16 else value.numpy()
     return np.array(value)
+
+
+def spread(metrics: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield each metric as NumPy numbers; of an array each entry, as ``recall[0]``.
+
+    Example:
+        >>> [(name, float(value)) for name, value in spread({"loss": 0.5, "recall": [1.0, 0.0]})]
+        [('loss', 0.5), ('recall[0]', 1.0), ('recall[1]', 0.0)]
+    """
+    for name, value in metrics.items():
+        array = to_array(value)
+        for index in np.ndindex(array.shape):
+            suffix = f"[{','.join(map(str, index))}]" if index else ""
+            yield f"{name}{suffix}", array[index]
 
 
 def format_value(value: Any, round_to: int = 4) -> str:

@@ -12,17 +12,29 @@ matplotlib is loaded when the first figure is drawn, not before.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from ..errors import ConfigError, DataError
+from .figures import figure_to_svg
+from .lines import text_width
 
-__all__ = ["SeriesPlots", "draw_confusion", "plot_confusion"]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["SeriesPlots", "confusion_figure", "confusion_svg", "draw_confusion", "plot_confusion"]
 
 MAX_WRITTEN = 30
 """Classes whose counts are written into the cells; of more only the colours could be seen."""
+
+FONT_SIZE = 11.5
+"""Points of the names in a compact matrix: they can be read in TensorBoard's small cards."""
+
+MAX_NAME = 14
+"""Letters of a name in a compact matrix; a longer one is cut."""
 
 
 class SeriesPlots:
@@ -121,11 +133,14 @@ def draw_confusion(
     c_matrix: Any,
     class_num: int,
     class_names: Sequence[str] | None = None,
-    norm_dec: int = 2,
-    cmap: str = "Blues",
+    norm_dec: int | None = 2,
+    cmap: Any = "Blues",
     info: str = "",
 ) -> None:
     """Draw what `plot_confusion` shows into an empty figure, which need not be pyplot's.
+
+    With ``norm_dec=None`` it is compact: counts alone, without zeros and without a scale of
+    colours, in large letters, and as many names as there is room for.
 
     >>> from matplotlib.figure import Figure
     >>> figure = Figure()
@@ -145,21 +160,76 @@ def draw_confusion(
     # A class without samples has no shares: its row shows 0 rather than 0/0.
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     axes = figure.add_subplot()
-    figure.colorbar(axes.imshow(shares, cmap=cmap, vmin=0, vmax=1), ax=axes)
+    image = axes.imshow(shares, cmap=cmap, vmin=0, vmax=1)
+    # A clipped image would need a name in SVG, which two plots of one page could share.
+    image.set_clip_on(False)
     axes.set(xlabel="predicted", ylabel="true", title=info)
-    axes.set_xticks(range(class_num), names, rotation=45, ha="right")
-    axes.set_yticks(range(class_num), names)
-    if class_num > MAX_WRITTEN:
-        return
-    for (row, column), share in np.ndenumerate(shares):
+    size = None
+    if norm_dec is None:
+        marks = _Marks.of(names)
+        marks.write(axes)
+        # As large as the cells allow, for the largest count.
+        size = min(2 * FONT_SIZE, 72 * marks.cell * min(0.5, 1.45 / len(str(counts.max()))))
+    else:
+        figure.colorbar(image, ax=axes)
+        axes.set_xticks(range(class_num), names, rotation=45, ha="right")
+        axes.set_yticks(range(class_num), names)
+    written = np.ndindex(counts.shape) if norm_dec is not None else map(tuple, np.argwhere(counts))
+    for row, column in written if class_num <= MAX_WRITTEN else ():
+        count, share = counts[row, column], shares[row, column]
         axes.text(
             column,
             row,
-            f"{counts[row, column]}\n{share:.{norm_dec}%}",
+            str(count) if norm_dec is None else f"{count}\n{share:.{norm_dec}%}",
             ha="center",
             va="center",
             color="white" if share > 0.5 else "black",
+            size=size,
+            in_layout=False,  # it takes longer to lay out hundreds of them than to draw them
         )
+
+
+def confusion_figure(
+    matrix: Any,
+    names: Sequence[str] | None = None,
+    norm_dec: int | None = None,
+    cmap: Any = "Blues",
+    title: str = "",
+) -> Figure:
+    """Draw a confusion matrix in a figure that pyplot does not know, of a size to read it.
+
+    Args:
+        matrix: ``[C, C]``, rows the true classes, columns the predicted.
+        names: of the classes; ``None``: their numbers.
+        norm_dec: decimals of the shares; ``None``: compact, see `draw_confusion`.
+        cmap: a colour map of matplotlib.
+        title: above the matrix.
+
+    Raises:
+        DataError: there are more or fewer names than classes.
+    """
+    from matplotlib.figure import Figure
+
+    num = len(matrix)
+    numbers = [str(index) for index in range(num)]
+    size = _Marks.of(names or numbers).size(num) if norm_dec is None else confusion_size(num)
+    figure = Figure(figsize=size, layout="constrained")
+    draw_confusion(figure, matrix, num, names, norm_dec, cmap, title)
+    return figure
+
+
+def confusion_svg(matrix: Any, names: Sequence[str] | None = None) -> str:
+    """Return a compact confusion matrix for a page, through whose cells its background shows.
+
+    >>> confusion_svg([[8, 2], [1, 9]], ["cat", "dog"]).count("<text")
+    10
+    """
+    from matplotlib import style
+    from matplotlib.colors import LinearSegmentedColormap
+
+    see_through = LinearSegmentedColormap.from_list("shares", ["#2f6fde00", "#2f6fde"])
+    with style.context("default"):  # whatever the user's figures look like
+        return figure_to_svg(confusion_figure(matrix, names, cmap=see_through))
 
 
 def plot_confusion(
@@ -191,11 +261,66 @@ def plot_confusion(
     """
     import matplotlib.pyplot as plt
 
-    size = max(4.0, 0.8 * class_num)
-    figure = plt.figure(figsize=(size + 1, size), layout="constrained")
+    figure = plt.figure(figsize=confusion_size(class_num), layout="constrained")
     try:
         draw_confusion(figure, c_matrix, class_num, class_names, norm_dec, cmap, info)
     except DataError:
         plt.close(figure)
         raise
     return figure
+
+
+def confusion_size(num: int) -> tuple[float, float]:
+    """Width and height, in inches, for counts with their shares and the scale of colours."""
+    side = max(4.0, 0.8 * min(num, MAX_WRITTEN))
+    return side + 1, side
+
+
+class _Marks(NamedTuple):
+    """The names beside a compact matrix, as many as there is room for.
+
+    Attributes:
+        cell: inches of a cell.
+        step: from one name to the next.
+        names: those that are written.
+        is_flat: below the columns they are not upright.
+        room: inches of the longest, about.
+    """
+
+    cell: float
+    step: int
+    names: list[str]
+    is_flat: bool
+    room: float
+
+    @classmethod
+    def of(cls, names: Sequence[str]) -> _Marks:
+        num = len(names)
+        least = 0.26 * num if num <= MAX_WRITTEN else min(num / 100, 16)
+        cell = max(3.6, least) / num
+        step = math.ceil(1.1 * FONT_SIZE / 72 / cell)
+        shown = [_short(name) for name in names[::step]]
+        room = 0.62 * FONT_SIZE / 72 * max(map(text_width, shown))
+        return cls(cell, step, shown, room + 0.05 < cell * step, room)
+
+    def size(self, num: int) -> tuple[float, float]:
+        """Width and height of the figure, with room for title, labels and names."""
+        side = num * self.cell
+        return side + self.room + 0.4, side + (0.2 if self.is_flat else self.room) + 0.6
+
+    def write(self, axes: Any) -> None:
+        """Write the names, all in large letters."""
+        places = range(0, self.step * len(self.names), self.step)
+        axes.set_xticks(places, self.names, rotation=0 if self.is_flat else 90)
+        axes.set_yticks(places, self.names)
+        axes.tick_params(left=False, bottom=False, labelsize=FONT_SIZE)
+        for label in (axes.xaxis.label, axes.yaxis.label, axes.title):
+            label.set_size(FONT_SIZE)
+        axes.spines[:].set_edgecolor("#969696")
+
+
+def _short(name: str) -> str:
+    """Return a name on one line, and not so long that it would push the matrix aside."""
+    name = " ".join(name.split())
+    name = name if len(name) <= MAX_NAME else f"{name[: MAX_NAME - 1]}…"
+    return name.replace("$", r"\$")  # it is no formula

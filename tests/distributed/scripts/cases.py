@@ -5,8 +5,10 @@ Started as ``cases.py RESULT_FILE [NAME...]`` alone, with torchrun or accelerate
 
 from __future__ import annotations
 
+import io
 import json
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -571,6 +573,56 @@ def early_stop() -> Any:
     return found
 
 
+def interpreted() -> Any:
+    """Confusion matrices and extreme samples, over fillers, several tasks and a resume."""
+    from deepepochs import Callback, InterpretCallback
+
+    class KeepState(Callback):
+        """Keeps the whole state in the middle of the second epoch."""
+
+        state: Any = None
+
+        def on_after_train_batch(self, trainer: Any, metrics: Any, batch_idx: int) -> None:
+            if trainer.progress.num_train_batches == 8:
+                trainer.request_save(self.keep)
+
+        def keep(self, trainer: Any) -> None:
+            file = io.BytesIO()
+            torch.save(trainer.state_dict(), file)
+            self.state = torch.load(io.BytesIO(file.getvalue()), weights_only=True)
+
+    def run(accelerator: Accelerator, size: int, state: Any = None) -> tuple[Any, Any]:
+        with tempfile.TemporaryDirectory() as folder:
+            interpret = InterpretCallback(
+                lambda preds, targets: (preds.argmax(1) != targets).float(), k=40, log_dir=folder
+            )
+            keeper = KeepState()
+            trainer = Trainer(
+                make_model(), F.cross_entropy, epochs=2, device=accelerator, show_info=False,
+                log_batch=False, callbacks=[interpret, keeper],
+            )  # fmt: skip
+            if state is not None:
+                trainer.load_state_dict(state)
+            trainer.fit(
+                train_tasks=[EpochTask(loader(slice(29), size)), EpochTask(loader(slice(29, 53), size))],
+                val_tasks=EpochTask(loader(slice(31), size)),
+            )  # fmt: skip
+            trainer.test(
+                tasks=[EpochTask(loader(slice(26), size)), EpochTask(loader(slice(2), size))]
+            )
+        matrices = {str(stage): matrix.tolist() for stage, matrix in interpret.matrices.items()}
+        top = [[value, int(target), x.tolist()] for value, _, target, x in interpret.top_samples()]
+        return {"matrices": matrices, "top": top}, keeper.state
+
+    found = {}
+    for name, split in (("whole", False), ("split", True)):
+        accelerator = make_accelerator(split=split)
+        size = 12 if split else 12 // accelerator.num_processes
+        found[name], state = run(accelerator, size)
+        found[f"{name} resumed"], _ = run(accelerator, size, state)
+    return found
+
+
 CASES: dict[str, Callable[[], Any]] = {
     case.__name__: case
     for case in (
@@ -578,6 +630,7 @@ CASES: dict[str, Callable[[], Any]] = {
         few_samples, streams, ready_batches, accumulated, by_hand, by_hand_sparse, several, plateau,
         weights_outside, unfrozen,
         fillers_and_rare_weights, unfrozen_between_trainers, frozen_model, searched, prepared, predictions, early_stop,
+        interpreted,
     )
 }  # fmt: skip
 
