@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ..atomic import replacing
 from ..history import History
 from ..show.lines import to_array
 
@@ -49,11 +50,10 @@ class MetricsFile:
             writer.writerow([cells.get(column, "") for column in self._columns])
 
     def _rewrite(self) -> None:
-        # A process killed while it writes leaves the old file, not half a new one.
-        fresh = self._history.to_csv(self.path.with_name(f".{self.path.name}.tmp"))
-        with fresh.open(encoding="utf-8", newline="") as file:
-            self._columns = next(csv.reader(file))
-        fresh.replace(self.path)
+        with replacing(self.path) as fresh:
+            self._history.to_csv(fresh)
+            with fresh.open(encoding="utf-8", newline="") as file:
+                self._columns = next(csv.reader(file))
 
 
 def _cells(stage: str, metrics: Mapping[str, Any]) -> dict[str, str]:

@@ -26,6 +26,7 @@ import weakref
 from pathlib import Path
 from types import TracebackType
 
+from ..atomic import is_alive
 from ..errors import CheckpointError, RunLockedError
 
 if sys.platform == "win32":
@@ -164,7 +165,7 @@ def is_locked(folder: str | os.PathLike[str]) -> bool:
     path = Path(folder) / _LOCK_NAME
     try:
         holder = json.loads(path.read_bytes())
-        if holder["host"] == socket.gethostname() and not _is_alive(int(holder["pid"])):
+        if holder["host"] == socket.gethostname() and not is_alive(int(holder["pid"])):
             return False
         descriptor = os.open(path, os.O_RDWR | _NO_INHERIT)
     except (OSError, ValueError, KeyError, TypeError):
@@ -176,18 +177,6 @@ def is_locked(folder: str | os.PathLike[str]) -> bool:
     finally:
         os.close(descriptor)
     return False
-
-
-def _is_alive(pid: int) -> bool:
-    if sys.platform == "win32":  # os.kill would end it
-        return True
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except (OSError, OverflowError):
-        return True
-    return True
 
 
 # Not inherited by programs that are started meanwhile.
