@@ -22,7 +22,6 @@ import shutil
 import socket
 import sys
 import time
-import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -32,16 +31,9 @@ __all__ = ["duplicate", "is_alive", "leftovers", "replacing", "staged", "write_t
 _NAME = re.compile(r"\.deepepochs-(?P<pid>\d+)-(?P<host>.*)-[0-9a-f]{8}\.tmp")
 _FOREIGN_AGE_S = 3600.0
 
-
-class _Mark:
-    """Lives as long as the block that writes the file of that name."""
-
-
 # The temporary files this process is writing now: all others that bear its id are leftovers,
 # be it of an earlier process that had the same (in containers the id is often 1 each time).
-# Weak, for a Ctrl-C may come at any line, that of unmarking included. A WeakValueDictionary
-# unmarks in a callback, where Python swallows the Ctrl-C.
-_active: dict[str, weakref.ref[_Mark]] = {}
+_active: set[str] = set()
 
 
 @contextlib.contextmanager
@@ -61,15 +53,15 @@ def replacing(target: Path) -> Iterator[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     _sweep(folder)
     temporary = _temporary(folder)
-    mark = _Mark()
-    _active[temporary.name] = weakref.ref(mark)
+    _active.add(temporary.name)
     try:
         yield temporary
         temporary.replace(target)
     finally:
+        _active.discard(temporary.name)
         # It is still there after a rename, too, if both names were links to one file already.
-        _discard(temporary)
-        _active.pop(temporary.name, None)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def write_text(target: Path, text: str) -> None:
@@ -159,15 +151,9 @@ def _is_in_use(path: Path) -> bool:
         # Of another machine on a shared disk: a live write changes its file all the time.
         return time.time() - path.stat().st_mtime < _FOREIGN_AGE_S
     if int(match["pid"]) == os.getpid():
-        mark = _active.get(path.name)
-        return mark is not None and mark() is not None
+        return path.name in _active
     # Windows does not remove a file that is in use, so that trying is safe there.
     return sys.platform != "win32" and is_alive(int(match["pid"]))
-
-
-def _discard(path: Path) -> None:
-    with contextlib.suppress(OSError):
-        path.unlink(missing_ok=True)
 
 
 def _sync_folder(folder: Path) -> None:
