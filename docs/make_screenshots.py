@@ -1,6 +1,6 @@
 """Makes the pictures of ``seeing.md``: trains on digits, writes the reports, looks at them.
 
-Needs Chromium, ``pip install "deepepochs[examples,cli]"``, and about a minute::
+Needs Chromium, ``pip install "deepepochs[examples]"``, and about a minute::
 
     python docs/make_screenshots.py
 """

@@ -30,8 +30,8 @@ from typing import Any
 
 import torch
 
+from deepepochs.atomic import leftovers
 from deepepochs.checkpoint import CheckpointStore, load, save
-from deepepochs.checkpoint.atomic import leftovers
 from deepepochs.errors import CheckpointError
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)

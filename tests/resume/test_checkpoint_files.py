@@ -22,7 +22,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from deepepochs.checkpoint import CheckpointStore, atomic, latest_run, list_checkpoints, load, save
+from deepepochs import atomic
+from deepepochs.checkpoint import CheckpointStore, latest_run, list_checkpoints, load, save
 from deepepochs.checkpoint import seal as sealed
 from deepepochs.errors import (
     CheckpointDamaged,

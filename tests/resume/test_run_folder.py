@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -18,7 +19,6 @@ import numpy as np
 import pytest
 
 from deepepochs.errors import CheckpointError, ConfigError, ConfigTypeError, RunLockedError
-from deepepochs.runs import lock as run_lock
 from deepepochs.runs.folder import check_running_id, new_running_id, run_folder
 from deepepochs.runs.lock import RunLock
 
@@ -150,11 +150,14 @@ def test_a_folder_that_cannot_be_made_is_reported(tmp_path: Path) -> None:
 
 
 @posix
-def test_a_file_system_without_locks_warns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_locks(_: int) -> None:
-        raise OSError(95, "not supported")
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK])
+def test_a_file_system_without_locks_warns(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_locks(*_: int) -> None:
+        raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(run_lock, "_lock", no_locks)
+    monkeypatch.setattr("fcntl.flock", no_locks)
     with pytest.warns(RuntimeWarning, match="has no locks"), RunLock(tmp_path):
         pass
 
@@ -259,12 +262,13 @@ def test_the_child_of_a_fork_does_not_free_its_parents_lock(tmp_path: Path) -> N
 
 def test_an_unreadable_note_still_gives_a_sentence(tmp_path: Path) -> None:
     with held_elsewhere(tmp_path):
-        (tmp_path / ".run.lock").write_text("half a no")
+        (tmp_path / ".run.holder.json").write_text("half a no")
         with pytest.raises(RunLockedError, match="in use by another process: "):
             RunLock(tmp_path).acquire()
 
 
 def test_what_a_killed_process_wrote_does_not_lock(tmp_path: Path) -> None:
-    (tmp_path / ".run.lock").write_text('{"pid": 1, "host": "x", "since": 0}')
+    (tmp_path / ".run.lock").write_text("")
+    (tmp_path / ".run.holder.json").write_text('{"pid": 1, "host": "x", "since": 0}')
     with RunLock(tmp_path) as lock:
         assert lock.held

@@ -2,27 +2,42 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
+import io
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
-from click.testing import CliRunner, Result
 
 from deepepochs.cli import main as command_line
-from deepepochs.cli.commands import cli
 from deepepochs.cli.demo import load_digits
 from deepepochs.runs.record import write_json
+from deepepochs.show.lines import text_width
 
 ROOT = Path(__file__).parents[2]
 
 
+class Result(NamedTuple):
+    exit_code: int
+    output: str
+
+
 def deepepochs(*arguments: Any) -> Result:
-    return CliRunner().invoke(cli, list(map(str, arguments)))
+    """What the command prints, on both streams, and its exit code."""
+    output, code = io.StringIO(), 0
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
+        try:
+            command_line.main(list(map(str, arguments)))
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else 1
+            output.write(end.code if isinstance(end.code, str) else "")
+    return Result(code, output.getvalue())
 
 
 def make_run(folder: Path, values: list[float], state: str = "finished", **record: Any) -> None:
@@ -74,6 +89,19 @@ def test_lines_for_a_pipe_are_not_cut(tmp_path: Path) -> None:
     assert "long-" * 30 in deepepochs("runs", tmp_path).output
 
 
+@pytest.mark.parametrize("columns", [20, 50, 80, 200])
+def test_a_table_is_as_wide_as_the_terminal_at_most_and_loses_nothing(columns: int) -> None:
+    rows = [("run", "best"), ("1234567890-abcdef", "val loss 0.3 (epoch 2)"), ("试验", "acc 0.5")]
+    lines = command_line.table_lines(rows, columns)
+    assert max(map(text_width, lines)) <= columns
+    assert letters("".join(lines)) == letters("".join(cell for row in rows for cell in row))
+
+
+def letters(text: str) -> list[str]:
+    """All that is not laying out."""
+    return sorted(text.translate({ord("-"): None, ord(" "): None}))
+
+
 def test_names_of_runs_are_not_markup(tmp_path: Path) -> None:
     make_run(tmp_path / "[bold]x", [0.5])
     assert "[bold]x" in deepepochs("runs", tmp_path).output
@@ -112,7 +140,7 @@ def test_a_report_on_one_run_is_its_page(logs: Path, tmp_path: Path) -> None:
 def test_every_command_has_its_help(arguments: tuple[str, ...]) -> None:
     result = deepepochs(*arguments, "--help")
     assert result.exit_code == 0
-    assert result.output.startswith("Usage:")
+    assert result.output.startswith("usage:")
     assert len(result.output.splitlines()) > 6
 
 
@@ -149,21 +177,31 @@ def test_a_demo_without_digits_says_what_to_install(
     assert 'pip install "deepepochs[examples]"' in result.output
 
 
-@pytest.mark.parametrize("name", ["click", "rich"])
-def test_without_its_extra_the_command_says_what_to_install(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(command_line, "find_spec", without(name))
-    with pytest.raises(SystemExit, match=r'needs .*: pip install "deepepochs\[cli\]"\.'):
-        command_line.main()
+@pytest.mark.parametrize(
+    "arguments",
+    [(), ("nope",), ("runs", "--sort", "x"), ("runs", "a", "b"), ("demo", "--epochs", 0)],
+    ids=str,
+)
+def test_wrong_arguments_give_the_usage_and_status_2(arguments: tuple[Any, ...]) -> None:
+    result = deepepochs(*arguments)
+    assert result.exit_code == 2
+    assert "usage:" in result.output
 
 
-def test_the_package_needs_neither_click_nor_rich() -> None:
-    code = (
-        "import sys; sys.modules['click'] = sys.modules['rich'] = None\n"
-        "import deepepochs, deepepochs.cli.main"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
+def test_the_package_runs_as_a_module() -> None:
+    command = [sys.executable, "-m", "deepepochs", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("deepepochs, version ")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX")
+def test_a_reader_that_closes_the_pipe_is_no_error(logs: Path) -> None:
+    command = [sys.executable, "-m", "deepepochs", "runs", str(logs)]
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, "")
 
 
 def test_the_installed_command_is_this_one() -> None:

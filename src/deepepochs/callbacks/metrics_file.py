@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..atomic import replacing
 from ..history import History
 from ..show.lines import spread
 
@@ -49,8 +50,7 @@ class MetricsFile:
             writer.writerow([cells.get(column, "") for column in self._columns])
 
     def _rewrite(self) -> None:
-        # A process killed while it writes leaves the old file, not half a new one.
-        fresh = self._history.to_csv(self.path.with_name(f".{self.path.name}.tmp"))
-        with fresh.open(encoding="utf-8", newline="") as file:
-            self._columns = next(csv.reader(file))
-        fresh.replace(self.path)
+        with replacing(self.path) as fresh:
+            self._history.to_csv(fresh)
+            with fresh.open(encoding="utf-8", newline="") as file:
+                self._columns = next(csv.reader(file))

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
+from ..atomic import write_text
 from ..report import run_page, sample_picture
 from ..report.html import short
 from ..runs.record import PICTURES, Curve, RunInfo, plain, read_json, write_json
@@ -86,7 +87,6 @@ def write_report(trainer: TrainerView, path: str | os.PathLike[str] | None = Non
     target = folder / REPORT if path is None else Path(path)
     if not trainer.main_process:
         return target
-    target.parent.mkdir(parents=True, exist_ok=True)
     pictures = gather_pictures(trainer)
     if target.parent == folder:
         pictures = {**read_json(folder / PICTURES), **pictures}
@@ -95,9 +95,7 @@ def write_report(trainer: TrainerView, path: str | os.PathLike[str] | None = Non
     record = _recorder(trainer).record(trainer)
     state = str(record.get("state", "finished" if trainer.session is None else "running"))
     run = RunInfo(trainer.running_id, state, record, gather_curves(trainer.history), pictures)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    temporary.write_text(run_page(run), encoding="utf-8")
-    temporary.replace(target)
+    write_text(target, run_page(run))
     return target
 
 

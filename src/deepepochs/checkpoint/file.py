@@ -23,12 +23,14 @@ from typing import IO, Any, BinaryIO, cast
 
 import torch
 
+from ..atomic import staged
 from ..errors import CheckpointDamaged, CheckpointError, CheckpointMismatch, CheckpointNotFound
 from ..nest.codec import from_plain, to_plain
-from .atomic import EarlyWriter, staged
 from .seal import seal, verify
 
 __all__ = ["SCHEMA", "load", "not_found", "save", "write"]
+
+_PUSH_BYTES = 4 << 20
 
 SCHEMA = 1
 """The schema of the files written here; a file of a higher one is refused."""
@@ -54,8 +56,7 @@ def save(path: str | os.PathLike[str], state: Mapping[str, Any]) -> None:
         >>> load(path)
         {'epoch': 3}
     """
-    target = Path(path)
-    write(target, state, lambda temporary: temporary.replace(target))
+    write(Path(path), state)
 
 
 def load(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -92,15 +93,17 @@ def load(path: str | os.PathLike[str]) -> dict[str, Any]:
     return _interpret(content, sealed, source)
 
 
-def write(target: Path, state: Mapping[str, Any], commit: Callable[[Path], object]) -> None:
-    """Write `state` beside `target` and, when it is whole and on disk, `commit` that file."""
+def write(
+    target: Path, state: Mapping[str, Any], before_rename: Callable[[Path], object] | None = None
+) -> None:
+    """Write `state` to `target`; `before_rename` as for :func:`~deepepochs.atomic.staged`."""
     content = {"format": _FORMAT, "schema": SCHEMA, "state": to_plain(dict(state))}
     if target.is_dir():
         raise CheckpointError(f"cannot save {target}: there is a folder of that name")
     crc = torch.serialization.get_crc32_options()
     torch.serialization.set_crc32_options(True)
     try:
-        with staged(target, commit) as file:
+        with staged(target, before_rename) as file:
             torch.save(content, cast(IO[bytes], EarlyWriter(file)))
             seal(file)
     except (OSError, RuntimeError) as error:
@@ -112,6 +115,38 @@ def write(target: Path, state: Mapping[str, Any], commit: Callable[[Path], objec
         raise CheckpointError(f"cannot save {target}: {fault}; {kept}") from error
     finally:
         torch.serialization.set_crc32_options(crc)
+
+
+class EarlyWriter:
+    """Writes to `file` and has the system begin moving to the disk what is written so far.
+
+    The disk then works while the rest is prepared, and the fsync at the end has little left
+    to wait for: half of its time is saved at 48 MB.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._written = self._pushed = 0
+
+    def write(self, content: bytes | memoryview) -> int:
+        """Write all of `content`; return its size in bytes."""
+        if self._file.closed:
+            # torch's writer, dropped half-way by a Ctrl-C, still writes an end to its archive
+            # when it is collected, and an error there ends the process.
+            return len(content)
+        size = self._file.write(content)
+        self._written += size
+        waiting = self._written - self._pushed
+        if waiting >= _PUSH_BYTES and hasattr(os, "posix_fadvise"):
+            # Linux starts the write-back of dirty pages that it is told are not needed.
+            os.posix_fadvise(self._file.fileno(), self._pushed, waiting, os.POSIX_FADV_DONTNEED)
+            self._pushed = self._written
+        return size
+
+    def flush(self) -> None:
+        """Hand what is buffered to the system."""
+        if not self._file.closed:
+            self._file.flush()
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -27,8 +27,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..atomic import duplicate
 from ..errors import CheckpointDamaged, CheckpointError, CheckpointNotFound, ConfigError
-from .atomic import duplicate
 from .file import SCHEMA, load, not_found, save, write
 
 __all__ = [
@@ -86,7 +86,7 @@ class CheckpointStore:
         if best_place is not None and best_place < 1:
             raise ConfigError(f"best_place={best_place}: places count from 1")
 
-        def commit(temporary: Path) -> None:
+        def keep_others(temporary: Path) -> None:
             # The best first: killed in between, the run repeats this save, and nothing is lost.
             if best_place is not None and best_place <= self.keep_best:
                 for place in range(self.keep_best - 1, best_place - 1, -1):
@@ -95,9 +95,8 @@ class CheckpointStore:
                 duplicate(temporary, self.best(best_place))
             if self.last.exists():
                 self._keep_previous()
-            temporary.replace(self.last)
 
-        write(self.last, state, commit)
+        write(self.last, state, keep_others)
         return self.last
 
     def newest_good(self) -> tuple[Path, dict[str, Any], list[str]]:

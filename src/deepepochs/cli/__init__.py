@@ -1,1 +1,1 @@
-"""The command line: ``deepepochs demo``, ``runs``, ``compare``."""
+"""The command line: ``deepepochs demo``, ``runs`` and ``report``."""

@@ -1,6 +1,6 @@
 """The lock that keeps a second process out of a run's folder.
 
-It is the operating system's, held by the open file: when the process dies, in whatever way,
+It is the operating system's, held by an open file: when the process dies, in whatever way,
 the run is free at once, and no stale file has to be judged.
 
 >>> import tempfile
@@ -19,24 +19,20 @@ import errno
 import json
 import os
 import socket
-import sys
 import time
 import warnings
-import weakref
 from pathlib import Path
 from types import TracebackType
 
-from ..errors import CheckpointError, RunLockedError
+from filelock import BaseFileLock, FileLock, Timeout
 
-if sys.platform == "win32":
-    import msvcrt
-else:
-    import fcntl
+from ..atomic import is_alive, write_text
+from ..errors import CheckpointError, RunLockedError
 
 __all__ = ["RunLock", "is_locked"]
 
-_LOCK_NAME = ".run.lock"
-_BUSY = (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
+_LOCK_NAME, _HOLDER_NAME = ".run.lock", ".run.holder.json"
+_NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
 
 
 class RunLock:
@@ -49,7 +45,7 @@ class RunLock:
     have followed.
 
     The file ``.run.lock`` in the folder stays: to remove it would let two processes lock
-    two files of that name.
+    two files of that name. Beside it, ``.run.holder.json`` says who holds it.
 
     Args:
         folder: the run's folder; made by :meth:`acquire` if it is not there.
@@ -65,13 +61,12 @@ class RunLock:
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = Path(folder)
-        self._descriptor: int | None = None
-        self._depth = 0
+        self._lock = _file_lock(self.folder)
 
     @property
     def held(self) -> bool:
         """Whether this object has the lock."""
-        return self._depth > 0
+        return self._lock.is_locked
 
     def acquire(self) -> None:
         """Take the lock; do not wait for it.
@@ -80,33 +75,38 @@ class RunLock:
             RunLockedError: another live process has it; says which, and since when.
             CheckpointError: the lock file cannot be opened.
         """
-        if not self._depth:
-            path = self.folder / _LOCK_NAME
-            try:
-                self.folder.mkdir(parents=True, exist_ok=True)
-                descriptor = os.open(path, os.O_RDWR | os.O_CREAT | _NO_INHERIT, 0o666)
-            except OSError as error:
+        if self.held:
+            self._lock.acquire()
+            return
+        self._lock = _file_lock(self.folder)  # in the child of a fork, its parent's is of no use
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire()
+            holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": int(time.time())}
+            write_text(self.folder / _HOLDER_NAME, json.dumps(holder))
+        except Timeout:
+            raise RunLockedError(self._refusal()) from None
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
                 raise CheckpointError(
                     f"cannot lock the run in {self.folder}: {error.strerror or error}"
                 ) from error
-            try:
-                self._take(descriptor)
-            except BaseException:
-                os.close(descriptor)
-                raise
-            self._descriptor = descriptor
-            _held.add(self)
-        self._depth += 1
+            warnings.warn(
+                f"the file system of {self.folder} has no locks ({error.strerror}): "
+                "nothing keeps a second process with this running_id away",
+                RuntimeWarning,
+                stacklevel=3,
+            )
+            return
+        _held.add(self._lock)
 
     def release(self) -> None:
         """Give the lock back; does nothing if it is not held."""
-        self._depth = max(self._depth - 1, 0)
-        if not self._depth and self._descriptor is not None:
-            descriptor, self._descriptor = self._descriptor, None
-            _held.discard(self)
+        if self.held and self._lock.lock_counter == 1:
+            _held.discard(self._lock)
             with contextlib.suppress(OSError):
-                os.ftruncate(descriptor, 0)
-            os.close(descriptor)
+                (self.folder / _HOLDER_NAME).unlink()
+        self._lock.release()
 
     def __enter__(self) -> RunLock:
         self.acquire()
@@ -120,27 +120,10 @@ class RunLock:
     ) -> None:
         self.release()
 
-    def _take(self, descriptor: int) -> None:
-        try:
-            _lock(descriptor)
-        except OSError as error:
-            if error.errno in _BUSY:
-                raise RunLockedError(self._refusal()) from None
-            warnings.warn(
-                f"the file system of {self.folder} has no locks ({error.strerror}): "
-                "nothing keeps a second process with this running_id away",
-                RuntimeWarning,
-                stacklevel=4,
-            )
-        holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": int(time.time())}
-        os.ftruncate(descriptor, 0)
-        os.lseek(descriptor, 0, os.SEEK_SET)
-        os.write(descriptor, json.dumps(holder).encode())
-
     def _refusal(self) -> str:
         who = "another process"
         try:
-            holder = json.loads((self.folder / _LOCK_NAME).read_bytes())
+            holder = json.loads((self.folder / _HOLDER_NAME).read_bytes())
             pid, host, since = int(holder["pid"]), str(holder["host"]), int(holder["since"])
         except (OSError, ValueError, KeyError, TypeError):
             pass  # it has not written who it is yet
@@ -156,66 +139,28 @@ class RunLock:
 
 
 def is_locked(folder: str | os.PathLike[str]) -> bool:
-    """Whether a living process holds the lock of a run's folder; nothing is written.
+    """Whether a living process holds the lock of a run's folder.
 
-    To look is to take the lock for an instant. That is done only where the file names a
-    holder who may live: a run that is about to begin is not refused because of it.
+    To look is to take the lock for an instant. That is done only where a holder is named who
+    may live: a run that is about to begin is not refused because of it.
     """
-    path = Path(folder) / _LOCK_NAME
+    root = Path(folder)
     try:
-        holder = json.loads(path.read_bytes())
-        if holder["host"] == socket.gethostname() and not _is_alive(int(holder["pid"])):
+        holder = json.loads((root / _HOLDER_NAME).read_bytes())
+        if holder["host"] == socket.gethostname() and not is_alive(int(holder["pid"])):
             return False
-        descriptor = os.open(path, os.O_RDWR | _NO_INHERIT)
+        with _file_lock(root):
+            return False
+    except Timeout:
+        return True
     except (OSError, ValueError, KeyError, TypeError):
         return False  # released, or never taken
-    try:
-        _lock(descriptor)
-    except OSError as error:
-        return error.errno in _BUSY
-    finally:
-        os.close(descriptor)
-    return False
 
 
-def _is_alive(pid: int) -> bool:
-    if sys.platform == "win32":  # os.kill would end it
-        return True
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except (OSError, OverflowError):
-        return True
-    return True
+# A lock that is collected is freed, and this one ends with the process.
+_held: set[BaseFileLock] = set()
 
 
-# Not inherited by programs that are started meanwhile.
-_NO_INHERIT = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOINHERIT", 0)
-_held: weakref.WeakSet[RunLock] = weakref.WeakSet()
-
-
-def _lock(descriptor: int) -> None:
-    """Lock the open file, which lasts until its last descriptor is closed; never waits.
-
-    Not POSIX record locks: these end when the process closes any descriptor of the file, be
-    it after copying the folder.
-    """
-    if sys.platform == "win32":
-        os.lseek(descriptor, 1 << 30, os.SEEK_SET)  # beyond the text, which others read
-        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-    else:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-def _leave_to_parent() -> None:
-    """In a forked child: close the lock's file, else the child would hold it after the parent."""
-    for lock in list(_held):
-        if lock._descriptor is not None:
-            os.close(lock._descriptor)
-        lock._descriptor, lock._depth = None, 0
-    _held.clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_leave_to_parent)
+def _file_lock(folder: Path) -> BaseFileLock:
+    """A lock that is taken at once or not at all, in whatever thread."""
+    return FileLock(folder / _LOCK_NAME, timeout=0, thread_local=False, fallback_to_soft=False)

@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import Tensor
 
+from ..atomic import write_text
 from ..errors import CheckpointNotFound
 from .lock import is_locked
 
@@ -138,18 +139,9 @@ def is_run(folder: Path) -> bool:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Replace a file by plain values, in one step; a killed process leaves the old one.
-
-    Not forced to the disk: it is written every epoch, and only a power cut could tell.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        text = json.dumps(plain(content), ensure_ascii=False, indent=1, allow_nan=False)
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Replace a file by plain values, in one step; a killed process leaves the old one."""
+    text = json.dumps(plain(content), ensure_ascii=False, indent=1, allow_nan=False)
+    write_text(path, text)
 
 
 def plain(value: Any) -> Any:
