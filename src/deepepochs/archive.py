@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from .errors import ConfigError, LoopException
 from .fit.snapshot import Trials
 from .history import Progress
+from .nest.codec import from_plain, to_plain
 from .runs.folder import run_folder
 
 # What a plain fit does not need (checkpoints, reports and the like, two modules in five) is
@@ -45,7 +46,7 @@ class Archive(Trials):
         The tensors are those in use: save them or copy them before training goes on. All
         processes call this together; of a sharded model, the first one alone has the values.
         """
-        return {name: part.state_dict() for name, part in self.parts().items()}
+        return dict(to_plain({name: part.state_dict() for name, part in self.parts().items()}))
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take back what ``state_dict`` gave; the next fit goes on from there.
@@ -60,7 +61,7 @@ class Archive(Trials):
             )
         from .state.strict import load_parts
 
-        load_parts(self.parts(), state)
+        load_parts(self.parts(), from_plain(dict(state)))
 
     def load_weights(self, state: Mapping[str, Any]) -> None:
         """Take all weights and the optimizers from a state, and leave everything else.
@@ -72,7 +73,7 @@ class Archive(Trials):
 
         weights = {"model", "loss_fn", "other_weights", "optimizers"}
         parts = {name: part for name, part in self.parts().items() if name in weights}
-        load_parts(parts, {name: state[name] for name in parts if name in state})
+        load_parts(parts, from_plain({name: state[name] for name in parts if name in state}))
 
     def load_checkpoint(self, path: str | PathLike[str]) -> TrainerBase:
         """Load a checkpoint file, or the newest whole one of a run's folder.

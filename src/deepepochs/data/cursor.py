@@ -124,9 +124,6 @@ class Cursor:
         To be called between batches, together with `deepepochs.rng.get_state`. Before the first
         batch and after the end it is what the loader carries into its next pass: its
         generators, for one.
-
-        Returns:
-            Tensors and plain types only.
         """
         if self._resume is not None:
             return self._resume

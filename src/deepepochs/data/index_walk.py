@@ -22,7 +22,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from ..errors import CheckpointMismatch
-from .loader_state import Stateful, decode, encode
+from ..nest.codec import is_plain
+from .loader_state import Stateful, load_state, state_of
 from .seeding import SeededIndices
 
 __all__ = ["IndexSource", "IndexWalk", "Replay", "load_samplers", "read_samplers", "walk_state"]
@@ -137,13 +138,13 @@ class IndexWalk:
         self._waiting.popleft()
 
     def state_dict(self) -> dict[str, Any]:
-        """Say where the walk is; tensors and plain types only."""
+        """Say where the walk is."""
         ahead = [*self._waiting, *self._again]
-        waiting = [encode(indices) for indices, _ in ahead]
+        waiting = [indices for indices, _ in ahead]
         return {
             **walk_state(self.drawn, self.source.inner_sampler),
             "exhausted": self.exhausted,
-            "waiting": waiting if _is_plain(waiting) else None,
+            "waiting": waiting if is_plain(waiting) else None,
             "moments": [moment for _, moment in ahead],
         }
 
@@ -163,15 +164,15 @@ class IndexWalk:
                 ) from None
             if count >= replay.index:
                 replayed.append(indices)
-        if state["samplers"] and not same(
-            read_samplers(self.source.inner_sampler), state["samplers"]
-        ):
+        from ..nest.compare import differing  # a plain fit does not need it
+
+        if differing(read_samplers(self.source.inner_sampler), state["samplers"]):
             # Its order depends on more than the random states at its start: trust its own state.
             load_samplers(self.source.inner_sampler, state["samplers"])
             self.inner = iter(self.source.inner_sampler)
         self.drawn = int(state["drawn"])
         self.exhausted = bool(state["exhausted"])
-        waiting = replayed if state["waiting"] is None else decode(state["waiting"])
+        waiting = replayed if state["waiting"] is None else state["waiting"]
         moments = state["moments"]
         self._again.extend(zip(waiting, moments, strict=True))
         if any(moment is not None for moment in moments):
@@ -209,7 +210,7 @@ def stateful_samplers(sampler: Any) -> dict[str, Stateful]:
 
 def read_samplers(sampler: Any) -> dict[str, Any]:
     """Read the state of each stateful sampler, by its place."""
-    return {name: encode(one.state_dict()) for name, one in stateful_samplers(sampler).items()}
+    return {name: state_of(one) for name, one in stateful_samplers(sampler).items()}
 
 
 def load_samplers(sampler: Any, state: dict[str, Any]) -> None:
@@ -221,26 +222,4 @@ def load_samplers(sampler: Any, state: dict[str, Any]) -> None:
             f"{len(state)}. Build the loader as it was when the checkpoint was written."
         )
     for name, one in found.items():
-        one.load_state_dict(decode(state[name]))
-
-
-def same(a: Any, b: Any) -> bool:
-    """Whether two nested states are equal, tensors to the bit."""
-    if hasattr(a, "dtype") and hasattr(b, "dtype"):
-        return bool(a.dtype == b.dtype and a.shape == b.shape and bool((a == b).all()))
-    if type(a) is not type(b):
-        return False
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
-    if isinstance(a, (list, tuple)):
-        return len(a) == len(b) and all(map(same, a, b))
-    return bool(a == b)
-
-
-def _is_plain(value: Any) -> bool:
-    """Whether a file that loads with ``weights_only`` can hold it."""
-    if isinstance(value, dict):
-        return all(_is_plain(key) and _is_plain(item) for key, item in value.items())
-    if type(value) in (list, tuple):
-        return all(map(_is_plain, value))
-    return type(value) in (int, float, str, bool, bytes, type(None)) or hasattr(value, "numpy")
+        load_state(one, state[name])

@@ -18,6 +18,7 @@ True
 
 from __future__ import annotations
 
+import copy
 import random
 from collections.abc import Iterator
 from typing import Any, Protocol, runtime_checkable
@@ -31,15 +32,15 @@ from ..errors import CheckpointMismatch
 __all__ = [
     "Stateful",
     "dataset_state",
-    "decode",
     "drop",
-    "encode",
     "load_dataset",
+    "load_state",
     "read_moment",
     "read_parts",
     "restore_moment",
     "restore_parts",
     "shadow",
+    "state_of",
 ]
 
 _FOLLOWED = ("batch_sampler", "sampler", "base_dataloader", "dataset", "datasets")
@@ -58,35 +59,14 @@ class Stateful(Protocol):
         """Take the state back."""
 
 
-def encode(value: Any) -> Any:
-    """Turn NumPy arrays and numbers, at any depth, into what ``weights_only`` loading accepts.
-
-    Example:
-        >>> decode(encode([np.arange(2), np.int64(3)]))
-        [array([0, 1]), 3]
-    """
-    if isinstance(value, np.ndarray):
-        flat = np.ascontiguousarray(value).reshape(-1).view(np.uint8)
-        shape = list(value.shape)
-        return {"numpy": torch.from_numpy(flat.copy()), "dtype": value.dtype.str, "shape": shape}
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, dict):
-        return {key: encode(item) for key, item in value.items()}
-    if type(value) in (list, tuple):
-        return type(value)(encode(item) for item in value)
-    return value
+def state_of(owner: Stateful) -> Any:
+    """Read the state of a loader, sampler or data set, which may change it in place later."""
+    return copy.deepcopy(owner.state_dict())
 
 
-def decode(value: Any) -> Any:
-    """Undo `encode`; NumPy numbers stay Python numbers."""
-    if isinstance(value, dict):
-        if set(value) == {"numpy", "dtype", "shape"}:
-            return value["numpy"].numpy().view(value["dtype"]).reshape(value["shape"]).copy()
-        return {key: decode(item) for key, item in value.items()}
-    if type(value) in (list, tuple):
-        return type(value)(decode(item) for item in value)
-    return value
+def load_state(owner: Stateful, state: Any) -> None:
+    """Load what `state_of` read, as often as one likes."""
+    owner.load_state_dict(copy.deepcopy(state))
 
 
 def read_parts(loader: Any) -> dict[str, Any]:
@@ -97,10 +77,10 @@ def read_parts(loader: Any) -> dict[str, Any]:
             ``dataset``, ``datasets`` and ``base_dataloader`` is looked through as well.
 
     Returns:
-        State by dotted attribute name; tensors and plain types only.
+        State by dotted attribute name.
     """
     return {
-        name: encode(_read(value) if isinstance(value, _GENERATORS) else value)
+        name: _read(value) if isinstance(value, _GENERATORS) else value
         for name, _, _, value in _parts(loader)
     }
 
@@ -120,7 +100,7 @@ def restore_parts(loader: Any, state: dict[str, Any]) -> None:
             "it was when the checkpoint was written."
         )
     for name, (owner, key, value) in found.items():
-        saved = decode(state[name])
+        saved = state[name]
         if key == "generator" and value is None and isinstance(saved, torch.Tensor):
             owner[key] = value = torch.Generator()  # some samplers make theirs at first use
         if isinstance(value, _GENERATORS) and saved is not None:
@@ -144,14 +124,14 @@ def dataset_state(loader: Any) -> dict[str, Any]:
     """Read the state of a data set that has one and lives in this process."""
     dataset = loader.dataset
     if loader.num_workers == 0 and isinstance(dataset, Stateful):
-        return {"dataset": encode(dataset.state_dict())}
+        return {"dataset": state_of(dataset)}
     return {}
 
 
 def load_dataset(loader: Any, state: dict[str, Any]) -> None:
     """Load what `dataset_state` read."""
     if "dataset" in state:
-        loader.dataset.load_state_dict(decode(state["dataset"]))
+        load_state(loader.dataset, state["dataset"])
 
 
 def shadow(loader: Any, name: str, value: Any) -> Any:

@@ -19,7 +19,15 @@ from typing import Any
 from torch.utils.data import DataLoader, IterableDataset, IterDataPipe
 
 from .index_route import IndexRoute
-from .loader_state import Stateful, dataset_state, decode, drop, encode, load_dataset, shadow
+from .loader_state import (
+    Stateful,
+    dataset_state,
+    drop,
+    load_dataset,
+    load_state,
+    shadow,
+    state_of,
+)
 
 __all__ = ["IterableRoute", "PlainRoute", "Route", "StatefulRoute", "choose_route"]
 
@@ -74,7 +82,7 @@ class StatefulRoute(PlainRoute):
         self, state: dict[str, Any], index: int, resume: Callable[[], None]
     ) -> Iterator[Any]:
         """Let the loader go on from its own state."""
-        self.loader.load_state_dict(decode(state["loader"]))
+        load_state(self.loader, state["loader"])
         iterator: Iterator[Any] = iter(self.loader)
         resume()
         return iterator
@@ -83,13 +91,13 @@ class StatefulRoute(PlainRoute):
         """Read the loader's state, and the data set's between passes."""
         # Asked between passes, torchdata's makes an iterator: it draws and starts workers.
         if running or not is_torchdata(unwrap(self.loader)):
-            return {"loader": encode(self.loader.state_dict())}
+            return {"loader": state_of(self.loader)}
         return dataset_state(self.loader)
 
     def load_idle(self, state: dict[str, Any]) -> None:
         """Take back the loader's state between two passes."""
         if "loader" in state:
-            self.loader.load_state_dict(decode(state["loader"]))
+            load_state(self.loader, state["loader"])
         else:
             self.loader.load_state_dict({})  # forget an iterator that was made too early
             load_dataset(self.loader, state)
@@ -130,7 +138,7 @@ class IterableRoute(PlainRoute):
         load_dataset(self.loader, state)
         iterator = self.open()
         if "iterator" in state and not state["ended"]:
-            self.items.iterator.load_state_dict(decode(state["iterator"]))
+            load_state(self.items.iterator, state["iterator"])
         self.items.ended = bool(state["ended"])
         resume()
         return iter(()) if self.items.ended else iterator
@@ -142,7 +150,7 @@ class IterableRoute(PlainRoute):
         state = dataset_state(self.loader)
         iterator = self.items.iterator
         if running and iterator is not self.loader.dataset and isinstance(iterator, Stateful):
-            state["iterator"] = encode(iterator.state_dict())
+            state["iterator"] = state_of(iterator)
         return {**state, "ended": running and self.items.ended} if state else {}
 
     def load_idle(self, state: dict[str, Any]) -> None:

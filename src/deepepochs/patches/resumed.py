@@ -12,8 +12,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
-
 from ..errors import CheckpointMismatch, PatchError
 from ..show.lines import to_array
 from . import PatchBase, flatten_value
@@ -45,7 +43,7 @@ class RestoredPatch(PatchBase):
         restored.kind = type(patch).__name__
         restored.state = patch.state_dict()
         flat = flatten_value("", patch()) if value is None else value
-        restored.value = {key: torch.as_tensor(to_array(item)) for key, item in flat.items()}
+        restored.value = {key: to_array(item) for key, item in flat.items()}
         return restored
 
     def claim(self, like: PatchBase) -> PatchBase:

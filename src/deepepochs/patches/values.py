@@ -23,9 +23,8 @@ from torch import Tensor
 
 from ..errors import ConfigError, MetricError, PatchError
 from ..nest.containers import describe
-from .base import PatchBase, mismatch
+from .base import PatchBase, copied, for_checkpoint, mismatch
 from .metric import flatten_value
-from .state import decoded, encoded
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -149,7 +148,7 @@ class ValuePatch(PatchBase):
         """Give sums and weights, and what is not summed yet, so that later bits are the same."""
         state = {"total": self.total, "weight": self.weight, "mean": self.mean}
         state["pending"] = self.pending
-        state = {key: encoded(value, f"ValuePatch.{key}") for key, value in state.items()}
+        state = {key: for_checkpoint(value, f"ValuePatch.{key}") for key, value in state.items()}
         items = self.items
         state["items"] = items and {key: item.state_dict() for key, item in items.items()}
         return state
@@ -158,7 +157,7 @@ class ValuePatch(PatchBase):
         """Take over what `state_dict` gave."""
         self._clear()
         for key in ("total", "weight", "mean", "pending"):
-            setattr(self, key, decoded(state[key]))
+            setattr(self, key, copied(state[key]))
         if state["items"] is not None:
             self.items = {key: ValuePatch(0) for key in state["items"]}
             for key, item in self.items.items():
