@@ -46,7 +46,8 @@ class Archive(Trials):
         The tensors are those in use: save them or copy them before training goes on. All
         processes call this together; of a sharded model, the first one alone has the values.
         """
-        return dict(to_plain({name: part.state_dict() for name, part in self.parts().items()}))
+        state = {name: part.state_dict() for name, part in self.parts().items()}
+        return dict(to_plain(state, with_meta=True))
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take back what ``state_dict`` gave; the next fit goes on from there.

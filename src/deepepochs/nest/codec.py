@@ -51,7 +51,7 @@ def own_container(kind: _Container) -> _Container:
 
 def keeps_class(kind: type[Any]) -> bool:
     """Say whether containers of exactly this class can be saved, and come back as themselves."""
-    return kind in _MAPPINGS or kind in _SEQUENCES or _OWN.get(kind.__name__) is kind
+    return kind in (*_MAPPINGS, *_SEQUENCES, torch.Size) or _OWN.get(kind.__name__) is kind
 
 
 def is_plain(value: Any) -> bool:
@@ -67,7 +67,7 @@ def is_plain(value: Any) -> bool:
     return True
 
 
-def to_plain(value: Any, where: str = "state") -> Any:
+def to_plain(value: Any, where: str = "state", *, with_meta: bool = False) -> Any:
     """Return `value` with fresh containers, holding only what a checkpoint may hold.
 
     Tensors are kept as they are, not copied; gradients, hooks and attributes stay
@@ -79,6 +79,8 @@ def to_plain(value: Any, where: str = "state") -> Any:
         value: tensors, numbers, strings, bytes, ``None``, NumPy arrays and scalars in
             nested dicts, lists, tuples and sets.
         where: how the error message calls `value`.
+        with_meta: whether tensors on the device ``'meta'`` are kept, which cannot be saved: all
+            processes but the first have them for a sharded model.
 
     Raises:
         CheckpointError: something else is in there; the message says where.
@@ -88,7 +90,7 @@ def to_plain(value: Any, where: str = "state") -> Any:
         0.5
     """
     try:
-        return _Encoder().encode(value, where)
+        return _Encoder(with_meta).encode(value, where)
     except RecursionError:
         raise CheckpointError(f"{where} is nested too deeply, or holds itself") from None
 
@@ -118,7 +120,8 @@ def from_plain(value: Any) -> Any:
 class _Encoder:
     """One walk over a state; remembers the views already copied, so that tied ones stay one."""
 
-    def __init__(self) -> None:
+    def __init__(self, with_meta: bool) -> None:
+        self._with_meta = with_meta
         self._copies: dict[Any, torch.Tensor] = {}
 
     def encode(self, value: Any, where: str) -> Any:
@@ -182,6 +185,8 @@ class _Encoder:
         if type(plain) is not torch.Tensor:
             raise _refusal(value, where)
         if plain.device.type == "meta":
+            if self._with_meta:
+                return plain
             raise CheckpointError(f"{where}: a tensor on the meta device has no data to save")
         if plain.layout is not torch.strided or plain.is_quantized or plain.is_nested:
             return plain
