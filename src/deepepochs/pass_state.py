@@ -28,8 +28,7 @@ from .errors import CheckpointMismatch, add_note
 from .optim.accumulation import Window
 from .patches import PatchBase, ValuePatch
 from .patches.plan import MetricPlan
-from .patches.process_merge import merge_patches, merged_states
-from .patches.resumed import RestoredPatch
+from .patches.resumed import RestoredPatch, merge_patches, merged_states
 from .patches.totals import LOSS
 from .stages import Stage
 
@@ -139,7 +138,9 @@ class PassState:
         makers: dict[str, Callable[[], PatchBase]] = {
             name: partial(make, 1) for name, make in self._makers.items() if name in planned
         }
-        return merge_patches(self.trainer.runtime, self.patches, makers, self._saved_merged)
+        return merge_patches(
+            self.trainer.runtime.gather_objects, self.patches, makers, self._saved_merged
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """Where the pass is, after ``batch_idx`` was done."""
