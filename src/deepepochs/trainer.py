@@ -19,7 +19,6 @@ from torch import nn
 from .archive import Archive
 from .arguments import (
     as_list,
-    as_optimizers,
     check_choice,
     check_count,
     check_dict,
@@ -37,7 +36,7 @@ from .loop import predict_batches, run_task
 from .losses import default_loss
 from .nest import operations as nested
 from .nest.batch import BatchSize, split_batch
-from .optim.optimizers import Optimizers
+from .optim.optimizers import Optimizers, as_optimizers
 from .patches import check_patch_kind
 from .patches.plan import check_metrics
 from .patches.totals import StageTotals
