@@ -1,9 +1,9 @@
-"""The order of a map-style loader's batches: following it, and coming back into it.
+"""The order of a map-style loader's batches: following it, and resuming inside it.
 
 An `IndexSource` stands in for a loader's batch sampler. It passes on what the sampler gives,
-in the same order and with the same draws, and remembers what has been drawn and not yet
+in the same order and with the same draws, and remembers which batches were drawn and not yet
 handed out: worker processes load ahead, so the sampler is some batches further than the
-training. On a resume it lets the sampler run to where it was, without loading a sample.
+training. On a resume it runs the sampler to where it was, without loading a sample.
 
 >>> from deepepochs.data.index_walk import IndexSource
 >>> source = IndexSource([[0, 1], [2], [3]])
@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from ..errors import CheckpointMismatch
@@ -29,31 +30,23 @@ from .seeding import SeededIndices
 __all__ = ["IndexSource", "IndexWalk", "Replay", "load_samplers", "read_samplers", "walk_state"]
 
 
+@dataclass(frozen=True)
 class Replay:
-    """How to come back to where a walk was saved.
+    """What a walk needs to resume where it was saved.
 
-    Args:
+    Attributes:
         state: the walk's ``state_dict()``.
         index: how many batches had been handed out.
-        restore: puts a noted random moment back.
-        resume: puts the random states of the save back.
+        resume: restores the random states of the save.
     """
 
-    def __init__(
-        self,
-        state: dict[str, Any],
-        index: int,
-        restore: Callable[[Any], None],
-        resume: Callable[[], None],
-    ) -> None:
-        self.state = state
-        self.index = index
-        self.restore = restore
-        self.resume = resume
+    state: dict[str, Any]
+    index: int
+    resume: Callable[[], None]
 
 
 class IndexSource:
-    """Stands in for an index sampler; whatever else is asked of it is the sampler's own.
+    """Stands in for an index sampler; every other attribute is the sampler's own.
 
     Args:
         sampler: the loader's batch sampler, or its sampler where it does not batch.
@@ -62,7 +55,6 @@ class IndexSource:
     def __init__(self, sampler: Any) -> None:
         self.inner_sampler = sampler
         self.epoch_seed: int | None = None
-        self.take_moment: Callable[[], Any] | None = None
         self.replay: Replay | None = None
         self.dry = False
         self.walk: IndexWalk | None = None
@@ -70,7 +62,7 @@ class IndexSource:
     def __iter__(self) -> Iterator[Any]:
         if self.dry:
             return iter(())
-        # Asked for at once, as the loader does: some samplers draw when they are asked.
+        # Made at once, as the loader does: some samplers draw when their iterator is made.
         self.walk = IndexWalk(self, iter(self.inner_sampler))
         return self.walk
 
@@ -96,10 +88,8 @@ class IndexWalk:
         self.inner = inner
         self.drawn = 0
         self.exhausted = False
-        self._waiting: deque[tuple[Any, Any]] = deque()
-        self._again: deque[tuple[Any, Any]] = deque()
-        self._then: Callable[[], None] | None = None
-        self._restore: Callable[[Any], None] | None = None
+        self._waiting: deque[Any] = deque()
+        self._again: deque[Any] = deque()
 
     def __iter__(self) -> Iterator[Any]:
         return self
@@ -111,13 +101,8 @@ class IndexWalk:
             self._catch_up(replay)
         if self._again:
             position = self.drawn - len(self._again)
-            indices, moment = self._again.popleft()
-            if moment is not None and self._restore is not None:
-                self._restore(moment)
+            indices = self._again.popleft()
         else:
-            if self._then is not None:
-                self._then()
-                self._then = None
             if self.exhausted:
                 raise StopIteration
             try:
@@ -127,8 +112,7 @@ class IndexWalk:
                 raise
             position = self.drawn
             self.drawn += 1
-            moment = None if source.take_moment is None else source.take_moment()
-        self._waiting.append((indices, moment))
+        self._waiting.append(indices)
         if source.epoch_seed is None:
             return indices
         return SeededIndices(indices, source.epoch_seed, position)
@@ -139,17 +123,15 @@ class IndexWalk:
 
     def state_dict(self) -> dict[str, Any]:
         """Say where the walk is."""
-        ahead = [*self._waiting, *self._again]
-        waiting = [indices for indices, _ in ahead]
+        waiting = [*self._waiting, *self._again]
         return {
             **walk_state(self.drawn, self.source.inner_sampler),
             "exhausted": self.exhausted,
             "waiting": waiting if is_plain(waiting) else None,
-            "moments": [moment for _, moment in ahead],
         }
 
     def _catch_up(self, replay: Replay) -> None:
-        """Run the sampler to where it was; then the random states of the save."""
+        """Run the sampler to where it was, then restore the random states of the save."""
         state = replay.state
         replayed: list[Any] = []
         for count in range(int(state["drawn"])):
@@ -157,7 +139,7 @@ class IndexWalk:
                 indices = next(self.inner)
             except StopIteration:
                 if state["samplers"]:
-                    break  # a sampler that had been told to go on from a finished walk
+                    break  # a sampler whose state said that it resumes after its end
                 raise CheckpointMismatch(
                     f"The loader's sampler ended after {count} mini-batches, and {state['drawn']} "
                     "had been drawn when the checkpoint was written. Build the loader as it was."
@@ -167,34 +149,27 @@ class IndexWalk:
         from ..nest.compare import differing  # a plain fit does not need it
 
         if differing(read_samplers(self.source.inner_sampler), state["samplers"]):
-            # Its order depends on more than the random states at its start: trust its own state.
+            # Its order depends on more than the random states at its start: load its own state.
             load_samplers(self.source.inner_sampler, state["samplers"])
             self.inner = iter(self.source.inner_sampler)
         self.drawn = int(state["drawn"])
         self.exhausted = bool(state["exhausted"])
-        waiting = replayed if state["waiting"] is None else state["waiting"]
-        moments = state["moments"]
-        self._again.extend(zip(waiting, moments, strict=True))
-        if any(moment is not None for moment in moments):
-            self._restore = replay.restore
-            self._then = replay.resume
-        else:
-            replay.resume()
+        self._again.extend(replayed if state["waiting"] is None else state["waiting"])
+        replay.resume()
 
 
 def walk_state(drawn: int, sampler: Any) -> dict[str, Any]:
-    """Say where a walk is that nobody followed: as many were drawn as were handed out."""
+    """Give the state of a walk that nothing followed: all that was drawn was handed out."""
     return {
         "drawn": drawn,
         "exhausted": False,
         "waiting": [],
-        "moments": [],
         "samplers": read_samplers(sampler),
     }
 
 
 def stateful_samplers(sampler: Any) -> dict[str, Stateful]:
-    """Find the samplers with a ``state_dict``, from the outermost in."""
+    """Find the samplers with a ``state_dict``, the outermost first."""
     found: dict[str, Stateful] = {}
     seen: set[int] = set()
     name = "sampler"

@@ -33,6 +33,7 @@ __all__ = [
     "Stateful",
     "dataset_state",
     "drop",
+    "is_torchdata",
     "load_dataset",
     "load_state",
     "read_moment",
@@ -41,6 +42,7 @@ __all__ = [
     "restore_parts",
     "shadow",
     "state_of",
+    "unwrap",
 ]
 
 _FOLLOWED = ("batch_sampler", "sampler", "base_dataloader", "dataset", "datasets")
@@ -50,13 +52,13 @@ _GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, rand
 
 @runtime_checkable
 class Stateful(Protocol):
-    """Whatever can say and take back its state."""
+    """What has a state that can be read and loaded."""
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state."""
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> Any:
-        """Take the state back."""
+        """Load the state."""
 
 
 def state_of(owner: Stateful) -> Any:
@@ -65,7 +67,7 @@ def state_of(owner: Stateful) -> Any:
 
 
 def load_state(owner: Stateful, state: Any) -> None:
-    """Load what `state_of` read, as often as one likes."""
+    """Load what `state_of` read; `state` stays as it is."""
     owner.load_state_dict(copy.deepcopy(state))
 
 
@@ -86,7 +88,7 @@ def read_parts(loader: Any) -> dict[str, Any]:
 
 
 def restore_parts(loader: Any, state: dict[str, Any]) -> None:
-    """Put the generators and counters of a loader back.
+    """Restore the generators and counters of a loader.
 
     Raises:
         CheckpointMismatch: the loader does not have the same ones.
@@ -115,7 +117,7 @@ def read_moment(loader: Any) -> dict[str, Any]:
 
 
 def restore_moment(loader: Any, moment: dict[str, Any]) -> None:
-    """Put back what `read_moment` read."""
+    """Restore what `read_moment` read."""
     rng.set_state(moment["rng"])
     restore_parts(loader, moment["parts"])
 
@@ -140,11 +142,23 @@ def shadow(loader: Any, name: str, value: Any) -> Any:
     A ``DataLoader`` refuses such a change after its construction, and constructing a new one
     would lose what a subclass has added.
     """
-    copy = object.__new__(type(loader))
-    vars(copy).update(vars(loader))
-    vars(copy)[name] = value
-    vars(copy)["_iterator"] = None  # the persistent workers are the loader's own
-    return copy
+    twin = object.__new__(type(loader))
+    vars(twin).update(vars(loader))
+    vars(twin)[name] = value
+    vars(twin)["_iterator"] = None  # the persistent workers are the loader's own
+    return twin
+
+
+def unwrap(loader: Any) -> Any:
+    """Give the ``DataLoader`` inside a loader prepared by Accelerate, or the loader itself."""
+    iterate = getattr(type(loader), "__iter__", None)
+    is_shard = getattr(iterate, "__qualname__", "") == "DataLoaderShard.__iter__"
+    return loader.base_dataloader if is_shard else loader
+
+
+def is_torchdata(loader: Any) -> bool:
+    """Whether it is torchdata's ``StatefulDataLoader``."""
+    return type(loader).__module__.partition(".")[0] == "torchdata"
 
 
 def drop(iterator: Iterator[Any], count: int) -> None:
@@ -153,12 +167,12 @@ def drop(iterator: Iterator[Any], count: int) -> None:
     Raises:
         CheckpointMismatch: there are fewer.
     """
-    for had in range(count):
+    for consumed in range(count):
         try:
             next(iterator)
         except StopIteration:
             raise CheckpointMismatch(
-                f"The loader ended after {had} mini-batches, and {count} had been had when the "
+                f"The loader ended after {consumed} mini-batches, and {count} were consumed when the "
                 "checkpoint was written. Give the data that it was written with."
             ) from None
 

@@ -44,13 +44,13 @@ _Container = TypeVar("_Container", bound=type[Any])
 
 
 def own_container(kind: _Container) -> _Container:
-    """Declare a class of tuple or dict that comes back from a checkpoint as itself."""
+    """Declare a tuple or dict class whose objects a checkpoint keeps as what they are."""
     _OWN[kind.__name__] = kind
     return kind
 
 
 def keeps_class(kind: type[Any]) -> bool:
-    """Say whether containers of exactly this class can be saved, and come back as themselves."""
+    """Say whether a checkpoint keeps containers of exactly this class as what they are."""
     return kind in (*_MAPPINGS, *_SEQUENCES, torch.Size) or _OWN.get(kind.__name__) is kind
 
 

@@ -101,7 +101,7 @@ class Optimizer:
         self.opt.zero_grad()
 
     def step(self, at: str = "step", loss: Any = None) -> None:
-        """Go one step.
+        """Make one step.
 
         Args:
             at: `'step'`: the optimizer steps, and the scheduler if it is due; `'epoch'`: the

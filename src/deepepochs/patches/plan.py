@@ -101,7 +101,7 @@ def plan_metrics(groups: Iterable[Sequence[Any]], kind: Any) -> tuple[MetricPlan
 def complete_patches(
     plan: Sequence[MetricPlan], kept: tuple[Any, Any], made: Mapping[str, PatchBase]
 ) -> dict[str, PatchBase]:
-    """Make the patches of a mini-batch that ``made`` lacks, all of which only keep.
+    """Make the patches of a mini-batch that are missing in ``made``; they only keep its data.
 
     Args:
         plan: the metrics of the pass.
