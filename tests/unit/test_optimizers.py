@@ -429,7 +429,7 @@ def test_a_state_that_does_not_say_what_made_it_is_told_apart_by_its_numbers() -
     again = Optimizer(torch.optim.Adam(net.parameters()))
     again.load_state_dict(through_a_file(state))
     assert again.get_current_lr() == 0.2
-    with pytest.raises(CheckpointMismatch, match="an optimizer without dampening, momentum"):
+    with pytest.raises(CheckpointMismatch, match="optimizer without dampening, momentum does not"):
         Optimizer(sgd(net)).load_state_dict(state)
 
 

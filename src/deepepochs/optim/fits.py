@@ -12,7 +12,7 @@ So a state is saved with what it was `made_by`: the classes and the shapes of th
 >>> check_fit(torch.optim.Adam([weight]), None, state)
 Traceback (most recent call last):
 ...
-deepepochs.errors.CheckpointMismatch: The saved state is of SGD, and here is Adam: ...
+deepepochs.errors.CheckpointMismatch: The saved state of the optimizer SGD does not fit Adam: ...
 """
 
 from __future__ import annotations
@@ -33,13 +33,12 @@ def type_name(thing: Any) -> str:
 
 
 def made_by(opt: torch.optim.Optimizer, scheduler: Any) -> dict[str, Any]:
-    """Return the classes, and the shape of each parameter; Accelerate's wrappers do not count."""
+    """Return the classes below Accelerate's wrappers, and the shape of each parameter."""
     params = [param for group in opt.param_groups for param in group["params"]]
+    bare = getattr(scheduler, "scheduler", scheduler)
     return {
         "optimizer": type_name(getattr(opt, "optimizer", opt)),
-        "scheduler": None
-        if scheduler is None
-        else type_name(getattr(scheduler, "scheduler", scheduler)),
+        "scheduler": None if scheduler is None else type_name(bare),
         "shapes": [[] if is_lazy(param) else list(param.shape) for param in params],
     }
 
@@ -47,15 +46,15 @@ def made_by(opt: torch.optim.Optimizer, scheduler: Any) -> dict[str, Any]:
 def check_fit(opt: torch.optim.Optimizer, scheduler: Any, state: dict[str, Any]) -> None:
     """Raise `CheckpointMismatch` unless `state` is of such an optimizer and scheduler."""
     opt_state, sched_state = state["opt_state"], state.get("sched_state")
-    what, here = type_name(opt), made_by(opt, scheduler)
+    here = made_by(opt, scheduler)
+    what = here["optimizer"]
     if not isinstance(opt_state, dict) or not {"state", "param_groups"} <= opt_state.keys():
         raise CheckpointMismatch(f"The saved state of {what} is not an optimizer's state_dict().")
     if (scheduler is None) is not (sched_state is None):
         own = "no scheduler" if scheduler is None else f"the scheduler {here['scheduler']}"
         there = "none" if sched_state is None else "the state of one"
         raise CheckpointMismatch(
-            f"The optimizer has {own}, and the checkpoint has {there}: make the optimizer as it "
-            "was saved."
+            f"The optimizer has {own}, and the checkpoint has {there}: make it as it was saved."
         )
     groups = opt_state["param_groups"]
     sizes, saved_sizes = ([len(g["params"]) for g in gs] for gs in (opt.param_groups, groups))
@@ -64,23 +63,14 @@ def check_fit(opt: torch.optim.Optimizer, scheduler: Any, state: dict[str, Any])
             f"The saved state of {what} has groups of {saved_sizes} parameters, and here are "
             f"{sizes}: it is of another model or optimizer."
         )
-    if len((sched_state or {}).get("base_lrs", sizes)) != len(sizes):
-        raise CheckpointMismatch(
-            f"The saved state of the scheduler does not fit {here['scheduler']} with {len(sizes)} "
-            "parameter groups: make it as saved."
-        )
     # Earlier states do not say it. The numbers that a step needs tell most optimizers apart.
-    saved = opt_state.get("made_by") or {**here, "optimizer": _kind(opt, groups)}
-    if saved["optimizer"] != here["optimizer"]:
-        raise CheckpointMismatch(
-            f"The saved state is of {saved['optimizer']}, and here is {here['optimizer']}: make "
-            "the optimizer as it was saved."
-        )
-    if saved["scheduler"] != here["scheduler"]:
-        raise CheckpointMismatch(
-            f"The saved state of the scheduler {saved['scheduler']} does not fit "
-            f"{here['scheduler']}: make it as saved."
-        )
+    saved = opt_state.get("made_by") or {**here, "optimizer": _guessed(opt, what, groups)}
+    for part in ("optimizer", "scheduler"):
+        if saved[part] != here[part]:
+            raise CheckpointMismatch(
+                f"The saved state of the {part} {saved[part]} does not fit {here[part]}: make it "
+                "as it was saved."
+            )
     for index, (shape, own_shape) in enumerate(zip(saved["shapes"], here["shapes"], strict=True)):
         if shape != own_shape:
             raise CheckpointMismatch(
@@ -89,8 +79,7 @@ def check_fit(opt: torch.optim.Optimizer, scheduler: Any, state: dict[str, Any])
             )
 
 
-def _kind(opt: torch.optim.Optimizer, groups: list[dict[str, Any]]) -> str:
-    bare = getattr(opt, "optimizer", opt)
-    needed = {key for key, value in bare.defaults.items() if type(value) in (int, float, tuple)}
+def _guessed(opt: torch.optim.Optimizer, name: str, groups: list[dict[str, Any]]) -> str:
+    needed = {key for key, value in opt.defaults.items() if type(value) in (int, float, tuple)}
     missing = sorted({key for group in groups for key in needed - group.keys()})
-    return f"an optimizer without {', '.join(missing)}" if missing else type_name(bare)
+    return f"without {', '.join(missing)}" if missing else name

@@ -169,7 +169,7 @@ def merge_patches(
 
 
 def merged_states(patches: Mapping[str, PatchBase]) -> dict[str, Any]:
-    """Give states and values of merged patches, as plain types and tensors."""
+    """Give states and values of merged patches, with their tensors on the CPU."""
     states = {name: RestoredPatch.of(patch).state_dict() for name, patch in patches.items()}
     plain: dict[str, Any] = nested.to_cpu(states)
     return plain
