@@ -18,8 +18,7 @@ from .errors import CheckpointMismatch, add_note
 from .faults import LossWatch, named_patches, not_a_loss, recorded_twice
 from .patches import PatchBase, TensorPatch, ValuePatch
 from .patches.plan import MetricPlan, complete_patches
-from .patches.process_merge import merge_patches, merged_states
-from .patches.resumed import RestoredPatch, join_patches
+from .patches.resumed import RestoredPatch, join_patches, merge_patches, merged_states
 from .patches.tensors import as_chunk
 from .patches.totals import LOSS, BatchMetrics, PassPatches
 from .runtime.base import Runtime
@@ -237,7 +236,7 @@ class Recorder:
         makers: dict[str, Callable[[], PatchBase]] = {
             name: partial(make, 1) for name, make in self._makers.items() if name in planned
         }
-        return merge_patches(runtime, self.patches, makers, self._saved_merged)
+        return merge_patches(runtime.gather_objects, self.patches, makers, self._saved_merged)
 
     @property
     def _makers(self) -> dict[str, Callable[[Any], PatchBase]]:

@@ -52,6 +52,7 @@ from .history import History, Progress
 from .loop import predict_batches, run_pass
 from .nest import operations as nested
 from .nest.batch import BatchSize, split_batch
+from .nest.codec import from_plain, to_plain
 from .optim.optimizers import AnyOptimizer, Optimizers, as_optimizers
 from .patches import check_patch_kind
 from .patches.plan import Metric, check_metrics
@@ -528,7 +529,8 @@ class TrainerBase(Steps):
         The tensors are those in use: save them or copy them before training goes on. All
         processes call this together; of a sharded model, the first one alone has the values.
         """
-        return {name: part.state_dict() for name, part in self.parts().items()}
+        state = {name: part.state_dict() for name, part in self.parts().items()}
+        return dict(to_plain(state, with_meta=True))
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take back what ``state_dict`` gave; the next fit goes on from there.
@@ -543,7 +545,7 @@ class TrainerBase(Steps):
                 "A whole state cannot be loaded while a fit or test runs: the loop has its place in "
                 "the data already. Load it before fit(), or take load_weights(state)."
             )
-        load_parts(self.parts(), state)
+        load_parts(self.parts(), from_plain(dict(state)))
 
     def load_weights(self, state: Mapping[str, Any]) -> None:
         """Take all weights and the optimizers from a state, and leave everything else.
@@ -555,7 +557,7 @@ class TrainerBase(Steps):
 
         weights = {"model", "loss_fn", "other_weights", "optimizers"}
         parts = {name: part for name, part in self.parts().items() if name in weights}
-        load_parts(parts, {name: state[name] for name in parts if name in state})
+        load_parts(parts, from_plain({name: state[name] for name in parts if name in state}))
 
     def load_checkpoint(self, path: str | PathLike[str]) -> TrainerBase:
         """Load a checkpoint file, or the newest whole one of a run's folder.

@@ -13,6 +13,7 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset,
 
 from deepepochs import rng
 from deepepochs.data.cursor import Cursor
+from deepepochs.nest.codec import from_plain, to_plain
 
 NUM = 11
 
@@ -264,9 +265,9 @@ def as_bits(value: Any) -> Any:
 def through_a_file(state: Any) -> Any:
     """Save and load as a checkpoint does."""
     file = io.BytesIO()
-    torch.save(state, file)
+    torch.save(to_plain(state), file)
     file.seek(0)
-    return torch.load(file, weights_only=True)
+    return from_plain(torch.load(file, weights_only=True))
 
 
 def seed_all() -> None:

@@ -32,7 +32,9 @@ from deepepochs.errors import (
     CheckpointNotFound,
     ConfigError,
 )
+from deepepochs.legacy.mappings import ddict
 from deepepochs.nest.codec import from_plain, to_plain
+from deepepochs.nest.operations import TensorDict, TensorTuple
 
 FAULTS = Path(__file__).parents[2] / "benchmarks" / "faults" / "write_faults.py"
 CTRL_C = Path(__file__).parent / "ctrl_c_at_each_line.py"
@@ -144,8 +146,52 @@ def test_an_array_that_came_back_can_be_written_to(tmp_path: Path) -> None:
     ("scalar", "plain"),
     [(np.float32(0.5), 0.5), (np.int64(3), 3), (np.bool_(True), True), (np.str_("a"), "a")],
 )
-def test_a_numpy_scalar_becomes_the_python_value(scalar: Any, plain: Any) -> None:
-    assert same(to_plain({"x": scalar, "y": {scalar: 1}}), {"x": plain, "y": {plain: 1}})
+def test_a_numpy_scalar_comes_back_as_it_is_and_as_a_key_as_the_python_value(
+    tmp_path: Path, scalar: Any, plain: Any
+) -> None:
+    save(tmp_path / "x.ckpt", {"x": [scalar], "y": {scalar: 1}})
+    found = load(tmp_path / "x.ckpt")
+    assert (type(found["x"][0]), found["x"][0]) == (type(scalar), scalar)
+    assert same(found["y"], {plain: 1})
+
+
+ENTRIES = {
+    "array": np.arange(6, dtype=np.uint16).reshape(2, 3),
+    "nested": [1, (np.int64(2), {"a": np.bool_(True)}), 2**3000, b""],
+    "tuple": TensorTuple([torch.ones(2), TensorDict(a=torch.zeros(1))]),
+    "dict": ddict(a={"b": np.zeros((0, 2))}),
+}
+
+
+@pytest.mark.parametrize("entry", ENTRIES.values(), ids=ENTRIES)
+def test_a_state_may_be_made_plain_and_turned_back_twice(entry: Any) -> None:
+    plain = to_plain({"x": entry})
+    again = to_plain(plain)
+    assert repr(again) == repr(plain)
+    turned = from_plain(again)["x"]
+    assert type(turned) is type(entry)
+    assert repr(turned) == repr(entry) == repr(from_plain(turned))
+    assert repr(to_plain({"x": entry})) == repr(plain)
+
+
+@pytest.mark.parametrize(
+    ("early", "value"),
+    [
+        ({"__numpy__": torch.ones(2)}, np.ones(2, np.float32)),
+        ({"__number__": torch.tensor(0.5)}, np.float32(0.5)),
+        ({"__set__": [1, 2]}, {1, 2}),
+        ({"__TensorTuple__": [{"__numpy__": torch.ones(1)}]}, TensorTuple([np.ones(1, "f4")])),
+        ({"__ddict__": {"a": {"__set__": [1]}}}, ddict(a={1})),
+        (
+            {"numpy": torch.tensor([1, 0, 2, 0], dtype=torch.uint8), "dtype": "<i2", "shape": [2]},
+            np.array([1, 2], np.int16),
+        ),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_the_forms_of_earlier_checkpoints_are_read(early: Any, value: Any) -> None:
+    found = from_plain({"x": [early]})["x"][0]
+    assert (type(found), repr(found)) == (type(value), repr(value))
 
 
 def test_the_state_of_a_numpy_generator_comes_back_exactly(tmp_path: Path) -> None:

@@ -309,6 +309,62 @@ def test_a_loader_prepared_by_accelerate_goes_on_as_if_unbroken(
     check(make, list(range(1, 11)) if num_workers == 0 else [2, 5])
 
 
+@pytest.mark.parametrize("seedable", [True, False])
+def test_a_prepared_loader_gives_what_it_gives_by_itself_and_counts_its_passes(
+    seedable: bool,
+) -> None:
+    accelerate = pytest.importorskip("accelerate")
+    plugin = pytest.importorskip("accelerate.utils").DataLoaderConfiguration
+
+    def trace(use: Callable[[Any], Any]) -> list[Any]:
+        seed_all()
+        config = plugin(use_seedable_sampler=seedable)
+        loader = accelerate.Accelerator(cpu=True, dataloader_config=config).prepare(
+            DataLoader(Indices(), batch_size=3, shuffle=True)
+        )
+        passes = [[batch.tolist() for batch in use(loader)] for _ in range(3)]
+        return [*passes, loader.iteration, torch.rand(()).item()]
+
+    by_cursor = trace(lambda loader: (batch for _, batch in Cursor(loader)))
+    assert by_cursor == trace(iter)
+    assert by_cursor[0] != by_cursor[1]
+    assert by_cursor[3] == 3
+
+
+def test_a_prepared_loader_is_not_read_ahead_and_gives_batches_on_its_device() -> None:
+    accelerate = pytest.importorskip("accelerate")
+    loaded: list[int] = []
+
+    class Watched(Indices):
+        def __getitem__(self, index: int) -> torch.Tensor:
+            loaded.append(index)
+            return super().__getitem__(index)
+
+    loader = accelerate.Accelerator(cpu=True).prepare(DataLoader(Watched(), batch_size=3))
+    loader.device = torch.device("meta")
+    for index, batch in Cursor(loader):
+        assert batch.device.type == "meta"
+        assert len(loaded) == min(3 * (index + 1), NUM)
+
+
+def test_a_loader_of_the_users_own_around_another_keeps_its_own_way() -> None:
+    class Doubling:
+        def __init__(self, inner: Any) -> None:
+            self.base_dataloader = inner
+
+        def __iter__(self) -> Iterator[Any]:
+            return (2 * batch for batch in self.base_dataloader)
+
+    def make() -> Any:
+        return Doubling(DataLoader(Augmented(), batch_size=3, shuffle=True))
+
+    assert [batch.tolist() for _, batch in Cursor(Doubling(DataLoader(Indices(), 6)))] == [
+        [0, 2, 4, 6, 8, 10],
+        [12, 14, 16, 18, 20],
+    ]
+    check(make, list(range(1, 11)))
+
+
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*")
 def test_a_loader_of_graphs_goes_on_as_if_unbroken() -> None:
     graphs = pytest.importorskip("torch_geometric.loader")

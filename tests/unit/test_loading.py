@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from deepepochs import rng
 from deepepochs.data.cursor import Cursor
-from deepepochs.data.loader_state import decode, encode, read_parts, restore_parts
+from deepepochs.data.loader_state import read_parts, restore_parts
 from deepepochs.data.seeding import SeededIndices, epoch_seed_from, seed_streams
 from deepepochs.errors import CheckpointMismatch, ConfigError
 
@@ -246,22 +246,6 @@ def test_generators_that_are_not_there_are_an_error() -> None:
     state = read_parts(DataLoader(Squares(), shuffle=True))
     with pytest.raises(CheckpointMismatch, match=r"loader\.sampler\.generator"):
         restore_parts(DataLoader(Squares()), state)
-
-
-@pytest.mark.parametrize(
-    "value",
-    [
-        np.arange(6, dtype=np.uint16).reshape(2, 3),
-        np.array(3.5),
-        np.zeros((0, 2)),
-        [1, (np.int64(2), {"a": np.bool_(True)})],
-        None,
-    ],
-    ids=repr,
-)
-def test_what_is_encoded_comes_back(value: Any) -> None:
-    back = decode(encode(value))
-    assert repr(back) == repr(value) or back == value
 
 
 # -- seeds of worker streams -------------------------------------------------------------------

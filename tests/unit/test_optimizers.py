@@ -422,6 +422,30 @@ def test_a_foreign_state_is_refused_and_nothing_changed(make_state: Callable[[],
             assert torch.equal(after["opt_state"]["state"][index][key], value)
 
 
+def test_a_state_that_does_not_say_what_made_it_is_told_apart_by_its_numbers() -> None:
+    net = model()
+    state = trained_state(torch.optim.Adam(net.parameters(), lr=0.2), net)
+    del state["opt_state"]["made_by"]
+    again = Optimizer(torch.optim.Adam(net.parameters()))
+    again.load_state_dict(through_a_file(state))
+    assert again.get_current_lr() == 0.2
+    with pytest.raises(CheckpointMismatch, match="optimizer without dampening, momentum does not"):
+        Optimizer(sgd(net)).load_state_dict(state)
+
+
+def test_a_state_is_the_same_with_and_without_the_wrappers_of_accelerate() -> None:
+    accelerate = pytest.importorskip("accelerate")
+
+    def make() -> tuple[torch.optim.Optimizer, Any]:
+        opt = sgd()
+        return opt, schedulers.StepLR(opt, 1)
+
+    bare = Optimizer(*make())
+    wrapped = Optimizer(*accelerate.Accelerator(cpu=True).prepare(*make()))
+    wrapped.load_state_dict(through_a_file(bare.state_dict()))
+    bare.load_state_dict(through_a_file(wrapped.state_dict()))
+
+
 def test_the_second_of_two_that_does_not_fit_leaves_the_first_unchanged() -> None:
     net = model()
     opts = Optimizers([sgd(net), sgd(model())])

@@ -24,6 +24,7 @@ from torchmetrics.classification import (
 from torchmetrics.regression import MeanSquaredError, PearsonCorrCoef
 
 from deepepochs.metrics import accuracy, recall
+from deepepochs.nest.codec import from_plain, to_plain
 from deepepochs.patches import (
     ConfusionMetrics,
     ConfusionPatch,
@@ -159,14 +160,14 @@ def leaves(state: Any) -> list[Any]:
         return [leaf for key, value in state.items() for leaf in [key, *leaves(value)]]
     if isinstance(state, (list, tuple)):
         return [leaf for value in state for leaf in leaves(value)]
-    return [state.tolist()] if isinstance(state, Tensor) else [state]
+    return [state.tolist()] if isinstance(state, (Tensor, np.ndarray)) else [state]
 
 
 def through_a_file(state: Any) -> Any:
     file = io.BytesIO()
-    torch.save(state, file)
+    torch.save(to_plain(state), file)
     file.seek(0)
-    return torch.load(file, weights_only=True)
+    return from_plain(torch.load(file, weights_only=True))
 
 
 @every_patch

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from deepepochs.errors import ConfigError, MetricError, PatchError
 from deepepochs.metrics import accuracy
+from deepepochs.nest.codec import from_plain, to_plain
 from deepepochs.nest.operations import TensorTuple
 from deepepochs.patches import MeanPatch, PatchBase, ValuePatch
 from deepepochs.patches.values import FOLD_EVERY
@@ -250,9 +251,9 @@ def test_the_state_of_a_subclass_survives_a_file_whatever_plain_things_it_holds(
         "nothing": None,
     }
     file = io.BytesIO()
-    torch.save(Holder(**held, metric=accuracy, best=[max, min]).state_dict(), file)
+    torch.save(to_plain(Holder(**held, metric=accuracy, best=[max, min]).state_dict()), file)
     file.seek(0)
-    state = torch.load(file, weights_only=True)
+    state = from_plain(torch.load(file, weights_only=True))
     assert list(state) == list(held)
     restored = Holder(metric=accuracy, stale=3)
     restored.load_state_dict(state)

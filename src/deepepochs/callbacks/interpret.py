@@ -26,7 +26,7 @@ from ..arguments import check_choice, check_count
 from ..errors import ConfigError, DataError, MetricError
 from ..nest.operations import describe, map_tensors
 from ..patches import ConfusionPatch
-from ..patches.process_merge import merge_patches
+from ..patches.resumed import merge_patches
 from ..show.figures import can_show, draw_samples, figure_to_array
 from ..show.plots import confusion_figure, plot_confusion
 from ..stages import Stage
@@ -261,7 +261,7 @@ class InterpretCallback(EventFileCallback):
         totals = {str(stage): self._own[stage] for stage in stages if stage in self._own}
         if self._runtime is not None:
             makers = dict.fromkeys(STAGES, self._new_patch)
-            totals = merge_patches(self._runtime, totals, makers, {})
+            totals = merge_patches(self._runtime.gather_objects, totals, makers, {})
         for stage in stages:
             if stage in self._earlier:
                 totals[stage] = self._earlier[stage] + totals.get(stage, 0)

@@ -68,7 +68,7 @@ class TimingCallback(Callback):
         self._since = self._clock()
 
     def on_before_train_epoch(self, trainer: TrainerView, **others: Any) -> None:
-        """What came before the pass is no data."""
+        """Count the time before the pass as other."""
         self._end("other")
 
     def on_before_train_batch(self, trainer: TrainerView, **others: Any) -> None:

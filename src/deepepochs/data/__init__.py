@@ -1,1 +1,1 @@
-"""Walking a loader mini-batch by mini-batch, and coming back to the same place after a resume."""
+"""Walking a loader mini-batch by mini-batch, and resuming at the same place."""

@@ -1,8 +1,8 @@
-"""Walking a loader: where it is, and how to come back there.
+"""Walking a loader: where it is, and how to resume there.
 
-A `Cursor` walks one loader once. Saved in the middle and loaded into a cursor over the same
-loader in another process, it goes on with the very batches that were to come, whatever is
-drawn at random on the way.
+A `Cursor` walks one loader once. Its state, saved in the middle and loaded into a cursor over
+the same loader in another process, gives exactly the batches that were left, whatever is drawn
+at random on the way.
 
 >>> import torch
 >>> from torch.utils.data import DataLoader
@@ -38,27 +38,27 @@ _END = object()
 
 
 class Cursor:
-    """Walks one DataLoader (or any iterable of batches) once, and can say, save and restore where.
+    """Walks one DataLoader (or any iterable of batches) once, and can be saved and resumed.
 
-    Exact, that is, with the same batches and the same random states as if nothing had happened:
+    A resume is exact, with the batches and random states of a walk that was not stopped, for:
 
     - map-style ``DataLoader``, subclasses that keep its ``__iter__``, and loaders prepared by
       Accelerate: any sampler, batch sampler and generator, shuffled or not, any number of
-      workers. Samples that were had are not loaded again: the samplers run, nothing else.
+      workers. Consumed samples are not loaded again: only the samplers run.
     - what augmentation draws from torch, NumPy and Python, in this process or in workers
       (there with ``worker_seeding='position'``), and from generators that are attributes of
       the data set or the samplers, in this process.
     - lists; loaders, iterable data sets and their iterators with ``state_dict`` and
       ``load_state_dict``.
 
-    Everything else is loaded from the start of the pass and dropped: other iterables, iterable
-    data sets without state, subclasses with an ``__iter__`` of their own. That is exact where
-    the same random states at the start give the same stream.
+    For everything else the consumed batches are loaded again and dropped: other iterables,
+    iterable data sets without state, subclasses with an ``__iter__`` of their own. That is exact
+    where the same random states at the start give the same stream.
 
-    Not exact: state hidden elsewhere in a data set; iterable data sets whose persistent workers
-    have made a pass before; ``in_order=False`` with workers, where the order is nobody's; and a
-    sampler without ``state_dict`` that draws one by one from the *global* generator and
-    remembers what it drew.
+    A resume is not exact for state hidden elsewhere in a data set; for iterable data sets whose
+    persistent workers have made a pass before; for ``in_order=False`` with workers, which has no
+    fixed order; and for a sampler without ``state_dict`` that draws one by one from the *global*
+    generator and remembers what it drew.
 
     Args:
         loader: a ``DataLoader`` or any iterable of batches.
@@ -108,7 +108,7 @@ class Cursor:
         return self.index >= self.length
 
     def __iter__(self) -> Iterator[tuple[int, Any]]:
-        """Yield ``(index, batch)``, going on where a loaded state left off."""
+        """Yield ``(index, batch)``, from where a loaded state was saved."""
         iterator = self._open() if self._resume is None else self._reopen(self._resume)
         index = self.index
         self._is_running = True
@@ -124,9 +124,6 @@ class Cursor:
         To be called between batches, together with `deepepochs.rng.get_state`. Before the first
         batch and after the end it is what the loader carries into its next pass: its
         generators, for one.
-
-        Returns:
-            Tensors and plain types only.
         """
         if self._resume is not None:
             return self._resume
@@ -141,7 +138,7 @@ class Cursor:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where ``state`` was taken, as soon as the cursor is walked.
+        """Resume where ``state`` was saved, as soon as the cursor is walked.
 
         The global random states must have been restored to those of the save by then.
 

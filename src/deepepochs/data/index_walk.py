@@ -1,9 +1,9 @@
-"""The order of a map-style loader's batches: following it, and coming back into it.
+"""The order of a map-style loader's batches: following it, and resuming inside it.
 
 An `IndexSource` stands in for a loader's batch sampler. It passes on what the sampler gives,
-in the same order and with the same draws, and remembers what has been drawn and not yet
+in the same order and with the same draws, and remembers which batches were drawn and not yet
 handed out: worker processes load ahead, so the sampler is some batches further than the
-training. On a resume it lets the sampler run to where it was, without loading a sample.
+training. On a resume it runs the sampler to where it was, without loading a sample.
 
 >>> from deepepochs.data.index_walk import IndexSource
 >>> source = IndexSource([[0, 1], [2], [3]])
@@ -19,40 +19,34 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from ..errors import CheckpointMismatch
-from .loader_state import Stateful, decode, encode
+from ..nest.codec import is_plain
+from .loader_state import Stateful, load_state, state_of
 from .seeding import SeededIndices
 
 __all__ = ["IndexSource", "IndexWalk", "Replay", "load_samplers", "read_samplers", "walk_state"]
 
 
+@dataclass(frozen=True)
 class Replay:
-    """How to come back to where a walk was saved.
+    """What a walk needs to resume where it was saved.
 
-    Args:
+    Attributes:
         state: the walk's ``state_dict()``.
         index: how many batches had been handed out.
-        restore: puts a noted random moment back.
-        resume: puts the random states of the save back.
+        resume: restores the random states of the save.
     """
 
-    def __init__(
-        self,
-        state: dict[str, Any],
-        index: int,
-        restore: Callable[[Any], None],
-        resume: Callable[[], None],
-    ) -> None:
-        self.state = state
-        self.index = index
-        self.restore = restore
-        self.resume = resume
+    state: dict[str, Any]
+    index: int
+    resume: Callable[[], None]
 
 
 class IndexSource:
-    """Stands in for an index sampler; whatever else is asked of it is the sampler's own.
+    """Stands in for an index sampler; every other attribute is the sampler's own.
 
     Args:
         sampler: the loader's batch sampler, or its sampler where it does not batch.
@@ -61,7 +55,6 @@ class IndexSource:
     def __init__(self, sampler: Any) -> None:
         self.inner_sampler = sampler
         self.epoch_seed: int | None = None
-        self.take_moment: Callable[[], Any] | None = None
         self.replay: Replay | None = None
         self.dry = False
         self.walk: IndexWalk | None = None
@@ -69,7 +62,7 @@ class IndexSource:
     def __iter__(self) -> Iterator[Any]:
         if self.dry:
             return iter(())
-        # Asked for at once, as the loader does: some samplers draw when they are asked.
+        # Made at once, as the loader does: some samplers draw when their iterator is made.
         self.walk = IndexWalk(self, iter(self.inner_sampler))
         return self.walk
 
@@ -95,10 +88,8 @@ class IndexWalk:
         self.inner = inner
         self.drawn = 0
         self.exhausted = False
-        self._waiting: deque[tuple[Any, Any]] = deque()
-        self._again: deque[tuple[Any, Any]] = deque()
-        self._then: Callable[[], None] | None = None
-        self._restore: Callable[[Any], None] | None = None
+        self._waiting: deque[Any] = deque()
+        self._again: deque[Any] = deque()
 
     def __iter__(self) -> Iterator[Any]:
         return self
@@ -110,13 +101,8 @@ class IndexWalk:
             self._catch_up(replay)
         if self._again:
             position = self.drawn - len(self._again)
-            indices, moment = self._again.popleft()
-            if moment is not None and self._restore is not None:
-                self._restore(moment)
+            indices = self._again.popleft()
         else:
-            if self._then is not None:
-                self._then()
-                self._then = None
             if self.exhausted:
                 raise StopIteration
             try:
@@ -126,8 +112,7 @@ class IndexWalk:
                 raise
             position = self.drawn
             self.drawn += 1
-            moment = None if source.take_moment is None else source.take_moment()
-        self._waiting.append((indices, moment))
+        self._waiting.append(indices)
         if source.epoch_seed is None:
             return indices
         return SeededIndices(indices, source.epoch_seed, position)
@@ -137,18 +122,16 @@ class IndexWalk:
         self._waiting.popleft()
 
     def state_dict(self) -> dict[str, Any]:
-        """Say where the walk is; tensors and plain types only."""
-        ahead = [*self._waiting, *self._again]
-        waiting = [encode(indices) for indices, _ in ahead]
+        """Say where the walk is."""
+        waiting = [*self._waiting, *self._again]
         return {
             **walk_state(self.drawn, self.source.inner_sampler),
             "exhausted": self.exhausted,
-            "waiting": waiting if _is_plain(waiting) else None,
-            "moments": [moment for _, moment in ahead],
+            "waiting": waiting if is_plain(waiting) else None,
         }
 
     def _catch_up(self, replay: Replay) -> None:
-        """Run the sampler to where it was; then the random states of the save."""
+        """Run the sampler to where it was, then restore the random states of the save."""
         state = replay.state
         replayed: list[Any] = []
         for count in range(int(state["drawn"])):
@@ -156,44 +139,37 @@ class IndexWalk:
                 indices = next(self.inner)
             except StopIteration:
                 if state["samplers"]:
-                    break  # a sampler that had been told to go on from a finished walk
+                    break  # a sampler whose state said that it resumes after its end
                 raise CheckpointMismatch(
                     f"The loader's sampler ended after {count} mini-batches, and {state['drawn']} "
                     "had been drawn when the checkpoint was written. Build the loader as it was."
                 ) from None
             if count >= replay.index:
                 replayed.append(indices)
-        if state["samplers"] and not same(
-            read_samplers(self.source.inner_sampler), state["samplers"]
-        ):
-            # Its order depends on more than the random states at its start: trust its own state.
+        from ..nest.compare import differing  # a plain fit does not need it
+
+        if differing(read_samplers(self.source.inner_sampler), state["samplers"]):
+            # Its order depends on more than the random states at its start: load its own state.
             load_samplers(self.source.inner_sampler, state["samplers"])
             self.inner = iter(self.source.inner_sampler)
         self.drawn = int(state["drawn"])
         self.exhausted = bool(state["exhausted"])
-        waiting = replayed if state["waiting"] is None else decode(state["waiting"])
-        moments = state["moments"]
-        self._again.extend(zip(waiting, moments, strict=True))
-        if any(moment is not None for moment in moments):
-            self._restore = replay.restore
-            self._then = replay.resume
-        else:
-            replay.resume()
+        self._again.extend(replayed if state["waiting"] is None else state["waiting"])
+        replay.resume()
 
 
 def walk_state(drawn: int, sampler: Any) -> dict[str, Any]:
-    """Say where a walk is that nobody followed: as many were drawn as were handed out."""
+    """Give the state of a walk that nothing followed: all that was drawn was handed out."""
     return {
         "drawn": drawn,
         "exhausted": False,
         "waiting": [],
-        "moments": [],
         "samplers": read_samplers(sampler),
     }
 
 
 def stateful_samplers(sampler: Any) -> dict[str, Stateful]:
-    """Find the samplers with a ``state_dict``, from the outermost in."""
+    """Find the samplers with a ``state_dict``, the outermost first."""
     found: dict[str, Stateful] = {}
     seen: set[int] = set()
     name = "sampler"
@@ -209,7 +185,7 @@ def stateful_samplers(sampler: Any) -> dict[str, Stateful]:
 
 def read_samplers(sampler: Any) -> dict[str, Any]:
     """Read the state of each stateful sampler, by its place."""
-    return {name: encode(one.state_dict()) for name, one in stateful_samplers(sampler).items()}
+    return {name: state_of(one) for name, one in stateful_samplers(sampler).items()}
 
 
 def load_samplers(sampler: Any, state: dict[str, Any]) -> None:
@@ -221,26 +197,4 @@ def load_samplers(sampler: Any, state: dict[str, Any]) -> None:
             f"{len(state)}. Build the loader as it was when the checkpoint was written."
         )
     for name, one in found.items():
-        one.load_state_dict(decode(state[name]))
-
-
-def same(a: Any, b: Any) -> bool:
-    """Whether two nested states are equal, tensors to the bit."""
-    if hasattr(a, "dtype") and hasattr(b, "dtype"):
-        return bool(a.dtype == b.dtype and a.shape == b.shape and bool((a == b).all()))
-    if type(a) is not type(b):
-        return False
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
-    if isinstance(a, (list, tuple)):
-        return len(a) == len(b) and all(map(same, a, b))
-    return bool(a == b)
-
-
-def _is_plain(value: Any) -> bool:
-    """Whether a file that loads with ``weights_only`` can hold it."""
-    if isinstance(value, dict):
-        return all(_is_plain(key) and _is_plain(item) for key, item in value.items())
-    if type(value) in (list, tuple):
-        return all(map(_is_plain, value))
-    return type(value) in (int, float, str, bool, bytes, type(None)) or hasattr(value, "numpy")
+        load_state(one, state[name])

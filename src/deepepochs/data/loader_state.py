@@ -18,6 +18,7 @@ True
 
 from __future__ import annotations
 
+import copy
 import random
 from collections.abc import Iterator
 from typing import Any, Protocol, runtime_checkable
@@ -31,15 +32,17 @@ from ..errors import CheckpointMismatch
 __all__ = [
     "Stateful",
     "dataset_state",
-    "decode",
     "drop",
-    "encode",
+    "is_torchdata",
     "load_dataset",
+    "load_state",
     "read_moment",
     "read_parts",
     "restore_moment",
     "restore_parts",
     "shadow",
+    "state_of",
+    "unwrap",
 ]
 
 _FOLLOWED = ("batch_sampler", "sampler", "base_dataloader", "dataset", "datasets")
@@ -49,44 +52,23 @@ _GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, rand
 
 @runtime_checkable
 class Stateful(Protocol):
-    """Whatever can say and take back its state."""
+    """What has a state that can be read and loaded."""
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state."""
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> Any:
-        """Take the state back."""
+        """Load the state."""
 
 
-def encode(value: Any) -> Any:
-    """Turn NumPy arrays and numbers, at any depth, into what ``weights_only`` loading accepts.
-
-    Example:
-        >>> decode(encode([np.arange(2), np.int64(3)]))
-        [array([0, 1]), 3]
-    """
-    if isinstance(value, np.ndarray):
-        flat = np.ascontiguousarray(value).reshape(-1).view(np.uint8)
-        shape = list(value.shape)
-        return {"numpy": torch.from_numpy(flat.copy()), "dtype": value.dtype.str, "shape": shape}
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, dict):
-        return {key: encode(item) for key, item in value.items()}
-    if type(value) in (list, tuple):
-        return type(value)(encode(item) for item in value)
-    return value
+def state_of(owner: Stateful) -> Any:
+    """Read the state of a loader, sampler or data set, which may change it in place later."""
+    return copy.deepcopy(owner.state_dict())
 
 
-def decode(value: Any) -> Any:
-    """Undo `encode`; NumPy numbers stay Python numbers."""
-    if isinstance(value, dict):
-        if set(value) == {"numpy", "dtype", "shape"}:
-            return value["numpy"].numpy().view(value["dtype"]).reshape(value["shape"]).copy()
-        return {key: decode(item) for key, item in value.items()}
-    if type(value) in (list, tuple):
-        return type(value)(decode(item) for item in value)
-    return value
+def load_state(owner: Stateful, state: Any) -> None:
+    """Load what `state_of` read; `state` stays as it is."""
+    owner.load_state_dict(copy.deepcopy(state))
 
 
 def read_parts(loader: Any) -> dict[str, Any]:
@@ -97,16 +79,16 @@ def read_parts(loader: Any) -> dict[str, Any]:
             ``dataset``, ``datasets`` and ``base_dataloader`` is looked through as well.
 
     Returns:
-        State by dotted attribute name; tensors and plain types only.
+        State by dotted attribute name.
     """
     return {
-        name: encode(_read(value) if isinstance(value, _GENERATORS) else value)
+        name: _read(value) if isinstance(value, _GENERATORS) else value
         for name, _, _, value in _parts(loader)
     }
 
 
 def restore_parts(loader: Any, state: dict[str, Any]) -> None:
-    """Put the generators and counters of a loader back.
+    """Restore the generators and counters of a loader.
 
     Raises:
         CheckpointMismatch: the loader does not have the same ones.
@@ -120,7 +102,7 @@ def restore_parts(loader: Any, state: dict[str, Any]) -> None:
             "it was when the checkpoint was written."
         )
     for name, (owner, key, value) in found.items():
-        saved = decode(state[name])
+        saved = state[name]
         if key == "generator" and value is None and isinstance(saved, torch.Tensor):
             owner[key] = value = torch.Generator()  # some samplers make theirs at first use
         if isinstance(value, _GENERATORS) and saved is not None:
@@ -135,7 +117,7 @@ def read_moment(loader: Any) -> dict[str, Any]:
 
 
 def restore_moment(loader: Any, moment: dict[str, Any]) -> None:
-    """Put back what `read_moment` read."""
+    """Restore what `read_moment` read."""
     rng.set_state(moment["rng"])
     restore_parts(loader, moment["parts"])
 
@@ -144,14 +126,14 @@ def dataset_state(loader: Any) -> dict[str, Any]:
     """Read the state of a data set that has one and lives in this process."""
     dataset = loader.dataset
     if loader.num_workers == 0 and isinstance(dataset, Stateful):
-        return {"dataset": encode(dataset.state_dict())}
+        return {"dataset": state_of(dataset)}
     return {}
 
 
 def load_dataset(loader: Any, state: dict[str, Any]) -> None:
     """Load what `dataset_state` read."""
     if "dataset" in state:
-        loader.dataset.load_state_dict(decode(state["dataset"]))
+        load_state(loader.dataset, state["dataset"])
 
 
 def shadow(loader: Any, name: str, value: Any) -> Any:
@@ -160,11 +142,23 @@ def shadow(loader: Any, name: str, value: Any) -> Any:
     A ``DataLoader`` refuses such a change after its construction, and constructing a new one
     would lose what a subclass has added.
     """
-    copy = object.__new__(type(loader))
-    vars(copy).update(vars(loader))
-    vars(copy)[name] = value
-    vars(copy)["_iterator"] = None  # the persistent workers are the loader's own
-    return copy
+    twin = object.__new__(type(loader))
+    vars(twin).update(vars(loader))
+    vars(twin)[name] = value
+    vars(twin)["_iterator"] = None  # the persistent workers are the loader's own
+    return twin
+
+
+def unwrap(loader: Any) -> Any:
+    """Give the ``DataLoader`` inside a loader prepared by Accelerate, or the loader itself."""
+    iterate = getattr(type(loader), "__iter__", None)
+    is_shard = getattr(iterate, "__qualname__", "") == "DataLoaderShard.__iter__"
+    return loader.base_dataloader if is_shard else loader
+
+
+def is_torchdata(loader: Any) -> bool:
+    """Whether it is torchdata's ``StatefulDataLoader``."""
+    return type(loader).__module__.partition(".")[0] == "torchdata"
 
 
 def drop(iterator: Iterator[Any], count: int) -> None:
@@ -173,12 +167,12 @@ def drop(iterator: Iterator[Any], count: int) -> None:
     Raises:
         CheckpointMismatch: there are fewer.
     """
-    for had in range(count):
+    for consumed in range(count):
         try:
             next(iterator)
         except StopIteration:
             raise CheckpointMismatch(
-                f"The loader ended after {had} mini-batches, and {count} had been had when the "
+                f"The loader ended after {consumed} mini-batches, and {count} were consumed when the "
                 "checkpoint was written. Give the data that it was written with."
             ) from None
 

@@ -1,8 +1,8 @@
-"""The ways to walk a loader, and to come back into the middle of it.
+"""The ways to walk a loader, and to resume in the middle of it.
 
 What a loader is decides how it can be resumed: by its indices (a map-style ``DataLoader``),
-by its own ``state_dict``, by its data set's, or only by loading what was had and dropping it.
-`choose_route` picks the most exact way there is.
+by its own ``state_dict``, by its data set's, or only by loading the consumed batches again and
+dropping them. `choose_route` picks the most exact way there is.
 
 >>> from deepepochs.data.routes import choose_route
 >>> route = choose_route(["a", "b", "c"])
@@ -19,13 +19,23 @@ from typing import Any
 from torch.utils.data import DataLoader, IterableDataset, IterDataPipe
 
 from .index_route import IndexRoute
-from .loader_state import Stateful, dataset_state, decode, drop, encode, load_dataset, shadow
+from .loader_state import (
+    Stateful,
+    dataset_state,
+    drop,
+    is_torchdata,
+    load_dataset,
+    load_state,
+    shadow,
+    state_of,
+    unwrap,
+)
 
 __all__ = ["IterableRoute", "PlainRoute", "Route", "StatefulRoute", "choose_route"]
 
 
 class PlainRoute:
-    """Any iterable. A list is gone on with by index; of anything else what was had is dropped."""
+    """Any iterable. A list is resumed by index; of others the consumed batches are dropped."""
 
     kind = "plain"
 
@@ -37,17 +47,17 @@ class PlainRoute:
         return iter(self.loader)
 
     def prepare(self, state: dict[str, Any]) -> None:
-        """Do what must be done before the random states of the start are put back."""
+        """Do what must come before the random states of the start of the pass are restored."""
 
     def reopen(
         self, state: dict[str, Any], index: int, resume: Callable[[], None]
     ) -> Iterator[Any]:
-        """Go on with a pass; the random states of its start are in place.
+        """Resume a pass; the random states of its start are in place.
 
         Args:
             state: from `state_dict`.
             index: how many batches had been handed out.
-            resume: puts the random states of the save back.
+            resume: restores the random states of the save.
         """
         if type(self.loader) in (list, tuple):
             iterator = islice(self.loader, index, None)
@@ -58,23 +68,23 @@ class PlainRoute:
         return iterator
 
     def state_dict(self, index: int, *, running: bool) -> dict[str, Any]:
-        """Say what the pass needs to be gone on with, or the next one to begin."""
+        """Give what is needed to resume the pass, or to begin the next one."""
         return {}
 
     def load_idle(self, state: dict[str, Any]) -> None:
-        """Take back the state between two passes."""
+        """Load the state between two passes."""
 
 
 class StatefulRoute(PlainRoute):
-    """A loader with ``state_dict`` and ``load_state_dict``, which knows by itself where it is."""
+    """A loader with ``state_dict`` and ``load_state_dict``, which resumes by itself."""
 
     kind = "stateful"
 
     def reopen(
         self, state: dict[str, Any], index: int, resume: Callable[[], None]
     ) -> Iterator[Any]:
-        """Let the loader go on from its own state."""
-        self.loader.load_state_dict(decode(state["loader"]))
+        """Load the loader's own state."""
+        load_state(self.loader, state["loader"])
         iterator: Iterator[Any] = iter(self.loader)
         resume()
         return iterator
@@ -83,13 +93,13 @@ class StatefulRoute(PlainRoute):
         """Read the loader's state, and the data set's between passes."""
         # Asked between passes, torchdata's makes an iterator: it draws and starts workers.
         if running or not is_torchdata(unwrap(self.loader)):
-            return {"loader": encode(self.loader.state_dict())}
+            return {"loader": state_of(self.loader)}
         return dataset_state(self.loader)
 
     def load_idle(self, state: dict[str, Any]) -> None:
-        """Take back the loader's state between two passes."""
+        """Load the loader's state between two passes."""
         if "loader" in state:
-            self.loader.load_state_dict(decode(state["loader"]))
+            load_state(self.loader, state["loader"])
         else:
             self.loader.load_state_dict({})  # forget an iterator that was made too early
             load_dataset(self.loader, state)
@@ -121,7 +131,7 @@ class IterableRoute(PlainRoute):
     def reopen(
         self, state: dict[str, Any], index: int, resume: Callable[[], None]
     ) -> Iterator[Any]:
-        """Go on from the data set's or its iterator's state, else load and drop."""
+        """Load the state of the data set or of its iterator; without one, load batches and drop."""
         if not state:
             iterator = self.open()
             drop(iterator, index)
@@ -130,7 +140,7 @@ class IterableRoute(PlainRoute):
         load_dataset(self.loader, state)
         iterator = self.open()
         if "iterator" in state and not state["ended"]:
-            self.items.iterator.load_state_dict(decode(state["iterator"]))
+            load_state(self.items.iterator, state["iterator"])
         self.items.ended = bool(state["ended"])
         resume()
         return iter(()) if self.items.ended else iterator
@@ -142,16 +152,16 @@ class IterableRoute(PlainRoute):
         state = dataset_state(self.loader)
         iterator = self.items.iterator
         if running and iterator is not self.loader.dataset and isinstance(iterator, Stateful):
-            state["iterator"] = encode(iterator.state_dict())
+            state["iterator"] = state_of(iterator)
         return {**state, "ended": running and self.items.ended} if state else {}
 
     def load_idle(self, state: dict[str, Any]) -> None:
-        """Take back the data set's state between two passes."""
+        """Load the data set's state between two passes."""
         load_dataset(self.loader, state)
 
 
 class _Items:
-    """An iterable data set that keeps hold of its iterator and knows whether it has ended."""
+    """An iterable data set that keeps its iterator and knows whether it has ended."""
 
     def __init__(self, dataset: Any) -> None:
         self.dataset = dataset
@@ -180,7 +190,7 @@ def choose_route(loader: Any, worker_seeding: str = "position", *, fast_path: bo
         fast_path: whether in-memory tensors are fetched by one index operation.
     """
     owner = unwrap(loader)
-    if not isinstance(owner, DataLoader) or type(loader).__name__ == "DataLoaderDispatcher":
+    if not isinstance(owner, DataLoader) or (owner is loader and "base_dataloader" in vars(loader)):
         return StatefulRoute(loader) if isinstance(loader, Stateful) else PlainRoute(loader)
     if is_torchdata(owner):
         # torchdata's own way would not bring the workers' random streams back, nor a sampler that
@@ -193,15 +203,5 @@ def choose_route(loader: Any, worker_seeding: str = "position", *, fast_path: bo
     else:
         by_index = True
     if by_index:
-        return IndexRoute(loader, owner, worker_seeding, fast_path=fast_path)
+        return IndexRoute(loader, worker_seeding, fast_path=fast_path)
     return StatefulRoute(loader)
-
-
-def unwrap(loader: Any) -> Any:
-    """Give the ``DataLoader`` inside of Accelerate's wrapper, or the loader itself."""
-    return vars(loader).get("base_dataloader", loader) if hasattr(loader, "__dict__") else loader
-
-
-def is_torchdata(loader: Any) -> bool:
-    """Whether it is torchdata's ``StatefulDataLoader``."""
-    return type(loader).__module__.partition(".")[0] == "torchdata"

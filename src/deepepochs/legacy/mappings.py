@@ -19,11 +19,13 @@ from torch.nn import Module
 from torch.utils.data import DataLoader
 
 from ..errors import ConfigError
+from ..nest.codec import own_container
 from ..nest.containers import map_tensors
 
 __all__ = ["concat_dicts", "ddict", "flatten_dict", "keyset", "listify", "sum_dicts"]
 
 
+@own_container
 class ddict(dict[Any, Any]):
     """A dict whose text keys can be read, set and deleted as attributes.
 

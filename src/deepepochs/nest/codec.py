@@ -1,8 +1,10 @@
-"""What a checkpoint may hold: tensors and plain Python values, nothing that could run code.
+"""The one form in which a checkpoint holds a state: tensors and plain Python values.
 
-:func:`to_plain` checks a nested state and makes it ready for a file that
-``torch.load(weights_only=True)`` reads; whatever cannot be saved is refused with the
-path to it. :func:`from_plain` is its inverse.
+A file that ``torch.load(weights_only=True)`` reads cannot run code, and cannot hold NumPy
+arrays either. :func:`to_plain` turns a nested state into what such a file can hold, and refuses
+what cannot be saved with the path to it; :func:`from_plain` turns it back. So a
+``state_dict()`` may hold NumPy arrays and need not encode anything by itself. Each function
+leaves alone what it has turned already, so a state may pass through it twice.
 
 >>> from deepepochs.nest.codec import from_plain, to_plain
 >>> state = {"epoch": 3, "rng": (1, b""), "best": float("inf")}
@@ -15,16 +17,17 @@ deepepochs.errors.CheckpointError: state['callbacks']['x']: a lambda cannot be s
 
 from __future__ import annotations
 
+import copy
 import types
 from collections import Counter, OrderedDict
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
 from ..errors import CheckpointDamaged, CheckpointError
 
-__all__ = ["from_plain", "to_plain"]
+__all__ = ["from_plain", "is_plain", "keeps_class", "own_container", "to_plain"]
 
 _TAG = "__deepepochs__"
 _KEYS = frozenset({str, int, float, bool, type(None)})
@@ -33,39 +36,67 @@ _LEAVES |= {torch.Size, torch.dtype, torch.device}
 _SEQUENCES = frozenset({list, tuple, set})
 _MAPPINGS = frozenset({dict, OrderedDict, Counter})
 _ARRAY_KINDS = "biufcSUMm"
-_SCALAR_KINDS = "biufcSU"
 # torch's restricted reader knows LONG1 (at most 255 bytes) but not LONG4.
 _MAX_INT_BITS = 255 * 8 - 1
+_OWN: dict[str, type[Any]] = {}
+
+_Container = TypeVar("_Container", bound=type[Any])
 
 
-def to_plain(value: Any, where: str = "state") -> Any:
+def own_container(kind: _Container) -> _Container:
+    """Declare a tuple or dict class whose objects a checkpoint keeps as what they are."""
+    _OWN[kind.__name__] = kind
+    return kind
+
+
+def keeps_class(kind: type[Any]) -> bool:
+    """Say whether a checkpoint keeps containers of exactly this class as what they are."""
+    return kind in (*_MAPPINGS, *_SEQUENCES, torch.Size) or _OWN.get(kind.__name__) is kind
+
+
+def is_plain(value: Any) -> bool:
+    """Say whether `to_plain` takes `value`.
+
+    >>> is_plain([1, np.zeros(2)]), is_plain(object())
+    (True, False)
+    """
+    try:
+        to_plain(value)
+    except CheckpointError:
+        return False
+    return True
+
+
+def to_plain(value: Any, where: str = "state", *, with_meta: bool = False) -> Any:
     """Return `value` with fresh containers, holding only what a checkpoint may hold.
 
     Tensors are kept as they are, not copied; gradients, hooks and attributes stay
     behind, and a view on a storage more than twice its size is copied, so that a slice does
-    not carry its whole base into the file. NumPy scalars become Python numbers. NumPy
-    arrays are kept and come back as arrays.
+    not carry its whole base into the file. NumPy arrays and scalars become marked entries,
+    which `from_plain` turns back.
 
     Args:
         value: tensors, numbers, strings, bytes, ``None``, NumPy arrays and scalars in
             nested dicts, lists, tuples and sets.
         where: how the error message calls `value`.
+        with_meta: whether tensors on the device ``'meta'`` are kept, which cannot be saved: all
+            processes but the first have them for a sharded model.
 
     Raises:
         CheckpointError: something else is in there; the message says where.
 
     Example:
-        >>> to_plain({"lr": np.float64(0.5)})
-        {'lr': 0.5}
+        >>> to_plain({"lr": 0.5, "counts": np.zeros(2, np.int8)})["lr"]
+        0.5
     """
     try:
-        return _Encoder().encode(value, where)
+        return _Encoder(with_meta).encode(value, where)
     except RecursionError:
         raise CheckpointError(f"{where} is nested too deeply, or holds itself") from None
 
 
 def from_plain(value: Any) -> Any:
-    """Turn what :func:`to_plain` gave into the value it was made from; may change it in place.
+    """Return the value that `to_plain` was given; `value` stays as it is.
 
     Raises:
         CheckpointDamaged: an entry that :func:`to_plain` does not write.
@@ -73,21 +104,24 @@ def from_plain(value: Any) -> Any:
     kind = type(value)
     if kind in _MAPPINGS:
         if _TAG in value:
-            return _untagged(value)
+            return _untagged(value[_TAG])
+        if type(value) is dict and _is_early(value):
+            return _from_early(value)
+        turned = copy.copy(value)  # with the versions that Module.state_dict hangs on
         for key, item in value.items():
             if type(item) not in _LEAVES:
-                value[key] = from_plain(item)
-    elif kind is list:
-        value[:] = map(from_plain, value)
-    elif kind is tuple:
-        return tuple(map(from_plain, value))
+                turned[key] = from_plain(item)
+        return turned
+    if kind in (list, tuple):
+        return kind(map(from_plain, value))
     return value
 
 
 class _Encoder:
     """One walk over a state; remembers the views already copied, so that tied ones stay one."""
 
-    def __init__(self) -> None:
+    def __init__(self, with_meta: bool) -> None:
+        self._with_meta = with_meta
         self._copies: dict[Any, torch.Tensor] = {}
 
     def encode(self, value: Any, where: str) -> Any:
@@ -105,15 +139,18 @@ class _Encoder:
             return self._sequence(value, where)
         if kind is bytes:  # the restricted reader refuses only the empty ones
             return value or {_TAG: ["bytes"]}
-        if isinstance(value, np.generic) and value.dtype.kind in _SCALAR_KINDS:
-            item = value.item()
-            if not isinstance(item, np.generic):  # a long double has no Python equal
-                return self.encode(item, where)
+        if isinstance(value, np.generic) and value.dtype.kind in _ARRAY_KINDS:
+            return {_TAG: ["scalar", *_array(np.asarray(value))]}
         if kind is np.ndarray and value.dtype.kind in _ARRAY_KINDS:
-            return _array(value)
+            return {_TAG: ["array", *_array(value)]}
+        if _OWN.get(kind.__name__) is kind:
+            items = dict(value) if isinstance(value, dict) else list(value)
+            return {_TAG: ["own", kind.__name__, self.encode(items, where)]}
         raise _refusal(value, where)
 
     def _mapping(self, value: Any, where: str) -> Any:
+        if value.keys() == {_TAG} and _is_tagged(value[_TAG]):
+            return value
         plain = type(value)()
         for key, item in value.items():
             name = self._key(key, where)
@@ -148,6 +185,8 @@ class _Encoder:
         if type(plain) is not torch.Tensor:
             raise _refusal(value, where)
         if plain.device.type == "meta":
+            if self._with_meta:
+                return plain
             raise CheckpointError(f"{where}: a tensor on the meta device has no data to save")
         if plain.layout is not torch.strided or plain.is_quantized or plain.is_nested:
             return plain
@@ -161,23 +200,66 @@ class _Encoder:
         return self._copies[key]
 
 
-def _array(value: np.ndarray[Any, Any]) -> dict[str, Any]:
+def _array(value: np.ndarray[Any, Any]) -> list[Any]:
+    """Give dtype, shape and content of an array."""
     content = bytearray(value.tobytes())
     data = torch.frombuffer(content, dtype=torch.uint8) if content else torch.empty(0)
-    return {_TAG: ["array", value.dtype.str, list(value.shape), data]}
+    return [value.dtype.str, list(value.shape), data]
 
 
-def _untagged(value: dict[str, Any]) -> Any:
-    match value[_TAG]:
+def _is_tagged(entry: Any) -> bool:
+    match entry:
+        case (
+            ["int", str()]
+            | ["bytes"]
+            | ["array" | "scalar", str(), list(), torch.Tensor()]
+            | ["own", str(), dict() | list()]
+        ):
+            return True
+    return False
+
+
+def _untagged(entry: Any) -> Any:
+    match entry:
         case ["int", str(digits)]:
             return int(digits, 16)
         case ["bytes"]:
             return b""
-        case ["array", str(name), list(shape), torch.Tensor() as data]:
+        case ["array" | "scalar" as what, str(name), list(shape), torch.Tensor() as data]:
             dtype = np.dtype(name)
             if dtype.kind in _ARRAY_KINDS:
-                return np.frombuffer(data.numpy().tobytes(), dtype).reshape(shape).copy()
-    raise CheckpointDamaged(f"an entry marked {_TAG!r} of unknown form: {value[_TAG]!r:.80}")
+                array = np.frombuffer(data.numpy().tobytes(), dtype).reshape(shape).copy()
+                return array if what == "array" else array[()]
+        case ["own", str(name), dict() | list() as items]:
+            return _own(name, items)
+    raise CheckpointDamaged(f"an entry marked {_TAG!r} of unknown form: {entry!r:.80}")
+
+
+def _own(name: str, items: Any) -> Any:
+    turned = from_plain(items)
+    # A class that is not imported here stays a plain dict: its users import it.
+    return _OWN[name](turned) if name in _OWN else turned
+
+
+# The loaders and patches of earlier checkpoints have these forms of their own.
+_EARLY_ARRAY = {"numpy", "dtype", "shape"}
+_EARLY_MARKS = {"__numpy__", "__number__", "__set__"}
+_EARLY_MARKS |= {"__TensorTuple__", "__TensorDict__", "__ddict__"}
+
+
+def _is_early(value: dict[Any, Any]) -> bool:
+    return (len(value) == 1 and next(iter(value)) in _EARLY_MARKS) or value.keys() == _EARLY_ARRAY
+
+
+def _from_early(value: dict[str, Any]) -> Any:
+    if len(value) == 3:
+        return value["numpy"].numpy().view(value["dtype"]).reshape(value["shape"]).copy()
+    ((mark, inner),) = value.items()
+    if mark == "__numpy__":
+        return inner.numpy(force=True)
+    if mark == "__number__":
+        return inner.numpy(force=True)[()]
+    return set(inner) if mark == "__set__" else _own(mark.strip("_"), inner)
 
 
 def _refusal(value: Any, where: str) -> CheckpointError:

@@ -48,7 +48,10 @@ def digest(value: Any) -> str:
         if isinstance(leaf, (Tensor, np.ndarray)):
             sink.update(f"{leaf.dtype}{tuple(leaf.shape)}".encode())
             sink.update(_bits(leaf))
-        elif isinstance(leaf, (str, bytes, int, float, complex, np.generic)) or leaf is None:
+        elif (
+            isinstance(leaf, (str, bytes, bytearray, int, float, complex, np.generic))
+            or leaf is None
+        ):
             sink.update(repr(leaf).encode())
     return sink.hexdigest()
 

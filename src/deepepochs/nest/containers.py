@@ -22,6 +22,8 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
+from .codec import own_container
+
 __all__ = [
     "TensorDict",
     "TensorTuple",
@@ -79,6 +81,7 @@ class _TensorMethods:
         return map_tensors(Tensor.int, self)
 
 
+@own_container
 class TensorTuple(_TensorMethods, tuple[Any, ...]):
     """A tuple with a tensor's ``device, data, to, cpu, clone, detach, float, long, int``.
 
@@ -89,6 +92,7 @@ class TensorTuple(_TensorMethods, tuple[Any, ...]):
     __slots__ = ()
 
 
+@own_container
 class TensorDict(_TensorMethods, dict[Any, Any]):
     """A dict with a tensor's ``device, data, to, cpu, clone, detach, float, long, int``.
 

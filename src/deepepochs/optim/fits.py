@@ -1,15 +1,18 @@
-"""Does a saved state fit this optimizer and this scheduler? Asked before anything is changed.
+"""Whether a saved state fits this optimizer and this scheduler, asked before anything changes.
 
-torch itself checks the number of groups and parameters alone: the state of another kind of
+torch itself checks the number of groups and parameters alone: the state of another class of
 optimizer or scheduler, or of a model with other shapes, loads there and fails later or never.
+So a state is saved with what it was `made_by`: the classes and the shapes of the parameters.
 
 >>> import torch
->>> from deepepochs.optim.fits import check_opt_state
+>>> from deepepochs.optim.fits import check_fit, made_by
 >>> weight = torch.nn.Parameter(torch.ones(2))
->>> check_opt_state(torch.optim.Adam([weight]), torch.optim.SGD([weight], lr=0.1).state_dict())
+>>> sgd = torch.optim.SGD([weight], lr=0.1)
+>>> state = {"opt_state": {**sgd.state_dict(), "made_by": made_by(sgd, None)}, "sched_state": None}
+>>> check_fit(torch.optim.Adam([weight]), None, state)
 Traceback (most recent call last):
 ...
-deepepochs.errors.CheckpointMismatch: The saved state of Adam lacks amsgrad, betas, eps: ...
+deepepochs.errors.CheckpointMismatch: The saved state of the optimizer SGD does not fit Adam: ...
 """
 
 from __future__ import annotations
@@ -17,44 +20,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch.nn.parameter import is_lazy
 
 from ..errors import CheckpointMismatch
 
-__all__ = ["check_opt_state", "check_sched_state", "type_name"]
-
-# Group entries that one version of torch has and another fills in, or that a scheduler adds.
-LENIENT_GROUP_KEYS = frozenset(
-    [
-        "params",
-        "initial_lr",
-        "foreach",
-        "fused",
-        "maximize",
-        "capturable",
-        "differentiable",
-        "param_names",
-        "decoupled_weight_decay",
-    ]
-)
-# State entries of torch's optimizers that have the shape of their parameter.
-PARAM_SHAPED = frozenset(
-    [
-        "exp_avg",
-        "exp_avg_sq",
-        "max_exp_avg_sq",
-        "exp_inf",
-        "momentum_buffer",
-        "square_avg",
-        "grad_avg",
-        "acc_delta",
-        "sum",
-        "prev",
-        "step_size",
-        "ax",
-    ]
-)
-LENIENT_SCHED_KEYS = frozenset(("verbose", "default_min_lr", "mode_worse"))
+__all__ = ["check_fit", "made_by", "type_name"]
 
 
 def type_name(thing: Any) -> str:
@@ -62,60 +32,54 @@ def type_name(thing: Any) -> str:
     return f"the class {thing.__name__}" if isinstance(thing, type) else type(thing).__name__
 
 
-def check_opt_state(opt: torch.optim.Optimizer, state: Any) -> None:
-    """Raise unless `state` fits the groups and parameters of `opt`."""
-    what, groups = type_name(opt), opt.param_groups
-    if not isinstance(state, dict) or not {"state", "param_groups"} <= state.keys():
+def made_by(opt: torch.optim.Optimizer, scheduler: Any) -> dict[str, Any]:
+    """Return the classes below Accelerate's wrappers, and the shape of each parameter."""
+    params = [param for group in opt.param_groups for param in group["params"]]
+    bare = getattr(scheduler, "scheduler", scheduler)
+    return {
+        "optimizer": type_name(getattr(opt, "optimizer", opt)),
+        "scheduler": None if scheduler is None else type_name(bare),
+        "shapes": [[] if is_lazy(param) else list(param.shape) for param in params],
+    }
+
+
+def check_fit(opt: torch.optim.Optimizer, scheduler: Any, state: dict[str, Any]) -> None:
+    """Raise `CheckpointMismatch` unless `state` is of such an optimizer and scheduler."""
+    opt_state, sched_state = state["opt_state"], state.get("sched_state")
+    here = made_by(opt, scheduler)
+    what = here["optimizer"]
+    if not isinstance(opt_state, dict) or not {"state", "param_groups"} <= opt_state.keys():
         raise CheckpointMismatch(f"The saved state of {what} is not an optimizer's state_dict().")
-    saved = state["param_groups"]
-    sizes, saved_sizes = ([len(g["params"]) for g in gs] for gs in (groups, saved))
+    if (scheduler is None) is not (sched_state is None):
+        own = "no scheduler" if scheduler is None else f"the scheduler {here['scheduler']}"
+        there = "none" if sched_state is None else "the state of one"
+        raise CheckpointMismatch(
+            f"The optimizer has {own}, and the checkpoint has {there}: make it as it was saved."
+        )
+    groups = opt_state["param_groups"]
+    sizes, saved_sizes = ([len(g["params"]) for g in gs] for gs in (opt.param_groups, groups))
     if sizes != saved_sizes:
         raise CheckpointMismatch(
             f"The saved state of {what} has groups of {saved_sizes} parameters, and here are "
             f"{sizes}: it is of another model or optimizer."
         )
-    by_index: dict[Any, Any] = {}
-    for group, old in zip(groups, saved, strict=True):
-        missing = sorted(group.keys() - old.keys() - LENIENT_GROUP_KEYS)
-        decoupled = [g.get("decoupled_weight_decay") for g in (group, old)]
-        if missing or (None not in decoupled and decoupled[0] != decoupled[1]):
-            lack = ", ".join(missing) or "the same decoupled_weight_decay"
+    # Earlier states do not say it. The numbers that a step needs tell most optimizers apart.
+    saved = opt_state.get("made_by") or {**here, "optimizer": _guessed(opt, what, groups)}
+    for part in ("optimizer", "scheduler"):
+        if saved[part] != here[part]:
             raise CheckpointMismatch(
-                f"The saved state of {what} lacks {lack}: it is of another kind of optimizer."
-            )
-        by_index.update(zip(old["params"], group["params"], strict=True))
-    for index, entry in state["state"].items():
-        if index in by_index and isinstance(entry, dict):
-            _check_entry(what, index, entry, by_index[index].shape)
-
-
-def _check_entry(what: str, index: Any, entry: dict[Any, Any], shape: torch.Size) -> None:
-    """Raise unless the buffers of one parameter have its shape."""
-    for key, value in entry.items():
-        if key in PARAM_SHAPED and isinstance(value, Tensor) and value.shape != shape:
-            raise CheckpointMismatch(
-                f"The saved state of {what} has {key} of shape {list(value.shape)} for "
-                f"parameter {index}, which has {list(shape)}: it is of another model."
-            )
-
-
-def check_sched_state(scheduler: Any, state: Any, num_groups: int) -> None:
-    """Raise unless `state` is of a scheduler like `scheduler`."""
-    if scheduler is None or state is None:
-        if scheduler is not state:
-            here = "no scheduler" if scheduler is None else f"the scheduler {type_name(scheduler)}"
-            there = "none" if state is None else "the state of one"
-            raise CheckpointMismatch(
-                f"The optimizer has {here}, and the checkpoint has {there}: make the optimizer "
+                f"The saved state of the {part} {saved[part]} does not fit {here[part]}: make it "
                 "as it was saved."
             )
-        return
-    saved, own = (
-        {key for key in one if not key.startswith("_")} for one in (state, scheduler.state_dict())
-    )
-    odd = sorted((saved ^ own) - LENIENT_SCHED_KEYS)
-    if odd or len(state.get("base_lrs", range(num_groups))) != num_groups:
-        raise CheckpointMismatch(
-            f"The saved state of the scheduler does not fit {type_name(scheduler)} with {num_groups} "
-            f"parameter groups (differing: {', '.join(odd) or 'base_lrs'}): make it as saved."
-        )
+    for index, (shape, own_shape) in enumerate(zip(saved["shapes"], here["shapes"], strict=True)):
+        if shape != own_shape:
+            raise CheckpointMismatch(
+                f"The saved state of {what} is for a parameter {index} of shape {shape}, which "
+                f"has {own_shape} here: it is of another model."
+            )
+
+
+def _guessed(opt: torch.optim.Optimizer, name: str, groups: list[dict[str, Any]]) -> str:
+    needed = {key for key, value in opt.defaults.items() if type(value) in (int, float, tuple)}
+    missing = sorted({key for group in groups for key in needed - group.keys()})
+    return f"without {', '.join(missing)}" if missing else name

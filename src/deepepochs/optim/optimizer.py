@@ -14,17 +14,20 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import warnings
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from ..errors import CheckpointMismatch, ConfigError, ConfigTypeError
-from .fits import check_opt_state, check_sched_state, type_name
-from .opt_checks import needs_closure, takes_loss
+from .fits import check_fit, made_by, type_name
 
 __all__ = ["Optimizer"]
+
+_VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 class Optimizer:
@@ -67,7 +70,7 @@ class Optimizer:
                 f"Optimizer got {type_name(opt)} as opt: it must be a torch optimizer, for example "
                 "torch.optim.SGD(model.parameters(), lr=0.1)."
             )
-        if needs_closure(opt):
+        if _needs_closure(opt):
             raise ConfigError(
                 f"{type_name(opt)} computes the loss several times in a step, through a closure, and a "
                 "step here gives each mini-batch to the model once: take an optimizer whose step() needs "
@@ -77,7 +80,7 @@ class Optimizer:
             raise ConfigError(f"sched_on={sched_on!r}: it must be 'step' or 'epoch'.")
         self.scheduler = scheduler
         self.sched_on = sched_on
-        self.needs_loss = takes_loss(opt, scheduler, sched_with_loss)
+        self.needs_loss = _takes_loss(opt, scheduler, sched_with_loss)
         self._moves_on_step = scheduler is not None and sched_on == "step"
         self._moves_on_epoch = scheduler is not None and sched_on == "epoch"
         self._restored = False
@@ -98,7 +101,7 @@ class Optimizer:
         self.opt.zero_grad()
 
     def step(self, at: str = "step", loss: Any = None) -> None:
-        """Go one step.
+        """Make one step.
 
         Args:
             at: `'step'`: the optimizer steps, and the scheduler if it is due; `'epoch'`: the
@@ -202,7 +205,8 @@ class Optimizer:
     def state_dict(self) -> dict[str, Any]:
         """Return `{'opt_state': ..., 'sched_state': ...}`; the latter None without scheduler."""
         sched_state = None if self.scheduler is None else self.scheduler.state_dict()
-        return {"opt_state": self.opt.state_dict(), "sched_state": sched_state}
+        opt_state = {**self.opt.state_dict(), "made_by": made_by(self.opt, self.scheduler)}
+        return {"opt_state": opt_state, "sched_state": sched_state}
 
     def check_state(self, state: Any) -> None:
         """Raise unless `state` fits this optimizer and scheduler; change nothing.
@@ -215,8 +219,7 @@ class Optimizer:
                 f"The state of an optimizer is {type_name(state)} without 'opt_state': it must be "
                 "what Optimizer.state_dict() returned."
             )
-        check_sched_state(self.scheduler, state.get("sched_state"), len(self.param_groups))
-        check_opt_state(self.opt, state["opt_state"])
+        check_fit(self.opt, self.scheduler, state)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore optimizer and scheduler, each from its own state; `state` stays the caller's.
@@ -225,7 +228,7 @@ class Optimizer:
             CheckpointMismatch: `state` does not fit; nothing has been changed.
         """
         self.check_state(state)
-        opt_state = state["opt_state"]
+        opt_state = {key: value for key, value in state["opt_state"].items() if key != "made_by"}
         self.opt.load_state_dict(opt_state)
         # torch keeps tensors that need no cast: the next step would alter the caller's state.
         given = {id(v) for entry in opt_state["state"].values() for v in entry.values()}
@@ -241,3 +244,38 @@ class Optimizer:
         if self.scheduler is None:
             return f"Optimizer({type_name(self.opt)})"
         return f"Optimizer({type_name(self.opt)}, {type_name(self.scheduler)}, {self.sched_on!r})"
+
+
+def _needs_closure(opt: torch.optim.Optimizer) -> bool:
+    """Say whether `opt` cannot step without an argument."""
+    try:
+        # Of the class: a scheduler has put a wrapper around the bound one.
+        parameters = list(inspect.signature(type(opt).step).parameters.values())[1:]
+    except (TypeError, ValueError):  # the signature of a step written in C cannot be read
+        return False
+    named = (parameter for parameter in parameters if parameter.kind not in _VARIADIC)
+    return any(parameter.default is parameter.empty for parameter in named)
+
+
+def _takes_loss(opt: torch.optim.Optimizer, scheduler: Any, sched_with_loss: bool) -> bool:
+    """Check that `scheduler` is one, and of `opt`; return True where its step wants a loss."""
+    if scheduler is None:
+        return False
+    if isinstance(scheduler, type) or not callable(getattr(scheduler, "step", None)):
+        raise ConfigTypeError(
+            f"Optimizer got {type_name(scheduler)} as scheduler: it must be a learning-rate scheduler, "
+            "for example torch.optim.lr_scheduler.StepLR(opt, 10)."
+        )
+    # Accelerate's scheduler holds torch's as `scheduler`; its optimizer shares the groups' list.
+    bare = getattr(scheduler, "scheduler", scheduler)
+    owner = getattr(bare, "optimizer", None)
+    if owner is not None and getattr(owner, "param_groups", None) is not opt.param_groups:
+        raise ConfigError(
+            f"The {type_name(bare)} of an Optimizer was made for another optimizer than its "
+            f"{type_name(opt)}: make it with that one."
+        )
+    if sched_with_loss and type(bare).step is LRScheduler.step:
+        raise ConfigError(
+            f"sched_with_loss=True, but {type_name(bare)}.step takes no loss: leave it out."
+        )
+    return sched_with_loss or isinstance(bare, ReduceLROnPlateau)

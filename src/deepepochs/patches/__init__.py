@@ -29,12 +29,11 @@ from __future__ import annotations
 
 from .base import PatchBase
 from .confusion import ConfusionMetrics, ConfusionPatch
-from .factory import check_patch_kind, is_torchmetric, make_patch
-from .means import MeanPatch
 from .metric import flatten_value, metric_name
+from .plan import check_patch_kind, is_torchmetric, make_patch
 from .tensors import TensorPatch
 from .torchmetric import MetricPatch
-from .values import ValuePatch
+from .values import MeanPatch, ValuePatch
 
 __all__ = [
     "ConfusionMetrics",

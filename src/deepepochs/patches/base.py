@@ -18,19 +18,29 @@ A user's own patch needs two methods, ``add`` and ``forward``; most have a ``loa
 
 from __future__ import annotations
 
+import copy
 import functools
 from types import BuiltinMethodType, FunctionType, MethodType
 from typing import TYPE_CHECKING, Any
 
+from torch import Tensor
+
 from ..errors import PatchError
-from ..nest.containers import describe
-from .metric import metric_name
-from .state import Copyable, copied, decoded, encoded, is_configuration
+from ..nest.codec import is_plain, keeps_class
+from ..nest.containers import describe, walk
+from .metric import Copyable, metric_name
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["PatchBase", "check_same_metric", "describe_patch", "mismatch"]
+__all__ = [
+    "PatchBase",
+    "check_same_metric",
+    "copied",
+    "describe_patch",
+    "for_checkpoint",
+    "mismatch",
+]
 
 
 class PatchBase(Copyable):
@@ -119,14 +129,14 @@ class PatchBase(Copyable):
         return new
 
     def state_dict(self) -> dict[str, Any]:
-        """Give what was accumulated as tensors and plain types; metrics and the name are left out.
+        """Give a copy of what was accumulated; metrics and the name are left out.
 
         Raises:
             PatchError: an attribute holds something that a checkpoint cannot; the subclass
                 should then have its own state_dict and load_state_dict.
         """
         return {
-            key: encoded(value, f"{type(self).__name__}.{key}")
+            key: for_checkpoint(value, f"{type(self).__name__}.{key}")
             for key, value in self.__dict__.items()
             if key != "name" and not is_configuration(value)
         }
@@ -137,7 +147,7 @@ class PatchBase(Copyable):
             if key != "name" and key not in state and not is_configuration(value):
                 del self.__dict__[key]
         for key, value in state.items():
-            setattr(self, key, decoded(value))
+            setattr(self, key, copied(value))
 
     def __repr__(self) -> str:
         """Give the class and, if it has one, the name."""
@@ -195,3 +205,59 @@ def _is_same(one: Any, two: Any) -> bool:
 def _no_method(patch: PatchBase, signature: str, what: str) -> str:
     name = type(patch).__name__
     return f"{name} has no {signature.partition('(')[0]}: define `def {signature}` to {what}."
+
+
+def copied(value: Any) -> Any:
+    """Copy tensors, containers and plain objects; share what can be called (metrics, models)."""
+    return walk(_copied_leaf, value)
+
+
+def _copied_leaf(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.detach().clone()
+    if isinstance(value, Copyable):
+        return value.copy()
+    return value if callable(value) else copy.deepcopy(value)
+
+
+def for_checkpoint(value: Any, where: str) -> Any:
+    """Copy `value` for a checkpoint.
+
+    A container of a class that a checkpoint does not keep becomes the dict, list, tuple or set
+    that it is: a model may put out a named tuple.
+
+    Args:
+        value: numbers, strings, tensors, arrays, or tuples, lists, dicts and sets of them.
+        where: the attribute, for the message.
+
+    Raises:
+        PatchError: something else is in it.
+    """
+    kind = type(value)
+    if isinstance(value, dict):
+        items = {key: for_checkpoint(item, where) for key, item in value.items()}
+        return kind(items) if keeps_class(kind) else items
+    if isinstance(value, (set, frozenset)):
+        return {for_checkpoint(item, where) for item in value}
+    if isinstance(value, (tuple, list)):
+        listed = [for_checkpoint(item, where) for item in value]
+        if keeps_class(kind):
+            return kind(listed)
+        return tuple(listed) if isinstance(value, tuple) else listed
+    if isinstance(value, Tensor) or is_plain(value):
+        return copied(value)
+    raise PatchError(
+        f"{where} holds {describe(value)}, which a checkpoint cannot: keep numbers, strings, "
+        "tensors, arrays, and tuples, lists and dicts of them, or give the class its own "
+        "state_dict and load_state_dict."
+    )
+
+
+def is_configuration(value: Any) -> bool:
+    """Say whether `value` is a metric, a model, or a container of such, rather than data."""
+    leaves: list[Any] = []
+    walk(leaves.append, value)
+    functions = [leaf for leaf in leaves if callable(leaf) and not isinstance(leaf, Copyable)]
+    rest = [leaf for leaf in leaves if not callable(leaf)]
+    patches = len(leaves) - len(functions) - len(rest)
+    return bool(functions) and not patches and all(isinstance(i, (str, type(None))) for i in rest)

@@ -17,9 +17,16 @@ from torch import Tensor
 
 from ..errors import ConfigTypeError, MetricError, add_note
 from ..nest.containers import describe
-from .state import Copyable
 
-__all__ = ["call_metric", "checked_metric", "flatten_value", "metric_name"]
+__all__ = ["Copyable", "call_metric", "checked_metric", "flatten_value", "metric_name"]
+
+
+class Copyable:
+    """What copies itself: patches, also inside of other patches' attributes."""
+
+    def copy(self) -> Any:
+        """Give an independent copy."""
+        raise NotImplementedError
 
 
 def checked_metric(metric: Any, owner: str) -> Any:

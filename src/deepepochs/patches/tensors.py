@@ -24,9 +24,8 @@ from torch import Tensor
 from ..errors import DataError, PatchError
 from ..nest.containers import TensorTuple, first_tensor
 from ..nest.operations import concat, to_cpu
-from .base import PatchBase, check_same_metric, describe_patch
-from .metric import call_metric, checked_metric
-from .state import Copyable, decoded, encoded
+from .base import PatchBase, check_same_metric, copied, describe_patch, for_checkpoint
+from .metric import Copyable, call_metric, checked_metric
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -117,13 +116,13 @@ class TensorPatch(PatchBase):
         where, state = f"{type(self).__name__}({describe_patch(self)})", {}
         for key, chunks in (("outputs", self.outputs), ("targets", self.targets)):
             chunks.joined(self.keep_on_device)
-            state[key] = encoded(chunks.items, f"{where}.{key}")
+            state[key] = for_checkpoint(chunks.items, f"{where}.{key}")
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over what `state_dict` gave."""
-        self.outputs = Chunks(decoded(state["outputs"]))
-        self.targets = Chunks(decoded(state["targets"]))
+        self.outputs = Chunks(copied(state["outputs"]))
+        self.targets = Chunks(copied(state["targets"]))
 
 
 class Chunks(Copyable):

@@ -22,9 +22,8 @@ from torch import Tensor
 from ..errors import PatchError, add_note
 from ..nest.containers import describe, first_tensor
 from ..nest.operations import detach
-from .base import PatchBase, check_same_metric, describe_patch
+from .base import PatchBase, check_same_metric, copied, describe_patch, for_checkpoint
 from .metric import checked_metric, metric_name
-from .state import decoded, encoded
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -105,23 +104,23 @@ class MetricPatch(PatchBase):
         where = describe_patch(self)
         sums = [
             {
-                path: [leaf.update_count, encoded(leaf.metric_state, where)]
+                path: [leaf.update_count, for_checkpoint(leaf.metric_state, where)]
                 for path, leaf in _leaves(metric)
             }
             for metric in self.sums
         ]
-        batch = None if self.batch is None else [encoded(data, where) for data in self.batch]
+        batch = None if self.batch is None else [for_checkpoint(data, where) for data in self.batch]
         return {"sums": sums, "batch": batch}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over what `state_dict` gave."""
-        self.batch = None if state["batch"] is None else tuple(map(decoded, state["batch"]))
+        self.batch = None if state["batch"] is None else tuple(map(copied, state["batch"]))
         self.sums = []
         for saved in state["sums"]:
             metric = self._empty()
             for path, leaf in _leaves(metric):
                 count, values = saved[path]
-                for key, value in decoded(values).items():
+                for key, value in copied(values).items():
                     setattr(leaf, key, value)
                 # No public way: without it compute warns that update was never called.
                 leaf._update_count = count

@@ -1,5 +1,6 @@
-"""Means weighted by batch size, of values that are known already: losses above all.
+"""Means weighted by batch size: of losses and other known values, and of metrics of a batch.
 
+>>> import torch
 >>> from deepepochs.patches import ValuePatch
 >>> (ValuePatch(3).load(1.0) + ValuePatch(1).load(5.0))()
 2.0
@@ -8,6 +9,12 @@
 ...     loss.accumulate(mean, batch_size)
 >>> loss()
 0.375
+>>> from deepepochs.metrics import accuracy
+>>> from deepepochs.patches import MeanPatch
+>>> right = MeanPatch(accuracy, 3).load(torch.tensor([0, 1, 1]), torch.tensor([0, 1, 1]))
+>>> wrong = MeanPatch(accuracy, 1).load(torch.tensor([0]), torch.tensor([1]))
+>>> (right + wrong)()
+0.75
 """
 
 from __future__ import annotations
@@ -15,6 +22,7 @@ from __future__ import annotations
 import itertools
 import math
 import operator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,14 +31,13 @@ from torch import Tensor
 
 from ..errors import ConfigError, MetricError, PatchError
 from ..nest.containers import describe
-from .base import PatchBase, mismatch
-from .metric import flatten_value
-from .state import decoded, encoded
+from .base import PatchBase, check_same_metric, copied, for_checkpoint, mismatch
+from .metric import call_metric, checked_metric, flatten_value, metric_name
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["FOLD_EVERY", "ValuePatch"]
+__all__ = ["FOLD_EVERY", "MeanPatch", "ValuePatch"]
 
 # Values of an accelerator wait until there are so many, then are summed by one kernel.
 FOLD_EVERY = 64
@@ -149,7 +156,7 @@ class ValuePatch(PatchBase):
         """Give sums and weights, and what is not summed yet, so that later bits are the same."""
         state = {"total": self.total, "weight": self.weight, "mean": self.mean}
         state["pending"] = self.pending
-        state = {key: encoded(value, f"ValuePatch.{key}") for key, value in state.items()}
+        state = {key: for_checkpoint(value, f"ValuePatch.{key}") for key, value in state.items()}
         items = self.items
         state["items"] = items and {key: item.state_dict() for key, item in items.items()}
         return state
@@ -158,11 +165,51 @@ class ValuePatch(PatchBase):
         """Take over what `state_dict` gave."""
         self._clear()
         for key in ("total", "weight", "mean", "pending"):
-            setattr(self, key, decoded(state[key]))
+            setattr(self, key, copied(state[key]))
         if state["items"] is not None:
             self.items = {key: ValuePatch(0) for key in state["items"]}
             for key, item in self.items.items():
                 item.load_state_dict(state["items"][key])
+
+
+class MeanPatch(ValuePatch):
+    """The metric of each batch, averaged with batch sizes as weights; cheap in time and memory.
+
+    The epoch's value is that of the whole only where the metric is a mean over samples
+    (accuracy, mean squared error); for precision and the like use another patch.
+
+    Args:
+        metric: a function ``(outputs, targets)`` giving a number, a tensor, or a dict of them.
+        batch_size: see `ValuePatch`.
+        name: see `PatchBase`.
+
+    Raises:
+        ConfigError: a metric that cannot be called, or a weight that cannot be one.
+    """
+
+    def __init__(
+        self, metric: Callable[..., Any], batch_size: float | Tensor, name: str | None = None
+    ) -> None:
+        super().__init__(batch_size, name)
+        self.metric = checked_metric(metric, type(self).__name__)
+
+    # The data of a metric, where the base takes a value.
+    def load(self, outputs: Any, targets: Any = None) -> Self:
+        """Call the metric on one mini-batch.
+
+        Raises:
+            MetricError: it gave neither a number nor a tensor nor a dict of them.
+        """
+        value = call_metric(self.metric, outputs, targets)
+        try:
+            return super().load(value)
+        except MetricError as error:
+            raise MetricError(f"metric {metric_name(self.metric)!r}: {error}") from None
+
+    def add(self, other: Any) -> Self:
+        """Join the sums of another patch of the same metric into these."""
+        check_same_metric(self, other)
+        return super().add(other)
 
 
 def _checked_weight(weight: Any, owner: str) -> float:
