@@ -447,7 +447,6 @@ def open_file(browser: Browser, path: Path) -> None:
 
 
 @no_browser
-@pytest.mark.xdist_group("browser")
 def test_a_browser_shows_the_curves_the_table_and_the_pictures(
     browser: Browser, tmp_path: Path
 ) -> None:
@@ -474,7 +473,6 @@ def test_a_browser_shows_the_curves_the_table_and_the_pictures(
 
 
 @no_browser
-@pytest.mark.xdist_group("browser")
 def test_the_page_is_no_wider_than_a_phone(browser: Browser, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     page.write_text(run_page(made_run(30, 4, hyper_params={"long": "x" * 300})), encoding="utf-8")
@@ -485,7 +483,6 @@ def test_the_page_is_no_wider_than_a_phone(browser: Browser, tmp_path: Path) -> 
 
 
 @no_browser
-@pytest.mark.xdist_group("browser")
 def test_text_stands_out_in_the_light_and_in_the_dark(browser: Browser, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     page.write_text(run_page(made_run(3, 1, hyper_params={"lr": 0.1})), encoding="utf-8")
@@ -501,7 +498,6 @@ def test_text_stands_out_in_the_light_and_in_the_dark(browser: Browser, tmp_path
 
 
 @no_browser
-@pytest.mark.xdist_group("browser")
 def test_a_click_sorts_the_runs(browser: Browser, tmp_path: Path) -> None:
     runs = [made_run(epochs_done=n)._replace(running_id=f"run{n}") for n in (9, 100, 20)]
     page = tmp_path / "page.html"

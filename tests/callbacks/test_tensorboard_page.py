@@ -25,10 +25,9 @@ from torch.utils.data import DataLoader, TensorDataset
 from deepepochs import AnalyzeCallback, InterpretCallback, LogCallback, Trainer
 from deepepochs.metrics import accuracy
 
-pytestmark = [
-    pytest.mark.skipif(find_browser() is None, reason="needs chromium and chromedriver"),
-    pytest.mark.xdist_group("tensorboard_page"),
-]
+pytestmark = pytest.mark.skipif(
+    find_browser() is None, reason="needs chromium and chromedriver"
+)
 
 LIMIT_S = 120.0
 EPOCHS = 3
