@@ -13,15 +13,16 @@ theirs from several servers, lest a fault that only shows where orders differ is
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import gc
 import importlib
 import json
 import os
 import selectors
+import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -41,6 +42,10 @@ IMPORTED = (
 )  # fmt: skip
 
 
+# A process id, then its return code.
+NUMBER = struct.Struct("=i")
+
+
 class Started:
     """A script that runs, with the names of ``subprocess.Popen``.
 
@@ -56,8 +61,7 @@ class Started:
         socket.send_fds(self._server, [b"f"], list(files))
         with self._server.makefile("w") as writing:
             writing.write(json.dumps(request) + "\n")
-        self._answers = self._server.makefile("r")
-        self.pid = int(self._answers.readline())
+        self.pid = self._answer()
 
     def poll(self) -> int | None:
         """Its return code, if it has ended."""
@@ -72,14 +76,18 @@ class Started:
                 selector.register(self._server, selectors.EVENT_READ)
                 if not selector.select(timeout):
                     raise subprocess.TimeoutExpired(self.args, timeout or 0)
-            self.returncode = int(self._answers.readline())
+            self.returncode = self._answer()
             self.close()
         return self.returncode
 
     def close(self) -> None:
         """Kill it and what it started in its session, if it has not ended."""
-        self._answers.close()
         self._server.close()
+
+    def _answer(self) -> int:
+        answer: int
+        (answer,) = NUMBER.unpack(self._server.recv(NUMBER.size, socket.MSG_WAITALL))
+        return answer
 
 
 class WarmPython:
@@ -99,11 +107,9 @@ class WarmPython:
     def address(self) -> str:
         """Where the server listens."""
         if not self._address:
-            folder = tempfile.TemporaryDirectory(prefix="warm-python-")
-            atexit.register(folder.cleanup)
-            self._address = str(Path(folder.name) / "server")
-            # It ends when this pipe is closed: at the latest with this process.
-            process = subprocess.Popen(
+            self._address = str(Path(tempfile.mkdtemp(prefix="warm-python-")) / "server")
+            # It ends, and removes its folder, when this pipe is closed: when this process ends.
+            self._process = process = subprocess.Popen(
                 [sys.executable, *self._options, __file__, self._address, self._prelude],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -111,10 +117,7 @@ class WarmPython:
                 text=True,
                 start_new_session=True,
             )
-            assert process.stdin is not None
             assert process.stdout is not None
-            atexit.register(process.wait)
-            atexit.register(process.stdin.close)
             with process.stdout as stdout:
                 assert stdout.readline() == "ready\n", "the server of warm Python did not start"
         return self._address
@@ -139,7 +142,7 @@ def start(
         stdout: file to print to, as a number.
         stderr: the same for errors.
     """
-    with open(os.devnull) as nothing:
+    with Path(os.devnull).open() as nothing:
         request = {
             "arguments": [str(argument) for argument in arguments],
             "cwd": str(cwd or Path.cwd()),
@@ -156,9 +159,10 @@ def run(
     env: Mapping[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Run a script to its end, as ``subprocess.run`` with its output captured."""
-    with tempfile.TemporaryFile("w+", encoding="utf-8") as out, tempfile.TemporaryFile(
-        "w+", encoding="utf-8"
-    ) as err:
+    with (
+        tempfile.TemporaryFile("w+", encoding="utf-8") as out,
+        tempfile.TemporaryFile("w+", encoding="utf-8") as err,
+    ):
         started = start(
             server, arguments, cwd=cwd, env=env, stdout=out.fileno(), stderr=err.fileno()
         )
@@ -175,6 +179,7 @@ class Server:
     """Forks for each connection, and tells it how the fork has ended."""
 
     def __init__(self, address: str) -> None:
+        self._folder = Path(address).parent
         self._children: dict[socket.socket, int] = {}
         self._told: set[int] = set()
         self._selector = selectors.DefaultSelector()
@@ -199,6 +204,7 @@ class Server:
                     for client in list(self._children):
                         self._forget(client)
                     self.close()
+                    shutil.rmtree(self._folder)
                     return None
                 if source is self._listener:
                     request = self._fork()
@@ -233,7 +239,7 @@ class Server:
             os.close(file)
         self._children[client] = pid
         self._selector.register(client, selectors.EVENT_READ)
-        client.sendall(f"{pid}\n".encode())
+        client.sendall(NUMBER.pack(pid))
         return None
 
     def _tell_ends(self) -> None:
@@ -245,7 +251,7 @@ class Server:
                 exited = ended.si_code == os.CLD_EXITED
                 code = ended.si_status if exited else -ended.si_status
                 with contextlib.suppress(BrokenPipeError):
-                    client.sendall(f"{code}\n".encode())
+                    client.sendall(NUMBER.pack(code))
 
     def _forget(self, client: socket.socket) -> None:
         pid = self._children.pop(client)
@@ -272,10 +278,10 @@ def become(request: dict[str, Any]) -> types.CodeType:
     arguments = request["arguments"]
     unbuffered = arguments[0] == "-u"
     arguments = arguments[unbuffered:]
-    sys.stdin = open(0, encoding=encoding)
-    sys.stdout = open(1, "w", encoding=encoding)
+    sys.stdin = os.fdopen(0, encoding=encoding)
+    sys.stdout = os.fdopen(1, "w", encoding=encoding)
     sys.stdout.reconfigure(write_through=unbuffered)
-    sys.stderr = open(2, "w", encoding=encoding, errors="backslashreplace")
+    sys.stderr = os.fdopen(2, "w", encoding=encoding, errors="backslashreplace")
     sys.stderr.reconfigure(line_buffering=True)
     sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr
     # Otherwise all forks would draw the same "random" numbers where nobody has set a seed.

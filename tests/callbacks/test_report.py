@@ -182,19 +182,20 @@ def test_ctrl_c_makes_an_interrupted_run(tmp_path: Path) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="kills by SIGKILL")
 def test_a_run_is_running_until_its_process_is_killed(tmp_path: Path) -> None:
     script = f"""
-        import sys, time
+        import sys
         sys.path.insert(0, {str(Path(__file__).parent)!r})
         from event_reader import loaders, small_trainer
         from deepepochs import Callback, RunRecordCallback
         class Waits(Callback):
             def on_after_epoch(self, **others):
                 print("epoch", flush=True)
-                time.sleep(60)
+                sys.stdin.read()  # until it is killed
         record = RunRecordCallback({str(tmp_path)!r})
         small_trainer(callbacks=[Waits(), record], running_id="a", log_batch=False).fit(*loaders())
     """
     command = [sys.executable, "-c", textwrap.dedent(script)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
         assert process.stdout is not None
         try:
             next(line for line in process.stdout if line.startswith("epoch"))
