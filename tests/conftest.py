@@ -8,6 +8,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 # The user's own settings would change pictures, and their cached list of fonts may be of an
@@ -26,6 +27,29 @@ settings.load_profile("exact")
 torch.set_num_threads(1)
 # A program started in the background inherits that Ctrl-C is ignored; these tests press it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# The slowest files, which begin first where workers run side by side: a long one that began last
+# would leave the others idle. The two in turn are in different workers.
+SLOWEST = (
+    "distributed/test_fully_sharded.py",
+    "docs/test_examples.py",
+    "distributed/test_faults.py",
+    "distributed/test_same_numbers.py",
+    "distributed/test_resume_of_processes.py",
+    "loop/test_cost_per_step.py",
+    "docs/test_code_blocks.py",
+    "resume/test_checkpoint_files.py",
+    "unit/test_wheel.py",
+)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Move the slowest files to the front, after pytest-randomly has shuffled them."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        ranks = {Path(__file__).parent / name: rank for rank, name in enumerate(SLOWEST)}
+        assert all(path.is_file() for path in ranks), "a file in SLOWEST is not there"
+        items.sort(key=lambda item: ranks.get(item.path, len(ranks)))
 
 
 @pytest.fixture(autouse=True)

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+LIMIT_S = 120.0
 # Not through a proxy that the environment may name: the driver is on this machine.
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 ARGUMENTS = [
@@ -44,7 +45,7 @@ class Browser:
         body = json.dumps(content).encode() if method == "POST" else None
         request = urllib.request.Request(f"{self._address}{path}", body, method=method)
         try:
-            with DIRECT.open(request, timeout=60) as reply:
+            with DIRECT.open(request, timeout=LIMIT_S) as reply:
                 return json.loads(reply.read())["value"]
         except urllib.error.HTTPError as error:
             raise RuntimeError(json.loads(error.read())["value"]["message"]) from None
@@ -119,4 +120,4 @@ def browsing(profile: Path) -> Iterator[Browser]:
     finally:
         driver.terminate()
         driver.stdout.close()
-        driver.wait(timeout=30)
+        driver.wait()

@@ -183,19 +183,20 @@ def test_ctrl_c_makes_an_interrupted_run(tmp_path: Path) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="kills by SIGKILL")
 def test_a_run_is_running_until_its_process_is_killed(tmp_path: Path) -> None:
     script = f"""
-        import sys, time
+        import sys
         sys.path.insert(0, {str(Path(__file__).parent)!r})
         from event_reader import loaders, small_trainer
         from deepepochs import Callback, RunRecordCallback
         class Waits(Callback):
             def on_after_epoch(self, **others):
                 print("epoch", flush=True)
-                time.sleep(60)
+                sys.stdin.read()  # until it is killed
         record = RunRecordCallback({str(tmp_path)!r})
         small_trainer(callbacks=[Waits(), record], running_id="a", log_batch=False).fit(*loaders())
     """
     command = [sys.executable, "-c", textwrap.dedent(script)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
         assert process.stdout is not None
         try:
             next(line for line in process.stdout if line.startswith("epoch"))
@@ -459,7 +460,6 @@ def open_file(browser: Browser, path: Path) -> None:
 
 
 @no_browser
-@pytest.mark.xdist_group("browser")
 def test_a_browser_shows_the_curves_the_table_and_the_pictures(
     browser: Browser, tmp_path: Path
 ) -> None:
@@ -486,7 +486,6 @@ def test_a_browser_shows_the_curves_the_table_and_the_pictures(
 
 
 @no_browser
-@pytest.mark.xdist_group("browser")
 def test_the_page_is_no_wider_than_a_phone(browser: Browser, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     page.write_text(run_page(made_run(30, 4, hyper_params={"long": "x" * 300})), encoding="utf-8")
@@ -497,7 +496,6 @@ def test_the_page_is_no_wider_than_a_phone(browser: Browser, tmp_path: Path) -> 
 
 
 @no_browser
-@pytest.mark.xdist_group("browser")
 def test_text_stands_out_in_the_light_and_in_the_dark(browser: Browser, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     page.write_text(run_page(made_run(3, 1, hyper_params={"lr": 0.1})), encoding="utf-8")
@@ -513,7 +511,6 @@ def test_text_stands_out_in_the_light_and_in_the_dark(browser: Browser, tmp_path
 
 
 @no_browser
-@pytest.mark.xdist_group("browser")
 def test_a_confusion_matrix_can_be_read_in_the_light_and_in_the_dark(
     browser: Browser, tmp_path: Path
 ) -> None:
@@ -536,7 +533,6 @@ def test_a_confusion_matrix_can_be_read_in_the_light_and_in_the_dark(
 
 
 @no_browser
-@pytest.mark.xdist_group("browser")
 def test_a_click_sorts_the_runs(browser: Browser, tmp_path: Path) -> None:
     runs = [made_run(epochs_done=n)._replace(running_id=f"run{n}") for n in (9, 100, 20)]
     page = tmp_path / "page.html"

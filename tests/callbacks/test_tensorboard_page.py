@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from browser import DIRECT, Browser, browsing, find_browser
+from browser import DIRECT, LIMIT_S, Browser, browsing, find_browser
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
@@ -25,12 +25,8 @@ from torch.utils.data import DataLoader, TensorDataset
 from deepepochs import AnalyzeCallback, InterpretCallback, LogCallback, Trainer
 from deepepochs.metrics import accuracy
 
-pytestmark = [
-    pytest.mark.skipif(find_browser() is None, reason="needs chromium and chromedriver"),
-    pytest.mark.xdist_group("tensorboard_page"),
-]
+pytestmark = pytest.mark.skipif(find_browser() is None, reason="needs chromium and chromedriver")
 
-LIMIT_S = 120.0
 EPOCHS = 3
 NAMES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 
@@ -112,7 +108,7 @@ def train(folder: Path, lr: float, width: int) -> tuple[str, dict[str, float]]:
 def is_served(address: str) -> bool:
     """Whether TensorBoard answers, which it does when it has read all runs."""
     try:
-        with DIRECT.open(f"{address}/data/runs", timeout=10) as reply:
+        with DIRECT.open(f"{address}/data/runs", timeout=LIMIT_S) as reply:
             return bool(reply.read())
     except OSError:
         return False
@@ -147,7 +143,7 @@ def board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Board]:
             yield Board(address, results, browser)
     finally:
         os.killpg(process.pid, signal.SIGTERM)
-        process.wait(timeout=30)
+        process.wait()
 
 
 @pytest.fixture(autouse=True)

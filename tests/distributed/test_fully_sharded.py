@@ -16,8 +16,6 @@ sys.path.insert(0, str(Path(__file__).parent))
 from launching import Ended, launch, results
 from test_same_numbers import differences
 
-pytestmark = pytest.mark.xdist_group("processes")
-
 CASES = [
     "function_metrics", "mean_and_confusion", "returned_patches", "whole_batches", "few_samples",
     "streams", "ready_batches", "accumulated", "by_hand", "several", "plateau", "predictions",
@@ -106,7 +104,7 @@ def test_a_resume_at_any_save_point_is_exact_in_every_process(
 
 def start(folder: Path, kind: str, *kinds: str, num_processes: int = 2) -> Ended:
     folder.mkdir(exist_ok=True)
-    return launch("faulty.py", num_processes, folder, kind, *kinds, limit_s=90, cwd=folder)
+    return launch("faulty.py", num_processes, folder, kind, *kinds, cwd=folder)
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,6 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from launching import results
 
-pytestmark = pytest.mark.xdist_group("processes")
-
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:

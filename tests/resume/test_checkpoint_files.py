@@ -675,7 +675,6 @@ def printed_json(*command: str) -> Any:
         [sys.executable, *command],
         capture_output=True,
         check=False,
-        timeout=240,
         env={**os.environ, **place},
     )
     assert done.returncode == 0, done.stderr.decode()

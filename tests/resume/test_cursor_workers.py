@@ -239,7 +239,7 @@ def test_init_function_collate_and_timeout_are_kept() -> None:
         num_workers=1,
         worker_init_fn=worker_init,
         collate_fn=double,
-        timeout=60,
+        timeout=600,
         multiprocessing_context="fork",
         prefetch_factor=3,
     )

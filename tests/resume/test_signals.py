@@ -86,7 +86,7 @@ def test_a_script_started_from_a_shell_ends_with_143_after_sigterm(tmp_path: Pat
     assert process.stdout.readline() == "no checkpoint in " + f"{tmp_path}: training starts anew\n"
     assert process.stdout.readline() == "train 1 0\n"
     process.terminate()
-    process.communicate(timeout=60)
+    process.communicate()
     assert process.returncode == 143
     assert 1 <= num_done(tmp_path)[0] <= 2
 

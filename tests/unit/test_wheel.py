@@ -44,7 +44,6 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built
 
 
-@pytest.mark.xdist_group("wheel")
 def test_the_wheel_holds_every_module_and_the_typing_mark(wheel: Path) -> None:
     source = ROOT / "src"
     wanted = {path.relative_to(source).as_posix() for path in source.rglob("*.py")}
@@ -53,7 +52,6 @@ def test_the_wheel_holds_every_module_and_the_typing_mark(wheel: Path) -> None:
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
 
-@pytest.mark.xdist_group("wheel")
 def test_the_wheel_alone_installs_and_trains(wheel: Path, tmp_path: Path) -> None:
     run(sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv", cwd=tmp_path)
     python = tmp_path / "venv" / "bin" / "python"

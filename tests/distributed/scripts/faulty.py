@@ -46,12 +46,14 @@ class Fault(Callback):
         if kind == "waiting":
             if not last:
                 signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the trainer's waits for a batch
-                time.sleep(600)
+                time.sleep(3600)
             # An exchange that no other takes part in, so that its thread waits for ever.
             torch.distributed.all_reduce(torch.ones(1), async_op=True)
+            tell_of_the_fault()
             raise ValueError("the fault of the test")
         if not last:
             return
+        tell_of_the_fault()
         if kind == "sigterm":
             os.kill(os.getpid(), signal.SIGTERM)
         elif kind == "sigkill":
@@ -62,8 +64,13 @@ class Fault(Callback):
 
 def accuracy(preds: torch.Tensor, targets: torch.Tensor) -> Any:
     if kind == "metric" and int(os.environ.get("RANK", "0")) == 1 and trainer.init_epoch == 1:
+        tell_of_the_fault()
         raise ValueError("the fault of the test")
     return (preds.argmax(1) == targets).float().mean()
+
+
+def tell_of_the_fault() -> None:
+    print("fault at", time.monotonic(), flush=True)
 
 
 def tell_of_the_end() -> None:
