@@ -30,9 +30,9 @@ from typing import Any
 
 import torch
 
-from deepepochs.atomic import leftovers
 from deepepochs.checkpoint import CheckpointStore, load, save
 from deepepochs.errors import CheckpointError
+from deepepochs.files.atomic import leftovers
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 OTHER_DISK = Path("/dev/shm")

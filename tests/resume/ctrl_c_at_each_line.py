@@ -17,11 +17,11 @@ from typing import Any
 
 import torch
 
-from deepepochs import atomic, checkpoint
-from deepepochs.atomic import leftovers
 from deepepochs.checkpoint import CheckpointStore
 from deepepochs.checkpoint import file as checkpoint_file
 from deepepochs.checkpoint import seal as sealed
+from deepepochs.files import atomic, checkpoint
+from deepepochs.files.atomic import leftovers
 
 MODULES: list[ModuleType] = [atomic, checkpoint, checkpoint_file, sealed]
 FILES = {module.__file__ for module in [*MODULES, contextlib, weakref, torch.serialization]}

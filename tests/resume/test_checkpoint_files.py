@@ -22,7 +22,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from deepepochs import atomic
 from deepepochs.checkpoint import CheckpointStore, latest_run, list_checkpoints, load, save
 from deepepochs.checkpoint import seal as sealed
 from deepepochs.errors import (
@@ -32,6 +31,7 @@ from deepepochs.errors import (
     CheckpointNotFound,
     ConfigError,
 )
+from deepepochs.files import atomic
 from deepepochs.legacy.mappings import ddict
 from deepepochs.nest.codec import from_plain, to_plain
 from deepepochs.nest.operations import TensorDict, TensorTuple

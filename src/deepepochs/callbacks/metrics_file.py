@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..atomic import replacing
+from ..files.atomic import replacing
 from ..history import History
 from ..show.lines import spread
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
-from ..atomic import write_text
+from ..files.atomic import write_text
 from ..report import run_page, sample_picture
 from ..report.html import short
 from ..runs.record import PICTURES, Curve, RunInfo, plain, read_json, write_json

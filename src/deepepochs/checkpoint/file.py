@@ -23,8 +23,8 @@ from typing import IO, Any, BinaryIO, cast
 
 import torch
 
-from ..atomic import staged
 from ..errors import CheckpointDamaged, CheckpointError, CheckpointMismatch, CheckpointNotFound
+from ..files.atomic import staged
 from ..nest.codec import from_plain, to_plain
 from .seal import seal, verify
 
@@ -96,7 +96,7 @@ def load(path: str | os.PathLike[str]) -> dict[str, Any]:
 def write(
     target: Path, state: Mapping[str, Any], before_rename: Callable[[Path], object] | None = None
 ) -> None:
-    """Write `state` to `target`; `before_rename` as for :func:`~deepepochs.atomic.staged`."""
+    """Write `state` to `target`; `before_rename` as for :func:`~deepepochs.files.atomic.staged`."""
     content = {"format": _FORMAT, "schema": SCHEMA, "state": to_plain(dict(state))}
     if target.is_dir():
         raise CheckpointError(f"cannot save {target}: there is a folder of that name")

@@ -27,8 +27,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..atomic import duplicate
 from ..errors import CheckpointDamaged, CheckpointError, CheckpointNotFound, ConfigError
+from ..files.atomic import duplicate
 from .file import SCHEMA, load, not_found, save, write
 
 __all__ = [

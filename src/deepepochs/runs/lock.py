@@ -26,8 +26,8 @@ from types import TracebackType
 
 from filelock import BaseFileLock, FileLock, Timeout
 
-from ..atomic import is_alive, write_text
 from ..errors import CheckpointError, RunLockedError
+from ..files.atomic import is_alive, write_text
 
 __all__ = ["RunLock", "is_locked"]
 

@@ -26,8 +26,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import Tensor
 
-from ..atomic import write_text
 from ..errors import CheckpointNotFound
+from ..files.atomic import write_text
 from .lock import is_locked
 
 __all__ = [

@@ -6,7 +6,7 @@ recognised by its name and removed by the next write.
 
 >>> import tempfile
 >>> from pathlib import Path
->>> from deepepochs.atomic import write_text
+>>> from deepepochs.files.atomic import write_text
 >>> target = Path(tempfile.mkdtemp()) / "page.html"
 >>> write_text(target, "whole")
 >>> target.read_text()
