@@ -77,46 +77,14 @@ __all__ = ["EpochTask", "Trainer", "TrainerBase"]
 
 # What a trainer has, and `dir` does not show: names of release 0.6 that old scripts read, and
 # what the parts of the library ask of one another.
-UNLISTED = frozenset(
-    [
-        "auto_traindata_to_device",
-        "current_task",
-        "default_cbk",
-        "general_metrics",
-        "init_epoch",
-        "is_fit_run",
-        "log_tqdm",
-        "metric_patch",
-        "resume",
-        "show_info",
-        "test_metrics",
-        "train_metrics",
-        "val_freq",
-        "val_metrics",
-        "adopt_run",
-        "checker",
-        "close_logger",
-        "fits",
-        "grad_accumulate",
-        "has_own_id",
-        "has_own_split",
-        "hyper_params",
-        "ignore_resume",
-        "is_interrupted",
-        "is_resumed",
-        "loaders",
-        "moves_data",
-        "on_interrupt",
-        "on_nan",
-        "place",
-        "plan",
-        "run_task",
-        "runtime",
-        "splits_pairs",
-        "tell_once",
-        "worker_seeding",
-    ]
-)
+UNLISTED = frozenset([
+    "adopt_run", "auto_traindata_to_device", "checker", "close_logger", "current_task",
+    "default_cbk", "fits", "general_metrics", "grad_accumulate", "has_own_id", "has_own_split",
+    "hyper_params", "ignore_resume", "init_epoch", "is_fit_run", "is_interrupted", "is_resumed",
+    "loaders", "log_tqdm", "metric_patch", "moves_data", "on_interrupt", "on_nan", "place",
+    "plan", "resume", "run_task", "runtime", "show_info", "splits_pairs", "tell_once",
+    "test_metrics", "train_metrics", "val_freq", "val_metrics", "worker_seeding",
+])  # fmt: skip
 
 
 class TrainerBase(Steps):

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..contracts import TrainerView
-from ..errors import StopLoopException
+from ..errors import LoopException, StopLoopException
 from ..run import Run
 from .signals import StopSignals
 
@@ -96,14 +96,25 @@ class SavePoints:
             raise StopLoopException(self.stop_reason)
 
     def _agree(self) -> None:
-        """Do in all processes what one was asked: stop, for its reason, or save."""
-        own = (self.stop_reason, self.signals.received, bool(self._requests))
-        asked = self.trainer.runtime.gather_objects(own)
-        reasons = [reason for reason, _, _ in asked if reason is not None]
-        signals = [received for _, received, _ in asked if received is not None]
-        if reasons:
-            self.stop_reason = reasons[0]
-        if signals:
-            self.signals.note(signals[0])
-        if any(requested for _, _, requested in asked):
+        """Do in all processes what one was asked: stop, for its reason, or save.
+
+        Raises:
+            LoopException: one process is to save, and another does not know with what.
+        """
+        can_save = bool(self._requests or self._savers)
+        own = (self.stop_reason, self.signals.received, bool(self._requests), can_save)
+        reasons, signals, requests, can = zip(
+            *self.trainer.runtime.gather_objects(own), strict=True
+        )
+        self.stop_reason = next(filter(None, reasons), None)
+        for received in filter(None, signals):
+            self.signals.note(received)
+        if any(requests):
+            if not all(can):
+                raise LoopException(
+                    f"request_save() was called in {sum(requests)} of {len(requests)} processes, and "
+                    "all must save together. A hook of a mini-batch is not called where one only "
+                    "fills up a round: set meets_fillers = True in the callback, or call add_saver() "
+                    "in on_before_fit."
+                )
             self._requests = list(dict.fromkeys([*self._requests, *self._savers]))

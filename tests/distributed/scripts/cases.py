@@ -580,6 +580,8 @@ def interpreted() -> Any:
     class KeepState(Callback):
         """Keeps the whole state in the middle of the second epoch."""
 
+        meets_fillers = True  # all processes save together
+
         state: Any = None
 
         def on_after_train_batch(self, trainer: Any, metrics: Any, batch_idx: int) -> None:
