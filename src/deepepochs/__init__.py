@@ -17,6 +17,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from . import callbacks, metrics, patches
+from .arguments import default_loss
 from .callbacks.base import Callback
 from .callbacks.console import (
     ConsoleCallback,
@@ -51,7 +52,6 @@ from .errors import (
 from .history import History, Progress
 from .legacy.mappings import concat_dicts, ddict, flatten_dict, keyset, listify, sum_dicts
 from .legacy.naming import check_path, make_runningid, rename
-from .losses import default_loss
 from .nest.operations import (
     TensorDict,
     TensorTuple,

@@ -10,28 +10,25 @@ epochs=-1: give an int of at least 0.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from numbers import Integral
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
-from .errors import ConfigError, ConfigTypeError
-from .losses import default_loss
+from .errors import ConfigError, ConfigTypeError, StepError
 from .nest.containers import describe
-from .optim.optimizers import Optimizer, Optimizers
 
 __all__ = [
     "as_list",
-    "as_optimizers",
     "check_choice",
     "check_count",
     "check_dict",
     "check_flag",
     "check_loss",
     "check_model",
+    "default_loss",
 ]
 
 
@@ -95,42 +92,6 @@ def check_loss(loss: Any) -> Any:
     return loss
 
 
-def as_optimizers(opt: Any, model: nn.Module, loss_fn: Any) -> Optimizers:
-    """Give ``opt`` as an ``Optimizers``; ``None`` is Adam with rate 0.001 over the model.
-
-    Raises:
-        ConfigError: an optimizer that holds none of the weights of model and loss.
-    """
-    if opt is None:
-        weights = list(model.parameters())
-        if not weights:
-            raise ConfigError("opt=None: the model has no weights to make an Adam over.")
-        return Optimizers([torch.optim.Adam(weights, lr=0.001)])
-    if isinstance(opt, (Optimizer, torch.optim.Optimizer)):
-        opt = [opt]
-    if isinstance(opt, type):
-        raise ConfigTypeError(
-            f"opt={opt.__name__} is a class: give an object, {opt.__name__}(model.parameters(), "
-            "lr=...)."
-        )
-    if not isinstance(opt, (list, tuple)) or not opt:
-        raise ConfigTypeError(
-            f"opt={opt!r}: give a torch optimizer, a deepepochs.Optimizer, a list of them, or None."
-        )
-    optimizers = opt if isinstance(opt, Optimizers) else Optimizers(opt)
-    known = {id(weight) for weight in model.parameters()}
-    if isinstance(loss_fn, nn.Module):
-        known |= {id(weight) for weight in loss_fn.parameters()}
-    for index, optimizer in enumerate(optimizers):
-        if not any(id(weight) in known for weight in optimizer.params):
-            raise ConfigError(
-                f"Optimizer {index} ({type(optimizer.opt).__name__}) holds none of this model's "
-                "weights, so nothing would be learnt. Make it with model.parameters() of the model "
-                "given to the trainer."
-            )
-    return optimizers
-
-
 def as_list(name: str, value: Any, kind: type) -> list[Any]:
     """Give one object of ``kind`` or a list or tuple of them as a new list.
 
@@ -151,3 +112,31 @@ def as_list(name: str, value: Any, kind: type) -> list[Any]:
                 f"{name} holds {found}: give one {kind.__name__} object or a list of them."
             )
     return listed
+
+
+def default_loss(preds: Any, targets: Any = None) -> Any:
+    """Give the loss that the model has put out: stands in where no loss function is given.
+
+    Args:
+        preds: the model's output: the loss itself, or a dict with the entry `'loss'`.
+        targets: not looked at.
+
+    Returns:
+        The loss.
+
+    Raises:
+        StepError: the output is a dict without that entry.
+
+    Example:
+        >>> default_loss(0.25)
+        0.25
+    """
+    if not isinstance(preds, Mapping):
+        return preds
+    if "loss" not in preds:
+        raise StepError(
+            f"the model's output has the keys {list(preds)} and no 'loss', and no loss function "
+            "was given: let the model put out its loss under that key, or pass loss=... to the "
+            "Trainer"
+        )
+    return preds["loss"]

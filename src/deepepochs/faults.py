@@ -9,16 +9,58 @@ do_metric=False to self.loss() for the parts, and call self.do_metric() once.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
 
-from .errors import ConfigError, MetricError, StepError
+from .errors import ConfigError, MetricError, NotFiniteError, StepError
 from .nest import operations as nested
 from .patches import PatchBase
 
-__all__ = ["named_patches", "no_such_optimizer", "not_a_loss", "recorded_twice"]
+__all__ = ["LossWatch", "named_patches", "no_such_optimizer", "not_a_loss", "recorded_twice"]
+
+
+class LossWatch:
+    """Raises, warns or does nothing about a loss that is NaN or infinite.
+
+    Args:
+        policy: ``'stop'``, ``'warn'`` or ``'ignore'``.
+        task: the task of the pass, as ``"train task '0'"``.
+        epoch: the epoch of the pass, as ``"epoch 0, "``, if it has one.
+    """
+
+    def __init__(self, policy: str, task: str, epoch: str = "") -> None:
+        self.policy = policy
+        self.task = task
+        self.epoch = epoch
+        self._told: int | None = None
+
+    @property
+    def has_told(self) -> bool:
+        """Whether a loss of this pass was warned of."""
+        return self._told is not None
+
+    def report(self, loss: Any, batch_idx: int) -> None:
+        """Do what was asked for, once for each mini-batch.
+
+        Args:
+            loss: the loss: a float, or of an accelerator an array, which is read late.
+            batch_idx: the mini-batch, from 0, in which that was seen.
+        """
+        if self.policy == "ignore" or self._told == batch_idx:
+            return
+        exact = "" if isinstance(loss, float) else "at or before "
+        text = (
+            f"The loss is {float(loss)} in {self.epoch}{exact}batch {batch_idx} of {self.task} (both "
+            "counted from 0). Look at the learning rate, the inputs and divisions or logarithms in "
+            "the loss; on_nan='warn' goes on."
+        )
+        if self.policy != "warn":
+            raise NotFiniteError(text)
+        self._told = batch_idx
+        warnings.warn(text, RuntimeWarning, stacklevel=2)
 
 
 def named_patches(step_name: str, returned: Any) -> dict[str, PatchBase]:

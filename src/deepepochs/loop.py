@@ -15,27 +15,25 @@ from __future__ import annotations
 
 import inspect
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 
-from .callbacks.base import PACE_S, fire
+from .arguments import default_loss
 from .data.cursor import Cursor
 from .errors import ConfigError, ConfigTypeError, DeepEpochsError, add_note
-from .losses import default_loss
+from .hooks import PACE_S, HookTable, fire
 from .nest import operations as nested
 from .nest.batch import split_batch, split_pair
+from .run import Run
 from .stages import Stage
-from .steps import resolve_step
+from .steps import resolve_step, step_name
+from .task import EpochTask
 
-if TYPE_CHECKING:
-    from .run import Run
-    from .task import EpochTask
-    from .trainer import TrainerBase
-
-__all__ = ["predict_batches", "run_task"]
+__all__ = ["predict_batches", "run_pass"]
 
 # What torch raises where shapes, kinds, indices or the memory of a device do not fit.
 MISFITS = (TypeError, ValueError, RuntimeError, IndexError)
@@ -46,13 +44,47 @@ LONGEST = 400  # characters of a mini-batch in a note
 set_gradients = getattr(torch._C, "_set_grad_enabled", torch.set_grad_enabled)
 
 
-def run_task(
-    trainer: TrainerBase, task: EpochTask, stage: Stage, place: tuple[int, int] = (0, 1)
+class PassSession(Protocol):
+    """What the loop needs of the call that runs it."""
+
+    @property
+    def trainer(self) -> Any:
+        """The trainer."""
+
+    @property
+    def hooks(self) -> HookTable:
+        """The table of hooks."""
+
+    @property
+    def save_points(self) -> Any:
+        """Where it saves or stops."""
+
+    @property
+    def pace_end_s(self) -> float:
+        """Before this moment no paced hook is called."""
+
+    def rest(self, until_s: float) -> None:
+        """Call no paced hook before a moment."""
+
+    def open_pass(
+        self, task: EpochTask, stage: Stage, place: tuple[int, int], step_name: str
+    ) -> AbstractContextManager[Run]:
+        """Make the pass, and take it away after."""
+
+    def batches(self, run: Run) -> Iterable[tuple[int, Any]]:
+        """The mini-batches of a pass with their indexes."""
+
+    def close_pass(self, run: Run) -> dict[str, Any]:
+        """Take in the pass that has met all its data, and give its metrics."""
+
+
+def run_pass(
+    session: PassSession, task: EpochTask, stage: Stage, place: tuple[int, int] = (0, 1)
 ) -> dict[str, Any]:
     """Run one pass over one task's data.
 
     Args:
-        trainer: who runs it.
+        session: the call that runs it.
         task: the loader with its step and metrics.
         stage: what the pass is for.
         place: the task's index in its stage, and the number of tasks.
@@ -61,57 +93,48 @@ def run_task(
         The metrics of the pass, ``{name: NumPy array}``.
 
     Raises:
-        StopLoopException: the trainer was asked to stop before the last mini-batch.
+        StopLoopException: the call was asked to stop before the last mini-batch.
     """
-    hooks = trainer.hooks.stages[stage]
-    each, paced = hooks.after_batch, hooks.after_batch_paced
-    step = resolve_step(task, trainer, stage)
-    check_signature(step, task.step_args)
-    step_args = task.step_args
-    moves_data = trainer.moves_data(stage)
-    splits_pairs = trainer.splits_pairs(stage)
-    with trainer.running(task, stage, step_name(step), place) as run:
-        window, is_training = run.window, run.is_training
+    trainer, hooks = session.trainer, session.hooks.stages[stage]
+    save_points, step_args = session.save_points, task.step_args
+    step = checked_step(task, trainer, stage)
+    moves_data, splits_pairs = trainer.moves_data(stage), trainer.splits_pairs(stage)
+    with session.open_pass(task, stage, place, step_name(step)) as run:
+        step, recorder, is_training = run.around(step), run.recorder, run.is_training
         if not run.resumed:
             fire(hooks.before_epoch, trainer, task=task)
-        for batch_idx, batch in trainer.batches_of(run):
+        for batch_idx, batch in session.batches(run):
             pair = split_pair(batch) if splits_pairs else None
             batch_x, batch_y = pair or trainer.prepare_data(batch, moves_data)
             run.begin_batch(batch_idx, batch_x, batch_y, is_pair=pair is not None)
+            hooks = run.hooks
             if hooks.before_batch:
                 arguments = {"batch_x": batch_x, "batch_y": batch_y, "batch_idx": batch_idx}
                 fire(hooks.before_batch, trainer, **arguments)
-            # Plain calls, not a `with`: the fit around the loop restores the mode if one raises.
+            # Plain calls, not a `with`: the session around the loop restores the mode.
             set_gradients(is_training)
             try:
-                if window is None:
-                    returned = step(batch_x, batch_y, **step_args)
-                else:
-                    with trainer.gradients_of(run):
-                        returned = step(batch_x, batch_y, **step_args)
+                returned = step(batch_x, batch_y, **step_args)
             except MISFITS as error:
-                if not isinstance(error, DeepEpochsError):
-                    note_failure(run, error)
-                    if trainer.loss_fn is default_loss:
-                        add_note(error, "No loss function was given: the whole mini-batch is input")
+                note_failure(run, error)
                 raise
             set_gradients(False)
-            if window is not None or run.by_hand:
-                task.finish_window(run)
             run.end_batch(returned)
-            if paced and monotonic() >= trainer.pace_end_s:
-                fire(paced, trainer, metrics=run.metrics(), batch_idx=batch_idx)
+            if hooks.after_batch_paced and monotonic() >= session.pace_end_s:
+                metrics = recorder.metrics(batch_idx)
+                fire(hooks.after_batch_paced, trainer, metrics=metrics, batch_idx=batch_idx)
                 # From the end of the writing: a slow terminal must not slow the training.
-                trainer.pace_end_s = monotonic() + PACE_S
-            elif each:
-                fire(each, trainer, metrics=run.metrics(), batch_idx=batch_idx)
-            trainer.at_save_point(run)
-        values = trainer.end_pass(run)
+                session.rest(until_s=monotonic() + PACE_S)
+            elif hooks.after_batch:
+                metrics = recorder.metrics(batch_idx)
+                fire(hooks.after_batch, trainer, metrics=metrics, batch_idx=batch_idx)
+            save_points.check(run)
+        values = session.close_pass(run)
         fire(hooks.after_epoch, trainer, task=task, metrics=values)
         return values
 
 
-def predict_batches(trainer: TrainerBase, loader: Any, *, with_targets: bool | None) -> list[Any]:
+def predict_batches(trainer: Any, loader: Any, *, with_targets: bool | None) -> list[Any]:
     """Give the model's outputs on the CPU, one entry for each mini-batch, in the loader's order.
 
     A ``prepare_data`` of the user's own splits the mini-batches, unless ``with_targets`` says
@@ -121,7 +144,8 @@ def predict_batches(trainer: TrainerBase, loader: Any, *, with_targets: bool | N
     splits_itself = with_targets is None and trainer.has_own_split
     with trainer.runtime.shared(loader) as share:
         cursor = Cursor(share, worker_seeding=trainer.worker_seeding)
-        for index, batch in trainer.rounds(cursor):
+        rounds = trainer.runtime.rounds(cursor)
+        for _, batch in cursor if rounds is None else rounds:
             if splits_itself:
                 batch_x, _ = trainer.prepare_data(batch)
             else:
@@ -136,48 +160,48 @@ def predict_batches(trainer: TrainerBase, loader: Any, *, with_targets: bool | N
             except MISFITS as error:
                 add_note(error, f"batch_x is {describe(batch_x)}, what predict gave the model")
                 raise
-            if index is not None:
+            if rounds is None or not rounds.is_filler:
                 outputs.append(nested.to_cpu(nested.detach(model_out)))
     # Each process has every n-th mini-batch, or the n-th part of each.
     shares = trainer.runtime.gather_objects(outputs)
-    rounds = itertools.zip_longest(*shares)
-    return [output for outputs in rounds for output in outputs if output is not None]
+    rows = itertools.zip_longest(*shares)
+    return [output for outputs in rows for output in outputs if output is not None]
 
 
-def step_name(step: Callable[..., Any]) -> str:
-    """Name a step as a reader finds it, for example ``MyTask.train_step``."""
-    return getattr(step, "__qualname__", repr(step)).rpartition("<locals>.")[2]
-
-
-def check_signature(step: Callable[..., Any], step_args: dict[str, Any]) -> None:
-    """Raise ``ConfigError`` if the step cannot be called with a mini-batch and its arguments."""
+def checked_step(task: EpochTask, trainer: Any, stage: Stage) -> Callable[..., Any]:
+    """Give the step of a pass, or raise ``ConfigError`` if it cannot be called as one."""
+    step = resolve_step(task, trainer, stage)
     if not callable(step):
         raise ConfigTypeError(
             f"A step method is set to {step!r}, {nested.describe(step)}: define it as "
             "def step(self, batch_x, batch_y, **step_args)."
         )
     try:
-        inspect.signature(step).bind(None, None, **step_args)
+        inspect.signature(step).bind(None, None, **task.step_args)
     except TypeError as error:
-        name = step_name(step)
         raise ConfigError(
-            f"{name} cannot be called as step(batch_x, batch_y, **{step_args}): {error}. Write: "
-            f"def {step.__name__}(self, batch_x, batch_y, **step_args)."
+            f"{step_name(step)} cannot be called as step(batch_x, batch_y, **{task.step_args}): "
+            f"{error}. Write: def {step.__name__}(self, batch_x, batch_y, **step_args)."
         ) from None
+    return step
 
 
 def note_failure(run: Run, error: Exception) -> None:
     """Add to an error of a step which mini-batch it was, and what the step was given."""
+    if isinstance(error, DeepEpochsError):
+        return
     given = describe(run.batch_x)
     if isinstance(error, TypeError):
         call = "self.model(**batch_x)" if isinstance(run.batch_x, dict) else "self.model(*batch_x)"
         given += f": call {call}"
     add_note(
         error,
-        f"{run.step_name} got batch {run.batch_idx} of {run.stage} task "
+        f"{run.recorder.step_name} got batch {run.batch_idx} of {run.stage} task "
         f"{run.task.label(run.task_idx)!r} (both counted from 0): batch_x is {given}; batch_y is "
         f"{describe(run.batch_y)}",
     )
+    if run.trainer.loss_fn is default_loss:
+        add_note(error, "No loss function was given: the whole mini-batch is input")
 
 
 def describe(batch: Any) -> str:

@@ -12,10 +12,10 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from .arguments import default_loss
 from .errors import LoopException, StopLoopException
 from .legacy.mappings import concat_dicts, ddict, flatten_dict, keyset, listify, sum_dicts
 from .legacy.naming import check_path, make_runningid, rename
-from .losses import default_loss
 from .nest.operations import (
     TensorDict,
     TensorTuple,

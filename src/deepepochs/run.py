@@ -1,132 +1,204 @@
-"""What is going on now: the pass that runs, its mini-batch, and its merged patches.
+"""One pass over one task's data: which task, where in the data, and the present mini-batch.
 
-``Run`` is the state of one pass over one task's data. The trainer holds it in
-``trainer.run``; the steps record into it, the loop merges it batch by batch.
+The steps read the ``Run`` of their pass and record into its ``recorder``; the loop moves it from
+one mini-batch to the next. A checkpoint in the middle of an epoch keeps its state.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
-from functools import partial
-from math import isfinite
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
-import numpy as np
 from torch import Tensor
 
-from . import rng
-from .callbacks.base import StageHooks
+from .contracts import TaskView, TrainerView
 from .data.cursor import Cursor
-from .errors import NotFiniteError
-from .faults import named_patches, not_a_loss, recorded_twice
-from .nest.batch import BatchSize, weigh_batch
-from .optim.accumulation import Window
-from .pass_state import PassState
-from .patches import PatchBase, TensorPatch, ValuePatch
-from .patches.plan import MetricPlan, complete_patches
-from .patches.resumed import join_patches
-from .patches.tensors import as_chunk
-from .patches.totals import LOSS, BatchMetrics, PassPatches
+from .errors import CheckpointMismatch
+from .faults import LossWatch
+from .hooks import StageHooks
+from .nest.batch import weigh_batch
+from .optim.accumulation import NO_WINDOW, AnyWindow
+from .optim.optimizers import Optimizer, Optimizers
+from .patches import PatchBase
+from .patches.plan import MetricPlan
+from .recorder import Recorder, check_same_metrics, patch_kinds
+from .runtime.rounds import Rounds
 from .stages import Stage
 
-if TYPE_CHECKING:
-    from .task import EpochTask
-    from .trainer import TrainerBase
-
-__all__ = ["Run"]
+__all__ = ["Run", "StepLosses"]
 
 
-class Run(PassState):
+class StepLosses:
+    """The losses since the last optimizer step: how each is scaled, and their mean.
+
+    Attributes:
+        scale: what the loss of the present mini-batch is multiplied by before its backward pass.
+        mean: the mean loss of all that the next step is of, for schedulers that want one.
+        is_wanted: whether a scheduler that moves on steps wants a loss.
+    """
+
+    def __init__(self, *, is_wanted: bool) -> None:
+        self.scale = 1.0
+        self.mean: Tensor | None = None
+        self.is_wanted = is_wanted
+        self._part: Any = 0.0
+        self._part_of: int | None = None  # the mini-batch that the part is of
+
+    def begin_batch(self, run: Run) -> None:
+        """Weigh a mini-batch against the others of its step and of the other processes."""
+        if run.rounds is None:
+            weight, scale = float(run.weight), 1.0
+        else:
+            # Gradients averaged over processes are then those of all samples.
+            weight, scale = run.rounds.weigh(run.weight)
+        if run.window is not None:
+            run.window.open_batch(weight, is_last=run.is_last)
+            scale *= run.window.scale
+        self.scale = scale
+
+    def keep(self, loss: Tensor, share: float, run: Run) -> None:
+        """Take in a loss after its backward pass; of sub-batches, ``share`` is the part of each."""
+        if run.rounds is not None:
+            # Each process would move its schedule by its own samples, and the rates would part.
+            loss = loss.new_tensor(run.rounds.mean(float(loss)))
+        if share != 1.0:
+            loss = loss * share + (self._part if self._part_of == run.batch_idx else 0.0)
+        self._part, self._part_of = loss, run.batch_idx
+        self.mean = loss if run.window is None else run.window.mean_loss(loss)
+
+    def load(self, mean: Tensor | None) -> None:
+        """Take the mean of a checkpoint: a window may be closed without another mini-batch."""
+        self.mean = mean
+
+
+class Run:
     """One pass over one task's data.
 
     Attributes:
         trainer: who runs it.
+        opt: the optimizers that step.
         stage: what the pass is for.
         task: the ``EpochTask``.
-        task_idx: its index in its stage, from 0, out of ``num_tasks``.
-        step_name: the step in use, as ``MyTask.train_step``.
+        place: the index of the task in its stage, from 0, and the number of tasks.
         hooks: the stage's hooks, bound.
         cursor: the walk over the loader.
+        recorder: the loss and the metrics.
+        losses: the losses since the last optimizer step.
+        window: the mini-batches that share a step; ``None``: each has its own.
+        rounds: what several processes agree on; ``None`` in one process.
+        started_at: the last mini-batch that an earlier process has done; -1: none.
         batch_idx: the present mini-batch, from 0.
-        patches: the merged patches so far, by name.
-        resumed: this pass began in an earlier process.
+        batch_x: its inputs.
+        batch_y: its targets.
+        num_steps: optimizer steps of this pass.
     """
 
     def __init__(
         self,
-        trainer: TrainerBase,
+        trainer: TrainerView,
+        opt: Optimizers,
         stage: Stage,
-        task: EpochTask,
+        task: TaskView,
+        place: tuple[int, int],
         *,
+        step_name: str,
         hooks: StageHooks,
         plan: Sequence[MetricPlan],
         cursor: Cursor,
-        window: Window | None,
-        on_nan: str,
-        keeps_loss: bool = False,
-        epoch_idx: int | None = None,
+        window: AnyWindow | None,
+        rounds: Rounds | None,
+        watch: LossWatch,
     ) -> None:
         self.trainer = trainer
+        self.opt = opt
         self.stage = stage
-        self.task = task
-        self.task_idx, self.num_tasks = 0, 1
-        self.epoch_idx = epoch_idx
+        self.task: Any = task
+        self.place = place
         self.hooks = hooks
-        self.plan = tuple(plan)
         self.cursor = cursor
         self.window = window
-        self.on_nan = on_nan
-        self._warned_of: int | None = None  # the last mini-batch whose loss was named
-        self.step_name = "the step"
+        self.rounds = rounds
         self.is_training = stage is Stage.TRAIN
-        self.is_shared = trainer.runtime.num_processes > 1
-        # Optimizer steps are put off here by a window, or by the user's own accumulate().
-        self.may_wait = window is not None or trainer.runtime.accelerator is not None
         self.engine = trainer.runtime.engine if self.is_training else None
-        self.wants_outputs = bool(self.plan or hooks.metrics)
-        self.do_loss = self.is_training or task.do_loss
-        self.batch_size: BatchSize = task.batch_size
-        self.patches: dict[str, PatchBase] = {}
-        self.resumed = False
-        self.batch_idx = -1
-        self.num_steps = 0
+        self.recorder = Recorder(plan, step_name, watch)
+        self.losses = StepLosses(is_wanted=opt.needs_loss_at("step"))
+        self.started_at = self.batch_idx = -1
         self.batch_x: Any = None
         self.batch_y: Any = None
-        self.batch_loss: Any = None
-        self.last_loss: Tensor | None = None
-        self._part_loss: Any = None
-        self.seen_loss: tuple[Tensor, float] | None = None  # a loss on the CPU, and its value
-        self.keeps_loss = keeps_loss
-        self._batch_patches: dict[str, PatchBase] = {}
-        # What TensorPatches get at the end of the mini-batch, without a patch for it alone.
-        self._kept: tuple[Any, Any] | None = None
-        self.loss_scale = 1.0
-        self._share = 1.0  # of this process in the samples of the present round
-        self.is_filler = False
-        self.has_samples, self._noted_steps = False, 0
-        # Optimizers whose step accelerator.accumulate puts off, in their order.
-        self.by_hand: dict[int | None, None] = {}
-        self._returned: set[str] = set()  # names that steps have returned in this pass
-        self._saved_merged: dict[str, Any] = {}
-        self._random_state: dict[str, Any] | None = None
-        if self.is_training:
-            trainer.runtime.begin_hand_window()
-        self.num_batches = cursor.length
-        self.did_backward = True
+        self.num_steps = 0
         self._weight: float | None = None
 
     @property
-    def length(self) -> int | None:
+    def task_idx(self) -> int:
+        """The index of the task in its stage, from 0."""
+        return self.place[0]
+
+    @property
+    def num_tasks(self) -> int:
+        """The number of tasks of the stage."""
+        return self.place[1]
+
+    @property
+    def num_batches(self) -> int | None:
         """Mini-batches of this pass; ``None`` if the loader does not know."""
-        return self.num_batches
+        return self.cursor.length if self.rounds is None else self.rounds.length
+
+    @property
+    def is_last(self) -> bool | None:
+        """Whether the present mini-batch is the last one; ``None`` if that is not known."""
+        total = self.num_batches
+        return None if total is None else self.batch_idx + 1 >= total
+
+    @property
+    def is_filler(self) -> bool:
+        """Whether the present mini-batch only fills up a round, and counts nothing."""
+        return self.rounds is not None and self.rounds.is_filler
+
+    @property
+    def resumed(self) -> bool:
+        """Whether this pass began in an earlier process."""
+        return self.started_at >= 0
 
     @property
     def weight(self) -> float:
         """The number of samples in the present mini-batch."""
         if self._weight is None:
-            self._weight = weigh_batch(self.batch_size, self.batch_x, self.batch_y)
+            self._weight = weigh_batch(self.task.batch_size, self.batch_x, self.batch_y)
         return self._weight
+
+    @property
+    def batch_loss(self) -> Any:
+        """The loss of the present mini-batch, if one was recorded."""
+        return self.recorder.batch_loss
+
+    @property
+    def batch_patches(self) -> dict[str, PatchBase]:
+        """The patches recorded for the present mini-batch."""
+        return self.recorder.batch_patches
+
+    def patches_if_last(self) -> dict[str, PatchBase]:
+        """The patches so far; after what may be the last mini-batch, those of all processes."""
+        may_be_last = self.is_last is not False
+        return self.recorder.patches_of_all(self.trainer.runtime, may_be_last=may_be_last)
+
+    @property
+    def batches(self) -> Iterable[tuple[int, Any]]:
+        """The mini-batches with their indexes, the same number in every process."""
+        return self.cursor if self.rounds is None else self.rounds
+
+    def around(self, step: Callable[..., Any]) -> Callable[..., Any]:
+        """Have a step exchange gradients between processes where an optimizer step follows."""
+        window = self.window
+        if window is None or self.rounds is None:
+            return step
+        runtime, model = self.trainer.runtime, self.trainer.model
+
+        def step_of_window(batch_x: Any, batch_y: Any, **step_args: Any) -> Any:
+            with runtime.sync_gradients(model, window.closes or self.is_last is None):
+                return step(batch_x, batch_y, **step_args)
+
+        return step_of_window
 
     def begin_batch(
         self, batch_idx: int, batch_x: Any, batch_y: Any, *, is_pair: bool = False
@@ -135,180 +207,94 @@ class Run(PassState):
         self.batch_idx = batch_idx
         self.batch_x = batch_x
         self.batch_y = batch_y
-        self._weight = batch_x[0].size(0) if is_pair and self.batch_size is None else None
-        self.batch_loss = self._kept = None
-        self._batch_patches = {}
-        if self.is_filler:
-            self._random_state = rng.get_state()
-        if self.is_training:
-            self.did_backward = False
-            if self.is_shared:
-                self._note_samples()
-                self._weigh_among_processes()
-            elif self.window is not None:
-                self.window.open_batch(self.weight, is_last=self.is_last)
-                self.loss_scale = self.window.scale
+        self._weight = batch_x[0].size(0) if is_pair and self.task.batch_size is None else None
+        if self.rounds is not None:
+            self.hooks = self.rounds.begin_batch(self.num_steps)
+        if self.is_training and (self.window is not None or self.rounds is not None):
+            self.losses.begin_batch(self)
 
-    def _note_samples(self) -> None:
-        """Note whether this process has had samples since the last step."""
-        waits, self._noted_steps = self.num_steps == self._noted_steps, self.num_steps
-        self.has_samples = not self.is_filler or (waits and self.has_samples)
-
-    def _weigh_among_processes(self) -> None:
-        """Scale the loss so that gradients averaged over processes are those of all samples."""
-        runtime = self.trainer.runtime
-        own = 0.0 if self.is_filler else float(self.weight)
-        total = runtime.total([own])[0]
-        self._share = own / total if total else 0.0
-        self.loss_scale = own * runtime.num_processes / total if total else 0.0
-        if self.window is not None:
-            self.window.open_batch(total, is_last=self.is_last)
-            self.loss_scale *= self.window.scale
-
-    def keep_loss(self, loss: Tensor, share: float) -> None:
-        """Keep the loss for schedulers that want one: the mean of all that the next step is of."""
-        if self.trainer.runtime.num_processes > 1:
-            # Each process would move its schedule by its own samples, and the rates would part.
-            loss = loss.new_tensor(self.trainer.runtime.total([float(loss) * self._share])[0])
-        if share != 1.0:
-            loss = loss * share + (self._part_loss if self.did_backward else 0.0)
-        self._part_loss = loss
-        self.last_loss = loss if self.window is None else self.window.mean_loss(loss)
-
-    def record_loss(self, loss: Any) -> None:
-        """Record the loss of the present mini-batch."""
-        if self.batch_loss is not None:
-            raise recorded_twice(self.step_name, LOSS)
-        seen = self.seen_loss
-        if seen is not None and seen[0] is loss:
-            self.batch_loss = seen[1]
-        elif isinstance(loss, Tensor):
-            if loss.ndim:
-                raise not_a_loss(self.step_name, loss)
-            # An item() costs 0.14 us on a CPU and a full synchronisation anywhere else.
-            self.batch_loss = loss.item() if loss.is_cpu else loss.detach()
-        elif isinstance(loss, (int, float, np.number)):
-            self.batch_loss = float(loss)
+    def make_step(self, optimizers: Sequence[Optimizer]) -> None:
+        """Step optimizers, with their schedulers where that is due, and drop the gradients."""
+        runtime, mean = self.trainer.runtime, self.losses.mean
+        if runtime.scaler is not None:
+            runtime.scaled_step(optimizers, mean)
         else:
-            raise not_a_loss(self.step_name, loss)
-
-    def record_metrics(self, model_out: Any, batch_y: Any) -> None:
-        """Record the metrics of the present mini-batch, from detached values."""
-        weight, patches, keeps = self.weight, self._batch_patches, False
-        for name, make in self.plan:
-            if self._kept is not None or name in patches:
-                raise recorded_twice(self.step_name, name)
-            if type(self.patches.get(name)) is TensorPatch and name not in self._returned:
-                keeps = True
-            else:
-                patches[name] = make(weight).load(model_out, batch_y)
-        if keeps:
-            self._kept = as_chunk(model_out), as_chunk(batch_y)
-
-    @property
-    def batch_patches(self) -> dict[str, PatchBase]:
-        """The patches recorded for the present mini-batch, to be read and changed."""
-        if self._kept is not None:
-            self._batch_patches.update(complete_patches(self.plan, self._kept, self._batch_patches))
-            self._kept = None
-        return self._batch_patches
+            for optimizer in optimizers:
+                optimizer.step("step", mean)
+        for optimizer in optimizers:
+            optimizer.drop_gradients()
+        self.num_steps += 1
 
     def end_batch(self, returned: Any) -> None:
-        """Merge what the step recorded and returned."""
-        self.seen_loss = None  # it holds the graph of its mini-batch
+        """Make the step of a window that closes, and merge what was recorded."""
+        recorder, is_filler = self.recorder, False
+        if self.window is not None:
+            self.finish_window()
         if returned is not None:
-            returned = named_patches(self.step_name, returned)
-            self._returned.update(returned)
-            self._batch_patches = {**self._batch_patches, **returned}
-            if LOSS in returned:
-                self.batch_loss = None
-        if not self.did_backward:
+            recorder.take_returned(returned)
+        if self.is_training and recorder.seen is None:
             self._warn_no_backward()
-        loss = self.batch_loss
-        if type(loss) is float and not isfinite(loss):
-            self.report_not_finite(loss)
-        if self.is_filler:
-            if self._random_state is not None:
-                # It is another mini-batch after a resume, and must leave nothing behind.
-                rng.set_state(self._random_state)
-            return
-        if loss is not None:
-            patches, weight = self.patches, self._weight
-            if LOSS in patches and type(total := patches[LOSS]) is ValuePatch:
-                total.accumulate(loss, self.weight if weight is None else weight)
-            else:
-                self._accumulate_loss(loss)
-        kept = self._kept
-        if kept is not None:
-            for name, _ in self.plan:
-                if name not in self._batch_patches:
-                    cast(TensorPatch, self.patches[name]).keep(*kept)
-        if self._batch_patches:
-            for name, patch in self._batch_patches.items():
-                merged = self.patches.get(name)
-                self.patches[name] = patch.copy() if merged is None else join_patches(merged, patch)
+        if self.rounds is not None:
+            is_filler = self.rounds.end_batch()
+        weight = self._weight
+        if weight is None:
+            weight = self.weight if recorder.has_loss else 0.0
+        recorder.end_batch(weight, self.batch_idx, counts=not is_filler)
 
-    def metrics(self) -> BatchMetrics:
-        """Give the metrics of the present mini-batch, computed when they are read."""
-        patches, plan, kept = self._batch_patches, self.plan, self._kept
-        if kept is None:
-            return BatchMetrics(self.batch_loss, lambda: patches, self.report_not_finite)
-        complete = partial(complete_patches, plan, kept, patches)
-        return BatchMetrics(self.batch_loss, complete, self.report_not_finite)
+    def finish_window(self, *, at_end: bool = False) -> None:
+        """Make the optimizer steps that waited for the end of an accumulation window."""
+        if self.window is not None:
+            for index in self.window.due(self.opt, at_end=at_end, is_last=self.is_last):
+                self.task.optimize(index)
 
-    def end_epoch(self) -> dict[str, Any]:
-        """Give the metrics of the pass."""
-        self.patches = done = self.ordered_patches()
-        values = done.metrics()
-        loss = values.get(LOSS)
-        if (
-            loss is not None
-            and loss.ndim == 0
-            and not np.isfinite(loss)
-            and self._warned_of is None
-        ):
-            self.report_not_finite(loss)
-        return values
+    def state_dict(self) -> dict[str, Any]:
+        """Where the pass is, after ``batch_idx`` was done."""
+        runtime = self.trainer.runtime
+        return {
+            "cursor": self.cursor.state_dict(),
+            "batch_idx": self.batch_idx,
+            "num_steps": self.num_steps,
+            "last_loss": self.losses.mean,
+            **self.recorder.state_dict(runtime, may_be_last=self.is_last is not False),
+            **(NO_WINDOW if self.window is None else self.window.state_dict()),
+            "has_samples": self.rounds is not None
+            and self.rounds.waits_with_samples(self.num_steps),
+            "ended": self.is_filler,
+        }
 
-    def ordered_patches(self) -> PassPatches:
-        """The merged patches: loss first, then metrics as planned, then what steps returned."""
-        if isinstance(self.patches, PassPatches):  # the pass has ended, and its values are known
-            return self.patches
-        first = [LOSS, *(name for name, _ in self.plan)]
-        names = [name for name in first if name in self.patches]
-        names += [name for name in self.patches if name not in names]
-        return PassPatches({name: self.patches[name] for name in names})
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where ``state`` was taken.
 
-    def report_not_finite(self, loss: Any) -> None:
-        """Raise, warn or do nothing about a loss that is NaN or infinite, as asked."""
-        if self.on_nan == "ignore" or self._warned_of == self.batch_idx:
-            return
-        epoch = "" if self.epoch_idx is None else f"epoch {self.epoch_idx}, "
-        is_known = isinstance(loss, float) or isinstance(self.batch_loss, float)
-        exact = "" if is_known else "at or before "
-        text = (
-            f"The loss is {float(loss)} in {epoch}{exact}batch {self.batch_idx} of {self.stage} task "
-            f"{self.task.label(self.task_idx)!r} (both counted from 0). Look at the learning rate, "
-            "the inputs and divisions or logarithms in the loss; on_nan='warn' goes on."
-        )
-        if self.on_nan == "warn":
-            self._warned_of = self.batch_idx
-            warnings.warn(text, RuntimeWarning, stacklevel=2)
-            return
-        raise NotFiniteError(text)
+        Raises:
+            CheckpointMismatch: the pass has other metrics or another window than there.
+        """
+        self._check_fits(state)
+        self.cursor.load_state_dict(state["cursor"])
+        self.started_at = self.batch_idx = int(state["batch_idx"])
+        self.num_steps = int(state["num_steps"])
+        self.losses.load(state["last_loss"])
+        self.recorder.load_state_dict(state)
+        if self.window is not None:
+            self.window.load_state_dict(state)
+        if self.rounds is not None:
+            self.rounds.load_state_dict(state)
 
-    def _accumulate_loss(self, loss: float | Tensor) -> None:
-        total = self.patches.get(LOSS)
-        if total is None:
-            self.patches[LOSS] = ValuePatch(self.weight).load(loss)
-        else:
-            self.patches[LOSS] = join_patches(total, ValuePatch(self.weight).load(loss))
+    def _check_fits(self, state: Mapping[str, Any]) -> None:
+        where = f"the {self.stage} pass of task {self.task.label(self.task_idx)!r}"
+        check_same_metrics(where, state["metrics"], patch_kinds(self.recorder.plan))
+        saved = 1 if state["window"] is None else int(state["window"]["size"])
+        here = 1 if self.window is None else self.window.size
+        if saved != here:
+            raise CheckpointMismatch(
+                f"The checkpoint was taken inside {where} with grad_accumulate={saved}, and it is "
+                f"{here} here: give the same, or start from a checkpoint of the end of an epoch."
+            )
 
     def _warn_no_backward(self) -> None:
-        self.did_backward = True
-        if self.trainer.tell_once(f"{self.step_name} without backward"):
+        name = self.recorder.step_name
+        if self.trainer.tell_once(f"{name} without backward"):
             warnings.warn(
-                f"{self.step_name} returned without a backward pass: nothing is learnt from its "
+                f"{name} returned without a backward pass: nothing is learnt from its "
                 "mini-batch. Call self.loss(model_out, batch_y) or self.backward(value).",
                 RuntimeWarning,
                 stacklevel=2,

@@ -17,29 +17,40 @@ The second line has a long form, which gives the same bits::
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from math import isfinite
+import difflib
+import warnings
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from .callbacks.base import fire_in_step
 from .errors import LoopException
 from .faults import no_such_optimizer, not_a_loss
+from .hooks import fire_in_step
 from .nest import operations as nested
 from .nest.containers import TensorTuple
+from .run import Run
 from .runtime.engine import ENGINE_OPTIONS
 from .stages import Stage
-from .step_names import STEP_NAMES, warn_of_misspelt
 
-if TYPE_CHECKING:
-    from .optim.optimizers import Optimizer
-    from .run import Run
+__all__ = ["STEP_NAMES", "Steps", "resolve_step", "step_name"]
 
-__all__ = ["STEP_NAMES", "Steps", "resolve_step"]
+STEP_NAMES: dict[Stage, tuple[str, ...]] = {
+    Stage.TRAIN: ("step", "train_step"),
+    Stage.VAL: ("step", "val_step", "evaluate_step"),
+    Stage.TEST: ("step", "test_step", "evaluate_step"),
+}
+"""The step methods that can serve a stage, the first defined one wins."""
 
-StepResult = "Mapping[str, PatchBase] | None"
+_MEANT = {
+    "training_step": ["train_step"],
+    "validation_step": ["val_step"],
+    "valid_step": ["val_step"],
+    "eval_step": ["evaluate_step"],
+    "evaluation_step": ["evaluate_step"],
+    "testing_step": ["test_step"],
+}
 
 
 class Steps:
@@ -60,8 +71,9 @@ class Steps:
         def model(self) -> nn.Module:
             """The model that is trained."""
 
-    run: Run | None = None
-    """The pass that runs now; steps record into it."""
+        @property
+        def run(self) -> Run | None:
+            """The pass that runs now; steps record into it."""
 
     @property
     def _run(self) -> Run:
@@ -139,10 +151,10 @@ class Steps:
         """
         run = self.run or self._run
         value: Tensor | None = None
-        if run.do_loss:
+        if run.is_training or run.task.do_loss:
             value = run.trainer.loss_fn(model_out, batch_y)
             if value is None:
-                raise not_a_loss(run.step_name, value)
+                raise not_a_loss(run.recorder.step_name, value)
         if run.is_training:
             self.backward(value, loss_adjust=loss_adjust)
             if do_optimize:
@@ -163,14 +175,10 @@ class Steps:
             return
         is_tensor = type(value) is Tensor or isinstance(value, Tensor)
         if not is_tensor or value.ndim or not value.requires_grad:
-            raise not_a_loss(run.step_name, value)
-        if value.is_cpu:
-            # Now, before it spoils the weights; the number is not read again to be recorded.
-            number = value.item()
-            run.seen_loss = value, number
-            if not isfinite(number) and run.on_nan == "stop":
-                run.report_not_finite(number)
-        factor = loss_adjust * run.loss_scale
+            raise not_a_loss(run.recorder.step_name, value)
+        run.recorder.see(value, run.batch_idx)
+        losses = run.losses
+        factor = loss_adjust * losses.scale
         scaled = value if factor == 1.0 else value * factor
         hooks = run.hooks
         if hooks.before_backward:
@@ -180,9 +188,8 @@ class Steps:
             run.trainer.runtime.backward(scaled)
         else:
             engine((scaled,), (torch.ones_like(scaled),), *ENGINE_OPTIONS)
-        if run.keeps_loss:
-            run.keep_loss(value.detach(), loss_adjust)
-        run.did_backward = True
+        if losses.is_wanted:
+            losses.keep(value.detach(), loss_adjust, run)
         if hooks.after_backward:
             fire_in_step(hooks.after_backward, run.trainer, loss=value.detach())
 
@@ -195,56 +202,21 @@ class Steps:
         run = self.run or self._run
         if not run.is_training:
             return
-        owner = run.trainer
         try:
-            chosen = owner.opt if optimize_index is None else (owner.opt[optimize_index],)
+            chosen = run.opt if optimize_index is None else (run.opt[optimize_index],)
         except (IndexError, TypeError):
-            raise no_such_optimizer(run.step_name, optimize_index, len(owner.opt)) from None
-        if run.may_wait and self._waits(run, chosen, optimize_index):
+            raise no_such_optimizer(run.recorder.step_name, optimize_index, len(run.opt)) from None
+        if run.window is not None and run.window.waits(chosen, optimize_index):
             return
-        if run.is_shared:
-            owner.runtime.join_gradients(chosen, has_samples=run.has_samples)
-        hooks = run.hooks
+        trainer, hooks = run.trainer, run.hooks
+        if run.rounds is not None:
+            trainer.runtime.join_gradients(chosen, has_samples=run.rounds.has_samples)
         if hooks.before_optimize:
-            owner.runtime.unscale(chosen)
-            fire_in_step(hooks.before_optimize, owner, optimize_index=optimize_index)
-        owner.runtime.step(chosen, run.last_loss)
-        for optimizer in chosen:
-            optimizer.drop_gradients()
-        run.num_steps += 1
+            trainer.runtime.unscale(chosen)
+            fire_in_step(hooks.before_optimize, trainer, optimize_index=optimize_index)
+        run.make_step(chosen)
         if hooks.after_optimize:
-            fire_in_step(hooks.after_optimize, owner, optimize_index=optimize_index)
-
-    def _waits(self, run: Run, chosen: Sequence[Optimizer], optimize_index: int | None) -> bool:
-        """Whether a step is put off until further mini-batches have added their gradients."""
-        window = run.window
-        if window is not None:
-            if not window.closes:
-                window.wait(optimize_index)
-                return True
-            window.serve(optimize_index)
-            window.rescale({id(g): g for opt in chosen for g in opt.gradients()}.values())
-        elif not run.trainer.runtime.steps_now:
-            run.by_hand[optimize_index] = None
-            return True
-        else:
-            run.by_hand.pop(optimize_index, None)
-        return False
-
-    def finish_window(self, run: Run, *, at_end: bool = False) -> None:
-        """Make the optimizer steps that waited for the end of an accumulation window."""
-        window = run.window
-        if window is None:
-            if run.by_hand and (at_end or run.is_last):
-                run.trainer.runtime.end_hand_window(run.trainer.opt)
-                for index in list(run.by_hand):
-                    self.optimize(index)
-            return
-        if at_end and window.count:
-            window.closes = True
-        if window.closes:
-            for index in list(window.waiting):
-                self.optimize(index)
+            fire_in_step(hooks.after_optimize, trainer, optimize_index=optimize_index)
 
     def do_metric(self, loss: Any = None, model_out: Any = None, batch_y: Any = None) -> None:
         """Record loss and metrics of the present mini-batch.
@@ -260,21 +232,21 @@ class Steps:
             MetricError: recorded twice in one mini-batch.
         """
         run = self.run or self._run
+        recorder, hooks = run.recorder, run.hooks.metrics
         if loss is not None:
-            run.record_loss(loss)
-        if model_out is None or not run.wants_outputs:
+            recorder.record_loss(loss)
+        if model_out is None or not (recorder.plan or hooks):
             return
         model_out, batch_y = nested.detach(model_out), nested.detach(batch_y)
-        if run.plan:
-            run.record_metrics(model_out, batch_y)
-        hooks = run.hooks.metrics
+        if recorder.plan:
+            recorder.record_metrics(model_out, batch_y, run.weight)
         if hooks:
             loss = loss.detach() if isinstance(loss, Tensor) else loss
             arguments = {"loss": loss, "model_out": model_out, "batch_y": batch_y}
             fire_in_step(hooks, run.trainer, task=run.task, **arguments)
 
 
-def resolve_step(task: Steps, trainer: Steps, stage: Stage) -> Callable[..., Any]:
+def resolve_step(task: Steps, trainer: object, stage: Stage) -> Callable[..., Any]:
     """Choose the method that handles the mini-batches of a pass.
 
     The owner comes first: the task, then the trainer. Within an owner the order is
@@ -288,3 +260,24 @@ def resolve_step(task: Steps, trainer: Steps, stage: Stage) -> Callable[..., Any
                 return method
     default: Callable[..., Any] = getattr(task, STEP_NAMES[stage][1])
     return default
+
+
+def step_name(step: Callable[..., Any]) -> str:
+    """Name a step as a reader finds it, for example ``MyTask.train_step``."""
+    return getattr(step, "__qualname__", repr(step)).rpartition("<locals>.")[2]
+
+
+def warn_of_misspelt(cls: type, base: type) -> None:
+    """Warn of methods of a class that are no steps and are named much like one."""
+    known = sorted({name for names in STEP_NAMES.values() for name in names})
+    for name, value in vars(cls).items():
+        if name.startswith("_") or hasattr(base, name) or not callable(value):
+            continue
+        meant = _MEANT.get(name) or difflib.get_close_matches(name, known, n=1, cutoff=0.8)
+        if meant:
+            warnings.warn(
+                f"{cls.__name__}.{name} is never called as a step. Did you mean {meant[0]!r}? "
+                f"The step methods are {', '.join(known)}.",
+                UserWarning,
+                stacklevel=3,
+            )

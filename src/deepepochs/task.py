@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,19 +17,17 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from .arguments import check_flag
+from .contracts import TrainerView
 from .errors import ConfigError, ConfigTypeError, NotBoundError
 from .nest.batch import BatchSize, check_batch_size
 from .nest.containers import describe
 from .optim.optimizers import Optimizers
+from .patches import PatchBase
 from .patches.plan import check_metrics
+from .run import Run
 from .runtime.base import Runtime
 from .stages import Stage
 from .steps import Steps
-
-if TYPE_CHECKING:
-    from .patches import PatchBase
-    from .run import Run
-    from .trainer import TrainerBase
 
 __all__ = ["EpochTask"]
 
@@ -54,6 +52,9 @@ class EpochTask(Steps):
         ConfigError: an argument that cannot be right.
     """
 
+    run: Run | None = None
+    """The pass that runs now, or ``None``."""
+
     def __init__(
         self,
         dataloader: Iterable[Any],
@@ -77,13 +78,13 @@ class EpochTask(Steps):
         if inner is not None and not isinstance(inner, Mapping):
             raise ConfigTypeError(f"step_args={inner!r} is {describe(inner)}: give a dict.")
         self.step_args: dict[str, Any] = {**(inner or {}), **step_args}
-        self._trainer: TrainerBase | None = None
+        self._trainer: TrainerView | None = None
 
     def enter(self, run: Run | None) -> None:
         """Take the pass that runs now; ``None`` when it is over."""
         self.run = run
 
-    def bind(self, trainer: TrainerBase) -> None:
+    def bind(self, trainer: TrainerView) -> None:
         """Take a trainer, which lends the task its model, loss, optimizers and run.
 
         A verb such as ``optimize`` that the trainer's class overrides and the task's
@@ -128,7 +129,7 @@ class EpochTask(Steps):
         return len(self)
 
     @property
-    def trainer(self) -> TrainerBase:
+    def trainer(self) -> TrainerView:
         """The trainer that runs this task."""
         if self._trainer is None:
             raise NotBoundError(

@@ -10,47 +10,71 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
-from typing import Any
+import weakref
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from .archive import Archive
+from . import rng
 from .arguments import (
     as_list,
-    as_optimizers,
     check_choice,
     check_count,
     check_dict,
     check_flag,
     check_loss,
     check_model,
+    default_loss,
 )
-from .callbacks.base import Callback, fire
+from .callbacks.base import Callback
 from .callbacks.console import ConsoleCallback
 from .callbacks.pool import CallbackPool
-from .errors import LoopException
-from .fit.plan import FitPlan, as_task, plan_fit, plan_test
-from .history import History
-from .loop import predict_batches, run_task
-from .losses import default_loss
+from .data.loaders import Loaders
+from .errors import ConfigError, LoopException
+from .fit.epochs import FitSession
+from .fit.log import FitLog, FitSpan
+from .fit.plan import (
+    FitPlan,
+    as_task,
+    plan_fit,
+    plan_search,
+    plan_test,
+    warn_of_no_validation,
+)
+from .fit.save_points import SavePoints
+from .fit.session import Kind, Session, not_running
+from .history import History, Progress
+from .loop import predict_batches, run_pass
 from .nest import operations as nested
 from .nest.batch import BatchSize, split_batch
-from .optim.optimizers import Optimizers
+from .optim.optimizers import Optimizers, as_optimizers
 from .patches import check_patch_kind
 from .patches.plan import check_metrics
-from .patches.totals import StageTotals
-from .runs.folder import check_running_id, new_running_id
+from .run import Run
+from .runs.folder import check_running_id, new_running_id, run_folder
 from .runtime.base import Runtime, compile_calls
 from .runtime.choose import make_runtime
 from .stages import Stage
+from .state.place import Place
+from .steps import Steps
 from .task import EpochTask
+
+# What a plain fit does not need (checkpoints, reports and the like) is imported where it is
+# asked for.
+if TYPE_CHECKING:
+    from .show.lr_curve import LRCurve
+    from .state.strict import Part
+    from .verify import ResumeReport
 
 __all__ = ["Trainer", "TrainerBase"]
 
 
-class TrainerBase(Archive):
+class TrainerBase(Steps):
     """Trains, validates and tests a model.
 
     Args:
@@ -98,6 +122,8 @@ class TrainerBase(Archive):
         2
     """
 
+    model: nn.Module
+
     def __init__(
         self,
         model: nn.Module,
@@ -124,8 +150,11 @@ class TrainerBase(Archive):
         worker_seeding: str = "position",
         precision: str | None = None,
     ) -> None:
-        super().__init__()
-        self.max_epochs = check_count("epochs", epochs)
+        self.session: Session | None = None
+        self.history = History()
+        self.fits = FitLog(check_count("epochs", epochs))
+        self.place = Place()
+        self.loaders = Loaders()
         self.grad_accumulate = check_count("grad_accumulate", grad_accumulate, 1)
         self.on_nan = check_choice("on_nan", on_nan, ["stop", "warn", "ignore"])
         self.on_interrupt = check_choice("on_interrupt", on_interrupt, ["raise", "return"])
@@ -142,16 +171,16 @@ class TrainerBase(Archive):
         self.opt: Optimizers = as_optimizers(opt, model, self.loss_fn)
         self.model = self.runtime.prepare(model, self.loss_fn, self.opt)
         given = as_list("callbacks", callbacks, Callback)
-        consoles = [cbk for cbk in given if isinstance(cbk, ConsoleCallback)]
+        consoles = [callback for callback in given if callback.is_console]
         if not consoles:
             check_flag("log_long", log_long)
             check_flag("log_batch", log_batch)
             consoles = [ConsoleCallback(log_long, log_batch, log_tqdm)]
             given = [*consoles, *given]
-        self.default_cbk = consoles[0]
+        self.default_cbk: Any = consoles[0]
         self.callbacks = CallbackPool(given)
         self.resume = resume
-        self._has_own_id = running_id is not None
+        self.has_own_id = running_id is not None
         own_id = new_running_id() if running_id is None else check_running_id(running_id)
         self.running_id: str = self.runtime.gather_objects(own_id)[0]
         self.hyper_params = check_dict("hyper_params", hyper_params)
@@ -161,6 +190,10 @@ class TrainerBase(Archive):
             "auto_traindata_to_device", auto_traindata_to_device
         )
         self.logger: Any = None
+        self._to_resume = resume  # what is still to be loaded before the first fit
+        self._last_plan: FitPlan | None = None
+        self._last_stop: str | None = None
+        self._told: set[str] = set()
 
     def fit(
         self,
@@ -200,19 +233,6 @@ class TrainerBase(Archive):
             LoopException: neither or both of ``train_dl`` and ``train_tasks``.
             NotFiniteError: a loss that is NaN or infinite.
         """
-        if epochs is not None:
-            check_count("epochs", epochs)
-        if self._is_acting:
-            raise LoopException(
-                "fit() was called inside a running fit or test. Train another model with a trainer "
-                "of its own, or call fit() after this one."
-            )
-        self._resume_if_asked()
-        finished = self._finished_before()
-        if finished is not None:
-            return finished
-        if not self._set_epochs(epochs):
-            return self._finish_resumed() if self._resumed else History()
         plan = plan_fit(
             self,
             train_dl=train_dl,
@@ -225,17 +245,84 @@ class TrainerBase(Archive):
             val_freq=val_freq,
             do_val_loss=do_val_loss,
             batch_size=batch_size,
+            epochs=epochs,
         )
-        with self._fitting(plan) as first_epoch:
-            while self._progress.epoch_idx < self.max_epochs:
-                epoch = self._begin_epoch(plan)
-                for stage, tasks in plan.stages_of(epoch.epoch_idx):
-                    self._begin_stage(epoch, stage, plan)
-                    for index in range(epoch.num_done(stage), len(tasks)):
-                        run_task(self, tasks[index], stage, (index, len(tasks)))
-                    self._end_stage(epoch, stage, tasks)
-                self._end_epoch(epoch, plan)
-        return self.history.since(first_epoch)
+        if self.session is not None:
+            raise LoopException(
+                "fit() was called inside a running fit or test. Train another model with a trainer "
+                "of its own, or call fit() after this one."
+            )
+        self._resume_if_asked()
+        span = self.fits.next(epochs, resumes=self.place.is_set)
+        if span.end <= self.progress.epoch_idx:
+            return self._without_epochs(span)
+        warn_of_no_validation(plan, range(self.progress.epoch_idx, span.end))
+        session = FitSession(self, plan, self.callbacks, span, self.place, self.fits, self.loaders)
+        with self._opened(session), session.save_points.signals:
+            session.fire("on_before_fit", epochs=span.end)
+            session.begin()
+            with session.until_stopped():
+                while self.fits.progress.epoch_idx < span.end:
+                    epoch = session.begin_epoch()
+                    for stage, tasks in plan.stages_of(epoch.epoch_idx):
+                        session.begin_stage(epoch, stage)
+                        for index in range(epoch.num_done(stage), len(tasks)):
+                            run_pass(session, tasks[index], stage, (index, len(tasks)))
+                        session.end_stage(epoch, stage)
+                    session.end_epoch(epoch)
+            session.end()
+        session.pass_on(self.on_interrupt)
+        return self.history.since(span.start)
+
+    def _without_epochs(self, span: FitSpan) -> History:
+        """End a fit that has no epoch left to run."""
+        resumes, random = self.place.is_set, self.place.get("random")
+        self.fits.begin(span, resumes=resumes)
+        if span.is_past:
+            return self.history.since(span.start, span.end)
+        self.place.leave()
+        if random is not None:
+            rng.set_state(random)  # the script goes on as it did after this fit
+        if not resumes:
+            warnings.warn(
+                f"fit() runs no epoch: {self.progress.epoch_idx} of {span.end} are done. "
+                "Give fit(..., epochs=n) for n more.",
+                UserWarning,
+                stacklevel=3,
+            )
+        return self.history.since(span.start)
+
+    @contextmanager
+    def _opened(self, session: Session) -> Iterator[Session]:
+        """Make a session the one that runs, for a block."""
+        outer, self.session = self.session, session
+        try:
+            with session:
+                yield session
+        finally:
+            self.session = outer
+            if outer is None and session.kind is not Kind.TRY:
+                self._last_plan = session.plan
+                self._last_stop = session.save_points.stop_reason
+
+    def ignore_resume(self) -> None:
+        """Have the first fit not load what ``resume`` asks for."""
+        self._to_resume = False
+
+    def _resume_if_asked(self) -> None:
+        """Load what ``resume`` asks for, once, before the first fit."""
+        if self._to_resume is False or self._to_resume is None or self.fits.num_calls:
+            return
+        if self.checker is None:
+            raise ConfigError(
+                f"resume={self.resume!r} needs a CheckCallback, which knows where checkpoints are: "
+                "Trainer(..., callbacks=CheckCallback('loss'), resume=...)."
+            )
+        self.checker.resume(self)
+        # Not again after a fit that was refused: what was loaded since then is to be kept.
+        self._to_resume = False
+        if self.place.is_set:
+            self.fits.replay()
 
     def test(
         self,
@@ -260,13 +347,13 @@ class TrainerBase(Archive):
         plan = plan_test(self, test_dl, tasks, metrics, do_loss, batch_size)
         testing = plan.tasks[Stage.TEST]
         values: dict[str, Any] = {}
-        with self._acting(plan):
-            self._totals = StageTotals()
-            fire(self.hooks["on_before_test_epochs"], self, tasks=testing)
+        session = Session(self, plan, Kind.TEST, self.callbacks, self.session)
+        with self._opened(session):
+            session.fire("on_before_test_epochs", tasks=testing)
             for index, task in enumerate(testing):
-                run_task(self, task, Stage.TEST, (index, len(testing)))
-            values = self.stage_values(self._totals)
-            fire(self.hooks["on_after_test_epochs"], self, tasks=testing, metrics=values)
+                run_pass(session, task, Stage.TEST, (index, len(testing)))
+            values = session.stage_values(session.totals)
+            session.fire("on_after_test_epochs", tasks=testing, metrics=values)
         return values
 
     def predict(self, dataloader: Any, *, with_targets: bool | None = None) -> Any:
@@ -285,9 +372,8 @@ class TrainerBase(Archive):
         task = as_task(dataloader, "dataloader", None)
         plan = FitPlan({Stage.PREDICT: [task]}, {Stage.PREDICT: []}, "tensor")
         outputs: list[Any] = []
-        with self._acting(plan):
+        with self._opened(Session(self, plan, Kind.PREDICT, self.callbacks, self.session)):
             self.model.eval()
-            self.run = None  # inside a fit, its forward hooks are not told of this
             outputs = predict_batches(self, dataloader, with_targets=with_targets)
         if not outputs and self.stop_reason is None:
             warnings.warn(
@@ -316,21 +402,252 @@ class TrainerBase(Archive):
     @property
     def has_own_split(self) -> bool:
         """Whether the user has put a ``prepare_data`` in place of the library's."""
-        return getattr(self.prepare_data, "__func__", None) is not _PREPARE_DATA
+        return getattr(self.prepare_data, "__func__", None) is not TrainerBase.prepare_data
 
     def moves_data(self, stage: Stage) -> bool:
         """Whether the mini-batches of a stage are moved to the device."""
         return self.auto_traindata_to_device or stage is not Stage.TRAIN
 
-    def run_task(
-        self, task: EpochTask, stage: Stage, place: tuple[int, int] = (0, 1)
-    ) -> dict[str, Any]:
-        """Run one pass over one task's data and give its metrics."""
-        return run_task(self, task, stage, place)
+    def find_lr(
+        self,
+        train_dl: Any = None,
+        max_batch: int = 100,
+        min_lr: float = 1e-6,
+        max_lr: float = 5,
+        opt_id: int | None = None,
+        *,
+        train_tasks: Any = None,
+        batch_size: BatchSize = None,
+    ) -> LRCurve:
+        """Train with a rising learning rate, note the losses, and put everything back.
+
+        Weights, optimizers, schedulers, gradients, random states and the order of the data
+        are afterwards as they were. Of the callbacks those take part that declare
+        ``acts_in_tries``, as gradient clipping does; schedulers rest.
+
+        Args:
+            train_dl: training loader; exactly one of it and ``train_tasks`` is given.
+            max_batch: mini-batches to try; short epochs are repeated.
+            min_lr: below the first rate.
+            max_lr: the last rate. A loss of ten times the best one ends the search before it.
+            opt_id: which optimizer, where the trainer has several; the others keep their rates.
+            train_tasks: an ``EpochTask`` or a list.
+            batch_size: weight of a mini-batch, as in ``fit``.
+
+        Returns:
+            The curve, with ``.lrs``, ``.losses``, ``.suggestion`` (``.steepest``, ``.valley``) and
+            ``.plot()``.
+
+        Raises:
+            LoopException: neither or both of ``train_dl`` and ``train_tasks``.
+            ConfigError: another argument that cannot be right; a model with lazy layers that
+                have not been called yet.
+        """
+        from .callbacks.lr_find import LRSweep, check_range
+        from .show.lr_curve import LRCurve
+        from .state.snapshot import no_trace
+
+        check_range(max_batch, min_lr, max_lr)
+        plan, opt_id = plan_search(len(self.opt), train_dl, train_tasks, batch_size, opt_id)
+        tasks, sweep = plan.tasks[Stage.TRAIN], LRSweep(max_batch, min_lr, max_lr, opt_id)
+        acting = CallbackPool([*(c for c in self.callbacks if c.acts_in_tries), sweep])
+        session = Session(self, plan, Kind.TRY, acting, self.session)
+        with no_trace(self, [task.dataloader for task in tasks]), self._opened(session):
+            self.opt.drop_gradients()
+            while not sweep.done:
+                for index, task in enumerate(tasks):
+                    run_pass(session, task, Stage.TRAIN, (index, len(tasks)))
+        return LRCurve(sweep.lrs, sweep.losses)
+
+    def run_task(self, task: EpochTask, stage: Stage) -> dict[str, Any]:
+        """Run one pass over one task's data, inside of a call whose task it is."""
+        if self.session is None:
+            raise not_running(task, stage)
+        return run_pass(self.session, task, stage)
+
+    # state
+
+    def parts(self) -> dict[str, Part]:
+        """The parts of the state by name, each with ``state_dict`` and ``load_state_dict``."""
+        from .state.parts import collect_parts
+
+        return collect_parts(self, self.place, self.fits, self.loaders)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The whole state, from which a run goes on to the bit: tensors and plain types.
+
+        The tensors are those in use: save them or copy them before training goes on. All
+        processes call this together; of a sharded model, the first one alone has the values.
+        """
+        return {name: part.state_dict() for name, part in self.parts().items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take back what ``state_dict`` gave; the next fit goes on from there.
+
+        Raises:
+            CheckpointMismatch: the state does not fit; the trainer is as it was.
+        """
+        from .state.strict import load_parts
+
+        if self.session is not None:
+            raise LoopException(
+                "A whole state cannot be loaded while a fit or test runs: the loop has its place in "
+                "the data already. Load it before fit(), or take load_weights(state)."
+            )
+        load_parts(self.parts(), state)
+
+    def load_weights(self, state: Mapping[str, Any]) -> None:
+        """Take all weights and the optimizers from a state, and leave everything else.
+
+        Raises:
+            CheckpointMismatch: they do not fit; the trainer is as it was.
+        """
+        from .state.strict import load_parts
+
+        weights = {"model", "loss_fn", "other_weights", "optimizers"}
+        parts = {name: part for name, part in self.parts().items() if name in weights}
+        load_parts(parts, {name: state[name] for name in parts if name in state})
+
+    def load_checkpoint(self, path: str | PathLike[str]) -> TrainerBase:
+        """Load a checkpoint file, or the newest whole one of a run's folder.
+
+        Args:
+            path: a file written by ``CheckCallback``, also that of release 0.6, or a folder.
+
+        Returns:
+            The trainer, whose next fit goes on after the checkpoint.
+
+        Raises:
+            CheckpointError: missing, damaged or of another model; the trainer is as it was.
+        """
+        from .checkpoint.store import read_checkpoint
+        from .state.parts import load_0_6
+
+        source, state = read_checkpoint(path)
+        self.print(f"loading checkpoint {source}")
+        if state.get("format") == "0.6":
+            load_0_6(self.parts(), state)
+        else:
+            self.load_state_dict(state)
+        return self
+
+    def verify_resume(
+        self, train_dl: Any = None, val_dl: Any = None, *, steps: int = 20, **fit_options: Any
+    ) -> ResumeReport:
+        """Prove, on this model and data, that a resumed run is the unbroken one to the bit.
+
+        Runs unbroken, runs to the middle, resumes in a fresh process and compares
+        everything. The trainer, its loaders and the disk are left as they are.
+
+        Args:
+            train_dl: training loader, as for ``fit``.
+            val_dl: validation loader, as for ``fit``.
+            steps: mini-batches to run, of training and validation together.
+            **fit_options: further arguments of ``fit``, such as ``train_tasks``.
+
+        Returns:
+            A report: ``ok``, ``differences`` and the likely ``cause``.
+        """
+        from .verify import verify_resume
+
+        options = {"train_dl": train_dl, "val_dl": val_dl, **fit_options}
+        return verify_resume(self, steps, options)
+
+    # the run's folder
 
     @property
-    def _trainer(self) -> TrainerBase:
-        return self
+    def checker(self) -> Any:
+        """The first callback that keeps checkpoints, or ``None``."""
+        return next((cbk for cbk in self.callbacks if cbk.keeps_checkpoints), None)
+
+    @property
+    def run_dir(self) -> Path:
+        """The folder of this run: of its checkpoints, logs and reports."""
+        folders = [cbk.runs_in for cbk in self.callbacks if cbk.runs_in is not None]
+        first = folders[0] if folders else "./logs"
+        return run_folder(first if self.checker is None else self.checker.runs_in, self.running_id)
+
+    def adopt_run(self, running_id: str) -> None:
+        """Go on in the folder of an earlier run, unless this trainer was given an id."""
+        if not self.has_own_id:
+            self.running_id = running_id
+
+    def report(self, path: str | PathLike[str] | None = None) -> Path:
+        """Write a page of HTML on the run: curves, metrics, settings, model and machine.
+
+        It is one file that asks for nothing from anywhere. With an ``InterpretCallback`` it
+        has its confusion matrix and samples.
+
+        Args:
+            path: the file; ``None``: ``report.html`` in the run's folder.
+
+        Returns:
+            The path.
+        """
+        from .callbacks.report import write_report
+
+        return write_report(self, path)
+
+    def open_logger(self, log_dir: str | PathLike[str] = "./logs") -> Any:
+        """Give the TensorBoard writer that the callbacks share, made at the first call.
+
+        Args:
+            log_dir: the folder of the runs, for the first call.
+
+        Returns:
+            ``trainer.logger``, a ``SummaryWriter`` for ``<log_dir>/<running_id>``.
+        """
+        if self.logger is None:
+            from .callbacks.event_files import open_writer
+
+            self.logger = open_writer(run_folder(log_dir, self.running_id))
+            weakref.finalize(self, self.logger.close)
+        return self.logger
+
+    def close_logger(self) -> None:
+        """Close the file of ``trainer.logger``; a later use of it opens another."""
+        if self.logger is not None:
+            self.logger.close()
+
+    # stopping and saving
+
+    def stop(self, reason: str = "") -> None:
+        """End the fit or test at the next mini-batch; epochs that are done stay done."""
+        if self.session is None:
+            warnings.warn(
+                "stop() was called while nothing runs, and does nothing: call it in a hook or a "
+                "step of a fit or test.",
+                UserWarning,
+                stacklevel=2,
+            )
+        else:
+            self.session.save_points.stop(reason)
+
+    def add_saver(self, saver: Any) -> None:
+        """Have ``saver(trainer)`` called where a fit is stopped before its end."""
+        self._saving().add_saver(saver)
+
+    def request_save(self, saver: Any) -> None:
+        """Have ``saver(trainer)`` called at the next save point of the fit.
+
+        Save points are after a mini-batch of training or validation and after an epoch,
+        when all ``after_`` hooks have run: only there is the state whole.
+        """
+        self._saving().request(saver)
+
+    def _saving(self) -> SavePoints:
+        if self.session is None:
+            raise LoopException(
+                "There is a save point only inside of a fit: call this in a hook or a step. "
+                "Outside, take trainer.state_dict()."
+            )
+        return self.session.save_points.outermost
+
+    def tell_once(self, about: str) -> bool:
+        """Whether a warning about something is the first of this trainer."""
+        first = about not in self._told
+        self._told.add(about)
+        return first
 
     @property
     def device(self) -> torch.device:
@@ -350,12 +667,49 @@ class TrainerBase(Archive):
     @property
     def is_interrupted(self) -> bool:
         """Whether it is a signal or Ctrl-C that ends the fit."""
-        return self._signals.received is not None or self.stop_reason == "interrupted"
+        return isinstance(self.session, FitSession) and self.session.is_interrupted
 
     @property
     def init_epoch(self) -> int:
         """Index of the next epoch, from 0."""
-        return self._progress.epoch_idx
+        return self.fits.progress.epoch_idx
+
+    @property
+    def max_epochs(self) -> int:
+        """The total number of epochs, of the fit that runs or of all so far."""
+        fit = self.session if isinstance(self.session, FitSession) else None
+        return self.fits.max_epochs if fit is None else fit.span.end
+
+    @property
+    def is_fit_run(self) -> bool:
+        """Whether a fit has begun."""
+        return self.fits.num_calls > 0
+
+    @property
+    def is_resumed(self) -> bool:
+        """Whether the next fit, or the one that begins now, goes on from a loaded state."""
+        return self.place.is_set
+
+    @property
+    def progress(self) -> Progress:
+        """How far the run has come: epochs, mini-batches, optimizer steps."""
+        fit = None if self.session is None else self.session.fit
+        return self.fits.with_run(None if fit is None else fit.run)
+
+    @property
+    def stop_reason(self) -> str | None:
+        """Why the call that runs, or the latest one, was stopped; ``None``: it was not."""
+        return self._last_stop if self.session is None else self.session.save_points.stop_reason
+
+    @property
+    def run(self) -> Run | None:
+        """The pass that runs now, or ``None``."""
+        return None if self.session is None else self.session.run
+
+    @property
+    def plan(self) -> FitPlan | None:
+        """The plan of the call that runs, or of the latest one."""
+        return self._last_plan if self.session is None else self.session.plan
 
     @property
     def stage(self) -> Stage | None:
@@ -370,25 +724,22 @@ class TrainerBase(Archive):
     @property
     def val_freq(self) -> int:
         """Epochs from one validation to the next, in the latest fit."""
-        return 1 if self._plan is None else self._plan.val_freq
+        return 1 if self.plan is None else self.plan.val_freq
 
     @property
     def train_metrics(self) -> list[Any]:
         """The metrics common to the training tasks of the latest fit."""
-        return [] if self._plan is None else self._plan.metrics.get(Stage.TRAIN, [])
+        return [] if self.plan is None else self.plan.metrics.get(Stage.TRAIN, [])
 
     @property
     def val_metrics(self) -> list[Any]:
         """The metrics common to the validation tasks of the latest fit."""
-        return [] if self._plan is None else self._plan.metrics.get(Stage.VAL, [])
+        return [] if self.plan is None else self.plan.metrics.get(Stage.VAL, [])
 
     @property
     def test_metrics(self) -> list[Any]:
         """The metrics common to the tasks of the latest test."""
-        return [] if self._plan is None else self._plan.metrics.get(Stage.TEST, [])
-
-
-_PREPARE_DATA = TrainerBase.prepare_data
+        return [] if self.plan is None else self.plan.metrics.get(Stage.TEST, [])
 
 
 class Trainer(TrainerBase):

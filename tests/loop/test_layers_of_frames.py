@@ -56,6 +56,6 @@ def test_four_calls_lead_from_fit_to_backward(task_class: type[EpochTask]) -> No
     ours = [name for name, is_ours in Watched.frames if is_ours]
     step = "train_step" if task_class is EpochTask else "step"
     start = names.index("fit")
-    assert names[start : start + 5] == ["fit", "run_task", step, "loss", "backward"]
-    wanted = ["fit", "run_task", "train_step", "loss", "backward"]
+    assert names[start : start + 5] == ["fit", "run_pass", step, "loss", "backward"]
+    wanted = ["fit", "run_pass", "train_step", "loss", "backward"]
     assert ours == [name for name in wanted if step == "train_step" or name != "train_step"]

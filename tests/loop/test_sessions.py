@@ -166,7 +166,7 @@ def test_modes_hooks_and_gradient_mode_are_put_back(digits: TensorDataset, endin
     assert [module.training for module in model.modules()] == modes
     assert not model._forward_hooks and not model._forward_pre_hooks
     assert torch.is_grad_enabled()
-    assert trainer.run is None and trainer.epoch is None
+    assert trainer.run is None and trainer.session is None
     trainer.callbacks.pop()
     trainer.fit(train_dl(digits), epochs=1)
 

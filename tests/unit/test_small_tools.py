@@ -25,12 +25,12 @@ from matplotlib.figure import Figure
 from torch import nn
 from torch.utils.data import DataLoader
 
+from deepepochs.arguments import default_loss
 from deepepochs.errors import ConfigError, DataError, StepError
 from deepepochs.legacy.mappings import concat_dicts, ddict, flatten_dict, keyset, listify, sum_dicts
 from deepepochs.legacy.naming import check_path, make_runningid, rename
 from deepepochs.legacy.reductions import Moveing, MovingAverage, TopKQueue, groupby_apply
 from deepepochs.legacy.yaml import load_yaml
-from deepepochs.losses import default_loss
 from deepepochs.show.plots import SeriesPlots, draw_confusion, plot_confusion
 
 # ---- ddict

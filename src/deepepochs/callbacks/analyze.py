@@ -21,7 +21,7 @@ from .event_files import EventFileCallback
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
-    from ..trainer import TrainerBase
+    from ..contracts import TrainerView
 
 __all__ = ["AnalyzeCallback"]
 
@@ -63,7 +63,7 @@ class AnalyzeCallback(EventFileCallback):
         self._is_looking = False
         self._with_values = False
 
-    def on_before_fit(self, trainer: TrainerBase, epochs: int) -> None:
+    def on_before_fit(self, trainer: TrainerView, epochs: int) -> None:
         """Put hooks on the layers."""
         super().on_before_fit(trainer, epochs)
         self._release()
@@ -78,7 +78,7 @@ class AnalyzeCallback(EventFileCallback):
                 self._handles.append(layer.register_forward_hook(self._hook(name, is_trained)))
 
     def on_before_train_batch(
-        self, trainer: TrainerBase, batch_x: Any, batch_y: Any, batch_idx: int
+        self, trainer: TrainerView, batch_x: Any, batch_y: Any, batch_idx: int
     ) -> None:
         """Look, if this mini-batch is one to look at."""
         count, is_not_due = divmod(trainer.progress.num_train_batches - 1, self.every_n_batches)
@@ -86,18 +86,18 @@ class AnalyzeCallback(EventFileCallback):
         self._with_values = self.hist_every_n > 0 and count % self.hist_every_n == 0
         self._flows = {}
 
-    def on_after_train_batch(self, trainer: TrainerBase, metrics: Any, batch_idx: int) -> None:
+    def on_after_train_batch(self, trainer: TrainerView, metrics: Any, batch_idx: int) -> None:
         """Write what was seen."""
         if self._is_looking:
             self._is_looking = False
             self._write(self.writer(trainer), trainer.progress.num_train_batches)
 
-    def on_after_fit(self, trainer: TrainerBase) -> None:
+    def on_after_fit(self, trainer: TrainerView) -> None:
         """Take the hooks off."""
         self._release()
         super().on_after_fit(trainer)
 
-    def on_exception(self, trainer: TrainerBase, exception: BaseException) -> None:
+    def on_exception(self, trainer: TrainerView, exception: BaseException) -> None:
         """Take the hooks off."""
         self._release()
         super().on_exception(trainer, exception)

@@ -1,8 +1,6 @@
-"""Callbacks: what watches or steers a run, and the table that calls them.
+"""Callback: the class to subclass for what watches or steers a run.
 
-``Callback`` declares every hook once, in the order of the loop; a subclass
-overrides the ones it wants. ``HookTable`` goes from each hook to the bound methods that
-override it, and is made once per run.
+It declares every hook once, in the order of the loop; a subclass overrides the ones it wants.
 
     class StopAtNoon(Callback):
         def on_after_epoch(self, trainer, epoch_idx, **others):
@@ -12,44 +10,18 @@ override it, and is made once per run.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import torch
-
-from ..errors import StopLoopException, add_note
-from ..stages import Stage
+from ..hooks import PACE_S, outer_first, outer_last, paced
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..task import EpochTask
-    from ..trainer import TrainerBase
-
-__all__ = [
-    "HOOKS",
-    "STAGE_HOOKS",
-    "Callback",
-    "HookTable",
-    "StageHooks",
-    "fire",
-    "fire_in_step",
-    "paced",
-]
+__all__ = ["HOOKS", "PACE_S", "Callback", "Metrics", "paced"]
 
 Metrics = Mapping[str, Any]
-BoundHook = Callable[..., None]
-Hook = TypeVar("Hook", bound=Callable[..., None])
-
-PACE_S = 0.1
-"""Seconds between two calls of the paced hooks."""
-
-
-def paced(hook: Hook) -> Hook:
-    """Have an ``on_after_..._batch`` hook called ten times a second at most, for what is shown."""
-    hook.paced = hook  # type: ignore[attr-defined]
-    return hook
 
 
 class Callback:
@@ -63,6 +35,9 @@ class Callback:
         order: lower is outer: such a callback runs first in ``before`` hooks and
             last in all others, like nested ``with`` blocks. Ties go by position.
             The console has 0, ``CheckCallback`` -1.
+        meets_fillers: call the hooks that look at data also for the mini-batches that only
+            fill up a round, in a process that has no more data of its own.
+        acts_in_tries: take part in ``find_lr``, as gradient clipping must.
 
     Args:
         priority: the name of ``order`` in release 0.6; ``None`` keeps the class's.
@@ -74,170 +49,207 @@ class Callback:
     """
 
     order: int = 1
+    meets_fillers: bool = False
+    acts_in_tries: bool = False
+    is_console: bool = False
+    """Whether the callback shows the run: then the trainer adds no console of its own."""
+    keeps_checkpoints: bool = False
+    """Whether ``resume`` looks into ``runs_in`` for a checkpoint, with the callback's ``resume``."""
 
     def __init__(self, priority: int | None = None) -> None:
         if priority is not None:
             self.order = priority
 
+    @property
+    def runs_in(self) -> Path | None:
+        """The folder of the runs where this callback keeps files; ``None``: it keeps none."""
+        return None
+
+    def move_to(self, folder: Path) -> None:
+        """Have the callback write into another folder, as for a run that only tries something."""
+        for name in ("ckpt_dir", "log_dir"):
+            if name in vars(self):
+                setattr(self, name, folder)
+
     # fit begins
-    def on_before_fit(self, *, trainer: TrainerBase, epochs: int) -> None:
+    @outer_first
+    def on_before_fit(self, *, trainer: Any, epochs: int) -> None:
         """Before the first epoch of a fit; ``epochs`` is the total number."""
 
+    @outer_first
     def on_before_epoch(
         self,
         *,
-        trainer: TrainerBase,
-        train_tasks: Sequence[EpochTask],
-        val_tasks: Sequence[EpochTask],
+        trainer: Any,
+        train_tasks: Sequence[Any],
+        val_tasks: Sequence[Any],
         epoch_idx: int,
     ) -> None:
         """Before an epoch, that is all training and validation passes of it."""
 
     # training
-    def on_before_train_epochs(
-        self, *, trainer: TrainerBase, tasks: Sequence[EpochTask], epoch_idx: int
-    ) -> None:
+    @outer_first
+    def on_before_train_epochs(self, *, trainer: Any, tasks: Sequence[Any], epoch_idx: int) -> None:
         """Before the training passes of an epoch."""
 
-    def on_before_train_epoch(self, *, trainer: TrainerBase, task: EpochTask) -> None:
+    @outer_first
+    def on_before_train_epoch(self, *, trainer: Any, task: Any) -> None:
         """Before the training pass of one task."""
 
+    @outer_first
     def on_before_train_batch(
-        self, *, trainer: TrainerBase, batch_x: Any, batch_y: Any, batch_idx: int
+        self, *, trainer: Any, batch_x: Any, batch_y: Any, batch_idx: int
     ) -> None:
         """Before a training step; ``batch_idx`` counts from 0 in each pass."""
 
-    def on_before_train_forward(self, *, trainer: TrainerBase) -> None:
+    @outer_first
+    def on_before_train_forward(self, *, trainer: Any) -> None:
         """Before the model's forward call in training."""
 
-    def on_after_train_forward(self, *, trainer: TrainerBase, model_out: Any) -> None:
+    @outer_last
+    def on_after_train_forward(self, *, trainer: Any, model_out: Any) -> None:
         """After the model's forward call in training, with its detached output."""
 
-    def on_before_backward(self, *, trainer: TrainerBase, loss: Tensor) -> None:
+    @outer_first
+    def on_before_backward(self, *, trainer: Any, loss: Tensor) -> None:
         """Before the backward pass, with the detached, unscaled loss."""
 
-    def on_after_backward(self, *, trainer: TrainerBase, loss: Tensor) -> None:
+    @outer_last
+    def on_after_backward(self, *, trainer: Any, loss: Tensor) -> None:
         """After the backward pass: gradients can be seen from here to ``before_optimize``."""
 
-    def on_before_optimize(self, *, trainer: TrainerBase, optimize_index: int | None) -> None:
+    @outer_first
+    def on_before_optimize(self, *, trainer: Any, optimize_index: int | None) -> None:
         """Before the optimizer's step; ``None`` means all optimizers."""
 
-    def on_after_optimize(self, *, trainer: TrainerBase, optimize_index: int | None) -> None:
+    @outer_last
+    def on_after_optimize(self, *, trainer: Any, optimize_index: int | None) -> None:
         """After the optimizer's step; the gradients are gone."""
 
+    @outer_last
     def on_train_metrics(
-        self, *, trainer: TrainerBase, loss: Tensor | None, model_out: Any, batch_y: Any, task: Any
+        self, *, trainer: Any, loss: Tensor | None, model_out: Any, batch_y: Any, task: Any
     ) -> None:
         """When loss and metrics of a training batch are recorded (detached values)."""
 
-    def on_after_train_batch(
-        self, *, trainer: TrainerBase, metrics: Metrics, batch_idx: int
-    ) -> None:
+    @outer_last
+    def on_after_train_batch(self, *, trainer: Any, metrics: Metrics, batch_idx: int) -> None:
         """After a training step; ``metrics`` are the batch's, computed when read."""
 
-    def on_after_train_epoch(
-        self, *, trainer: TrainerBase, task: EpochTask, metrics: Metrics
-    ) -> None:
+    @outer_last
+    def on_after_train_epoch(self, *, trainer: Any, task: Any, metrics: Metrics) -> None:
         """After the training pass of one task, with its metrics."""
 
+    @outer_last
     def on_after_train_epochs(
-        self, *, trainer: TrainerBase, tasks: Sequence[EpochTask], metrics: Metrics, epoch_idx: int
+        self, *, trainer: Any, tasks: Sequence[Any], metrics: Metrics, epoch_idx: int
     ) -> None:
         """After the training passes of an epoch, with the metrics of the stage."""
 
     # validation
-    def on_before_val_epochs(
-        self, *, trainer: TrainerBase, tasks: Sequence[EpochTask], epoch_idx: int
-    ) -> None:
+    @outer_first
+    def on_before_val_epochs(self, *, trainer: Any, tasks: Sequence[Any], epoch_idx: int) -> None:
         """Before the validation passes of an epoch that validates."""
 
-    def on_before_val_epoch(self, *, trainer: TrainerBase, task: EpochTask) -> None:
+    @outer_first
+    def on_before_val_epoch(self, *, trainer: Any, task: Any) -> None:
         """Before the validation pass of one task."""
 
+    @outer_first
     def on_before_val_batch(
-        self, *, trainer: TrainerBase, batch_x: Any, batch_y: Any, batch_idx: int
+        self, *, trainer: Any, batch_x: Any, batch_y: Any, batch_idx: int
     ) -> None:
         """Before a validation step."""
 
-    def on_before_val_forward(self, *, trainer: TrainerBase) -> None:
+    @outer_first
+    def on_before_val_forward(self, *, trainer: Any) -> None:
         """Before the model's forward call in validation."""
 
-    def on_after_val_forward(self, *, trainer: TrainerBase, model_out: Any) -> None:
+    @outer_last
+    def on_after_val_forward(self, *, trainer: Any, model_out: Any) -> None:
         """After the model's forward call in validation."""
 
+    @outer_last
     def on_val_metrics(
-        self, *, trainer: TrainerBase, loss: Tensor | None, model_out: Any, batch_y: Any, task: Any
+        self, *, trainer: Any, loss: Tensor | None, model_out: Any, batch_y: Any, task: Any
     ) -> None:
         """When loss and metrics of a validation batch are recorded."""
 
-    def on_after_val_batch(self, *, trainer: TrainerBase, metrics: Metrics, batch_idx: int) -> None:
+    @outer_last
+    def on_after_val_batch(self, *, trainer: Any, metrics: Metrics, batch_idx: int) -> None:
         """After a validation step."""
 
-    def on_after_val_epoch(
-        self, *, trainer: TrainerBase, task: EpochTask, metrics: Metrics
-    ) -> None:
+    @outer_last
+    def on_after_val_epoch(self, *, trainer: Any, task: Any, metrics: Metrics) -> None:
         """After the validation pass of one task, with its metrics."""
 
+    @outer_last
     def on_after_val_epochs(
-        self, *, trainer: TrainerBase, tasks: Sequence[EpochTask], metrics: Metrics, epoch_idx: int
+        self, *, trainer: Any, tasks: Sequence[Any], metrics: Metrics, epoch_idx: int
     ) -> None:
         """After the validation passes of an epoch, with the metrics of the stage."""
 
     # the end of an epoch and of the fit
+    @outer_last
     def on_after_epoch(
         self,
         *,
-        trainer: TrainerBase,
-        train_tasks: Sequence[EpochTask],
-        val_tasks: Sequence[EpochTask],
+        trainer: Any,
+        train_tasks: Sequence[Any],
+        val_tasks: Sequence[Any],
         train_metrics: Metrics,
         val_metrics: Metrics,
         epoch_idx: int,
     ) -> None:
         """After an epoch; ``val_metrics`` is empty if it did not validate."""
 
-    def on_after_fit(self, *, trainer: TrainerBase) -> None:
+    @outer_last
+    def on_after_fit(self, *, trainer: Any) -> None:
         """After the fit: finished, stopped or interrupted, but not after an error."""
 
-    def on_exception(self, *, trainer: TrainerBase, exception: BaseException) -> None:
+    @outer_last
+    def on_exception(self, *, trainer: Any, exception: BaseException) -> None:
         """When an error ends a fit or a test; it is raised again afterwards."""
 
     # test
-    def on_before_test_epochs(self, *, trainer: TrainerBase, tasks: Sequence[EpochTask]) -> None:
+    @outer_first
+    def on_before_test_epochs(self, *, trainer: Any, tasks: Sequence[Any]) -> None:
         """Before the passes of a test."""
 
-    def on_before_test_epoch(self, *, trainer: TrainerBase, task: EpochTask) -> None:
+    @outer_first
+    def on_before_test_epoch(self, *, trainer: Any, task: Any) -> None:
         """Before the test pass of one task."""
 
+    @outer_first
     def on_before_test_batch(
-        self, *, trainer: TrainerBase, batch_x: Any, batch_y: Any, batch_idx: int
+        self, *, trainer: Any, batch_x: Any, batch_y: Any, batch_idx: int
     ) -> None:
         """Before a test step."""
 
-    def on_before_test_forward(self, *, trainer: TrainerBase) -> None:
+    @outer_first
+    def on_before_test_forward(self, *, trainer: Any) -> None:
         """Before the model's forward call in a test."""
 
-    def on_after_test_forward(self, *, trainer: TrainerBase, model_out: Any) -> None:
+    @outer_last
+    def on_after_test_forward(self, *, trainer: Any, model_out: Any) -> None:
         """After the model's forward call in a test."""
 
+    @outer_last
     def on_test_metrics(
-        self, *, trainer: TrainerBase, loss: Tensor | None, model_out: Any, batch_y: Any, task: Any
+        self, *, trainer: Any, loss: Tensor | None, model_out: Any, batch_y: Any, task: Any
     ) -> None:
         """When loss and metrics of a test batch are recorded."""
 
-    def on_after_test_batch(
-        self, *, trainer: TrainerBase, metrics: Metrics, batch_idx: int
-    ) -> None:
+    @outer_last
+    def on_after_test_batch(self, *, trainer: Any, metrics: Metrics, batch_idx: int) -> None:
         """After a test step."""
 
-    def on_after_test_epoch(
-        self, *, trainer: TrainerBase, task: EpochTask, metrics: Metrics
-    ) -> None:
+    @outer_last
+    def on_after_test_epoch(self, *, trainer: Any, task: Any, metrics: Metrics) -> None:
         """After the test pass of one task, with its metrics."""
 
-    def on_after_test_epochs(
-        self, *, trainer: TrainerBase, tasks: Sequence[EpochTask], metrics: Metrics
-    ) -> None:
+    @outer_last
+    def on_after_test_epochs(self, *, trainer: Any, tasks: Sequence[Any], metrics: Metrics) -> None:
         """After the passes of a test, with the metrics of the stage."""
 
     # state
@@ -249,138 +261,7 @@ class Callback:
         """Take back what ``state_dict`` gave."""
 
 
-HOOKS: dict[str, inspect.Signature] = {
-    name: inspect.signature(function)
-    for name, function in vars(Callback).items()
-    if name.startswith("on_")
+HOOKS: dict[str, Callable[..., None]] = {
+    name: function for name, function in vars(Callback).items() if name.startswith("on_")
 }
-"""Every hook in loop order, with its signature."""
-
-
-class StageHooks(NamedTuple):
-    """What the loop calls in one stage: hook names, or the methods bound to them.
-
-    ``after_batch`` is called after each mini-batch. Where some of the methods are paced it
-    lacks them, and ``after_batch_paced`` has all, for the times when these are due.
-    """
-
-    before_epochs: Any
-    before_epoch: Any
-    before_batch: Any
-    before_forward: Any
-    after_forward: Any
-    metrics: Any
-    after_batch: Any
-    after_epoch: Any
-    after_epochs: Any
-    before_backward: Any = ()
-    after_backward: Any = ()
-    before_optimize: Any = ()
-    after_optimize: Any = ()
-    after_batch_paced: Any = ()
-
-
-STAGE_HOOKS: dict[Stage, StageHooks] = {
-    Stage.TRAIN: StageHooks(
-        "on_before_train_epochs",
-        "on_before_train_epoch",
-        "on_before_train_batch",
-        "on_before_train_forward",
-        "on_after_train_forward",
-        "on_train_metrics",
-        "on_after_train_batch",
-        "on_after_train_epoch",
-        "on_after_train_epochs",
-        "on_before_backward",
-        "on_after_backward",
-        "on_before_optimize",
-        "on_after_optimize",
-    ),
-    Stage.VAL: StageHooks(
-        "on_before_val_epochs",
-        "on_before_val_epoch",
-        "on_before_val_batch",
-        "on_before_val_forward",
-        "on_after_val_forward",
-        "on_val_metrics",
-        "on_after_val_batch",
-        "on_after_val_epoch",
-        "on_after_val_epochs",
-    ),
-    Stage.TEST: StageHooks(
-        "on_before_test_epochs",
-        "on_before_test_epoch",
-        "on_before_test_batch",
-        "on_before_test_forward",
-        "on_after_test_forward",
-        "on_test_metrics",
-        "on_after_test_batch",
-        "on_after_test_epoch",
-        "on_after_test_epochs",
-    ),
-}
-
-
-class HookTable:
-    """From each hook to the methods that override it, in the order they are called.
-
-    Made once per run. A hook that nobody overrides has an empty tuple, so that
-    the loop pays for it with one look.
-    """
-
-    def __init__(self, callbacks: Sequence[Callback] = ()) -> None:
-        outer_first = sorted(callbacks, key=lambda callback: callback.order)
-        self.methods: dict[str, tuple[BoundHook, ...]] = {}
-        for name in HOOKS:
-            declared = getattr(Callback, name)
-            ranked = outer_first if "before" in name else outer_first[::-1]
-            self.methods[name] = tuple(
-                getattr(callback, name)
-                for callback in ranked
-                if getattr(type(callback), name) is not declared
-            )
-        nothing = StageHooks(*[()] * len(StageHooks._fields))
-        self.stages: dict[Stage, StageHooks] = {Stage.PREDICT: nothing}
-        for stage, names in STAGE_HOOKS.items():
-            bound = StageHooks(*(self.methods[name] if name else () for name in names))
-            each = tuple(hook for hook in bound.after_batch if not is_paced(hook))
-            if len(each) < len(bound.after_batch):
-                bound = bound._replace(after_batch=each, after_batch_paced=bound.after_batch)
-            self.stages[stage] = bound
-
-    def __getitem__(self, name: str) -> tuple[BoundHook, ...]:
-        return self.methods[name]
-
-
-def is_paced(hook: BoundHook) -> bool:
-    """Whether a hook was marked by ``paced``; one that overrides it and is not marked is not."""
-    function = getattr(hook, "__func__", hook)
-    # functools.wraps copies the mark, which then names another function.
-    return getattr(function, "paced", None) is function
-
-
-def fire(hooks: tuple[BoundHook, ...], trainer: TrainerBase, **arguments: Any) -> None:
-    """Call the methods of one hook; an error gets a note that names its callback.
-
-    ``StopLoopException`` in one of them asks the trainer to stop, and the others
-    are still called.
-    """
-    for hook in hooks:
-        try:
-            hook(trainer=trainer, **arguments)
-        except StopLoopException as request:
-            trainer.stop(str(request))
-        except Exception as error:
-            add_note(error, f"raised in {_hook_name(hook)} of a callback")
-            raise
-
-
-def fire_in_step(hooks: tuple[BoundHook, ...], trainer: TrainerBase, **arguments: Any) -> None:
-    """Do as ``fire`` where a step has gradients on: hooks run without them."""
-    with torch.no_grad():
-        fire(hooks, trainer, **arguments)
-
-
-def _hook_name(hook: BoundHook) -> str:
-    owner, name = getattr(hook, "__self__", None), getattr(hook, "__name__", repr(hook))
-    return name if owner is None else f"{type(owner).__name__}.{name}"
+"""The declaration of every hook, in loop order."""

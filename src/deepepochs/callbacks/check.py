@@ -27,7 +27,7 @@ from .base import Metrics
 from .run_record import RunRecordCallback
 
 if TYPE_CHECKING:
-    from ..trainer import TrainerBase
+    from ..contracts import TrainerView
 
 __all__ = ["CheckCallback"]
 
@@ -59,6 +59,7 @@ class CheckCallback(RunRecordCallback):
 
     order = -1
     holds_lock = True
+    keeps_checkpoints = True
 
     def __init__(
         self,
@@ -95,11 +96,11 @@ class CheckCallback(RunRecordCallback):
         self._saved_at_s = 0.0
         self._lock: RunLock | None = None
 
-    def folder(self, trainer: TrainerBase) -> Path:
+    def folder(self, trainer: TrainerView) -> Path:
         """The folder of the trainer's run."""
         return run_folder(self.ckpt_dir, trainer.running_id)
 
-    def save(self, trainer: TrainerBase) -> None:
+    def save(self, trainer: TrainerView) -> None:
         """Write the trainer's state as the last, and as one of the best if it is."""
         place, self._best_place = self._best_place, None
         state = trainer.state_dict()  # every process has a part in it
@@ -114,11 +115,11 @@ class CheckCallback(RunRecordCallback):
         self._has_saved = True
         self._saved_at_s = time.monotonic()
 
-    def store(self, trainer: TrainerBase) -> CheckpointStore:
+    def store(self, trainer: TrainerView) -> CheckpointStore:
         """The checkpoints of the trainer's run."""
         return CheckpointStore(self.folder(trainer), self.keep)
 
-    def resume(self, trainer: TrainerBase) -> None:
+    def resume(self, trainer: TrainerView) -> None:
         """Bring the trainer to the checkpoint that its ``resume`` asks for.
 
         Raises:
@@ -135,7 +136,7 @@ class CheckCallback(RunRecordCallback):
         if source.is_dir():
             trainer.adopt_run(source.name)
 
-    def on_before_fit(self, trainer: TrainerBase, epochs: int) -> None:
+    def on_before_fit(self, trainer: TrainerView, epochs: int) -> None:
         """Lock the run's folder; go no further where an earlier process had stopped early."""
         self._lock_run(trainer)
         super().on_before_fit(trainer, epochs)
@@ -146,17 +147,17 @@ class CheckCallback(RunRecordCallback):
         else:
             self.watch.num_bad = 0  # a further fit has its patience anew
 
-    def on_after_fit(self, trainer: TrainerBase) -> None:
+    def on_after_fit(self, trainer: TrainerView) -> None:
         """Give the run's folder back."""
         super().on_after_fit(trainer)
         self._unlock()
 
-    def on_exception(self, trainer: TrainerBase, exception: BaseException) -> None:
+    def on_exception(self, trainer: TrainerView, exception: BaseException) -> None:
         """Give the run's folder back."""
         super().on_exception(trainer, exception)
         self._unlock()
 
-    def on_after_train_batch(self, trainer: TrainerBase, metrics: Metrics, batch_idx: int) -> None:
+    def on_after_train_batch(self, trainer: TrainerView, metrics: Metrics, batch_idx: int) -> None:
         """Save between epochs, if that is asked for and due."""
         n, s = self.every_n_batches, self.every_s
         if (n is not None and trainer.progress.num_train_batches % n == 0) or (
@@ -164,10 +165,10 @@ class CheckCallback(RunRecordCallback):
         ):
             trainer.request_save(self.save)
 
-    def on_after_epoch(self, *, trainer: TrainerBase, **others: Any) -> None:
+    def on_after_epoch(self, *, trainer: TrainerView, **others: Any) -> None:
         """Look at the monitored metric; save; stop if it has not got better for too long."""
         super().on_after_epoch(trainer=trainer, **others)
-        if trainer.has_metrics_of(self.on_stage):
+        if trainer.session is not None and trainer.session.has_metrics_of(self.on_stage):
             self._check(others[f"{self.on_stage}_metrics"])
             self._stop_if_exhausted(trainer)
         elif not others["val_tasks"]:
@@ -177,12 +178,13 @@ class CheckCallback(RunRecordCallback):
             )
         trainer.request_save(self.save)
 
-    def on_before_test_epochs(self, trainer: TrainerBase, tasks: Any) -> None:
+    def on_before_test_epochs(self, trainer: TrainerView, tasks: Any) -> None:
         """Load the best weights of this run; not inside a fit, which needs its own."""
         best = self.store(trainer).best()
         # Without a best value of its own, the file is that of an earlier run of this id.
         has_best = self.save_best and self._has_saved and self.best_values and best.exists()
-        if not has_best or trainer.is_fitting:
+        in_fit = trainer.session is not None and trainer.session.fit is not None
+        if not has_best or in_fit:
             return
         trainer.print(f"loading best model from running ID {trainer.running_id}")
         trainer.load_weights(load(best))
@@ -203,13 +205,13 @@ class CheckCallback(RunRecordCallback):
         if place is not None:
             self._best_place = place
 
-    def _stop_if_exhausted(self, trainer: TrainerBase) -> None:
+    def _stop_if_exhausted(self, trainer: TrainerView) -> None:
         if self.watch.exhausted:
             trainer.stop(
                 f"Early stopping triggered, by monitoring [{self.on_stage} {self.monitor}]!"
             )
 
-    def _lock_run(self, trainer: TrainerBase) -> None:
+    def _lock_run(self, trainer: TrainerView) -> None:
         folder, error = self.folder(trainer), None
         for other in trainer.callbacks:
             if other is self:
@@ -234,7 +236,7 @@ class CheckCallback(RunRecordCallback):
             self._lock = None
 
 
-def find_checkpoint(trainer: TrainerBase, ckpt_dir: Path) -> Path | None:
+def find_checkpoint(trainer: TrainerView, ckpt_dir: Path) -> Path | None:
     """Say where the checkpoint is that a trainer's ``resume`` asks for.
 
     Args:

@@ -27,8 +27,8 @@ from ..show.screens import BarScreen, Output, Screen, open_screen
 from .base import PACE_S, Callback, paced
 
 if TYPE_CHECKING:
+    from ..contracts import TrainerView
     from ..task import EpochTask
-    from ..trainer import TrainerBase
 
 __all__ = ["ConsoleCallback", "DefaultCallback", "info", "log_batch", "log_epoch", "print_out"]
 
@@ -48,6 +48,7 @@ class ConsoleCallback(Callback):
     """
 
     order = 0
+    is_console = True
 
     def __init__(
         self, log_long: bool = False, log_batch: bool = True, log_tqdm: bool = False
@@ -83,7 +84,7 @@ class ConsoleCallback(Callback):
 
     # --- fit
 
-    def on_before_fit(self, trainer: TrainerBase, epochs: int) -> None:
+    def on_before_fit(self, trainer: TrainerView, epochs: int) -> None:
         """Show the header at the first fit."""
         self._close()
         if not trainer.main_process:
@@ -112,18 +113,18 @@ class ConsoleCallback(Callback):
     on_before_val_epochs = on_before_train_epochs
 
     @paced
-    def on_after_train_batch(self, trainer: TrainerBase, metrics: Metrics, batch_idx: int) -> None:
+    def on_after_train_batch(self, trainer: TrainerView, metrics: Metrics, batch_idx: int) -> None:
         """Show the mini-batch if a refresh is due."""
         if monotonic() >= self._next_s:
             self._show_batch(trainer, "TRAIN", metrics, batch_idx)
 
     @paced
-    def on_after_val_batch(self, trainer: TrainerBase, metrics: Metrics, batch_idx: int) -> None:
+    def on_after_val_batch(self, trainer: TrainerView, metrics: Metrics, batch_idx: int) -> None:
         """Show the mini-batch if a refresh is due."""
         if monotonic() >= self._next_s:
             self._show_batch(trainer, "VAL", metrics, batch_idx)
 
-    def on_after_train_epoch(self, trainer: TrainerBase, task: EpochTask, metrics: Metrics) -> None:
+    def on_after_train_epoch(self, trainer: TrainerView, task: EpochTask, metrics: Metrics) -> None:
         """Note how many mini-batches a task without a length had."""
         if trainer.run is not None and trainer.run.task_idx < len(self._lengths):
             self._lengths[trainer.run.task_idx] = trainer.run.batch_idx + 1
@@ -132,7 +133,7 @@ class ConsoleCallback(Callback):
 
     def on_after_epoch(
         self,
-        trainer: TrainerBase,
+        trainer: TrainerView,
         train_metrics: Metrics,
         val_metrics: Metrics,
         epoch_idx: int,
@@ -144,19 +145,19 @@ class ConsoleCallback(Callback):
             epoch = (epoch_idx + 1, trainer.max_epochs)
             self._screen.line(epoch_line(stages, epoch, self._widths[0], self.round_to))
 
-    def on_after_fit(self, trainer: TrainerBase) -> None:
+    def on_after_fit(self, trainer: TrainerView) -> None:
         """Say why the fit was stopped, if it was, and leave a clean line."""
         if trainer.stop_reason is not None and self._screen is not None:
             self._screen.write(f"{trainer.stop_reason}\n")
         self._close()
 
-    def on_exception(self, trainer: TrainerBase, exception: BaseException) -> None:
+    def on_exception(self, trainer: TrainerView, exception: BaseException) -> None:
         """Leave a clean line for the traceback."""
         self._close()
 
     # --- test
 
-    def on_before_test_epochs(self, trainer: TrainerBase, tasks: Sequence[EpochTask]) -> None:
+    def on_before_test_epochs(self, trainer: TrainerView, tasks: Sequence[EpochTask]) -> None:
         """Note how many mini-batches there are."""
         self._lengths = [task.length for task in tasks]
         if trainer.main_process and not self._in_fit:
@@ -164,12 +165,12 @@ class ConsoleCallback(Callback):
             self._show_on(open_screen(self.output))
 
     @paced
-    def on_after_test_batch(self, trainer: TrainerBase, metrics: Metrics, batch_idx: int) -> None:
+    def on_after_test_batch(self, trainer: TrainerView, metrics: Metrics, batch_idx: int) -> None:
         """Show the mini-batch if a refresh is due."""
         if monotonic() >= self._next_s:
             self._show_batch(trainer, "TEST", metrics, batch_idx)
 
-    def on_after_test_epoch(self, trainer: TrainerBase, task: EpochTask, metrics: Metrics) -> None:
+    def on_after_test_epoch(self, trainer: TrainerView, task: EpochTask, metrics: Metrics) -> None:
         """Print the line of the tested task."""
         self.on_after_train_epoch(trainer, task, metrics)
         if self._screen is not None and trainer.run is not None:
@@ -181,7 +182,7 @@ class ConsoleCallback(Callback):
                 self._screen.line(line)
 
     def on_after_test_epochs(
-        self, trainer: TrainerBase, tasks: Sequence[EpochTask], metrics: Metrics
+        self, trainer: TrainerView, tasks: Sequence[EpochTask], metrics: Metrics
     ) -> None:
         """Leave a clean line."""
         if not self._in_fit:
@@ -201,7 +202,7 @@ class ConsoleCallback(Callback):
         self._next_s = math.inf
 
     def _show_batch(
-        self, trainer: TrainerBase, label: str, metrics: Metrics, batch_idx: int
+        self, trainer: TrainerView, label: str, metrics: Metrics, batch_idx: int
     ) -> None:
         run = trainer.run
         if self._screen is None or run is None or not metrics:
@@ -222,7 +223,7 @@ DefaultCallback = ConsoleCallback
 """The name of `ConsoleCallback` in release 0.6."""
 
 
-def header_lines(trainer: TrainerBase) -> list[str]:
+def header_lines(trainer: TrainerView) -> list[str]:
     """Return what is shown before the first epoch: date, device, run and model size."""
     parameters = [p for p in trainer.model.parameters() if p.requires_grad]
     count = str(sum(p.numel() for p in parameters if not is_lazy(p)))

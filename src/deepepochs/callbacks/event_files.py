@@ -28,7 +28,7 @@ from .base import Callback
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
-    from ..trainer import TrainerBase
+    from ..contracts import TrainerView
 
 __all__ = [
     "RESULTS_SUFFIX",
@@ -95,7 +95,7 @@ class EventFileCallback(Callback):
         self._folder: Path | None = None
         self._rewind_to: dict[str, Any] | None = None
 
-    def writer(self, trainer: TrainerBase) -> SummaryWriter:
+    def writer(self, trainer: TrainerView) -> SummaryWriter:
         """The trainer's ``SummaryWriter``, which is opened if it is not."""
         logger: SummaryWriter = trainer.open_logger(self.log_dir)
         self._folder = Path(logger.log_dir)
@@ -105,7 +105,7 @@ class EventFileCallback(Callback):
         """Run TensorBoard on ``log_dir`` and wait until it ends."""
         return run_tensorboard(self.log_dir, *options)
 
-    def on_before_fit(self, trainer: TrainerBase, epochs: int) -> None:
+    def on_before_fit(self, trainer: TrainerView, epochs: int) -> None:
         """Open the writer; after a resume drop what was written after the checkpoint."""
         if trainer.main_process:
             sharing = [cbk for cbk in trainer.callbacks if isinstance(cbk, EventFileCallback)]
@@ -117,29 +117,29 @@ class EventFileCallback(Callback):
             self.writer(trainer)
         super().on_before_fit(trainer=trainer, epochs=epochs)
 
-    def on_after_epoch(self, *, trainer: TrainerBase, **others: Any) -> None:
+    def on_after_epoch(self, *, trainer: TrainerView, **others: Any) -> None:
         """Bring to the disk what was logged."""
         if trainer.main_process:
             self.writer(trainer).flush()
         super().on_after_epoch(trainer=trainer, **others)
 
-    def on_after_fit(self, trainer: TrainerBase) -> None:
+    def on_after_fit(self, trainer: TrainerView) -> None:
         """Close the file; the writer opens another if it is used again."""
         trainer.close_logger()
         super().on_after_fit(trainer=trainer)
 
-    def on_exception(self, trainer: TrainerBase, exception: BaseException) -> None:
+    def on_exception(self, trainer: TrainerView, exception: BaseException) -> None:
         """Close the file."""
         trainer.close_logger()
         super().on_exception(trainer=trainer, exception=exception)
 
-    def on_after_test_epochs(self, trainer: TrainerBase, tasks: Any, metrics: Any) -> None:
+    def on_after_test_epochs(self, trainer: TrainerView, tasks: Any, metrics: Any) -> None:
         """Close the file, unless the test is inside a fit."""
-        if trainer.epoch is None:
+        if trainer.session is None or trainer.session.fit is None:
             trainer.close_logger()
         super().on_after_test_epochs(trainer=trainer, tasks=tasks, metrics=metrics)
 
-    def _rewind(self, trainer: TrainerBase, state: dict[str, Any] | None) -> None:
+    def _rewind(self, trainer: TrainerView, state: dict[str, Any] | None) -> None:
         if state is not None and state["running_id"] == trainer.running_id:
             trainer.close_logger()
             rewind_files(run_folder(self.log_dir, trainer.running_id), state["sizes"])

@@ -16,7 +16,7 @@ from ..errors import ConfigError, ConfigTypeError
 from .base import Callback
 
 if TYPE_CHECKING:
-    from ..trainer import TrainerBase
+    from ..contracts import TrainerView
 
 __all__ = ["GradClipCallback"]
 
@@ -37,6 +37,8 @@ class GradClipCallback(Callback):
         >>> by_value = GradClipCallback(0.5)
     """
 
+    acts_in_tries = True
+
     def __init__(self, max_value: float, norm_type: float | None = None) -> None:
         super().__init__()
         for name, value in (("max_value", max_value), ("norm_type", norm_type)):
@@ -51,7 +53,7 @@ class GradClipCallback(Callback):
         self.max_value = max_value
         self.norm_type = norm_type
 
-    def on_before_optimize(self, trainer: TrainerBase, optimize_index: int | None) -> None:
+    def on_before_optimize(self, trainer: TrainerView, optimize_index: int | None) -> None:
         """Clip the gradients of the optimizers that are about to step, each weight once."""
         chosen = trainer.opt if optimize_index is None else [trainer.opt[optimize_index]]
         weights: dict[int, Tensor] = {

@@ -35,9 +35,9 @@ from .event_files import EventFileCallback
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from ..contracts import TrainerView
     from ..patches import PatchBase
     from ..runtime.base import Runtime
-    from ..trainer import TrainerBase
 
 __all__ = ["InterpretCallback", "InterpreteCallback", "TopSamples"]
 
@@ -166,7 +166,7 @@ class InterpretCallback(EventFileCallback):
         """
         return draw_samples(self.top_samples()[:max_num], self.class_names)
 
-    def on_before_fit(self, trainer: TrainerBase, epochs: int) -> None:
+    def on_before_fit(self, trainer: TrainerView, epochs: int) -> None:
         """Note the processes."""
         self._runtime = trainer.runtime
         super().on_before_fit(trainer, epochs)
@@ -179,26 +179,26 @@ class InterpretCallback(EventFileCallback):
         """Begin the matrix of the epoch."""
         self._forget(Stage.VAL)
 
-    def on_before_test_epochs(self, trainer: TrainerBase, **others: Any) -> None:
+    def on_before_test_epochs(self, trainer: TrainerView, **others: Any) -> None:
         """Begin the matrix and the samples of the test."""
         self._runtime = trainer.runtime
         self._forget(Stage.TEST)
         self._top.clear()
 
     def on_train_metrics(
-        self, trainer: TrainerBase, model_out: Any, batch_y: Any, **others: Any
+        self, trainer: TrainerView, model_out: Any, batch_y: Any, **others: Any
     ) -> None:
         """Count the predictions of the mini-batch."""
         self._count(trainer, Stage.TRAIN, model_out, batch_y)
 
     def on_val_metrics(
-        self, trainer: TrainerBase, model_out: Any, batch_y: Any, **others: Any
+        self, trainer: TrainerView, model_out: Any, batch_y: Any, **others: Any
     ) -> None:
         """Count the predictions of the mini-batch."""
         self._count(trainer, Stage.VAL, model_out, batch_y)
 
     def on_test_metrics(
-        self, trainer: TrainerBase, model_out: Any, batch_y: Any, **others: Any
+        self, trainer: TrainerView, model_out: Any, batch_y: Any, **others: Any
     ) -> None:
         """Count the predictions of the mini-batch, and keep its most extreme samples."""
         self._count(trainer, Stage.TEST, model_out, batch_y)
@@ -213,15 +213,15 @@ class InterpretCallback(EventFileCallback):
             place = (run.task_idx, run.batch_idx, trainer.runtime.rank)
             self._top.add(values.detach(), model_out, batch_y, run.batch_x, place)
 
-    def on_after_train_epochs(self, trainer: TrainerBase, epoch_idx: int, **others: Any) -> None:
+    def on_after_train_epochs(self, trainer: TrainerView, epoch_idx: int, **others: Any) -> None:
         """Draw the matrix of the epoch."""
         self._finish(trainer, Stage.TRAIN, "train_confusion_matrixes", epoch_idx + 1)
 
-    def on_after_val_epochs(self, trainer: TrainerBase, epoch_idx: int, **others: Any) -> None:
+    def on_after_val_epochs(self, trainer: TrainerView, epoch_idx: int, **others: Any) -> None:
         """Draw the matrix of the epoch."""
         self._finish(trainer, Stage.VAL, "val_confusion_matrixes", epoch_idx + 1)
 
-    def on_after_test_epochs(self, trainer: TrainerBase, tasks: Any, metrics: Any) -> None:
+    def on_after_test_epochs(self, trainer: TrainerView, tasks: Any, metrics: Any) -> None:
         """Draw the matrix of the test, and its samples."""
         self._finish(trainer, Stage.TEST, "test_confusion_matrix", trainer.init_epoch)
         self._top.join(trainer.runtime.gather_objects(self._top))
@@ -267,7 +267,7 @@ class InterpretCallback(EventFileCallback):
                 totals[stage] = self._earlier[stage] + totals.get(stage, 0)
         return totals
 
-    def _count(self, trainer: TrainerBase, stage: Stage, model_out: Any, batch_y: Any) -> None:
+    def _count(self, trainer: TrainerView, stage: Stage, model_out: Any, batch_y: Any) -> None:
         # A process that has no mini-batch left in this round gets one that must not count.
         is_filler = trainer.run is not None and trainer.run.is_filler
         if self._is_off or stage not in self.stages or is_filler:
@@ -286,7 +286,7 @@ class InterpretCallback(EventFileCallback):
         else:
             self._own[stage] = self._own[stage].add(patch) if stage in self._own else patch
 
-    def _finish(self, trainer: TrainerBase, stage: Stage, tag: str, step: int) -> None:
+    def _finish(self, trainer: TrainerView, stage: Stage, tag: str, step: int) -> None:
         if stage not in self.stages:
             return
         self._is_off = trainer.runtime.any(self._is_off)

@@ -37,7 +37,7 @@ from .run_record import RunRecordCallback
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
-    from ..trainer import TrainerBase
+    from ..contracts import TrainerView
 
 __all__ = ["LogCallback", "run_tensorboard"]
 
@@ -91,7 +91,7 @@ class LogCallback(EventFileCallback, RunRecordCallback):
         self._held: list[tuple[str, int, Mapping[str, Any], float]] = []
         self._logger: SummaryWriter | None = None
 
-    def on_before_fit(self, trainer: TrainerBase, epochs: int) -> None:
+    def on_before_fit(self, trainer: TrainerView, epochs: int) -> None:
         """Open the files, which go on after the epochs that are done."""
         super().on_before_fit(trainer, epochs)
         if self.log_graph and trainer.runtime.is_sharded:
@@ -107,12 +107,12 @@ class LogCallback(EventFileCallback, RunRecordCallback):
         for stage, epochs_done in done.items():
             self._num_passes[stage] = max(self._num_passes[stage], len(epochs_done))
 
-    def on_before_train_epoch(self, trainer: TrainerBase, task: Any) -> None:
+    def on_before_train_epoch(self, trainer: TrainerView, task: Any) -> None:
         """Log the learning rates."""
         self._log_rates(trainer, "epoch", self._num_passes[Stage.TRAIN])
 
     def on_before_train_batch(
-        self, trainer: TrainerBase, batch_x: Any, batch_y: Any, batch_idx: int
+        self, trainer: TrainerView, batch_x: Any, batch_y: Any, batch_idx: int
     ) -> None:
         """Log the learning rates, and at first the graph."""
         step = trainer.progress.num_train_batches - 1
@@ -123,40 +123,40 @@ class LogCallback(EventFileCallback, RunRecordCallback):
             example = batch_x if self.example_input is None else self.example_input
             log_graph(self._logger, trainer.runtime.unwrap(trainer.model), example)
 
-    def on_after_train_batch(self, trainer: TrainerBase, metrics: Any, batch_idx: int) -> None:
+    def on_after_train_batch(self, trainer: TrainerView, metrics: Any, batch_idx: int) -> None:
         """Log the metrics of the mini-batch."""
         self._log_batch(trainer, Stage.TRAIN, trainer.progress.num_train_batches, metrics)
 
-    def on_after_val_batch(self, trainer: TrainerBase, metrics: Any, batch_idx: int) -> None:
+    def on_after_val_batch(self, trainer: TrainerView, metrics: Any, batch_idx: int) -> None:
         """Log the metrics of the mini-batch."""
         self._log_batch(trainer, Stage.VAL, trainer.progress.num_val_batches, metrics)
 
-    def on_after_train_epoch(self, trainer: TrainerBase, task: Any, metrics: Any) -> None:
+    def on_after_train_epoch(self, trainer: TrainerView, task: Any, metrics: Any) -> None:
         """Log the metrics of the pass."""
         self._log_pass(Stage.TRAIN, metrics)
 
-    def on_after_val_epoch(self, trainer: TrainerBase, task: Any, metrics: Any) -> None:
+    def on_after_val_epoch(self, trainer: TrainerView, task: Any, metrics: Any) -> None:
         """Log the metrics of the pass."""
         self._log_pass(Stage.VAL, metrics)
 
-    def on_after_epoch(self, *, trainer: TrainerBase, **others: Any) -> None:
+    def on_after_epoch(self, *, trainer: TrainerView, **others: Any) -> None:
         """Bring all to the disk."""
         self._write_held()
         super().on_after_epoch(trainer=trainer, **others)
 
-    def on_after_fit(self, trainer: TrainerBase) -> None:
+    def on_after_fit(self, trainer: TrainerView) -> None:
         """Close the file."""
         self._write_held()
         super().on_after_fit(trainer)
 
-    def on_exception(self, trainer: TrainerBase, exception: BaseException) -> None:
+    def on_exception(self, trainer: TrainerView, exception: BaseException) -> None:
         """Write what led to the error, and close the file."""
         # To read an accelerator's values may fail again, and hide the error.
         self._held = [entry for entry in self._held if isinstance(entry[2], dict)]
         self._write_held()
         super().on_exception(trainer, exception)
 
-    def on_after_test_epochs(self, trainer: TrainerBase, tasks: Any, metrics: Any) -> None:
+    def on_after_test_epochs(self, trainer: TrainerView, tasks: Any, metrics: Any) -> None:
         """Write the hyper-parameters with the metrics of the test."""
         if trainer.main_process and trainer.hyper_params:
             folder = run_folder(self.log_dir, trainer.running_id)
@@ -181,7 +181,7 @@ class LogCallback(EventFileCallback, RunRecordCallback):
         self._num_passes = {Stage(name): int(n) for name, n in state["num_passes"].items()}
         self._has_graph = bool(state["has_graph"])
 
-    def _log_batch(self, trainer: TrainerBase, stage: Stage, step: int, metrics: Any) -> None:
+    def _log_batch(self, trainer: TrainerView, stage: Stage, step: int, metrics: Any) -> None:
         if self._logger is None or (step - 1) % self.every_n_batches:
             return
         on_device = trainer.device.type != "cpu"
@@ -192,7 +192,7 @@ class LogCallback(EventFileCallback, RunRecordCallback):
         self._num_passes[stage] += 1
         self._hold(f"epoch/{stage}", self._num_passes[stage], metrics)
 
-    def _log_rates(self, trainer: TrainerBase, phase: str, step: int) -> None:
+    def _log_rates(self, trainer: TrainerView, phase: str, step: int) -> None:
         rates = trainer.opt.get_current_lr()
         named = {f"learning_rate_{index}": rate for index, rate in enumerate(rates)}
         self._hold(f"{phase}/train", step, named)

@@ -23,7 +23,7 @@ from ..show.lr_curve import LRCurve
 from .base import Callback
 
 if TYPE_CHECKING:
-    from ..trainer import TrainerBase
+    from ..contracts import TrainerView
 
 __all__ = ["LRFindCallback", "LRSweep"]
 
@@ -46,6 +46,8 @@ class LRSweep(Callback):
     """
 
     order = 1000
+    acts_in_tries = True
+    meets_fillers = True  # its losses are added up over the processes, in each round
 
     def __init__(self, max_batch: int, min_lr: float, max_lr: float, opt_id: int) -> None:
         super().__init__()
@@ -59,7 +61,7 @@ class LRSweep(Callback):
         self._shares: list[float] = []
 
     def on_before_train_batch(
-        self, trainer: TrainerBase, batch_x: Any, batch_y: Any, batch_idx: int
+        self, trainer: TrainerView, batch_x: Any, batch_y: Any, batch_idx: int
     ) -> None:
         """Raise the rate."""
         groups = trainer.opt[self.opt_id].param_groups
@@ -74,7 +76,7 @@ class LRSweep(Callback):
                 group["lr"] = lr * share
         self.lrs.append(lr)
 
-    def on_after_train_batch(self, trainer: TrainerBase, metrics: Any, batch_idx: int) -> None:
+    def on_after_train_batch(self, trainer: TrainerView, metrics: Any, batch_idx: int) -> None:
         """Note the loss, and see whether that is enough."""
         if "loss" not in metrics:
             raise CallbackException(
@@ -89,7 +91,7 @@ class LRSweep(Callback):
             trainer.stop("learning rates tried")
 
 
-def _loss_of_all(trainer: TrainerBase, loss: float) -> float:
+def _loss_of_all(trainer: TrainerView, loss: float) -> float:
     """Give the mean loss over the samples of all processes: all must end at the same rate."""
     run, runtime = trainer.run, trainer.runtime
     if runtime.num_processes == 1 or run is None:
@@ -139,7 +141,7 @@ class LRFindCallback(Callback):
         self.lrs: list[float] = []
         self.losses: list[float] = []
 
-    def on_before_train_epochs(self, trainer: TrainerBase, tasks: Any, epoch_idx: int) -> None:
+    def on_before_train_epochs(self, trainer: TrainerView, tasks: Any, epoch_idx: int) -> None:
         """Search, show the result, and end the fit."""
         if self.opt_id is None and len(trainer.opt) > 1:
             raise CallbackException(
@@ -158,7 +160,7 @@ class LRFindCallback(Callback):
             self._show(trainer, self.curve)
         trainer.stop("learning rates tried; the model is as it was")
 
-    def _show(self, trainer: TrainerBase, curve: LRCurve) -> None:
+    def _show(self, trainer: TrainerView, curve: LRCurve) -> None:
         path = trainer.run_dir / "lr_find.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         figure = curve.plot()

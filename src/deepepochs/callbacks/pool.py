@@ -13,7 +13,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any, SupportsIndex
 
 from ..errors import ConfigError, ConfigTypeError, HookError
-from .base import HOOKS, BoundHook, Callback, HookTable, fire
+from ..hooks import BoundHook, HookTable, fire
+from .base import HOOKS, Callback
 
 __all__ = ["CallbackPool"]
 
@@ -67,11 +68,15 @@ class CallbackPool(list["Callback"]):
         """Sort by ``order``; callbacks of equal order keep their places."""
         self.sort(key=lambda callback: callback.order)
 
+    def table(self) -> HookTable:
+        """The table from each hook to the methods of these callbacks."""
+        return HookTable(self, HOOKS)
+
     def trigger(self, event: str, **arguments: Any) -> None:
         """Call an event's hooks by its name without ``on_``, as release 0.6 did."""
         if f"on_{event}" not in HOOKS:
             raise HookError(f"There is no event {event!r}.{_nearest('on_' + event)}")
-        fire(HookTable(self)[f"on_{event}"], **arguments)
+        fire(self.table()[f"on_{event}"], **arguments)
 
     def named(self) -> dict[str, Callback]:
         """The callbacks by unique name: the class, and ``#2`` and on for further ones."""
@@ -123,7 +128,7 @@ def _check_callback(callback: object) -> None:
 
 
 def _check_signature(where: str, method: BoundHook, name: str) -> None:
-    expected = [arg for arg in HOOKS[name].parameters if arg != "self"]
+    expected = [arg for arg in inspect.signature(HOOKS[name]).parameters if arg != "self"]
     try:
         inspect.signature(method).bind(**dict.fromkeys(expected))
     except (TypeError, ValueError) as error:  # the latter from a function without self

@@ -26,8 +26,8 @@ from .interpret import InterpretCallback
 from .run_record import RunRecordCallback
 
 if TYPE_CHECKING:
+    from ..contracts import TrainerView
     from ..history import History
-    from ..trainer import TrainerBase
 
 __all__ = ["REPORT", "ReportCallback", "write_report"]
 
@@ -50,28 +50,28 @@ class ReportCallback(RunRecordCallback):
 
     order = -2  # last of all in `after_` hooks, when the others have said how it ended
 
-    def on_after_fit(self, trainer: TrainerBase) -> None:
+    def on_after_fit(self, trainer: TrainerView) -> None:
         """Write the page."""
         super().on_after_fit(trainer)
         self._report(trainer)
 
-    def on_exception(self, trainer: TrainerBase, exception: BaseException) -> None:
+    def on_exception(self, trainer: TrainerView, exception: BaseException) -> None:
         """Write the page, which says what happened."""
         super().on_exception(trainer, exception)
         if trainer.history.epochs:
             self._report(trainer)
 
-    def on_after_test_epochs(self, trainer: TrainerBase, tasks: Any, metrics: Any) -> None:
+    def on_after_test_epochs(self, trainer: TrainerView, tasks: Any, metrics: Any) -> None:
         """Write the page with the test, unless the test is inside a fit."""
         super().on_after_test_epochs(trainer, tasks, metrics)
-        if trainer.epoch is None:
+        if trainer.session is None or trainer.session.fit is None:
             self._report(trainer)
 
-    def _report(self, trainer: TrainerBase) -> None:
+    def _report(self, trainer: TrainerView) -> None:
         write_report(trainer, self.record_folder(trainer) / REPORT)
 
 
-def write_report(trainer: TrainerBase, path: str | os.PathLike[str] | None = None) -> Path:
+def write_report(trainer: TrainerView, path: str | os.PathLike[str] | None = None) -> Path:
     """Write the page on a trainer's run; in other processes than the main one do nothing.
 
     Args:
@@ -93,7 +93,7 @@ def write_report(trainer: TrainerBase, path: str | os.PathLike[str] | None = Non
         if pictures:
             write_json(folder / PICTURES, pictures)
     record = _recorder(trainer).record(trainer)
-    state = str(record.get("state", "finished" if trainer.epoch is None else "running"))
+    state = str(record.get("state", "finished" if trainer.session is None else "running"))
     run = RunInfo(trainer.running_id, state, record, gather_curves(trainer.history), pictures)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     temporary.write_text(run_page(run), encoding="utf-8")
@@ -113,7 +113,7 @@ def gather_curves(history: History) -> dict[str, dict[str, Curve]]:
     return curves
 
 
-def gather_pictures(trainer: TrainerBase) -> dict[str, Any]:
+def gather_pictures(trainer: TrainerView) -> dict[str, Any]:
     """Return what the first ``InterpretCallback`` shows, as plain values."""
     found = [callback for callback in trainer.callbacks if isinstance(callback, InterpretCallback)]
     if not found:
@@ -136,7 +136,7 @@ def gather_pictures(trainer: TrainerBase) -> dict[str, Any]:
     return drawn
 
 
-def _recorder(trainer: TrainerBase) -> RunRecordCallback:
+def _recorder(trainer: TrainerView) -> RunRecordCallback:
     recorders = [c for c in trainer.callbacks if isinstance(c, RunRecordCallback)]
     return next((c for c in recorders if c.is_the_recorder(trainer)), RunRecordCallback())
 

@@ -23,8 +23,8 @@ from torch.nn.parameter import is_lazy
 from ..runs.record import plain
 
 if TYPE_CHECKING:
+    from ..contracts import TrainerView
     from ..optim.optimizers import Optimizer
-    from ..trainer import TrainerBase
 
 __all__ = ["describe", "environment", "git_commit", "model_summary"]
 
@@ -34,7 +34,7 @@ MAX_LAYERS = 400
 GIT_TIMEOUT_S = 2.0
 
 
-def describe(trainer: TrainerBase) -> dict[str, Any]:
+def describe(trainer: TrainerView) -> dict[str, Any]:
     """Return what a report says of a trainer besides its metrics, as plain values."""
     checker = trainer.checker
     monitor = None
@@ -143,7 +143,7 @@ def _optimizer_settings(optimizers: list[Optimizer]) -> dict[str, str]:
     return settings
 
 
-def _device_name(trainer: TrainerBase) -> str:
+def _device_name(trainer: TrainerView) -> str:
     device = trainer.device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
     count = trainer.runtime.num_processes

@@ -23,7 +23,7 @@ from .metrics_file import MetricsFile
 from .run_facts import describe
 
 if TYPE_CHECKING:
-    from ..trainer import TrainerBase
+    from ..contracts import TrainerView
 
 __all__ = ["RunRecordCallback"]
 
@@ -59,11 +59,16 @@ class RunRecordCallback(Callback):
         self._warnings = WarningList()
         self._epoch_began_s = self._pass_began_s = 0.0
 
-    def record_folder(self, trainer: TrainerBase) -> Path:
+    @property
+    def runs_in(self) -> Path:
+        """The folder of the runs."""
+        return self.log_dir
+
+    def record_folder(self, trainer: TrainerView) -> Path:
         """The folder of the trainer's run."""
         return run_folder(self.log_dir, trainer.running_id)
 
-    def is_the_recorder(self, trainer: TrainerBase) -> bool:
+    def is_the_recorder(self, trainer: TrainerView) -> bool:
         """Whether this callback writes: one that locks comes first, then the first in line."""
         same = [
             callback
@@ -72,7 +77,7 @@ class RunRecordCallback(Callback):
         ]
         return min(same, key=lambda callback: not callback.holds_lock) is self
 
-    def on_before_fit(self, trainer: TrainerBase, epochs: int) -> None:
+    def on_before_fit(self, trainer: TrainerView, epochs: int) -> None:
         """Write that the run is running, and the table as far as it goes."""
         if not trainer.main_process or not self.is_the_recorder(trainer):
             return
@@ -84,7 +89,9 @@ class RunRecordCallback(Callback):
             except RunLockedError as error:
                 warnings.warn(f"This run is not recorded: {error}", RuntimeWarning, stacklevel=2)
                 return
-        goes_on = trainer.epoch is not None  # resumed inside an epoch, whose rates are known
+        goes_on = (
+            trainer.session is not None and trainer.session.is_inside_epoch
+        )  # resumed inside an epoch, whose rates are known
         earlier = read_json(folder / RECORD) if trainer.init_epoch or goes_on else {}
         now = _now()
         self._epoch_began_s = self._pass_began_s = time.perf_counter()
@@ -105,7 +112,7 @@ class RunRecordCallback(Callback):
         self._record_table = MetricsFile(folder / TABLE, trainer.history)
         self._write(trainer)
 
-    def on_before_epoch(self, trainer: TrainerBase, **others: Any) -> None:
+    def on_before_epoch(self, trainer: TrainerView, **others: Any) -> None:
         """Note the learning rates."""
         self._epoch_began_s = time.perf_counter()
         if self._is_recording:
@@ -132,7 +139,7 @@ class RunRecordCallback(Callback):
     def on_after_epoch(
         self,
         *,
-        trainer: TrainerBase,
+        trainer: TrainerView,
         train_metrics: Any,
         val_metrics: Any,
         epoch_idx: int,
@@ -146,11 +153,11 @@ class RunRecordCallback(Callback):
             self._add_seconds("epochs", time.perf_counter() - self._epoch_began_s)
             self._write(trainer)
 
-    def on_after_fit(self, trainer: TrainerBase) -> None:
+    def on_after_fit(self, trainer: TrainerView) -> None:
         """Write how the fit ended."""
         self._end(trainer, "interrupted" if trainer.is_interrupted else "finished")
 
-    def on_exception(self, trainer: TrainerBase, exception: BaseException) -> None:
+    def on_exception(self, trainer: TrainerView, exception: BaseException) -> None:
         """Write that the fit failed, and of what."""
         if self._is_recording:
             text = str(exception).strip().split("\n")[0]
@@ -158,7 +165,7 @@ class RunRecordCallback(Callback):
             interrupted = isinstance(exception, (KeyboardInterrupt, SystemExit))
             self._end(trainer, "interrupted" if interrupted else "failed")
 
-    def on_after_test_epochs(self, trainer: TrainerBase, tasks: Any, metrics: Any) -> None:
+    def on_after_test_epochs(self, trainer: TrainerView, tasks: Any, metrics: Any) -> None:
         """Add the metrics of the test."""
         if not trainer.main_process or not self.is_the_recorder(trainer):
             return
@@ -171,17 +178,17 @@ class RunRecordCallback(Callback):
         self._record["test"] = plain(dict(metrics))
         self._write(trainer)
 
-    def record(self, trainer: TrainerBase) -> dict[str, Any]:
+    def record(self, trainer: TrainerView) -> dict[str, Any]:
         """The record as it stands; that of a trainer which was not recorded is made now."""
         return self._record or describe(trainer)
 
-    def _write(self, trainer: TrainerBase) -> None:
+    def _write(self, trainer: TrainerView) -> None:
         self._record["updated_at"] = _now()
         if trainer.history.timing:
             self._record["timing"] = plain(trainer.history.timing)
         write_json(self.record_folder(trainer) / RECORD, self._record)
 
-    def _end(self, trainer: TrainerBase, state: str) -> None:
+    def _end(self, trainer: TrainerView, state: str) -> None:
         if not self._is_recording:
             return
         self._is_recording = False

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from .base import Callback
 
 if TYPE_CHECKING:
-    from ..trainer import TrainerBase
+    from ..contracts import TrainerView
 
 __all__ = ["TimingCallback"]
 
@@ -62,51 +62,51 @@ class TimingCallback(Callback):
         self.seconds[part] += now - self._since
         self._since = now
 
-    def on_before_fit(self, trainer: TrainerBase, **others: Any) -> None:
+    def on_before_fit(self, trainer: TrainerView, **others: Any) -> None:
         """Start the clock."""
         trainer.history.timing = self.seconds
         self._since = self._clock()
 
-    def on_before_train_epoch(self, trainer: TrainerBase, **others: Any) -> None:
+    def on_before_train_epoch(self, trainer: TrainerView, **others: Any) -> None:
         """What came before the pass is no data."""
         self._end("other")
 
-    def on_before_train_batch(self, trainer: TrainerBase, **others: Any) -> None:
+    def on_before_train_batch(self, trainer: TrainerView, **others: Any) -> None:
         """The mini-batch is there."""
         self._end("data")
 
-    def on_before_backward(self, trainer: TrainerBase, **others: Any) -> None:
+    def on_before_backward(self, trainer: TrainerView, **others: Any) -> None:
         """The loss is there."""
         self._end("forward")
 
-    def on_after_backward(self, trainer: TrainerBase, **others: Any) -> None:
+    def on_after_backward(self, trainer: TrainerView, **others: Any) -> None:
         """The gradients are there."""
         self._end("backward")
 
-    def on_before_optimize(self, trainer: TrainerBase, **others: Any) -> None:
+    def on_before_optimize(self, trainer: TrainerView, **others: Any) -> None:
         """What came between gradients and step is neither."""
         self._end("other")
 
-    def on_after_optimize(self, trainer: TrainerBase, **others: Any) -> None:
+    def on_after_optimize(self, trainer: TrainerView, **others: Any) -> None:
         """The step is done."""
         self._end("step")
 
-    def on_after_train_batch(self, trainer: TrainerBase, **others: Any) -> None:
+    def on_after_train_batch(self, trainer: TrainerView, **others: Any) -> None:
         """Metrics are recorded and the other callbacks done."""
         self._end("other")
 
-    def on_after_train_epoch(self, trainer: TrainerBase, **others: Any) -> None:
+    def on_after_train_epoch(self, trainer: TrainerView, **others: Any) -> None:
         """The values of the pass are computed."""
         self._end("other")
 
-    def on_before_val_epochs(self, trainer: TrainerBase, **others: Any) -> None:
+    def on_before_val_epochs(self, trainer: TrainerView, **others: Any) -> None:
         """Validation begins."""
         self._end("other")
 
-    def on_after_val_epochs(self, trainer: TrainerBase, **others: Any) -> None:
+    def on_after_val_epochs(self, trainer: TrainerView, **others: Any) -> None:
         """Validation is done."""
         self._end("validation")
 
-    def on_after_fit(self, trainer: TrainerBase) -> None:
+    def on_after_fit(self, trainer: TrainerView) -> None:
         """Take in the end."""
         self._end("other")

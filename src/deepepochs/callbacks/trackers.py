@@ -20,7 +20,7 @@ from ..show.lines import spread
 from .base import Callback
 
 if TYPE_CHECKING:
-    from ..trainer import TrainerBase
+    from ..contracts import TrainerView
 
 __all__ = ["TrackerCallback"]
 
@@ -92,11 +92,11 @@ class TrackerCallback(Callback):
         self.options = options
         self._opened: Any = None
 
-    def on_before_fit(self, trainer: TrainerBase, epochs: int) -> None:
+    def on_before_fit(self, trainer: TrainerView, epochs: int) -> None:
         """Open the tracker and hand it the hyper-parameters."""
         self._open(trainer)
 
-    def on_after_train_batch(self, trainer: TrainerBase, metrics: Any, batch_idx: int) -> None:
+    def on_after_train_batch(self, trainer: TrainerView, metrics: Any, batch_idx: int) -> None:
         """Send the metrics of the mini-batch, if that is asked for."""
         n, step = self.every_n_batches, trainer.progress.num_train_batches
         if n is not None and (step - 1) % n == 0:
@@ -104,7 +104,7 @@ class TrackerCallback(Callback):
 
     def on_after_epoch(
         self,
-        trainer: TrainerBase,
+        trainer: TrainerView,
         train_metrics: Any,
         val_metrics: Any,
         epoch_idx: int,
@@ -119,11 +119,11 @@ class TrackerCallback(Callback):
             values["epoch"] = epoch_idx + 1
         self._send("", values, self._step(trainer, epoch_idx + 1))
 
-    def on_before_test_epochs(self, trainer: TrainerBase, tasks: Any) -> None:
+    def on_before_test_epochs(self, trainer: TrainerView, tasks: Any) -> None:
         """Open the tracker, if no fit has."""
         self._open(trainer)
 
-    def on_after_test_epochs(self, trainer: TrainerBase, tasks: Any, metrics: Any) -> None:
+    def on_after_test_epochs(self, trainer: TrainerView, tasks: Any, metrics: Any) -> None:
         """Send the results of the test."""
         self._send("/test", metrics, self._step(trainer, trainer.init_epoch))
 
@@ -133,7 +133,7 @@ class TrackerCallback(Callback):
             self._opened.finish()
             self._opened = None
 
-    def _open(self, trainer: TrainerBase) -> None:
+    def _open(self, trainer: TrainerView) -> None:
         if self._opened is not None or not trainer.main_process:
             return
         tracker = self.tracker
@@ -151,7 +151,7 @@ class TrackerCallback(Callback):
                 }
             )
 
-    def _step(self, trainer: TrainerBase, epochs: int) -> int:
+    def _step(self, trainer: TrainerView, epochs: int) -> int:
         return epochs if self.every_n_batches is None else trainer.progress.num_train_batches
 
     def _send(self, suffix: str, metrics: Mapping[str, Any], step: int) -> None:

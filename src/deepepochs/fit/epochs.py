@@ -1,4 +1,4 @@
-"""What a fit or a test sets up around its passes, and undoes: hooks, modes, epochs, endings.
+"""The epochs of a fit: how each begins and ends, and how the fit goes on from a loaded state.
 
 A fit ends in one of four ways: finished, stopped, interrupted, or with an error.
 """
@@ -6,211 +6,200 @@ A fit ends in one of four ways: finished, stopped, interrupted, or with an error
 from __future__ import annotations
 
 import signal
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from itertools import chain, islice
 from typing import Any
 
-import torch
-from torch import nn
-
 from .. import rng
-from ..callbacks.base import HookTable, fire, fire_in_step
-from ..errors import CheckpointMismatch, MetricError, StopLoopException
-from ..history import History
-from ..nest import operations as nested
-from ..patches.totals import LOSS
+from ..callbacks.pool import CallbackPool
+from ..contracts import TrainerView
+from ..data.cursor import Cursor
+from ..data.loaders import Loaders
+from ..errors import LoopException, MetricError, StopLoopException
+from ..hooks import fire, fire_in_step
+from ..patches.totals import LOSS, StageTotals
+from ..run import Run
 from ..stages import Stage
-from ..state.place import EpochState
-from ..task import EpochTask
+from ..state.place import EpochState, Place
+from .log import FitLog, FitSpan
 from .plan import FitPlan
-from .session import Session
-from .signals import StopSignals
+from .session import Kind, Session
 
-__all__ = ["Fitting"]
+__all__ = ["FitSession"]
 
 
-class Fitting(Session):
-    """The epochs of a fit, and the frame around fits, tests and predictions."""
+class FitSession(Session):
+    """One call of fit: a session with epochs, which goes on from a loaded state.
 
-    @contextmanager
-    def _acting(self, plan: FitPlan) -> Iterator[None]:
-        """Set up what passes need, and put everything back as it was."""
-        outer = self._plan, self.hooks, self.run, self._totals, self._is_nested, self._outer_run
-        # A callback may test in the middle of a fit, and the fit goes on after it.
-        is_nested, self._is_acting = self._is_acting, True
-        if is_nested:
-            self._is_nested, self._outer_run = True, self._outer_run or self.run
-        self.pace_end_s = 0.0
-        outer_reason, self.stop_reason = self.stop_reason if is_nested else None, None
-        self._plan = plan
-        self.hooks = HookTable(self.callbacks)
-        for task in (task for tasks in plan.tasks.values() for task in tasks):
-            task.bind(self._trainer)
-        modes = [(module, module.training) for module in self.model.modules()]
-        try:
-            with nullcontext() if is_nested else self._forward_hooks(), torch.no_grad():
-                yield
-        except StopLoopException as request:
-            self.stop(str(request))
-        except BaseException as error:
-            if not is_nested:
-                fire_in_step(self.hooks["on_exception"], self._trainer, exception=error)
-            raise
-        finally:
-            for module, mode in modes:
-                module.training = mode
-            acted = self._plan
-            self._plan, self.hooks, self.run, self._totals, self._is_nested, self._outer_run = outer
-            self._is_acting = is_nested
-            self.stop_reason = outer_reason or self.stop_reason
-            if not is_nested:
-                self._plan = acted
+    Args:
+        trainer: whose call it is.
+        plan: the tasks and their metrics.
+        callbacks: the callbacks that take part.
+        span: the epochs of the fit.
+        place: where a loaded run goes on.
+        fits: the log of fits.
+        loaders: the loaders of the fit before, to be those of this one.
 
-    @contextmanager
-    def _fitting(self, plan: FitPlan) -> Iterator[int]:
-        """Frame a fit with its hooks and its endings; yield the index of its first epoch."""
-        began = interrupted = refused = False
-        is_fit_run = self.is_fit_run
-        self._savers, self._requests = [], []
-        self.is_fitting = True
-        try:
-            with self._acting(plan), StopSignals() as self._signals:
-                fire(self.hooks["on_before_fit"], self._trainer, epochs=self.max_epochs)
-                self._begin_fit(plan)
-                began = True
-                try:
-                    yield self._first_epoch
-                except StopLoopException as request:
-                    self.stop(str(request))
-                except KeyboardInterrupt:
-                    interrupted = True
-                    self.stop("interrupted")
-                except CheckpointMismatch:
-                    refused = self.epoch is not None and self.epoch.awaits_run
-                    raise
-                fire_in_step(self.hooks["on_after_fit"], self._trainer)
-        finally:
-            self.is_fitting = False
-            signals, self._signals = self._signals, StopSignals()
-            if began and not refused:
-                self.epoch = self.random_state = None
-                self.loaders.forget()
-            else:
-                self._num_fits -= 1  # the next try goes on where this one would have
-            if refused:
-                self._resumed, self.is_fit_run = True, is_fit_run
-                self.loaders.put_back()
-        if self.on_interrupt == "raise" or signals.received is signal.SIGTERM:
-            signals.pass_on()
-            if interrupted:
-                raise KeyboardInterrupt
+    Attributes:
+        resumes: whether the fit goes on from a loaded state.
+        epoch: the epoch that is under way; between epochs ``None``.
+    """
 
-    def _begin_fit(self, plan: FitPlan) -> None:
-        """Begin anew, or where a loaded state was taken."""
-        if not self._resumed:
-            self.epoch, self._first_epoch = None, self._progress.epoch_idx
+    def __init__(
+        self,
+        trainer: TrainerView,
+        plan: FitPlan,
+        callbacks: CallbackPool,
+        span: FitSpan,
+        place: Place,
+        fits: FitLog,
+        loaders: Loaders,
+    ) -> None:
+        super().__init__(trainer, plan, Kind.FIT, callbacks)
+        self.span = span
+        self.place = place
+        self.fits = fits
+        self.loaders = loaders
+        self.resumes = place.is_set
+        saved = place.get("epoch")
+        self.epoch: EpochState | None = None if saved is None else EpochState.from_state(saved)
+        self._is_interrupted = False
+
+    @property
+    def fit(self) -> FitSession:
+        """The session itself."""
+        return self
+
+    @property
+    def epoch_idx(self) -> int | None:
+        """The epoch that is under way, from 0."""
+        return None if self.epoch is None else self.epoch.epoch_idx
+
+    def has_metrics_of(self, stage: str) -> bool:
+        """Whether the present epoch has ended a stage."""
+        return self.epoch is not None and Stage(stage) in self.epoch.metrics
+
+    def epoch_state(self) -> dict[str, Any] | None:
+        """The state of the epoch that is under way."""
+        return None if self.epoch is None else self.epoch.state_dict(self.run)
+
+    def begin(self) -> None:
+        """Begin anew, or where a loaded state was taken.
+
+        Raises:
+            CheckpointMismatch: the fit cannot go on there; the place is as it was.
+        """
+        if self.epoch is not None:
+            stages = self.plan.stages_of(self.epoch.epoch_idx)
+            self.epoch.check_tasks({stage: self.plan.labels[stage] for stage, _ in stages})
+        if not self.resumes:
             # What a fit that was cut short, or the user, has left must not be part of this one.
             self.opt.drop_gradients()
-        elif self.epoch is not None:
-            stages = plan.stages_of(self.epoch.epoch_idx)
-            self.epoch.check_tasks({stage: plan.labels[stage] for stage, _ in stages})
-        if self.random_state is not None:
-            rng.set_state(self.random_state)
-        self.loaders.begin(plan.tasks, self.worker_seeding, self.runtime.share)
-        if not self._resumed:
-            self._fit_starts.append(self._first_epoch)
-        self._resumed, self.is_fit_run = False, True
+        if (random := self.place.get("random")) is not None:
+            rng.set_state(random)
+        share, tasks = self.trainer.runtime.share, self.plan.tasks
+        walked = {
+            f"{stage}/{index}": share(task.dataloader)
+            for stage, listed in tasks.items()
+            for index, task in enumerate(listed)
+        }
+        self.loaders.begin(walked, self.trainer.worker_seeding, self.place.get("loaders"))
+        if self.epoch is None or self.epoch.waiting is None:
+            self._go_on()
 
-    def _finished_before(self) -> History | None:
-        """The history of a fit that an earlier process had finished; the script calls it again."""
-        index, self._num_fits = self._num_fits, self._num_fits + 1
-        if not self._is_replayed or index >= len(self._fit_starts) - 1:
-            return None
-        start, end = self._fit_starts[index : index + 2]
-        return self.history.since(start, end)
+    def _go_on(self) -> None:
+        """Take in that the fit cannot be refused any more: nobody else goes on from the place."""
+        self.fits.begin(self.span, resumes=self.resumes)
+        self.place.clear()
+        if self.epoch is not None:
+            self.epoch.go_on()
 
-    def _finish_resumed(self) -> History:
-        """End a resumed fit that has no epoch left; the script goes on as it did after it."""
-        if self.random_state is not None:
-            rng.set_state(self.random_state)
-        self.random_state = None
-        self._resumed, self.is_fit_run = False, True
-        return self.history.since(self._first_epoch)
+    @contextmanager
+    def until_stopped(self) -> Iterator[None]:
+        """Let a stop, a signal or Ctrl-C end the block, and not the fit."""
+        try:
+            yield
+        except StopLoopException as request:
+            self.save_points.stop(str(request))
+        except KeyboardInterrupt:
+            self._is_interrupted = True
+            self.save_points.stop("interrupted")
 
-    def _set_epochs(self, epochs: int | None) -> bool:
-        """Settle the total number of epochs; False if there is none left to run."""
-        if epochs is not None:
-            goes_on = self._is_replayed and self._resumed
-            start = self._first_epoch if goes_on else self._progress.epoch_idx
-            self.max_epochs = epochs + (start if self.is_fit_run or goes_on else 0)
-        if self._progress.epoch_idx < self.max_epochs:
-            return True
-        if self._resumed:
-            return False
-        warnings.warn(
-            f"fit() runs no epoch: {self._progress.epoch_idx} of {self.max_epochs} are done. "
-            "Give fit(..., epochs=n) for n more.",
-            UserWarning,
-            stacklevel=3,
-        )
-        return False
+    @property
+    def is_interrupted(self) -> bool:
+        """Whether it is a signal or Ctrl-C that ends the fit."""
+        return self._is_interrupted or self.save_points.signals.received is not None
 
-    def _begin_epoch(self, plan: FitPlan) -> EpochState:
-        self.at_save_point(None)
+    def end(self) -> None:
+        """Call the hooks after a fit."""
+        fire_in_step(self.hooks["on_after_fit"], self.trainer)
+
+    def pass_on(self, on_interrupt: str) -> None:
+        """Do what the signal or Ctrl-C that has ended the fit does without this library."""
+        signals = self.save_points.signals
+        if on_interrupt == "raise" or signals.received is signal.SIGTERM:
+            signals.pass_on()
+            if self._is_interrupted:
+                raise KeyboardInterrupt
+
+    def begin_epoch(self) -> EpochState:
+        """Give the epoch that is under way, or begin one."""
+        self.save_points.check()
         if self.epoch is None:
-            self.epoch = EpochState(self._progress.epoch_idx)
-            fire(
-                self.hooks["on_before_epoch"],
-                self._trainer,
-                train_tasks=plan.tasks[Stage.TRAIN],
-                val_tasks=plan.tasks[Stage.VAL],
+            self.epoch = EpochState(self.fits.progress.epoch_idx)
+            self.fire(
+                "on_before_epoch",
+                train_tasks=self.plan.tasks[Stage.TRAIN],
+                val_tasks=self.plan.tasks[Stage.VAL],
                 epoch_idx=self.epoch.epoch_idx,
             )
         return self.epoch
 
-    def _begin_stage(self, epoch: EpochState, stage: Stage, plan: FitPlan) -> None:
-        self.at_save_point(None)
-        if epoch.begin_stage(stage, plan.labels[stage]):
+    def begin_stage(self, epoch: EpochState, stage: Stage) -> None:
+        """Begin the training or the validation of an epoch, unless that was done."""
+        self.save_points.check()
+        if epoch.begin_stage(stage, self.plan.labels[stage]):
             hooks = self.hooks.stages[stage].before_epochs
-            fire(hooks, self._trainer, tasks=plan.tasks[stage], epoch_idx=epoch.epoch_idx)
+            fire(hooks, self.trainer, tasks=self.plan.tasks[stage], epoch_idx=epoch.epoch_idx)
 
-    def _end_stage(self, epoch: EpochState, stage: Stage, tasks: Sequence[EpochTask]) -> None:
+    def end_stage(self, epoch: EpochState, stage: Stage) -> None:
+        """Pool the passes of a stage."""
         if stage not in epoch.metrics:
             values = epoch.end_stage(stage, self.stage_values(epoch.totals[stage]))
-            hooks = self.hooks.stages[stage].after_epochs
-            arguments = {"tasks": tasks, "metrics": values, "epoch_idx": epoch.epoch_idx}
-            fire(hooks, self._trainer, **arguments)
+            hooks, tasks = self.hooks.stages[stage].after_epochs, self.plan.tasks[stage]
+            fire(hooks, self.trainer, tasks=tasks, metrics=values, epoch_idx=epoch.epoch_idx)
 
-    def _end_epoch(self, epoch: EpochState, plan: FitPlan) -> None:
+    def end_epoch(self, epoch: EpochState) -> None:
+        """Add the epoch to the history, call the hooks, step the schedulers, save if asked."""
         train, val = epoch.metrics[Stage.TRAIN], epoch.metrics.get(Stage.VAL, {})
-        self.history.add_epoch(epoch.epoch_idx, train, val or None)
+        history = self.trainer.history
+        history.add_epoch(epoch.epoch_idx, train, val or None)
         try:
-            fire(
-                self.hooks["on_after_epoch"],
-                self._trainer,
-                train_tasks=plan.tasks[Stage.TRAIN],
-                val_tasks=plan.tasks[Stage.VAL],
+            self.fire(
+                "on_after_epoch",
+                train_tasks=self.plan.tasks[Stage.TRAIN],
+                val_tasks=self.plan.tasks[Stage.VAL],
                 train_metrics=train,
                 val_metrics=val,
                 epoch_idx=epoch.epoch_idx,
             )
-            self._step_schedulers(epoch, plan)
+            self._step_schedulers(epoch)
         except BaseException:
             # The next fit begins with this very epoch, which must not be there twice.
-            self.history.forget(epoch.epoch_idx)
+            history.forget(epoch.epoch_idx)
             raise
-        self._progress = self._progress._replace(epoch_idx=epoch.epoch_idx + 1)
+        self.fits.end_epoch()
         self.epoch = None
-        self.at_save_point(None)
+        self.save_points.check()
 
-    def _step_schedulers(self, epoch: EpochState, plan: FitPlan) -> None:
+    def _step_schedulers(self, epoch: EpochState) -> None:
         """Step the schedulers that go by epochs.
 
         One that wants a loss gets one kind throughout: the validation loss of the epochs
         that validate, or without validation the training loss of every epoch.
         """
-        validates = any(task.do_loss for task in plan.tasks[Stage.VAL])
+        validates = any(task.do_loss for task in self.plan.tasks[Stage.VAL])
         stage = Stage.VAL if validates else Stage.TRAIN
         values = epoch.metrics.get(stage)
         for index, optimizer in enumerate(self.opt):
@@ -225,44 +214,36 @@ class Fitting(Session):
                     )
                 optimizer.step("epoch", float(values[LOSS]))
 
-    @contextmanager
-    def _forward_hooks(self) -> Iterator[None]:
-        """Call the callbacks that want to know of it before and after the model is called.
+    def cursor(self, loader: Any) -> Cursor:
+        """Give the walk over a loader that begins a pass."""
+        return self.loaders.cursor(loader, self.trainer.worker_seeding)
 
-        By PyTorch's own forward hooks, or around the compiled call of a model that has one.
-        """
-        handles = []
-        stages = self.hooks.stages.values()
+    def make_run(self, *args: Any, **options: Any) -> Run:
+        """Make the run of a pass, and bring it to where the checkpoint was taken inside it."""
+        run = super().make_run(*args, **options)
+        if self.epoch is not None and self.epoch.waiting is not None:
+            run.load_state_dict(self.epoch.waiting)
+        return run
 
-        def before(_module: nn.Module, _inputs: Any) -> None:
-            if self.run is not None and self.run.hooks.before_forward:
-                fire_in_step(self.run.hooks.before_forward, self._trainer)
+    def batches(self, run: Run) -> Iterable[tuple[int, Any]]:
+        """The mini-batches of a pass. Where one can be had, the loaded place was the right one."""
+        if self.epoch is None or self.epoch.waiting is None:
+            return run.batches
+        rest = iter(run.batches)
+        first = list(islice(rest, 1))
+        self._go_on()
+        return chain(first, rest)
 
-        def after(_module: nn.Module, _inputs: Any, model_out: Any) -> None:
-            if self.run is not None and self.run.hooks.after_forward:
-                detached = nested.detach(model_out)
-                fire_in_step(self.run.hooks.after_forward, self._trainer, model_out=detached)
+    def end_run(self, run: Run) -> None:
+        """Count the pass, unless it is a resumed one that did not come to its first mini-batch."""
+        if self.epoch is None or self.epoch.waiting is None:
+            self.fits.count(run)
 
-        if not any(stage.before_forward or stage.after_forward for stage in stages):
-            yield
-            return
-        model, compiled = self.model, self.model._compiled_call_impl
-        if compiled is None:
-            handles.append(model.register_forward_pre_hook(before))
-            handles.append(model.register_forward_hook(after))
-        else:
-            # Within, Dynamo would follow the callbacks and compile anew for each of their numbers.
-            def call(*args: Any, **kwargs: Any) -> Any:
-                before(model, args)
-                model_out = compiled(*args, **kwargs)
-                after(model, args, model_out)
-                return model_out
-
-            model._compiled_call_impl = call
-        try:
-            yield
-        finally:
-            if compiled is not None:
-                model._compiled_call_impl = compiled
-            for handle in handles:
-                handle.remove()
+    def totals_of(self, stage: Stage) -> StageTotals:
+        """Where the passes of a stage are pooled."""
+        if self.epoch is None or stage not in self.epoch.totals:
+            raise LoopException(
+                f"The {stage} stage of this epoch has not begun: fit() runs its tasks when their "
+                "turn comes. For numbers at another moment call trainer.test(tasks=task)."
+            )
+        return self.epoch.totals[stage]

@@ -6,21 +6,19 @@ Made and checked before the first mini-batch, so that a wrong argument costs sec
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 
 from ..arguments import as_list, check_count, check_flag
+from ..contracts import TrainerView
 from ..errors import ConfigError, LoopException
 from ..nest.batch import BatchSize, check_batch_size
 from ..patches.plan import MetricPlan, check_metrics, plan_metrics
 from ..stages import Stage
-from ..steps import Steps, resolve_step
+from ..steps import Steps, resolve_step, step_name
 from ..task import VERBS, EpochTask, check_loader
 
-if TYPE_CHECKING:
-    from ..trainer import TrainerBase
-
-__all__ = ["FitPlan", "plan_fit", "plan_test"]
+__all__ = ["FitPlan", "as_task", "plan_fit", "plan_search", "plan_test", "warn_of_no_validation"]
 
 
 class FitPlan:
@@ -57,6 +55,10 @@ class FitPlan:
                 planned = plan_metrics([task.metrics, metrics[stage]], metric_patch)
                 self._metrics[stage, id(task)] = planned
 
+    def all_tasks(self) -> Iterator[EpochTask]:
+        """The tasks of all stages."""
+        return (task for tasks in self.tasks.values() for task in tasks)
+
     def has(self, stage: Stage, task: EpochTask) -> bool:
         """Whether a task is one of a stage's."""
         return (stage, id(task)) in self._metrics
@@ -76,7 +78,7 @@ class FitPlan:
 
 
 def plan_fit(
-    trainer: TrainerBase,
+    trainer: TrainerView,
     *,
     train_dl: Any,
     val_dl: Any,
@@ -88,6 +90,7 @@ def plan_fit(
     val_freq: int,
     do_val_loss: bool,
     batch_size: BatchSize,
+    epochs: int | None,
 ) -> FitPlan:
     """Make the plan of a fit from its arguments.
 
@@ -100,6 +103,8 @@ def plan_fit(
     ):
         found = "neither" if train_dl is None else "both"
         raise LoopException(f"fit() got {found} of train_dl and train_tasks: give one of them.")
+    if epochs is not None:
+        check_count("epochs", epochs)
     check_count("val_freq", val_freq, 1)
     check_flag("do_val_loss", do_val_loss)
     check_batch_size(batch_size)
@@ -114,7 +119,12 @@ def plan_fit(
         Stage.TRAIN: check_metrics(train_metrics, "train_metrics"),
         Stage.VAL: check_metrics(val_metrics, "val_metrics"),
     }
-    _warn_of_no_validation(trainer, validation, extra[Stage.VAL], val_freq)
+    if extra[Stage.VAL] and not validation:
+        warnings.warn(
+            "val_metrics were given without val_dl or val_tasks: they are never computed.",
+            UserWarning,
+            stacklevel=3,
+        )
     if val_dl is None:
         flags = {"do_val_loss": do_val_loss} if validation else {}
         _warn_of_loader_arguments("val_dl", batch_size if train_dl is None else None, flags)
@@ -129,7 +139,7 @@ def plan_fit(
 
 
 def plan_test(
-    trainer: TrainerBase,
+    trainer: TrainerView,
     test_dl: Any,
     tasks: Any,
     metrics: Any,
@@ -165,17 +175,14 @@ def as_task(loader: Any, where: str, batch_size: BatchSize, do_loss: bool = True
     return EpochTask(loader, do_loss=do_loss, batch_size=batch_size)
 
 
-def _warn_of_no_validation(
-    trainer: TrainerBase, tasks: Sequence[EpochTask], metrics: Sequence[Any], val_freq: int
-) -> None:
-    epochs = range(trainer.progress.epoch_idx, trainer.max_epochs)
-    text = None
-    if metrics and not tasks:
-        text = "val_metrics were given without val_dl or val_tasks: they are never computed."
-    elif tasks and epochs and not any((epoch + 1) % val_freq == 0 for epoch in epochs):
-        text = f"val_freq={val_freq} is more than the epochs of this fit: it never validates."
-    if text is not None:
-        warnings.warn(text, UserWarning, stacklevel=4)
+def warn_of_no_validation(plan: FitPlan, epochs: range) -> None:
+    """Warn where none of the epochs of a fit validates, and there is something to validate on."""
+    if plan.tasks[Stage.VAL] and epochs and not any(map(plan.validates, epochs)):
+        warnings.warn(
+            f"val_freq={plan.val_freq} is more than the epochs of this fit: it never validates.",
+            UserWarning,
+            stacklevel=3,
+        )
 
 
 def _warn_of_loader_arguments(loader: str, batch_size: BatchSize, flags: dict[str, bool]) -> None:
@@ -192,7 +199,7 @@ def _warn_of_loader_arguments(loader: str, batch_size: BatchSize, flags: dict[st
         )
 
 
-def _warn_of_unused_verbs(trainer: TrainerBase, tasks: dict[Stage, list[EpochTask]]) -> None:
+def _warn_of_unused_verbs(trainer: TrainerView, tasks: dict[Stage, list[EpochTask]]) -> None:
     """Warn of a task's own ``loss`` and the like where the step is the trainer's own."""
     for stage, task in ((key, task) for key, listed in tasks.items() for task in listed):
         step = resolve_step(task, trainer, stage)
@@ -200,10 +207,38 @@ def _warn_of_unused_verbs(trainer: TrainerBase, tasks: dict[Stage, list[EpochTas
             continue
         for verb in VERBS:
             if getattr(type(task), verb) is not getattr(Steps, verb):
-                name = getattr(step, "__qualname__", repr(step)).rpartition("<locals>.")[2]
                 warnings.warn(
-                    f"{type(task).__name__}.{verb} is not used in {stage}: the step is {name}, "
+                    f"{type(task).__name__}.{verb} is not used in {stage}: the step is "
+                    f"{step_name(step)}, "
                     f"which calls the trainer's {verb}. Give the task a step of its own.",
                     UserWarning,
                     stacklevel=4,
                 )
+
+
+def plan_search(
+    num_optimizers: int,
+    train_dl: Any,
+    train_tasks: Any,
+    batch_size: BatchSize,
+    opt_id: int | None,
+) -> tuple[FitPlan, int]:
+    """Make the plan of a search for a learning rate; give the index of its optimizer, too.
+
+    Raises:
+        LoopException: neither or both of ``train_dl`` and ``train_tasks``.
+        ConfigError: another argument that cannot be right.
+    """
+    if (train_dl is None) == (train_tasks is None):
+        raise LoopException("find_lr() takes one of train_dl and train_tasks.")
+    tasks = as_list("train_tasks", train_tasks, EpochTask)
+    if train_dl is not None:
+        tasks = [as_task(train_dl, "train_dl", batch_size)]
+    if opt_id is None and num_optimizers == 1:
+        opt_id = 0
+    if opt_id is None or not 0 <= opt_id < num_optimizers:
+        raise ConfigError(
+            f"opt_id={opt_id!r}: the trainer has {num_optimizers} optimizers, so give 0 to "
+            f"{num_optimizers - 1}."
+        )
+    return FitPlan({Stage.TRAIN: tasks}, {Stage.TRAIN: []}, "tensor"), opt_id

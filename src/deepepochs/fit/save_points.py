@@ -1,4 +1,4 @@
-"""Where a trainer may save or stop: after a mini-batch and after an epoch.
+"""Save points: where a call may save or stop, after a mini-batch and between passes.
 
 ::
 
@@ -8,106 +8,102 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from ..contracts import TrainerView
 from ..errors import StopLoopException
 from ..run import Run
-from ..runtime.base import Runtime
-from ..stages import Stage
-from ..steps import Steps
-from .plan import FitPlan
 from .signals import StopSignals
-
-if TYPE_CHECKING:
-    from ..trainer import TrainerBase
 
 __all__ = ["SavePoints", "Saver"]
 
-Saver = Callable[["TrainerBase"], None]
+Saver = Callable[[Any], None]
 
 
-class SavePoints(Steps):
-    """The part of a trainer that saves or stops where that was asked."""
+class SavePoints:
+    """What was asked for at the next save point of a call: to save, or to stop.
 
-    runtime: Runtime
-    stop_reason: str | None
-    _plan: FitPlan | None
-    _is_acting: bool
-    _is_nested: bool
-    _signals: StopSignals
-    _savers: list[Saver]
-    _requests: list[Saver]
+    Args:
+        trainer: what savers are called with.
+        saves: whether this call saves: a fit.
+        outer: those of the call around it. Inside another call signals and saves wait for a
+            save point of that one, and only a stop is looked at.
+
+    Attributes:
+        stop_reason: why the call is to stop, or ``None``.
+        signals: a signal that came.
+    """
+
+    def __init__(
+        self, trainer: TrainerView, *, saves: bool = False, outer: SavePoints | None = None
+    ) -> None:
+        self.trainer = trainer
+        self.outer = outer
+        self.saves = saves
+        self.signals = StopSignals()
+        self.stop_reason: str | None = None
+        self._savers: list[Saver] = []
+        self._requests: list[Saver] = []
 
     @property
-    def _trainer(self) -> TrainerBase:
-        raise NotImplementedError
+    def outermost(self) -> SavePoints:
+        """Those of the outermost call, which saves if it is a fit."""
+        return self if self.outer is None else self.outer.outermost
 
-    def stop(self, reason: str = "") -> None:
-        """End the fit or test at the next mini-batch; epochs that are done stay done."""
-        if not self._is_acting:
-            warnings.warn(
-                "stop() was called while nothing runs, and does nothing: call it in a hook or a "
-                "step of a fit or test.",
-                UserWarning,
-                stacklevel=2,
-            )
-            return
+    def stop(self, reason: str) -> None:
+        """End the call at its next save point."""
         self.stop_reason = reason or "stopped"
 
     def add_saver(self, saver: Saver) -> None:
-        """Have ``saver(trainer)`` called where a fit is stopped before its end."""
+        """Have ``saver(trainer)`` called where the call is stopped before its end."""
         self._savers.append(saver)
 
-    def request_save(self, saver: Saver) -> None:
-        """Have ``saver(trainer)`` called at the next save point.
-
-        Save points are after a mini-batch of training or validation and after an epoch,
-        when all ``after_`` hooks have run: only there is the state whole.
-        """
+    def request(self, saver: Saver) -> None:
+        """Have ``saver(trainer)`` called once, at the next save point."""
         self._requests.append(saver)
 
-    def at_save_point(self, run: Run | None) -> None:
+    def inherit(self, inner: SavePoints) -> None:
+        """Stop, too, where a call inside this one was stopped."""
+        self.stop_reason = self.stop_reason or inner.stop_reason
+
+    def check(self, run: Run | None = None) -> None:
         """Save if asked, then stop if asked; a pass on its last mini-batch is ended properly.
 
         Raises:
-            StopLoopException: the trainer was asked to stop.
+            StopLoopException: the call was asked to stop.
         """
-        if self._is_nested:
-            # Signals and saves wait for a save point of the fit around this test.
-            if self.stop_reason is not None and not (run is not None and run.is_last):
-                raise StopLoopException(self.stop_reason)
-            return
-        asks: Any = self._requests or self.stop_reason or self._signals.received
-        if run is None or run.is_shared:
-            asks = self.runtime.any(bool(asks))
+        asks: Any = self.stop_reason or self._requests or self.signals.received
+        if self.outer is not None:
+            asks = self.stop_reason
+        elif run is None or run.rounds is not None:
+            asks = self.trainer.runtime.any(bool(asks))
         if asks:
             self._save_and_stop(run)
 
     def _save_and_stop(self, run: Run | None) -> None:
-        if self._signals.received is not None and self.stop_reason is None:
-            self.stop(f"{self._signals.received.name} received")
-        if self.runtime.num_processes > 1:
-            self._agree_to_stop()
+        if self.outer is None:
+            if self.signals.received is not None and self.stop_reason is None:
+                self.stop(f"{self.signals.received.name} received")
+            if self.trainer.runtime.num_processes > 1:
+                self._agree()
         stops = self.stop_reason is not None and not (run is not None and run.is_last)
-        if self._plan is not None and Stage.TRAIN in self._plan.tasks:
-            # Not in a test, which may be one inside a mini-batch of a fit.
+        if self.saves:
             savers, self._requests = self._requests, []
             for saver in dict.fromkeys([*savers, *self._savers] if stops else savers):
-                saver(self._trainer)
+                saver(self.trainer)
         if stops:
             raise StopLoopException(self.stop_reason)
 
-    def _agree_to_stop(self) -> None:
+    def _agree(self) -> None:
         """Do in all processes what one was asked: stop, for its reason, or save."""
-        own = (self.stop_reason, self._signals.received, bool(self._requests))
-        asked = self.runtime.gather_objects(own)
+        own = (self.stop_reason, self.signals.received, bool(self._requests))
+        asked = self.trainer.runtime.gather_objects(own)
         reasons = [reason for reason, _, _ in asked if reason is not None]
         signals = [received for _, received, _ in asked if received is not None]
         if reasons:
             self.stop_reason = reasons[0]
-        if signals and self._signals.received is None:
-            self._signals.received = signals[0]
+        if signals:
+            self.signals.note(signals[0])
         if any(requested for _, _, requested in asked):
             self._requests = list(dict.fromkeys([*self._requests, *self._savers]))

@@ -64,6 +64,10 @@ class StopSignals:
             signal.raise_signal(number)
         self.received = signal.Signals(number)
 
+    def note(self, received: signal.Signals) -> None:
+        """Take a signal that another process has received, unless there was one here."""
+        self.received = self.received or received
+
     def pass_on(self) -> None:
         """Do now what the signal would have done without this.
 

@@ -13,12 +13,48 @@ mini-batch's, and the sum is brought back to a mean before the step.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
-import torch
+from .optimizer import Optimizer
+from .optimizers import Optimizers
 
-__all__ = ["Window"]
+__all__ = ["NO_WINDOW", "AnyWindow", "Window"]
+
+NO_WINDOW: dict[str, Any] = {"window": None, "by_hand": {"waiting": [], "count": 0}}
+"""What a checkpoint keeps where every mini-batch has a step of its own."""
+
+
+class AnyWindow(Protocol):
+    """Mini-batches that share an optimizer step, whoever counts them.
+
+    Attributes:
+        size: mini-batches for one step.
+        scale: what the loss of the present mini-batch is multiplied by.
+        closes: the present mini-batch is the window's last.
+    """
+
+    size: int
+    scale: float
+    closes: bool
+
+    def open_batch(self, weight: float, *, is_last: bool | None) -> None:
+        """Take in the next mini-batch, of ``weight`` samples."""
+
+    def mean_loss(self, loss: Any) -> Any:
+        """Take the loss of the present mini-batch; give the mean over the window so far."""
+
+    def waits(self, optimizers: Sequence[Optimizer], index: int | None) -> bool:
+        """Whether a step is put off until further mini-batches have added their gradients."""
+
+    def due(self, opt: Optimizers, *, at_end: bool, is_last: bool | None) -> list[int | None]:
+        """The optimizer indexes whose steps were put off and are to be made now."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What is needed to go on inside a window."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on inside the window of a saved pass."""
 
 
 class Window:
@@ -69,21 +105,24 @@ class Window:
         self._loss = loss * self._weight if self._weight else 0.0
         return (self._losses + self._loss) / self.total if self.total else loss
 
-    def wait(self, index: int | None) -> None:
-        """Note that the optimizer with this index is to step when the window closes."""
-        if index not in self.waiting:
-            self.waiting.append(index)
-
-    def serve(self, index: int | None) -> None:
-        """Note that the optimizer with this index steps now."""
+    def waits(self, optimizers: Sequence[Optimizer], index: int | None) -> bool:
+        """Whether a step is put off; where it is not, make sums of gradients those of the mean."""
+        if not self.closes:
+            if index not in self.waiting:
+                self.waiting.append(index)
+            return True
         if index in self.waiting:
             self.waiting.remove(index)
-
-    def rescale(self, gradients: Iterable[torch.Tensor]) -> None:
-        """Turn summed gradients into those of the mean over the window, in place."""
         if self.factor != 1.0:
-            for gradient in gradients:
+            for gradient in {id(g): g for opt in optimizers for g in opt.gradients()}.values():
                 gradient.mul_(self.factor)
+        return False
+
+    def due(self, opt: Optimizers, *, at_end: bool, is_last: bool | None) -> list[int | None]:
+        """The optimizer indexes whose steps wait, where the window or the data end here."""
+        if at_end and self.count:
+            self.closes = True
+        return list(self.waiting) if self.closes else []
 
     def reset(self) -> None:
         """Begin anew after a step."""
@@ -95,7 +134,7 @@ class Window:
 
     def state_dict(self) -> dict[str, Any]:
         """What is needed to go on inside a window."""
-        return {
+        window = {
             "size": self.size,
             "count": self.count,
             "first": self.first,
@@ -104,12 +143,14 @@ class Window:
             "waiting": list(self.waiting),
             "losses": self._losses + self._loss,
         }
+        return {**NO_WINDOW, "window": window}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on inside the window that ``state`` describes."""
-        self.count = int(state["count"])
-        self.first = float(state["first"])
-        self.total = float(state["total"])
-        self.closes = bool(state["closes"])
-        self.waiting = list(state["waiting"])
-        self._losses, self._loss = state["losses"], 0.0
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on inside the window of a saved pass."""
+        window = state["window"]
+        self.count = int(window["count"])
+        self.first = float(window["first"])
+        self.total = float(window["total"])
+        self.closes = bool(window["closes"])
+        self.waiting = list(window["waiting"])
+        self._losses, self._loss = window["losses"], 0.0

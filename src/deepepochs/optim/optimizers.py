@@ -17,13 +17,13 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..errors import CheckpointMismatch, ConfigError
+from ..errors import CheckpointMismatch, ConfigError, ConfigTypeError
 from .optimizer import Optimizer
 from .schedules import LinearCosineScheduler
 
-__all__ = ["LinearCosineScheduler", "Optimizer", "Optimizers", "params_of"]
+__all__ = ["LinearCosineScheduler", "Optimizer", "Optimizers", "as_optimizers", "params_of"]
 
 
 def params_of(optimizers: Iterable[Optimizer]) -> list[Tensor]:
@@ -142,3 +142,39 @@ class Optimizers(list[Optimizer]):
         states = [state] if isinstance(state, dict) else list(state)
         for o, one in zip(self, states, strict=True):
             o.load_state_dict(one)
+
+
+def as_optimizers(opt: Any, model: nn.Module, loss_fn: Any) -> Optimizers:
+    """Give ``opt`` as an ``Optimizers``; ``None`` is Adam with rate 0.001 over the model.
+
+    Raises:
+        ConfigError: an optimizer that holds none of the weights of model and loss.
+    """
+    if opt is None:
+        weights = list(model.parameters())
+        if not weights:
+            raise ConfigError("opt=None: the model has no weights to make an Adam over.")
+        return Optimizers([torch.optim.Adam(weights, lr=0.001)])
+    if isinstance(opt, (Optimizer, torch.optim.Optimizer)):
+        opt = [opt]
+    if isinstance(opt, type):
+        raise ConfigTypeError(
+            f"opt={opt.__name__} is a class: give an object, {opt.__name__}(model.parameters(), "
+            "lr=...)."
+        )
+    if not isinstance(opt, (list, tuple)) or not opt:
+        raise ConfigTypeError(
+            f"opt={opt!r}: give a torch optimizer, a deepepochs.Optimizer, a list of them, or None."
+        )
+    optimizers = opt if isinstance(opt, Optimizers) else Optimizers(opt)
+    known = {id(weight) for weight in model.parameters()}
+    if isinstance(loss_fn, nn.Module):
+        known |= {id(weight) for weight in loss_fn.parameters()}
+    for index, optimizer in enumerate(optimizers):
+        if not any(id(weight) in known for weight in optimizer.params):
+            raise ConfigError(
+                f"Optimizer {index} ({type(optimizer.opt).__name__}) holds none of this model's "
+                "weights, so nothing would be learnt. Make it with model.parameters() of the model "
+                "given to the trainer."
+            )
+    return optimizers

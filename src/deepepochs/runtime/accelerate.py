@@ -17,11 +17,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from ..data.cursor import Cursor
 from ..errors import ConfigError
-from ..optim.optimizers import Optimizer, Optimizers, params_of
+from ..optim.accumulation import AnyWindow, Window
+from ..optim.optimizers import Optimizer, Optimizers
 from .accelerators import refuse_setup
 from .gloo import leave_gloo_at_exit
+from .hand_window import HandWindow
 from .outside_weights import OutsideWeights
+from .rounds import Rounds
 from .shares import Shares, is_prepared
 
 if TYPE_CHECKING:
@@ -105,14 +109,8 @@ class AccelerateRuntime:
             )
         self.accelerator.backward(loss)
 
-    def step(self, optimizers: Sequence[Optimizer], loss: Any) -> None:
-        if self.scaler is None:
-            for optimizer in optimizers:
-                optimizer.step("step", loss)
-        else:
-            self._scaled_step(optimizers, loss)
-
-    def _scaled_step(self, optimizers: Sequence[Optimizer], loss: Any) -> None:
+    def scaled_step(self, optimizers: Sequence[Optimizer], loss: Any) -> None:
+        """Step optimizers through the scaler, and their schedulers where that is due."""
         # Accelerate's optimizers update the scaler after each of several: the gradients of the
         # second would be unscaled twice, by another scale.
         stepped = []
@@ -162,6 +160,14 @@ class AccelerateRuntime:
         context: contextlib.AbstractContextManager[Any] = self.accelerator.no_sync(model)
         return context
 
+    def window(self, size: int) -> AnyWindow | None:
+        # Both begin a pass with whatever the user's last `accumulate` has left taken back.
+        by_hand = HandWindow(self.accelerator, self._join_kept_back)
+        return Window(size) if size > 1 else by_hand
+
+    def rounds(self, cursor: Cursor, hooks: Any = None, of_fillers: Any = None) -> Rounds | None:
+        return Rounds(self, cursor, hooks, of_fillers) if self.num_processes > 1 else None
+
     def share(self, loader: Any) -> Any:
         return self._shares.of(loader)
 
@@ -195,30 +201,6 @@ class AccelerateRuntime:
     def wait(self) -> None:
         """Wait for all processes."""
         self.accelerator.wait_for_everyone()
-
-    @property
-    def steps_now(self) -> bool:
-        """Whether an optimizer step is due, as the user's own ``accelerator.accumulate`` says."""
-        return bool(self.accelerator.sync_gradients)
-
-    def begin_hand_window(self, count: int = 0) -> None:
-        """Begin to count the parts of a window of ``accelerator.accumulate``, from ``count``."""
-        self.accelerator.step = count
-        self.accelerator.sync_gradients = True
-
-    @property
-    def hand_count(self) -> int:
-        """The parts so far in the present window of ``accelerator.accumulate``."""
-        return int(self.accelerator.step) % int(self.accelerator.gradient_accumulation_steps)
-
-    def end_hand_window(self, optimizers: Sequence[Optimizer]) -> None:
-        """Make the gradients of a window that the data end too early that of its mean."""
-        self._join_kept_back(optimizers)
-        factor = self.accelerator.gradient_accumulation_steps / max(self.hand_count, 1)
-        for weight in params_of(optimizers):
-            if weight.grad is not None:
-                weight.grad.mul_(factor)
-        self.begin_hand_window()
 
     def _join_kept_back(self, optimizers: Sequence[Optimizer]) -> None:
         """Average the gradients of the model that ``accumulate`` has kept in their processes."""

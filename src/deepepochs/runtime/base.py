@@ -16,9 +16,12 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from ..data.cursor import Cursor
 from ..errors import ConfigError
+from ..optim.accumulation import AnyWindow, Window
 from ..optim.optimizers import Optimizer, Optimizers
 from .engine import autograd_engine
+from .rounds import Rounds
 
 __all__ = ["LocalRuntime", "Runtime", "compile_calls", "pick_device"]
 
@@ -44,25 +47,17 @@ class Runtime(Protocol):
     def engine(self) -> Callable[..., Any] | None:
         """What does the same without its checks, see ``autograd_engine``; or ``None``."""
 
-    @property
-    def steps_now(self) -> bool:
-        """Whether an optimizer step is due, as the user's own ``accelerator.accumulate`` says."""
+    def window(self, size: int) -> AnyWindow | None:
+        """Make the windows of a pass: ``size`` mini-batches for a step, or as the user counts."""
 
-    @property
-    def hand_count(self) -> int:
-        """The parts so far in the present window of ``accelerator.accumulate``."""
-
-    def begin_hand_window(self, count: int = 0) -> None:
-        """Begin to count the parts of a window of ``accelerator.accumulate``, from ``count``."""
-
-    def end_hand_window(self, optimizers: Sequence[Optimizer]) -> None:
-        """Make the gradients of a window that the data end too early that of its mean."""
+    def rounds(self, cursor: Cursor, hooks: Any = None, of_fillers: Any = None) -> Rounds | None:
+        """Make the rounds of a pass over several processes; ``None`` in one process."""
 
     def join_gradients(self, optimizers: Sequence[Optimizer], *, has_samples: bool) -> None:
         """Average the gradients that several processes have not exchanged in the backward pass."""
 
-    def step(self, optimizers: Sequence[Optimizer], loss: Any) -> None:
-        """Step optimizers, and their schedulers where that is due."""
+    def scaled_step(self, optimizers: Sequence[Optimizer], loss: Any) -> None:
+        """Step optimizers through the scaler, and their schedulers where that is due."""
 
     def unscale(self, optimizers: Sequence[Optimizer]) -> None:
         """Undo the fp16 scaling of the gradients before they are looked at."""
@@ -122,8 +117,6 @@ class LocalRuntime:
     num_processes = 1
     is_sharded = False
     scaler: Any = None
-    steps_now = True
-    hand_count = 0
 
     def __init__(self, device: str | torch.device | None = None) -> None:
         self.device = pick_device(device)
@@ -148,17 +141,16 @@ class LocalRuntime:
     def join_gradients(self, optimizers: Sequence[Optimizer], *, has_samples: bool) -> None:
         return None
 
-    def step(self, optimizers: Sequence[Optimizer], loss: Any) -> None:
-        for optimizer in optimizers:
-            optimizer.step("step", loss)
+    def scaled_step(self, optimizers: Sequence[Optimizer], loss: Any) -> None:
+        raise NotImplementedError("one process without an Accelerator has no scaler")
 
     def unscale(self, optimizers: Sequence[Optimizer]) -> None:
         return None
 
-    def begin_hand_window(self, count: int = 0) -> None:
-        return None
+    def window(self, size: int) -> AnyWindow | None:
+        return Window(size) if size > 1 else None
 
-    def end_hand_window(self, optimizers: Sequence[Optimizer]) -> None:
+    def rounds(self, cursor: Cursor, hooks: Any = None, of_fillers: Any = None) -> Rounds | None:
         return None
 
     def clip_by_norm(self, parameters: Iterable[Tensor], max_norm: float, norm_type: float) -> None:

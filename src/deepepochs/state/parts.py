@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor, nn
 
 from .. import rng
 from ..callbacks.pool import CallbackPool
+from ..contracts import TrainerView
+from ..data.loaders import Loaders
 from ..errors import CheckpointMismatch
 from ..history import Progress
 from ..nest import operations as nested
@@ -26,12 +28,9 @@ from ..optim.optimizers import Optimizers
 from ..runtime.base import Runtime
 from ..runtime.sharded_tensors import reshard
 from .extras import ExtrasPart, named_modules, named_weights
-from .place import EpochState
+from .place import EpochState, Place
 from .sharded import ShardedGradients, ShardedModule, ShardedOptimizers
 from .strict import CheckedPart, Part, PlacePart, check_gradients, load_parts
-
-if TYPE_CHECKING:
-    from ..trainer import TrainerBase
 
 __all__ = ["Part", "collect_parts", "load_parts"]
 
@@ -66,59 +65,76 @@ class GradientsPart(CheckedPart):
 
 
 class ProgressPart(PlacePart):
-    """The counters of the run, and the epoch at which the present fit began."""
+    """The counters of the run, and the epochs at which its fits began."""
 
-    def __init__(self, trainer: TrainerBase) -> None:
-        self._trainer = trainer
+    def __init__(self, place: Place, fits: Part) -> None:
+        self._place = place
+        self._fits = fits
 
-    def state_dict(self) -> dict[str, Any]:
-        return self._trainer.progress_state()
+    def state_dict(self) -> Any:
+        return self._fits.state_dict()
 
     def check_state(self, state: Mapping[str, Any]) -> None:
         int(state["first_epoch"])
         Progress.from_state(state)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self._trainer.load_progress_state(state)
+        self._fits.load_state_dict(state)
+        self._place.keep("progress", state)
 
 
-class EpochPart(PlacePart):
-    """How far the present epoch has come; ``None`` between epochs."""
+class OwnPart(PlacePart):
+    """A part that each process has of its own, kept in the place until a fit goes on there."""
 
-    def __init__(self, trainer: TrainerBase) -> None:
+    name = ""
+
+    def __init__(self, place: Place, trainer: TrainerView) -> None:
+        self._place = place
         self._trainer = trainer
 
     def state_dict(self) -> Any:
-        epoch = self._trainer.epoch
-        own = None if epoch is None else epoch.state_dict(self._trainer.run)
-        return of_all(self._trainer.runtime, own)
+        waiting = self._place.get(self.name)
+        return of_all(self._trainer.runtime, self.present() if waiting is None else waiting)
+
+    def load_state_dict(self, state: Any) -> None:
+        self._place.keep(self.name, own_of(self._trainer.runtime, state))
+
+    def present(self) -> Any:
+        """The state where no loaded one waits."""
+        raise NotImplementedError
+
+
+class EpochPart(OwnPart):
+    """How far the present epoch has come; ``None`` between epochs."""
+
+    name = "epoch"
+
+    def present(self) -> Any:
+        session = self._trainer.session
+        return None if session is None or session.fit is None else session.fit.epoch_state()
 
     def check_state(self, state: Any) -> None:
         own = own_of(self._trainer.runtime, state)
         if own is not None:
             EpochState.from_state(own)
 
-    def load_state_dict(self, state: Any) -> None:
-        own = own_of(self._trainer.runtime, state)
-        self._trainer.epoch = None if own is None else EpochState.from_state(own)
 
-
-class LoadersPart(PlacePart):
+class LoadersPart(OwnPart):
     """What the loaders of the fit carry into their next pass; the pass that runs keeps its own."""
 
-    def __init__(self, trainer: TrainerBase) -> None:
-        self._trainer = trainer
+    name = "loaders"
 
-    def state_dict(self) -> Any:
-        run = self._trainer.run if self._trainer.epoch is not None else None
-        walked = None if run is None else run.cursor.loader
-        return of_all(self._trainer.runtime, self._trainer.loaders.state_dict(walked))
+    def __init__(self, place: Place, trainer: TrainerView, loaders: Loaders) -> None:
+        super().__init__(place, trainer)
+        self._loaders = loaders
+
+    def present(self) -> Any:
+        session = self._trainer.session
+        run = None if session is None or session.fit is None else session.fit.run
+        return self._loaders.state_dict(None if run is None else run.cursor.loader)
 
     def check_state(self, state: Any) -> None:
         dict(own_of(self._trainer.runtime, state))
-
-    def load_state_dict(self, state: Any) -> None:
-        self._trainer.loaders.load_state_dict(own_of(self._trainer.runtime, state))
 
 
 class CallbacksPart(CheckedPart):
@@ -148,23 +164,21 @@ class CallbacksPart(CheckedPart):
                 )
 
 
-class RandomPart(PlacePart):
+class RandomPart(OwnPart):
     """The random states of Python, NumPy, torch and its devices."""
 
-    def __init__(self, trainer: TrainerBase) -> None:
-        self._trainer = trainer
+    name = "random"
 
-    def state_dict(self) -> Any:
-        return of_all(self._trainer.runtime, rng.get_state())
+    def present(self) -> Any:
+        return rng.get_state()
 
     def check_state(self, state: Any) -> None:
         with rng.preserved():
             rng.set_state(own_of(self._trainer.runtime, state))
 
     def load_state_dict(self, state: Any) -> None:
-        own = own_of(self._trainer.runtime, state)
-        rng.set_state(own)
-        self._trainer.random_state = dict(own)
+        super().load_state_dict(state)
+        rng.set_state(self._place.get("random"))
 
 
 def of_all(runtime: Runtime, own: Any) -> Any:
@@ -202,8 +216,17 @@ def other_weights(opt: Optimizers, known: Iterable[Tensor]) -> dict[str, Tensor]
     }
 
 
-def collect_parts(trainer: TrainerBase) -> dict[str, Part]:
-    """Give the parts of a trainer's state, in the order in which they are loaded."""
+def collect_parts(
+    trainer: TrainerView, place: Place, fits: Part, loaders: Loaders
+) -> dict[str, Part]:
+    """Give the parts of a trainer's state, in the order in which they are loaded.
+
+    Args:
+        trainer: whose state it is.
+        place: where a loaded run goes on.
+        fits: the log of fits, with the counters of the run.
+        loaders: the loaders of the latest fit.
+    """
     runtime = trainer.runtime
     model = runtime.unwrap(trainer.model)
     others: dict[str, Tensor] = {}  # where the model is sharded there are none
@@ -231,8 +254,23 @@ def collect_parts(trainer: TrainerBase) -> dict[str, Part]:
         parts["scaler"] = runtime.scaler
     parts["history"] = trainer.history
     parts["callbacks"] = CallbacksPart(trainer.callbacks)
-    parts["random"] = RandomPart(trainer)
-    parts["progress"] = ProgressPart(trainer)
-    parts["epoch"] = EpochPart(trainer)
-    parts["loaders"] = LoadersPart(trainer)
+    parts["random"] = RandomPart(place, trainer)
+    parts["progress"] = ProgressPart(place, fits)
+    parts["epoch"] = EpochPart(place, trainer)
+    parts["loaders"] = LoadersPart(place, trainer, loaders)
     return parts
+
+
+def load_0_6(parts: Mapping[str, Part], state: Mapping[str, Any]) -> None:
+    """Load a checkpoint of release 0.6, which has weights, optimizers and the epoch alone.
+
+    Raises:
+        CheckpointMismatch: they do not fit; nothing was changed.
+    """
+    # It saves the model, and not a loss function, be that one with class weights.
+    names = [name for name in ("model", "loss_fn", "other_weights", "optimizers") if name in parts]
+    own = {name: state[name] if name in state else parts[name].state_dict() for name in names}
+    load_parts({name: parts[name] for name in names}, own)
+    epoch_idx = state["progress"]["epoch"] + 1
+    progress = {**Progress()._asdict(), "epoch_idx": epoch_idx, "first_epoch": 0}
+    parts["progress"].load_state_dict(progress)

@@ -31,7 +31,7 @@ from ..errors import CheckpointError, LoopException
 from ..nest.compare import digest
 
 if TYPE_CHECKING:
-    from ..trainer import TrainerBase
+    from ..contracts import TrainerView
 
 __all__ = ["PROBE", "ProbeRuns", "ResumeProbe", "choose_context"]
 
@@ -52,26 +52,26 @@ class ResumeProbe(Callback):
         self.log: list[dict[str, Any]] = []
         self.has_saved = False
 
-    def on_before_fit(self, trainer: TrainerBase, epochs: int) -> None:
+    def on_before_fit(self, trainer: TrainerView, epochs: int) -> None:
         trainer.add_saver(self.save)
 
     def on_before_train_batch(
-        self, trainer: TrainerBase, batch_x: Any, batch_y: Any, batch_idx: int
+        self, trainer: TrainerView, batch_x: Any, batch_y: Any, batch_idx: int
     ) -> None:
         self.note(batch_x, batch_y)
 
     def on_before_val_batch(
-        self, trainer: TrainerBase, batch_x: Any, batch_y: Any, batch_idx: int
+        self, trainer: TrainerView, batch_x: Any, batch_y: Any, batch_idx: int
     ) -> None:
         self.note(batch_x, batch_y)
 
-    def on_after_train_batch(self, trainer: TrainerBase, metrics: Metrics, batch_idx: int) -> None:
+    def on_after_train_batch(self, trainer: TrainerView, metrics: Metrics, batch_idx: int) -> None:
         self.count(trainer)
 
-    def on_after_val_batch(self, trainer: TrainerBase, metrics: Metrics, batch_idx: int) -> None:
+    def on_after_val_batch(self, trainer: TrainerView, metrics: Metrics, batch_idx: int) -> None:
         self.count(trainer)
 
-    def on_after_fit(self, trainer: TrainerBase) -> None:
+    def on_after_fit(self, trainer: TrainerView) -> None:
         if not self.has_saved:
             self.save(trainer)
 
@@ -79,14 +79,14 @@ class ResumeProbe(Callback):
         data, state = digest((batch_x, batch_y)), digest(rng.get_state())
         self.log.append({"data": data, "random": state, "loss": ""})
 
-    def count(self, trainer: TrainerBase) -> None:
+    def count(self, trainer: TrainerView) -> None:
         if trainer.run is not None:
             self.log[-1]["loss"] = digest(trainer.run.batch_loss)
         self.num_done += 1
         if self.num_done >= self.stop_after:
             trainer.stop("verify_resume has seen enough")
 
-    def save(self, trainer: TrainerBase) -> None:
+    def save(self, trainer: TrainerView) -> None:
         self.has_saved = True
         content = {"state": trainer.state_dict(), "log": self.log, "num_done": self.num_done}
         save(self.target, content)
@@ -102,7 +102,7 @@ class ProbeRuns:
     """Makes runs of one trainer, each in a process of its own."""
 
     def __init__(
-        self, context: BaseContext, folder: Path, trainer: TrainerBase, options: dict[str, Any]
+        self, context: BaseContext, folder: Path, trainer: TrainerView, options: dict[str, Any]
     ) -> None:
         self.context = context
         self.folder = folder
@@ -135,7 +135,7 @@ class ProbeRuns:
         return load(target)
 
 
-def choose_context(trainer: TrainerBase, options: Mapping[str, Any]) -> BaseContext:
+def choose_context(trainer: TrainerView, options: Mapping[str, Any]) -> BaseContext:
     """Choose how processes are started: forked, which needs no pickling, where CUDA is unused.
 
     Raises:
@@ -158,7 +158,7 @@ def choose_context(trainer: TrainerBase, options: Mapping[str, Any]) -> BaseCont
 
 
 def _run(
-    trainer: TrainerBase,
+    trainer: TrainerView,
     options: dict[str, Any],
     stop_after: int,
     target: Path,
@@ -183,17 +183,13 @@ def _run(
         fault.write_text(traceback.format_exc(), "utf-8")
 
 
-def _lead_aside(trainer: TrainerBase, options: dict[str, Any], folder: Path) -> None:
+def _lead_aside(trainer: TrainerView, options: dict[str, Any], folder: Path) -> None:
     """Lead what a run writes into another folder, and its loaders to workers of their own."""
-    trainer.resume = False
-    trainer.on_interrupt = "raise"
-    done = trainer.progress.epoch_idx
-    if trainer.max_epochs <= done:
-        trainer.max_epochs = done + 10**6
+    trainer.ignore_resume()
+    if trainer.max_epochs <= trainer.progress.epoch_idx:
+        options.setdefault("epochs", 10**6)
     for callback in trainer.callbacks:
-        for name in ("ckpt_dir", "log_dir"):
-            if name in vars(callback):
-                vars(callback)[name] = folder
+        callback.move_to(folder)
     for loader in _loaders(options):
         if vars(loader).get("_iterator") is not None:
             _KEPT.append(loader._iterator)  # its workers are the parent's: not to be shut down

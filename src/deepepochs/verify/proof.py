@@ -24,7 +24,7 @@ from ..nest.compare import differing
 from .probe import PROBE, ProbeRuns, choose_context
 
 if TYPE_CHECKING:
-    from ..trainer import TrainerBase
+    from ..contracts import TrainerView
 
 __all__ = ["ResumeReport", "verify_resume"]
 
@@ -60,7 +60,7 @@ class ResumeReport(NamedTuple):
         return "\n".join([*lines, f"Likely cause: {self.cause}"])
 
 
-def verify_resume(trainer: TrainerBase, steps: int, fit_options: Mapping[str, Any]) -> ResumeReport:
+def verify_resume(trainer: TrainerView, steps: int, fit_options: Mapping[str, Any]) -> ResumeReport:
     """Run unbroken, run to the middle, resume in a fresh process, and compare.
 
     Args:

@@ -1,0 +1,305 @@
+"""What a pass records: the loss and the metrics of each mini-batch, and their sums so far.
+
+A step records into the ``Recorder`` of its pass; the loop merges what was recorded when the step
+is done, so that an epoch takes the memory of one mini-batch, but for patches that keep outputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from math import isfinite
+from typing import Any, cast
+
+import numpy as np
+from torch import Tensor
+
+from .errors import CheckpointMismatch, add_note
+from .faults import LossWatch, named_patches, not_a_loss, recorded_twice
+from .patches import PatchBase, TensorPatch, ValuePatch
+from .patches.plan import MetricPlan, complete_patches
+from .patches.process_merge import merge_patches, merged_states
+from .patches.resumed import RestoredPatch, join_patches
+from .patches.tensors import as_chunk
+from .patches.totals import LOSS, BatchMetrics, PassPatches
+from .runtime.base import Runtime
+
+__all__ = ["Recorder"]
+
+ADVICE = "Give the same metrics, or start from a checkpoint of the end of an epoch."
+
+
+class Recorder:
+    """The loss and the metrics of one pass.
+
+    Args:
+        plan: the metrics, each with what makes its patch.
+        step_name: the step in use, for messages.
+        watch: what to do about a loss that is NaN or infinite.
+
+    Attributes:
+        plan: the metrics of the pass.
+        patches: the merged patches so far, by name.
+        seen: the loss that was sent backward in this mini-batch, and its number where the
+            loss is on the CPU; ``None`` before the backward pass.
+    """
+
+    def __init__(self, plan: Sequence[MetricPlan], step_name: str, watch: LossWatch) -> None:
+        self.plan = tuple(plan)
+        self.step_name = step_name
+        self.patches: dict[str, PatchBase] = {}
+        self.seen: tuple[Tensor, float | None] | None = None
+        self.watch = watch
+        self._loss: Any = None
+        self._batch: dict[str, PatchBase] = {}
+        # What TensorPatches get at the end of the mini-batch, without a patch for it alone.
+        self._kept: tuple[Any, Any] | None = None
+        # Loss, patches and kept outputs of the latest mini-batch that has ended.
+        self._ended: tuple[Any, dict[str, PatchBase], tuple[Any, Any] | None] = (None, {}, None)
+        self._returned: set[str] = set()  # names that steps have returned in this pass
+        self._saved_merged: dict[str, Any] = {}
+
+    # one mini-batch
+
+    def see(self, loss: Tensor, batch_idx: int) -> None:
+        """Take note of a loss before its backward pass: a NaN must not reach the weights."""
+        # The number is not read again to be recorded.
+        number = loss.item() if loss.is_cpu else None
+        if number is None or isfinite(number):
+            self.seen = loss, number
+        else:
+            self.seen = loss, None
+            self.watch.report(number, batch_idx)
+
+    def record_loss(self, loss: Any) -> None:
+        """Record the loss of the present mini-batch."""
+        if self._loss is not None:
+            raise recorded_twice(self.step_name, LOSS)
+        seen = self.seen
+        if seen is not None and seen[0] is loss and seen[1] is not None:
+            self._loss = seen[1]
+            return
+        if isinstance(loss, Tensor):
+            if loss.ndim:
+                raise not_a_loss(self.step_name, loss)
+            # An item() costs 0.14 us on a CPU and a full synchronisation anywhere else.
+            self._loss = loss.item() if loss.is_cpu else loss.detach()
+        elif isinstance(loss, (int, float, np.number)):
+            self._loss = float(loss)
+        else:
+            raise not_a_loss(self.step_name, loss)
+
+    def record_metrics(self, model_out: Any, batch_y: Any, weight: float) -> None:
+        """Record the metrics of the present mini-batch, from detached values."""
+        patches, keeps = self._batch, False
+        for name, make in self.plan:
+            if self._kept is not None or name in patches:
+                raise recorded_twice(self.step_name, name)
+            if type(self.patches.get(name)) is TensorPatch and name not in self._returned:
+                keeps = True
+            else:
+                patches[name] = make(weight).load(model_out, batch_y)
+        if keeps:
+            self._kept = as_chunk(model_out), as_chunk(batch_y)
+
+    def take_returned(self, returned: Any) -> None:
+        """Record the patches that a step has returned."""
+        patches = named_patches(self.step_name, returned)
+        self._returned.update(patches)
+        self._batch = {**self._batch, **patches}
+        if LOSS in patches:
+            self._loss = None
+
+    def end_batch(self, weight: float, batch_idx: int, *, counts: bool = True) -> None:
+        """Merge what was recorded.
+
+        Args:
+            weight: the number of samples in the mini-batch.
+            batch_idx: its index, from 0.
+            counts: ``False`` for a mini-batch that only fills up a round.
+        """
+        loss, batch, kept = self._ended = self._loss, self._batch, self._kept
+        seen, self.seen = self.seen, None  # it holds the graph of its mini-batch
+        self._loss, self._batch, self._kept = None, {}, None
+        if type(loss) is float and (seen is None or seen[1] is not loss) and not isfinite(loss):
+            self.watch.report(loss, batch_idx)
+        if not counts:
+            return
+        if loss is not None:
+            patches = self.patches
+            if LOSS in patches and type(total := patches[LOSS]) is ValuePatch:
+                total.accumulate(loss, weight)
+            else:
+                self._join(LOSS, ValuePatch(weight).load(loss))
+        if kept is not None:
+            for name, _ in self.plan:
+                if name not in batch:
+                    cast(TensorPatch, self.patches[name]).keep(*kept)
+        for name in batch:
+            self._join(name, batch[name])
+
+    def _join(self, name: str, patch: PatchBase) -> None:
+        merged = self.patches.get(name)
+        self.patches[name] = patch.copy() if merged is None else join_patches(merged, patch)
+
+    @property
+    def has_loss(self) -> bool:
+        """Whether a loss was recorded for the present mini-batch."""
+        return self._loss is not None
+
+    @property
+    def batch_loss(self) -> Any:
+        """The loss of the present mini-batch, or of the one that has just ended."""
+        return self._ended[0] if self._loss is None else self._loss
+
+    @property
+    def batch_patches(self) -> dict[str, PatchBase]:
+        """The patches recorded for the present mini-batch, to be read and changed."""
+        if self._kept is not None:
+            self._batch.update(complete_patches(self.plan, self._kept, self._batch))
+            self._kept = None
+        return self._batch
+
+    def metrics(self, batch_idx: int) -> BatchMetrics:
+        """Give the metrics of the mini-batch that has ended, computed when they are read."""
+        loss, patches, kept = self._ended
+        report = partial(self.watch.report, batch_idx=batch_idx)
+        if kept is None:
+            return BatchMetrics(loss, lambda: patches, report)
+        return BatchMetrics(loss, partial(complete_patches, self.plan, kept, patches), report)
+
+    # the pass
+
+    def close(self, runtime: Runtime, batch_idx: int) -> dict[str, Any]:
+        """Merge the patches of all processes, and give the metrics of the pass."""
+        if runtime.num_processes > 1:
+            self.patches = self._merged(runtime)
+        self.patches = done = self.ordered()
+        values = done.metrics()
+        loss = values.get(LOSS)
+        if (
+            loss is not None
+            and loss.ndim == 0
+            and not self.watch.has_told
+            and not np.isfinite(loss)
+        ):
+            self.watch.report(loss, batch_idx)
+        return values
+
+    def ordered(self) -> PassPatches:
+        """The merged patches: loss first, then metrics as planned, then what steps returned."""
+        if isinstance(self.patches, PassPatches):  # the pass has ended, and its values are known
+            return self.patches
+        first = [LOSS, *(name for name, _ in self.plan)]
+        names = [name for name in first if name in self.patches]
+        names += [name for name in self.patches if name not in names]
+        return PassPatches({name: self.patches[name] for name in names})
+
+    @property
+    def planned_names(self) -> set[str]:
+        """Names of the loss and of the metrics of the plan: not what steps return."""
+        return {LOSS, *(name for name, _ in self.plan)} - self._returned
+
+    def patches_of_all(self, runtime: Runtime, *, may_be_last: bool) -> dict[str, PatchBase]:
+        """The patches so far; after what may be the last mini-batch, those of all processes."""
+        return self._merged(runtime) if may_be_last and runtime.num_processes > 1 else self.patches
+
+    def state_dict(self, runtime: Runtime, *, may_be_last: bool) -> dict[str, Any]:
+        """What a checkpoint keeps: the patches, and the kinds of the metrics.
+
+        Args:
+            runtime: the processes.
+            may_be_last: no mini-batch may follow. Then what steps returned is kept merged, too:
+                nobody would know its class.
+        """
+        merged: dict[str, PatchBase] = {}
+        if may_be_last and runtime.num_processes > 1:
+            merged = self._merged(runtime)
+        planned = self.planned_names
+        return {
+            "metrics": patch_kinds(self.plan),
+            "patches": patch_states(self.patches, planned),
+            "merged": merged_states({n: merged[n] for n in merged if n not in planned}),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from the patches of a checkpoint.
+
+        Raises:
+            CheckpointMismatch: the metric of a name cannot load its state.
+        """
+        self.patches = restored_patches(state["patches"], self._makers)
+        self._returned = {n for n, saved in state["patches"].items() if not saved["planned"]}
+        self._saved_merged = state["merged"]
+
+    def _merged(self, runtime: Runtime) -> dict[str, PatchBase]:
+        planned = self.planned_names
+        makers: dict[str, Callable[[], PatchBase]] = {
+            name: partial(make, 1) for name, make in self._makers.items() if name in planned
+        }
+        return merge_patches(runtime, self.patches, makers, self._saved_merged)
+
+    @property
+    def _makers(self) -> dict[str, Callable[[Any], PatchBase]]:
+        return {LOSS: ValuePatch, **dict(self.plan)}
+
+
+def patch_kinds(plan: tuple[MetricPlan, ...]) -> dict[str, str]:
+    """Name the class of patch in which each metric of a plan is kept."""
+    return {name: type(make(1)).__name__ for name, make in plan}
+
+
+def check_same_metrics(where: str, saved: Mapping[str, str], here: Mapping[str, str]) -> None:
+    """Raise ``CheckpointMismatch`` unless the metrics of a pass are those of the saved one.
+
+    >>> check_same_metrics("the train pass", {"acc": "TensorPatch"}, {"acc": "MeanPatch"})
+    Traceback (most recent call last):
+    ...
+    deepepochs.errors.CheckpointMismatch: The checkpoint was taken inside the train pass, whose \
+metrics are others here: 'acc' was kept in a TensorPatch, and is in a MeanPatch. Give the same \
+metrics, or start from a checkpoint of the end of an epoch.
+    """
+    faults = [f"{name!r} is not computed" for name in saved if name not in here]
+    faults += [f"{name!r} is new" for name in here if name not in saved]
+    faults += [
+        f"{name!r} was kept in a {saved[name]}, and is in a {kind}"
+        for name, kind in here.items()
+        if saved.get(name, kind) != kind
+    ]
+    if faults:
+        raise CheckpointMismatch(
+            f"The checkpoint was taken inside {where}, whose metrics are others here: "
+            f"{'; '.join(faults)}. {ADVICE}"
+        )
+
+
+def patch_states(patches: Mapping[str, PatchBase], planned: set[str]) -> dict[str, Any]:
+    """Give the states of merged patches; ``planned`` are those that a plan can make again."""
+    return {
+        name: {"planned": True, "state": patch.state_dict()}
+        if name in planned and not isinstance(patch, RestoredPatch)
+        else {"planned": False, **RestoredPatch.of(patch).state_dict()}
+        for name, patch in patches.items()
+    }
+
+
+def restored_patches(
+    states: Mapping[str, Any], makers: Mapping[str, Callable[[Any], PatchBase]]
+) -> dict[str, PatchBase]:
+    """Make the patches again, those of steps as ``RestoredPatch``.
+
+    Raises:
+        CheckpointMismatch: a state that the metric of its name cannot load.
+    """
+    patches: dict[str, PatchBase] = {}
+    for name, saved in states.items():
+        patch = patches[name] = makers[name](1) if saved["planned"] else RestoredPatch()
+        try:
+            patch.load_state_dict(saved["state"] if saved["planned"] else saved)
+        except Exception as error:  # a metric of another kind fails in any way
+            add_note(error, f"while restoring the metric {name!r}")
+            raise CheckpointMismatch(
+                f"The metric {name!r} cannot take its state of the checkpoint ({error!r}): it is "
+                f"another metric by that name. {ADVICE}"
+            ) from error
+    return patches
