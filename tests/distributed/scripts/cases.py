@@ -584,6 +584,9 @@ def interpreted() -> Any:
 
         state: Any = None
 
+        def on_before_fit(self, trainer: Any, epochs: int) -> None:
+            trainer.add_saver(self.keep)  # in all processes, whichever of them asks
+
         def on_after_train_batch(self, trainer: Any, metrics: Any, batch_idx: int) -> None:
             if trainer.progress.num_train_batches == 8:
                 trainer.request_save(self.keep)
