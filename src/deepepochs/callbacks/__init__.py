@@ -1,4 +1,4 @@
-"""The built-in callbacks, one file each; a file is loaded when it is first asked for.
+"""The built-in callbacks, one file each; a file is imported when it is first used.
 
 >>> from deepepochs.callbacks import CheckCallback, LogCallback
 """
