@@ -42,23 +42,11 @@ else:
     )
 
 __all__ = [
-    "AnalyzeCallback",
-    "Callback",
-    "CallbackException",
-    "CallbackPool",
-    "CheckCallback",
-    "ConsoleCallback",
-    "DefaultCallback",
-    "GradClipCallback",
-    "InterpretCallback",
-    "InterpreteCallback",
-    "LRFindCallback",
-    "LogCallback",
-    "ReportCallback",
-    "RunRecordCallback",
-    "TimingCallback",
-    "TrackerCallback",
-]
+    "AnalyzeCallback", "Callback", "CallbackException", "CallbackPool", "CheckCallback",
+    "ConsoleCallback", "DefaultCallback", "GradClipCallback", "InterpretCallback",
+    "InterpreteCallback", "LRFindCallback", "LogCallback", "ReportCallback", "RunRecordCallback",
+    "TimingCallback", "TrackerCallback",
+]  # fmt: skip
 
 
 def __dir__() -> list[str]:

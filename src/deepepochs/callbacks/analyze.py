@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -76,9 +77,7 @@ class AnalyzeCallback(EventFileCallback):
             if "forward" in self.modes or is_trained:
                 self._handles.append(layer.register_forward_hook(self._hook(name, is_trained)))
 
-    def on_before_train_batch(
-        self, trainer: TrainerView, batch_x: Any, batch_y: Any, batch_idx: int
-    ) -> None:
+    def on_before_train_batch(self, trainer: TrainerView, **others: Any) -> None:
         count, is_not_due = divmod(trainer.progress.num_train_batches - 1, self.every_n_batches)
         self._is_looking = bool(self._handles) and not is_not_due
         self._with_values = self.hist_every_n > 0 and count % self.hist_every_n == 0
@@ -111,9 +110,7 @@ class AnalyzeCallback(EventFileCallback):
                 if "forward" in self.modes:
                     self._see("FORWARD", name, tensor)
                 if "backward" in self.modes and is_trained and tensor.requires_grad:
-                    tensor.register_hook(  # type: ignore[no-untyped-call]
-                        lambda gradient: self._see("BACKWARD", name, gradient)
-                    )
+                    tensor.register_hook(partial(self._see, "BACKWARD", name))  # type: ignore[no-untyped-call]
 
         return look
 

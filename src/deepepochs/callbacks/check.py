@@ -22,7 +22,6 @@ from ..checkpoint.store import CheckpointStore, latest_run, load
 from ..errors import CallbackException, CheckpointError, CheckpointNotFound, ConfigError
 from ..optim.monitor import Monitor
 from ..runs.folder import run_folder
-from ..runs.lock import RunLock
 from .base import Metrics
 from .run_record import RunRecordCallback
 
@@ -83,7 +82,6 @@ class CheckCallback(RunRecordCallback):
         check_choice("mode", mode, ["min", "max"])
         self.watch = Monitor(mode, check_count("patience", patience))
         self.save_best = save_best
-        self.ckpt_dir = self.log_dir
         if every_n_batches is not None:
             check_count("every_n_batches", every_n_batches, 1)
         if every_s is not None and not every_s > 0:
@@ -95,11 +93,11 @@ class CheckCallback(RunRecordCallback):
         self._best_place: int | None = None
         self._has_saved = False
         self._saved_at_s = 0.0
-        self._lock: RunLock | None = None
 
-    def folder(self, trainer: TrainerView) -> Path:
-        """The folder of the trainer's run."""
-        return run_folder(self.ckpt_dir, trainer.running_id)
+    @property
+    def ckpt_dir(self) -> Path:
+        """The folder of the runs."""
+        return self.log_dir
 
     def save(self, trainer: TrainerView) -> None:
         """Write the trainer's state as the last one, and as a best one if it is."""
@@ -147,14 +145,6 @@ class CheckCallback(RunRecordCallback):
             self._stop_if_exhausted(trainer)
         else:
             self.watch.renew()
-
-    def on_after_fit(self, trainer: TrainerView) -> None:
-        super().on_after_fit(trainer)
-        self._unlock()
-
-    def on_exception(self, trainer: TrainerView, exception: BaseException) -> None:
-        super().on_exception(trainer, exception)
-        self._unlock()
 
     def on_after_train_batch(self, trainer: TrainerView, metrics: Metrics, batch_idx: int) -> None:
         n, s = self.every_n_batches, self.every_s
@@ -215,19 +205,12 @@ class CheckCallback(RunRecordCallback):
                     f"Two CheckCallbacks write to {folder}: give one of them another ckpt_dir."
                 )
         if trainer.main_process:
-            lock = RunLock(folder)
             try:
-                lock.acquire()
-                self._lock = lock
+                self.lock(folder)
             except CheckpointError as fault:
                 error = fault
         if trainer.runtime.any(error is not None):
             raise error or CheckpointError("The main process could not lock the run's folder.")
-
-    def _unlock(self) -> None:
-        if self._lock is not None:
-            self._lock.release()
-            self._lock = None
 
 
 def find_checkpoint(trainer: TrainerView, ckpt_dir: Path) -> Path | None:

@@ -11,7 +11,6 @@ is updated::
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from datetime import datetime
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -21,15 +20,12 @@ from torch.nn.parameter import is_lazy
 from ..legacy.printing import log_batch, log_epoch, print_out
 from ..show.lines import batch_line, epoch_line, info, task_line
 from ..show.screens import BarScreen, Output, Screen, open_screen
-from .base import PACE_S, Callback, paced
+from .base import PACE_S, Callback, Tasks, paced
 
 if TYPE_CHECKING:
     from ..contracts import TrainerView
-    from ..task import EpochTask
 
 __all__ = ["ConsoleCallback", "DefaultCallback", "info", "log_batch", "log_epoch", "print_out"]
-
-Metrics = Mapping[str, Any]
 
 
 class ConsoleCallback(Callback):
@@ -88,27 +84,24 @@ class ConsoleCallback(Callback):
         self._widths = (len(str(epochs)), self._widths[1])
         self._show_on(screen)
 
-    def on_before_epoch(
-        self, train_tasks: Sequence[EpochTask], val_tasks: Sequence[EpochTask], **others: Any
-    ) -> None:
-        """Find how wide the numbers of mini-batches are."""
+    def on_before_epoch(self, train_tasks: Tasks, val_tasks: Tasks, **others: Any) -> None:
         totals = (sum(task.length or 0 for task in tasks) for tasks in (train_tasks, val_tasks))
         self._widths = (self._widths[0], len(str(max(totals))))
 
-    def on_before_train_epochs(self, tasks: Sequence[EpochTask], **others: Any) -> None:
+    def on_before_train_epochs(self, tasks: Tasks, **others: Any) -> None:
         self._lengths = [task.length for task in tasks]
 
     on_before_val_epochs = on_before_train_epochs
 
     @paced
-    def on_after_train_batch(self, trainer: TrainerView, metrics: Metrics, batch_idx: int) -> None:
-        self._show_batch(trainer, "TRAIN", metrics, batch_idx)
+    def on_after_train_batch(self, trainer: TrainerView, **shown: Any) -> None:
+        self._show_batch(trainer, "TRAIN", **shown)
 
     @paced
-    def on_after_val_batch(self, trainer: TrainerView, metrics: Metrics, batch_idx: int) -> None:
-        self._show_batch(trainer, "VAL", metrics, batch_idx)
+    def on_after_val_batch(self, trainer: TrainerView, **shown: Any) -> None:
+        self._show_batch(trainer, "VAL", **shown)
 
-    def on_after_train_epoch(self, trainer: TrainerView, task: EpochTask, metrics: Metrics) -> None:
+    def on_after_train_epoch(self, trainer: TrainerView, **others: Any) -> None:
         """Record the number of mini-batches of a task without a length."""
         if trainer.run is not None and trainer.run.task_idx < len(self._lengths):
             self._lengths[trainer.run.task_idx] = trainer.run.batch_idx + 1
@@ -116,12 +109,7 @@ class ConsoleCallback(Callback):
     on_after_val_epoch = on_after_train_epoch
 
     def on_after_epoch(
-        self,
-        trainer: TrainerView,
-        train_metrics: Metrics,
-        val_metrics: Metrics,
-        epoch_idx: int,
-        **others: Any,
+        self, trainer: TrainerView, train_metrics: Any, val_metrics: Any, epoch_idx: int, **_: Any
     ) -> None:
         if self._screen is not None:
             stages = {"TRAIN": train_metrics, "VAL": val_metrics}
@@ -133,23 +121,23 @@ class ConsoleCallback(Callback):
             self._screen.write(f"{trainer.stop_reason}\n")
         self._close()
 
-    def on_exception(self, trainer: TrainerView, exception: BaseException) -> None:
+    def on_exception(self, **others: Any) -> None:
         self._close()
 
     # --- test
 
-    def on_before_test_epochs(self, trainer: TrainerView, tasks: Sequence[EpochTask]) -> None:
+    def on_before_test_epochs(self, trainer: TrainerView, tasks: Tasks) -> None:
         self._lengths = [task.length for task in tasks]
         if trainer.main_process and not self._in_fit:
             self._close()
             self._show_on(open_screen(self.output))
 
     @paced
-    def on_after_test_batch(self, trainer: TrainerView, metrics: Metrics, batch_idx: int) -> None:
-        self._show_batch(trainer, "TEST", metrics, batch_idx)
+    def on_after_test_batch(self, trainer: TrainerView, **shown: Any) -> None:
+        self._show_batch(trainer, "TEST", **shown)
 
-    def on_after_test_epoch(self, trainer: TrainerView, task: EpochTask, metrics: Metrics) -> None:
-        self.on_after_train_epoch(trainer, task, metrics)
+    def on_after_test_epoch(self, trainer: TrainerView, task: Any, metrics: Any) -> None:
+        self.on_after_train_epoch(trainer)
         if self._screen is not None and trainer.run is not None:
             place = (trainer.run.task_idx + 1, trainer.run.num_tasks)
             line = task_line(metrics, place, self._widths[0], self.round_to)
@@ -158,9 +146,7 @@ class ConsoleCallback(Callback):
             else:
                 self._screen.line(line)
 
-    def on_after_test_epochs(
-        self, trainer: TrainerView, tasks: Sequence[EpochTask], metrics: Metrics
-    ) -> None:
+    def on_after_test_epochs(self, **others: Any) -> None:
         if not self._in_fit:
             self._close()
 
@@ -177,9 +163,7 @@ class ConsoleCallback(Callback):
         self._in_fit = False
         self._next_s = math.inf
 
-    def _show_batch(
-        self, trainer: TrainerView, label: str, metrics: Metrics, batch_idx: int
-    ) -> None:
+    def _show_batch(self, trainer: TrainerView, label: str, metrics: Any, batch_idx: int) -> None:
         run = trainer.run
         if monotonic() < self._next_s or self._screen is None or run is None or not metrics:
             return

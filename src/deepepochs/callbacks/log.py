@@ -108,9 +108,7 @@ class LogCallback(EventFileCallback, RunRecordCallback):
     def on_before_train_epoch(self, trainer: TrainerView, task: Any) -> None:
         self._log_rates(trainer, "epoch", self._num_passes[Stage.TRAIN])
 
-    def on_before_train_batch(
-        self, trainer: TrainerView, batch_x: Any, batch_y: Any, batch_idx: int
-    ) -> None:
+    def on_before_train_batch(self, trainer: TrainerView, batch_x: Any, **others: Any) -> None:
         """Log the learning rates, and once the graph."""
         step = trainer.progress.num_train_batches - 1
         if step % self.every_n_batches == 0:

@@ -54,9 +54,7 @@ class LRSweep(Callback):
         self.done = False
         self._ratios: list[float] = []
 
-    def on_before_train_batch(
-        self, trainer: TrainerView, batch_x: Any, batch_y: Any, batch_idx: int
-    ) -> None:
+    def on_before_train_batch(self, trainer: TrainerView, **others: Any) -> None:
         groups = trainer.opt[self.opt_id].param_groups
         if not self._ratios:
             first = float(groups[0]["lr"])

@@ -53,21 +53,18 @@ class ReportCallback(RunRecordCallback):
 
     def on_after_fit(self, trainer: TrainerView) -> None:
         super().on_after_fit(trainer)
-        self._report(trainer)
+        write_report(trainer, self.folder(trainer) / REPORT)
 
     def on_exception(self, trainer: TrainerView, exception: BaseException) -> None:
         super().on_exception(trainer, exception)
         if trainer.history.epochs:
-            self._report(trainer)
+            write_report(trainer, self.folder(trainer) / REPORT)
 
     def on_after_test_epochs(self, trainer: TrainerView, tasks: Any, metrics: Any) -> None:
         """Write the page, unless the test runs inside a fit."""
         super().on_after_test_epochs(trainer, tasks, metrics)
         if trainer.session is None or trainer.session.fit is None:
-            self._report(trainer)
-
-    def _report(self, trainer: TrainerView) -> None:
-        write_report(trainer, self.record_folder(trainer) / REPORT)
+            write_report(trainer, self.folder(trainer) / REPORT)
 
 
 def write_report(trainer: TrainerView, path: str | os.PathLike[str] | None = None) -> Path:

@@ -61,7 +61,7 @@ class RunRecordCallback(Callback):
         self._record: dict[str, Any] = {}
         self._is_recording = False
         self._record_table: MetricsFile | None = None
-        self._record_lock: RunLock | None = None
+        self._lock: RunLock | None = None
         self._warnings = WarningList()
         self._epoch_began_s = self._pass_began_s = 0.0
 
@@ -69,9 +69,15 @@ class RunRecordCallback(Callback):
     def runs_in(self) -> Path:
         return self.log_dir
 
-    def record_folder(self, trainer: TrainerView) -> Path:
+    def folder(self, trainer: TrainerView) -> Path:
         """The folder of the trainer's run."""
         return run_folder(self.log_dir, trainer.running_id)
+
+    def lock(self, folder: Path) -> None:
+        """Lock the run's folder until the fit ends; raise ``CheckpointError`` if that fails."""
+        lock = RunLock(folder)
+        lock.acquire()
+        self._lock = lock
 
     def is_the_recorder(self, trainer: TrainerView) -> bool:
         """Whether this callback writes the record: one that locks, or else the first one."""
@@ -85,11 +91,10 @@ class RunRecordCallback(Callback):
     def on_before_fit(self, trainer: TrainerView, epochs: int) -> None:
         if not trainer.main_process or not self.is_the_recorder(trainer):
             return
-        folder = self.record_folder(trainer)
+        folder = self.folder(trainer)
         if not self.holds_lock:
-            self._record_lock = RunLock(folder)
             try:
-                self._record_lock.acquire()
+                self.lock(folder)
             except RunLockedError as error:
                 warnings.warn(f"This run is not recorded: {error}", RuntimeWarning, stacklevel=2)
                 return
@@ -139,7 +144,7 @@ class RunRecordCallback(Callback):
         train_metrics: Any,
         val_metrics: Any,
         epoch_idx: int,
-        **others: Any,
+        **_: Any,
     ) -> None:
         if self._is_recording and self._record_table is not None:
             self._record_table.add(epoch_idx, train_metrics, val_metrics)
@@ -154,14 +159,14 @@ class RunRecordCallback(Callback):
         if self._is_recording:
             text = str(exception).strip().split("\n")[0]
             self._record["error"] = plain(f"{type(exception).__name__}: {text}")
-            interrupted = isinstance(exception, (KeyboardInterrupt, SystemExit))
-            self._end(trainer, "interrupted" if interrupted else "failed")
+        is_interrupted = isinstance(exception, (KeyboardInterrupt, SystemExit))
+        self._end(trainer, "interrupted" if is_interrupted else "failed")
 
     def on_after_test_epochs(self, trainer: TrainerView, tasks: Any, metrics: Any) -> None:
         if not trainer.main_process or not self.is_the_recorder(trainer):
             return
         if not self._record:
-            self._record = read_json(self.record_folder(trainer) / RECORD)
+            self._record = read_json(self.folder(trainer) / RECORD)
         if not self._record:
             start = {"schema": 1, "state": "finished", "started_at": _now()}
             self._record = start | describe(trainer)
@@ -176,21 +181,20 @@ class RunRecordCallback(Callback):
         self._record["updated_at"] = _now()
         if trainer.history.timing:
             self._record["timing"] = plain(trainer.history.timing)
-        write_json(self.record_folder(trainer) / RECORD, self._record)
+        write_json(self.folder(trainer) / RECORD, self._record)
 
     def _end(self, trainer: TrainerView, state: str) -> None:
-        if not self._is_recording:
-            return
-        self._is_recording = False
-        self._warnings.end()
-        self._record["state"] = state
-        self._record["reason"] = plain(trainer.stop_reason)
-        done = self._record["epochs_done"]
-        self._record["fits"][-1].update(ended_at=_now(), to=done, state=state)
-        self._write(trainer)
-        if self._record_lock is not None:
-            self._record_lock.release()
-            self._record_lock = None
+        if self._is_recording:
+            self._is_recording = False
+            self._warnings.end()
+            self._record["state"] = state
+            self._record["reason"] = plain(trainer.stop_reason)
+            done = self._record["epochs_done"]
+            self._record["fits"][-1].update(ended_at=_now(), to=done, state=state)
+            self._write(trainer)
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
 
     def _add_seconds(self, part: str, since_s: float) -> None:
         if self._is_recording:

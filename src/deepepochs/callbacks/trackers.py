@@ -91,12 +91,7 @@ class TrackerCallback(Callback):
             self._send("/batch/train", metrics, step)
 
     def on_after_epoch(
-        self,
-        trainer: TrainerView,
-        train_metrics: Any,
-        val_metrics: Any,
-        epoch_idx: int,
-        **others: Any,
+        self, trainer: TrainerView, train_metrics: Any, val_metrics: Any, epoch_idx: int, **_: Any
     ) -> None:
         values = {f"{name}/train": float(value) for name, value in spread(train_metrics)}
         values |= {f"{name}/val": float(value) for name, value in spread(val_metrics)}
