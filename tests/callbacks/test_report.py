@@ -37,7 +37,8 @@ from deepepochs.callbacks.run_facts import git_commit
 from deepepochs.metrics import accuracy
 from deepepochs.report import compare_page, png, run_page, sample_picture
 from deepepochs.report.svg import Scale
-from deepepochs.runs.record import RunInfo, list_runs, plain, read_run, write_json
+from deepepochs.runs.lock import is_locked
+from deepepochs.runs.record import RunInfo, list_runs, plain, read_json, read_run, write_json
 
 ANGRY = "<script>alert('x')</script>&\"'"
 
@@ -140,6 +141,15 @@ def test_a_record_with_the_shapes_of_earlier_releases_is_shown_without() -> None
     texts = Texts(run_page(made_run(model=model))).texts
     assert {"Linear", "56", "ReLU"} <= set(texts)
     assert "[8, 8]" not in texts
+
+
+def test_a_run_whose_table_cannot_be_written_fails_and_unlocks_its_folder(tmp_path: Path) -> None:
+    (tmp_path / "a" / "metrics.csv").mkdir(parents=True)
+    trainer = small_trainer(callbacks=RunRecordCallback(tmp_path), running_id="a")
+    with pytest.raises(OSError):
+        trainer.fit(*loaders())
+    assert read_json(tmp_path / "a" / "run.json")["state"] == "failed"
+    assert not is_locked(tmp_path / "a")
 
 
 def test_a_failed_run_says_of_what_it_failed(tmp_path: Path) -> None:

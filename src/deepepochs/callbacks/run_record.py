@@ -114,6 +114,7 @@ class RunRecordCallback(Callback):
         }
         self._table = MetricsFile(folder / TABLE, trainer.history)
         self._warnings.begin(self._record["warnings"])
+        self._table.begin()
         self._write(trainer)
 
     def on_before_epoch(self, trainer: TrainerView, **others: Any) -> None:
@@ -199,11 +200,14 @@ class MetricsFile:
         self.path = path
         self._history = history
         self._columns: list[str] = []
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if history.epochs:
+
+    def begin(self) -> None:
+        """Write the epochs that are done, or remove the file of an earlier run."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if self._history.epochs:
             self._rewrite()
         else:
-            path.unlink(missing_ok=True)
+            self.path.unlink(missing_ok=True)
 
     def add(self, epoch_idx: int, train: Mapping[str, Any], val: Mapping[str, Any]) -> None:
         """Add the row of an epoch that the history already has."""
