@@ -21,15 +21,9 @@ from .errors import ConfigError, ConfigTypeError, StepError
 from .nest.containers import describe
 
 __all__ = [
-    "as_list",
-    "check_choice",
-    "check_count",
-    "check_dict",
-    "check_flag",
-    "check_loss",
-    "check_model",
-    "default_loss",
-]
+    "as_list", "check_choice", "check_count", "check_dict", "check_flag", "check_loss",
+    "check_model", "default_loss",
+]  # fmt: skip
 
 
 def check_count(name: str, value: object, least: int = 0) -> int:
