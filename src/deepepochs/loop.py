@@ -77,16 +77,7 @@ class PassSession(Protocol):
 def run_pass(
     session: PassSession, task: EpochTask, stage: Stage, place: tuple[int, int] = (0, 1)
 ) -> dict[str, Any]:
-    """Run one pass over one task's data.
-
-    Args:
-        session: the call that runs it.
-        task: the loader with its step and metrics.
-        stage: what the pass is for.
-        place: the task's index in its stage, and the number of tasks.
-
-    Returns:
-        The metrics of the pass, ``{name: NumPy array}``.
+    """Run one pass over one task's data; give its metrics, ``{name: NumPy array}``.
 
     Raises:
         StopLoopException: the call was asked to stop before the last mini-batch.

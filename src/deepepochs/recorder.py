@@ -32,10 +32,7 @@ ADVICE = "Give the same metrics, or start from a checkpoint of the end of an epo
 class LossWatch:
     """Raises, warns or does nothing about a loss that is NaN or infinite.
 
-    Args:
-        policy: ``'stop'``, ``'warn'`` or ``'ignore'``.
-        task: the task of the pass, as ``"train task '0'"``.
-        epoch: the epoch of the pass, as ``"epoch 0, "``, if it has one.
+    The policy is ``'stop'``, ``'warn'`` or ``'ignore'``; task and epoch are words for messages.
     """
 
     def __init__(self, policy: str, task: str, epoch: str = "") -> None:
@@ -50,12 +47,7 @@ class LossWatch:
         return self._told is not None
 
     def report(self, loss: Any, batch_idx: int) -> None:
-        """Do what was asked for, once for each mini-batch.
-
-        Args:
-            loss: the loss: a float, or of an accelerator an array, which is read late.
-            batch_idx: the mini-batch, from 0, in which that was seen.
-        """
+        """Do so once for each mini-batch; the loss of an accelerator is an array, read late."""
         if self.policy == "ignore" or self._told == batch_idx:
             return
         exact = "" if isinstance(loss, float) else "at or before "
@@ -73,16 +65,10 @@ class LossWatch:
 class Recorder:
     """The loss and the metrics of one pass.
 
-    Args:
-        plan: the metrics, each with what makes its patch.
-        step_name: the step in use, for messages.
-        watch: what to do about a loss that is NaN or infinite.
-
     Attributes:
-        plan: the metrics of the pass.
+        plan: the metrics, each with what makes its patch.
         patches: the merged patches so far, by name.
-        seen: the loss that was sent backward in this mini-batch, and its number where the
-            loss is on the CPU; ``None`` before the backward pass.
+        seen: the loss of this mini-batch's backward pass, with its number if it is on the CPU.
     """
 
     def __init__(self, plan: Sequence[MetricPlan], step_name: str, watch: LossWatch) -> None:
@@ -152,13 +138,7 @@ class Recorder:
             self._loss = None
 
     def end_batch(self, weight: float, batch_idx: int, *, counts: bool = True) -> None:
-        """Merge what was recorded.
-
-        Args:
-            weight: the number of samples in the mini-batch.
-            batch_idx: its index, from 0.
-            counts: ``False`` for a mini-batch that only fills up a round.
-        """
+        """Merge what was recorded, unless the mini-batch only fills up a round."""
         loss, batch, kept = self._ended = self._loss, self._batch, self._kept
         seen, self.seen = self.seen, None  # it holds the graph of its mini-batch
         self._loss, self._batch, self._kept = None, {}, None
@@ -248,10 +228,8 @@ class Recorder:
     def state_dict(self, runtime: Runtime, *, may_be_last: bool) -> dict[str, Any]:
         """What a checkpoint keeps: the patches, and the kinds of the metrics.
 
-        Args:
-            runtime: the processes.
-            may_be_last: no mini-batch may follow. Then what steps returned is kept merged, too:
-                nobody would know its class.
+        If no mini-batch may follow, what steps returned is kept merged, too: nobody would know
+        its class.
         """
         merged: dict[str, PatchBase] = {}
         if may_be_last and runtime.num_processes > 1:

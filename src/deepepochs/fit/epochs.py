@@ -32,24 +32,16 @@ __all__ = ["FitLog", "FitSession", "FitSpan"]
 
 
 class FitSpan(NamedTuple):
-    """The epochs of one fit.
-
-    Attributes:
-        start: its first epoch, from 0.
-        end: the epoch after its last one.
-        is_past: an earlier process has finished the fit.
-    """
+    """The epochs of one fit, from 0, ``end`` excluded."""
 
     start: int
     end: int
     is_past: bool = False
+    """Whether an earlier process has finished the fit."""
 
 
 class FitLog:
     """The fits of a run.
-
-    Args:
-        max_epochs: the total number of epochs, unless a fit is given its own.
 
     Attributes:
         progress: the counters of the run, without those of the pass that runs.
@@ -69,12 +61,7 @@ class FitLog:
         self._replays = True
 
     def next(self, epochs: int | None, *, resumes: bool) -> FitSpan:
-        """Say which epochs the fit has that is called now; change nothing.
-
-        Args:
-            epochs: the number given to the fit, or ``None``.
-            resumes: whether it goes on from a loaded state.
-        """
+        """Say which epochs the fit has that is called now; change nothing."""
         if self._replays and self.num_calls < len(self._starts) - 1:
             start, end = self._starts[self.num_calls : self.num_calls + 2]
             return FitSpan(start, end, is_past=True)
@@ -130,19 +117,12 @@ class FitLog:
 
 
 class FitSession(Session):
-    """One call of fit: a session with epochs, which goes on from a loaded state.
-
-    Args:
-        trainer: whose call it is.
-        plan: the tasks and their metrics.
-        callbacks: the callbacks that take part.
-        span: the epochs of the fit.
-        place: where a loaded run goes on.
-        fits: the log of fits.
-        loaders: the loaders of the fit before, to be those of this one.
+    """One call of fit: a session with epochs, which may resume a loaded state.
 
     Attributes:
-        resumes: whether the fit goes on from a loaded state.
+        span: the epochs of the fit.
+        place: the loaded state to resume, if there is one.
+        resumes: whether the fit resumes it.
         epoch: the epoch that is under way; between epochs ``None``.
     """
 
@@ -188,7 +168,7 @@ class FitSession(Session):
         """Begin anew, or where a loaded state was taken.
 
         Raises:
-            CheckpointMismatch: the fit cannot go on there; the place is as it was.
+            CheckpointMismatch: the fit cannot resume there; the place is as it was.
         """
         if self.epoch is not None:
             stages = self.plan.stages_of(self.epoch.epoch_idx)
@@ -209,7 +189,7 @@ class FitSession(Session):
             self._go_on()
 
     def _go_on(self) -> None:
-        """Take in that the fit cannot be refused any more: nobody else goes on from the place."""
+        """Consume the loaded state: the fit cannot be refused any more."""
         self.fits.begin(self.span, resumes=self.resumes)
         self.place.clear()
         if self.epoch is not None:

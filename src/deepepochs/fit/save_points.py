@@ -89,17 +89,10 @@ class StopSignals:
 
 
 class SavePoints:
-    """What was asked for at the next save point of a call: to save, or to stop.
+    """What is to be done at the next save point of a call: save, or stop.
 
-    Args:
-        trainer: what savers are called with.
-        saves: whether this call saves: a fit.
-        outer: those of the call around it. Inside another call signals and saves wait for a
-            save point of that one, and only a stop is looked at.
-
-    Attributes:
-        stop_reason: why the call is to stop, or ``None``.
-        signals: a signal that came.
+    Inside another call only a stop counts: signals and saves wait for a save point of that one,
+    ``outer``. A call ``saves`` if it is a fit.
     """
 
     def __init__(

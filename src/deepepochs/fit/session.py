@@ -45,16 +45,10 @@ class Kind(Enum):
 class Session:
     """One call of fit, test, predict or find_lr.
 
-    Args:
-        trainer: whose call it is.
-        plan: the tasks and their metrics.
-        kind: which call it is.
-        callbacks: the callbacks that take part.
-        outer: the session around this one, or ``None``.
-
     Attributes:
-        hooks: the table of hooks.
-        save_points: what was asked for at the next save point.
+        outer: the session that this one runs inside of, or ``None``.
+        hooks: the table of hooks of the callbacks that take part.
+        save_points: what is to be done at the next save point.
         run: the pass that runs now.
         totals: the passes of a test.
         pace_end_s: before this moment no paced hook is called.
