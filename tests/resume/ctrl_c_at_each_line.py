@@ -20,10 +20,11 @@ import torch
 from deepepochs.checkpoint import CheckpointStore
 from deepepochs.checkpoint import file as checkpoint_file
 from deepepochs.checkpoint import seal as sealed
-from deepepochs.files import atomic, checkpoint
+from deepepochs.checkpoint import store as checkpoint_store
+from deepepochs.files import atomic
 from deepepochs.files.atomic import leftovers
 
-MODULES: list[ModuleType] = [atomic, checkpoint, checkpoint_file, sealed]
+MODULES: list[ModuleType] = [atomic, checkpoint_store, checkpoint_file, sealed]
 FILES = {module.__file__ for module in [*MODULES, contextlib, weakref, torch.serialization]}
 
 
