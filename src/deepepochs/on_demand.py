@@ -1,9 +1,4 @@
-"""Names of a package whose module is loaded when somebody first asks for them.
-
->>> import deepepochs
->>> deepepochs.checkpoint.__name__
-'deepepochs.checkpoint'
-"""
+"""Loads a module of a package when one of its names is first used, for a fast import."""
 
 from __future__ import annotations
 
@@ -15,13 +10,11 @@ __all__ = ["on_demand"]
 
 
 def on_demand(package: str, names: Mapping[str, Sequence[str]]) -> Callable[[str], Any]:
-    """Make the ``__getattr__`` of a package.
-
-    It gives the submodules of the package, too.
+    """Make the ``__getattr__`` of a package, which also loads its submodules.
 
     Args:
-        package: the package, as ``__name__`` in it.
-        names: the names by module, without the package.
+        package: ``__name__`` of the package.
+        names: the names in each module; modules are named relative to the package.
     """
     module_of = {name: module for module, listed in names.items() for name in listed}
 
