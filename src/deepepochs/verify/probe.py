@@ -20,7 +20,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from .. import rng
-from ..callbacks.base import Callback, Metrics
+from ..callbacks.base import Callback
 from ..checkpoint.file import load, save
 from ..errors import CheckpointError, LoopException
 from ..legacy.mappings import listify
@@ -50,36 +50,24 @@ class ResumeProbe(Callback):
     def on_before_fit(self, trainer: TrainerView, epochs: int) -> None:
         trainer.add_saver(self.save)
 
-    def on_before_train_batch(
-        self, trainer: TrainerView, batch_x: Any, batch_y: Any, batch_idx: int
-    ) -> None:
-        self.note(batch_x, batch_y)
-
-    def on_before_val_batch(
-        self, trainer: TrainerView, batch_x: Any, batch_y: Any, batch_idx: int
-    ) -> None:
-        self.note(batch_x, batch_y)
-
-    def on_after_train_batch(self, trainer: TrainerView, metrics: Metrics, batch_idx: int) -> None:
-        self.count(trainer)
-
-    def on_after_val_batch(self, trainer: TrainerView, metrics: Metrics, batch_idx: int) -> None:
-        self.count(trainer)
-
-    def on_after_fit(self, trainer: TrainerView) -> None:
-        if not self.target.exists():
-            self.save(trainer)
-
-    def note(self, batch_x: Any, batch_y: Any) -> None:
+    def on_before_train_batch(self, *, batch_x: Any, batch_y: Any, **others: Any) -> None:
         data, state = digest((batch_x, batch_y)), digest(rng.get_state())
         self.log.append({"data": data, "random": state, "loss": ""})
 
-    def count(self, trainer: TrainerView) -> None:
+    on_before_val_batch = on_before_train_batch
+
+    def on_after_train_batch(self, *, trainer: TrainerView, **others: Any) -> None:
         if trainer.run is not None:
             self.log[-1]["loss"] = digest(trainer.run.batch_loss)
         self.num_done += 1
         if self.num_done >= self.stop_after:
-            trainer.stop("verify_resume has seen enough")
+            trainer.stop("verify_resume has enough mini-batches")
+
+    on_after_val_batch = on_after_train_batch
+
+    def on_after_fit(self, trainer: TrainerView) -> None:
+        if not self.target.exists():
+            self.save(trainer)
 
     def save(self, trainer: TrainerView) -> None:
         content = {"state": trainer.state_dict(), "log": self.log, "num_done": self.num_done}
