@@ -26,18 +26,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import CheckpointDamaged, CheckpointError, CheckpointNotFound, ConfigError
+from ..arguments import check_count
+from ..errors import CheckpointDamaged, CheckpointError, CheckpointNotFound
 from ..files.atomic import duplicate
 from .file import load, not_found, save, write
 
-__all__ = [
-    "CheckpointStore",
-    "latest_run",
-    "list_checkpoints",
-    "load",
-    "read_checkpoint",
-    "save",
-]
+__all__ = ["CheckpointStore", "latest_run", "list_checkpoints", "load", "read_checkpoint", "save"]
 
 _LAST, _PREVIOUS = "checkpoint.ckpt", "previous.ckpt"
 _BEST = re.compile(r"best(?:-(\d+))?\.ckpt")
@@ -55,10 +49,8 @@ class CheckpointStore:
     """
 
     def __init__(self, folder: str | os.PathLike[str], keep_best: int = 1) -> None:
-        if keep_best < 1:
-            raise ConfigError(f"keep_best={keep_best}: at least 1 of the best is kept")
         self.folder = Path(folder)
-        self.keep_best = keep_best
+        self.keep_best = check_count("keep_best", keep_best, 1)
         self.last = self.folder / _LAST
         self.previous = self.folder / _PREVIOUS
 
@@ -80,8 +72,8 @@ class CheckpointStore:
         Raises:
             CheckpointError: as for :func:`save`; the files are as they were.
         """
-        if best_place is not None and best_place < 1:
-            raise ConfigError(f"best_place={best_place}: places count from 1")
+        if best_place is not None:
+            check_count("best_place", best_place, 1)
 
         def keep_others(temporary: Path) -> None:
             # The best first: a run that is killed in between repeats this save.
@@ -116,10 +108,10 @@ class CheckpointStore:
             except CheckpointError as error:
                 faults.append((path, str(error)))
                 continue
-            warnings = [f"{fault}; {path} is taken instead of {bad}" for bad, fault in faults]
+            sentences = [f"{fault}; {path} is taken instead of {bad}" for bad, fault in faults]
             if path == self.previous and not faults:
-                warnings = [f"{self.last} is missing; {path} is taken instead"]
-            return path, state, warnings
+                sentences = [f"{self.last} is missing; {path} is taken instead"]
+            return path, state, sentences
         if faults:
             listed = "; ".join(fault for _, fault in faults)
             raise CheckpointDamaged(f"no checkpoint in {self.folder} can be used: {listed}")

@@ -22,7 +22,6 @@ import socket
 import time
 import warnings
 from pathlib import Path
-from types import TracebackType
 
 from filelock import BaseFileLock, FileLock, Timeout
 
@@ -68,7 +67,7 @@ class RunLock:
         if self.held:
             self._lock.acquire()
             return
-        self._lock = _file_lock(self.folder)  # that of before a fork cannot be used
+        self._lock = _file_lock(self.folder)  # one from before a fork cannot be used
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._lock.acquire()
@@ -102,12 +101,7 @@ class RunLock:
         self.acquire()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.release()
 
     def _refusal(self) -> str:
@@ -116,9 +110,8 @@ class RunLock:
         if holder is not None:
             pid, host, since = holder
             own = pid == os.getpid() and host == socket.gethostname()
-            when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(since))
             who = f"this very process (pid {pid})" if own else f"process {pid} on {host}"
-            who += f" since {when}"
+            who += time.strftime(" since %Y-%m-%d %H:%M:%S", time.localtime(since))
         return (
             f"the run in {self.folder} is in use by {who}: "
             "wait for it, stop it, or give another running_id"

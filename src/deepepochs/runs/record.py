@@ -163,7 +163,7 @@ def read_table(path: Path) -> dict[str, dict[str, Curve]]:
     """Read the curves in a ``metrics.csv``, without a row that a killed process tore."""
     curves: dict[str, dict[str, Curve]] = {}
     with (
-        contextlib.suppress(OSError, ValueError, csv.Error),
+        contextlib.suppress(OSError, ValueError, KeyError, csv.Error),
         path.open(encoding="utf-8", newline="") as file,
     ):
         for row in csv.DictReader(file):
