@@ -1,7 +1,8 @@
 """What the rooms may see of a trainer, a session, a pass and a task.
 
 The classes themselves stand above the rooms that use them. These protocols stand below, so that
-no import runs back up, not even one that only a type checker reads.
+no import runs back up, not even one that only a type checker reads. What a member means is said
+at the class itself.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ __all__ = ["RunView", "SessionView", "TaskView", "TrainerView"]
 
 
 class TaskView(Protocol):
-    """A loader with its step and metrics."""
+    """A loader with its step and metrics: ``EpochTask``."""
 
     dataloader: Iterable[Any]
     metrics: list[Any]
@@ -34,89 +35,59 @@ class TaskView(Protocol):
     step_args: dict[str, Any]
 
     @property
-    def length(self) -> int | None:
-        """Mini-batches of a pass; ``None`` if the loader does not know."""
+    def length(self) -> int | None: ...
 
-    def label(self, index: int) -> str:
-        """The name of the task, or else its index."""
+    def label(self, index: int) -> str: ...
 
 
 class RunView(Protocol):
-    """A pass that runs now."""
+    """A pass that runs now: ``Run``."""
 
     batch_idx: int
     batch_x: Any
     batch_y: Any
+    cursor: Cursor
+    hooks: Any
+    is_training: bool
+    num_steps: int
+    stage: Stage
+    task: Any
 
     @property
-    def stage(self) -> Stage:
-        """What the pass is for."""
+    def task_idx(self) -> int: ...
 
     @property
-    def is_training(self) -> bool:
-        """Whether it trains."""
+    def num_tasks(self) -> int: ...
 
     @property
-    def num_steps(self) -> int:
-        """Its optimizer steps."""
+    def batch_loss(self) -> Any: ...
 
     @property
-    def cursor(self) -> Cursor:
-        """The walk over its loader."""
+    def weight(self) -> float: ...
 
     @property
-    def task(self) -> Any:
-        """Its task."""
-
-    @property
-    def task_idx(self) -> int:
-        """The place of the task in its stage, from 0."""
-
-    @property
-    def num_tasks(self) -> int:
-        """The number of tasks of the stage."""
-
-    @property
-    def hooks(self) -> Any:
-        """The hooks that are called for the present mini-batch."""
-
-    @property
-    def batch_loss(self) -> Any:
-        """The loss of the present mini-batch, if one was recorded."""
-
-    @property
-    def weight(self) -> float:
-        """The number of samples in the present mini-batch."""
-
-    @property
-    def is_filler(self) -> bool:
-        """Whether the present mini-batch only fills up a round."""
+    def is_filler(self) -> bool: ...
 
 
 class SessionView(Protocol):
-    """One call of fit, test, predict or find_lr, while it runs."""
+    """One call of fit, test, predict or find_lr, while it runs: ``Session``."""
 
     @property
-    def fit(self) -> SessionView | None:
-        """The fit that this call is or runs inside of, or ``None``."""
+    def fit(self) -> SessionView | None: ...
 
     @property
-    def is_inside_epoch(self) -> bool:
-        """Whether an epoch of the fit is under way; so it is before a resumed one goes on."""
+    def run(self) -> RunView | None: ...
 
     @property
-    def run(self) -> RunView | None:
-        """The pass that runs now, or ``None``."""
+    def is_inside_epoch(self) -> bool: ...
 
-    def has_metrics_of(self, stage: str) -> bool:
-        """Whether the present epoch has ended a stage."""
+    def has_metrics_of(self, stage: str) -> bool: ...
 
-    def epoch_state(self) -> dict[str, Any] | None:
-        """The state of the epoch that is under way."""
+    def epoch_state(self) -> dict[str, Any] | None: ...
 
 
 class TrainerView(Protocol):
-    """A trainer, as callbacks and the state see it."""
+    """A trainer, as callbacks and the state see it: ``TrainerBase``."""
 
     model: nn.Module
     loss_fn: Any
@@ -124,6 +95,7 @@ class TrainerView(Protocol):
     runtime: Runtime
     history: History
     running_id: str
+    has_own_id: bool
     hyper_params: dict[str, Any] | None
     general_metrics: list[Any]
     grad_accumulate: int
@@ -135,120 +107,83 @@ class TrainerView(Protocol):
     show_info: bool
 
     @property
-    def callbacks(self) -> Any:
-        """The callbacks."""
+    def callbacks(self) -> Any: ...
 
     @property
-    def session(self) -> SessionView | None:
-        """The call that runs now, or ``None``."""
+    def session(self) -> SessionView | None: ...
 
     @property
-    def run(self) -> RunView | None:
-        """The pass that runs now, or ``None``."""
+    def run(self) -> RunView | None: ...
 
     @property
-    def stage(self) -> Stage | None:
-        """What the pass that runs now is for."""
+    def stage(self) -> Stage | None: ...
 
     @property
-    def val_freq(self) -> int:
-        """Epochs from one validation to the next."""
+    def val_freq(self) -> int: ...
 
     @property
-    def accelerator(self) -> Any:
-        """The ``Accelerator``, or ``None``."""
+    def accelerator(self) -> Any: ...
 
     @property
-    def progress(self) -> Progress:
-        """How far the run has come."""
+    def progress(self) -> Progress: ...
 
     @property
-    def device(self) -> torch.device:
-        """Where the model is."""
+    def device(self) -> torch.device: ...
 
     @property
-    def main_process(self) -> bool:
-        """Whether this is the process that prints and writes."""
+    def main_process(self) -> bool: ...
 
     @property
-    def init_epoch(self) -> int:
-        """Index of the next epoch, from 0."""
+    def init_epoch(self) -> int: ...
 
     @property
-    def max_epochs(self) -> int:
-        """The total number of epochs."""
+    def max_epochs(self) -> int: ...
 
     @property
-    def stop_reason(self) -> str | None:
-        """Why the fit was stopped, or ``None``."""
+    def stop_reason(self) -> str | None: ...
 
     @property
-    def is_interrupted(self) -> bool:
-        """Whether a signal or Ctrl-C ends the fit."""
+    def is_interrupted(self) -> bool: ...
 
     @property
-    def is_resumed(self) -> bool:
-        """Whether the fit goes on from a loaded state."""
+    def is_resumed(self) -> bool: ...
 
     @property
-    def has_own_id(self) -> bool:
-        """Whether the running id was given."""
+    def run_dir(self) -> Path: ...
 
     @property
-    def run_dir(self) -> Path:
-        """The folder of the run."""
+    def checker(self) -> Any: ...
 
-    @property
-    def checker(self) -> Any:
-        """The callback that keeps checkpoints, or ``None``."""
+    def print(self, *values: Any, **options: Any) -> None: ...
 
-    def tell_once(self, about: str) -> bool:
-        """Whether a warning about something is the first of this trainer."""
+    def stop(self, reason: str = "") -> None: ...
 
-    def ignore_resume(self) -> None:
-        """Have the first fit not load what ``resume`` asks for."""
+    def tell_once(self, about: str) -> bool: ...
 
-    def fit(self, *args: Any, **options: Any) -> Any:
-        """Train."""
+    def fit(self, *args: Any, **options: Any) -> Any: ...
 
-    def run_task(self, task: Any, stage: Stage) -> dict[str, Any]:
-        """Run one pass over one task's data."""
+    def find_lr(self, *args: Any, **options: Any) -> Any: ...
 
-    def parts(self) -> dict[str, Any]:
-        """The parts of the state by name."""
+    def run_task(self, task: Any, stage: Stage) -> dict[str, Any]: ...
 
-    def print(self, *values: Any, **options: Any) -> None:
-        """Print in the main process only."""
+    def request_save(self, saver: Any) -> None: ...
 
-    def stop(self, reason: str = "") -> None:
-        """End the call that runs at its next mini-batch."""
+    def add_saver(self, saver: Any) -> None: ...
 
-    def request_save(self, saver: Any) -> None:
-        """Have ``saver(trainer)`` called at the next save point."""
+    def ignore_resume(self) -> None: ...
 
-    def add_saver(self, saver: Any) -> None:
-        """Have ``saver(trainer)`` called where the fit is stopped."""
+    def adopt_run(self, running_id: str) -> None: ...
 
-    def adopt_run(self, running_id: str) -> None:
-        """Go on in the folder of an earlier run."""
+    def parts(self) -> dict[str, Any]: ...
 
-    def state_dict(self) -> dict[str, Any]:
-        """The whole state."""
+    def state_dict(self) -> dict[str, Any]: ...
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Load a whole state."""
+    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
 
-    def load_weights(self, state: Mapping[str, Any]) -> None:
-        """Load weights and optimizers from a state."""
+    def load_weights(self, state: Mapping[str, Any]) -> None: ...
 
-    def load_checkpoint(self, path: str | PathLike[str]) -> Any:
-        """Load a checkpoint."""
+    def load_checkpoint(self, path: str | PathLike[str]) -> Any: ...
 
-    def find_lr(self, *args: Any, **options: Any) -> Any:
-        """Search a learning rate."""
+    def open_logger(self, log_dir: str | PathLike[str] = "./logs") -> Any: ...
 
-    def open_logger(self, log_dir: str | PathLike[str] = "./logs") -> Any:
-        """The TensorBoard writer."""
-
-    def close_logger(self) -> None:
-        """Close the file of the TensorBoard writer."""
+    def close_logger(self) -> None: ...

@@ -6,6 +6,7 @@ is done, so that an epoch takes the memory of one mini-batch, but for patches th
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from math import isfinite
@@ -14,8 +15,8 @@ from typing import Any, cast
 import numpy as np
 from torch import Tensor
 
-from .errors import CheckpointMismatch, add_note
-from .faults import LossWatch, named_patches, not_a_loss, recorded_twice
+from .errors import CheckpointMismatch, NotFiniteError, add_note
+from .faults import named_patches, not_a_loss, recorded_twice
 from .patches import PatchBase, TensorPatch, ValuePatch
 from .patches.plan import MetricPlan, complete_patches
 from .patches.resumed import RestoredPatch, join_patches, merge_patches, merged_states
@@ -23,9 +24,50 @@ from .patches.tensors import as_chunk
 from .patches.totals import LOSS, BatchMetrics, PassPatches
 from .runtime.base import Runtime
 
-__all__ = ["Recorder"]
+__all__ = ["LossWatch", "Recorder"]
 
 ADVICE = "Give the same metrics, or start from a checkpoint of the end of an epoch."
+
+
+class LossWatch:
+    """Raises, warns or does nothing about a loss that is NaN or infinite.
+
+    Args:
+        policy: ``'stop'``, ``'warn'`` or ``'ignore'``.
+        task: the task of the pass, as ``"train task '0'"``.
+        epoch: the epoch of the pass, as ``"epoch 0, "``, if it has one.
+    """
+
+    def __init__(self, policy: str, task: str, epoch: str = "") -> None:
+        self.policy = policy
+        self.task = task
+        self.epoch = epoch
+        self._told: int | None = None
+
+    @property
+    def has_told(self) -> bool:
+        """Whether a loss of this pass was warned of."""
+        return self._told is not None
+
+    def report(self, loss: Any, batch_idx: int) -> None:
+        """Do what was asked for, once for each mini-batch.
+
+        Args:
+            loss: the loss: a float, or of an accelerator an array, which is read late.
+            batch_idx: the mini-batch, from 0, in which that was seen.
+        """
+        if self.policy == "ignore" or self._told == batch_idx:
+            return
+        exact = "" if isinstance(loss, float) else "at or before "
+        text = (
+            f"The loss is {float(loss)} in {self.epoch}{exact}batch {batch_idx} of {self.task} (both "
+            "counted from 0). Look at the learning rate, the inputs and divisions or logarithms in "
+            "the loss; on_nan='warn' goes on."
+        )
+        if self.policy != "warn":
+            raise NotFiniteError(text)
+        self._told = batch_idx
+        warnings.warn(text, RuntimeWarning, stacklevel=2)
 
 
 class Recorder:

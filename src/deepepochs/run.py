@@ -15,14 +15,13 @@ from torch import Tensor
 from .contracts import TaskView, TrainerView
 from .data.cursor import Cursor
 from .errors import CheckpointMismatch
-from .faults import LossWatch
 from .hooks import StageHooks
 from .nest.batch import weigh_batch
 from .optim.accumulation import NO_WINDOW, AnyWindow
 from .optim.optimizers import Optimizer, Optimizers
 from .patches import PatchBase
 from .patches.plan import MetricPlan
-from .recorder import Recorder, check_same_metrics, patch_kinds
+from .recorder import LossWatch, Recorder, check_same_metrics, patch_kinds
 from .runtime.rounds import Rounds
 from .stages import Stage
 

@@ -145,7 +145,7 @@ class CheckCallback(RunRecordCallback):
         if trainer.is_resumed:
             self._stop_if_exhausted(trainer)
         else:
-            self.watch.num_bad = 0  # a further fit has its patience anew
+            self.watch.renew()
 
     def on_after_fit(self, trainer: TrainerView) -> None:
         """Give the run's folder back."""

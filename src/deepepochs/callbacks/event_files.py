@@ -105,15 +105,19 @@ class EventFileCallback(Callback):
         """Run TensorBoard on ``log_dir`` and wait until it ends."""
         return run_tensorboard(self.log_dir, *options)
 
+    def take_sizes(self) -> dict[str, Any] | None:
+        """Give the sizes of a loaded checkpoint, once."""
+        sizes, self._rewind_to = self._rewind_to, None
+        return sizes
+
     def on_before_fit(self, trainer: TrainerView, epochs: int) -> None:
         """Open the writer; after a resume drop what was written after the checkpoint."""
         if trainer.main_process:
             sharing = [cbk for cbk in trainer.callbacks if isinstance(cbk, EventFileCallback)]
             if self is min(sharing, key=lambda cbk: cbk.order):
                 # The last to give its state had seen what all of them have written.
-                self._rewind(trainer, sharing[-1]._rewind_to)
-                for callback in sharing:
-                    callback._rewind_to = None
+                saved = [callback.take_sizes() for callback in sharing]
+                self._rewind(trainer, saved[-1])
             self.writer(trainer)
         super().on_before_fit(trainer=trainer, epochs=epochs)
 

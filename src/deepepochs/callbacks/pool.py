@@ -68,15 +68,11 @@ class CallbackPool(list["Callback"]):
         """Sort by ``order``; callbacks of equal order keep their places."""
         self.sort(key=lambda callback: callback.order)
 
-    def table(self) -> HookTable:
-        """The table from each hook to the methods of these callbacks."""
-        return HookTable(self, HOOKS)
-
     def trigger(self, event: str, **arguments: Any) -> None:
         """Call an event's hooks by its name without ``on_``, as release 0.6 did."""
         if f"on_{event}" not in HOOKS:
             raise HookError(f"There is no event {event!r}.{_nearest('on_' + event)}")
-        fire(self.table()[f"on_{event}"], **arguments)
+        fire(HookTable(self, HOOKS)[f"on_{event}"], **arguments)
 
     def named(self) -> dict[str, Callback]:
         """The callbacks by unique name: the class, and ``#2`` and on for further ones."""

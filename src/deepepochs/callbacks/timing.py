@@ -64,7 +64,8 @@ class TimingCallback(Callback):
 
     def on_before_fit(self, trainer: TrainerView, **others: Any) -> None:
         """Start the clock."""
-        trainer.history.timing = self.seconds
+        trainer.history.timing.update(self.seconds)
+        self.seconds = trainer.history.timing
         self._since = self._clock()
 
     def on_before_train_epoch(self, trainer: TrainerView, **others: Any) -> None:

@@ -8,17 +8,84 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
 from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
 from ..contracts import TrainerView
-from ..errors import StopLoopException
+from ..errors import LoopException, StopLoopException
 from ..run import Run
-from .signals import StopSignals
 
-__all__ = ["SavePoints", "Saver"]
+__all__ = ["SavePoints", "Saver", "StopSignals"]
 
 Saver = Callable[[Any], None]
+
+
+class StopSignals:
+    """Notes the first SIGTERM or SIGINT between ``__enter__`` and ``__exit__``.
+
+    Attributes:
+        received: the signal that came, or ``None``.
+    """
+
+    def __init__(self) -> None:
+        self.received: signal.Signals | None = None
+        self._outer: dict[signal.Signals, Any] = {}
+        self._pid = os.getpid()
+
+    def __enter__(self) -> StopSignals:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                outer = signal.getsignal(number)
+                # None: a handler from outside Python, which could not be put back.
+                if outer is not None and outer is not signal.SIG_IGN:
+                    self._outer[number] = outer
+                    signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, outer in self._outer.items():
+            signal.signal(number, outer)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._pid:
+            self._note_in_worker(number)
+            return
+        if self.received is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        if self.received is None:
+            self.received = signal.Signals(number)
+
+    def _note_in_worker(self, number: int) -> None:
+        # A forked worker has these handlers too. The terminal sends Ctrl-C to it as well, and a
+        # worker that dies of it would tear the mini-batch the main process is to save after.
+        if number == signal.SIGTERM and self.received is not None:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        self.received = signal.Signals(number)
+
+    def note(self, received: signal.Signals) -> None:
+        """Take a signal that another process has received, unless there was one here."""
+        self.received = self.received or received
+
+    def pass_on(self) -> None:
+        """Do now what the signal would have done without this.
+
+        Raises:
+            SystemExit: with code 143, after SIGTERM.
+            KeyboardInterrupt: after SIGINT.
+        """
+        if self.received is None:
+            return
+        if callable(self._outer.get(self.received)):
+            signal.raise_signal(self.received)
+        elif self.received is signal.SIGTERM:
+            raise SystemExit(128 + signal.SIGTERM)
+        else:
+            raise KeyboardInterrupt
 
 
 class SavePoints:
@@ -96,14 +163,25 @@ class SavePoints:
             raise StopLoopException(self.stop_reason)
 
     def _agree(self) -> None:
-        """Do in all processes what one was asked: stop, for its reason, or save."""
-        own = (self.stop_reason, self.signals.received, bool(self._requests))
-        asked = self.trainer.runtime.gather_objects(own)
-        reasons = [reason for reason, _, _ in asked if reason is not None]
-        signals = [received for _, received, _ in asked if received is not None]
-        if reasons:
-            self.stop_reason = reasons[0]
-        if signals:
-            self.signals.note(signals[0])
-        if any(requested for _, _, requested in asked):
+        """Do in all processes what one was asked: stop, for its reason, or save.
+
+        Raises:
+            LoopException: one process is to save, and another does not know with what.
+        """
+        can_save = bool(self._requests or self._savers)
+        own = (self.stop_reason, self.signals.received, bool(self._requests), can_save)
+        reasons, signals, requests, can = zip(
+            *self.trainer.runtime.gather_objects(own), strict=True
+        )
+        self.stop_reason = next(filter(None, reasons), None)
+        for received in filter(None, signals):
+            self.signals.note(received)
+        if any(requests):
+            if not all(can):
+                raise LoopException(
+                    f"request_save() was called in {sum(requests)} of {len(requests)} processes, and "
+                    "all must save together. A hook of a mini-batch is not called where one only "
+                    "fills up a round: set meets_fillers = True in the callback, or call add_saver() "
+                    "in on_before_fit."
+                )
             self._requests = list(dict.fromkeys([*self._requests, *self._savers]))

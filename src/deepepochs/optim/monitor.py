@@ -66,6 +66,10 @@ class Monitor:
         """Whether `patience` updates in a row were not better."""
         return self.patience > 0 and self.num_bad >= self.patience
 
+    def renew(self) -> None:
+        """Have the full patience again, as a further fit has."""
+        self.num_bad = 0
+
     def update(self, value: float) -> bool:
         """Take the next value and say whether it is strictly better than the best.
 

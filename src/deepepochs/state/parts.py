@@ -30,7 +30,7 @@ from ..runtime.sharded_tensors import reshard
 from .extras import ExtrasPart, named_modules, named_weights
 from .place import EpochState, Place
 from .sharded import ShardedGradients, ShardedModule, ShardedOptimizers
-from .strict import CheckedPart, Part, PlacePart, check_gradients, load_parts
+from .strict import CheckedPart, Part, check_gradients, load_parts
 
 __all__ = ["Part", "collect_parts", "load_parts"]
 
@@ -64,8 +64,10 @@ class GradientsPart(CheckedPart):
             weight.grad = None if gradient is None else gradient.to(weight.device, copy=True)
 
 
-class ProgressPart(PlacePart):
+class ProgressPart(CheckedPart):
     """The counters of the run, and the epochs at which its fits began."""
+
+    is_place = True
 
     def __init__(self, place: Place, fits: Part) -> None:
         self._place = place
@@ -83,9 +85,10 @@ class ProgressPart(PlacePart):
         self._place.keep("progress", state)
 
 
-class OwnPart(PlacePart):
-    """A part that each process has of its own, kept in the place until a fit goes on there."""
+class OwnPart(CheckedPart):
+    """A part that each process has of its own, kept in the place until a fit resumes there."""
 
+    is_place = True
     name = ""
 
     def __init__(self, place: Place, trainer: TrainerView) -> None:

@@ -24,7 +24,7 @@ from ..errors import CheckpointError, CheckpointMismatch, add_note
 from ..nest.containers import walk
 from ..optim.optimizers import Optimizers
 
-__all__ = ["CheckedPart", "Part", "PlacePart", "check_gradients", "load_parts"]
+__all__ = ["CheckedPart", "Part", "check_gradients", "load_parts"]
 
 
 class Part(Protocol):
@@ -38,18 +38,17 @@ class Part(Protocol):
 
 
 class CheckedPart:
-    """A part that can tell, before anything is loaded, whether a state fits."""
+    """A part that can say, before anything is loaded, whether a state fits.
+
+    Attributes:
+        is_place: the part says where the run is. It is loaded last, and cannot fail then: a
+            load that fails never leaves a trainer that believes it was resumed.
+    """
+
+    is_place = False
 
     def check_state(self, state: Any) -> None:
         """Raise if a state does not fit; change nothing."""
-
-
-class PlacePart(CheckedPart):
-    """A part that says where the run is; nothing that fits fails to load into it.
-
-    Such parts are loaded last: a load that fails never leaves a trainer that believes it
-    was resumed.
-    """
 
 
 def load_parts(parts: Mapping[str, Part], state: Mapping[str, Any]) -> None:
@@ -66,9 +65,7 @@ def load_parts(parts: Mapping[str, Part], state: Mapping[str, Any]) -> None:
         )
     for name, part in parts.items():
         _check(name, part, state[name])
-    # What says where the run is comes last: it cannot fail after the check, and so a load that
-    # fails never leaves the trainer believing that it was resumed.
-    order = sorted(parts, key=lambda name: isinstance(parts[name], PlacePart))
+    order = sorted(parts, key=lambda name: getattr(parts[name], "is_place", False))
     before: dict[str, Any] = {}
     try:
         for name in order:

@@ -49,6 +49,8 @@ class Noisy(Dataset[Any]):
 class KeepStates(Callback):
     """Keeps the whole state at some save points, as a file would."""
 
+    meets_fillers = True  # all processes save together
+
     def __init__(self, every: int) -> None:
         super().__init__()
         self.every, self.count = every, 0
