@@ -8,7 +8,6 @@ cost does not grow with the tensors. ``torch.load`` reads a sealed file as any o
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import os
 import struct
@@ -102,16 +101,14 @@ def _digest(file: IO[bytes], entries: Iterable[zipfile.ZipInfo], *, end: int, ch
             hasher.update(chunk)
         position = start + entry.file_size
         if check:
-            crc = functools.reduce(_next_crc, _chunks(file, start, position), 0)
+            crc = 0
+            for chunk in _chunks(file, start, position):
+                crc = zlib.crc32(chunk, crc)
             if crc != entry.CRC:
                 raise zipfile.BadZipFile(f"the bytes of record {entry.filename} have changed")
     for chunk in _chunks(file, position, end):
         hasher.update(chunk)
     return hasher.hexdigest().encode()
-
-
-def _next_crc(crc: int, chunk: bytes) -> int:
-    return zlib.crc32(chunk, crc)
 
 
 def _chunks(file: IO[bytes], start: int, end: int) -> Iterator[bytes]:

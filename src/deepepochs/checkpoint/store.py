@@ -7,14 +7,6 @@
 ``previous.ckpt``    the one before
 ``best.ckpt``        the best so far; ``best-2.ckpt``, ... if more are kept
 ==================  ==============================================================
-
->>> import tempfile, torch
->>> from deepepochs.checkpoint import CheckpointStore
->>> store = CheckpointStore(tempfile.mkdtemp())
->>> _ = store.save({"epoch": 1, "model": {"weight": torch.ones(2)}})
->>> path, state, warnings = store.newest_good()
->>> path.name, state["epoch"], warnings
-('checkpoint.ckpt', 1, [])
 """
 
 from __future__ import annotations

@@ -2,14 +2,6 @@
 
 It is a lock of the operating system on an open file. It ends with the process, however the
 process dies, so no stale lock can stay behind.
-
->>> import tempfile
->>> from deepepochs.runs.lock import RunLock
->>> folder = tempfile.mkdtemp()
->>> with RunLock(folder):
-...     RunLock(folder).acquire()  # doctest: +ELLIPSIS
-Traceback (most recent call last):
-deepepochs.errors.RunLockedError: the run in ... is in use by this very process ...
 """
 
 from __future__ import annotations
