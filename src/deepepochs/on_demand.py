@@ -1,9 +1,4 @@
-"""Names of a package whose module is loaded when somebody first asks for them.
-
->>> import deepepochs
->>> deepepochs.checkpoint.__name__
-'deepepochs.checkpoint'
-"""
+"""Loads a module of a package when one of its names is first used, for a fast import."""
 
 from __future__ import annotations
 
