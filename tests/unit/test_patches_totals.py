@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from deepepochs.patches import PatchBase, ValuePatch
-from deepepochs.patches.totals import StageTotals
+from deepepochs.patches import ValuePatch
+from deepepochs.patches.totals import PassPatches, StageTotals
 
 
-def value(number: float, weight: int) -> dict[str, PatchBase]:
-    return {"loss": ValuePatch(weight).load(number)}
+def of_pass(name: str, number: float, weight: int) -> PassPatches:
+    return PassPatches({name: ValuePatch(weight).load(number)})
 
 
 def test_a_loss_that_the_last_task_does_not_compute_is_pooled_after_a_resume() -> None:
-    totals, last = StageTotals(), {"f1": ValuePatch(1).load(0.5)}
-    totals.add("day", value(1.0, 30))
-    totals.add("night", value(3.0, 10))
+    totals, last = StageTotals(), of_pass("f1", 0.5, 1)
+    totals.add("day", of_pass("loss", 1.0, 30))
+    totals.add("night", of_pass("loss", 3.0, 10))
     saved = totals.state_dict(running=last, known={"loss", "f1"})
     resumed = StageTotals()
     resumed.load_state_dict(saved)

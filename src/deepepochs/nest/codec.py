@@ -189,7 +189,6 @@ class _Encoder:
 
 
 def _array(value: np.ndarray[Any, Any]) -> list[Any]:
-    """Give dtype, shape and content of an array."""
     content = bytearray(value.tobytes())  # torch warns of read-only memory
     data = torch.frombuffer(content, dtype=torch.uint8) if content else torch.empty(0)
     return [value.dtype.str, list(value.shape), data]
@@ -197,12 +196,9 @@ def _array(value: np.ndarray[Any, Any]) -> list[Any]:
 
 def _is_tagged(entry: Any) -> bool:
     match entry:
-        case (
-            ["int", str()]
-            | ["bytes"]
-            | ["array" | "scalar", str(), list(), torch.Tensor()]
-            | ["own", str(), dict() | list()]
-        ):
+        case ["bytes"] | ["int", str()] | ["own", str(), dict() | list()]:
+            return True
+        case ["array" | "scalar", str(), list(), torch.Tensor()]:
             return True
     return False
 

@@ -28,7 +28,6 @@ from torch import Tensor
 from ..errors import PatchError
 from ..nest.codec import is_plain, keeps_class
 from ..nest.containers import describe, walk
-from .metric import Copyable, metric_name
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -38,11 +37,12 @@ __all__ = [
     "check_same_metric",
     "copied",
     "for_checkpoint",
+    "metric_name",
     "mismatch",
 ]
 
 
-class PatchBase(Copyable):
+class PatchBase:
     """The base of all patches: the value of a metric so far, which can be added to another's.
 
     These laws hold, and `add` and `forward` of a subclass must keep them:
@@ -64,6 +64,11 @@ class PatchBase(Copyable):
 
     def __init__(self, name: str | None = None) -> None:
         self.name = name
+
+    def named(self, name: str) -> Self:
+        """Set the name under which a step returns the patch, and return self."""
+        self.name = name
+        return self
 
     def load(self, *args: Any, **kwargs: Any) -> Self:
         """Store the data of one mini-batch and return self.
@@ -153,6 +158,31 @@ class PatchBase(Copyable):
         return f"{type(self).__name__}({', '.join(parts)})"
 
 
+def metric_name(metric: Any) -> str:
+    """Give the name under which a metric is printed and returned.
+
+    Args:
+        metric: a function (its ``__name__``), a ``functools.partial`` (the function's name), any
+            other object or module (its class's name; ``''`` for a torchmetrics
+            ``MetricCollection``, whose keys are names), or a patch (its ``name``) or patch class.
+            A name that `rename` has set takes precedence.
+
+    Example:
+        >>> import functools, torch
+        >>> from deepepochs.metrics import f1
+        >>> metric_name(functools.partial(f1, average="macro")), metric_name(torch.nn.L1Loss())
+        ('f1', 'L1Loss')
+    """
+    attribute = "name" if isinstance(metric, PatchBase) else "__name__"
+    name = getattr(metric, attribute, None)
+    if isinstance(name, str):
+        return name
+    if isinstance(metric, functools.partial):
+        return metric_name(metric.func)
+    own = type(metric).__name__
+    return "" if own == "MetricCollection" else own
+
+
 def mismatch(patch: PatchBase, detail: str, other: Any) -> str:
     """Give the message for two patches that cannot be added."""
     found = other if isinstance(other, PatchBase) else describe(other)
@@ -205,7 +235,7 @@ def copied(value: Any) -> Any:
     def leaf(item: Any) -> Any:
         if isinstance(item, Tensor):
             return item.detach().clone()
-        if isinstance(item, Copyable):
+        if isinstance(item, PatchBase):
             return item.copy()
         return item if callable(item) else copy.deepcopy(item)
 
@@ -218,29 +248,28 @@ def for_checkpoint(value: Any, where: str) -> Any:
     A container whose class a checkpoint does not keep, such as a named tuple, becomes a plain
     dict, list, tuple or set.
     """
-    kind = type(value)
+    plain: Any
     if isinstance(value, dict):
-        items = {key: for_checkpoint(item, where) for key, item in value.items()}
-        return kind(items) if keeps_class(kind) else items
-    if isinstance(value, (set, frozenset)):
-        return {for_checkpoint(item, where) for item in value}
-    if isinstance(value, (tuple, list)):
-        listed = [for_checkpoint(item, where) for item in value]
-        if keeps_class(kind):
-            return kind(listed)
-        return tuple(listed) if isinstance(value, tuple) else listed
-    if isinstance(value, Tensor) or is_plain(value):
+        plain = {key: for_checkpoint(item, where) for key, item in value.items()}
+    elif isinstance(value, (set, frozenset)):
+        plain = {for_checkpoint(item, where) for item in value}
+    elif isinstance(value, (tuple, list)):
+        plain = [for_checkpoint(item, where) for item in value]
+        plain = tuple(plain) if isinstance(value, tuple) else plain
+    elif isinstance(value, Tensor) or is_plain(value):
         return copied(value)
-    raise PatchError(
-        f"{where} holds {describe(value)}, which cannot be saved: keep numbers, strings, tensors, "
-        "arrays, and tuples, lists and dicts of them, or give the class its own state_dict and "
-        "load_state_dict."
-    )
+    else:
+        raise PatchError(
+            f"{where} holds {describe(value)}, which cannot be saved: keep numbers, strings, tensors, "
+            "arrays, and tuples, lists and dicts of them, or give the class its own state_dict and "
+            "load_state_dict."
+        )
+    return type(value)(plain) if keeps_class(type(value)) else plain
 
 
 def is_configuration(value: Any) -> bool:
     """Say whether `value` is a metric, a model, or a container of them, and no data."""
     leaves: list[Any] = []
     walk(leaves.append, value)
-    rest = [leaf for leaf in leaves if isinstance(leaf, Copyable) or not callable(leaf)]
+    rest = [leaf for leaf in leaves if isinstance(leaf, PatchBase) or not callable(leaf)]
     return len(rest) < len(leaves) and all(isinstance(leaf, (str, type(None))) for leaf in rest)

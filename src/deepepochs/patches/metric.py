@@ -1,13 +1,7 @@
-"""Calling a metric, the name of a metric, and the names of its values.
-
->>> from deepepochs.patches import flatten_value, metric_name
->>> metric_name(max), flatten_value("of.", {"cat": 0.5, "dog": 1.0})
-('max', {'of.cat': 0.5, 'of.dog': 1.0})
-"""
+"""Calls a metric, and names its values."""
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -17,16 +11,9 @@ from torch import Tensor
 
 from ..errors import ConfigTypeError, MetricError, add_note
 from ..nest.containers import describe
+from .base import metric_name
 
-__all__ = ["Copyable", "call_metric", "checked_metric", "flatten_value", "metric_name"]
-
-
-class Copyable:
-    """An object with a ``copy`` of its own: a patch, or the chunks in one."""
-
-    def copy(self) -> Any:
-        """Give an independent copy."""
-        raise NotImplementedError
+__all__ = ["call_metric", "checked_metric", "flatten_value"]
 
 
 def checked_metric(metric: Any, owner: str) -> Any:
@@ -36,33 +23,6 @@ def checked_metric(metric: Any, owner: str) -> Any:
             f"{owner} got {describe(metric)} as metric: give a function (outputs, targets)."
         )
     return metric
-
-
-def metric_name(metric: Any) -> str:
-    """Give the name under which a metric is printed and returned.
-
-    Args:
-        metric: a function (its ``__name__``), a ``functools.partial`` (the function's name), any
-            other object or module (its class's name; ``''`` for a torchmetrics
-            ``MetricCollection``, whose keys are names), or a patch or patch class.
-
-    Returns:
-        The name; one that `rename` has set takes precedence.
-
-    Example:
-        >>> import functools
-        >>> from deepepochs.metrics import f1
-        >>> metric_name(functools.partial(f1, average="macro")), metric_name(torch.nn.L1Loss())
-        ('f1', 'L1Loss')
-    """
-    attribute = "name" if isinstance(metric, Copyable) else "__name__"
-    name = getattr(metric, attribute, None)
-    if isinstance(name, str):
-        return name
-    if isinstance(metric, functools.partial):
-        return metric_name(metric.func)
-    own = type(metric).__name__
-    return "" if own == "MetricCollection" else own
 
 
 def flatten_value(name: str, value: Any) -> dict[str, Any]:

@@ -16,9 +16,9 @@ from typing import Any
 from ..errors import ConfigError, ConfigTypeError, MetricError
 from ..legacy.mappings import listify
 from ..nest.containers import describe
-from .base import PatchBase
+from .base import PatchBase, metric_name
 from .confusion import ConfusionPatch
-from .metric import checked_metric, metric_name
+from .metric import checked_metric
 from .tensors import TensorPatch
 from .torchmetric import MetricPatch
 from .values import MeanPatch
@@ -155,12 +155,7 @@ def check_patch_kind(kind: Any) -> Any:
 
 
 def _unnamed(make: Callable[[Any], PatchBase]) -> Callable[[Any], PatchBase]:
-    def make_unnamed(batch_size: Any) -> PatchBase:
-        patch = make(batch_size)
-        patch.name = ""
-        return patch
-
-    return make_unnamed
+    return lambda batch_size: make(batch_size).named("")
 
 
 def _of_class(patch_class: type[PatchBase]) -> Callable[[Any], PatchBase]:

@@ -40,12 +40,16 @@ class RestoredPatch(PatchBase):
         """Make one from any patch; ``value`` is its flat value, if that is known already."""
         if isinstance(patch, RestoredPatch):
             return patch
-        restored = cls()
-        restored.name = patch.name
-        restored.kind = type(patch).__name__
-        restored.state = patch.state_dict()
         flat = flatten_value("", patch()) if value is None else value
-        restored.value = {key: to_array(item) for key, item in flat.items()}
+        values = {key: to_array(item) for key, item in flat.items()}
+        kind, state = type(patch).__name__, patch.state_dict()
+        return cls.from_state({"state": state, "value": values, "name": patch.name, "kind": kind})
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> RestoredPatch:
+        """Make one from its ``state_dict``."""
+        restored = cls()
+        restored.load_state_dict(state)
         return restored
 
     def claim(self, like: PatchBase) -> PatchBase:
@@ -87,9 +91,9 @@ class RestoredPatch(PatchBase):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Load what ``state_dict`` gave."""
+        super().__init__(state["name"])
         self.state = dict(state["state"])
         self.value = dict(state["value"])
-        self.name = state["name"]
         self.kind = str(state["kind"])
 
 
@@ -173,9 +177,7 @@ def _join(like: PatchBase, states: list[Any]) -> PatchBase:
 def _restored(name: str, sources: list[Mapping[str, Any]]) -> RestoredPatch:
     for source in sources:
         if name in source:
-            restored = RestoredPatch()
-            restored.load_state_dict(source[name])
-            return restored
+            return RestoredPatch.from_state(source[name])
     raise MetricError(
         f"Steps returned the metric {name!r} before the resume, and no mini-batch came after it, so "
         "its class is not known. Resume from another checkpoint."

@@ -25,7 +25,7 @@ from ..errors import DataError, PatchError
 from ..nest.containers import TensorTuple, first_tensor
 from ..nest.operations import concat, to_cpu
 from .base import PatchBase, check_same_metric, copied, for_checkpoint
-from .metric import Copyable, call_metric, checked_metric
+from .metric import call_metric, checked_metric
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -120,16 +120,14 @@ class TensorPatch(PatchBase):
         self.targets = Chunks(copied(state["targets"]))
 
 
-class Chunks(Copyable):
+class Chunks:
     """The outputs (or targets) of consecutive batches; those that are joined are one item."""
 
     def __init__(self, items: list[Any] | None = None) -> None:
         self.items = [] if items is None else items
         self.num_moved = 0  # items before this index are on the CPU
-        self.value: Any = None  # the first ``num_joined`` items, joined
-        self.num_joined = 0
 
-    def copy(self) -> Chunks:
+    def __deepcopy__(self, memo: Any) -> Chunks:
         """Give an independent list of the same chunks, which are never changed."""
         new = copy.copy(self)
         new.items = list(self.items)
@@ -148,7 +146,6 @@ class Chunks(Copyable):
             self.num_moved = len(self.items)
             return
         self.items = self.items[: self.num_moved]
-        self.num_joined = 0
         for is_away, group in itertools.groupby(late, _is_on_accelerator):
             chunks = list(group)
             if is_away and len(chunks) > 1:
@@ -159,16 +156,13 @@ class Chunks(Copyable):
 
     def joined(self, keep_on_device: bool) -> Any:
         """Give all chunks as one value, on the CPU unless `keep_on_device` is true."""
-        if self.num_joined != len(self.items):
-            if not keep_on_device:
-                self._move()
-            self.value = join(self.items)
-            self.num_joined = len(self.items)
-            if _is_whole(self.value):
-                self.items = [self.value]  # keeping the parts would double the memory
-                self.num_moved = min(self.num_moved, 1)
-                self.num_joined = 1
-        return self.value
+        if not keep_on_device:
+            self._move()
+        value = join(self.items)
+        if _is_whole(value):
+            self.items = [value]  # keeping the parts would double the memory
+            self.num_moved = min(self.num_moved, 1)
+        return value
 
 
 def join(chunks: list[Any]) -> Any:

@@ -22,8 +22,8 @@ from torch import Tensor
 from ..errors import PatchError, add_note
 from ..nest.containers import describe, first_tensor
 from ..nest.operations import detach
-from .base import PatchBase, check_same_metric, copied, for_checkpoint
-from .metric import checked_metric, metric_name
+from .base import PatchBase, check_same_metric, copied, for_checkpoint, metric_name
+from .metric import checked_metric
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -4,8 +4,8 @@ There is a class for a mini-batch, for a pass, and for a stage.
 
 >>> from deepepochs.patches import ValuePatch
 >>> totals = StageTotals()
->>> totals.add("day", {"loss": ValuePatch(30).load(1.0)})
->>> totals.add("night", {"loss": ValuePatch(10).load(3.0)})
+>>> totals.add("day", PassPatches({"loss": ValuePatch(30).load(1.0)}))
+>>> totals.add("night", PassPatches({"loss": ValuePatch(10).load(3.0)}))
 >>> {name: float(value) for name, value in totals.metrics().items()}
 {'loss': 1.5, 'day/loss': 1.0, 'night/loss': 3.0}
 """
@@ -84,7 +84,7 @@ class PassPatches(dict[str, PatchBase]):
         return key if own is None else own
 
     def _value_of(self, key: str) -> dict[str, Any]:
-        """Give the value of a patch by full names."""
+        """Give the value of a patch by what follows its name: nothing, or the key of a dict."""
         if key not in self._values:
             name = self._name_of(key)
             try:
@@ -92,7 +92,7 @@ class PassPatches(dict[str, PatchBase]):
             except Exception as error:
                 add_note(error, f"while computing the metric {name!r}")
                 raise
-            self._values[key] = {full: to_array(value) for full, value in flat.items()}
+            self._values[key] = {full[len(name) :]: to_array(v) for full, v in flat.items()}
         return self._values[key]
 
     def metrics(self) -> dict[str, Any]:
@@ -103,7 +103,8 @@ class PassPatches(dict[str, PatchBase]):
         """
         values: dict[str, Any] = {}
         for key in self:
-            for full_name, value in self._value_of(key).items():
+            for suffix, value in self._value_of(key).items():
+                full_name = self._name_of(key) + suffix
                 if full_name in values:
                     raise MetricError(
                         f"Two metrics give a value named {full_name!r}. Rename one of them, for "
@@ -114,12 +115,10 @@ class PassPatches(dict[str, PatchBase]):
 
     def state_dict(self) -> dict[str, Any]:
         """Give states and values, for a ``RestoredPatch`` each."""
-        states = {}
-        for key, patch in self.items():
-            prefix = len(self._name_of(key))
-            own = {full[prefix:]: value for full, value in self._value_of(key).items()}
-            states[key] = RestoredPatch.of(patch, own).state_dict()
-        return states
+        return {
+            key: RestoredPatch.of(patch, self._value_of(key)).state_dict()
+            for key, patch in self.items()
+        }
 
 
 class StageTotals:
@@ -134,12 +133,9 @@ class StageTotals:
         self._values: dict[str, dict[str, Any]] = {}
         self._pooled: dict[str, PatchBase] = {}
 
-    def add(
-        self, label: str, patches: dict[str, PatchBase], values: dict[str, Any] | None = None
-    ) -> None:
+    def add(self, label: str, patches: PassPatches, values: dict[str, Any] | None = None) -> None:
         """Add the patches of a finished pass, with their values if they are known."""
-        done = patches if isinstance(patches, PassPatches) else PassPatches(patches)
-        self.passes.append((label, done))
+        self.passes.append((label, patches))
         if values is not None:
             self._values[label] = values
 
@@ -210,8 +206,4 @@ class StageTotals:
 
 
 def _restored(states: Mapping[str, Any]) -> PassPatches:
-    patches: dict[str, PatchBase] = {}
-    for name, state in states.items():
-        patches[name] = RestoredPatch()
-        patches[name].load_state_dict(state)
-    return PassPatches(patches)
+    return PassPatches({name: RestoredPatch.from_state(state) for name, state in states.items()})

@@ -26,8 +26,8 @@ from torch import Tensor
 
 from ..errors import ConfigError, MetricError, PatchError
 from ..nest.containers import describe
-from .base import PatchBase, check_same_metric, copied, for_checkpoint, mismatch
-from .metric import call_metric, checked_metric, flatten_value, metric_name
+from .base import PatchBase, check_same_metric, copied, for_checkpoint, metric_name, mismatch
+from .metric import call_metric, checked_metric, flatten_value
 
 if TYPE_CHECKING:
     from typing_extensions import Self
