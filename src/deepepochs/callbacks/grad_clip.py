@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import ConfigError, ConfigTypeError
 from .base import Callback
@@ -61,6 +61,6 @@ class GradClipCallback(Callback):
         }
         clip: Any = list(weights.values())
         if self.norm_type is None:
-            trainer.runtime.clip_by_value(clip, self.max_value)
+            nn.utils.clip_grad_value_(clip, self.max_value)
         else:
             trainer.runtime.clip_by_norm(clip, self.max_value, self.norm_type)

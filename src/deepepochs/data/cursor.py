@@ -33,7 +33,6 @@ from .routes import Route, choose_route
 
 __all__ = ["Cursor"]
 
-_SEEDINGS = ("position", "torch")
 _END = object()
 
 
@@ -86,10 +85,8 @@ class Cursor:
     def __init__(
         self, loader: Iterable[Any], *, worker_seeding: str = "position", fast_path: bool = True
     ) -> None:
-        if worker_seeding not in _SEEDINGS:
-            raise ConfigError(
-                f"worker_seeding is {worker_seeding!r}: give one of {', '.join(_SEEDINGS)}."
-            )
+        if worker_seeding not in ("position", "torch"):
+            raise ConfigError(f"worker_seeding is {worker_seeding!r}: give one of position, torch.")
         self.loader = loader
         self.length = _length_of(loader)
         self.index = 0

@@ -3,12 +3,6 @@
 A ``DataLoader`` over a ``TensorDataset`` reads the samples one by one and stacks them again:
 20 % of a small model's training step. `tensor_fetch` gives a function that reads the whole
 batch at once, or ``None`` where its result could differ from the loader's.
-
->>> import torch
->>> from torch.utils.data import DataLoader, TensorDataset
->>> fetch = tensor_fetch(DataLoader(TensorDataset(torch.arange(5)), batch_size=2))
->>> fetch([3, 1])
-[tensor([3, 1])]
 """
 
 from __future__ import annotations

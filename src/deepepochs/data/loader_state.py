@@ -4,15 +4,6 @@ A loader's next epoch depends on more than the global random state: on the gener
 loader, its samplers and its data set, on the epoch number that some samplers keep, and on
 the ``state_dict`` of those that have one. They are found among the attributes of the
 loader, its samplers and its data set, and are read and restored here.
-
->>> import torch
->>> from torch.utils.data import DataLoader
->>> loader = DataLoader(range(4), shuffle=True, generator=torch.Generator())
->>> state = read_parts(loader)
->>> first = [int(x) for x in loader]
->>> restore_parts(loader, state)
->>> [int(x) for x in loader] == first
-True
 """
 
 from __future__ import annotations

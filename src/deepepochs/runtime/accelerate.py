@@ -138,9 +138,6 @@ class AccelerateRuntime:
         # Not Accelerate's, which unscales the gradients of all optimizers once more.
         nn.utils.clip_grad_norm_(parameters, max_norm, norm_type)
 
-    def clip_by_value(self, parameters: Iterable[Tensor], max_value: float) -> None:
-        nn.utils.clip_grad_value_(parameters, max_value)
-
     def unwrap(self, model: nn.Module) -> nn.Module:
         module: nn.Module = self.accelerator.unwrap_model(model)
         return module
@@ -189,9 +186,6 @@ class AccelerateRuntime:
             return [value]
         gathered: list[Any] = gather_object([value])
         return gathered
-
-    def wait(self) -> None:
-        self.accelerator.wait_for_everyone()
 
     def _join_kept_back(self, optimizers: Sequence[Optimizer]) -> None:
         """Average the model's gradients that ``accumulate`` has kept in their processes."""

@@ -2,9 +2,6 @@
 
 A trainer has one runtime and does not need to know which. ``LocalRuntime`` is one process
 on one device.
-
->>> LocalRuntime("cpu").device
-device(type='cpu')
 """
 
 from __future__ import annotations
@@ -64,9 +61,6 @@ class Runtime(Processes, Protocol):
     def clip_by_norm(self, parameters: Iterable[Tensor], max_norm: float, norm_type: float) -> None:
         """Scale the gradients so that their joint norm is at most ``max_norm``."""
 
-    def clip_by_value(self, parameters: Iterable[Tensor], max_value: float) -> None:
-        """Cut each entry of the gradients to ``[-max_value, max_value]``."""
-
     def unwrap(self, model: nn.Module) -> nn.Module:
         """Return the module without the runtime's wrappers."""
 
@@ -78,9 +72,6 @@ class Runtime(Processes, Protocol):
 
     def shared(self, loader: Any) -> AbstractContextManager[Any]:
         """Give that loader for one pass, which all processes begin together."""
-
-    def wait(self) -> None:
-        """Wait for all processes."""
 
     @property
     def scaler(self) -> Any:
@@ -135,9 +126,6 @@ class LocalRuntime:
     def clip_by_norm(self, parameters: Iterable[Tensor], max_norm: float, norm_type: float) -> None:
         nn.utils.clip_grad_norm_(parameters, max_norm, norm_type)
 
-    def clip_by_value(self, parameters: Iterable[Tensor], max_value: float) -> None:
-        nn.utils.clip_grad_value_(parameters, max_value)
-
     def unwrap(self, model: nn.Module) -> nn.Module:
         return model
 
@@ -162,9 +150,6 @@ class LocalRuntime:
     def gather_objects(self, value: Any) -> list[Any]:
         return [value]
 
-    def wait(self) -> None:
-        return None
-
 
 def compile_calls(model: nn.Module) -> None:
     """Compile the calls of a model, in place.
@@ -182,10 +167,10 @@ def compile_calls(model: nn.Module) -> None:
 
 
 def pick_device(device: str | torch.device | None) -> torch.device:
-    """Return the device of a trainer's argument; ``None``: ``'cuda'`` if there is one, or ``'cpu'``.
+    """Return the device for a trainer's argument; ``None`` takes ``'cuda'`` if there is one.
 
     Raises:
-        ConfigError: a device that PyTorch does not know or does not have.
+        ConfigError: PyTorch does not have the device.
     """
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")

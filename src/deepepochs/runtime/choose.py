@@ -1,10 +1,4 @@
-"""Choosing the runtime for a model, and for a trainer's ``device`` and ``precision``.
-
->>> import torch
->>> from deepepochs.runtime.choose import make_runtime
->>> str(make_runtime(torch.nn.Linear(2, 1), "cpu", None))
-'cpu'
-"""
+"""Choosing the runtime for a model, and for a trainer's ``device`` and ``precision``."""
 
 from __future__ import annotations
 

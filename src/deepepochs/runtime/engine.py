@@ -1,13 +1,4 @@
-"""Calling PyTorch's autograd engine without the checks of ``torch.autograd.backward``.
-
->>> import torch
->>> weight = torch.ones((), requires_grad=True)
->>> loss = weight * 3
->>> engine = autograd_engine()
->>> _ = engine((loss,), (torch.ones_like(loss),), *ENGINE_OPTIONS)
->>> weight.grad
-tensor(3.)
-"""
+"""Calling PyTorch's autograd engine without the checks of ``torch.autograd.backward``."""
 
 from __future__ import annotations
 

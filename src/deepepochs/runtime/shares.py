@@ -21,6 +21,12 @@ if TYPE_CHECKING:
 
 __all__ = ["EveryNth", "Shares", "is_prepared"]
 
+# What the loader of a stream's share has in common with the user's.
+_SETTINGS = (
+    *("num_workers", "collate_fn", "pin_memory", "drop_last", "timeout", "worker_init_fn"),
+    *("multiprocessing_context", "generator", "prefetch_factor", "persistent_workers"),
+)
+
 
 class Shares:
     """Gives the share of this process in a loader, for each loader the same object again.
@@ -46,7 +52,7 @@ class Shares:
             return loader
         if isinstance(loader, DataLoader) or is_prepared(loader):
             if loader not in self._of_loaders:
-                # Making a share may draw a seed. A resumed process makes it elsewhere: undo the draw.
+                # It may draw a seed, and a resumed process makes it elsewhere: undo the draw.
                 with rng.preserved():
                     self._of_loaders[loader] = self._share(loader)
             return self._of_loaders[loader]
@@ -178,20 +184,9 @@ class _StreamShare(IterableDataset[Any]):
 
 def _stream_share(loader: Any, holder: Any, size: int | None, shares: Shares) -> DataLoader[Any]:
     """Make the loader of a share of the stream in ``holder.dataset``, set up as ``loader``."""
-    return DataLoader(
-        _StreamShare(holder.dataset, size or 1, shares.num_processes, shares.rank),
-        batch_size=size,
-        num_workers=loader.num_workers,
-        collate_fn=loader.collate_fn,
-        pin_memory=loader.pin_memory,
-        drop_last=loader.drop_last,
-        timeout=loader.timeout,
-        worker_init_fn=loader.worker_init_fn,
-        multiprocessing_context=loader.multiprocessing_context,
-        generator=loader.generator,
-        prefetch_factor=loader.prefetch_factor,
-        persistent_workers=loader.persistent_workers,
-    )
+    share = _StreamShare(holder.dataset, size or 1, shares.num_processes, shares.rank)
+    settings = {name: getattr(loader, name) for name in _SETTINGS}
+    return DataLoader(share, batch_size=size, **settings)
 
 
 def _split(size: int, num_processes: int) -> int:
