@@ -1,6 +1,6 @@
-"""The loaders of a fit, each once, and what each carries from one pass to the next.
+"""The loaders of a fit, and the state of each between two passes.
 
-A loader may have a generator of its own, whose state a checkpoint keeps between its passes.
+A loader may have its own generator, whose state is in a checkpoint between its passes, too.
 """
 
 from __future__ import annotations
@@ -25,15 +25,10 @@ class Loaders:
     def begin(
         self, loaders: Mapping[str, Any], worker_seeding: str, saved: Mapping[str, Any] | None
     ) -> None:
-        """Take the loaders of a fit, and bring them to where a saved state was taken.
+        """Begin a fit with the loaders of this process, by ``<stage>/<index of the task>``.
 
-        All are brought there at once: they may share a data set with a generator of its own,
-        which the first pass moves on.
-
-        Args:
-            loaders: what this process walks, by ``<stage>/<index of the task>``.
-            worker_seeding: as for ``Cursor``.
-            saved: what ``state_dict`` gave, or ``None``.
+        The saved state of all is loaded at once: they may share a data set with a generator,
+        which the first pass advances.
         """
         self._loaders = {}
         for label, loader in loaders.items():
@@ -54,12 +49,12 @@ class Loaders:
                 self._prepared[id(cursor.loader)] = cursor
 
     def cursor(self, loader: Any, worker_seeding: str) -> Cursor:
-        """Give the walk over a loader that begins a pass."""
+        """Give the cursor of a pass that begins."""
         prepared = self._prepared.pop(id(loader), None)
         return prepared or Cursor(loader, worker_seeding=worker_seeding)
 
     def state_dict(self, walked: Any = None) -> dict[str, Any]:
-        """The state of every loader but the one that is being walked, which its pass keeps."""
+        """The state of every loader except ``walked``, whose pass has it."""
         return {
             label: (self._prepared.get(id(loader)) or Cursor(loader)).state_dict()
             for label, loader in self._loaders.items()
@@ -69,7 +64,7 @@ class Loaders:
 
 def _warn_of_other_loader(label: str, why: str) -> None:
     warnings.warn(
-        f"The loader of {label} is not that of the checkpoint, so the fit goes on with other "
+        f"The loader of {label} is not that of the checkpoint, so the fit resumes with other "
         f"data, not to the bit: {why}",
         UserWarning,
         stacklevel=4,

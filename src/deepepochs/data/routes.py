@@ -1,13 +1,8 @@
 """The ways to walk a loader, and to resume in the middle of it.
 
-What a loader is decides how it can be resumed: by its indices (a map-style ``DataLoader``),
-by its own ``state_dict``, by its data set's, or only by loading the consumed batches again and
-dropping them. `choose_route` picks the most exact way there is.
-
->>> from deepepochs.data.routes import choose_route
->>> route = choose_route(["a", "b", "c"])
->>> list(route.reopen({}, 1, lambda: None))
-['b', 'c']
+A loader is resumed by its indices (a map-style ``DataLoader``), by its own ``state_dict``, by
+that of its data set, or else by loading the consumed batches again and dropping them.
+`choose_route` picks the most exact way for a loader.
 """
 
 from __future__ import annotations
@@ -31,7 +26,7 @@ from .loader_state import (
     unwrap,
 )
 
-__all__ = ["IterableRoute", "PlainRoute", "Route", "StatefulRoute", "choose_route"]
+__all__ = ["Route", "choose_route"]
 
 
 class PlainRoute:
@@ -46,18 +41,12 @@ class PlainRoute:
         """Begin a pass."""
         return iter(self.loader)
 
-    def prepare(self, state: dict[str, Any]) -> None:
-        """Do what must come before the random states of the start of the pass are restored."""
-
     def reopen(
         self, state: dict[str, Any], index: int, resume: Callable[[], None]
     ) -> Iterator[Any]:
-        """Resume a pass; the random states of its start are in place.
+        """Resume a pass after ``index`` batches; the random states are those of its start.
 
-        Args:
-            state: from `state_dict`.
-            index: how many batches had been handed out.
-            resume: restores the random states of the save.
+        ``resume`` restores the random states of the save.
         """
         if type(self.loader) in (list, tuple):
             iterator = islice(self.loader, index, None)
@@ -83,21 +72,18 @@ class StatefulRoute(PlainRoute):
     def reopen(
         self, state: dict[str, Any], index: int, resume: Callable[[], None]
     ) -> Iterator[Any]:
-        """Load the loader's own state."""
         load_state(self.loader, state["loader"])
         iterator: Iterator[Any] = iter(self.loader)
         resume()
         return iterator
 
     def state_dict(self, index: int, *, running: bool) -> dict[str, Any]:
-        """Read the loader's state, and the data set's between passes."""
-        # Asked between passes, torchdata's makes an iterator: it draws and starts workers.
+        # Between passes torchdata's state_dict makes an iterator, which draws and starts workers.
         if running or not is_torchdata(unwrap(self.loader)):
             return {"loader": state_of(self.loader)}
         return dataset_state(self.loader)
 
     def load_idle(self, state: dict[str, Any]) -> None:
-        """Load the loader's state between two passes."""
         if "loader" in state:
             load_state(self.loader, state["loader"])
         else:
@@ -112,7 +98,7 @@ class IterableRoute(PlainRoute):
 
     def __init__(self, loader: Any) -> None:
         super().__init__(loader)
-        # Worker processes have copies of the data set, out of reach from here.
+        # Worker processes have copies of the data set, whose state cannot be read from here.
         self.is_near = (
             loader.num_workers == 0
             and type(loader).__iter__ is DataLoader.__iter__
@@ -121,7 +107,6 @@ class IterableRoute(PlainRoute):
         self.items = _Items(loader.dataset)
 
     def open(self) -> Iterator[Any]:
-        """Begin a pass."""
         if not self.is_near:
             return iter(self.loader)
         self.items = _Items(self.loader.dataset)
@@ -131,7 +116,6 @@ class IterableRoute(PlainRoute):
     def reopen(
         self, state: dict[str, Any], index: int, resume: Callable[[], None]
     ) -> Iterator[Any]:
-        """Load the state of the data set or of its iterator; without one, load batches and drop."""
         if not state:
             iterator = self.open()
             drop(iterator, index)
@@ -139,24 +123,19 @@ class IterableRoute(PlainRoute):
             return iterator
         load_dataset(self.loader, state)
         iterator = self.open()
-        if "iterator" in state and not state["ended"]:
-            load_state(self.items.iterator, state["iterator"])
-        self.items.ended = bool(state["ended"])
+        self.items.resume(state)
         resume()
         return iter(()) if self.items.ended else iterator
 
     def state_dict(self, index: int, *, running: bool) -> dict[str, Any]:
-        """Read the state of the data set and of its iterator, if they have one."""
         if not self.is_near:
             return {}
         state = dataset_state(self.loader)
-        iterator = self.items.iterator
-        if running and iterator is not self.loader.dataset and isinstance(iterator, Stateful):
-            state["iterator"] = state_of(iterator)
-        return {**state, "ended": running and self.items.ended} if state else {}
+        if running:
+            state |= self.items.state_dict()
+        return {"ended": running and self.items.ended, **state} if state else {}
 
     def load_idle(self, state: dict[str, Any]) -> None:
-        """Load the data set's state between two passes."""
         load_dataset(self.loader, state)
 
 
@@ -173,6 +152,16 @@ class _Items:
         self.ended = False
         return self._follow(self.iterator)
 
+    def state_dict(self) -> dict[str, Any]:
+        has_state = self.iterator is not self.dataset and isinstance(self.iterator, Stateful)
+        return {"iterator": state_of(self.iterator)} if has_state else {}
+
+    def resume(self, state: dict[str, Any]) -> None:
+        """Load the state of the iterator, if one was saved and it had not ended."""
+        self.ended = bool(state["ended"])
+        if "iterator" in state and not self.ended:
+            load_state(self.iterator, state["iterator"])
+
     def _follow(self, iterator: Iterator[Any]) -> Iterator[Any]:
         yield from iterator
         self.ended = True
@@ -181,27 +170,19 @@ class _Items:
 Route = PlainRoute | IndexRoute
 
 
-def choose_route(loader: Any, worker_seeding: str = "position", *, fast_path: bool = True) -> Route:
-    """Pick the most exact way to walk a loader.
-
-    Args:
-        loader: any iterable of batches.
-        worker_seeding: ``'position'`` or ``'torch'``.
-        fast_path: whether in-memory tensors are fetched by one index operation.
-    """
+def choose_route(loader: Any, worker_seeding: str, *, fast_path: bool) -> Route:
+    """Pick the most exact way to walk a loader; the arguments are those of a ``Cursor``."""
     owner = unwrap(loader)
     if not isinstance(owner, DataLoader) or (owner is loader and "base_dataloader" in vars(loader)):
         return StatefulRoute(loader) if isinstance(loader, Stateful) else PlainRoute(loader)
     if is_torchdata(owner):
-        # torchdata's own way would not bring the workers' random streams back, nor a sampler that
-        # draws from the global generator; for state inside of data sets there is no other.
-        by_index = not isinstance(owner.dataset, (IterableDataset, Stateful))
-    elif owner is loader and isinstance(loader, Stateful):
-        by_index = False
-    elif isinstance(owner.dataset, IterableDataset):
-        return IterableRoute(loader)
+        # Its own state leaves out the workers' random streams and samplers that draw from the
+        # global generator, so it is used only for state that is inside of the data set.
+        has_state = isinstance(owner.dataset, (IterableDataset, Stateful))
     else:
-        by_index = True
-    if by_index:
-        return IndexRoute(loader, worker_seeding, fast_path=fast_path)
-    return StatefulRoute(loader)
+        has_state = owner is loader and isinstance(loader, Stateful)
+    if has_state:
+        return StatefulRoute(loader)
+    if isinstance(owner.dataset, IterableDataset):
+        return IterableRoute(loader)
+    return IndexRoute(loader, worker_seeding, fast_path=fast_path)

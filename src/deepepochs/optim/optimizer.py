@@ -36,20 +36,20 @@ class Optimizer:
     Args:
         opt: the torch optimizer.
         scheduler: a learning-rate scheduler made for `opt`; `None`: the rate stays.
-        sched_on: `'step'`: the scheduler moves after every optimizer step; `'epoch'`: after
+        sched_on: `'step'`: the scheduler steps after every optimizer step; `'epoch'`: after
             every epoch.
-        sched_with_loss: the scheduler's `step` wants a loss. `ReduceLROnPlateau` is
+        sched_with_loss: whether the scheduler's `step` needs a loss. `ReduceLROnPlateau` is
             recognised without it.
 
     Attributes:
         opt: the torch optimizer.
         scheduler: its scheduler, or `None`.
         sched_on: `'step'` or `'epoch'`.
-        needs_loss: True where the scheduler's step wants a loss.
+        needs_loss: whether the scheduler's step needs a loss.
 
     Raises:
         ConfigTypeError: `opt` is no optimizer or `scheduler` no scheduler.
-        ConfigError: `sched_on` is neither moment, the scheduler is another optimizer's, or `opt`
+        ConfigError: `sched_on` is neither, the scheduler was made for another optimizer, or `opt`
             (LBFGS) cannot step without a closure.
 
     Example:
@@ -74,7 +74,7 @@ class Optimizer:
             raise ConfigError(
                 f"{type_name(opt)} computes the loss several times in a step, through a closure, and a "
                 "step here gives each mini-batch to the model once: take an optimizer whose step() needs "
-                "no argument, such as torch.optim.Adam, or write the loop around this one by hand."
+                "no argument, such as torch.optim.Adam, or write a training loop by hand for this one."
             )
         if sched_on not in ("step", "epoch"):
             raise ConfigError(f"sched_on={sched_on!r}: it must be 'step' or 'epoch'.")
@@ -87,9 +87,9 @@ class Optimizer:
         self.rewrap(opt)
 
     def rewrap(self, opt: torch.optim.Optimizer) -> None:
-        """Take `opt` in place of the optimizer so far, which it wraps, as Accelerate's does."""
+        """Replace the torch optimizer by a wrapper around it, such as Accelerate's."""
         self.opt = opt
-        # Accelerate's wrapper says after a step whether its fp16 scaler left it out.
+        # Accelerate's wrapper says after a step whether its fp16 scaler has skipped it.
         self._tells_skips = hasattr(type(opt), "step_was_skipped")
         plain = torch.optim.Optimizer.zero_grad
         self._plain_zero_grad = type(opt).zero_grad is plain and "zero_grad" not in vars(opt)
@@ -106,10 +106,10 @@ class Optimizer:
         Args:
             at: `'step'`: the optimizer steps, and the scheduler if it is due; `'epoch'`: the
                 scheduler steps if it is due.
-            loss: for a scheduler that wants one.
+            loss: for a scheduler that needs one.
 
         Raises:
-            ConfigError: `at` is neither, or a scheduler that wants a loss gets none.
+            ConfigError: `at` is neither, or a scheduler that needs a loss gets none.
         """
         if at == "step":
             self.opt.step()
@@ -124,10 +124,9 @@ class Optimizer:
             raise ConfigError(f"Optimizer.step(at={at!r}): it must be 'step' or 'epoch'.")
 
     def after_step(self, loss: Any = None) -> None:
-        """Step the scheduler if it is due after a step that somebody else made.
+        """Step the scheduler if it is due after an optimizer step.
 
-        For a caller that steps `opt` through a gradient scaler: not to be called for a step
-        that the scaler left out.
+        For callers that step `opt` through a gradient scaler, unless the scaler skipped the step.
         """
         if self._moves_on_step:
             self.sched_step(loss)
@@ -136,15 +135,15 @@ class Optimizer:
         """Step the scheduler, if there is one, whether it is due or not.
 
         Args:
-            loss: the loss (a float or a scalar tensor) for a scheduler that wants one.
+            loss: a float or a scalar tensor, for a scheduler that needs a loss.
 
         Raises:
-            ConfigError: the scheduler wants a loss and got none.
+            ConfigError: the scheduler needs a loss and got none.
         """
         if self.scheduler is None:
             return
         if self._restored:
-            # torch asks whether this process has stepped the optimizer: the one before did.
+            # torch would warn that this process has not stepped the optimizer: the saved one has.
             self._restored = False
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
@@ -154,7 +153,7 @@ class Optimizer:
         elif loss is None:
             raise ConfigError(
                 f"{type(self.scheduler).__name__} wants a loss on every {self.sched_on}, and there "
-                "is none: hand it to step(at, loss), or use a scheduler without a loss."
+                "is none: give it to step(at, loss), or use a scheduler without a loss."
             )
         else:
             self.scheduler.step(loss)
@@ -174,7 +173,7 @@ class Optimizer:
 
     @property
     def params(self) -> list[Tensor]:
-        """All parameters, over all groups; made once, and anew when a group has changed."""
+        """The parameters of all groups. The list is kept until a group changes."""
         groups = self.opt.param_groups
         if len(groups) == len(self._groups):
             for group, (params, size) in zip(groups, self._groups, strict=True):
@@ -187,9 +186,9 @@ class Optimizer:
         return self._params
 
     def drop_gradients(self) -> None:
-        """Set every gradient to None: `zero_grad` at a twentieth of its cost.
+        """Set every gradient to None, at a twentieth of the cost of torch's `zero_grad`.
 
-        An optimizer class with a `zero_grad` of its own has that called instead.
+        If the optimizer's class has its own `zero_grad`, that is called.
         """
         if self._plain_zero_grad:
             for group in self.opt.param_groups:
@@ -199,7 +198,7 @@ class Optimizer:
             self.opt.zero_grad()
 
     def gradients(self) -> list[Tensor]:
-        """Return the gradients there are, in the order of `params`."""
+        """Return the gradients that are not None, in the order of `params`."""
         return [param.grad for param in self.params if param.grad is not None]
 
     def state_dict(self) -> dict[str, Any]:
@@ -209,7 +208,7 @@ class Optimizer:
         return {"opt_state": opt_state, "sched_state": sched_state}
 
     def check_state(self, state: Any) -> None:
-        """Raise unless `state` fits this optimizer and scheduler; change nothing.
+        """Check that `state` fits, without a change.
 
         Raises:
             CheckpointMismatch: `state` is of another optimizer, model or scheduler.
@@ -222,7 +221,7 @@ class Optimizer:
         check_fit(self.opt, self.scheduler, state)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore optimizer and scheduler, each from its own state; `state` stays the caller's.
+        """Load the state of optimizer and scheduler; `state` itself is not changed later.
 
         Raises:
             CheckpointMismatch: `state` does not fit; nothing has been changed.
@@ -230,7 +229,7 @@ class Optimizer:
         self.check_state(state)
         opt_state = {key: value for key, value in state["opt_state"].items() if key != "made_by"}
         self.opt.load_state_dict(opt_state)
-        # torch keeps tensors that need no cast: the next step would alter the caller's state.
+        # torch keeps tensors that need no cast: the next step would change the caller's state.
         given = {id(v) for entry in opt_state["state"].values() for v in entry.values()}
         for entry in self.opt.state.values():
             for key, value in entry.items():
@@ -247,9 +246,9 @@ class Optimizer:
 
 
 def _needs_closure(opt: torch.optim.Optimizer) -> bool:
-    """Say whether `opt` cannot step without an argument."""
+    """Whether `opt` cannot step without an argument."""
     try:
-        # Of the class: a scheduler has put a wrapper around the bound one.
+        # The class's step: a scheduler wraps that of the object.
         parameters = list(inspect.signature(type(opt).step).parameters.values())[1:]
     except (TypeError, ValueError):  # the signature of a step written in C cannot be read
         return False
@@ -258,7 +257,7 @@ def _needs_closure(opt: torch.optim.Optimizer) -> bool:
 
 
 def _takes_loss(opt: torch.optim.Optimizer, scheduler: Any, sched_with_loss: bool) -> bool:
-    """Check that `scheduler` is one, and of `opt`; return True where its step wants a loss."""
+    """Check that `scheduler` is one for `opt`; return whether its step needs a loss."""
     if scheduler is None:
         return False
     if isinstance(scheduler, type) or not callable(getattr(scheduler, "step", None)):
@@ -266,7 +265,7 @@ def _takes_loss(opt: torch.optim.Optimizer, scheduler: Any, sched_with_loss: boo
             f"Optimizer got {type_name(scheduler)} as scheduler: it must be a learning-rate scheduler, "
             "for example torch.optim.lr_scheduler.StepLR(opt, 10)."
         )
-    # Accelerate's scheduler holds torch's as `scheduler`; its optimizer shares the groups' list.
+    # Accelerate's scheduler has torch's as `scheduler`; its optimizer has the same list of groups.
     bare = getattr(scheduler, "scheduler", scheduler)
     owner = getattr(bare, "optimizer", None)
     if owner is not None and getattr(owner, "param_groups", None) is not opt.param_groups:

@@ -1,14 +1,7 @@
-"""Optimizers, each with the schedule of its learning rate.
+"""The optimizers of a trainer, each with the schedule of its learning rate.
 
-A trainer always keeps an `Optimizers`: a list of `Optimizer`, each of which is a torch
-optimizer with its scheduler and the moments at which that scheduler moves. Their state is
-checked against what is here before any of it is changed.
-
->>> import torch
->>> from deepepochs.optim.optimizers import Optimizers
->>> opts = Optimizers([torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.5)])
->>> opts.get_current_lr()
-[0.5]
+A trainer always has an `Optimizers`: a list of `Optimizer`, each a torch optimizer with its
+scheduler.
 """
 
 from __future__ import annotations
@@ -43,7 +36,7 @@ def params_of(optimizers: Iterable[Optimizer]) -> list[Tensor]:
 
 
 class Optimizers(list[Optimizer]):
-    """A list of `Optimizer` with the same methods over all; results are lists.
+    """A list of `Optimizer` with the same methods for all; results are lists.
 
     Args:
         optimizers: `Optimizer`s or torch optimizers, which are wrapped.
@@ -69,11 +62,11 @@ class Optimizers(list[Optimizer]):
 
     @property
     def needs_loss(self) -> bool:
-        """True where some scheduler's step wants a loss."""
+        """Whether some scheduler's step needs a loss."""
         return any(o.needs_loss for o in self)
 
     def needs_loss_at(self, at: str) -> bool:
-        """Return True where some scheduler that moves on `at` wants a loss."""
+        """Return whether some scheduler that steps on `at` needs a loss."""
         return any(o.needs_loss and o.sched_on == at for o in self)
 
     def zero_grad(self) -> None:
@@ -115,12 +108,12 @@ class Optimizers(list[Optimizer]):
         return self[0].params if len(self) == 1 else params_of(self)
 
     def drop_gradients(self) -> None:
-        """Set every gradient to None: see `Optimizer.drop_gradients`."""
+        """Set every gradient to None."""
         for o in self:
             o.drop_gradients()
 
     def gradients(self) -> list[Tensor]:
-        """Return the gradients there are, in the order of `params`."""
+        """Return the gradients that are not None, in the order of `params`."""
         return [param.grad for param in self.params if param.grad is not None]
 
     def state_dict(self) -> list[dict[str, Any]]:
@@ -128,7 +121,7 @@ class Optimizers(list[Optimizer]):
         return [o.state_dict() for o in self]
 
     def check_state(self, state: Any) -> None:
-        """Raise unless `state` fits these optimizers and schedulers; change nothing.
+        """Check that `state` fits, without a change.
 
         Raises:
             CheckpointMismatch: a state does not fit, or their number.
@@ -143,7 +136,7 @@ class Optimizers(list[Optimizer]):
             o.check_state(one)
 
     def load_state_dict(self, state: list[dict[str, Any]] | dict[str, Any]) -> None:
-        """Restore all from `state_dict()`; the state of a single optimizer may come bare.
+        """Load what `state_dict()` returned; for one optimizer also its state without a list.
 
         Raises:
             CheckpointMismatch: a state does not fit, or their number; nothing has been changed.
@@ -155,10 +148,10 @@ class Optimizers(list[Optimizer]):
 
 
 def as_optimizers(opt: Any, model: nn.Module, loss_fn: Any) -> Optimizers:
-    """Give ``opt`` as an ``Optimizers``; ``None`` is Adam with rate 0.001 over the model.
+    """Return ``opt`` as an ``Optimizers``; ``None`` is Adam with rate 0.001 over the model.
 
     Raises:
-        ConfigError: an optimizer that holds none of the weights of model and loss.
+        ConfigError: an optimizer has none of the weights of model and loss.
     """
     if opt is None:
         weights = list(model.parameters())

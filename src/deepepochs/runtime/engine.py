@@ -1,13 +1,4 @@
-"""The way into PyTorch's autograd engine below the checks of ``torch.autograd.backward``.
-
->>> import torch
->>> weight = torch.ones((), requires_grad=True)
->>> loss = weight * 3
->>> engine = autograd_engine()
->>> _ = engine((loss,), (torch.ones_like(loss),), *ENGINE_OPTIONS)
->>> weight.grad
-tensor(3.)
-"""
+"""Calling PyTorch's autograd engine without the checks of ``torch.autograd.backward``."""
 
 from __future__ import annotations
 
@@ -20,17 +11,15 @@ import torch
 __all__ = ["ENGINE_OPTIONS", "autograd_engine"]
 
 ENGINE_OPTIONS = (False, False, (), True, True)
-"""Keep no graph, create none, all weights, also of what cannot be reached, into ``grad``."""
+"""``keep_graph``, ``create_graph``, ``inputs``, ``allow_unreachable``, ``accumulate_grad``."""
 
 
 @cache
 def autograd_engine() -> Callable[..., Any] | None:
-    """The way into the engine that ``torch.autograd.backward`` takes, if it is as it was.
+    """Return the engine's function, or ``None`` if this PyTorch calls it in another way.
 
-    What lies above it checks arguments that a step has checked: a tenth of the time of a small one.
-
-    Returns:
-        What computes gradients as ``engine((loss,), (one,), *ENGINE_OPTIONS)``, or ``None``.
+    ``torch.autograd.backward`` checks arguments that a step has checked before, which takes a
+    tenth of the time of a small step. Call it as ``engine((loss,), (one,), *ENGINE_OPTIONS)``.
     """
     engine: Any = getattr(torch.autograd.graph, "_engine_run_backward", None)
     with torch.enable_grad():
