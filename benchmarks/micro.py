@@ -23,7 +23,7 @@ from deepepochs.nest.batch import split_pair
 from deepepochs.optim.optimizers import Optimizer
 from deepepochs.patches import TensorPatch, ValuePatch
 from deepepochs.patches.tensors import as_chunk
-from deepepochs.runtime.engine import ENGINE_OPTIONS, autograd_engine
+from deepepochs.runtime.base import ENGINE_OPTIONS, autograd_engine
 
 
 class Listener(Callback):

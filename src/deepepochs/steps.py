@@ -31,7 +31,7 @@ from .hooks import fire_in_step
 from .nest import operations as nested
 from .nest.containers import TensorTuple
 from .run import Run
-from .runtime.engine import ENGINE_OPTIONS
+from .runtime.base import ENGINE_OPTIONS
 from .stages import Stage
 
 __all__ = ["STEP_NAMES", "Steps", "resolve_step", "step_name"]

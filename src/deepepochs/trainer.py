@@ -34,7 +34,7 @@ from .arguments import (
 from .callbacks.base import Callback
 from .callbacks.console import ConsoleCallback
 from .callbacks.pool import CallbackPool
-from .data.loaders import Loaders
+from .data.cursor import Loaders
 from .errors import ConfigError, LoopException
 from .fit.epochs import FitLog, FitSession, FitSpan
 from .fit.plan import (

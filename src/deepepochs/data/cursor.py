@@ -20,6 +20,7 @@ drawn at random on the way.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from typing import Any
@@ -31,7 +32,7 @@ from ..errors import CheckpointMismatch, ConfigError
 from .loader_state import read_moment, read_parts, restore_moment, restore_parts
 from .routes import Route, choose_route
 
-__all__ = ["Cursor"]
+__all__ = ["Cursor", "Loaders"]
 
 _END = object()
 
@@ -197,4 +198,60 @@ def _splits_stream(loader: Any) -> bool:
         isinstance(loader, DataLoader)
         and loader.num_workers > 0
         and isinstance(loader.dataset, IterableDataset)
+    )
+
+
+class Loaders:
+    """The loaders of the latest fit."""
+
+    def __init__(self) -> None:
+        self._loaders: dict[str, Any] = {}
+        self._prepared: dict[int, Cursor] = {}
+
+    def begin(
+        self, loaders: Mapping[str, Any], worker_seeding: str, saved: Mapping[str, Any] | None
+    ) -> None:
+        """Begin a fit with the loaders of this process, by ``<stage>/<index of the task>``.
+
+        The saved state of all is loaded at once: they may share a data set with a generator,
+        which the first pass advances.
+        """
+        self._loaders = {}
+        for label, loader in loaders.items():
+            if not any(loader is other for other in self._loaders.values()):
+                self._loaders[label] = loader
+        kept = {id(loader) for loader in self._loaders.values()} if saved is None else set()
+        self._prepared = {key: cursor for key, cursor in self._prepared.items() if key in kept}
+        for label, state in (saved or {}).items():
+            if label not in self._loaders:
+                _warn_of_other_loader(label, "this fit has none there")
+                continue
+            cursor = Cursor(self._loaders[label], worker_seeding=worker_seeding)
+            try:
+                cursor.load_state_dict(state)
+            except CheckpointMismatch as error:
+                _warn_of_other_loader(label, str(error))
+            else:
+                self._prepared[id(cursor.loader)] = cursor
+
+    def cursor(self, loader: Any, worker_seeding: str) -> Cursor:
+        """Give the cursor of a pass that begins."""
+        prepared = self._prepared.pop(id(loader), None)
+        return prepared or Cursor(loader, worker_seeding=worker_seeding)
+
+    def state_dict(self, walked: Any = None) -> dict[str, Any]:
+        """The state of every loader except ``walked``, whose pass has it."""
+        return {
+            label: (self._prepared.get(id(loader)) or Cursor(loader)).state_dict()
+            for label, loader in self._loaders.items()
+            if loader is not walked
+        }
+
+
+def _warn_of_other_loader(label: str, why: str) -> None:
+    warnings.warn(
+        f"The loader of {label} is not that of the checkpoint, so the fit resumes with other "
+        f"data, not to the bit: {why}",
+        UserWarning,
+        stacklevel=4,
     )

@@ -16,8 +16,7 @@ from typing import Any, NamedTuple
 from .. import rng
 from ..callbacks.base import Callback
 from ..contracts import RunView, TrainerView
-from ..data.cursor import Cursor
-from ..data.loaders import Loaders
+from ..data.cursor import Cursor, Loaders
 from ..errors import LoopException, MetricError, StopLoopException
 from ..history import Progress
 from ..hooks import fire, fire_in_step

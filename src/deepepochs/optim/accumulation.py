@@ -16,8 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from .optimizer import Optimizer
-from .optimizers import Optimizers
+from .optimizers import Optimizer, Optimizers
 
 __all__ = ["NO_WINDOW", "AnyWindow", "Window"]
 

@@ -27,9 +27,8 @@ patch               what it keeps of the batches   exact for
 
 from __future__ import annotations
 
-from .base import PatchBase, metric_name
+from .base import PatchBase, flatten_value, metric_name
 from .confusion import ConfusionMetrics, ConfusionPatch
-from .metric import flatten_value
 from .plan import check_patch_kind, is_torchmetric, make_patch
 from .tensors import TensorPatch
 from .torchmetric import MetricPatch

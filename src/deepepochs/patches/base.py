@@ -20,12 +20,15 @@ from __future__ import annotations
 
 import copy
 import functools
+from collections.abc import Callable
 from types import BuiltinMethodType, FunctionType, MethodType
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import torch
 from torch import Tensor
 
-from ..errors import PatchError
+from ..errors import ConfigTypeError, MetricError, PatchError, add_note
 from ..nest.codec import is_plain, keeps_class
 from ..nest.containers import describe, walk
 
@@ -34,8 +37,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PatchBase",
+    "call_metric",
     "check_same_metric",
+    "checked_metric",
     "copied",
+    "flatten_value",
     "for_checkpoint",
     "metric_name",
     "mismatch",
@@ -273,3 +279,56 @@ def is_configuration(value: Any) -> bool:
     walk(leaves.append, value)
     rest = [leaf for leaf in leaves if isinstance(leaf, PatchBase) or not callable(leaf)]
     return len(rest) < len(leaves) and all(isinstance(leaf, (str, type(None))) for leaf in rest)
+
+
+def checked_metric(metric: Any, owner: str) -> Any:
+    """Return `metric`, or raise a ConfigTypeError if it cannot be called."""
+    if not callable(metric):
+        raise ConfigTypeError(
+            f"{owner} got {describe(metric)} as metric: give a function (outputs, targets)."
+        )
+    return metric
+
+
+def flatten_value(name: str, value: Any) -> dict[str, Any]:
+    """Give a metric's value as a flat dict, with the names that a user sees.
+
+    Args:
+        name: the metric's name; the keys of a dict are appended to it directly.
+        value: a number, a NumPy number, a tensor, or a dict of these; the keys of nested dicts
+            are joined by a dot.
+
+    Returns:
+        Names and values; one pair unless the value is a dict.
+
+    Raises:
+        MetricError: a value is none of these.
+
+    Example:
+        >>> flatten_value("m.", {"p": 0.5, "of": {"cat": 1.0}})
+        {'m.p': 0.5, 'm.of.cat': 1.0}
+    """
+    if type(value) is float:
+        return {name: value}
+    if isinstance(value, dict):
+        flat: dict[str, Any] = {}
+        for key, item in value.items():
+            dot = "." if isinstance(item, dict) else ""
+            flat.update(flatten_value(f"{name}{key}{dot}", item))
+        return flat
+    if not isinstance(value, (Tensor, int, float, np.number, np.bool_, np.ndarray)):
+        raise MetricError(
+            f"metric {name!r} gave {describe(value)}: return a number, a tensor, or a dict of them."
+        )
+    return {name: value}
+
+
+def call_metric(metric: Callable[..., Any], *args: Any) -> Any:
+    """Call a metric outside autograd; an error gets a note with the metric's arguments."""
+    try:
+        with torch.no_grad():
+            return metric(*args)
+    except Exception as error:
+        found = " and ".join(describe(arg) for arg in args)
+        add_note(error, f"The metric {metric_name(metric)!r} was called with {found}.")
+        raise

@@ -20,8 +20,7 @@ from torch import Tensor
 
 from .. import metrics as functions
 from ..errors import ConfigError, MetricError, PatchError
-from .base import PatchBase, check_same_metric, copied, mismatch
-from .metric import call_metric, checked_metric
+from .base import PatchBase, call_metric, check_same_metric, checked_metric, copied, mismatch
 
 if TYPE_CHECKING:
     from typing_extensions import Self

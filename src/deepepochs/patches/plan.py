@@ -16,9 +16,8 @@ from typing import Any
 from ..errors import ConfigError, ConfigTypeError, MetricError
 from ..legacy.mappings import listify
 from ..nest.containers import describe
-from .base import PatchBase, metric_name
+from .base import PatchBase, checked_metric, metric_name
 from .confusion import ConfusionPatch
-from .metric import checked_metric
 from .tensors import TensorPatch
 from .torchmetric import MetricPatch
 from .values import MeanPatch

@@ -24,8 +24,7 @@ from torch import Tensor
 from ..errors import DataError, PatchError
 from ..nest.containers import TensorTuple, first_tensor
 from ..nest.operations import concat, to_cpu
-from .base import PatchBase, check_same_metric, copied, for_checkpoint
-from .metric import call_metric, checked_metric
+from .base import PatchBase, call_metric, check_same_metric, checked_metric, copied, for_checkpoint
 
 if TYPE_CHECKING:
     from typing_extensions import Self

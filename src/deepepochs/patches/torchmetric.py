@@ -22,8 +22,7 @@ from torch import Tensor
 from ..errors import PatchError, add_note
 from ..nest.containers import describe, first_tensor
 from ..nest.operations import detach
-from .base import PatchBase, check_same_metric, copied, for_checkpoint, metric_name
-from .metric import checked_metric
+from .base import PatchBase, check_same_metric, checked_metric, copied, for_checkpoint, metric_name
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -19,8 +19,7 @@ import numpy as np
 
 from ..errors import MetricError, PatchError, add_note
 from ..show.lines import to_array
-from .base import PatchBase
-from .metric import flatten_value
+from .base import PatchBase, flatten_value
 from .resumed import RestoredPatch, join_patches
 
 __all__ = ["LOSS", "BatchMetrics", "PassPatches", "StageTotals"]

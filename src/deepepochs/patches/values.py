@@ -26,8 +26,17 @@ from torch import Tensor
 
 from ..errors import ConfigError, MetricError, PatchError
 from ..nest.containers import describe
-from .base import PatchBase, check_same_metric, copied, for_checkpoint, metric_name, mismatch
-from .metric import call_metric, checked_metric, flatten_value
+from .base import (
+    PatchBase,
+    call_metric,
+    check_same_metric,
+    checked_metric,
+    copied,
+    flatten_value,
+    for_checkpoint,
+    metric_name,
+    mismatch,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 from typing import Any, Protocol
 
 import torch
@@ -17,10 +18,16 @@ from ..data.cursor import Cursor
 from ..errors import ConfigError
 from ..optim.accumulation import AnyWindow, Window
 from ..optim.optimizers import Optimizer, Optimizers
-from .engine import autograd_engine
 from .rounds import Processes, Rounds
 
-__all__ = ["LocalRuntime", "Runtime", "compile_calls", "pick_device"]
+__all__ = [
+    "ENGINE_OPTIONS",
+    "LocalRuntime",
+    "Runtime",
+    "autograd_engine",
+    "compile_calls",
+    "pick_device",
+]
 
 
 class Runtime(Processes, Protocol):
@@ -185,3 +192,25 @@ def pick_device(device: str | torch.device | None) -> torch.device:
             "PyTorch has here such as 'cpu' or 'cuda:0', or an accelerate.Accelerator."
         ) from error
     return found
+
+
+ENGINE_OPTIONS = (False, False, (), True, True)
+"""``keep_graph``, ``create_graph``, ``inputs``, ``allow_unreachable``, ``accumulate_grad``."""
+
+
+@cache
+def autograd_engine() -> Callable[..., Any] | None:
+    """Return the engine's function, or ``None`` if this PyTorch calls it in another way.
+
+    ``torch.autograd.backward`` checks arguments that a step has checked before, which takes a
+    tenth of the time of a small step. Call it as ``engine((loss,), (one,), *ENGINE_OPTIONS)``.
+    """
+    engine: Any = getattr(torch.autograd.graph, "_engine_run_backward", None)
+    with torch.enable_grad():
+        weight = torch.ones((), device="cpu", requires_grad=True)
+        loss = weight * 2
+    try:
+        engine((loss,), (torch.ones_like(loss),), *ENGINE_OPTIONS)
+    except Exception:  # another signature fails in any way
+        return None
+    return engine if weight.grad is not None and weight.grad.item() == 2 else None

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from .. import rng
 from ..callbacks.pool import CallbackPool
 from ..contracts import TrainerView
-from ..data.loaders import Loaders
+from ..data.cursor import Loaders
 from ..errors import CheckpointMismatch
 from ..history import Progress
 from ..nest import operations as nested
