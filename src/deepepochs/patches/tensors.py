@@ -80,8 +80,8 @@ class TensorPatch(PatchBase):
 
     def keep(self, outputs: Any, targets: Any = None) -> None:
         """Append one more mini-batch in place; both arguments come from ``as_chunk``."""
-        self.outputs.extend([outputs], self.keep_on_device)
-        self.targets.extend([targets], self.keep_on_device)
+        self.outputs.append(outputs, self.keep_on_device)
+        self.targets.append(targets, self.keep_on_device)
 
     def add(self, other: Any) -> Self:
         """Append the chunks of another patch of the same metric."""
@@ -135,6 +135,12 @@ class Chunks:
     def extend(self, items: list[Any], keep_on_device: bool) -> None:
         """Append chunks."""
         self.items.extend(items)
+        if not keep_on_device and len(self.items) - self.num_moved >= MOVE_EVERY:
+            self._move()
+
+    def append(self, item: Any, keep_on_device: bool) -> None:
+        """Append one chunk; a list of one would cost 0.1 µs a mini-batch."""
+        self.items.append(item)
         if not keep_on_device and len(self.items) - self.num_moved >= MOVE_EVERY:
             self._move()
 
