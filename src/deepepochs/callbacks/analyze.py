@@ -103,7 +103,7 @@ class AnalyzeCallback(EventFileCallback):
 
     def _hook(self, name: str, is_trained: bool) -> Any:
         def look(_layer: nn.Module, _inputs: Any, output: Any) -> None:
-            # Gradients are off while LogCallback traces the graph.
+            # Gradients are off in calls that do not train, such as LogCallback's trace.
             if not self._is_looking or not torch.is_grad_enabled():
                 return
             for tensor in tensors_of(output):

@@ -19,7 +19,7 @@ from ..hooks import PACE_S, outer_first, outer_last, paced
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["HOOKS", "PACE_S", "Callback", "Metrics", "paced"]
+__all__ = ["HOOKS", "PACE_S", "Callback", "Metrics", "Tasks", "paced"]
 
 Metrics = Mapping[str, Any]
 Tasks = Sequence[Any]

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -103,20 +103,10 @@ class CheckCallback(RunRecordCallback):
         """Write the trainer's state as the last one, and as a best one if it is."""
         place, self._best_place = self._best_place, None
         state = trainer.state_dict()  # in every process: each has a part of the state
-        error: Exception | None = None
-        if trainer.main_process:
-            try:
-                self.store(trainer).save(state, place)
-            except CheckpointError as fault:
-                error = fault
-        if trainer.runtime.any(error is not None):
-            raise error or CheckpointError("The main process could not save its checkpoint.")
+        store = CheckpointStore(self.folder(trainer), self.keep)
+        in_main_process(trainer, "save its checkpoint", store.save, state, place)
         self._has_saved = True
         self._saved_at_s = time.monotonic()
-
-    def store(self, trainer: TrainerView) -> CheckpointStore:
-        """The checkpoints of the trainer's run."""
-        return CheckpointStore(self.folder(trainer), self.keep)
 
     def resume(self, trainer: TrainerView) -> None:
         """Load the checkpoint that the trainer's ``resume`` selects.
@@ -168,7 +158,7 @@ class CheckCallback(RunRecordCallback):
 
     def on_before_test_epochs(self, trainer: TrainerView, tasks: Any) -> None:
         """Load the best weights of this run, unless the test runs inside a fit."""
-        best = self.store(trainer).best()
+        best = CheckpointStore(self.folder(trainer), self.keep).best()
         # Without a best value of this run, the file is from an earlier run with the same id.
         has_best = self.save_best and self._has_saved and self.best_values and best.exists()
         in_fit = trainer.session is not None and trainer.session.fit is not None
@@ -193,24 +183,31 @@ class CheckCallback(RunRecordCallback):
 
     def _stop_if_exhausted(self, trainer: TrainerView) -> None:
         if self.watch.exhausted:
-            trainer.stop(
-                f"Early stopping triggered, by monitoring [{self.on_stage} {self.monitor}]!"
-            )
+            monitored = f"[{self.on_stage} {self.monitor}]"
+            trainer.stop(f"Early stopping triggered, by monitoring {monitored}!")
 
     def _lock_run(self, trainer: TrainerView) -> None:
-        folder, error = self.folder(trainer), None
+        folder = self.folder(trainer)
         for other in trainer.callbacks[: trainer.callbacks.index(self)]:
             if isinstance(other, CheckCallback) and other.folder(trainer) == folder:
                 raise ConfigError(
                     f"Two CheckCallbacks write to {folder}: give one of them another ckpt_dir."
                 )
-        if trainer.main_process:
-            try:
-                self.lock(folder)
-            except CheckpointError as fault:
-                error = fault
-        if trainer.runtime.any(error is not None):
-            raise error or CheckpointError("The main process could not lock the run's folder.")
+        in_main_process(trainer, "lock the run's folder", self.lock, folder)
+
+
+def in_main_process(
+    trainer: TrainerView, purpose: str, action: Callable[..., object], *arguments: Any
+) -> None:
+    """Call a function in the main process; if it fails, raise in every process."""
+    error: CheckpointError | None = None
+    if trainer.main_process:
+        try:
+            action(*arguments)
+        except CheckpointError as fault:
+            error = fault
+    if trainer.runtime.any(error is not None):
+        raise error or CheckpointError(f"The main process could not {purpose}.")
 
 
 def find_checkpoint(trainer: TrainerView, ckpt_dir: Path) -> Path | None:

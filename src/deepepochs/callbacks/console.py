@@ -20,6 +20,7 @@ from torch.nn.parameter import is_lazy
 from ..legacy.printing import log_batch, log_epoch, print_out
 from ..show.lines import batch_line, epoch_line, info, task_line
 from ..show.screens import BarScreen, Output, Screen, open_screen
+from ..stages import Stage
 from .base import PACE_S, Callback, Tasks, paced
 
 if TYPE_CHECKING:
@@ -94,12 +95,23 @@ class ConsoleCallback(Callback):
     on_before_val_epochs = on_before_train_epochs
 
     @paced
-    def on_after_train_batch(self, trainer: TrainerView, **shown: Any) -> None:
-        self._show_batch(trainer, "TRAIN", **shown)
+    def on_after_train_batch(self, trainer: TrainerView, metrics: Any, batch_idx: int) -> None:
+        """Show the mini-batch, if the line is due."""
+        run = trainer.run
+        if monotonic() < self._next_s or self._screen is None or run is None or not metrics:
+            return
+        lengths = self._lengths if len(self._lengths) == run.num_tasks else [None] * run.num_tasks
+        number = sum(length or 0 for length in lengths[: run.task_idx]) + batch_idx + 1
+        total = None if None in lengths else sum(length or 0 for length in lengths)
+        epoch = (trainer.progress.epoch_idx + 1, trainer.max_epochs)
+        if run.stage is Stage.TEST:
+            epoch = (run.task_idx + 1, run.num_tasks)
+        label, batch = run.stage.upper(), (number, total)
+        self._screen.live(batch_line(label, metrics, epoch, batch, self._widths, self.round_to))
+        # Counted from the end of the writing: a slow terminal must not slow down the training.
+        self._next_s = monotonic() + PACE_S
 
-    @paced
-    def on_after_val_batch(self, trainer: TrainerView, **shown: Any) -> None:
-        self._show_batch(trainer, "VAL", **shown)
+    on_after_val_batch = on_after_test_batch = on_after_train_batch
 
     def on_after_train_epoch(self, trainer: TrainerView, **others: Any) -> None:
         """Record the number of mini-batches of a task without a length."""
@@ -132,10 +144,6 @@ class ConsoleCallback(Callback):
             self._close()
             self._show_on(open_screen(self.output))
 
-    @paced
-    def on_after_test_batch(self, trainer: TrainerView, **shown: Any) -> None:
-        self._show_batch(trainer, "TEST", **shown)
-
     def on_after_test_epoch(self, trainer: TrainerView, task: Any, metrics: Any) -> None:
         self.on_after_train_epoch(trainer)
         if self._screen is not None and trainer.run is not None:
@@ -162,21 +170,6 @@ class ConsoleCallback(Callback):
         self._screen = None
         self._in_fit = False
         self._next_s = math.inf
-
-    def _show_batch(self, trainer: TrainerView, label: str, metrics: Any, batch_idx: int) -> None:
-        run = trainer.run
-        if monotonic() < self._next_s or self._screen is None or run is None or not metrics:
-            return
-        lengths = self._lengths if len(self._lengths) == run.num_tasks else [None] * run.num_tasks
-        number = sum(length or 0 for length in lengths[: run.task_idx]) + batch_idx + 1
-        total = None if None in lengths else sum(length or 0 for length in lengths)
-        epoch = (trainer.progress.epoch_idx + 1, trainer.max_epochs)
-        if label == "TEST":
-            epoch = (run.task_idx + 1, run.num_tasks)
-        batch = (number, total)
-        self._screen.live(batch_line(label, metrics, epoch, batch, self._widths, self.round_to))
-        # Counted from the end of the writing: a slow terminal must not slow down the training.
-        self._next_s = monotonic() + PACE_S
 
 
 DefaultCallback = ConsoleCallback

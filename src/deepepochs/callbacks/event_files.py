@@ -119,16 +119,19 @@ class EventFileCallback(Callback):
         super().on_before_fit(trainer=trainer, epochs=epochs)
 
     def on_after_epoch(self, *, trainer: TrainerView, **others: Any) -> None:
+        self.flush()
         if trainer.main_process:
             self.writer(trainer).flush()
         super().on_after_epoch(trainer=trainer, **others)
 
     def on_after_fit(self, trainer: TrainerView) -> None:
         """Close the file; a later use of the writer opens another."""
+        self.flush()
         trainer.close_logger()
         super().on_after_fit(trainer=trainer)
 
     def on_exception(self, trainer: TrainerView, exception: BaseException) -> None:
+        self.flush()
         trainer.close_logger()
         super().on_exception(trainer=trainer, exception=exception)
 
@@ -139,7 +142,7 @@ class EventFileCallback(Callback):
         super().on_after_test_epochs(trainer=trainer, tasks=tasks, metrics=metrics)
 
     def flush(self) -> None:
-        """Write buffered values; called before the sizes of the files are saved."""
+        """Write the values that this callback has buffered."""
 
     def state_dict(self) -> dict[str, Any]:
         """Return the sizes of the event files."""

@@ -28,7 +28,6 @@ from torch import nn
 from .. import rng
 from ..arguments import check_count
 from ..errors import ConfigError
-from ..runs.folder import run_folder
 from ..show.lines import spread
 from ..stages import Stage
 from .event_files import RESULTS_SUFFIX, EventFileCallback, open_writer, run_tensorboard
@@ -130,23 +129,14 @@ class LogCallback(EventFileCallback, RunRecordCallback):
     def on_after_val_epoch(self, trainer: TrainerView, task: Any, metrics: Any) -> None:
         self._log_pass(Stage.VAL, metrics)
 
-    def on_after_epoch(self, *, trainer: TrainerView, **others: Any) -> None:
-        self._write_held()
-        super().on_after_epoch(trainer=trainer, **others)
-
-    def on_after_fit(self, trainer: TrainerView) -> None:
-        self._write_held()
-        super().on_after_fit(trainer)
-
     def on_exception(self, trainer: TrainerView, exception: BaseException) -> None:
         # Reading an accelerator's values may fail again, and hide the error.
         self._held = [entry for entry in self._held if isinstance(entry[2], dict)]
-        self._write_held()
         super().on_exception(trainer, exception)
 
     def on_after_test_epochs(self, trainer: TrainerView, tasks: Any, metrics: Any) -> None:
         if trainer.main_process and trainer.hyper_params:
-            folder = run_folder(self.log_dir, trainer.running_id)
+            folder = self.folder(trainer)
             log_hyper_params(folder, trainer.hyper_params, metrics, trainer.init_epoch)
         super().on_after_test_epochs(trainer, tasks, metrics)
 

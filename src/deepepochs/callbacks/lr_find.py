@@ -148,7 +148,7 @@ class LRFindCallback(Callback):
         self.lrs, self.losses = self.curve.lrs, self.curve.losses
         if trainer.main_process:
             show_curve(trainer, self.curve)
-        trainer.stop("learning rates tried; the model is as it was")
+        trainer.stop("learning rates tried; the model is unchanged")
 
 
 def show_curve(trainer: TrainerView, curve: LRCurve) -> None:

@@ -82,7 +82,9 @@ def write_report(trainer: TrainerView, path: str | os.PathLike[str] | None = Non
         pictures = {**read_json(folder / PICTURES), **pictures}
         if pictures:
             write_json(folder / PICTURES, pictures)
-    record = _recorder(trainer).record(trainer)
+    recorders = [cbk for cbk in trainer.callbacks if isinstance(cbk, RunRecordCallback)]
+    writing = (recorder for recorder in recorders if recorder.is_the_recorder(trainer))
+    record = next(writing, RunRecordCallback()).record(trainer)
     state = str(record.get("state", "finished" if trainer.session is None else "running"))
     run = RunInfo(trainer.running_id, state, record, gather_curves(trainer.history), pictures)
     write_text(target, run_page(run))
@@ -122,11 +124,6 @@ def gather_pictures(trainer: TrainerView) -> dict[str, Any]:
         pictures["samples_title"] = f"Samples with the {size} {metric}"
     drawn: dict[str, Any] = plain(pictures)
     return drawn
-
-
-def _recorder(trainer: TrainerView) -> RunRecordCallback:
-    recorders = [c for c in trainer.callbacks if isinstance(c, RunRecordCallback)]
-    return next((c for c in recorders if c.is_the_recorder(trainer)), RunRecordCallback())
 
 
 def _sample(sample: list[Any], names: list[str] | None) -> dict[str, Any]:

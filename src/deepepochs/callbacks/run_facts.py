@@ -113,6 +113,7 @@ def model_summary(model: nn.Module) -> dict[str, Any]:
 
 
 def size(weight: Tensor) -> int:
+    """Return the number of values; 0 while a lazy module has no shape."""
     return 0 if is_lazy(weight) else weight.numel()
 
 

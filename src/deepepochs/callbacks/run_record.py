@@ -59,8 +59,7 @@ class RunRecordCallback(Callback):
         super().__init__()
         self.log_dir = Path(log_dir)
         self._record: dict[str, Any] = {}
-        self._is_recording = False
-        self._record_table: MetricsFile | None = None
+        self._table: MetricsFile | None = None  # while the run is recorded
         self._lock: RunLock | None = None
         self._warnings = WarningList()
         self._epoch_began_s = self._pass_began_s = 0.0
@@ -81,11 +80,8 @@ class RunRecordCallback(Callback):
 
     def is_the_recorder(self, trainer: TrainerView) -> bool:
         """Whether this callback writes the record: one that locks, or else the first one."""
-        same = [
-            callback
-            for callback in trainer.callbacks
-            if isinstance(callback, RunRecordCallback) and callback.log_dir == self.log_dir
-        ]
+        recorders = [cbk for cbk in trainer.callbacks if isinstance(cbk, RunRecordCallback)]
+        same = [callback for callback in recorders if callback.log_dir == self.log_dir]
         return min(same, key=lambda callback: not callback.holds_lock) is self
 
     def on_before_fit(self, trainer: TrainerView, epochs: int) -> None:
@@ -116,14 +112,13 @@ class RunRecordCallback(Callback):
             "test": mapping(earlier, "test"),
             "warnings": _list(earlier, "warnings"),
         }
-        self._is_recording = True
+        self._table = MetricsFile(folder / TABLE, trainer.history)
         self._warnings.begin(self._record["warnings"])
-        self._record_table = MetricsFile(folder / TABLE, trainer.history)
         self._write(trainer)
 
     def on_before_epoch(self, trainer: TrainerView, **others: Any) -> None:
         self._epoch_began_s = time.perf_counter()
-        if self._is_recording:
+        if self._table is not None:
             self._record["rates"].append(plain(trainer.opt.get_current_lr()))
 
     def on_before_train_epochs(self, **others: Any) -> None:
@@ -137,17 +132,9 @@ class RunRecordCallback(Callback):
     def on_after_val_epochs(self, **others: Any) -> None:
         self._add_seconds("validation", self._pass_began_s)
 
-    def on_after_epoch(
-        self,
-        *,
-        trainer: TrainerView,
-        train_metrics: Any,
-        val_metrics: Any,
-        epoch_idx: int,
-        **_: Any,
-    ) -> None:
-        if self._is_recording and self._record_table is not None:
-            self._record_table.add(epoch_idx, train_metrics, val_metrics)
+    def on_after_epoch(self, *, trainer: TrainerView, epoch_idx: int, **others: Any) -> None:
+        if self._table is not None:
+            self._table.add(epoch_idx, others["train_metrics"], others["val_metrics"])
             self._record["epochs_done"] = epoch_idx + 1
             self._add_seconds("epochs", self._epoch_began_s)
             self._write(trainer)
@@ -156,7 +143,7 @@ class RunRecordCallback(Callback):
         self._end(trainer, "interrupted" if trainer.is_interrupted else "finished")
 
     def on_exception(self, trainer: TrainerView, exception: BaseException) -> None:
-        if self._is_recording:
+        if self._table is not None:
             text = str(exception).strip().split("\n")[0]
             self._record["error"] = plain(f"{type(exception).__name__}: {text}")
         is_interrupted = isinstance(exception, (KeyboardInterrupt, SystemExit))
@@ -184,8 +171,8 @@ class RunRecordCallback(Callback):
         write_json(self.folder(trainer) / RECORD, self._record)
 
     def _end(self, trainer: TrainerView, state: str) -> None:
-        if self._is_recording:
-            self._is_recording = False
+        if self._table is not None:
+            self._table = None
             self._warnings.end()
             self._record["state"] = state
             self._record["reason"] = plain(trainer.stop_reason)
@@ -197,7 +184,7 @@ class RunRecordCallback(Callback):
             self._lock = None
 
     def _add_seconds(self, part: str, since_s: float) -> None:
-        if self._is_recording:
+        if self._table is not None:
             spent = self._record["seconds"]
             spent[part] = round(spent.get(part, 0.0) + time.perf_counter() - since_s, 3)
 

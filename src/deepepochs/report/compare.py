@@ -58,10 +58,10 @@ def _runs(runs: Sequence[RunInfo]) -> tuple[list[str], list[list[Any]]]:
     head = ["run", "state", "epochs", "best", "of", "course", *(f"test {name}" for name in tests)]
     rows = []
     for run in runs:
-        best = run.best()
-        what, value, spark = "", "", ""
-        if best is not None:
-            stage, name, epoch, value = best  # type: ignore[assignment]
+        value: Any = ""
+        what, spark = "", ""
+        if (best := run.best()) is not None:
+            stage, name, epoch, value = best
             what = f"{stage} {name}, epoch {epoch}"
             curve = [v for _, v in run.curves[stage][name]]
             spark = sparkline(curve, f"{stage} {name} from {short(curve[0])} to {short(curve[-1])}")

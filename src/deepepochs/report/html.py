@@ -1,10 +1,6 @@
 """The parts of an HTML page: frame, sections, tables, numbers and pictures.
 
 Every text that comes from a run is escaped.
-
->>> from deepepochs.report.html import table
->>> table(["name", "value"], [["<b>", 0.5]]).count("&lt;b&gt;")
-1
 """
 
 from __future__ import annotations
@@ -34,8 +30,6 @@ MAX_SIDE = 48
 
 class Raw(str):
     """HTML, which is not escaped."""
-
-    __slots__ = ()
 
 
 def frame(title: str, body: str, script: str = "") -> str:

@@ -110,8 +110,7 @@ def _curves(run: RunInfo) -> Iterator[str]:
     for name in names[:MAX_PLOTS]:
         curves = {stage: table[name] for stage, table in run.curves.items() if name in table}
         plots.append(_plot(name, curves))
-    rates = _rates(run.record)
-    if rates:
+    if rates := _rates(run.record):
         plots.append(_plot("learning rate", rates))
     if not plots:
         return
@@ -251,10 +250,8 @@ def _model(model: dict[str, Any]) -> Iterator[str]:
     total, trainable = model.get("parameters", 0), model.get("trainable", 0)
     layers = entries(model, "layers")
     count = model.get("num_layers", len(layers))
-    yield (
-        f"<p>{escape(str(model.get('class', '')))}: {count} layers, {total:,} parameters, "
-        f"{trainable:,} of them trained.</p>"
-    )
+    name = escape(str(model.get("class", "")))
+    yield f"<p>{name}: {count} layers, {total:,} parameters, {trainable:,} of them trained.</p>"
     # Records of earlier releases have the output's shape before the last entry.
     listed = [layer for layer in layers if isinstance(layer, list) and len(layer) in (3, 4)]
     rows = [[*layer[:2], layer[-1]] for layer in listed]
@@ -267,11 +264,12 @@ def _model(model: dict[str, Any]) -> Iterator[str]:
 def _resume(run: RunInfo) -> Iterator[str]:
     """Yield the fits so far, and how to resume the run."""
     record = run.record
-    rows = [
-        [when(fit.get("started_at", "")), fit.get("from", ""), fit.get("to", ""), _state(run, fit)]
-        for fit in entries(record, "fits")
-        if isinstance(fit, dict)
-    ]
+    unfinished = "running" if run.state == "running" else "killed"
+    rows = []
+    for fit in entries(record, "fits"):
+        if isinstance(fit, dict):
+            places = [fit.get("from", ""), fit.get("to", "")]
+            rows.append([when(fit.get("started_at", "")), *places, fit.get("state") or unfinished])
     if len(rows) > 1:
         yield table(["began", "from epoch", "to epoch", "ended"], rows)
     if record.get("can_resume"):
@@ -279,12 +277,5 @@ def _resume(run: RunInfo) -> Iterator[str]:
         code = f"Trainer(..., running_id={run.running_id!r}, resume='auto')"
         yield f"<pre><code>{escape(code)}</code></pre>"
     elif record:
-        yield (
-            "<p>This run has no checkpoint. A run with a <code>CheckCallback</code> can be "
-            "resumed.</p>"
-        )
-
-
-def _state(run: RunInfo, fit: dict[str, Any]) -> str:
-    state = fit.get("state")
-    return str(state) if state else ("running" if run.state == "running" else "killed")
+        text = "This run has no checkpoint. A run with a <code>CheckCallback</code> can be resumed."
+        yield f"<p>{text}</p>"

@@ -94,8 +94,6 @@ def _axes(across: Scale, up: Scale) -> str:
 
 
 def _curve(curve: Curve, label: str, kind: str, across: Scale, up: Scale) -> str:
-    if up.is_log:
-        curve = [(epoch, value) for epoch, value in curve if value > 0]
     places = [(across.place(e), up.place(v)) for e, v in curve]
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in _thin(places))
     parts = [f'<polyline class="line {kind}" points="{path}"/>']

@@ -1,1 +1,1 @@
-"""What a person sees while training: lines, screens and plots."""
+"""What a run shows to a person: lines of text, screens and plots."""

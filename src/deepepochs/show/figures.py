@@ -1,11 +1,6 @@
-"""Figures that need no window: curves and samples, and any figure as pixels or as SVG.
+"""Draws curves and samples without a display, and turns figures into pixels or SVG.
 
-matplotlib is loaded when the first figure is drawn, not before.
-
->>> from deepepochs.show.figures import draw_curves, figure_to_array
->>> figure = draw_curves({"loss": {"train": {1: 0.9, 2: 0.5, 3: 0.4}}})
->>> figure_to_array(figure).shape
-(350, 500, 3)
+matplotlib is imported when the first figure is drawn.
 """
 
 from __future__ import annotations
@@ -31,14 +26,14 @@ FILE_BACKENDS = {"agg", "cairo", "pdf", "pgf", "ps", "svg", "template"}
 
 
 def can_show() -> bool:
-    """Whether matplotlib has a window or a notebook to show a figure in."""
+    """Whether matplotlib can show a figure in a window or a notebook."""
     import matplotlib.pyplot as plt
 
     return plt.get_backend().lower() not in FILE_BACKENDS
 
 
 def figure_to_array(figure: Figure) -> np.ndarray[Any, Any]:
-    """Draw a figure, without a display, as pixels ``[H, W, 3]`` of 0 to 255."""
+    """Return a figure as pixels ``[H, W, 3]``, from 0 to 255."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     canvas: Any = FigureCanvasAgg(figure)
@@ -49,9 +44,9 @@ def figure_to_array(figure: Figure) -> np.ndarray[Any, Any]:
 
 
 def figure_to_svg(figure: Figure) -> str:
-    """Draw a figure as an ``<svg>`` that stands in a page of HTML; equal figures give equal text.
+    """Return a figure as an ``<svg>`` for an HTML page; equal figures give equal text.
 
-    It has no background, and black text has no colour, so that the page gives it one.
+    It has no background, and black text has no colour, so that the page decides both.
     """
     import matplotlib
 
@@ -61,7 +56,7 @@ def figure_to_svg(figure: Figure) -> str:
     with matplotlib.rc_context(settings), without_glyph_warnings():
         figure.savefig(file, format="svg", transparent=True, metadata=nothing, dpi=216)
     text = file.getvalue()
-    # HTML knows the namespaces, and ids and a style sheet would be those of the whole page.
+    # HTML needs no namespaces, and ids and a style sheet would affect the whole page.
     text = re.sub("<defs>.*?</defs>", "", text[text.index("<svg") :], flags=re.DOTALL)
     alien = re.compile(r' (?:xmlns(?::\w+)?|id)="[^"]*"')
     return re.sub("<[^>]*>", lambda tag: alien.sub("", tag[0]), text)
@@ -69,18 +64,16 @@ def figure_to_svg(figure: Figure) -> str:
 
 @contextmanager
 def without_glyph_warnings() -> Iterator[None]:
-    """Say nothing where a font lacks a character: it is drawn as a box."""
+    """Do not warn about a character that the font lacks: it is drawn as a box."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         yield
 
 
 def draw_curves(plots: Mapping[str, Mapping[str, Mapping[int, Any]]]) -> Figure:
-    """Draw curves over the epochs, a plot for each metric.
+    """Draw a plot for each metric, with its curves by label.
 
-    Args:
-        plots: for each metric its curves by label; a curve has the values, all of one shape,
-            by the number of the epoch. A vector gives a line for each of its entries.
+    A curve has the values by the number of the epoch. Vectors give a line for each entry.
     """
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
@@ -101,20 +94,12 @@ def draw_curves(plots: Mapping[str, Mapping[str, Mapping[int, Any]]]) -> Figure:
 
 
 def draw_samples(samples: Sequence[Sequence[Any]], names: Sequence[str] | None = None) -> Figure:
-    """Draw images with their values, predictions and targets.
-
-    Args:
-        samples: ``[value, output, target, image]`` each.
-        names: of the classes.
-
-    Raises:
-        DataError: there is no sample, or an input that is no image.
-    """
+    """Draw samples ``[value, output, target, image]``; ``names`` are those of the classes."""
     from matplotlib.figure import Figure
 
     if not samples:
         raise DataError("there are no samples to draw: run test() with a metric before.")
-    columns = min(4, len(samples))  # in TensorBoard's small cards more could not be read
+    columns = min(4, len(samples))  # more could not be read in TensorBoard's small cards
     rows = -(-len(samples) // columns)
     figure = Figure(figsize=(1.5 * columns, 2.1 * rows), layout="constrained")
     for place, (value, output, target, image) in enumerate(samples, start=1):
@@ -127,7 +112,7 @@ def draw_samples(samples: Sequence[Sequence[Any]], names: Sequence[str] | None =
 
 
 def as_picture(image: Any) -> np.ndarray[Any, Any]:
-    """Bring an image to ``[H, W]`` or ``[H, W, 3]``, from 0 to 1."""
+    """Return an image as ``[H, W]`` or ``[H, W, 3]``, from 0 to 1."""
     if not isinstance(image, Tensor) or image.ndim not in (2, 3):
         shape = list(image.shape) if isinstance(image, Tensor) else type(image).__name__
         raise DataError(f"an input ({shape}) is no image: [C, H, W], [H, W] or [H, W, C] is drawn.")
@@ -143,13 +128,13 @@ def as_picture(image: Any) -> np.ndarray[Any, Any]:
 
 
 def class_of(value: Any, names: Sequence[str] | None) -> str:
-    """Say which class an output (scores, a probability, an id) or a target stands for."""
+    """Return the class of an output (scores, a probability, an id) or of a target."""
     if not isinstance(value, Tensor):
         return str(value)
     if value.numel() > 1:
-        index = int(value.flatten().argmax()) if value.ndim == 1 else None
-        if index is None:
+        if value.ndim > 1:
             return str(list(value.shape))
+        index = int(value.argmax())
     elif value.is_floating_point():
         number = float(value)
         if not 0 <= number <= 1:

@@ -1,6 +1,4 @@
-"""Metrics as a line of text, and lines that fit a terminal.
-
-Pure functions: what the console shows and what a `History` looks like is made here.
+"""Formats metrics as lines of text that fit a terminal.
 
 >>> from deepepochs.show.lines import batch_line, epoch_line
 >>> batch_line("TRAIN", {"loss": 2.28}, (1, 2), (1, 16), widths=(1, 2)).rstrip()
@@ -20,45 +18,31 @@ import torch
 from torch import Tensor
 
 __all__ = [
-    "batch_line",
-    "cut",
-    "epoch_line",
-    "format_value",
-    "info",
-    "pad",
-    "spread",
-    "task_line",
-    "text_width",
-    "to_array",
-]
+    "batch_line", "cut", "epoch_line", "format_value", "info", "pad", "spread", "task_line",
+    "text_width", "to_array",
+]  # fmt: skip
 
 MAX_SHOWN = 6
-"""Entries of a vector that are written out; of a longer one the first and the last few."""
+"""Of a longer vector only the first and the last entries are written."""
 
 Count = tuple[int, int | None]
-"""A number, from 1, and the total, which may be unknown."""
+"""A number from 1, and the total, which may be unknown."""
 
 
 def to_array(value: Any) -> np.ndarray[Any, Any]:
-    """Return a NumPy array of its own for a number, an array or a tensor on any device.
-
-    Example:
-        >>> to_array(0.5)
-        array(0.5)
-    """
+    """Return a number, an array or a tensor on any device as a new NumPy array."""
     if isinstance(value, Tensor):
         value = value.detach().cpu()
-        # NumPy has no bfloat16; every such value is a float32 too.
+        # NumPy has no bfloat16; float32 has all its values.
         value = value.float().numpy() if value.dtype is torch.bfloat16 else value.numpy()
     return np.array(value)
 
 
 def spread(metrics: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Yield each metric as NumPy numbers; of an array each entry, as ``recall[0]``.
+    """Yield each metric as NumPy numbers, and an array entry by entry.
 
-    Example:
-        >>> [(name, float(value)) for name, value in spread({"loss": 0.5, "recall": [1.0, 0.0]})]
-        [('loss', 0.5), ('recall[0]', 1.0), ('recall[1]', 0.0)]
+    >>> [(name, float(value)) for name, value in spread({"loss": 0.5, "recall": [1.0, 0.0]})]
+    [('loss', 0.5), ('recall[0]', 1.0), ('recall[1]', 0.0)]
     """
     for name, value in metrics.items():
         array = to_array(value)
@@ -68,17 +52,10 @@ def spread(metrics: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def format_value(value: Any, round_to: int = 4) -> str:
-    """Return a number with `round_to` decimals, or a vector of them in brackets.
+    """Return a number with `round_to` decimals, or an array of them in brackets.
 
-    Args:
-        value: a number, or an array or tensor of any shape.
-        round_to: decimals, from 0.
-
-    Example:
-        >>> format_value(0.184), format_value([0.5, 1.0], 2)
-        ('0.1840', '[0.50 1.00]')
-        >>> format_value(range(10), 0)
-        '[0 1 2 ... 7 8 9]'
+    >>> format_value(0.184), format_value([0.5, 1.0], 2), format_value(range(10), 0)
+    ('0.1840', '[0.50 1.00]', '[0 1 2 ... 7 8 9]')
     """
     array = to_array(value)
     if array.dtype.kind not in "fiub":
@@ -109,7 +86,7 @@ def info(m_dict: Mapping[str, Any], round_to: int = 4) -> str:
 
 
 def counted(count: Count, width: int) -> str:
-    """Return `number/total`, the number to the right and the total to the left of `width`."""
+    """Return `number/total`: the number aligned right, the total left, both `width` wide."""
     number, total = count
     shown = "?" if total is None else str(total)
     return f"{number:>{width}}/{shown:<{width}}"
@@ -123,16 +100,7 @@ def batch_line(
     widths: tuple[int, int] = (4, 5),
     round_to: int = 4,
 ) -> str:
-    """Return the line of a mini-batch.
-
-    Args:
-        label: `'TRAIN'`, `'VAL'` or `'TEST'`.
-        metrics: of this mini-batch.
-        epoch: number of the epoch (in a test: of the task) from 1, and the total.
-        batch: number of the mini-batch from 1, and the total; `None`: not known.
-        widths: characters of the two kinds of numbers.
-        round_to: decimals.
-    """
+    """Return the line of a mini-batch; in a test `epoch` counts tasks."""
     return (
         f"E {counted(epoch, widths[0])}  B {counted(batch, widths[1])}  {label}> "
         f"{info(metrics, round_to)}"
@@ -142,47 +110,27 @@ def batch_line(
 def epoch_line(
     stages: Mapping[str, Mapping[str, Any]], epoch: Count, width: int = 4, round_to: int = 4
 ) -> str:
-    """Return the line of an epoch.
-
-    Args:
-        stages: metrics by label (`'TRAIN'`, `'VAL'`); empty ones are left out.
-        epoch: number of the epoch from 1, and the total.
-        width: characters of the epoch numbers.
-        round_to: decimals.
-    """
+    """Return the line of an epoch, with the metrics by label; empty stages are left out."""
     parts = [f"{label}> {info(metrics, round_to)}" for label, metrics in stages.items() if metrics]
     return f"E {counted(epoch, width)}  {'  '.join(parts)}"
 
 
 def task_line(metrics: Mapping[str, Any], task: Count, width: int = 4, round_to: int = 4) -> str:
-    """Return the line of a tested task.
-
-    Example:
-        >>> task_line({"loss": 1.9287}, (1, 1), width=1)
-        'E 1/1  TEST>  loss: 1.9287 '
-    """
+    """Return the line of a tested task."""
     return f"E {counted(task, width)}  TEST>  {info(metrics, round_to)}"
 
 
 def text_width(text: str) -> int:
-    """Return the columns that `text` takes in a terminal; a Chinese character takes two.
-
-    Example:
-        >>> text_width("acc"), text_width("准确率")
-        (3, 6)
-    """
+    """Return the columns of a text in a terminal; a Chinese character has two."""
     return len(text) if text.isascii() else sum(_char_width(char) for char in text)
 
 
 def cut(text: str, columns: int) -> str:
-    """Return the start of `text` that fits in `columns`.
+    """Return the start of a text that fits in `columns`.
 
-    Example:
-        >>> cut("loss: 2.2457", 6), cut("准确率", 5)
-        ('loss: ', '准确')
+    >>> cut("loss: 2.2457", 6), cut("准确率", 5)
+    ('loss: ', '准确')
     """
-    if text_width(text) <= columns:
-        return text
     kept = 0
     for index, char in enumerate(text):
         kept += _char_width(char)
@@ -192,7 +140,7 @@ def cut(text: str, columns: int) -> str:
 
 
 def pad(text: str, columns: int) -> str:
-    """Return `text` with blanks on the right up to `columns`."""
+    """Return a text with blanks on the right up to `columns`."""
     return text + " " * max(0, columns - text_width(text))
 
 

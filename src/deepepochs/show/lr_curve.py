@@ -1,4 +1,4 @@
-"""The losses that a rising learning rate gave, and what they suggest.
+"""The result of a search for a learning rate: rates, losses and suggestions.
 
 >>> from deepepochs.show.lr_curve import LRCurve
 >>> lrs = [10 ** (i / 10 - 4) for i in range(40)]
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
 __all__ = ["LRCurve", "Suggestion"]
 
 SMOOTHING = 0.98
-"""Share of the past in the running mean of the losses, as in fastai's ``Recorder``."""
+"""Weight of the earlier losses in the running mean, as in fastai's ``Recorder``."""
 
 SKIPPED_END = 5
-"""Last points left out, where the loss blows up; of the first ones it is a tenth."""
+"""This many last points are not used, since the loss blows up there."""
 
 
 class Suggestion(NamedTuple):
     """Learning rates that a curve suggests.
 
     Attributes:
-        steepest: where the loss falls fastest over the logarithm of the rate.
+        steepest: the rate where the loss falls fastest over the logarithm of the rate.
         valley: the middle of the longest descent; the safer of the two.
     """
 
@@ -44,12 +44,8 @@ class LRCurve:
     """Learning rates, and the losses of the mini-batches that were trained with them.
 
     Args:
-        lrs: rising rates.
-        losses: the loss of each mini-batch, before its step.
-
-    Attributes:
-        lrs: the rates.
-        losses: the losses, as they were.
+        lrs: rising rates; also an attribute.
+        losses: the loss of each mini-batch before its step; also an attribute.
     """
 
     def __init__(self, lrs: Sequence[float], losses: Sequence[float]) -> None:
@@ -58,10 +54,10 @@ class LRCurve:
 
     @property
     def smoothed(self) -> list[float]:
-        """The running means of the losses; each past one counts 0.98 of the next.
+        """The running means of the losses.
 
-        The mean is ``m_i = 0.98 m_(i-1) + 0.02 loss_i``, divided by ``1 - 0.98^i`` so
-        that it does not lean to its start at 0.
+        ``m_i = 0.98 m_(i-1) + 0.02 loss_i``, divided by ``1 - 0.98^i`` to correct the bias of
+        the start at 0.
         """
         means, mean = [], 0.0
         for count, loss in enumerate(self.losses, start=1):
@@ -71,16 +67,16 @@ class LRCurve:
 
     @property
     def suggestion(self) -> Suggestion:
-        """What to use, by two definitions of fastai, on the smoothed losses.
+        """The suggested rates, from the smoothed losses, as defined by fastai.
 
-        The first tenth of the points and the last five are left out. ``steepest`` is the
-        rate with the least ``Δloss / Δlog(lr)`` (fastai's ``steep``). ``valley`` is the point
-        half-way along the longest run of ever lower losses (fastai's ``valley``: the longest
-        decreasing subsequence, from its end back by its length, and there the middle).
+        The first tenth of the points and the last five are not used. ``steepest`` is the
+        rate with the smallest ``Δloss / Δlog(lr)`` (fastai's ``steep``). ``valley`` is the middle
+        of the longest decreasing subsequence of the losses: of the points from its end back by
+        its length (fastai's ``valley``).
         Source: https://docs.fast.ai/callback.schedule.html, ``LRFinder``.
 
         Raises:
-            DataError: fewer than three points, or a loss that never falls.
+            DataError: there are fewer than three points, or the loss never falls.
         """
         lrs, losses = self._judged()
         if len(lrs) < 3:
@@ -104,7 +100,7 @@ class LRCurve:
         """Draw the losses over the rates, with the suggestions; needs no display.
 
         Args:
-            figure: an empty one to draw into; ``None``: a new one.
+            figure: an empty figure to draw into; ``None``: a new one.
         """
         if figure is None:
             from matplotlib.figure import Figure
@@ -122,7 +118,7 @@ class LRCurve:
             axes.set_title("no suggestion")
         finite = [loss for loss in self.smoothed if math.isfinite(loss)]
         if finite:
-            # The last losses may be a thousand times the rest, which would be a flat line.
+            # The last losses may be a thousand times the others, which would look flat.
             low = min(*finite, *filter(math.isfinite, self.losses))
             high = max(finite[: max(1, len(finite) * 9 // 10)])
             room = 0.15 * (high - low) or 1.0
@@ -136,7 +132,7 @@ class LRCurve:
         return f"LRCurve of {len(self.lrs)} mini-batches"
 
     def _judged(self) -> tuple[list[float], list[float]]:
-        """The points that suggestions are made from."""
+        """Return the rates and losses that the suggestions use."""
         num = len(self.lrs)
         points = list(zip(self.lrs, self.smoothed, strict=True))
         if num > 3 * SKIPPED_END:
@@ -146,7 +142,7 @@ class LRCurve:
 
 
 def longest_descent(losses: Sequence[float]) -> tuple[int, int]:
-    """Say where the longest decreasing subsequence ends, and its length before that.
+    """Return two indexes: one length before the end of the longest decreasing subsequence, its end.
 
     >>> longest_descent([5.0, 6.0, 4.0, 3.0, 7.0])
     (1, 3)

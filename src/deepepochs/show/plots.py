@@ -1,6 +1,6 @@
-r"""Figures: curves that grow while a program runs, and confusion matrices.
+r"""Draws curves that grow while a program runs, and confusion matrices.
 
-matplotlib is loaded when the first figure is drawn, not before.
+matplotlib is imported when the first figure is drawn.
 
 >>> from deepepochs.show.plots import plot_confusion
 >>> figure = plot_confusion([[8, 2], [1, 9]], 2, class_names=["cat", "dog"])
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 __all__ = ["SeriesPlots", "confusion_figure", "confusion_svg", "draw_confusion", "plot_confusion"]
 
 MAX_WRITTEN = 30
-"""Classes whose counts are written into the cells; of more only the colours could be seen."""
+"""With more classes the cells are too small for their counts."""
 
 FONT_SIZE = 11.5
-"""Points of the names in a compact matrix: they can be read in TensorBoard's small cards."""
+"""Points of the names in a compact matrix, readable in TensorBoard's small cards."""
 
 MAX_NAME = 14
-"""Letters of a name in a compact matrix; a longer one is cut."""
+"""Longer names are cut in a compact matrix."""
 
 
 class SeriesPlots:
@@ -43,8 +43,8 @@ class SeriesPlots:
     Args:
         plots: a name for each plot, or a list of names for several lines in one plot.
         columns: plots side by side, at least 1.
-        figsize: width and height of the whole in inches; None: 5 by 3 for each plot.
-        colums: `columns` as 0.6 spelt it.
+        figsize: width and height of the figure in inches; None: 5 by 3 for each plot.
+        colums: `columns`, as spelt in release 0.6.
 
     Attributes:
         figure: the matplotlib figure.
@@ -77,9 +77,9 @@ class SeriesPlots:
         if columns < 1:
             raise ConfigError(f"SeriesPlots got columns={columns}: give a number of at least 1")
         self._names = [[names] if isinstance(names, str) else list(names) for names in plots]
-        self._is_single = [isinstance(names, str) for names in plots]
+        self._shapes = [() if isinstance(names, str) else (len(names),) for names in plots]
         rows = -(-len(plots) // columns)
-        plt.ion()  # a window, if there is one, opens now and does not block
+        plt.ion()  # a window opens now, and does not block
         self.figure, grid = plt.subplots(
             rows, columns, figsize=figsize or (5 * columns, 3 * rows), squeeze=False
         )
@@ -97,24 +97,17 @@ class SeriesPlots:
         """Append a point to every line and draw.
 
         Args:
-            values: of the shape of `plots`: a number for each plot of one line, a list of
-                numbers for one of several.
+            values: in the shape of `plots`: a number for a plot of one line, a list of
+                numbers for a plot of several.
 
         Raises:
             ConfigError: there are more or fewer values than lines.
         """
-        points = [
-            [value] if single else value
-            for value, single in zip(values, self._is_single, strict=False)
-        ]
-        if len(values) != len(self._names) or any(
-            np.ndim(point) != 1 or len(point) != len(names)
-            for point, names in zip(points, self._names, strict=True)
-        ):
+        if [np.shape(value) for value in values] != self._shapes:
             raise ConfigError(f"add got {values}: give numbers in the shape of {self._names}")
-        for axes, lines, point in zip(self._axes, self._lines, points, strict=True):
-            for line, value in zip(lines, point, strict=True):
-                y = np.append(line.get_ydata(), float(value))
+        for axes, lines, value in zip(self._axes, self._lines, values, strict=True):
+            for line, number in zip(lines, value if np.ndim(value) else [value], strict=True):
+                y = np.append(line.get_ydata(), float(number))
                 line.set_data(np.arange(len(y)), y)
             axes.relim()
             axes.autoscale_view()
@@ -122,7 +115,7 @@ class SeriesPlots:
         self.figure.canvas.flush_events()
 
     def ioff(self) -> None:
-        """End the live mode, so that ``plt.show()`` waits for the window to be closed."""
+        """End the live mode: ``plt.show()`` then waits until the window is closed."""
         import matplotlib.pyplot as plt
 
         plt.ioff()
@@ -137,10 +130,10 @@ def draw_confusion(
     cmap: Any = "Blues",
     info: str = "",
 ) -> None:
-    """Draw what `plot_confusion` shows into an empty figure, which need not be pyplot's.
+    """Draw a confusion matrix into an empty figure, as `plot_confusion` does.
 
-    With ``norm_dec=None`` it is compact: counts alone, without zeros and without a scale of
-    colours, in large letters, and as many names as there is room for.
+    With ``norm_dec=None`` it is compact: large counts without zeros, no colour scale, and only as
+    many names as fit.
 
     >>> from matplotlib.figure import Figure
     >>> figure = Figure()
@@ -157,18 +150,18 @@ def draw_confusion(
     names = [str(i) for i in range(class_num)] if class_names is None else list(class_names)
     if len(names) != class_num:
         raise DataError(f"there are {class_num} classes and {len(names)} class_names")
-    # A class without samples has no shares: its row shows 0 rather than 0/0.
+    # The row of a class without samples shows 0 and not 0/0.
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     axes = figure.add_subplot()
     image = axes.imshow(shares, cmap=cmap, vmin=0, vmax=1)
-    # A clipped image would need a name in SVG, which two plots of one page could share.
+    # A clipped image needs an id in SVG, which could be the same in two plots of one page.
     image.set_clip_on(False)
     axes.set(xlabel="predicted", ylabel="true", title=info)
     size = None
     if norm_dec is None:
         marks = _Marks.of(names)
         marks.write(axes)
-        # As large as the cells allow, for the largest count.
+        # As large as fits a cell, for the largest count.
         size = min(2 * FONT_SIZE, 72 * marks.cell * min(0.5, 1.45 / len(str(counts.max()))))
     else:
         figure.colorbar(image, ax=axes)
@@ -185,7 +178,7 @@ def draw_confusion(
             va="center",
             color="white" if share > 0.5 else "black",
             size=size,
-            in_layout=False,  # it takes longer to lay out hundreds of them than to draw them
+            in_layout=False,  # the layout of hundreds of texts would take longer than drawing
         )
 
 
@@ -196,39 +189,24 @@ def confusion_figure(
     cmap: Any = "Blues",
     title: str = "",
 ) -> Figure:
-    """Draw a confusion matrix in a figure that pyplot does not know, of a size to read it.
-
-    Args:
-        matrix: ``[C, C]``, rows the true classes, columns the predicted.
-        names: of the classes; ``None``: their numbers.
-        norm_dec: decimals of the shares; ``None``: compact, see `draw_confusion`.
-        cmap: a colour map of matplotlib.
-        title: above the matrix.
-
-    Raises:
-        DataError: there are more or fewer names than classes.
-    """
+    """Draw a confusion matrix, by default compact, in a readable size and without pyplot."""
     from matplotlib.figure import Figure
 
     num = len(matrix)
-    numbers = [str(index) for index in range(num)]
-    size = _Marks.of(names or numbers).size(num) if norm_dec is None else confusion_size(num)
+    shown = names or [str(index) for index in range(num)]
+    size = _Marks.of(shown).size(num) if norm_dec is None else confusion_size(num)
     figure = Figure(figsize=size, layout="constrained")
     draw_confusion(figure, matrix, num, names, norm_dec, cmap, title)
     return figure
 
 
 def confusion_svg(matrix: Any, names: Sequence[str] | None = None) -> str:
-    """Return a compact confusion matrix for a page, through whose cells its background shows.
-
-    >>> confusion_svg([[8, 2], [1, 9]], ["cat", "dog"]).count("<text")
-    10
-    """
+    """Return a compact confusion matrix for a page; a share of 0 is transparent."""
     from matplotlib import style
     from matplotlib.colors import LinearSegmentedColormap
 
     see_through = LinearSegmentedColormap.from_list("shares", ["#2f6fde00", "#2f6fde"])
-    with style.context("default"):  # whatever the user's figures look like
+    with style.context("default"):  # not the user's style
         return figure_to_svg(confusion_figure(matrix, names, cmap=see_through))
 
 
@@ -243,11 +221,11 @@ def plot_confusion(
     """Plot a confusion matrix with its counts, and their shares of the true class.
 
     Args:
-        c_matrix: `[class_num, class_num]`, rows the true classes, columns the predicted.
-        class_num: how many classes.
-        class_names: what to call them; None: their numbers.
+        c_matrix: `[class_num, class_num]`; rows are true classes, columns predicted ones.
+        class_num: the number of classes.
+        class_names: names of the classes; None: their numbers.
         norm_dec: decimals of the shares, in percent.
-        cmap: a colour map of matplotlib.
+        cmap: a matplotlib colour map.
         info: the title.
 
     Returns:
@@ -271,27 +249,19 @@ def plot_confusion(
 
 
 def confusion_size(num: int) -> tuple[float, float]:
-    """Width and height, in inches, for counts with their shares and the scale of colours."""
+    """Return width and height in inches, for counts with shares and a colour scale."""
     side = max(4.0, 0.8 * min(num, MAX_WRITTEN))
     return side + 1, side
 
 
 class _Marks(NamedTuple):
-    """The names beside a compact matrix, as many as there is room for.
-
-    Attributes:
-        cell: inches of a cell.
-        step: from one name to the next.
-        names: those that are written.
-        is_flat: below the columns they are not upright.
-        room: inches of the longest, about.
-    """
+    """The names beside a compact matrix; only every `step`-th may fit. Lengths are in inches."""
 
     cell: float
     step: int
     names: list[str]
-    is_flat: bool
-    room: float
+    is_flat: bool  # the names below the columns are horizontal
+    room: float  # of the longest name
 
     @classmethod
     def of(cls, names: Sequence[str]) -> _Marks:
@@ -304,12 +274,11 @@ class _Marks(NamedTuple):
         return cls(cell, step, shown, room + 0.05 < cell * step, room)
 
     def size(self, num: int) -> tuple[float, float]:
-        """Width and height of the figure, with room for title, labels and names."""
+        """Return width and height of the figure, with room for title, labels and names."""
         side = num * self.cell
         return side + self.room + 0.4, side + (0.2 if self.is_flat else self.room) + 0.6
 
     def write(self, axes: Any) -> None:
-        """Write the names, all in large letters."""
         places = range(0, self.step * len(self.names), self.step)
         axes.set_xticks(places, self.names, rotation=0 if self.is_flat else 90)
         axes.set_yticks(places, self.names)
@@ -320,7 +289,7 @@ class _Marks(NamedTuple):
 
 
 def _short(name: str) -> str:
-    """Return a name on one line, and not so long that it would push the matrix aside."""
+    """Return a name on one line, cut to `MAX_NAME` letters."""
     name = " ".join(name.split())
     name = name if len(name) <= MAX_NAME else f"{name[: MAX_NAME - 1]}…"
     return name.replace("$", r"\$")  # it is no formula

@@ -1,8 +1,8 @@
-"""Where lines of text go: a terminal, a file or pipe, a notebook, a tqdm bar.
+"""Shows lines of text in a terminal, a file or pipe, a notebook or a tqdm bar.
 
-A screen has a `live` line, which is replaced by the next, and lasting lines. Which kind it
-is, is decided when it is opened; `sys.stdout` is looked up at each write. A stream that is
-closed or broken costs one warning and never the training.
+A screen has lasting lines, and a `live` line that the next line replaces. `open_screen` chooses
+the kind of screen. Each write goes to the present `sys.stdout`. If the stream is closed or broken,
+there is one warning, and the training continues.
 
 >>> from deepepochs.show.screens import open_screen
 >>> screen = open_screen()
@@ -25,17 +25,17 @@ from .lines import cut, pad, text_width
 __all__ = ["BarScreen", "NotebookScreen", "Output", "Screen", "TerminalScreen", "open_screen"]
 
 DISPLAY_LINES = 100
-"""Lines of one notebook display: each refresh sends all of them again."""
+"""Lines of one notebook display: each refresh sends all of them."""
 
 
 class Output:
-    """`sys.stdout` as it is at each write; a broken one is given up with one warning."""
+    """Writes to the present `sys.stdout`; after one warning a broken stream gets no more text."""
 
     def __init__(self) -> None:
         self._lost: Any = None
 
     def write(self, text: str) -> None:
-        """Write and flush; what the encoding lacks is written as an escape."""
+        """Write and flush; characters that the encoding lacks are escaped."""
         stream = sys.stdout
         if stream is None or stream is self._lost:
             return
@@ -49,36 +49,30 @@ class Output:
         except (OSError, ValueError) as error:
             self._lost = stream
             warnings.warn(
-                f"Standard output cannot be written ({error}): training goes on silently.",
+                f"Standard output cannot be written ({error}): training continues without output.",
                 RuntimeWarning,
                 stacklevel=2,
             )
 
 
 class Screen:
-    """A file or pipe: lasting lines only.
-
-    Args:
-        output: where it writes; `None`: an `Output` of its own.
-
-    Attributes:
-        is_live: a `live` line is shown.
-    """
+    """A file or pipe: lasting lines only."""
 
     is_live = False
+    """Whether the live line is shown."""
 
     def __init__(self, output: Output | None = None) -> None:
         self.output = output or Output()
 
     def live(self, text: str) -> None:
-        """Show `text` until the next line."""
+        """Show a text until the next line."""
 
     def line(self, text: str) -> None:
-        """Write the line that replaces the live one and lasts."""
+        """Write a lasting line in place of the live one."""
         self.output.write(f"{text.rstrip()}\n")
 
     def write(self, text: str) -> None:
-        """Write text as it is, without breaking the live line."""
+        """Write a text without breaking the live line."""
         self.output.write(text)
 
     def close(self) -> None:
@@ -95,7 +89,6 @@ class TerminalScreen(Screen):
         self._longest = 0
 
     def live(self, text: str) -> None:
-        """Rewrite the line in place."""
         # A full last column would wrap in some terminals.
         columns = terminal_columns() - 1
         shown = cut(text.rstrip(), columns)
@@ -103,27 +96,24 @@ class TerminalScreen(Screen):
         self._longest = max(self._longest, text_width(shown))
 
     def line(self, text: str) -> None:
-        """Write the line over the live one."""
         text = text.rstrip()
         self.output.write(f"\r{pad(text, self._longest)}\n" if self._longest else f"{text}\n")
         self._longest = 0
 
     def write(self, text: str) -> None:
-        """Write text in place of the live line."""
         if self._longest:
             self.output.write(f"\r{' ' * self._longest}\r")
             self._longest = 0
         self.output.write(text)
 
     def close(self) -> None:
-        """End a live line that nothing replaced."""
         if self._longest:
             self.output.write("\n")
             self._longest = 0
 
 
 class NotebookScreen(Screen):
-    """A Jupyter notebook: one display, which is updated."""
+    """A Jupyter notebook: one display that is updated."""
 
     is_live = True
 
@@ -133,22 +123,20 @@ class NotebookScreen(Screen):
         self._handle: Any = None
 
     def live(self, text: str) -> None:
-        """Show `text` below the lasting lines."""
         self._show([*self._lines, text])
 
     def line(self, text: str) -> None:
-        """Add a lasting line; a full display is left as it is and a new one begun."""
+        """Add a lasting line; after a full display a new one begins."""
         self._lines.append(text.rstrip())
         self._show(self._lines)
         if len(self._lines) >= DISPLAY_LINES:
             self._lines, self._handle = [], None
 
     def write(self, text: str) -> None:
-        """Add text as lasting lines."""
         self.line(text.removesuffix("\n"))
 
     def close(self) -> None:
-        """Leave the lasting lines alone."""
+        """Remove the live line."""
         if self._handle is not None:
             self._show(self._lines)
 
@@ -162,43 +150,34 @@ class NotebookScreen(Screen):
 
 
 class BarScreen(Screen):
-    """A tqdm bar over the epochs; every line becomes its description.
-
-    Args:
-        total: epochs.
-        initial: epochs done before.
-        output: as of `Screen`.
-    """
+    """A tqdm bar over the epochs; each line is its description."""
 
     def __init__(self, total: int, initial: int = 0, output: Output | None = None) -> None:
         super().__init__(output)
         from tqdm import tqdm
 
-        # In a log file each refresh would stay.
+        # A log file would keep each refresh.
         self.is_live = sys.stderr is not None and sys.stderr.isatty()
         self.bar: Any = tqdm(total=total, initial=initial, dynamic_ncols=True)
 
     def live(self, text: str) -> None:
-        """Describe the bar, and draw it."""
         self.bar.set_description_str(text.rstrip())
 
     def line(self, text: str) -> None:
-        """Describe the bar, and move it on by an epoch."""
+        """Describe the bar, and advance it by an epoch."""
         self.bar.set_description_str(text.rstrip(), refresh=False)
         self.bar.update(1)
 
     def write(self, text: str) -> None:
-        """Write text above the bar."""
         with self.bar.external_write_mode():
             self.output.write(text)
 
     def close(self) -> None:
-        """Draw the bar for the last time."""
         self.bar.close()
 
 
 def open_screen(output: Output | None = None) -> Screen:
-    """Return the screen for what `sys.stdout` is now."""
+    """Return the screen for the present `sys.stdout`."""
     if in_notebook():
         return NotebookScreen(output)
     try:
@@ -209,7 +188,7 @@ def open_screen(output: Output | None = None) -> Screen:
 
 
 def in_notebook() -> bool:
-    """Return True in a Jupyter kernel whose output is not redirected; never imports IPython."""
+    """Whether this is a Jupyter kernel without redirected output; does not import IPython."""
     ipython = sys.modules.get("IPython")
     if ipython is None or isinstance(sys.stdout, (io.TextIOWrapper, io.StringIO)):
         return False
@@ -217,7 +196,7 @@ def in_notebook() -> bool:
 
 
 def terminal_columns() -> int:
-    """Return the columns of the terminal that `sys.stdout` is, 80 where it does not say."""
+    """Return the width of the terminal, or 80 if it is unknown."""
     try:
         columns = os.get_terminal_size(sys.stdout.fileno()).columns
     except (OSError, ValueError, AttributeError):
