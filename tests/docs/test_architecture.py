@@ -62,3 +62,14 @@ def test_every_method_that_the_page_names_is_there() -> None:
     for cls, member in named:
         bases = known[cls] & known.keys()
         assert any(member in known[name] for name in (cls, *bases)), f"{cls}.{member}"
+
+
+def test_every_class_and_function_is_in_the_file_that_the_page_says() -> None:
+    page = text(ROOT / "docs/architecture.md")
+    named = [*re.findall(r"`(\w+)(?:\.\w+)?` \(`([\w/]+\.py)`\)", page)]
+    named += re.findall(r"`(\w+)`, `([\w/]+\.py)`\)", page)
+    named += re.findall(r"\*\*(\w+)\*\*, `([\w/]+\.py)`", page)
+    assert len(named) > 50
+    for name, path in named:
+        name = "TrainerBase" if name == "Trainer" else name
+        assert re.search(rf"^(class|def) {name}\b", text(SRC / path), re.MULTILINE), (name, path)
