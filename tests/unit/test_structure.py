@@ -127,11 +127,7 @@ def test_no_object_is_looked_into_with_vars(path: Path) -> None:
             given = ast.unparse(node.args[0])
             # What users give, loaders and data sets, is walked in `data`; the others are PyTorch's.
             ours = ("self", "Callback", "cls")
-            foreign = (
-                ("optim/optimizer", "opt"),
-                ("runtime/gloo", "functional"),
-                ("verify/probe", "loader"),
-            )
+            foreign = (("optim/optimizer", "opt"), ("runtime/gloo", "functional"))
             assert (
                 given in ours
                 or (name_of(path), given) in foreign

@@ -1,4 +1,4 @@
-"""The built-in callbacks, one file each; a file is loaded when it is first asked for.
+"""The built-in callbacks, one file each; a file is imported when it is first used.
 
 >>> from deepepochs.callbacks import CheckCallback, LogCallback
 """
@@ -42,23 +42,11 @@ else:
     )
 
 __all__ = [
-    "AnalyzeCallback",
-    "Callback",
-    "CallbackException",
-    "CallbackPool",
-    "CheckCallback",
-    "ConsoleCallback",
-    "DefaultCallback",
-    "GradClipCallback",
-    "InterpretCallback",
-    "InterpreteCallback",
-    "LRFindCallback",
-    "LogCallback",
-    "ReportCallback",
-    "RunRecordCallback",
-    "TimingCallback",
-    "TrackerCallback",
-]
+    "AnalyzeCallback", "Callback", "CallbackException", "CallbackPool", "CheckCallback",
+    "ConsoleCallback", "DefaultCallback", "GradClipCallback", "InterpretCallback",
+    "InterpreteCallback", "LRFindCallback", "LogCallback", "ReportCallback", "RunRecordCallback",
+    "TimingCallback", "TrackerCallback",
+]  # fmt: skip
 
 
 def __dir__() -> list[str]:

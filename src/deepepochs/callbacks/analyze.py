@@ -1,4 +1,4 @@
-"""Statistics of what flows through the layers: forward outputs, and gradients.
+"""Writes statistics of the layers' outputs and gradients to TensorBoard.
 
 ::
 
@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,20 +30,20 @@ NUM_BINS = 64
 
 
 class AnalyzeCallback(EventFileCallback):
-    """Writes mean, standard deviation and histogram of every leaf layer to TensorBoard.
+    """Writes mean, standard deviation and histogram of every layer without children.
 
-    Of all values of a training mini-batch: the layer's output (tags ``FORWARD-mean-<n>-<layer>``,
-    ``-std-``, ``-hist-``) or the gradient of it (``BACKWARD-…``), numbered by mini-batches from 1.
-    ``n`` is the index in ``model.modules()``. It only watches: weights, metrics and random states
-    are those of a run without it; hooks are on the layers for the time of a fit. Its memory
-    does not grow.
+    They are of all values of a training mini-batch: of the layer's output (tags
+    ``FORWARD-mean-<n>-<layer>``, ``-std-``, ``-hist-``) or of the gradient with respect to the
+    output (``BACKWARD-…``). The step is the number of the mini-batch, from 1; ``n`` is the index
+    in ``model.modules()``. The layers have hooks during a fit only. The callback changes no
+    weights, metrics or random states.
 
     Args:
         mode: ``'forward'``, ``'backward'`` (layers with trainable weights only) or ``'both'``.
         log_dir: the folder of the runs.
-        every_n_batches: look at every n-th mini-batch.
-        hist_every_n: draw histograms of every n-th of these; each costs a copy of the values
-            to the CPU. 0: never.
+        every_n_batches: analyze every n-th mini-batch.
+        hist_every_n: write histograms of every n-th of these mini-batches; 0: never. A
+            histogram costs a copy of the values to the CPU.
     """
 
     def __init__(
@@ -64,7 +65,6 @@ class AnalyzeCallback(EventFileCallback):
         self._with_values = False
 
     def on_before_fit(self, trainer: TrainerView, epochs: int) -> None:
-        """Put hooks on the layers."""
         super().on_before_fit(trainer, epochs)
         self._release()
         if not trainer.main_process:
@@ -77,28 +77,22 @@ class AnalyzeCallback(EventFileCallback):
             if "forward" in self.modes or is_trained:
                 self._handles.append(layer.register_forward_hook(self._hook(name, is_trained)))
 
-    def on_before_train_batch(
-        self, trainer: TrainerView, batch_x: Any, batch_y: Any, batch_idx: int
-    ) -> None:
-        """Look, if this mini-batch is one to look at."""
+    def on_before_train_batch(self, trainer: TrainerView, **others: Any) -> None:
         count, is_not_due = divmod(trainer.progress.num_train_batches - 1, self.every_n_batches)
         self._is_looking = bool(self._handles) and not is_not_due
         self._with_values = self.hist_every_n > 0 and count % self.hist_every_n == 0
         self._flows = {}
 
     def on_after_train_batch(self, trainer: TrainerView, metrics: Any, batch_idx: int) -> None:
-        """Write what was seen."""
         if self._is_looking:
             self._is_looking = False
             self._write(self.writer(trainer), trainer.progress.num_train_batches)
 
     def on_after_fit(self, trainer: TrainerView) -> None:
-        """Take the hooks off."""
         self._release()
         super().on_after_fit(trainer)
 
     def on_exception(self, trainer: TrainerView, exception: BaseException) -> None:
-        """Take the hooks off."""
         self._release()
         super().on_exception(trainer, exception)
 
@@ -108,19 +102,15 @@ class AnalyzeCallback(EventFileCallback):
         self._handles, self._flows, self._is_looking = [], {}, False
 
     def _hook(self, name: str, is_trained: bool) -> Any:
-        """Make the forward hook of one layer."""
-
         def look(_layer: nn.Module, _inputs: Any, output: Any) -> None:
-            # Only where the step trains, and not while the graph is traced.
+            # Gradients are off while LogCallback traces the graph.
             if not self._is_looking or not torch.is_grad_enabled():
                 return
             for tensor in tensors_of(output):
                 if "forward" in self.modes:
                     self._see("FORWARD", name, tensor)
                 if "backward" in self.modes and is_trained and tensor.requires_grad:
-                    tensor.register_hook(  # type: ignore[no-untyped-call]
-                        lambda gradient: self._see("BACKWARD", name, gradient)
-                    )
+                    tensor.register_hook(partial(self._see, "BACKWARD", name))  # type: ignore[no-untyped-call]
 
         return look
 
@@ -133,20 +123,21 @@ class AnalyzeCallback(EventFileCallback):
         flows, self._flows = self._flows, {}
         if not flows:
             return
-        # Read all at once: on an accelerator each read would wait.
+        # One read for all: on an accelerator each read waits for the device.
         moments = torch.stack([flow.moments() for flow in flows.values()]).tolist()
         for (direction, name), (mean, std) in zip(flows, moments, strict=True):
             writer.add_scalar(f"{direction}-mean-{name}", mean, step)
             writer.add_scalar(f"{direction}-std-{name}", std, step)
         for (direction, name), flow in flows.items():
             if flow.values:
-                add_histogram(writer, f"{direction}-hist-{name}", flow.joined(), step)
+                values = np.concatenate(flow.values)
+                add_histogram(writer, f"{direction}-hist-{name}", values, step)
 
 
 class Flow:
-    """Mean and variance of values that come in several parts, on their own device.
+    """Mean and variance of values that are added in parts, on their own device.
 
-    Joined by the formula of Chan, Golub and LeVeque (1979), which does not cancel.
+    The formula of Chan, Golub and LeVeque (1979) joins the parts without cancellation.
     """
 
     def __init__(self) -> None:
@@ -156,7 +147,7 @@ class Flow:
         self._squares: Any = 0.0
 
     def add(self, values: Tensor, *, with_values: bool) -> None:
-        """Take in a part; its values themselves only if a histogram is wanted."""
+        """Add a part; keep its values only if they are needed for a histogram."""
         with torch.no_grad():
             wide = values.float()
             variance, mean = torch.var_mean(wide, correction=0)
@@ -169,16 +160,12 @@ class Flow:
                 self.values.append(wide.flatten().cpu().numpy().copy())
 
     def moments(self) -> Tensor:
-        """Mean and standard deviation ``[2]``, of the values as a sample: 0 of a single one."""
+        """Mean and sample standard deviation, ``[2]``; a single value has deviation 0."""
         return torch.stack([self._mean, (self._squares / max(1, self.num - 1)).sqrt()])
-
-    def joined(self) -> np.ndarray[Any, Any]:
-        """All values that were kept, ``[N]``."""
-        return np.concatenate(self.values)
 
 
 def tensors_of(output: Any) -> list[Tensor]:
-    """The floating-point tensors in a layer's output."""
+    """Return the floating-point tensors in a layer's output."""
     found: list[Tensor] = []
 
     def note(tensor: Tensor) -> Tensor:
@@ -191,7 +178,7 @@ def tensors_of(output: Any) -> list[Tensor]:
 
 
 def add_histogram(writer: SummaryWriter, tag: str, values: np.ndarray[Any, Any], step: int) -> None:
-    """Write a histogram of the finite ones among some values."""
+    """Write a histogram of the finite values."""
     finite = values[np.isfinite(values)].astype(np.float64)
     if not finite.size:
         return

@@ -1,6 +1,6 @@
-"""Callback: the class to subclass for what watches or steers a run.
+"""The base class of callbacks: subclass it to watch or steer a run.
 
-It declares every hook once, in the order of the loop; a subclass overrides the ones it wants.
+It declares every hook, in the order of the loop. A subclass overrides the hooks that it needs.
 
     class StopAtNoon(Callback):
         def on_after_epoch(self, trainer, epoch_idx, **others):
@@ -22,25 +22,26 @@ if TYPE_CHECKING:
 __all__ = ["HOOKS", "PACE_S", "Callback", "Metrics", "paced"]
 
 Metrics = Mapping[str, Any]
+Tasks = Sequence[Any]
 
 
 class Callback:
     """Watches or steers a run: subclass it and override hooks.
 
     A hook gets its arguments by name, ``trainer`` among them; ``**others`` takes
-    those that a hook does not need. Hooks run without gradients. To end the run,
+    those that it does not need. Hooks run without gradients. To end the run,
     call ``trainer.stop(reason)`` or raise ``StopLoopException(reason)``.
 
     Attributes:
-        order: lower is outer: such a callback runs first in ``before`` hooks and
-            last in all others, like nested ``with`` blocks. Ties go by position.
-            The console has 0, ``CheckCallback`` -1.
-        meets_fillers: call the hooks that look at data also for the mini-batches that only
-            fill up a round, in a process that has no more data of its own.
+        order: a lower number is further out: the callback runs earlier in ``before`` hooks
+            and later in all others, like nested ``with`` blocks. Callbacks of equal order
+            run by position. The console has 0, ``CheckCallback`` -1.
+        meets_fillers: also call the hooks of a mini-batch for fillers: the mini-batches that
+            do not count, in a process that has run out of data before the others.
         acts_in_tries: take part in ``find_lr``, as gradient clipping must.
 
     Args:
-        priority: the name of ``order`` in release 0.6; ``None`` keeps the class's.
+        priority: the name of ``order`` in release 0.6; ``None`` keeps the class's value.
 
     Example:
         >>> class Hello(Callback):
@@ -52,9 +53,9 @@ class Callback:
     meets_fillers: bool = False
     acts_in_tries: bool = False
     is_console: bool = False
-    """Whether the callback shows the run: then the trainer adds no console of its own."""
+    """Whether the callback shows the run. The trainer then adds no console."""
     keeps_checkpoints: bool = False
-    """Whether ``resume`` looks into ``runs_in`` for a checkpoint, with the callback's ``resume``."""
+    """Whether the trainer resumes through the callback's ``resume``, from a run in ``runs_in``."""
 
     def __init__(self, priority: int | None = None) -> None:
         if priority is not None:
@@ -62,11 +63,11 @@ class Callback:
 
     @property
     def runs_in(self) -> Path | None:
-        """The folder of the runs where this callback keeps files; ``None``: it keeps none."""
+        """The folder of runs that this callback writes to; ``None`` if it writes no files."""
         return None
 
     def move_to(self, folder: Path) -> None:
-        """Have the callback write into another folder, as for a run that only tries something."""
+        """Write to another folder from now on, for example in a trial run."""
         for name in ("ckpt_dir", "log_dir"):
             if name in vars(self):
                 setattr(self, name, folder)
@@ -78,18 +79,13 @@ class Callback:
 
     @outer_first
     def on_before_epoch(
-        self,
-        *,
-        trainer: Any,
-        train_tasks: Sequence[Any],
-        val_tasks: Sequence[Any],
-        epoch_idx: int,
+        self, *, trainer: Any, train_tasks: Tasks, val_tasks: Tasks, epoch_idx: int
     ) -> None:
-        """Before an epoch, that is all training and validation passes of it."""
+        """Before an epoch: all its training and validation passes."""
 
     # training
     @outer_first
-    def on_before_train_epochs(self, *, trainer: Any, tasks: Sequence[Any], epoch_idx: int) -> None:
+    def on_before_train_epochs(self, *, trainer: Any, tasks: Tasks, epoch_idx: int) -> None:
         """Before the training passes of an epoch."""
 
     @outer_first
@@ -108,7 +104,7 @@ class Callback:
 
     @outer_last
     def on_after_train_forward(self, *, trainer: Any, model_out: Any) -> None:
-        """After the model's forward call in training, with its detached output."""
+        """After the model's forward call in training; ``model_out`` is detached."""
 
     @outer_first
     def on_before_backward(self, *, trainer: Any, loss: Tensor) -> None:
@@ -116,7 +112,7 @@ class Callback:
 
     @outer_last
     def on_after_backward(self, *, trainer: Any, loss: Tensor) -> None:
-        """After the backward pass: gradients can be seen from here to ``before_optimize``."""
+        """After the backward pass: the weights have gradients until the optimizer's step."""
 
     @outer_first
     def on_before_optimize(self, *, trainer: Any, optimize_index: int | None) -> None:
@@ -124,17 +120,17 @@ class Callback:
 
     @outer_last
     def on_after_optimize(self, *, trainer: Any, optimize_index: int | None) -> None:
-        """After the optimizer's step; the gradients are gone."""
+        """After the optimizer's step; the gradients have been cleared."""
 
     @outer_last
     def on_train_metrics(
         self, *, trainer: Any, loss: Tensor | None, model_out: Any, batch_y: Any, task: Any
     ) -> None:
-        """When loss and metrics of a training batch are recorded (detached values)."""
+        """When the loss and metrics of a training batch are recorded; all values are detached."""
 
     @outer_last
     def on_after_train_batch(self, *, trainer: Any, metrics: Metrics, batch_idx: int) -> None:
-        """After a training step; ``metrics`` are the batch's, computed when read."""
+        """After a training step; ``metrics`` are of this batch, and computed when read."""
 
     @outer_last
     def on_after_train_epoch(self, *, trainer: Any, task: Any, metrics: Metrics) -> None:
@@ -142,13 +138,13 @@ class Callback:
 
     @outer_last
     def on_after_train_epochs(
-        self, *, trainer: Any, tasks: Sequence[Any], metrics: Metrics, epoch_idx: int
+        self, *, trainer: Any, tasks: Tasks, metrics: Metrics, epoch_idx: int
     ) -> None:
-        """After the training passes of an epoch, with the metrics of the stage."""
+        """After the training passes of an epoch, with the metrics of all tasks."""
 
     # validation
     @outer_first
-    def on_before_val_epochs(self, *, trainer: Any, tasks: Sequence[Any], epoch_idx: int) -> None:
+    def on_before_val_epochs(self, *, trainer: Any, tasks: Tasks, epoch_idx: int) -> None:
         """Before the validation passes of an epoch that validates."""
 
     @outer_first
@@ -173,7 +169,7 @@ class Callback:
     def on_val_metrics(
         self, *, trainer: Any, loss: Tensor | None, model_out: Any, batch_y: Any, task: Any
     ) -> None:
-        """When loss and metrics of a validation batch are recorded."""
+        """When the loss and metrics of a validation batch are recorded."""
 
     @outer_last
     def on_after_val_batch(self, *, trainer: Any, metrics: Metrics, batch_idx: int) -> None:
@@ -185,9 +181,9 @@ class Callback:
 
     @outer_last
     def on_after_val_epochs(
-        self, *, trainer: Any, tasks: Sequence[Any], metrics: Metrics, epoch_idx: int
+        self, *, trainer: Any, tasks: Tasks, metrics: Metrics, epoch_idx: int
     ) -> None:
-        """After the validation passes of an epoch, with the metrics of the stage."""
+        """After the validation passes of an epoch, with the metrics of all tasks."""
 
     # the end of an epoch and of the fit
     @outer_last
@@ -195,25 +191,25 @@ class Callback:
         self,
         *,
         trainer: Any,
-        train_tasks: Sequence[Any],
-        val_tasks: Sequence[Any],
+        train_tasks: Tasks,
+        val_tasks: Tasks,
         train_metrics: Metrics,
         val_metrics: Metrics,
         epoch_idx: int,
     ) -> None:
-        """After an epoch; ``val_metrics`` is empty if it did not validate."""
+        """After an epoch; ``val_metrics`` is empty without validation in this epoch."""
 
     @outer_last
     def on_after_fit(self, *, trainer: Any) -> None:
-        """After the fit: finished, stopped or interrupted, but not after an error."""
+        """After a fit that finished, was stopped or was interrupted; not after an error."""
 
     @outer_last
     def on_exception(self, *, trainer: Any, exception: BaseException) -> None:
-        """When an error ends a fit or a test; it is raised again afterwards."""
+        """When an error ends a fit or a test; the error is raised again after the hook."""
 
     # test
     @outer_first
-    def on_before_test_epochs(self, *, trainer: Any, tasks: Sequence[Any]) -> None:
+    def on_before_test_epochs(self, *, trainer: Any, tasks: Tasks) -> None:
         """Before the passes of a test."""
 
     @outer_first
@@ -238,7 +234,7 @@ class Callback:
     def on_test_metrics(
         self, *, trainer: Any, loss: Tensor | None, model_out: Any, batch_y: Any, task: Any
     ) -> None:
-        """When loss and metrics of a test batch are recorded."""
+        """When the loss and metrics of a test batch are recorded."""
 
     @outer_last
     def on_after_test_batch(self, *, trainer: Any, metrics: Metrics, batch_idx: int) -> None:
@@ -249,16 +245,16 @@ class Callback:
         """After the test pass of one task, with its metrics."""
 
     @outer_last
-    def on_after_test_epochs(self, *, trainer: Any, tasks: Sequence[Any], metrics: Metrics) -> None:
-        """After the passes of a test, with the metrics of the stage."""
+    def on_after_test_epochs(self, *, trainer: Any, tasks: Tasks, metrics: Metrics) -> None:
+        """After the passes of a test, with the metrics of all tasks."""
 
     # state
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps of this callback: tensors and plain types."""
+        """Return what a checkpoint saves of this callback: tensors and plain types."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take back what ``state_dict`` gave."""
+        """Load a state that ``state_dict`` returned."""
 
 
 HOOKS: dict[str, Callable[..., None]] = {

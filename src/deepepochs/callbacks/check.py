@@ -1,4 +1,4 @@
-"""Checkpoints and early stopping.
+"""Saves checkpoints, and stops a run that no longer improves.
 
 ::
 
@@ -22,7 +22,6 @@ from ..checkpoint.store import CheckpointStore, latest_run, load
 from ..errors import CallbackException, CheckpointError, CheckpointNotFound, ConfigError
 from ..optim.monitor import Monitor
 from ..runs.folder import run_folder
-from ..runs.lock import RunLock
 from .base import Metrics
 from .run_record import RunRecordCallback
 
@@ -33,28 +32,29 @@ __all__ = ["CheckCallback"]
 
 
 class CheckCallback(RunRecordCallback):
-    """Saves the state of the run, keeps the best, and stops when it gets no better.
+    """Saves the state of the run, keeps the best states, and stops early.
 
-    In the run's folder, beside its record, are ``checkpoint.ckpt`` (the last), ``previous.ckpt`` and
-    ``best.ckpt``; each holds the whole state, from which the run goes on to the bit.
-    The state is saved after every epoch, and where a fit is stopped by a signal or
-    ``trainer.stop``. A test uses the best weights.
+    The run's folder has its record, ``checkpoint.ckpt`` (the last state), ``previous.ckpt`` and
+    ``best.ckpt``. Each checkpoint has the whole state, so a resumed run has the same bits.
+    The state is saved after every epoch, and when a signal or ``trainer.stop`` stops the
+    fit. A test uses the best weights.
 
     Args:
-        monitor: the metric that decides which is best.
-        on_stage: ``'val'`` (looked at after validation only) or ``'train'``.
+        monitor: the metric that decides which state is best.
+        on_stage: ``'val'`` (checked only after a validation) or ``'train'``.
         mode: ``'min'`` or ``'max'``.
-        patience: stop after that many checks in a row without a strictly better value;
+        patience: stop after this many checks in a row without a strictly better value;
             0: never.
-        save_best: a test loads the best weights; ``False``: it takes those it finds.
-        ckpt_dir: where the folders of runs are.
-        every_n_batches: save after every n-th training mini-batch, too.
-        every_s: save after a mini-batch when that many seconds have passed, too.
-        keep: how many of the best are kept, as ``best.ckpt``, ``best-2.ckpt``, …
+        save_best: a test loads the best weights; ``False``: it uses the present weights.
+        ckpt_dir: the folder of the runs.
+        every_n_batches: also save after every n-th training mini-batch.
+        every_s: also save after a mini-batch if this many seconds have passed since the last
+            save.
+        keep: the number of best states to keep, as ``best.ckpt``, ``best-2.ckpt``, …
 
     Raises:
-        ConfigError: an argument that cannot be right.
-        CallbackException: in a run, a monitored metric that is not there.
+        ConfigError: an argument has a wrong value.
+        CallbackException: in a run, the monitored metric does not exist.
     """
 
     order = -1
@@ -82,7 +82,6 @@ class CheckCallback(RunRecordCallback):
         check_choice("mode", mode, ["min", "max"])
         self.watch = Monitor(mode, check_count("patience", patience))
         self.save_best = save_best
-        self.ckpt_dir = self.log_dir
         if every_n_batches is not None:
             check_count("every_n_batches", every_n_batches, 1)
         if every_s is not None and not every_s > 0:
@@ -94,16 +93,16 @@ class CheckCallback(RunRecordCallback):
         self._best_place: int | None = None
         self._has_saved = False
         self._saved_at_s = 0.0
-        self._lock: RunLock | None = None
 
-    def folder(self, trainer: TrainerView) -> Path:
-        """The folder of the trainer's run."""
-        return run_folder(self.ckpt_dir, trainer.running_id)
+    @property
+    def ckpt_dir(self) -> Path:
+        """The folder of the runs."""
+        return self.log_dir
 
     def save(self, trainer: TrainerView) -> None:
-        """Write the trainer's state as the last, and as one of the best if it is."""
+        """Write the trainer's state as the last one, and as a best one if it is."""
         place, self._best_place = self._best_place, None
-        state = trainer.state_dict()  # every process has a part in it
+        state = trainer.state_dict()  # in every process: each has a part of the state
         error: Exception | None = None
         if trainer.main_process:
             try:
@@ -120,10 +119,10 @@ class CheckCallback(RunRecordCallback):
         return CheckpointStore(self.folder(trainer), self.keep)
 
     def resume(self, trainer: TrainerView) -> None:
-        """Bring the trainer to the checkpoint that its ``resume`` asks for.
+        """Load the checkpoint that the trainer's ``resume`` selects.
 
         Raises:
-            CheckpointError: one that was asked for by name cannot be loaded.
+            CheckpointError: a checkpoint that was selected by name cannot be loaded.
         """
         source = trainer.runtime.gather_objects(find_checkpoint(trainer, self.ckpt_dir))[0]
         if source is None:
@@ -137,7 +136,7 @@ class CheckCallback(RunRecordCallback):
             trainer.adopt_run(source.name)
 
     def on_before_fit(self, trainer: TrainerView, epochs: int) -> None:
-        """Lock the run's folder; go no further where an earlier process had stopped early."""
+        """Lock the run's folder; stop at once if the resumed run had already stopped early."""
         self._lock_run(trainer)
         super().on_before_fit(trainer, epochs)
         self._saved_at_s = time.monotonic()
@@ -147,18 +146,7 @@ class CheckCallback(RunRecordCallback):
         else:
             self.watch.renew()
 
-    def on_after_fit(self, trainer: TrainerView) -> None:
-        """Give the run's folder back."""
-        super().on_after_fit(trainer)
-        self._unlock()
-
-    def on_exception(self, trainer: TrainerView, exception: BaseException) -> None:
-        """Give the run's folder back."""
-        super().on_exception(trainer, exception)
-        self._unlock()
-
     def on_after_train_batch(self, trainer: TrainerView, metrics: Metrics, batch_idx: int) -> None:
-        """Save between epochs, if that is asked for and due."""
         n, s = self.every_n_batches, self.every_s
         if (n is not None and trainer.progress.num_train_batches % n == 0) or (
             s is not None and time.monotonic() - self._saved_at_s >= s
@@ -166,7 +154,7 @@ class CheckCallback(RunRecordCallback):
             trainer.request_save(self.save)
 
     def on_after_epoch(self, *, trainer: TrainerView, **others: Any) -> None:
-        """Look at the monitored metric; save; stop if it has not got better for too long."""
+        """Check the monitored metric, save, and stop if the patience is exhausted."""
         super().on_after_epoch(trainer=trainer, **others)
         if trainer.session is not None and trainer.session.has_metrics_of(self.on_stage):
             self._check(others[f"{self.on_stage}_metrics"])
@@ -179,9 +167,9 @@ class CheckCallback(RunRecordCallback):
         trainer.request_save(self.save)
 
     def on_before_test_epochs(self, trainer: TrainerView, tasks: Any) -> None:
-        """Load the best weights of this run; not inside a fit, which needs its own."""
+        """Load the best weights of this run, unless the test runs inside a fit."""
         best = self.store(trainer).best()
-        # Without a best value of its own, the file is that of an earlier run of this id.
+        # Without a best value of this run, the file is from an earlier run with the same id.
         has_best = self.save_best and self._has_saved and self.best_values and best.exists()
         in_fit = trainer.session is not None and trainer.session.fit is not None
         if not has_best or in_fit:
@@ -190,18 +178,16 @@ class CheckCallback(RunRecordCallback):
         trainer.load_weights(load(best))
 
     def state_dict(self) -> dict[str, Any]:
-        """Best values and patience."""
         return {"watch": self.watch.state_dict(), "best_values": list(self.best_values)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take back what ``state_dict`` gave."""
         self.watch.load_state_dict(state["watch"])
         self.best_values = [float(value) for value in state["best_values"]]
 
     def _check(self, values: Metrics) -> None:
-        number = monitored_value(values, self.monitor, self.on_stage)
-        self.watch.update(number)
-        place = insert_best(self.best_values, number, self.watch.mode, self.keep)
+        value = monitored_value(values, self.monitor, self.on_stage)
+        self.watch.update(value)
+        place = insert_best(self.best_values, value, self.watch.mode, self.keep)
         if place is not None:
             self._best_place = place
 
@@ -213,42 +199,22 @@ class CheckCallback(RunRecordCallback):
 
     def _lock_run(self, trainer: TrainerView) -> None:
         folder, error = self.folder(trainer), None
-        for other in trainer.callbacks:
-            if other is self:
-                break
+        for other in trainer.callbacks[: trainer.callbacks.index(self)]:
             if isinstance(other, CheckCallback) and other.folder(trainer) == folder:
                 raise ConfigError(
                     f"Two CheckCallbacks write to {folder}: give one of them another ckpt_dir."
                 )
         if trainer.main_process:
-            lock = RunLock(folder)
             try:
-                lock.acquire()
-                self._lock = lock
+                self.lock(folder)
             except CheckpointError as fault:
                 error = fault
         if trainer.runtime.any(error is not None):
             raise error or CheckpointError("The main process could not lock the run's folder.")
 
-    def _unlock(self) -> None:
-        if self._lock is not None:
-            self._lock.release()
-            self._lock = None
-
 
 def find_checkpoint(trainer: TrainerView, ckpt_dir: Path) -> Path | None:
-    """Say where the checkpoint is that a trainer's ``resume`` asks for.
-
-    Args:
-        trainer: the trainer.
-        ckpt_dir: where the folders of runs are.
-
-    Returns:
-        A run's folder or a file; ``None``: there is none, and that may be so.
-
-    Raises:
-        CheckpointNotFound: a run that was asked for by name has no checkpoint.
-    """
+    """Return the run's folder or the file that ``resume`` selects; ``None``: start a new run."""
     asked = trainer.resume
     if asked is True or asked == "auto":
         own = run_folder(ckpt_dir, trainer.running_id)
@@ -268,21 +234,11 @@ def find_checkpoint(trainer: TrainerView, ckpt_dir: Path) -> Path | None:
 
 
 def has_checkpoint(folder: Path) -> bool:
-    """Whether a folder has the checkpoint of a run."""
     return folder.is_dir() and any(folder.glob("*.ckpt"))
 
 
 def monitored_value(values: Mapping[str, Any], monitor: str, stage: str) -> float:
-    """Return the metric that ``CheckCallback`` looks at.
-
-    Args:
-        values: the metrics of the stage.
-        monitor: the name of the metric.
-        stage: ``'train'`` or ``'val'``, for the errors.
-
-    Raises:
-        CallbackException: it is not there, or no single number.
-    """
+    """Return the monitored metric; raise ``CallbackException`` unless it is a single number."""
     if monitor not in values:
         raise CallbackException(
             f"CheckCallback monitors {monitor!r}, which {stage} does not have; it has "
@@ -298,22 +254,16 @@ def monitored_value(values: Mapping[str, Any], monitor: str, stage: str) -> floa
 
 
 def insert_best(best: list[float], value: float, mode: str, keep: int) -> int | None:
-    """Put a value in its place among the best ones, which stay at most ``keep``.
+    """Insert a value into the list of at most ``keep`` best values, and return its place from 1.
 
-    Args:
-        best: the best values, the best of them first; of equal ones the earlier is better.
-        value: the new one.
-        mode: ``'min'`` or ``'max'``.
-        keep: how many are kept.
-
-    Returns:
-        Its place, from 1; ``None``: it is none of the best, or NaN.
+    It is ``None`` for NaN and for a value that is not among the best. Of equal values the earlier
+    is better.
 
     >>> best = [0.5, 0.9]
     >>> insert_best(best, 0.7, "min", keep=2), best
     (2, [0.5, 0.7])
     """
-    if value != value:
+    if value != value:  # NaN
         return None
     num_better = sum(not (value < other if mode == "min" else value > other) for other in best)
     if num_better >= keep:

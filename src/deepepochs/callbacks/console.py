@@ -1,20 +1,16 @@
-"""Prints the epochs: a line rewritten in place at most ten times a second, then one an epoch.
+"""Prints the progress of a run.
 
-In a file or pipe there are only the epoch lines, in a notebook one updated display. Printing
-is all that the console does::
+A terminal shows the mini-batch in one line, which is rewritten at most ten times a second, and
+then a line for each epoch. A file or pipe gets the epoch lines only, a notebook one display that
+is updated::
 
     E 1/2  B  1/16  TRAIN> loss: 2.2800
     E 1/2  TRAIN> loss: 2.2457  acc: 0.1840   VAL> loss: 2.1551  acc: 0.3000
-
->>> from deepepochs.callbacks.console import ConsoleCallback
->>> ConsoleCallback(log_long=True).round_to
-7
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from datetime import datetime
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -24,24 +20,21 @@ from torch.nn.parameter import is_lazy
 from ..legacy.printing import log_batch, log_epoch, print_out
 from ..show.lines import batch_line, epoch_line, info, task_line
 from ..show.screens import BarScreen, Output, Screen, open_screen
-from .base import PACE_S, Callback, paced
+from .base import PACE_S, Callback, Tasks, paced
 
 if TYPE_CHECKING:
     from ..contracts import TrainerView
-    from ..task import EpochTask
 
 __all__ = ["ConsoleCallback", "DefaultCallback", "info", "log_batch", "log_epoch", "print_out"]
 
-Metrics = Mapping[str, Any]
-
 
 class ConsoleCallback(Callback):
-    """Prints header, mini-batches and epochs, in the main process only.
+    """Prints a header, mini-batches and epochs, in the main process only.
 
     Args:
-        log_long: 7 decimals in place of 4.
-        log_batch: show a line after mini-batches where it can be rewritten in place.
-        log_tqdm: show a tqdm bar over the epochs whose description is the line.
+        log_long: 7 decimals instead of 4.
+        log_batch: show the mini-batch where a line can be rewritten in place.
+        log_tqdm: show a tqdm bar over the epochs; the line is its description.
 
     Attributes:
         round_to: decimals of a value.
@@ -59,21 +52,14 @@ class ConsoleCallback(Callback):
         self.log_tqdm = log_tqdm
         self.output = Output()
         self._screen: Screen | None = None
-        self._next_s = math.inf  # no mini-batch is shown before this moment
+        self._next_s = math.inf  # no mini-batch is shown before this time
         self._shown_header = False
         self._in_fit = False
         self._lengths: list[int | None] = []
         self._widths = (4, 5)
 
     def write(self, *values: Any, sep: str = " ", end: str = "\n", file: Any = None) -> None:
-        """Print as `print` does, without breaking the line that is shown.
-
-        Args:
-            *values: what to print.
-            sep: between two values.
-            end: after the last.
-            file: another stream than `sys.stdout`.
-        """
+        """Print as `print` does, without breaking the live line."""
         text = sep.join(map(str, values)) + end
         if file is not None:
             file.write(text)
@@ -85,7 +71,6 @@ class ConsoleCallback(Callback):
     # --- fit
 
     def on_before_fit(self, trainer: TrainerView, epochs: int) -> None:
-        """Show the header at the first fit."""
         self._close()
         if not trainer.main_process:
             return
@@ -99,80 +84,60 @@ class ConsoleCallback(Callback):
         self._widths = (len(str(epochs)), self._widths[1])
         self._show_on(screen)
 
-    def on_before_epoch(
-        self, train_tasks: Sequence[EpochTask], val_tasks: Sequence[EpochTask], **others: Any
-    ) -> None:
-        """Note how wide the numbers of mini-batches are."""
+    def on_before_epoch(self, train_tasks: Tasks, val_tasks: Tasks, **others: Any) -> None:
         totals = (sum(task.length or 0 for task in tasks) for tasks in (train_tasks, val_tasks))
         self._widths = (self._widths[0], len(str(max(totals))))
 
-    def on_before_train_epochs(self, tasks: Sequence[EpochTask], **others: Any) -> None:
-        """Note how many mini-batches there are."""
+    def on_before_train_epochs(self, tasks: Tasks, **others: Any) -> None:
         self._lengths = [task.length for task in tasks]
 
     on_before_val_epochs = on_before_train_epochs
 
     @paced
-    def on_after_train_batch(self, trainer: TrainerView, metrics: Metrics, batch_idx: int) -> None:
-        """Show the mini-batch if a refresh is due."""
-        if monotonic() >= self._next_s:
-            self._show_batch(trainer, "TRAIN", metrics, batch_idx)
+    def on_after_train_batch(self, trainer: TrainerView, **shown: Any) -> None:
+        self._show_batch(trainer, "TRAIN", **shown)
 
     @paced
-    def on_after_val_batch(self, trainer: TrainerView, metrics: Metrics, batch_idx: int) -> None:
-        """Show the mini-batch if a refresh is due."""
-        if monotonic() >= self._next_s:
-            self._show_batch(trainer, "VAL", metrics, batch_idx)
+    def on_after_val_batch(self, trainer: TrainerView, **shown: Any) -> None:
+        self._show_batch(trainer, "VAL", **shown)
 
-    def on_after_train_epoch(self, trainer: TrainerView, task: EpochTask, metrics: Metrics) -> None:
-        """Note how many mini-batches a task without a length had."""
+    def on_after_train_epoch(self, trainer: TrainerView, **others: Any) -> None:
+        """Record the number of mini-batches of a task without a length."""
         if trainer.run is not None and trainer.run.task_idx < len(self._lengths):
             self._lengths[trainer.run.task_idx] = trainer.run.batch_idx + 1
 
     on_after_val_epoch = on_after_train_epoch
 
     def on_after_epoch(
-        self,
-        trainer: TrainerView,
-        train_metrics: Metrics,
-        val_metrics: Metrics,
-        epoch_idx: int,
-        **others: Any,
+        self, trainer: TrainerView, train_metrics: Any, val_metrics: Any, epoch_idx: int, **_: Any
     ) -> None:
-        """Print the line of the epoch."""
         if self._screen is not None:
             stages = {"TRAIN": train_metrics, "VAL": val_metrics}
             epoch = (epoch_idx + 1, trainer.max_epochs)
             self._screen.line(epoch_line(stages, epoch, self._widths[0], self.round_to))
 
     def on_after_fit(self, trainer: TrainerView) -> None:
-        """Say why the fit was stopped, if it was, and leave a clean line."""
         if trainer.stop_reason is not None and self._screen is not None:
             self._screen.write(f"{trainer.stop_reason}\n")
         self._close()
 
-    def on_exception(self, trainer: TrainerView, exception: BaseException) -> None:
-        """Leave a clean line for the traceback."""
+    def on_exception(self, **others: Any) -> None:
         self._close()
 
     # --- test
 
-    def on_before_test_epochs(self, trainer: TrainerView, tasks: Sequence[EpochTask]) -> None:
-        """Note how many mini-batches there are."""
+    def on_before_test_epochs(self, trainer: TrainerView, tasks: Tasks) -> None:
         self._lengths = [task.length for task in tasks]
         if trainer.main_process and not self._in_fit:
             self._close()
             self._show_on(open_screen(self.output))
 
     @paced
-    def on_after_test_batch(self, trainer: TrainerView, metrics: Metrics, batch_idx: int) -> None:
-        """Show the mini-batch if a refresh is due."""
-        if monotonic() >= self._next_s:
-            self._show_batch(trainer, "TEST", metrics, batch_idx)
+    def on_after_test_batch(self, trainer: TrainerView, **shown: Any) -> None:
+        self._show_batch(trainer, "TEST", **shown)
 
-    def on_after_test_epoch(self, trainer: TrainerView, task: EpochTask, metrics: Metrics) -> None:
-        """Print the line of the tested task."""
-        self.on_after_train_epoch(trainer, task, metrics)
+    def on_after_test_epoch(self, trainer: TrainerView, task: Any, metrics: Any) -> None:
+        self.on_after_train_epoch(trainer)
         if self._screen is not None and trainer.run is not None:
             place = (trainer.run.task_idx + 1, trainer.run.num_tasks)
             line = task_line(metrics, place, self._widths[0], self.round_to)
@@ -181,14 +146,11 @@ class ConsoleCallback(Callback):
             else:
                 self._screen.line(line)
 
-    def on_after_test_epochs(
-        self, trainer: TrainerView, tasks: Sequence[EpochTask], metrics: Metrics
-    ) -> None:
-        """Leave a clean line."""
+    def on_after_test_epochs(self, **others: Any) -> None:
         if not self._in_fit:
             self._close()
 
-    # --- own
+    # --- the screen
 
     def _show_on(self, screen: Screen) -> None:
         self._screen = screen
@@ -201,11 +163,9 @@ class ConsoleCallback(Callback):
         self._in_fit = False
         self._next_s = math.inf
 
-    def _show_batch(
-        self, trainer: TrainerView, label: str, metrics: Metrics, batch_idx: int
-    ) -> None:
+    def _show_batch(self, trainer: TrainerView, label: str, metrics: Any, batch_idx: int) -> None:
         run = trainer.run
-        if self._screen is None or run is None or not metrics:
+        if monotonic() < self._next_s or self._screen is None or run is None or not metrics:
             return
         lengths = self._lengths if len(self._lengths) == run.num_tasks else [None] * run.num_tasks
         number = sum(length or 0 for length in lengths[: run.task_idx]) + batch_idx + 1
@@ -215,7 +175,7 @@ class ConsoleCallback(Callback):
             epoch = (run.task_idx + 1, run.num_tasks)
         batch = (number, total)
         self._screen.live(batch_line(label, metrics, epoch, batch, self._widths, self.round_to))
-        # From the end of the writing: a slow terminal must not slow the training.
+        # Counted from the end of the writing: a slow terminal must not slow down the training.
         self._next_s = monotonic() + PACE_S
 
 
@@ -224,7 +184,7 @@ DefaultCallback = ConsoleCallback
 
 
 def header_lines(trainer: TrainerView) -> list[str]:
-    """Return what is shown before the first epoch: date, device, run and model size."""
+    """Return the lines before the first epoch: date, device, run and model size."""
     parameters = [p for p in trainer.model.parameters() if p.requires_grad]
     count = str(sum(p.numel() for p in parameters if not is_lazy(p)))
     if any(is_lazy(p) for p in parameters):

@@ -1,8 +1,8 @@
-"""What the callbacks that write to TensorBoard share: one writer, and going back on a resume.
+"""The base class of callbacks that write to TensorBoard.
 
-All of a trainer's callbacks write through one ``SummaryWriter``, ``trainer.logger``. Their
-state says how long the event files were when a checkpoint was taken: a resumed run cuts
-them there, so that no step is in them twice.
+All callbacks of a trainer write through one ``SummaryWriter``, ``trainer.logger``. Their state
+has the sizes of the event files. A resumed run cuts the files to these sizes, so that no step is
+logged twice.
 
 ::
 
@@ -30,22 +30,17 @@ if TYPE_CHECKING:
 
     from ..contracts import TrainerView
 
-__all__ = [
-    "RESULTS_SUFFIX",
-    "EventFileCallback",
-    "open_writer",
-    "run_tensorboard",
-]
+__all__ = ["RESULTS_SUFFIX", "EventFileCallback", "open_writer", "run_tensorboard"]
 
 FLUSH_S = 5
-"""A killed process loses what it logged in the last seconds, at most this many."""
+"""A killed process loses at most this many seconds of its log."""
 
 RESULTS_SUFFIX = ".results"
-"""End of the names of files with test results, which no resume cuts."""
+"""Event files with test results end with this, and are never cut."""
 
 
 def open_writer(folder: Path, suffix: str = "") -> SummaryWriter:
-    """Open a new event file in a folder, which is made if need be.
+    """Open a new event file in a folder, which is created if it does not exist.
 
     Raises:
         MissingExtraError: TensorBoard is not installed.
@@ -63,14 +58,14 @@ def open_writer(folder: Path, suffix: str = "") -> SummaryWriter:
 
 
 def run_tensorboard(log_dir: str | os.PathLike[str] = "./logs", *options: str) -> int:
-    """Run TensorBoard on a folder and wait until it ends, by Ctrl-C for instance.
+    """Run TensorBoard on a folder, and wait until it ends. Ctrl-C ends it.
 
     Args:
         log_dir: the folder of the runs.
         *options: further arguments, such as ``"--port=6007"``.
 
     Returns:
-        Its exit code.
+        TensorBoard's exit code.
     """
     command = [sys.executable, "-m", "tensorboard.main", f"--logdir={os.fspath(log_dir)}", *options]
     try:
@@ -82,11 +77,11 @@ def run_tensorboard(log_dir: str | os.PathLike[str] = "./logs", *options: str) -
 class EventFileCallback(Callback):
     """A callback that writes to TensorBoard.
 
-    Its hooks call those of the class that comes next, so that a subclass can have a second base.
+    Its hooks call ``super()``, so that a subclass can have a second base class.
 
     Args:
-        log_dir: the folder of the runs; a run writes to ``<log_dir>/<running_id>``. Of
-            several such callbacks the first to write decides.
+        log_dir: the folder of the runs; a run writes to ``<log_dir>/<running_id>``. If several
+            such callbacks differ, the first one that writes decides.
     """
 
     def __init__(self, log_dir: str | os.PathLike[str] = "./logs") -> None:
@@ -96,63 +91,58 @@ class EventFileCallback(Callback):
         self._rewind_to: dict[str, Any] | None = None
 
     def writer(self, trainer: TrainerView) -> SummaryWriter:
-        """The trainer's ``SummaryWriter``, which is opened if it is not."""
+        """Return the trainer's ``SummaryWriter``, opened on first use."""
         logger: SummaryWriter = trainer.open_logger(self.log_dir)
         self._folder = Path(logger.log_dir)
         return logger
 
     def run_tensorboard(self, *options: str) -> int:
-        """Run TensorBoard on ``log_dir`` and wait until it ends."""
+        """Run TensorBoard on ``log_dir``, and wait until it ends."""
         return run_tensorboard(self.log_dir, *options)
 
     def take_sizes(self) -> dict[str, Any] | None:
-        """Give the sizes of a loaded checkpoint, once."""
+        """Return the sizes from a loaded checkpoint, and forget them."""
         sizes, self._rewind_to = self._rewind_to, None
         return sizes
 
     def on_before_fit(self, trainer: TrainerView, epochs: int) -> None:
-        """Open the writer; after a resume drop what was written after the checkpoint."""
+        """Open the writer; after a resume, cut the event files to their sizes in the checkpoint."""
         if trainer.main_process:
             sharing = [cbk for cbk in trainer.callbacks if isinstance(cbk, EventFileCallback)]
             if self is min(sharing, key=lambda cbk: cbk.order):
-                # The last to give its state had seen what all of them have written.
-                saved = [callback.take_sizes() for callback in sharing]
-                self._rewind(trainer, saved[-1])
+                # The state that was made last has what all of them had written.
+                saved = [callback.take_sizes() for callback in sharing][-1]
+                if saved is not None and saved["running_id"] == trainer.running_id:
+                    trainer.close_logger()
+                    rewind_files(run_folder(self.log_dir, trainer.running_id), saved["sizes"])
             self.writer(trainer)
         super().on_before_fit(trainer=trainer, epochs=epochs)
 
     def on_after_epoch(self, *, trainer: TrainerView, **others: Any) -> None:
-        """Bring to the disk what was logged."""
         if trainer.main_process:
             self.writer(trainer).flush()
         super().on_after_epoch(trainer=trainer, **others)
 
     def on_after_fit(self, trainer: TrainerView) -> None:
-        """Close the file; the writer opens another if it is used again."""
+        """Close the file; a later use of the writer opens another."""
         trainer.close_logger()
         super().on_after_fit(trainer=trainer)
 
     def on_exception(self, trainer: TrainerView, exception: BaseException) -> None:
-        """Close the file."""
         trainer.close_logger()
         super().on_exception(trainer=trainer, exception=exception)
 
     def on_after_test_epochs(self, trainer: TrainerView, tasks: Any, metrics: Any) -> None:
-        """Close the file, unless the test is inside a fit."""
+        """Close the file, unless the test runs inside a fit."""
         if trainer.session is None or trainer.session.fit is None:
             trainer.close_logger()
         super().on_after_test_epochs(trainer=trainer, tasks=tasks, metrics=metrics)
 
-    def _rewind(self, trainer: TrainerView, state: dict[str, Any] | None) -> None:
-        if state is not None and state["running_id"] == trainer.running_id:
-            trainer.close_logger()
-            rewind_files(run_folder(self.log_dir, trainer.running_id), state["sizes"])
-
     def flush(self) -> None:
-        """Hand over what this callback holds back, before a checkpoint takes its state."""
+        """Write buffered values; called before the sizes of the files are saved."""
 
     def state_dict(self) -> dict[str, Any]:
-        """How long the event files are."""
+        """Return the sizes of the event files."""
         if self._folder is None:
             return {}
         self.flush()
@@ -160,19 +150,19 @@ class EventFileCallback(Callback):
         return {"running_id": self._folder.name, "sizes": sizes}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take back what ``state_dict`` gave; the next fit cuts the files to that."""
+        """Load the sizes; the next fit cuts the files to them."""
         if "sizes" in state:
             self._rewind_to = {"running_id": state["running_id"], "sizes": dict(state["sizes"])}
 
 
 def event_files(folder: Path) -> list[Path]:
-    """The event files of a run, but those with test results."""
+    """The event files of a run, without those of test results."""
     found = folder.glob("events.out.tfevents.*")
     return sorted(path for path in found if not path.name.endswith(RESULTS_SUFFIX))
 
 
 def rewind_files(folder: Path, sizes: Mapping[str, int]) -> None:
-    """Cut event files to the sizes they had; those that were not there yet are removed."""
+    """Cut event files to their earlier sizes, and remove files that did not exist then."""
     for path in event_files(folder):
         size = sizes.get(path.name)
         if size is None:

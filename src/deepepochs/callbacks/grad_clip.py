@@ -1,4 +1,4 @@
-"""Gradient clipping, between the backward pass and the optimizer's step.
+"""Clips gradients, between the backward pass and the optimizer's step.
 
 ::
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from ..errors import ConfigError, ConfigTypeError
 from .base import Callback
@@ -22,7 +22,7 @@ __all__ = ["GradClipCallback"]
 
 
 class GradClipCallback(Callback):
-    """Clip the gradients that an optimizer is about to use.
+    """Clips the gradients before an optimizer uses them.
 
     Args:
         max_value: the largest absolute value of an entry, or with ``norm_type`` the
@@ -30,7 +30,7 @@ class GradClipCallback(Callback):
         norm_type: the norm, such as 2 or ``inf``; ``None`` clips by value.
 
     Raises:
-        ConfigError: a bound or norm that is not positive.
+        ConfigError: ``max_value`` or ``norm_type`` is not positive.
 
     Example:
         >>> by_norm = GradClipCallback(1.0, norm_type=2)
@@ -44,23 +44,20 @@ class GradClipCallback(Callback):
         for name, value in (("max_value", max_value), ("norm_type", norm_type)):
             if value is None and name == "norm_type":
                 continue
+            text = f"GradClipCallback({name}={value!r}): give a positive number."
             if isinstance(value, bool) or not isinstance(value, (int, float)):
-                raise ConfigTypeError(
-                    f"GradClipCallback({name}={value!r}): give a positive number."
-                )
+                raise ConfigTypeError(text)
             if not value > 0 or (name == "max_value" and math.isinf(value)):
-                raise ConfigError(f"GradClipCallback({name}={value!r}): give a positive number.")
+                raise ConfigError(text)
         self.max_value = max_value
         self.norm_type = norm_type
 
     def on_before_optimize(self, trainer: TrainerView, optimize_index: int | None) -> None:
-        """Clip the gradients of the optimizers that are about to step, each weight once."""
         chosen = trainer.opt if optimize_index is None else [trainer.opt[optimize_index]]
-        weights: dict[int, Tensor] = {
-            id(weight): weight for optimizer in chosen for weight in optimizer.params
-        }
-        clip: Any = list(weights.values())
+        # Each weight once, even if several optimizers have it.
+        by_id = {id(weight): weight for optimizer in chosen for weight in optimizer.params}
+        weights: Any = list(by_id.values())
         if self.norm_type is None:
-            nn.utils.clip_grad_value_(clip, self.max_value)
+            nn.utils.clip_grad_value_(weights, self.max_value)
         else:
-            trainer.runtime.clip_by_norm(clip, self.max_value, self.norm_type)
+            trainer.runtime.clip_by_norm(weights, self.max_value, self.norm_type)

@@ -1,4 +1,4 @@
-"""What the model confuses, and the samples it does worst or best on.
+"""Shows which classes a model confuses, and its worst or best samples.
 
 ::
 
@@ -44,36 +44,36 @@ __all__ = ["InterpretCallback", "InterpreteCallback", "TopSamples"]
 STAGES = ("train", "val", "test")
 
 MAX_IMAGES = 24
-"""Samples shown in TensorBoard's picture; of more nothing could be seen."""
+"""Samples in TensorBoard's picture; more would be too small to see."""
 
 
 class InterpretCallback(EventFileCallback):
     """Draws confusion matrices, and keeps the samples with the largest or smallest metric.
 
-    A confusion matrix for each stage and epoch goes to TensorBoard as
-    ``train_confusion_matrixes`` and ``val_confusion_matrixes`` (numbered by epoch, from 1) and
-    ``test_confusion_matrix``. In a test the ``k`` samples are kept, and with ``image_data``
-    drawn as ``top_imgs``. It only watches, and needs memory for ``k`` samples. Several
-    processes give what one would: each sample counts once, and of all ``k`` are kept.
+    TensorBoard gets a confusion matrix of each stage and epoch, as
+    ``train_confusion_matrixes`` and ``val_confusion_matrixes`` (the step is the epoch, from 1) and
+    ``test_confusion_matrix``. A test keeps ``k`` samples, and with ``image_data`` draws them as
+    ``top_imgs``. The memory is that of ``k`` samples. Several processes give the same results
+    as one: each sample counts once, and ``k`` samples of all processes are kept.
 
     Args:
         metric: unreduced, ``(outputs, targets) -> [N]``, for example
             ``nn.CrossEntropyLoss(reduction='none')``; ``None`` keeps no samples.
-        k: how many samples.
+        k: the number of samples.
         mode: ``'max'`` keeps the largest values, ``'min'`` the smallest. NaN is larger than all.
         stages: the stages that get confusion matrices.
-        class_num: how many classes; ``None``: from the outputs (their columns; one column of
-            probabilities is two classes), or from the ids where they are ids.
+        class_num: the number of classes; ``None``: the number of output columns (one column of
+            probabilities means two classes), or found from the ids if the outputs are ids.
         log_dir: the folder of the runs.
         image_data: the inputs are images ``[C, H, W]``, ``[H, W]`` or ``[H, W, C]``.
-        class_names: what to call the classes in figures; ``None``: their numbers.
+        class_names: names of the classes in figures; ``None``: their numbers.
 
     Attributes:
-        matrices: the latest confusion matrix ``[C, C]`` of each stage, rows the true classes.
+        matrices: the latest confusion matrix ``[C, C]`` of each stage; rows are true classes.
 
     Raises:
-        ConfigError: an argument that cannot be right.
-        MetricError: in a test, a metric that does not give one number for each sample.
+        ConfigError: an argument has a wrong value.
+        MetricError: in a test, the metric does not return one number for each sample.
     """
 
     def __init__(
@@ -105,8 +105,8 @@ class InterpretCallback(EventFileCallback):
         self.image_data = image_data
         self.matrices: dict[Stage, Tensor] = {}
         self._latest: Stage | None = None
-        # What this process has counted of passes that have not ended, and what all processes
-        # had counted when the checkpoint was taken that the run goes on from.
+        # Counts of unfinished passes: of this process, and of all processes up to the checkpoint
+        # that the run was resumed from.
         self._own: dict[str, PatchBase] = {}
         self._earlier: dict[str, PatchBase] = {}
         self._runtime: Runtime | None = None
@@ -115,14 +115,14 @@ class InterpretCallback(EventFileCallback):
 
     @property
     def confusion_matrix(self) -> Tensor | None:
-        """The confusion matrix of the latest stage; ``None`` where there is none."""
+        """The confusion matrix of the latest stage, or ``None``."""
         return None if self._latest is None else self.matrices[self._latest]
 
     def top_samples(self) -> list[list[Any]]:
-        """``[value, output, target, input]`` of the kept samples, the most extreme first.
+        """Return ``[value, output, target, input]`` of each sample, the most extreme first.
 
-        Equal values come in the order of the data. Tensors are on the CPU and without the
-        dimension of the mini-batch; several inputs come as a tuple.
+        Equal values are in the order of the data. Tensors are on the CPU, without the batch
+        dimension. Several inputs are a tuple.
         """
         return self._top.samples()
 
@@ -138,10 +138,10 @@ class InterpretCallback(EventFileCallback):
         """Draw the confusion matrix of the latest stage.
 
         Args:
-            class_names: what to call the classes; ``None``: as told to the callback.
-            cmap: a colour map of matplotlib.
+            class_names: names of the classes; ``None``: those of the callback.
+            cmap: a matplotlib colour map.
             title_info: the title.
-            show: show it, where there is a display.
+            show: show the figure if there is a display.
 
         Raises:
             DataError: there is no confusion matrix yet.
@@ -159,70 +159,57 @@ class InterpretCallback(EventFileCallback):
         return confusion_figure(matrix, names, 0, cmap, title_info)
 
     def plot_top(self, max_num: int = MAX_IMAGES) -> Figure:
-        """Draw the kept samples, which are images, with value, prediction and target.
+        """Draw the samples, which must be images, with value, prediction and target.
 
         Raises:
-            DataError: no sample was kept, or the inputs are no images.
+            DataError: there are no samples, or the inputs are not images.
         """
         return draw_samples(self.top_samples()[:max_num], self.class_names)
 
     def on_before_fit(self, trainer: TrainerView, epochs: int) -> None:
-        """Note the processes."""
         self._runtime = trainer.runtime
         super().on_before_fit(trainer, epochs)
 
     def on_before_train_epochs(self, **others: Any) -> None:
-        """Begin the matrix of the epoch."""
         self._forget(Stage.TRAIN)
 
     def on_before_val_epochs(self, **others: Any) -> None:
-        """Begin the matrix of the epoch."""
         self._forget(Stage.VAL)
 
     def on_before_test_epochs(self, trainer: TrainerView, **others: Any) -> None:
-        """Begin the matrix and the samples of the test."""
         self._runtime = trainer.runtime
         self._forget(Stage.TEST)
         self._top.clear()
 
-    def on_train_metrics(
-        self, trainer: TrainerView, model_out: Any, batch_y: Any, **others: Any
-    ) -> None:
-        """Count the predictions of the mini-batch."""
-        self._count(trainer, Stage.TRAIN, model_out, batch_y)
+    def on_train_metrics(self, trainer: TrainerView, **others: Any) -> None:
+        self._count(trainer, **others)
 
-    def on_val_metrics(
-        self, trainer: TrainerView, model_out: Any, batch_y: Any, **others: Any
-    ) -> None:
-        """Count the predictions of the mini-batch."""
-        self._count(trainer, Stage.VAL, model_out, batch_y)
+    def on_val_metrics(self, trainer: TrainerView, **others: Any) -> None:
+        self._count(trainer, **others)
 
     def on_test_metrics(
         self, trainer: TrainerView, model_out: Any, batch_y: Any, **others: Any
     ) -> None:
-        """Count the predictions of the mini-batch, and keep its most extreme samples."""
-        self._count(trainer, Stage.TEST, model_out, batch_y)
+        """Count the predictions, and keep the most extreme samples."""
+        self._count(trainer, model_out, batch_y)
         run = trainer.run
         if self.metric is not None and run is not None and not run.is_filler:
             values = self.metric(model_out, batch_y)
             if not isinstance(values, Tensor) or values.ndim != 1:
                 raise MetricError(
-                    f"InterpretCallback: the metric gave {describe(values)} for a mini-batch, and "
-                    "one number for each sample, [N], is needed: use reduction='none', and flatten."
+                    f"InterpretCallback: the metric gave {describe(values)} for a mini-batch; it "
+                    "must give one number for each sample, [N]: use reduction='none', and flatten."
                 )
             place = (run.task_idx, run.batch_idx, trainer.runtime.rank)
             self._top.add(values.detach(), model_out, batch_y, run.batch_x, place)
 
     def on_after_train_epochs(self, trainer: TrainerView, epoch_idx: int, **others: Any) -> None:
-        """Draw the matrix of the epoch."""
         self._finish(trainer, Stage.TRAIN, "train_confusion_matrixes", epoch_idx + 1)
 
     def on_after_val_epochs(self, trainer: TrainerView, epoch_idx: int, **others: Any) -> None:
-        """Draw the matrix of the epoch."""
         self._finish(trainer, Stage.VAL, "val_confusion_matrixes", epoch_idx + 1)
 
     def on_after_test_epochs(self, trainer: TrainerView, tasks: Any, metrics: Any) -> None:
-        """Draw the matrix of the test, and its samples."""
         self._finish(trainer, Stage.TEST, "test_confusion_matrix", trainer.init_epoch)
         self._top.join(trainer.runtime.gather_objects(self._top))
         if self.image_data and trainer.main_process and len(self._top):
@@ -236,12 +223,11 @@ class InterpretCallback(EventFileCallback):
         super().on_after_test_epochs(trainer, tasks, metrics)
 
     def state_dict(self) -> dict[str, Any]:
-        """What all processes have counted, beside the length of the event files."""
+        """Return the counts of all processes, and the sizes of the event files."""
         counts = {str(stage): patch() for stage, patch in self._totals(self.stages).items()}
         return {**super().state_dict(), "counts": counts}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where ``state`` was taken."""
         super().load_state_dict(state)
         self._own, self._earlier = {}, {}
         for stage, counts in state["counts"].items():
@@ -252,12 +238,12 @@ class InterpretCallback(EventFileCallback):
         return ConfusionPatch(whole_matrix, num_classes=self.class_num)
 
     def _forget(self, stage: Stage) -> None:
-        """Drop what was counted in a stage."""
+        """Drop the counts of a stage."""
         self._own.pop(stage, None)
         self._earlier.pop(stage, None)
 
     def _totals(self, stages: Iterable[Stage]) -> dict[str, PatchBase]:
-        """What all processes have counted so far; all of them call this at the same time."""
+        """Return the counts of all processes, which must all call this at the same time."""
         totals = {str(stage): self._own[stage] for stage in stages if stage in self._own}
         if self._runtime is not None:
             makers = dict.fromkeys(STAGES, self._new_patch)
@@ -267,10 +253,9 @@ class InterpretCallback(EventFileCallback):
                 totals[stage] = self._earlier[stage] + totals.get(stage, 0)
         return totals
 
-    def _count(self, trainer: TrainerView, stage: Stage, model_out: Any, batch_y: Any) -> None:
-        # A process that has no mini-batch left in this round gets one that must not count.
-        is_filler = trainer.run is not None and trainer.run.is_filler
-        if self._is_off or stage not in self.stages or is_filler:
+    def _count(self, trainer: TrainerView, model_out: Any, batch_y: Any, **others: Any) -> None:
+        run = trainer.run
+        if self._is_off or run is None or run.stage not in self.stages or run.is_filler:
             return
         try:
             patch = self._new_patch().load(model_out, batch_y)
@@ -279,12 +264,13 @@ class InterpretCallback(EventFileCallback):
                 raise
             self._is_off = True
             warnings.warn(
-                f"InterpretCallback draws no confusion matrix: {error} stages=() does without.",
+                f"InterpretCallback draws no confusion matrix: {error} stages=() turns it off.",
                 UserWarning,
                 stacklevel=2,
             )
         else:
-            self._own[stage] = self._own[stage].add(patch) if stage in self._own else patch
+            own = self._own.get(run.stage)
+            self._own[run.stage] = patch if own is None else own.add(patch)
 
     def _finish(self, trainer: TrainerView, stage: Stage, tag: str, step: int) -> None:
         if stage not in self.stages:
@@ -303,7 +289,7 @@ class InterpretCallback(EventFileCallback):
 
 
 def whole_matrix(matrix: Tensor) -> Tensor:
-    """The metric of the patches here: the confusion matrix itself."""
+    """The metric of the patches: the confusion matrix itself."""
     return matrix
 
 
@@ -312,25 +298,21 @@ InterpreteCallback = InterpretCallback
 
 
 class TopSamples:
-    """Keeps the samples with the most extreme values; of equal ones those that came first.
+    """Keeps the ``k`` samples with the most extreme values; of equal values the earlier ones.
 
-    Args:
-        k: how many.
-        mode: ``'max'`` or ``'min'``. NaN is larger than all numbers.
-
-    Example:
-        >>> import torch
-        >>> top = TopSamples(k=2)
-        >>> for x in torch.tensor([[3.0, 1.0], [9.0, 4.0]]):
-        ...     top.add(x, model_out=x, batch_y=None, batch_x=(x,))
-        >>> [value for value, *_ in top.samples()]
-        [9.0, 4.0]
+    >>> import torch
+    >>> top = TopSamples(k=2)
+    >>> for x in torch.tensor([[3.0, 1.0], [9.0, 4.0]]):
+    ...     top.add(x, model_out=x, batch_y=None, batch_x=(x,))
+    >>> [value for value, *_ in top.samples()]
+    [9.0, 4.0]
     """
 
     def __init__(self, k: int, mode: str = "max") -> None:
         self.k = k
         self._sign = 1.0 if mode == "max" else -1.0
-        # A heap whose first entry is the next to go: (key, minus the place in the data, sample).
+        # The first entry of the heap is the next to be dropped. An entry has the key, the
+        # negative place in the data, and the sample.
         self._heap: list[tuple[float, tuple[int, ...], list[Any]]] = []
         self._num_seen = 0
 
@@ -338,7 +320,7 @@ class TopSamples:
         return len(self._heap)
 
     def clear(self) -> None:
-        """Forget all samples."""
+        """Drop all samples."""
         self._heap = []
         self._num_seen = 0
 
@@ -350,15 +332,10 @@ class TopSamples:
         batch_x: Any,
         place: tuple[int, ...] = (),
     ) -> None:
-        """Take in a mini-batch; samples that are not kept are not copied.
+        """Add a mini-batch with one value for each sample, ``[N]``.
 
-        Args:
-            values: one for each sample, ``[N]``. Reading them waits for an accelerator.
-            model_out: outputs, whose tensors begin with the dimension ``N``.
-            batch_y: the targets, alike.
-            batch_x: the inputs, alike.
-            place: orders the mini-batches of several processes; of one those that are added
-                first come first.
+        ``place`` orders the mini-batches of several processes. Reading the values waits for an
+        accelerator; only samples that are kept are copied.
         """
         bare_x = batch_x[0] if isinstance(batch_x, tuple) and len(batch_x) == 1 else batch_x
         for index, value in enumerate(values.tolist()):
@@ -375,18 +352,18 @@ class TopSamples:
         self._num_seen += len(values)
 
     def join(self, parts: Iterable[TopSamples]) -> None:
-        """Keep the most extreme of the samples that several processes have kept."""
+        """Keep the most extreme samples of several processes."""
         entries = [entry for part in parts for entry in part._heap]
         self._heap = sorted(entries, key=lambda entry: entry[:2])[-self.k :]
 
     def samples(self) -> list[list[Any]]:
-        """``[value, output, target, input]``, the most extreme first."""
+        """Return ``[value, output, target, input]`` of each sample, the most extreme first."""
         ranked = sorted(self._heap, key=lambda entry: entry[:2], reverse=True)
         return [list(sample) for _, _, sample in ranked]
 
 
 def pick(nest: Any, index: int, num: int) -> Any:
-    """Copy one sample out of the tensors of a mini-batch of ``num``, to the CPU."""
+    """Copy one sample of a mini-batch of ``num`` samples to the CPU."""
 
     def one(tensor: Tensor) -> Tensor:
         has_samples = tensor.ndim > 0 and len(tensor) == num

@@ -1,4 +1,4 @@
-"""Curves, learning rates, the model's graph and hyper-parameters in TensorBoard.
+"""Writes curves, learning rates, the model's graph and hyper-parameters to TensorBoard.
 
 ::
 
@@ -42,35 +42,34 @@ if TYPE_CHECKING:
 __all__ = ["LogCallback", "run_tensorboard"]
 
 MAX_HELD = 200
-"""Entries that are written together: each hand-over to the writer's thread costs a switch."""
+"""Entries that are written together: each use of the writer's thread costs a thread switch."""
 
 MAX_HELD_ON_DEVICE = 32
-"""The same on an accelerator, where they hold tensors, and where reading them waits for it."""
+"""The same on an accelerator, where entries hold tensors and reading them waits for the device."""
 
 MAX_HELD_S = 1.0
-"""Seconds after which they are written even if they are fewer."""
+"""Fewer entries are written after this many seconds."""
 
 
 class LogCallback(EventFileCallback, RunRecordCallback):
-    """Writes what happens to TensorBoard, and the epochs to ``metrics.csv``.
+    """Writes metrics to TensorBoard, and the epochs to ``metrics.csv``.
 
-    In ``<log_dir>/<running_id>``: scalars ``<metric>/batch/<stage>`` for each mini-batch
-    and ``<metric>/epoch/<stage>`` for each pass of training and validation, numbered from
-    1 over the whole run, and ``learning_rate_<i>/batch/train`` and ``…/epoch/train`` of
-    optimizer ``i`` before each of them, numbered from 0. After a test, where the trainer
-    has ``hyper_params``, these with the test's metrics.
+    In ``<log_dir>/<running_id>`` are the scalars ``<metric>/batch/<stage>`` of each mini-batch
+    and ``<metric>/epoch/<stage>`` of each pass of training and validation, with steps from 1
+    over the whole run. ``learning_rate_<i>/batch/train`` and ``…/epoch/train`` are the rates of
+    optimizer ``i`` before each of them, with steps from 0. After a test the trainer's
+    ``hyper_params`` are written with the test's metrics.
 
-    It only watches: weights, metrics and random states are those of a run without it.
-    Every mini-batch costs about 0.1 ms for each of its values, and the computation of its
-    metrics, which nobody else may want; ``every_n_batches`` thins it out. What is logged
-    is written in packs, on an accelerator read once for many mini-batches, so that
-    training does not wait for each. A killed process loses the last seconds.
+    The callback changes no weights, metrics or random states. A mini-batch costs about 0.1 ms
+    for each value, and the computation of its metrics; ``every_n_batches`` reduces the cost.
+    Values are written in groups, so that training does not wait for an accelerator at each
+    mini-batch. A killed process loses the last seconds.
 
     Args:
         log_dir: the folder of the runs.
-        log_graph: write the model's graph, at the first mini-batch.
-        example_input: the model's input for it: a tensor, a tuple of several, or a dict;
-            ``None``: that mini-batch.
+        log_graph: write the model's graph at the first mini-batch.
+        example_input: the model's input for the graph: a tensor, a tuple of tensors, or a
+            dict; ``None``: the first mini-batch.
         every_n_batches: log every n-th mini-batch of each stage.
     """
 
@@ -92,13 +91,12 @@ class LogCallback(EventFileCallback, RunRecordCallback):
         self._logger: SummaryWriter | None = None
 
     def on_before_fit(self, trainer: TrainerView, epochs: int) -> None:
-        """Open the files, which go on after the epochs that are done."""
         super().on_before_fit(trainer, epochs)
         if self.log_graph and trainer.runtime.is_sharded:
             raise ConfigError(
-                "LogCallback(log_graph=True): the graph is traced in the main process alone, which "
-                "has not the whole of a sharded model. Leave log_graph out, or write the graph of "
-                "the model in one process before it is sharded."
+                "LogCallback(log_graph=True): only the main process traces the graph, and it has "
+                "only a part of a sharded model. Leave log_graph out, or write the graph in one "
+                "process before the model is sharded."
             )
         if not trainer.main_process:
             return
@@ -108,13 +106,10 @@ class LogCallback(EventFileCallback, RunRecordCallback):
             self._num_passes[stage] = max(self._num_passes[stage], len(epochs_done))
 
     def on_before_train_epoch(self, trainer: TrainerView, task: Any) -> None:
-        """Log the learning rates."""
         self._log_rates(trainer, "epoch", self._num_passes[Stage.TRAIN])
 
-    def on_before_train_batch(
-        self, trainer: TrainerView, batch_x: Any, batch_y: Any, batch_idx: int
-    ) -> None:
-        """Log the learning rates, and at first the graph."""
+    def on_before_train_batch(self, trainer: TrainerView, batch_x: Any, **others: Any) -> None:
+        """Log the learning rates, and once the graph."""
         step = trainer.progress.num_train_batches - 1
         if step % self.every_n_batches == 0:
             self._log_rates(trainer, "batch", step)
@@ -124,58 +119,47 @@ class LogCallback(EventFileCallback, RunRecordCallback):
             log_graph(self._logger, trainer.runtime.unwrap(trainer.model), example)
 
     def on_after_train_batch(self, trainer: TrainerView, metrics: Any, batch_idx: int) -> None:
-        """Log the metrics of the mini-batch."""
         self._log_batch(trainer, Stage.TRAIN, trainer.progress.num_train_batches, metrics)
 
     def on_after_val_batch(self, trainer: TrainerView, metrics: Any, batch_idx: int) -> None:
-        """Log the metrics of the mini-batch."""
         self._log_batch(trainer, Stage.VAL, trainer.progress.num_val_batches, metrics)
 
     def on_after_train_epoch(self, trainer: TrainerView, task: Any, metrics: Any) -> None:
-        """Log the metrics of the pass."""
         self._log_pass(Stage.TRAIN, metrics)
 
     def on_after_val_epoch(self, trainer: TrainerView, task: Any, metrics: Any) -> None:
-        """Log the metrics of the pass."""
         self._log_pass(Stage.VAL, metrics)
 
     def on_after_epoch(self, *, trainer: TrainerView, **others: Any) -> None:
-        """Bring all to the disk."""
         self._write_held()
         super().on_after_epoch(trainer=trainer, **others)
 
     def on_after_fit(self, trainer: TrainerView) -> None:
-        """Close the file."""
         self._write_held()
         super().on_after_fit(trainer)
 
     def on_exception(self, trainer: TrainerView, exception: BaseException) -> None:
-        """Write what led to the error, and close the file."""
-        # To read an accelerator's values may fail again, and hide the error.
+        # Reading an accelerator's values may fail again, and hide the error.
         self._held = [entry for entry in self._held if isinstance(entry[2], dict)]
         self._write_held()
         super().on_exception(trainer, exception)
 
     def on_after_test_epochs(self, trainer: TrainerView, tasks: Any, metrics: Any) -> None:
-        """Write the hyper-parameters with the metrics of the test."""
         if trainer.main_process and trainer.hyper_params:
             folder = run_folder(self.log_dir, trainer.running_id)
             log_hyper_params(folder, trainer.hyper_params, metrics, trainer.init_epoch)
         super().on_after_test_epochs(trainer, tasks, metrics)
 
     def flush(self) -> None:
-        """Bring to the disk what was logged."""
         self._write_held()
         if self._logger is not None:
             self._logger.flush()
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the curves are."""
         passes = {str(stage): count for stage, count in self._num_passes.items()}
         return {**super().state_dict(), "num_passes": passes, "has_graph": self._has_graph}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where ``state`` was taken."""
         super().load_state_dict(state)
         self._held = []
         self._num_passes = {Stage(name): int(n) for name, n in state["num_passes"].items()}
@@ -216,19 +200,19 @@ class LogCallback(EventFileCallback, RunRecordCallback):
 
 
 def _without_hooks(model: nn.Module) -> nn.Module:
-    """Return a shallow copy of a model, without the hooks of a running fit."""
+    """Return a shallow copy of a model without hooks."""
     bare = copy.copy(model)
     for kind in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"):
         setattr(bare, kind, OrderedDict())
-    bare.__dict__.pop("_compiled_call_impl", None)  # it calls the model that was copied
+    bare.__dict__.pop("_compiled_call_impl", None)  # it would call the original model
     return bare
 
 
 def log_graph(logger: SummaryWriter, model: nn.Module, example: Any) -> None:
-    """Write the model's graph; what cannot be traced gives a warning.
+    """Write the model's graph, or warn if it cannot be traced.
 
-    The model is run in evaluation mode, so that none of its statistics change. Its modes and
-    the random states are put back.
+    The model runs in evaluation mode, so that its statistics do not change. Its modes and the
+    random states are restored.
     """
     values = example if isinstance(example, (tuple, dict)) else (example,)
     modes = [(module, module.training) for module in model.modules()]
@@ -239,7 +223,7 @@ def log_graph(logger: SummaryWriter, model: nn.Module, example: Any) -> None:
             bare = _without_hooks(model).eval()
             named = {"example_kwarg_inputs": values} if isinstance(values, dict) else {}
             given = None if named else values
-            # Its check for side effects compares names, which forward hooks alter.
+            # check_trace compares names, which forward hooks alter.
             traced = torch.jit.trace(bare, given, strict=False, check_trace=False, **named)  # type: ignore[no-untyped-call]
             logger.add_graph(traced, given)
     except Exception as error:
@@ -266,7 +250,7 @@ def log_hyper_params(
         for name, value in hyper_params.items()
     }
     values = {name: float(value) for name, value in spread(metrics)}
-    # `add_hparams` makes a run of its own, named by the time: the run itself is to be the line.
+    # `add_hparams` would write to another run, named by the time, and not to this one.
     with open_writer(folder, RESULTS_SUFFIX) as writer:
         for summary in hparams(plain, values):  # type: ignore[no-untyped-call]
             writer.file_writer.add_summary(summary)

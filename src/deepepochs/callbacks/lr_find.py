@@ -1,4 +1,4 @@
-"""A good learning rate, found by raising it from mini-batch to mini-batch.
+"""Finds a good learning rate: raises it with each mini-batch, and records the losses.
 
 ::
 
@@ -6,7 +6,7 @@
     curve.suggestion.valley             # a rate to start with
     curve.plot().savefig("rates.png")
 
-``LRFindCallback`` does the same at the start of a fit, which it ends.
+``LRFindCallback`` does the same at the start of a fit, and then ends the fit.
 """
 
 from __future__ import annotations
@@ -32,22 +32,16 @@ WORSE = 10.0
 
 
 class LRSweep(Callback):
-    """Raises the rate of one optimizer before each mini-batch, and notes the losses.
+    """Raises the rate of one optimizer before each mini-batch, and records the losses.
 
     Mini-batch i (from 0, over all epochs) gets ``min_lr * (max_lr / min_lr)^((i + 1) /
-    max_batch)``. Of several parameter groups the first gets this, and the others keep
-    their proportion to it.
-
-    Args:
-        max_batch: mini-batches to try.
-        min_lr: below the first rate.
-        max_lr: the last rate.
-        opt_id: which of the trainer's optimizers.
+    max_batch)``. The first parameter group gets this rate; the ratios of the other groups'
+    rates to it do not change.
     """
 
     order = 1000
     acts_in_tries = True
-    meets_fillers = True  # its losses are added up over the processes, in each round
+    meets_fillers = True  # all processes take part in the mean of each loss
 
     def __init__(self, max_batch: int, min_lr: float, max_lr: float, opt_id: int) -> None:
         super().__init__()
@@ -58,41 +52,37 @@ class LRSweep(Callback):
         self.lrs: list[float] = []
         self.losses: list[float] = []
         self.done = False
-        self._shares: list[float] = []
+        self._ratios: list[float] = []
 
-    def on_before_train_batch(
-        self, trainer: TrainerView, batch_x: Any, batch_y: Any, batch_idx: int
-    ) -> None:
-        """Raise the rate."""
+    def on_before_train_batch(self, trainer: TrainerView, **others: Any) -> None:
         groups = trainer.opt[self.opt_id].param_groups
-        if not self._shares:
+        if not self._ratios:
             first = float(groups[0]["lr"])
-            self._shares = [float(group["lr"]) / first if first else 1.0 for group in groups]
+            self._ratios = [float(group["lr"]) / first if first else 1.0 for group in groups]
         lr = self.min_lr * (self.max_lr / self.min_lr) ** ((len(self.lrs) + 1) / self.max_batch)
-        for group, share in zip(groups, self._shares, strict=True):
+        for group, ratio in zip(groups, self._ratios, strict=True):
             if isinstance(group["lr"], Tensor):
-                group["lr"].fill_(lr * share)
+                group["lr"].fill_(lr * ratio)
             else:
-                group["lr"] = lr * share
+                group["lr"] = lr * ratio
         self.lrs.append(lr)
 
     def on_after_train_batch(self, trainer: TrainerView, metrics: Any, batch_idx: int) -> None:
-        """Note the loss, and see whether that is enough."""
         if "loss" not in metrics:
             raise CallbackException(
                 "The learning-rate search needs a loss, and the training step recorded none: call "
                 "self.loss(model_out, batch_y) in it."
             )
-        self.losses.append(_loss_of_all(trainer, float(metrics["loss"])))
-        best = min(self.losses)
-        grown = self.losses[-1] > WORSE * best if best > 0 else False
-        if len(self.lrs) >= self.max_batch or grown or not math.isfinite(self.losses[-1]):
+        loss = loss_of_all(trainer, float(metrics["loss"]))
+        self.losses.append(loss)
+        is_worse = loss > WORSE * min(self.losses) > 0
+        if len(self.lrs) >= self.max_batch or is_worse or not math.isfinite(loss):
             self.done = True
             trainer.stop("learning rates tried")
 
 
-def _loss_of_all(trainer: TrainerView, loss: float) -> float:
-    """Give the mean loss over the samples of all processes: all must end at the same rate."""
+def loss_of_all(trainer: TrainerView, loss: float) -> float:
+    """Return the mean loss of all processes, which must all stop at the same rate."""
     run, runtime = trainer.run, trainer.runtime
     if runtime.num_processes == 1 or run is None:
         return loss
@@ -102,26 +92,27 @@ def _loss_of_all(trainer: TrainerView, loss: float) -> float:
 
 
 class LRFindCallback(Callback):
-    """Searches a learning rate on the data of a fit, and ends the fit.
+    """Finds a learning rate on the data of a fit, and ends the fit.
 
-    Weights, optimizers, schedulers, random states and the order of the data are afterwards
-    as they were before. The plot is shown where there is a display, and written to
-    ``lr_find.png`` in the run's folder.
+    Weights, optimizers, schedulers, random states and the order of the data are restored
+    afterwards. The plot is shown if there is a display, and written to ``lr_find.png`` in the
+    run's folder.
 
     Args:
         max_batch: mini-batches to try; short epochs are repeated.
-        min_lr: below the first rate.
-        max_lr: the last rate. A loss of ten times the best one ends the search before it.
-        opt_id: which optimizer, where the trainer has several.
+        min_lr: the first rate is just above it.
+        max_lr: the last rate. A loss of ten times the best one ends the search earlier.
+        opt_id: the index of the optimizer, if the trainer has several.
 
     Attributes:
         lrs: the rates.
-        losses: the losses that they gave.
+        losses: the loss at each rate.
         curve: both, with ``.suggestion`` and ``.plot()``; ``None`` before the fit.
 
     Raises:
-        ConfigError: an argument that cannot be right.
-        CallbackException: in a fit with several optimizers, no ``opt_id``.
+        ConfigError: an argument has a wrong value.
+        CallbackException: in a fit, the trainer has several optimizers and ``opt_id`` is
+            ``None``.
     """
 
     def __init__(
@@ -142,11 +133,10 @@ class LRFindCallback(Callback):
         self.losses: list[float] = []
 
     def on_before_train_epochs(self, trainer: TrainerView, tasks: Any, epoch_idx: int) -> None:
-        """Search, show the result, and end the fit."""
         if self.opt_id is None and len(trainer.opt) > 1:
             raise CallbackException(
-                f"The trainer has {len(trainer.opt)} optimizers: say which one's rate is to be "
-                f"found, LRFindCallback(opt_id=0) to {len(trainer.opt) - 1}."
+                f"The trainer has {len(trainer.opt)} optimizers: choose one with "
+                f"LRFindCallback(opt_id=0) to {len(trainer.opt) - 1}."
             )
         self.curve = trainer.find_lr(
             train_tasks=list(tasks),
@@ -157,27 +147,28 @@ class LRFindCallback(Callback):
         )
         self.lrs, self.losses = self.curve.lrs, self.curve.losses
         if trainer.main_process:
-            self._show(trainer, self.curve)
+            show_curve(trainer, self.curve)
         trainer.stop("learning rates tried; the model is as it was")
 
-    def _show(self, trainer: TrainerView, curve: LRCurve) -> None:
-        path = trainer.run_dir / "lr_find.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure = curve.plot()
-        figure.savefig(path)
-        trainer.print(f"learning rates and losses: {path}")
-        if can_show():
-            import matplotlib.pyplot as plt
 
-            curve.plot(plt.figure(layout="constrained"))
-            plt.show()
+def show_curve(trainer: TrainerView, curve: LRCurve) -> None:
+    """Write the plot of a curve to the run's folder, and show it if there is a display."""
+    path = trainer.run_dir / "lr_find.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    curve.plot().savefig(path)
+    trainer.print(f"learning rates and losses: {path}")
+    if can_show():
+        import matplotlib.pyplot as plt
+
+        curve.plot(plt.figure(layout="constrained"))
+        plt.show()
 
 
 def check_range(max_batch: int, min_lr: float, max_lr: float) -> None:
-    """Raise ``ConfigError`` unless the rates rise from above 0, over one mini-batch or more."""
+    """Raise ``ConfigError`` unless 0 < min_lr < max_lr and there is a mini-batch."""
     check_count("max_batch", max_batch, 1)
     if not (0 < min_lr < max_lr and math.isfinite(max_lr)):
         raise ConfigError(
-            f"min_lr={min_lr!r}, max_lr={max_lr!r}: the rates rise from one to the other, so give "
+            f"min_lr={min_lr!r}, max_lr={max_lr!r}: the rates rise from one to the other; give "
             "0 < min_lr < max_lr."
         )

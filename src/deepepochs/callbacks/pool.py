@@ -1,7 +1,6 @@
-"""The callbacks of a trainer: a list that takes valid callbacks only.
+"""The list of a trainer's callbacks, which checks each callback that is added.
 
-Names and signatures of hooks are checked when a callback is added, so that a misspelt
-one is an error before the first mini-batch.
+A misspelt hook, or one with a wrong signature, is an error before the first mini-batch.
 """
 
 from __future__ import annotations
@@ -9,7 +8,8 @@ from __future__ import annotations
 import difflib
 import inspect
 import warnings
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable
 from typing import Any, SupportsIndex
 
 from ..errors import ConfigError, ConfigTypeError, HookError
@@ -20,12 +20,12 @@ __all__ = ["CallbackPool"]
 
 
 class CallbackPool(list["Callback"]):
-    """The callbacks of a trainer: a list that takes valid callbacks only.
+    """The callbacks of a trainer: a list that accepts valid callbacks only.
 
     Raises:
-        ConfigTypeError: something that is no ``Callback``.
-        HookError: a method ``on_...`` that no hook has as its name, or whose
-            signature does not take the arguments of the hook.
+        ConfigTypeError: an entry is no ``Callback``.
+        HookError: a method ``on_...`` is no hook, or its signature does not take the
+            arguments of the hook.
 
     Example:
         >>> pool = CallbackPool([Callback()])
@@ -40,13 +40,12 @@ class CallbackPool(list["Callback"]):
         self.extend(callbacks)
 
     def append(self, callback: Callback) -> None:
-        """Add one callback after checking it."""
         self.extend([callback])
 
     def extend(self, callbacks: Iterable[Callback]) -> None:
-        """Add several callbacks, each checked; none is added if one is wrong."""
+        """Add several callbacks; none is added if one is wrong."""
         added = list(callbacks)
-        self._check([*self, *added])
+        _check_all([*self, *added])
         super().extend(added)
 
     def __iadd__(self, callbacks: Iterable[Callback]) -> CallbackPool:  # type: ignore[override,misc]
@@ -56,46 +55,42 @@ class CallbackPool(list["Callback"]):
     def __setitem__(self, index: Any, value: Any) -> None:
         changed = list(self)
         changed[index] = value
-        self._check(changed)
+        _check_all(changed)
         super().__setitem__(slice(None), changed)
 
     def insert(self, index: SupportsIndex, callback: Callback) -> None:
-        """Insert one callback after checking it."""
-        self._check([*self, callback])
+        _check_all([*self, callback])
         super().insert(index, callback)
 
     def prepare(self) -> None:
         """Sort by ``order``; callbacks of equal order keep their places."""
         self.sort(key=lambda callback: callback.order)
 
-    def table(self) -> HookTable:
-        """The table from each hook to the methods of these callbacks."""
-        return HookTable(self, HOOKS)
-
     def trigger(self, event: str, **arguments: Any) -> None:
-        """Call an event's hooks by its name without ``on_``, as release 0.6 did."""
+        """Call the hooks of an event, named without ``on_`` as in release 0.6."""
         if f"on_{event}" not in HOOKS:
             raise HookError(f"There is no event {event!r}.{_nearest('on_' + event)}")
-        fire(self.table()[f"on_{event}"], **arguments)
+        fire(HookTable(self, HOOKS)[f"on_{event}"], **arguments)
 
     def named(self) -> dict[str, Callback]:
-        """The callbacks by unique name: the class, and ``#2`` and on for further ones."""
+        """The callbacks by class name; further ones of a class have ``#2``, ``#3``, …"""
         names: dict[str, Callback] = {}
+        counts: Counter[str] = Counter()
         for callback in self:
             base = type(callback).__name__
-            same = sum(type(other).__name__ == base for other in names.values())
-            names[base if not same else f"{base}#{same + 1}"] = callback
+            counts[base] += 1
+            names[base if counts[base] == 1 else f"{base}#{counts[base]}"] = callback
         return names
 
-    @staticmethod
-    def _check(callbacks: Sequence[object]) -> None:
-        for index, callback in enumerate(callbacks):
-            _check_callback(callback)
-            if any(callback is other for other in callbacks[:index]):
-                raise ConfigError(
-                    f"One {type(callback).__name__} object comes twice among the callbacks: its "
-                    "hooks would run twice. Add it once, or make two."
-                )
+
+def _check_all(callbacks: list[Callback]) -> None:
+    for index, callback in enumerate(callbacks):
+        _check_callback(callback)
+        if any(callback is other for other in callbacks[:index]):
+            raise ConfigError(
+                f"One {type(callback).__name__} object comes twice among the callbacks: its "
+                "hooks would run twice. Add it once, or make two."
+            )
 
 
 def _check_callback(callback: object) -> None:

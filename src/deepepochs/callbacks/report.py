@@ -1,10 +1,10 @@
-"""A page of HTML on the run, written when it ends.
+"""Writes an HTML page about a run when the run ends.
 
 ::
 
     trainer = Trainer(model, loss, opt, callbacks=ReportCallback())
     trainer.fit(train_dl, val_dl)       # logs/<running_id>/report.html
-    trainer.test(test_dl)               # written anew, with the test
+    trainer.test(test_dl)               # written again, with the results of the test
 
 ``trainer.report()`` writes the page at any time, without the callback.
 """
@@ -35,53 +35,43 @@ __all__ = ["REPORT", "ReportCallback", "write_report"]
 REPORT = "report.html"
 MAX_SAMPLES = 24
 MAX_SIZE = 8
-"""Entries of an output or a target that are written beside a sample."""
+"""At most this many entries of an output or a target are written beside a sample."""
 
 
 class ReportCallback(RunRecordCallback):
     """Writes ``report.html`` to the run's folder at the end of a fit and of a test.
 
-    It is one file without scripts that asks for nothing from anywhere: curves, metrics,
-    settings, model and machine, and with an ``InterpretCallback`` its confusion matrix and
-    samples. It keeps the run's record, too.
+    The page is one file without scripts, and needs no network. It has the curves, metrics,
+    settings, model and machine, and the confusion matrix and samples of an
+    ``InterpretCallback`` if there is one. The callback also writes the run's record.
 
     Args:
         log_dir: the folder of the runs.
     """
 
-    order = -2  # last of all in `after_` hooks, when the others have said how it ended
+    order = -2  # last in `after_` hooks: the other callbacks have recorded how the run ended
 
     def on_after_fit(self, trainer: TrainerView) -> None:
-        """Write the page."""
         super().on_after_fit(trainer)
-        self._report(trainer)
+        write_report(trainer, self.folder(trainer) / REPORT)
 
     def on_exception(self, trainer: TrainerView, exception: BaseException) -> None:
-        """Write the page, which says what happened."""
         super().on_exception(trainer, exception)
         if trainer.history.epochs:
-            self._report(trainer)
+            write_report(trainer, self.folder(trainer) / REPORT)
 
     def on_after_test_epochs(self, trainer: TrainerView, tasks: Any, metrics: Any) -> None:
-        """Write the page with the test, unless the test is inside a fit."""
+        """Write the page, unless the test runs inside a fit."""
         super().on_after_test_epochs(trainer, tasks, metrics)
         if trainer.session is None or trainer.session.fit is None:
-            self._report(trainer)
-
-    def _report(self, trainer: TrainerView) -> None:
-        write_report(trainer, self.record_folder(trainer) / REPORT)
+            write_report(trainer, self.folder(trainer) / REPORT)
 
 
 def write_report(trainer: TrainerView, path: str | os.PathLike[str] | None = None) -> Path:
-    """Write the page on a trainer's run; in other processes than the main one do nothing.
+    """Write the page of a trainer's run, in the main process only, and return its path.
 
-    Args:
-        trainer: the trainer.
-        path: the file; ``None``: ``report.html`` in the run's folder, where the pictures are
-            kept too, so that the page can be made again.
-
-    Returns:
-        The path.
+    Without a path it is ``report.html`` in the run's folder. The pictures are saved there too, so
+    that ``deepepochs report`` can write the page again.
     """
     folder = trainer.run_dir
     target = folder / REPORT if path is None else Path(path)
@@ -100,7 +90,7 @@ def write_report(trainer: TrainerView, path: str | os.PathLike[str] | None = Non
 
 
 def gather_curves(history: History) -> dict[str, dict[str, Curve]]:
-    """Return the curves of a history; of a metric with several values one for each."""
+    """Return the curves of a history, one for each entry of a metric."""
     curves: dict[str, dict[str, Curve]] = {}
     for stage, epochs in (("train", history.epochs), ("val", history.val_epochs)):
         for name, values in history.get(stage, {}).items():
@@ -112,7 +102,7 @@ def gather_curves(history: History) -> dict[str, dict[str, Curve]]:
 
 
 def gather_pictures(trainer: TrainerView) -> dict[str, Any]:
-    """Return what the first ``InterpretCallback`` shows, as plain values."""
+    """Return the matrix and samples of the first ``InterpretCallback``, as plain values."""
     found = [callback for callback in trainer.callbacks if isinstance(callback, InterpretCallback)]
     if not found:
         return {}
@@ -150,7 +140,7 @@ def _sample(sample: list[Any], names: list[str] | None) -> dict[str, Any]:
 
 
 def _class_or_values(value: Any, names: list[str] | None, is_output: bool = False) -> str | None:
-    """A class by its name, scores by the class of the largest; other values as they are."""
+    """Return a class by name, scores by their largest class, other values as text."""
     if not isinstance(value, Tensor):
         return None if value is None else str(plain(value))
     array = to_array(value).reshape(-1)

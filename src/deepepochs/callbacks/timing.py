@@ -1,4 +1,4 @@
-"""Where the time of a fit goes: data, forward, backward, step, validation, and all the rest.
+"""Measures where the time of a fit goes: data, forward, backward, step, validation or other.
 
 ::
 
@@ -21,93 +21,69 @@ if TYPE_CHECKING:
 
 __all__ = ["TimingCallback"]
 
+PARTS = ("data", "forward", "backward", "step", "validation", "other")
+
+
+def _ends(part: str) -> Any:
+    """Make a hook that is called where a part ends."""
+
+    def hook(self: TimingCallback, **others: Any) -> None:
+        self._end(part)
+
+    return hook
+
 
 class TimingCallback(Callback):
-    """Measure the parts of a fit and keep their seconds in ``trainer.history.timing``.
+    """Measures the parts of a fit; the seconds are in ``trainer.history.timing``.
 
-    The parts leave no gap: their sum is the time of the fits. They are
+    The sum of the parts is the time of the fits. The parts are
 
-    - ``'data'``: fetching a mini-batch, moving it and taking it apart;
+    - ``'data'``: fetching a mini-batch, and moving it to the device;
     - ``'forward'``: the step up to the backward pass: model and loss;
     - ``'backward'``: the backward pass;
-    - ``'step'``: the optimizer and its scheduler, and dropping the gradients;
-    - ``'validation'``: all of the validation passes;
-    - ``'other'``: metrics, other callbacks, printing, checkpoints, and tests in between.
+    - ``'step'``: the optimizer, its scheduler, and clearing the gradients;
+    - ``'validation'``: all validation passes;
+    - ``'other'``: metrics, other callbacks, printing, checkpoints, and tests during the fit.
 
-    Nothing waits for the device. On an accelerator these are the times of the host, which
-    hands out work and goes on: a long part is then one in which the host waits, for data
-    or for a number that somebody reads. A trainer without this callback measures nothing.
+    The callback does not synchronize with the device. On an accelerator the seconds are those
+    of the host, which only queues the work. A long part is one in which the host waits, for
+    data or for a value that is read from the device.
 
     Args:
-        clock: a function that gives seconds; they must not decrease.
+        clock: a function that returns seconds; they must not decrease.
 
     Attributes:
-        seconds: the seconds by part; the very dict that is ``trainer.history.timing``.
+        seconds: the seconds by part; the same dict as ``trainer.history.timing``.
     """
 
-    # Outermost: what other callbacks do after a mini-batch is not counted as data.
+    # Outermost: the work of other callbacks after a mini-batch is not counted as data.
     order = -math.inf  # type: ignore[assignment]
 
     def __init__(self, clock: Function[[], float] = time.perf_counter) -> None:
         super().__init__()
-        self.seconds = dict.fromkeys(
-            ("data", "forward", "backward", "step", "validation", "other"), 0.0
-        )
+        self.seconds = dict.fromkeys(PARTS, 0.0)
         self._clock = clock
         self._since = 0.0
 
-    def _end(self, part: str) -> None:
-        """Give the time since the last end to a part."""
-        now = self._clock()
-        self.seconds[part] += now - self._since
-        self._since = now
-
     def on_before_fit(self, trainer: TrainerView, **others: Any) -> None:
-        """Start the clock."""
         trainer.history.timing.update(self.seconds)
         self.seconds = trainer.history.timing
         self._since = self._clock()
 
-    def on_before_train_epoch(self, trainer: TrainerView, **others: Any) -> None:
-        """Count the time before the pass as other."""
-        self._end("other")
+    def _end(self, part: str) -> None:
+        """Add the time since the last call to a part."""
+        now = self._clock()
+        self.seconds[part] += now - self._since
+        self._since = now
 
-    def on_before_train_batch(self, trainer: TrainerView, **others: Any) -> None:
-        """The mini-batch is there."""
-        self._end("data")
-
-    def on_before_backward(self, trainer: TrainerView, **others: Any) -> None:
-        """The loss is there."""
-        self._end("forward")
-
-    def on_after_backward(self, trainer: TrainerView, **others: Any) -> None:
-        """The gradients are there."""
-        self._end("backward")
-
-    def on_before_optimize(self, trainer: TrainerView, **others: Any) -> None:
-        """What came between gradients and step is neither."""
-        self._end("other")
-
-    def on_after_optimize(self, trainer: TrainerView, **others: Any) -> None:
-        """The step is done."""
-        self._end("step")
-
-    def on_after_train_batch(self, trainer: TrainerView, **others: Any) -> None:
-        """Metrics are recorded and the other callbacks done."""
-        self._end("other")
-
-    def on_after_train_epoch(self, trainer: TrainerView, **others: Any) -> None:
-        """The values of the pass are computed."""
-        self._end("other")
-
-    def on_before_val_epochs(self, trainer: TrainerView, **others: Any) -> None:
-        """Validation begins."""
-        self._end("other")
-
-    def on_after_val_epochs(self, trainer: TrainerView, **others: Any) -> None:
-        """Validation is done."""
-        self._end("validation")
-
-    def on_after_fit(self, trainer: TrainerView) -> None:
-        """Take in the end."""
-        self._end("other")
+    on_before_train_epoch = _ends("other")
+    on_before_train_batch = _ends("data")
+    on_before_backward = _ends("forward")
+    on_after_backward = _ends("backward")
+    on_before_optimize = _ends("other")
+    on_after_optimize = _ends("step")
+    on_after_train_batch = _ends("other")
+    on_after_train_epoch = _ends("other")
+    on_before_val_epochs = _ends("other")
+    on_after_val_epochs = _ends("validation")
+    on_after_fit = _ends("other")

@@ -1,6 +1,4 @@
-"""Experiment trackers: W&B, MLflow, Comet, Aim, ClearML and whatever else Accelerate carries.
-
-Accelerate knows how to talk to each of them; this adapter hands it the metrics.
+"""Sends metrics to an experiment tracker that Accelerate supports: W&B, MLflow, Comet, Aim, …
 
 ::
 
@@ -24,48 +22,40 @@ if TYPE_CHECKING:
 
 __all__ = ["TrackerCallback"]
 
-TRACKERS = {
-    "aim": "aim",
-    "clearml": "clearml",
-    "comet_ml": "comet_ml",
-    "dvclive": "dvclive",
-    "mlflow": "mlflow",
-    "swanlab": "swanlab",
-    "tensorboard": "tensorboard",
-    "trackio": "trackio",
-    "wandb": "wandb",
-}
-"""Names of trackers, and the packages that they need."""
+TRACKERS = (
+    "aim", "clearml", "comet_ml", "dvclive", "mlflow", "swanlab", "tensorboard", "trackio", "wandb",
+)  # fmt: skip
+"""Names of trackers. The package that a tracker needs has the same name."""
 
 NAME_OPTIONS = {"mlflow": "run_name", "wandb": "name"}
-"""The option of a tracker that names a run."""
+"""The option that sets the name of a run."""
 
 
 class TrackerCallback(Callback):
-    """Hands hyper-parameters and metrics to an experiment tracker.
+    """Sends hyper-parameters and metrics to an experiment tracker.
 
-    At the first fit or test the trainer's ``hyper_params``; after each epoch
-    ``<metric>/train``, ``<metric>/val`` and ``learning_rate_<i>``, numbered from 1; after a
-    test ``<metric>/test``. MLflow and W&B call the run by its running id. Nothing is sent from
-    any but the main process.
+    The first fit or test sends the trainer's ``hyper_params``. Each epoch sends
+    ``<metric>/train``, ``<metric>/val`` and ``learning_rate_<i>``, with the number of the epoch
+    from 1. A test sends ``<metric>/test``. In MLflow and W&B the run's name is its running id.
+    Only the main process sends.
 
-    MLflow's store is that of ``MLFLOW_TRACKING_URI``; a local one, such as
-    ``sqlite:///runs.db``, needs no server. ``WANDB_MODE=offline`` keeps a run of W&B in files.
+    ``MLFLOW_TRACKING_URI`` sets MLflow's store; a local store, such as ``sqlite:///runs.db``,
+    needs no server. ``WANDB_MODE=offline`` keeps a W&B run in files.
 
     Args:
         tracker: the name of a tracker (``'wandb'``, ``'mlflow'``, ``'comet_ml'``, ``'aim'``,
-            ``'clearml'``, ``'swanlab'``, ``'trackio'``, …), or an object of Accelerate's
-            ``GeneralTracker``.
-        project: the project's or experiment's name, for one given by name.
-        log_dir: where a tracker that asks for a folder, as TensorBoard and Aim do, writes.
-        every_n_batches: also send ``<metric>/batch/train`` of every n-th mini-batch; then all
-            values, with ``epoch`` among them, are numbered by mini-batches: W&B drops what has
-            a smaller number than what was sent before.
+            ``'clearml'``, ``'swanlab'``, ``'trackio'``, …), or an Accelerate
+            ``GeneralTracker`` object.
+        project: the name of the project or experiment, if ``tracker`` is a name.
+        log_dir: the folder for trackers that write files, such as TensorBoard and Aim.
+        every_n_batches: also send ``<metric>/batch/train`` of every n-th mini-batch. All
+            values, and the added value ``epoch``, then have the number of the mini-batch as
+            their step: W&B drops values with a smaller step than earlier ones.
         **options: for the constructor of Accelerate's class.
 
     Raises:
-        ConfigError: a name that is not known.
-        MissingExtraError: in a run, a tracker whose package is not installed.
+        ConfigError: the name is unknown.
+        MissingExtraError: in a run, the tracker's package is not installed.
     """
 
     def __init__(
@@ -93,24 +83,16 @@ class TrackerCallback(Callback):
         self._opened: Any = None
 
     def on_before_fit(self, trainer: TrainerView, epochs: int) -> None:
-        """Open the tracker and hand it the hyper-parameters."""
         self._open(trainer)
 
     def on_after_train_batch(self, trainer: TrainerView, metrics: Any, batch_idx: int) -> None:
-        """Send the metrics of the mini-batch, if that is asked for."""
         n, step = self.every_n_batches, trainer.progress.num_train_batches
         if n is not None and (step - 1) % n == 0:
             self._send("/batch/train", metrics, step)
 
     def on_after_epoch(
-        self,
-        trainer: TrainerView,
-        train_metrics: Any,
-        val_metrics: Any,
-        epoch_idx: int,
-        **others: Any,
+        self, trainer: TrainerView, train_metrics: Any, val_metrics: Any, epoch_idx: int, **_: Any
     ) -> None:
-        """Send the metrics of the epoch, and the learning rates."""
         values = {f"{name}/train": float(value) for name, value in spread(train_metrics)}
         values |= {f"{name}/val": float(value) for name, value in spread(val_metrics)}
         rates = trainer.opt.get_current_lr()
@@ -120,15 +102,13 @@ class TrackerCallback(Callback):
         self._send("", values, self._step(trainer, epoch_idx + 1))
 
     def on_before_test_epochs(self, trainer: TrainerView, tasks: Any) -> None:
-        """Open the tracker, if no fit has."""
         self._open(trainer)
 
     def on_after_test_epochs(self, trainer: TrainerView, tasks: Any, metrics: Any) -> None:
-        """Send the results of the test."""
         self._send("/test", metrics, self._step(trainer, trainer.init_epoch))
 
     def finish(self) -> None:
-        """Close the tracker; to be called after the last fit or test, where it needs that."""
+        """Close the tracker; call this after the last fit or test if the tracker needs it."""
         if self._opened is not None:
             self._opened.finish()
             self._opened = None
@@ -144,11 +124,9 @@ class TrackerCallback(Callback):
         tracker.start()
         if trainer.hyper_params:
             plain = (bool, int, float, str, type(None))
+            given = trainer.hyper_params.items()
             tracker.store_init_configuration(
-                {
-                    name: value if isinstance(value, plain) else str(value)
-                    for name, value in trainer.hyper_params.items()
-                }
+                {name: value if isinstance(value, plain) else str(value) for name, value in given}
             )
 
     def _step(self, trainer: TrainerView, epochs: int) -> int:
@@ -161,20 +139,14 @@ class TrackerCallback(Callback):
 
 
 def make_tracker(name: str, project: str, log_dir: Any, options: dict[str, Any]) -> Any:
-    """Make Accelerate's tracker of a name.
-
-    Raises:
-        MissingExtraError: its package is not installed.
-    """
+    """Return Accelerate's tracker of that name."""
     from accelerate import PartialState, tracking
 
-    PartialState()  # its classes ask it which process is the main one
+    PartialState()  # the trackers use it to find the main process
     if name not in {kind.value for kind in tracking.get_available_trackers()}:
         raise MissingExtraError(
-            f"TrackerCallback({name!r}) needs a package that is not installed: "
-            f"pip install {TRACKERS[name]}."
+            f"TrackerCallback({name!r}) needs a package that is not installed: pip install {name}."
         )
     tracker = tracking.LOGGER_TYPE_TO_CLASS[name]
-    if tracker.requires_logging_directory:
-        return tracker(project, os.fspath(log_dir), **options)
-    return tracker(project, **options)
+    folder = [os.fspath(log_dir)] if tracker.requires_logging_directory else []
+    return tracker(project, *folder, **options)

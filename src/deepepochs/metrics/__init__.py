@@ -1,8 +1,8 @@
-"""Classification metrics as pure functions of predictions and targets, or of a confusion matrix.
+"""Classification metrics: functions of predictions and targets, or of a confusion matrix.
 
-Two classes: class 1 is the positive one. Everything agrees with scikit-learn, runs on the
-tensors' own device, and gives a 0-d float64 tensor (float32 on devices without float64).
-Nothing waits for an accelerator; on the CPU, where looking is cheap, the values are checked.
+Of two classes, class 1 is the positive one. The results agree with scikit-learn; each is a 0-d
+float64 tensor on the device of the inputs (float32 if the device has no float64). Nothing waits
+for an accelerator. On the CPU, where it is cheap, the values of the inputs are checked.
 
 >>> import torch
 >>> from deepepochs.metrics import accuracy, confusion_matrix, f1
@@ -10,16 +10,16 @@ Nothing waits for an accelerator; on the CPU, where looking is cheap, the values
 >>> targets = torch.tensor([0, 1, 2, 2])
 >>> accuracy(scores, targets)
 tensor(0.7500, dtype=torch.float64)
->>> matrix = confusion_matrix(scores, targets)  # matrices of batches may be added up
+>>> matrix = confusion_matrix(scores, targets)  # matrices of batches can be added
 >>> matrix.tolist()
 [[1, 0, 0], [0, 1, 0], [0, 1, 1]]
 >>> round(f1(conf_mat=matrix, average="macro").item(), 4)
 0.7778
 
-``preds`` are scores ``[N, C]`` (the largest wins), probabilities of class 1 ``[N]`` or
-``[N, 1]`` (above 0.5), or class ids ``[N]`` or ``[N, 1]`` of an integer dtype. ``targets`` are
-class ids ``[N]`` or ``[N, 1]``, or one-hot ``[N, C]``. Further dimensions follow the classes,
-as in ``F.cross_entropy``: scores ``[N, C, H, W]`` with targets ``[N, H, W]``.
+``preds`` are scores ``[N, C]`` (the largest is the prediction), probabilities of class 1 ``[N]``
+or ``[N, 1]`` (above 0.5), or class ids ``[N]`` or ``[N, 1]`` of an integer dtype. ``targets`` are
+class ids ``[N]`` or ``[N, 1]``, or one-hot ``[N, C]``. More dimensions may follow, as in
+``F.cross_entropy``: scores ``[N, C, H, W]`` with targets ``[N, H, W]``.
 """
 
 from __future__ import annotations
@@ -50,6 +50,9 @@ __all__ = [
 ]
 
 
+AVERAGES = ("micro", "macro", "weighted", "binary")
+
+
 class ClassCounts(NamedTuple):
     """One class against the rest: true and false positives and negatives, 0-d or ``[C]``."""
 
@@ -62,7 +65,7 @@ class ClassCounts(NamedTuple):
 def accuracy(
     preds: Tensor | None = None, targets: Tensor | None = None, *, conf_mat: Tensor | None = None
 ) -> Tensor:
-    """Give the share of correct predictions, 0 … 1; 0 without samples. Arguments as `fbeta`.
+    """Give the share of correct predictions, 0 … 1; 0 without samples. For arguments see `fbeta`.
 
     >>> accuracy(torch.tensor([0.9, 0.2]), torch.tensor([1, 1]))
     tensor(0.5000, dtype=torch.float64)
@@ -82,7 +85,7 @@ def recall(
     average: str = "micro",
     conf_mat: Tensor | None = None,
 ) -> Tensor:
-    """Give the share of a class's targets that were found, TP / (TP + FN). Arguments as `fbeta`.
+    """Give the share of a class's targets that were found, TP / (TP + FN). See `fbeta`.
 
     >>> recall(torch.tensor([0.9, 0.2]), torch.tensor([1, 1]))
     tensor(0.5000, dtype=torch.float64)
@@ -112,7 +115,7 @@ def f1(
     average: str = "micro",
     conf_mat: Tensor | None = None,
 ) -> Tensor:
-    """Give the harmonic mean of precision and recall: `fbeta` with beta 1.
+    """Give the harmonic mean of precision and recall, which is `fbeta` with beta 1.
 
     >>> round(f1(torch.tensor([0.9, 0.2]), torch.tensor([1, 1])).item(), 4)
     0.6667
@@ -128,29 +131,29 @@ def fbeta(
     average: str = "micro",
     conf_mat: Tensor | None = None,
 ) -> Tensor:
-    """Weigh precision and recall into one number, recall counting `beta` times as much.
+    """Give the weighted mean of precision and recall, in which recall counts `beta` times as much.
 
     (1 + beta²) TP / ((1 + beta²) TP + beta² FN + FP): van Rijsbergen, "Information Retrieval",
     1979, chapter 7; averaged as ``sklearn.metrics.fbeta_score(labels=range(C), zero_division=0)``.
 
     Args:
-        preds: see the module's docstring; with `targets`, or else `conf_mat` alone. For class
-            ids give a matrix made with ``num_classes`` instead: a batch with two of three
-            classes looks like a two-class problem.
+        preds: see the module's docstring; give them with `targets`, or give `conf_mat` alone. For
+            class ids give a matrix made with ``num_classes``: a batch that has two of three
+            classes looks like a problem of two classes.
         targets: see the module's docstring.
-        beta: above 0; below 1 precision counts more, above 1 recall.
-        average: ``'micro'`` is with two classes the value of class 1 (scikit-learn's
-            ``'binary'``; micro over both classes is the `accuracy`), with any other number the
-            value of the classes' counts added up. ``'macro'`` is the mean over all C classes,
-            absent ones counting 0; ``'weighted'`` weighs them by their targets; ``'binary'``
-            is the value of class 1, for two classes only.
+        beta: above 0; precision counts more below 1, recall above 1.
+        average: ``'micro'`` gives, for two classes, the value of class 1 (scikit-learn's
+            ``'binary'``; micro over both classes is the `accuracy`), and else the value of the
+            summed counts of all classes. ``'macro'`` is the mean over all C classes, in which
+            absent ones count 0; ``'weighted'`` weighs them by their numbers of targets;
+            ``'binary'`` is the value of class 1, for two classes only.
         conf_mat: a confusion matrix ``[C, C]``.
 
     Returns:
-        A 0-d tensor, 0 … 1; 0 where a denominator is 0.
+        A 0-d tensor, 0 … 1; 0 if a denominator is 0.
 
     Raises:
-        ConfigError: neither preds with targets nor conf_mat, or both; unknown average; beta.
+        ConfigError: not exactly one of preds with targets and conf_mat; wrong average or beta.
         MetricError: shapes or values that do not fit.
 
     >>> round(fbeta(conf_mat=torch.tensor([[5, 1], [2, 4]]), beta=2).item(), 4)
@@ -164,23 +167,23 @@ def fbeta(
 
 
 def precision_fn(c: Any) -> Tensor:
-    """Give the precision of counts, TP / (TP + FP), 0 for 0 / 0; `c` has these attributes."""
+    """Give TP / (TP + FP), the precision, or 0 for 0 / 0; `c` has these attributes."""
     return _ratio(c.TP, c.TP + c.FP)
 
 
 def recall_fn(c: Any) -> Tensor:
-    """Give the recall of counts, TP / (TP + FN), 0 for 0 / 0; `c` has these attributes."""
+    """Give TP / (TP + FN), the recall, or 0 for 0 / 0; `c` has these attributes."""
     return _ratio(c.TP, c.TP + c.FN)
 
 
 def fbeta_fn(c: Any, beta: float = 1.0) -> Tensor:
-    """Give the F-beta of counts (see `fbeta`), 0 for 0 / 0; `c` has TP, FN and FP."""
+    """Give the F-beta (see `fbeta`), or 0 for 0 / 0; `c` has TP, FN and FP."""
     hits = (1 + beta * beta) * c.TP
     return _ratio(hits, hits + beta * beta * c.FN + c.FP)
 
 
 def cmats_and_weights(conf_mat: Tensor) -> tuple[list[ClassCounts], Tensor]:
-    """Set each class of a matrix ``[C, C]`` against the rest, with its share of the targets.
+    """Give the `ClassCounts` of each class of a matrix ``[C, C]``, and its share of the targets.
 
     >>> counts, weights = cmats_and_weights(torch.tensor([[5, 1], [2, 4]]))
     >>> [int(n) for n in counts[1]], weights.tolist()
@@ -191,7 +194,7 @@ def cmats_and_weights(conf_mat: Tensor) -> tuple[list[ClassCounts], Tensor]:
 
 
 def _averaged(metric: Callable[[Any], Tensor], matrix: Tensor, average: str) -> Tensor:
-    if average not in ("micro", "macro", "weighted", "binary"):
+    if average not in AVERAGES:
         known = "'micro', 'macro', 'weighted' or, for two classes, 'binary'"
         raise ConfigError(f"average is {average!r}: choose {known}.")
     size = matrix.shape[0]
@@ -201,9 +204,7 @@ def _averaged(metric: Callable[[Any], Tensor], matrix: Tensor, average: str) -> 
     if average in ("macro", "weighted"):
         values = metric(counts)
         return values.mean() if average == "macro" else (values * _weights(counts)).sum()
-    if size == 2:
-        return metric(ClassCounts(*(n[1] for n in counts)))
-    return metric(ClassCounts(*(n.sum() for n in counts)))
+    return metric(ClassCounts(*(n[1] if size == 2 else n.sum() for n in counts)))
 
 
 def _counts(matrix: Tensor) -> ClassCounts:
@@ -230,12 +231,12 @@ def _matrix(preds: Tensor | None, targets: Tensor | None, conf_mat: object) -> T
         raise MetricError(f"conf_mat is a {type(conf_mat).__name__}: pass torch.as_tensor(it).")
     if conf_mat.ndim != 2 or conf_mat.shape[0] != conf_mat.shape[1] or not conf_mat.numel():
         found = f"conf_mat {list(conf_mat.shape)} is no confusion matrix"
-        raise MetricError(f"{found}: that is [C, C], targets in rows, predictions in columns.")
+        raise MetricError(f"{found}: give [C, C], targets in rows, predictions in columns.")
     return conf_mat
 
 
 def _ratio(part: Any, whole: Any) -> Tensor:
-    """Divide, 0 where there is nothing to divide; no branch, so that no device is waited for."""
+    """Divide, giving 0 for 0 / 0; a branch would wait for an accelerator."""
     below = _as_float(whole)
     return _as_float(part) / (below + (below == 0))
 

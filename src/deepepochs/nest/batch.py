@@ -1,7 +1,6 @@
-"""From what a loader yields to ``batch_x`` and ``batch_y``.
+"""Splits a mini-batch of a loader into ``batch_x`` and ``batch_y``, and gives its weight.
 
-One rule: ``batch_x`` is all but the last element, always a tuple (or the dict,
-where the loader yields one); ``batch_y`` is the last element.
+``batch_y`` is the last element; ``batch_x`` is a tuple of the others, or the dict that was yielded.
 
 >>> import torch
 >>> batch_x, batch_y = split_batch([torch.zeros(4, 2), torch.ones(4)], with_targets=True)
@@ -21,55 +20,44 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from ..errors import ConfigError, ConfigTypeError, DataError, add_note
-from . import operations as nested
-from .containers import TensorTuple
+from .containers import TensorTuple, describe
+from .containers import batch_size as guessed_size
 
 __all__ = ["BatchSize", "check_batch_size", "split_batch", "split_pair", "weigh_batch"]
 
 BatchSize = int | Callable[[Any, Any], int] | None
-
-_SEQUENCES = frozenset((list, tuple))
+_PAIRS = "Yield (input, target), or (input, None) if there is no target."
 
 
 def split_batch(batch: Any, *, with_targets: bool) -> tuple[Any, Any]:
-    """Give ``(batch_x, batch_y)`` of one mini-batch.
+    """Give ``(batch_x, batch_y)`` of a mini-batch: a tuple, a list, a dict, or an object.
 
-    Args:
-        batch: a tuple or list, a dict, or one object such as a graph.
-        with_targets: the last element is the target (a loss function is given);
-            otherwise the whole mini-batch is input.
-
-    Returns:
-        ``batch_x``, a tuple or a dict, and ``batch_y``, which is ``None`` without targets.
+    Without targets (there is no loss function) all of it is ``batch_x``, and ``batch_y`` is None.
 
     Raises:
-        DataError: a mini-batch in which input and target cannot be told apart.
+        DataError: input and target cannot be told apart.
     """
-    if type(batch) in (list, tuple) or isinstance(batch, (tuple, list)):
+    if isinstance(batch, (tuple, list)):
+        items = [item if type(item) is Tensor else _composed(item) for item in batch]
         if not with_targets:
-            return TensorTuple(map(_composed, batch)), None
-        for item in batch:
-            if type(item) is not Tensor:
-                batch = [_composed(item) for item in batch]
-                break
-        batch_x = TensorTuple(batch[:-1])
-        if not batch_x:
+            return TensorTuple(items), None
+        if len(items) < 2:
             raise DataError(
-                f"The loader yielded {nested.describe(batch)}: its last element is the target, so "
-                "no input is left. Yield (input, target), or (input, None) where there is no target."
+                f"The loader yielded {describe(batch)}: its last element is the target, so no "
+                f"input is left. {_PAIRS}"
             )
-        return batch_x, batch[-1]
+        return TensorTuple(items[:-1]), items[-1]
     if isinstance(batch, Mapping):
         return _composed(batch), None
     if isinstance(batch, Tensor) and with_targets:
         raise DataError(
-            f"The loader yielded {nested.describe(batch)}, not a tuple or list: input and target "
-            "cannot be told apart. Yield (input, target), or (input, None) where there is no target."
+            f"The loader yielded {describe(batch)}, not a tuple or list: input and target cannot "
+            f"be told apart. {_PAIRS}"
         )
     if batch is None or isinstance(batch, (str, bytes, int, float)):
         raise DataError(
-            f"The loader yielded {nested.describe(batch)}; a mini-batch is a tuple or list whose "
-            "last element is the target, a dict, or an object such as a graph."
+            f"The loader yielded {describe(batch)}; a mini-batch is a tuple or list whose last "
+            "element is the target, a dict, or an object such as a graph."
         )
     return TensorTuple((batch,)), None
 
@@ -88,15 +76,11 @@ def _composed(item: Any) -> Any:
 
 
 def split_pair(batch: Any) -> tuple[TensorTuple, Tensor] | None:
-    """Split a plain list or tuple of two CPU tensors, the usual mini-batch; ``None`` for others.
+    """Split the usual mini-batch, a list or tuple of two CPU tensors; give None for any other.
 
-    The first has samples ``[B, ...]``: its size 0 is what ``weigh_batch`` guesses.
-
-    >>> import torch
-    >>> split_pair([torch.zeros(4, 2), torch.ones(4)])[0][0].shape
-    torch.Size([4, 2])
+    The input has a dimension 0, whose size is the number of samples.
     """
-    if type(batch) in _SEQUENCES and len(batch) == 2:
+    if type(batch) in (list, tuple) and len(batch) == 2:
         batch_x, batch_y = batch
         if (
             type(batch_x) is Tensor is type(batch_y)
@@ -114,49 +98,45 @@ def check_batch_size(batch_size: object) -> None:
         return
     if isinstance(batch_size, bool) or not isinstance(batch_size, int):
         raise ConfigTypeError(
-            f"batch_size={batch_size!r} is {nested.describe(batch_size)}: give a positive int, a "
-            "function (batch_x, batch_y) -> int, or None to have it guessed."
+            f"batch_size={batch_size!r} is {describe(batch_size)}: give a positive int, a function "
+            "(batch_x, batch_y) -> int, or None to guess it from the inputs."
         )
     if batch_size < 1:
         raise ConfigError(f"batch_size={batch_size!r}: the weight of a mini-batch is at least 1.")
 
 
 def weigh_batch(batch_size: BatchSize, batch_x: Any, batch_y: Any) -> float:
-    """Give the weight of a mini-batch in means: its number of samples.
+    """Give the number of samples in a mini-batch, which is its weight in means.
 
-    Args:
-        batch_size: the number itself; a function of ``(batch_x, batch_y)``, which
-            gets a single input unwrapped; ``None`` guesses it from ``batch_x``.
-        batch_x: the inputs.
-        batch_y: the targets.
+    A ``batch_size`` of None is guessed from ``batch_x``; a function gets a single input unwrapped.
 
     Raises:
-        ConfigError: the function gave something that is no positive number.
+        ConfigError: the function did not return a positive number.
     """
     if batch_size is None:
         if type(batch_x) is TensorTuple and batch_x:
             first = batch_x[0]
             if type(first) is Tensor and first.ndim:
                 return first.size(0)
-        return nested.batch_size(batch_x)
+        return guessed_size(batch_x)
     if isinstance(batch_size, int):
         return batch_size
-    single = isinstance(batch_x, tuple) and len(batch_x) == 1
+    is_single = isinstance(batch_x, tuple) and len(batch_x) == 1
+    given = batch_x[0] if is_single else batch_x
     try:
-        weight: Any = batch_size(batch_x[0] if single else batch_x, batch_y)
+        weight: Any = batch_size(given, batch_y)
     except Exception as error:
-        what = "the input" if single else "the inputs"
-        given = nested.describe(batch_x[0] if single else batch_x)
-        text = f"raised in the batch_size function, called with {what}, {given}, and the target"
-        add_note(error, f"{text}, {nested.describe(batch_y)}")
+        what = f"the input{'' if is_single else 's'}, {describe(given)},"
+        text = f"raised in the batch_size function, called with {what} and the target"
+        add_note(error, f"{text}, {describe(batch_y)}")
         raise
     if isinstance(weight, Tensor) and weight.numel() == 1:
         weight = weight.item()
     is_number = isinstance(weight, Real) and not isinstance(weight, bool)
     if not is_number or not 0 < weight < math.inf:
-        found = repr(weight) if isinstance(weight, (str, Real)) else nested.describe(weight)
+        found = repr(weight) if isinstance(weight, (str, Real)) else describe(weight)
         raise ConfigError(
-            f"The batch_size function gave {found} for inputs {nested.describe(batch_x)}: it must "
-            "give the number of samples, above 0."
+            f"The batch_size function gave {found} for inputs {describe(batch_x)}: it must give "
+            "the number of samples, above 0."
         )
     return float(weight)

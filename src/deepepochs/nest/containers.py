@@ -1,14 +1,11 @@
-"""Tuples and dicts that act on the tensors in them, and what can be read off such nests.
+"""The tuple and dict that hold the inputs of a mini-batch, and functions that read nested values.
 
-`TensorTuple` and `TensorDict` are what a mini-batch's inputs come in: plain tuples and
-dicts, which can also be moved, cast and detached like a tensor.
+Both can be moved, cast and detached like a tensor.
 
 >>> import torch
->>> from deepepochs.nest.containers import TensorTuple, map_tensors
+>>> from deepepochs.nest.containers import TensorTuple
 >>> TensorTuple([torch.ones(2), "a text"]).to(torch.int64)
 (tensor([1, 1]), 'a text')
->>> map_tensors(torch.sum, {"x": [torch.ones(2)]})
-{'x': [tensor(2.)]}
 """
 
 from __future__ import annotations
@@ -37,13 +34,13 @@ __all__ = [
 
 
 class _TensorMethods:
-    """What a container of tensors offers as a tensor does: applied to each tensor in it."""
+    """Methods of a tensor, applied to each tensor in a container."""
 
     __slots__ = ()
 
     @property
     def device(self) -> torch.device | None:
-        """The device of the first tensor; None if there is none."""
+        """The device of the first tensor; None without one."""
         first = first_tensor(self)
         return None if first is None else first.device
 
@@ -53,7 +50,7 @@ class _TensorMethods:
         return map_tensors(lambda t: t.data, self)
 
     def to(self, *args: Any, **kwargs: Any) -> Any:
-        """Move or cast; items that are no tensors but have a ``to`` (graphs) follow."""
+        """Move or cast tensors and other items that have a ``to`` method (graphs)."""
         return walk(lambda x: move(x, args, kwargs), self)
 
     def cpu(self) -> Any:
@@ -102,11 +99,11 @@ class TensorDict(_TensorMethods, dict[Any, Any]):
 
 
 def walk(leaf: Callable[[Any], Any], x: Any) -> Any:
-    """Rebuild the containers of `x`, each of its own class, around ``leaf(item)``."""
+    """Copy the containers in `x`, keeping their classes, with ``leaf(item)`` for each item."""
     if isinstance(x, dict):
         if type(x) is dict:
             return {key: walk(leaf, item) for key, item in x.items()}
-        rebuilt = copy.copy(x)  # keeps what a subclass holds, as the factory of a defaultdict
+        rebuilt = copy.copy(x)  # keeps the attributes of a subclass
         for key, item in x.items():
             rebuilt[key] = walk(leaf, item)
         return rebuilt
@@ -117,23 +114,21 @@ def walk(leaf: Callable[[Any], Any], x: Any) -> Any:
 
 
 def move(x: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-    """Call ``x.to(*args, **kwargs)`` if `x` has such a method, else give `x`."""
+    """Call ``x.to(*args, **kwargs)`` if `x` has such a method, else return `x`."""
     if isinstance(x, type) or not callable(getattr(x, "to", None)):
         return x
     return x.to(*args, **kwargs)
 
 
 def map_tensors(fn: Callable[[Tensor], Any], x: Any) -> Any:
-    """Apply `fn` to every tensor in `x`, leaving the containers' classes as they are.
+    """Apply `fn` to every tensor in `x`; the containers keep their classes.
 
     >>> map_tensors(torch.sum, {"x": [torch.ones(2), "as it is"]})
     {'x': [tensor(2.), 'as it is']}
     """
-    if isinstance(x, Tensor):
-        return fn(x)
 
     def leaf(item: Any) -> Any:
-        if isinstance(item, PackedSequence):  # its lengths must stay as they are
+        if isinstance(item, PackedSequence):  # its lengths must not change
             return item._replace(data=fn(item.data))
         return fn(item) if isinstance(item, Tensor) else item
 
@@ -141,11 +136,7 @@ def map_tensors(fn: Callable[[Tensor], Any], x: Any) -> Any:
 
 
 def first_tensor(x: Any) -> Tensor | None:
-    """Find the first tensor in `x`, depth first.
-
-    >>> first_tensor({"id": 7, "x": (torch.ones(1),)})
-    tensor([1.])
-    """
+    """Find the first tensor in `x`, depth first."""
     if isinstance(x, Tensor):
         return x
     if isinstance(x, (tuple, list, Mapping)):
@@ -157,7 +148,7 @@ def first_tensor(x: Any) -> Tensor | None:
 
 
 def batch_size(data: Any, batch_dim: int = 0) -> int:
-    """Guess how many samples a mini-batch holds.
+    """Guess the number of samples in a mini-batch.
 
     Args:
         data: a tensor or array (its dimension `batch_dim`; a 0-d one counts 1), a list or
@@ -166,7 +157,7 @@ def batch_size(data: Any, batch_dim: int = 0) -> int:
         batch_dim: the dimension that counts samples.
 
     Returns:
-        The number; 1 where nothing says more.
+        The number; 1 if it cannot be guessed.
 
     Example:
         >>> batch_size((torch.zeros(8, 3), torch.zeros(4))), batch_size({"x": torch.zeros(5)})
@@ -188,7 +179,7 @@ def batch_size(data: Any, batch_dim: int = 0) -> int:
     num_graphs = getattr(data, "num_graphs", None)
     if isinstance(num_graphs, int):
         return num_graphs
-    # The length of one graph is the number of its fields, that of a text its letters.
+    # The length of one graph is its number of fields, that of a text its number of letters.
     is_one = isinstance(data, (str, bytes)) or hasattr(data, "num_nodes")
     return len(data) if isinstance(data, Sized) and not is_one else 1
 

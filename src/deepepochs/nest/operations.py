@@ -1,16 +1,11 @@
-"""Pure functions over nested tuples, lists and dicts of tensors.
+"""Functions of nested tuples, lists and dicts of tensors, such as mini-batches or model outputs.
 
-A mini-batch or a model's output may be a tensor, or tensors in containers in containers.
-These functions walk such a value once; what is neither a tensor nor a container passes
-through them unchanged, and no argument is ever altered.
+None of them changes its argument. Items that are neither tensors nor containers stay the same.
 
 >>> import torch
->>> from deepepochs.nest.operations import batch_size, concat, describe, to_device
->>> batch_x = to_device([torch.zeros(32, 1, 28, 28)], "cpu")
->>> describe(batch_x), batch_size(batch_x)
-('a tuple of 1 tensor [32, 1, 28, 28]', 32)
->>> concat([torch.zeros(2, 3), torch.ones(1, 3)]).shape
-torch.Size([3, 3])
+>>> from deepepochs.nest.operations import describe, to_device
+>>> describe(to_device([torch.zeros(32, 1, 28, 28)], "cpu"))
+'a tuple of 1 tensor [32, 1, 28, 28]'
 """
 
 from __future__ import annotations
@@ -55,31 +50,22 @@ __all__ = [
 ]
 
 
-_PLAIN = (list, tuple, TensorTuple)
-
-
 def to_device(x: Any, device: str | torch.device, *, non_blocking: bool = False) -> Any:
     """Move every item that has a ``to`` method: tensors, graphs, packed sequences.
 
-    Args:
-        x: anything. Lists and tuples come back as `TensorTuple` (a named tuple keeps its
-            class), dicts as dicts of their class; the rest passes through.
-        device: where to.
-        non_blocking: let a copy from pinned memory overlap; for tensors only.
+    Lists and tuples become `TensorTuple`; named tuples and dicts keep their class. With
+    ``non_blocking``, copies of tensors from pinned memory overlap with the computation.
 
-    Example:
-        >>> to_device(["id", {"x": [torch.ones(1)]}], "cpu")
-        ('id', {'x': (tensor([1.]),)})
+    >>> to_device(["id", {"x": [torch.ones(1)]}], "cpu")
+    ('id', {'x': (tensor([1.]),)})
     """
     if isinstance(x, Tensor):
         return x.to(device, non_blocking=non_blocking)
     if isinstance(x, (tuple, list)) and not isinstance(x, PackedSequence):
         if non_blocking:
             moved = [to_device(item, device, non_blocking=True) for item in x]
-        else:  # runs for each mini-batch: no call of its own for each tensor
+        else:  # runs for every mini-batch, so a tensor costs no further call
             moved = [i.to(device) if isinstance(i, Tensor) else to_device(i, device) for i in x]
-        if type(x) in _PLAIN:
-            return TensorTuple(moved)
         return type(x)(*moved) if hasattr(x, "_fields") else TensorTuple(moved)
     if isinstance(x, dict) and (type(x) in (dict, TensorDict) or not hasattr(x, "to")):
         rebuilt = {} if type(x) is dict else copy.copy(x)
@@ -90,25 +76,17 @@ def to_device(x: Any, device: str | torch.device, *, non_blocking: bool = False)
 
 
 def to_cpu(x: Any) -> Any:
-    """Copy every tensor in `x` to the CPU (those there already are not copied).
-
-    >>> to_cpu([torch.ones(1)])
-    [tensor([1.])]
-    """
+    """Move every tensor in `x` to the CPU."""
     return map_tensors(Tensor.cpu, x)
 
 
 def detach(x: Any) -> Any:
-    """Take every tensor in `x` out of autograd, sharing its memory.
-
-    >>> detach((torch.ones(1, requires_grad=True), 3))
-    (tensor([1.]), 3)
-    """
+    """Detach every tensor in `x` from autograd, sharing its memory."""
     return x.detach() if isinstance(x, Tensor) else map_tensors(Tensor.detach, x)
 
 
 def detach_clone(x: Any) -> Any:
-    """Copy every tensor in `x`, outside autograd.
+    """Copy every tensor in `x`, detached from autograd.
 
     >>> detach_clone({"x": torch.ones(1, requires_grad=True)})
     {'x': tensor([1.])}
@@ -117,7 +95,7 @@ def detach_clone(x: Any) -> Any:
 
 
 def clone_value(x: Any) -> Any:
-    """Copy `x` deeply; tensors stay in autograd, which ``copy.deepcopy`` refuses.
+    """Copy `x` deeply; unlike in ``copy.deepcopy``, tensors keep their autograd history.
 
     >>> clone_value({"n": 1, "x": [torch.ones(1)]})
     {'n': 1, 'x': [tensor([1.])]}
@@ -126,7 +104,7 @@ def clone_value(x: Any) -> Any:
 
 
 def to_numpy(x: Any) -> Any:
-    """Turn every tensor in `x` into a NumPy array (bfloat16, unknown there, as float32).
+    """Convert every tensor in `x` to a NumPy array; bfloat16, which NumPy lacks, to float32.
 
     >>> to_numpy([torch.ones(2), {"x": torch.zeros(())}])
     [array([1., 1.], dtype=float32), {'x': array(0., dtype=float32)}]
@@ -139,7 +117,7 @@ def to_numpy(x: Any) -> Any:
 
 
 def tensor_tuple(x: Any) -> Any:
-    """Make a list or tuple a `TensorTuple`, inner ones too; leave anything else.
+    """Make a list or tuple a `TensorTuple`, inner ones too; return anything else unchanged.
 
     >>> type(tensor_tuple([torch.ones(1)])).__name__
     'TensorTuple'
@@ -159,15 +137,15 @@ def compose_data(x: Any) -> Any:
 
 
 def concat(values: Sequence[Any]) -> Any:
-    """Join like values of several mini-batches along dimension 0.
+    """Join the values of several mini-batches along dimension 0.
 
     Args:
         values: tensors or arrays (0-d ones and numbers are stacked), tuples or lists
-            (joined item by item into a `TensorTuple`), dicts (key by key), or lists of
-            samples that are no tensors, such as texts (chained). Nones stay as they are.
+            (joined item by item into a `TensorTuple`), dicts (joined key by key), or lists of
+            samples other than tensors, such as texts (chained). Nones are returned as a list.
 
     Raises:
-        DataError: there is nothing to join, or the values do not fit together.
+        DataError: the list is empty, or the values do not fit together.
 
     Example:
         >>> concat([(torch.ones(1), torch.tensor(1)), (torch.zeros(2), torch.tensor(2))])
@@ -176,33 +154,27 @@ def concat(values: Sequence[Any]) -> Any:
     values = list(values)
     if not values:
         raise DataError("concat got an empty list: give it the value of at least one mini-batch")
-    if set(map(type, values)) == {Tensor}:  # an epoch may have many thousands
-        return _join(values, torch.stack, torch.cat)
     first = values[0]
-    if all(v is None or isinstance(v, str) for v in values):
-        return values
-    if isinstance(first, (bool, int, float)) and all(
-        isinstance(v, (bool, int, float)) for v in values
-    ):
-        return torch.tensor(values)
     if all(isinstance(v, Tensor) for v in values):
         return _join(values, torch.stack, torch.cat)
+    if all(v is None or isinstance(v, str) for v in values):
+        return values
+    if all(isinstance(v, (int, float)) for v in values):
+        return torch.tensor(values)
     if all(isinstance(v, (np.ndarray, np.generic)) for v in values):
         return _join(values, np.stack, np.concatenate)
-    if isinstance(first, dict) and all(
-        isinstance(v, dict) and v.keys() == first.keys() for v in values
-    ):
+    if all(isinstance(v, dict) and v.keys() == first.keys() for v in values):
         joined = {key: concat([v[key] for v in values]) for key in first}
         return TensorDict(joined) if isinstance(first, TensorDict) else joined
-    if isinstance(first, (tuple, list)) and all(isinstance(v, (tuple, list)) for v in values):
+    if all(isinstance(v, (tuple, list)) for v in values):
         if isinstance(first, list) and first_tensor(values) is None:
             return [sample for value in values for sample in value]
         if all(len(v) == len(first) for v in values):
             return TensorTuple(concat(items) for items in zip(*values, strict=True))
     found = ", ".join(describe(v) for v in values[:3])
     raise DataError(
-        f"concat got {found}, which do not fit together: the values must be alike, "
-        "with the same length or the same keys"
+        f"concat got {found}, which do not fit together: the values must be of one kind, with the "
+        "same length or the same keys"
     )
 
 

@@ -1,13 +1,7 @@
-"""How a metric is called, what it is called, and what its value may be.
-
->>> from deepepochs.patches import flatten_value, metric_name
->>> metric_name(max), flatten_value("of.", {"cat": 0.5, "dog": 1.0})
-('max', {'of.cat': 0.5, 'of.dog': 1.0})
-"""
+"""Calls a metric, and names its values."""
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -17,20 +11,13 @@ from torch import Tensor
 
 from ..errors import ConfigTypeError, MetricError, add_note
 from ..nest.containers import describe
+from .base import metric_name
 
-__all__ = ["Copyable", "call_metric", "checked_metric", "flatten_value", "metric_name"]
-
-
-class Copyable:
-    """What copies itself: patches, also inside of other patches' attributes."""
-
-    def copy(self) -> Any:
-        """Give an independent copy."""
-        raise NotImplementedError
+__all__ = ["call_metric", "checked_metric", "flatten_value"]
 
 
 def checked_metric(metric: Any, owner: str) -> Any:
-    """Give `metric` back, or raise a ConfigTypeError where it cannot be called."""
+    """Return `metric`, or raise a ConfigTypeError if it cannot be called."""
     if not callable(metric):
         raise ConfigTypeError(
             f"{owner} got {describe(metric)} as metric: give a function (outputs, targets)."
@@ -38,43 +25,16 @@ def checked_metric(metric: Any, owner: str) -> Any:
     return metric
 
 
-def metric_name(metric: Any) -> str:
-    """Give the name under which a metric is printed and returned.
-
-    Args:
-        metric: a function (its ``__name__``), a ``functools.partial`` (its function's), any other
-            object or module (its class's; nothing for a torchmetrics ``MetricCollection``, whose
-            keys are names already), or a patch or patch class.
-
-    Returns:
-        The name. What `rename` has set on any of them comes first.
-
-    Example:
-        >>> import functools
-        >>> from deepepochs.metrics import f1
-        >>> metric_name(functools.partial(f1, average="macro")), metric_name(torch.nn.L1Loss())
-        ('f1', 'L1Loss')
-    """
-    attribute = "name" if isinstance(metric, Copyable) else "__name__"
-    name = getattr(metric, attribute, None)
-    if isinstance(name, str):
-        return name
-    if isinstance(metric, functools.partial):
-        return metric_name(metric.func)
-    own = type(metric).__name__
-    return "" if own == "MetricCollection" else own
-
-
 def flatten_value(name: str, value: Any) -> dict[str, Any]:
-    """Spread a metric's value over the names under which it is returned.
+    """Give a metric's value as a flat dict, with the names that a user sees.
 
     Args:
-        name: the metric's name; a dict's keys are appended to it directly.
-        value: a number, a NumPy number, a tensor, or a dict of these; nested dicts' keys are
-            joined by a dot.
+        name: the metric's name; the keys of a dict are appended to it directly.
+        value: a number, a NumPy number, a tensor, or a dict of these; the keys of nested dicts
+            are joined by a dot.
 
     Returns:
-        Names and values; one pair for a value that is no dict.
+        Names and values; one pair unless the value is a dict.
 
     Raises:
         MetricError: a value is none of these.
@@ -88,10 +48,8 @@ def flatten_value(name: str, value: Any) -> dict[str, Any]:
     if isinstance(value, dict):
         flat: dict[str, Any] = {}
         for key, item in value.items():
-            if isinstance(item, dict):
-                flat.update(flatten_value(f"{name}{key}.", item))
-            else:
-                flat.update(flatten_value(f"{name}{key}", item))
+            dot = "." if isinstance(item, dict) else ""
+            flat.update(flatten_value(f"{name}{key}{dot}", item))
         return flat
     if not isinstance(value, (Tensor, int, float, np.number, np.bool_, np.ndarray)):
         raise MetricError(
@@ -101,7 +59,7 @@ def flatten_value(name: str, value: Any) -> dict[str, Any]:
 
 
 def call_metric(metric: Callable[..., Any], *args: Any) -> Any:
-    """Call a metric outside autograd; an error gets a note that tells what the metric was given."""
+    """Call a metric outside autograd; an error gets a note with the metric's arguments."""
     try:
         with torch.no_grad():
             return metric(*args)

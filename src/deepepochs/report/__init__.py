@@ -1,7 +1,6 @@
-"""Reports: a page of HTML on one run, and one that compares runs.
+"""Makes HTML pages: a report on one run, and a comparison of runs.
 
-Each page is one file that asks for nothing from anywhere, with its plots as SVG, and the
-same run gives the same bytes.
+A page is one file with SVG plots, and needs no network. The same run gives the same bytes.
 
 >>> from deepepochs.report import run_page
 >>> from deepepochs.runs.record import RunInfo

@@ -1,4 +1,4 @@
-"""The page that compares runs: a table to sort, and how their hyper-parameters differ."""
+"""The page that compares runs: a sortable table, and the hyper-parameters that differ."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 from ..runs.record import RunInfo, mapping
-from .html import Raw, cell_text, duration, frame, is_number, section, short, tiles, when
+from .html import Raw, duration, frame, is_number, section, short, table, tiles, when
 from .svg import sparkline
 
 __all__ = ["compare_page"]
@@ -40,12 +40,7 @@ for (const button of document.querySelectorAll("th button")) {
 
 
 def compare_page(runs: Sequence[RunInfo], title: str = "Runs") -> str:
-    """Return the page of HTML that compares runs.
-
-    Args:
-        runs: in the order of the table.
-        title: the page's heading.
-    """
+    """Return the HTML page that compares runs; the table has them in the given order."""
     states = [run.state for run in runs]
     counts = [(str(states.count(state)), state) for state in dict.fromkeys(states)]
     body = [
@@ -89,7 +84,7 @@ def _runs(runs: Sequence[RunInfo]) -> tuple[list[str], list[list[Any]]]:
 
 
 def _link(run: RunInfo) -> Any:
-    """The run's name, leading to its own page if there is one beside this."""
+    """Return the run's name, as a link if the run has a report."""
     if run.folder is None or not (run.folder / "report.html").is_file():
         return run.running_id
     address = escape(f"{quote(run.folder.name)}/report.html")
@@ -116,31 +111,11 @@ def _differences(runs: Sequence[RunInfo]) -> str:
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """A table whose columns can be sorted; a cell may be a pair of key and text."""
-    numeric = [
-        any(is_number(cell) for cell in column)
-        and all(is_number(cell) or cell == "" for cell in column)
-        for column in zip(*rows, strict=True)
-    ]
-    marks = [' class="n"' if is_right else "" for is_right in numeric]
-    top = "".join(
-        f'<th{mark} scope="col"><button type="button">{escape(name)}</button></th>'
-        for name, mark in zip(head, marks, strict=True)
-    )
-    body = []
-    for row in rows:
-        cells = []
-        for cell, mark in zip(row, marks, strict=True):
-            key, shown = cell if isinstance(cell, tuple) else (cell, cell)
-            cells.append(f'<td{mark} data-key="{escape(_key(key))}">{cell_text(shown)}</td>')
-        body.append(f"<tr>{''.join(cells)}</tr>")
-    return (
-        f'<div class="scroll"><table class="sortable"><thead><tr>{top}</tr></thead>\n'
-        f"<tbody>{chr(10).join(body)}</tbody></table></div>"
-    )
+    """Return a sortable table; a cell may be a pair of sort key and value."""
+    buttons = [Raw(f'<button type="button">{escape(name)}</button>') for name in head]
+    return table(buttons, ([_with_key(cell) for cell in row] for row in rows), "sortable")
 
 
-def _key(value: Any) -> str:
-    if isinstance(value, float) and not math.isfinite(value):
-        return ""
-    return str(value)
+def _with_key(cell: Any) -> tuple[str, Any]:
+    key, shown = cell if isinstance(cell, tuple) else (cell, cell)
+    return "" if isinstance(key, float) and not math.isfinite(key) else str(key), shown

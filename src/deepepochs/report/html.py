@@ -1,6 +1,6 @@
-"""The frame of a page, and the pieces that pages are made of.
+"""The parts of an HTML page: frame, sections, tables, numbers and pictures.
 
-Every text that comes from a run passes through `escape`.
+Every text that comes from a run is escaped.
 
 >>> from deepepochs.report.html import table
 >>> table(["name", "value"], [["<b>", 0.5]]).count("&lt;b&gt;")
@@ -24,40 +24,27 @@ import torch
 from ..show.lines import to_array
 
 __all__ = [
-    "Raw",
-    "cell_text",
-    "duration",
-    "facts",
-    "frame",
-    "png",
-    "sample_picture",
-    "section",
-    "short",
-    "table",
-    "tiles",
-    "when",
-]
+    "Raw", "duration", "facts", "frame", "png", "sample_picture", "section", "short", "table",
+    "tiles", "when",
+]  # fmt: skip
 
 MAX_SIDE = 48
-"""Pixels along the longer side of a sample's picture; a larger image is thinned out."""
+"""Pixels of the longer side of a sample's picture; a larger image loses rows and columns."""
 
 
 class Raw(str):
-    """HTML that is to stay as it is."""
+    """HTML, which is not escaped."""
 
     __slots__ = ()
 
 
 def frame(title: str, body: str, script: str = "") -> str:
-    """Return a whole page.
-
-    Its policy forbids the browser every request, and every script but the given one.
-    """
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+    """Return a page, whose policy forbids all requests, and all scripts but the given one."""
+    policy, tail = "default-src 'none'; style-src 'unsafe-inline'; img-src data:", ""
     if script:
+        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
         policy += f"; script-src 'sha256-{digest}'"
-    tail = f"<script>{script}</script>" if script else ""
+        tail = f"<script>{script}</script>"
     style = files("deepepochs.report").joinpath("page.css").read_text(encoding="utf-8")
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -70,43 +57,46 @@ def frame(title: str, body: str, script: str = "") -> str:
 
 
 def section(title: str, *parts: str) -> str:
-    """Return a part of a page; nothing if it holds nothing."""
+    """Return a section of a page, or '' if it is empty."""
     content = "\n".join(filter(None, parts))
     return f"<section>\n<h2>{escape(title)}</h2>\n{content}\n</section>" if content else ""
 
 
 def table(head: Sequence[Any], rows: Iterable[Sequence[Any]], kind: str = "") -> str:
-    """Return a table; columns that hold numbers, below the head, go to the right."""
-    lines = [list(row) for row in rows]
+    """Return a table; numbers are aligned right. A cell may be a pair of sort key and value."""
+    lines = [[cell if isinstance(cell, tuple) else (None, cell) for cell in row] for row in rows]
     if not lines:
         return ""
-    numeric = [
-        any(map(is_number, column)) and all(is_number(cell) or cell == "" for cell in column)
-        for column in zip(*lines, strict=True)
-    ]
-    marks = [' class="n"' if is_right else "" for is_right in numeric]
+    marks = []
+    for column in zip(*lines, strict=True):
+        values = [value for _, value in column]
+        is_numeric = all(is_number(value) or value == "" for value in values)
+        marks.append(' class="n"' if is_numeric and any(map(is_number, values)) else "")
     top = "".join(
-        f"<th{mark}>{cell_text(cell)}</th>" for cell, mark in zip(head, marks, strict=False)
+        f'<th{mark} scope="col">{cell_text(cell)}</th>'
+        for cell, mark in zip(head, marks, strict=False)
     )
-    body = "\n".join(
-        "<tr>"
-        + "".join(f"<td{m}>{cell_text(c)}</td>" for c, m in zip(line, marks, strict=True))
-        + "</tr>"
-        for line in lines
-    )
+    body = []
+    for line in lines:
+        cells = []
+        for (key, value), mark in zip(line, marks, strict=True):
+            data = "" if key is None else f' data-key="{escape(key)}"'
+            cells.append(f"<td{mark}{data}>{cell_text(value)}</td>")
+        body.append(f"<tr>{''.join(cells)}</tr>")
     head_row = f"<thead><tr>{top}</tr></thead>\n" if top else ""
     return (
-        f'<div class="scroll"><table class="{kind}">{head_row}<tbody>{body}</tbody></table></div>'
+        f'<div class="scroll"><table class="{kind}">{head_row}'
+        f"<tbody>{chr(10).join(body)}</tbody></table></div>"
     )
 
 
 def facts(values: Mapping[str, Any]) -> str:
-    """Return names and values in two columns."""
+    """Return a table of names and values."""
     return table([], ([name, text_of(value)] for name, value in values.items()), "facts")
 
 
 def tiles(values: Sequence[tuple[str, str]]) -> str:
-    """Return a row of large values, each with what it is."""
+    """Return a row of large values, each with its name."""
     cards = "".join(
         f'<div class="tile"><b>{escape(value)}</b><span>{escape(name)}</span></div>'
         for value, name in values
@@ -115,14 +105,14 @@ def tiles(values: Sequence[tuple[str, str]]) -> str:
 
 
 def cell_text(value: Any) -> str:
-    """Return what stands in a field of a table."""
+    """Return the HTML of a table's cell."""
     if isinstance(value, Raw):
         return value
     return escape(short(value, 5) if isinstance(value, float) else text_of(value))
 
 
 def text_of(value: Any) -> str:
-    """Return a plain value as a reader would write it."""
+    """Return a plain value as text."""
     if isinstance(value, Mapping):
         return ", ".join(f"{name}: {text_of(entry)}" for name, entry in value.items())
     if isinstance(value, (list, tuple)):
@@ -131,12 +121,11 @@ def text_of(value: Any) -> str:
 
 
 def is_number(value: Any) -> bool:
-    """Whether a field of a table holds a number."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def duration(seconds: float) -> str:
-    """Return a time in the units that suit it.
+    """Return a time in suitable units.
 
     >>> duration(0.25), duration(75), duration(3700), duration(200000)
     ('0.25 s', '1 min 15 s', '1 h 1 min', '2 d 7 h')
@@ -151,7 +140,7 @@ def duration(seconds: float) -> str:
 
 
 def short(value: float, digits: int = 4) -> str:
-    """Return a number with so many significant digits and no more than it needs.
+    """Return a number with at most ``digits`` significant digits.
 
     >>> short(0.30000000000000004), short(12345678.0), short(0.00001), short(float("nan"))
     ('0.3', '1.235e7', '1e-5', 'nan')
@@ -164,27 +153,16 @@ def short(value: float, digits: int = 4) -> str:
 
 
 def when(moment: Any) -> str:
-    """Return a moment as people write it.
-
-    >>> when("2026-01-02T03:04:05+0100")
-    '2026-01-02 03:04:05 +0100'
-    """
+    """Return a time of ISO 8601 in a readable form, such as ``2026-01-02 03:04:05 +0100``."""
     text = str(moment)
     return f"{text[:10]} {text[11:19]} {text[19:]}".rstrip()
 
 
 def png(pixels: np.ndarray[Any, Any]) -> bytes:
-    r"""Return an image as a PNG file, made of nothing but ``zlib``.
-
-    Args:
-        pixels: ``[H, W]`` grey or ``[H, W, 3]`` RGB, of type uint8.
-
-    >>> png(np.zeros((2, 2), np.uint8))[:4]
-    b'\x89PNG'
-    """
+    """Return an image, ``[H, W]`` grey or ``[H, W, 3]`` RGB of type uint8, as a PNG file."""
     height, width = pixels.shape[:2]
     rows = np.ascontiguousarray(pixels, dtype=np.uint8).reshape(height, -1)
-    # Each row is led by its filter: 0, none.
+    # Each row begins with its filter; 0 means none.
     raw = np.concatenate([np.zeros((height, 1), np.uint8), rows], axis=1).tobytes()
     colour = 2 if pixels.ndim == 3 else 0
     header = struct.pack(">IIBBBBB", width, height, 8, colour, 0, 0, 0)
@@ -196,12 +174,10 @@ def png(pixels: np.ndarray[Any, Any]) -> bytes:
 
 
 def sample_picture(value: Any) -> str:
-    """Return an input as the address of a picture, or '' where it is no image.
+    """Return an image as a ``data:`` address, scaled to the full range of grey or colour.
 
-    The values are stretched to the full range of grey or colour.
-
-    Args:
-        value: ``[H, W]``, or with 1 or 3 channels ``[C, H, W]`` or ``[H, W, C]``.
+    The value is ``[H, W]``, or ``[C, H, W]`` or ``[H, W, C]`` with 1 or 3 channels. The result is
+    '' for other values.
 
     >>> sample_picture(torch.rand(1, 28, 28))[:22], sample_picture(torch.rand(7))
     ('data:image/png;base64,', '')

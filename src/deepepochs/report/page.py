@@ -1,4 +1,4 @@
-"""The page on one run."""
+"""The page about one run: curves, metrics, settings, model, machine and how to resume."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["run_page"]
 
 MAX_PLOTS = 24
 SMALL_TABLE = 12
-"""Up to so many epochs the table of epochs is open."""
+"""The table of epochs is open if it has at most this many epochs."""
 
 MAX_ROWS = 1000
 MAX_CLASSES = 100
@@ -25,12 +25,14 @@ PART_COLOURS = ("train", "val", "c3", "c2", "c4", "c5")
 
 
 def run_page(run: RunInfo) -> str:
-    """Return the page of HTML on a run."""
+    """Return the HTML page about a run."""
     record = run.record
+    settings = mapping(record, "settings") | named(record, "seed", "torch seed")
+    environment = mapping(record, "environment") | named(record, "git", "git commit")
     state = f'<span class="state {run.state}">{run.state}</span>'
     body = [
         f"<header><h1>{escape(run.running_id)}{state}</h1>",
-        f'<p class="quiet">{escape(" · ".join(_subtitle(record)))}</p></header>',
+        f'<p class="quiet">{escape(" · ".join(filter(None, _subtitle(record))))}</p></header>',
         tiles(list(_tiles(run))),
         section("What to know", *_notes(run)),
         section("Curves", *_curves(run)),
@@ -38,25 +40,32 @@ def run_page(run: RunInfo) -> str:
         section("Confusion matrix", _confusion(run)),
         section(str(run.pictures.get("samples_title", "Samples")), _samples(run)),
         section("Hyper-parameters", facts(run.hyper_params)),
-        section("Training", facts(_settings(record))),
+        section("Training", facts(settings)),
         section("Time", _time(record)),
         section("Model", *_model(mapping(record, "model"))),
-        section("Environment", facts(_environment(record))),
+        section("Environment", facts(environment)),
         section("Go on with this run", *_resume(run)),
     ]
     return frame(f"{run.running_id} – DeepEpochs", "\n".join(filter(None, body)))
 
 
+def entries(record: dict[str, Any], name: str) -> list[Any]:
+    """Return a list of the record, or an empty list for anything else."""
+    value = record.get(name)
+    return value if isinstance(value, list) else []
+
+
+def named(record: dict[str, Any], key: str, name: str) -> dict[str, Any]:
+    """Return an entry of the record under another name, if it is there and not ''."""
+    return {name: record[key]} if record.get(key, "") != "" else {}
+
+
 def _subtitle(record: dict[str, Any]) -> Iterator[str]:
-    model, script = mapping(record, "model"), record.get("script")
-    if model:
-        yield str(model.get("class", ""))
-    if script:
-        yield str(script)
-    if record.get("started_at"):
-        yield f"began {when(record['started_at'])}"
-    if record.get("updated_at"):
-        yield f"last written {when(record['updated_at'])}"
+    yield str(mapping(record, "model").get("class", ""))
+    yield str(record.get("script") or "")
+    for key, label in (("started_at", "began"), ("updated_at", "last written")):
+        if record.get(key):
+            yield f"{label} {when(record[key])}"
 
 
 def _tiles(run: RunInfo) -> Iterator[tuple[str, str]]:
@@ -82,13 +91,12 @@ def _tiles(run: RunInfo) -> Iterator[tuple[str, str]]:
 def _notes(run: RunInfo) -> Iterator[str]:
     record = run.record
     if run.state == "killed":
-        yield _note("The process died without a word: killed, out of memory, or a power cut.", True)
+        yield _note("The process was killed, ran out of memory, or lost its power.", True)
     if record.get("error"):
         yield _note(f"Ended by {record['error']}", True)
     if record.get("reason"):
         yield _note(f"Stopped: {record['reason']}")
-    warnings = record.get("warnings")
-    for text in warnings if isinstance(warnings, list) else ():
+    for text in entries(record, "warnings"):
         yield _note(str(text))
 
 
@@ -127,10 +135,9 @@ def _plot(name: str, curves: dict[str, Curve]) -> str:
 
 
 def _rates(record: dict[str, Any]) -> dict[str, Curve]:
-    """The curve of each optimizer's learning rate."""
-    rows = record.get("rates")
+    """Return the curve of each optimizer's learning rate."""
     curves: dict[str, Curve] = {}
-    for epoch, row in enumerate(rows if isinstance(rows, list) else (), start=1):
+    for epoch, row in enumerate(entries(record, "rates"), start=1):
         rates = row if isinstance(row, list) else [row]
         for index, rate in enumerate(rates):
             label = "learning rate" if len(rates) == 1 else f"optimizer {index}"
@@ -140,10 +147,9 @@ def _rates(record: dict[str, Any]) -> dict[str, Curve]:
 
 
 def _final_table(run: RunInfo) -> str:
-    """The last value of each metric; of the stage that decides the extremes, too."""
+    """Return the last value of each metric, and the extremes of the last stage."""
     test = mapping(run.record, "test")
     stages = [stage for stage in ("train", "val") if stage in run.curves]
-    deciding = stages[-1] if stages else ""
     names = dict.fromkeys([name for stage in stages for name in run.curves[stage]])
     tested = {name: value for name, value in test.items() if isinstance(value, (int, float, str))}
     rows = []
@@ -161,7 +167,7 @@ def _final_table(run: RunInfo) -> str:
         rows.append(row)
     head = ["metric", *(LABELS[stage] for stage in stages)]
     if stages:
-        head += [f"{LABELS[deciding]}, min", "max"]
+        head += [f"{LABELS[stages[-1]]}, min", "max"]
     return table([*head, "test"] if tested else head, rows)
 
 
@@ -174,7 +180,7 @@ def _epoch_table(run: RunInfo) -> str:
     epochs = sorted({epoch for _, curve in columns for epoch in curve})
     if not epochs:
         return ""
-    # A page stays readable, and below half a megabyte, with a long run too.
+    # The page of a long run stays readable, and below half a megabyte.
     every = -(-len(epochs) * len(columns) // (MAX_ROWS * 4))
     shown = [epoch for i, epoch in enumerate(epochs) if i % every == 0 or epoch == epochs[-1]]
     rows = ([epoch, *(curve.get(epoch, "") for _, curve in columns)] for epoch in shown)
@@ -185,7 +191,6 @@ def _epoch_table(run: RunInfo) -> str:
 
 
 def _confusion(run: RunInfo) -> str:
-    """Return the confusion matrix, and how to read it."""
     found = mapping(run.pictures, "confusion")
     counts = found.get("counts")
     if not isinstance(counts, list) or not counts:
@@ -195,7 +200,7 @@ def _confusion(run: RunInfo) -> str:
         return f'<p class="quiet">{len(counts)} classes are too many to be drawn.</p>'
     names = [str(name) for name in found.get("names") or range(len(counts))]
     text = (
-        f"Of the latest {stage}. A row is what the samples are, a column what they were taken for. "
+        f"Of the latest {stage}. A row is the true class, a column the predicted class. "
         "The colour of a cell is its share of the row."
     )
     svg = confusion_svg(counts, names).replace(
@@ -205,10 +210,8 @@ def _confusion(run: RunInfo) -> str:
 
 
 def _samples(run: RunInfo) -> str:
-    """Return the samples that an `InterpretCallback` kept."""
-    samples = run.pictures.get("samples")
     figures = []
-    for sample in samples[:MAX_SAMPLES] if isinstance(samples, list) else ():
+    for sample in entries(run.pictures, "samples")[:MAX_SAMPLES]:
         picture = str(sample.get("picture", ""))
         image = f'<img alt="" src="{escape(picture)}">' if picture.startswith("data:image/") else ""
         lines = [f"<b>{escape(text_of(sample.get('value')))}</b>"]
@@ -221,24 +224,8 @@ def _samples(run: RunInfo) -> str:
     return f'<div class="samples">{"".join(figures)}</div>' if figures else ""
 
 
-def _settings(record: dict[str, Any]) -> dict[str, Any]:
-    """Return how the trainer was set up."""
-    settings = dict(mapping(record, "settings"))
-    if "seed" in record:
-        settings["torch seed"] = record["seed"]
-    return settings
-
-
-def _environment(record: dict[str, Any]) -> dict[str, Any]:
-    """Return machine, versions and commit."""
-    found = dict(mapping(record, "environment"))
-    if record.get("git"):
-        found["git commit"] = record["git"]
-    return found
-
-
 def _time(record: dict[str, Any]) -> str:
-    """Return a bar of what the time went to: the parts that were measured, or else the passes."""
+    """Return a bar of the parts of the time: those of `TimingCallback`, or else the passes."""
     parts = mapping(record, "timing")
     if not parts:
         parts = dict(mapping(record, "seconds"))
@@ -259,18 +246,16 @@ def _time(record: dict[str, Any]) -> str:
 
 
 def _model(model: dict[str, Any]) -> Iterator[str]:
-    """Yield the model's totals and its layers."""
     if not model:
         return
     total, trainable = model.get("parameters", 0), model.get("trainable", 0)
-    layers = model.get("layers")
-    layers = layers if isinstance(layers, list) else []
+    layers = entries(model, "layers")
     count = model.get("num_layers", len(layers))
     yield (
         f"<p>{escape(str(model.get('class', '')))}: {count} layers, {total:,} parameters, "
         f"{trainable:,} of them trained.</p>"
     )
-    # Records of earlier releases have the shape of the output before the last.
+    # Records of earlier releases have the output's shape before the last entry.
     listed = [layer for layer in layers if isinstance(layer, list) and len(layer) in (3, 4)]
     rows = [[*layer[:2], layer[-1]] for layer in listed]
     content = table(["layer", "kind", "parameters"], rows)
@@ -280,27 +265,23 @@ def _model(model: dict[str, Any]) -> Iterator[str]:
 
 
 def _resume(run: RunInfo) -> Iterator[str]:
-    """Yield the fits so far, and how to go on."""
+    """Yield the fits so far, and how to resume the run."""
     record = run.record
-    fits = record.get("fits")
     rows = [
         [when(fit.get("started_at", "")), fit.get("from", ""), fit.get("to", ""), _state(run, fit)]
-        for fit in (fits if isinstance(fits, list) else [])
+        for fit in entries(record, "fits")
         if isinstance(fit, dict)
     ]
     if len(rows) > 1:
         yield table(["began", "from epoch", "to epoch", "ended"], rows)
     if record.get("can_resume"):
-        yield (
-            "<p>Start the same script again; it goes on from the last checkpoint, to the bit, "
-            "with:</p>"
-        )
+        yield "<p>Start the same script again. It resumes from the last checkpoint with:</p>"
         code = f"Trainer(..., running_id={run.running_id!r}, resume='auto')"
         yield f"<pre><code>{escape(code)}</code></pre>"
     elif record:
         yield (
-            "<p>This run saved no checkpoint. Give the trainer a <code>CheckCallback</code>, and "
-            "a run can be continued to the bit.</p>"
+            "<p>This run has no checkpoint. A run with a <code>CheckCallback</code> can be "
+            "resumed.</p>"
         )
 
 

@@ -1,11 +1,4 @@
-"""Plots as SVG: curves, and a curve in the space of a word.
-
-Colours are the page's variables, so that a plot is light or dark with it.
-
->>> from deepepochs.report.svg import sparkline
->>> sparkline([3.0, 2.0, 2.5]).startswith("<svg")
-True
-"""
+"""Draws curves as SVG, in the colours of the page."""
 
 from __future__ import annotations
 
@@ -20,30 +13,26 @@ from .html import short
 __all__ = ["Scale", "curve_plot", "sparkline"]
 
 LOG_RATIO = 50.0
-"""From this ratio of the largest value to the smallest on, an axis is logarithmic."""
+"""An axis is logarithmic if the ratio of the largest value to the smallest is at least this."""
 
+NUM_TICKS = 5
 WIDTH, HEIGHT = 440, 250
 LEFT, RIGHT, TOP, BOTTOM = 56, 12, 12, 34
 MAX_POINTS = 500
-"""Points of a drawn curve; a longer one is drawn by the lowest and highest of each stretch."""
+"""Of a longer curve, only the lowest and highest point of each stretch are drawn."""
 
 MAX_DOTS = 60
-"""Up to so many points each gets a dot that says its value."""
+"""Each point has a dot with its value if a curve has at most this many points."""
 
 
 def curve_plot(curves: Mapping[str, Curve], title: str) -> str:
-    """Return a plot of curves over the epochs.
-
-    Args:
-        curves: by label; ``'train'`` and ``'val'`` have colours of their own.
-        title: what a screen reader says.
-    """
+    """Return a plot of curves over the epochs; ``title`` is for screen readers."""
     shown = {label: list(filter(finite, curve)) for label, curve in curves.items()}
     points = [point for curve in shown.values() for point in curve]
     if not points:
         return '<p class="quiet">no finite value</p>'
-    first, last = min(e for e, _ in points), max(e for e, _ in points)
-    across = _epoch_scale(first, last)
+    epochs = [epoch for epoch, _ in points]
+    across = _epoch_scale(min(epochs), max(epochs))
     up = Scale.of([value for _, value in points], HEIGHT - BOTTOM, TOP)
     parts = [_axes(across, up)]
     for index, (label, curve) in enumerate(shown.items()):
@@ -56,17 +45,15 @@ def curve_plot(curves: Mapping[str, Curve], title: str) -> str:
 
 
 def sparkline(values: Sequence[float], label: str = "") -> str:
-    """Return a curve as small as a word, or '' if there is nothing to draw."""
+    """Return a curve of the size of a word, or '' without finite values."""
     points = [(index, value) for index, value in enumerate(values) if math.isfinite(value)]
     if not points:
         return ""
     width, height = 120, 28
     up = Scale.of([value for _, value in points], height - 4, 4)
-    across = width - 8
-    span = max(len(values) - 1, 1)
-    thin = _thin(points)
-    path = " ".join(f"{4 + i / span * across:.1f},{up.place(v):.1f}" for i, v in thin)
-    last_x, last_y = 4 + points[-1][0] / span * across, up.place(points[-1][1])
+    across = Scale(0, max(len(values) - 1, 1), 4, width - 4, 1)
+    path = " ".join(f"{across.place(i):.1f},{up.place(v):.1f}" for i, v in _thin(points))
+    last_x, last_y = across.place(points[-1][0]), up.place(points[-1][1])
     return (
         f'<svg class="spark" viewBox="0 0 {width} {height}" role="img" '
         f'aria-label="{escape(label)}"><polyline class="line val" points="{path}"/>'
@@ -90,22 +77,19 @@ def _epoch_scale(first: int, last: int) -> Scale:
 
 def _axes(across: Scale, up: Scale) -> str:
     parts = []
-    for y, label in up.ticks():
-        parts.append(f'<path class="grid" d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}"/>')
-        parts.append(f'<text class="end" x="{LEFT - 6}" y="{y + 4:.1f}">{label}</text>')
+    for height, label in up.ticks():
+        parts.append(f'<path class="grid" d="M{LEFT} {height:.1f}H{WIDTH - RIGHT}"/>')
+        parts.append(f'<text class="end" x="{LEFT - 6}" y="{height + 4:.1f}">{label}</text>')
     step = int(across.step)
     first, last = math.ceil(across.low), math.floor(across.high)
     epochs = [e for e in range(first, last + 1) if e % step == 0 or e == first]
     if len(epochs) > 1 and epochs[1] - epochs[0] < step * 0.6:
         del epochs[1]
-    base = HEIGHT - BOTTOM
+    y = HEIGHT - BOTTOM + 16
     for epoch in epochs:
-        parts.append(
-            f'<text class="mid" x="{across.place(epoch):.1f}" y="{base + 16}">{epoch}</text>'
-        )
-    parts.append(
-        f'<text class="mid" x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 3}">epoch</text>'
-    )
+        parts.append(f'<text class="mid" x="{across.place(epoch):.1f}" y="{y}">{epoch}</text>')
+    middle = (LEFT + WIDTH - RIGHT) / 2
+    parts.append(f'<text class="mid" x="{middle}" y="{HEIGHT - 3}">epoch</text>')
     return "".join(parts)
 
 
@@ -127,7 +111,7 @@ def _curve(curve: Curve, label: str, kind: str, across: Scale, up: Scale) -> str
 
 
 def _thin(points: Sequence[tuple[float, float]]) -> Sequence[tuple[float, float]]:
-    """Keep of each stretch of a long curve the lowest and the highest point, in their order."""
+    """Keep the lowest and the highest point of each stretch of a long curve, in order."""
     if len(points) <= MAX_POINTS:
         return points
     stretch = -(-2 * len(points) // MAX_POINTS)
@@ -140,19 +124,12 @@ def _thin(points: Sequence[tuple[float, float]]) -> Sequence[tuple[float, float]
 
 
 class Scale(NamedTuple):
-    """Puts values on an axis.
+    """An axis: `low` is at `start` in the drawing, `high` at `end`, with a mark at each `step`.
 
-    Attributes:
-        low: the value at `start`.
-        high: the value at `end`.
-        start: where the axis begins, in the units of the drawing.
-        end: where it ends.
-        step: from one mark to the next; on a logarithmic axis in powers of ten.
-        is_log: whether the axis is logarithmic.
+    On a logarithmic axis `low`, `high` and `step` are powers of ten.
 
-    Example:
-        >>> [label for _, label in Scale.of([0.13, 0.97], 0, 100).ticks()]
-        ['0', '0.2', '0.4', '0.6', '0.8', '1']
+    >>> [label for _, label in Scale.of([0.13, 0.97], 0, 100).ticks()]
+    ['0', '0.2', '0.4', '0.6', '0.8', '1']
     """
 
     low: float
@@ -163,42 +140,32 @@ class Scale(NamedTuple):
     is_log: bool = False
 
     @classmethod
-    def of(
-        cls, values: Sequence[float], start: float, end: float, num_ticks: int = 5, log: bool = True
-    ) -> Scale:
-        """Return a scale with round ends that holds all values.
-
-        Args:
-            values: finite numbers, at least one.
-            start: where the axis begins.
-            end: where it ends.
-            num_ticks: about how many marks there are to be.
-            log: it may be logarithmic, if all values are positive and far apart.
-        """
+    def of(cls, values: Sequence[float], start: float, end: float) -> Scale:
+        """Return an axis with round ends for finite values."""
         low, high = min(values), max(values)
-        if log and low > 0 and high / low >= LOG_RATIO:
+        if low > 0 and high / low >= LOG_RATIO:
             low, high = math.floor(math.log10(low)), math.ceil(math.log10(high))
-            return cls(low, high, start, end, max(1, round((high - low) / num_ticks)), True)
+            return cls(low, high, start, end, max(1, round((high - low) / NUM_TICKS)), True)
         if high - low <= 1e-12 * max(abs(low), abs(high)):
             pad = abs(high) / 10 or 0.5
             low, high = low - pad, high + pad
-        step = _round_step((high - low) / num_ticks)
+        step = _round_step((high - low) / NUM_TICKS)
         return cls(math.floor(low / step) * step, math.ceil(high / step) * step, start, end, step)
 
     def place(self, value: float) -> float:
-        """Where a value lies."""
+        """Return where a value is in the drawing."""
         if self.is_log:
             value = math.log10(value)
         share = (value - self.low) / (self.high - self.low)
         return self.start + share * (self.end - self.start)
 
     def ticks(self) -> list[tuple[float, str]]:
-        """The marks: where each lies, and what is written at it."""
+        """Return the place and the label of each mark."""
         count = round((self.high - self.low) / self.step + 1e-9)
         marks = [self.low + index * self.step for index in range(count + 1)]
         if self.is_log:
             marks = [10.0**mark for mark in marks]
-        else:  # 0.1 * 3 is not to be written as 0.30000000000000004
+        else:  # so that 0.1 * 3 is not 0.30000000000000004
             marks = [round(mark / self.step) * self.step for mark in marks]
         return [(self.place(mark), short(mark, 5).replace("0.0001", "1e-4")) for mark in marks]
 
