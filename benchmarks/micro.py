@@ -16,14 +16,15 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
-from deepepochs.callbacks.base import Callback, HookTable, fire
+from deepepochs.callbacks.base import HOOKS, Callback
 from deepepochs.data.fast_path import tensor_fetch
+from deepepochs.hooks import HookTable, fire
 from deepepochs.metrics import accuracy
-from deepepochs.nest.batch import split_pair
+from deepepochs.nest.operations import split_pair
 from deepepochs.optim.optimizers import Optimizer
 from deepepochs.patches import TensorPatch, ValuePatch
 from deepepochs.patches.tensors import as_chunk
-from deepepochs.runtime.engine import ENGINE_OPTIONS, autograd_engine
+from deepepochs.runtime.base import ENGINE_OPTIONS, autograd_engine
 
 
 class Listener(Callback):
@@ -48,7 +49,7 @@ def parts() -> dict[str, Callable[[], Any]]:
     collate = loader.collate_fn
     total, device_sum, loss = ValuePatch(0), torch.zeros(()), torch.tensor(0.5)
     kept = TensorPatch(accuracy, 32)
-    nobody, somebody = (HookTable(c)["on_after_train_batch"] for c in ([], [Listener()]))
+    nobody, somebody = (HookTable(c, HOOKS)["on_after_train_batch"] for c in ([], [Listener()]))
 
     def sum_on_device() -> None:
         device_sum.add_(loss.detach() * 32)

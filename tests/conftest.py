@@ -29,15 +29,18 @@ torch.set_num_threads(1)
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The slowest files, which begin first where workers run side by side: a long one that began last
-# would leave the others idle. The two in turn are in different workers.
+# would leave the other workers idle.
 SLOWEST = (
     "distributed/test_fully_sharded.py",
     "docs/test_examples.py",
     "distributed/test_faults.py",
     "distributed/test_same_numbers.py",
-    "distributed/test_resume_of_processes.py",
     "loop/test_cost_per_step.py",
+    "resume/test_exact_resume.py",
+    "distributed/test_resume_of_processes.py",
     "docs/test_code_blocks.py",
+    "resume/test_cursor_workers.py",
+    "unit/test_import.py",
     "resume/test_checkpoint_files.py",
     "unit/test_wheel.py",
 )

@@ -108,12 +108,14 @@ class WarmPython:
         """Where the server listens."""
         if not self._address:
             self._address = str(Path(tempfile.mkdtemp(prefix="warm-python-")) / "server")
+            # With the same seed all servers would have the same order of sets.
+            own = {k: value for k, value in os.environ.items() if k != "PYTHONHASHSEED"}
             # It ends, and removes its folder, when this pipe is closed: when this process ends.
             self._process = process = subprocess.Popen(
                 [sys.executable, *self._options, __file__, self._address, self._prelude],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                env={**os.environ, "PYTHONPATH": str(SRC), "OMP_NUM_THREADS": "1"},
+                env={**own, "PYTHONPATH": str(SRC), "OMP_NUM_THREADS": "1"},
                 text=True,
                 start_new_session=True,
             )

@@ -72,78 +72,24 @@ if TYPE_CHECKING:
         RunRecordCallback,
         TimingCallback,
         TrackerCallback,
-    )
-
-    # Names of release 0.6, for old scripts.
+    )  # fmt: skip
     from .callbacks import InterpreteCallback as InterpreteCallback
-    from .callbacks.console import DefaultCallback as DefaultCallback
-    from .callbacks.console import info as info
-    from .callbacks.console import log_batch as log_batch
-    from .callbacks.console import log_epoch as log_epoch
-    from .callbacks.console import print_out as print_out
-    from .loops import batch_size as batch_size
-    from .loops import check_path as check_path
-    from .loops import clone_value as clone_value
-    from .loops import compose_data as compose_data
-    from .loops import concat_dicts as concat_dicts
-    from .loops import ddict as ddict
-    from .loops import default_loss as default_loss
-    from .loops import detach_clone as detach_clone
-    from .loops import flatten_dict as flatten_dict
-    from .loops import keyset as keyset
-    from .loops import listify as listify
-    from .loops import make_runningid as make_runningid
-    from .loops import sum_dicts as sum_dicts
-    from .loops import tensor_tuple as tensor_tuple
-    from .loops import to_numpy as to_numpy
+    from .callbacks.console import *  # noqa: F403
+    from .loops import *  # noqa: F403
     from .show.lr_curve import LRCurve
     from .show.plots import plot_confusion
-    from .tools import Moveing as Moveing
-    from .tools import SeriesPlots as SeriesPlots
-    from .tools import TopKQueue as TopKQueue
-    from .tools import groupby_apply as groupby_apply
-    from .tools import load_yaml as load_yaml
+    from .tools import *  # noqa: F403
 else:
     # A type checker must not see this function: it would let any misspelt name pass.
     __getattr__ = on_demand(
         __name__,
         {
-            "callbacks": [
-                "AnalyzeCallback",
-                "CheckCallback",
-                "GradClipCallback",
-                "InterpretCallback",
-                "LRFindCallback",
-                "LogCallback",
-                "ReportCallback",
-                "RunRecordCallback",
-                "TimingCallback",
-                "TrackerCallback",
-                "InterpreteCallback",
-            ],
+            "callbacks": [*(name for name in callbacks.__all__ if name not in globals())],
             "show.lr_curve": ["LRCurve"],
             "show.plots": ["plot_confusion"],
-            # Names of release 0.6, for old scripts: they are in no list.
-            "callbacks.console": ["DefaultCallback", "info", "log_batch", "log_epoch", "print_out"],
-            "loops": [
-                "check_path",
-                "clone_value",
-                "compose_data",
-                "concat_dicts",
-                "ddict",
-                "default_loss",
-                "detach_clone",
-                "flatten_dict",
-                "keyset",
-                "listify",
-                "make_runningid",
-                "sum_dicts",
-                "tensor_tuple",
-                "to_numpy",
-                "batch_size",
-            ],
-            "tools": ["Moveing", "SeriesPlots", "TopKQueue", "groupby_apply", "load_yaml"],
         },
+        # The names of release 0.6, for old scripts: they are in no list here.
+        others=["loops", "tools", "callbacks.console"],
     )
 
 try:
@@ -152,70 +98,19 @@ except PackageNotFoundError:  # a source tree that was never installed
     __version__ = "0"
 
 __all__ = [
-    "AnalyzeCallback",
-    "Callback",
-    "CallbackException",
-    "CallbackPool",
-    "CheckCallback",
-    "CheckpointDamaged",
-    "CheckpointError",
-    "CheckpointMismatch",
-    "CheckpointNotFound",
-    "ConfigError",
-    "ConfigTypeError",
-    "ConfusionMetrics",
-    "ConfusionPatch",
-    "ConsoleCallback",
-    "DataError",
-    "DeepEpochsError",
-    "EpochTask",
-    "GradClipCallback",
-    "History",
-    "HookError",
-    "InterpretCallback",
-    "LRCurve",
-    "LRFindCallback",
-    "LinearCosineScheduler",
-    "LogCallback",
-    "LoopException",
-    "MeanPatch",
-    "MetricError",
-    "MetricPatch",
-    "MissingExtraError",
-    "NotBoundError",
-    "NotFiniteError",
-    "Optimizer",
-    "Optimizers",
-    "PatchBase",
-    "PatchError",
-    "Progress",
-    "ReportCallback",
-    "RunLockedError",
-    "RunRecordCallback",
-    "Stage",
-    "StepError",
-    "StopLoopException",
-    "TensorDict",
-    "TensorPatch",
-    "TensorTuple",
-    "TimingCallback",
-    "TrackerCallback",
-    "Trainer",
-    "TrainerBase",
-    "ValuePatch",
-    "__version__",
-    "batches",
-    "callbacks",
-    "concat",
-    "loops",
-    "metrics",
-    "optimizer",
-    "patches",
-    "plot_confusion",
-    "rename",
-    "set_seed",
-    "tools",
-]
+    "AnalyzeCallback", "Callback", "CallbackException", "CallbackPool", "CheckCallback",
+    "CheckpointDamaged", "CheckpointError", "CheckpointMismatch", "CheckpointNotFound",
+    "ConfigError", "ConfigTypeError", "ConfusionMetrics", "ConfusionPatch", "ConsoleCallback",
+    "DataError", "DeepEpochsError", "EpochTask", "GradClipCallback", "History", "HookError",
+    "InterpretCallback", "LRCurve", "LRFindCallback", "LinearCosineScheduler", "LogCallback",
+    "LoopException", "MeanPatch", "MetricError", "MetricPatch", "MissingExtraError",
+    "NotBoundError", "NotFiniteError", "Optimizer", "Optimizers", "PatchBase", "PatchError",
+    "Progress", "ReportCallback", "RunLockedError", "RunRecordCallback", "Stage", "StepError",
+    "StopLoopException", "TensorDict", "TensorPatch", "TensorTuple", "TimingCallback",
+    "TrackerCallback", "Trainer", "TrainerBase", "ValuePatch", "__version__", "batches",
+    "callbacks", "concat", "loops", "metrics", "optimizer", "patches", "plot_confusion",
+    "rename", "set_seed", "tools",
+]  # fmt: skip
 
 
 def __dir__() -> list[str]:

@@ -1,11 +1,8 @@
-"""Checks of what users hand to a trainer: each says what was found and what to give.
+"""Checks the arguments that users give. Each error says what was found and what to give.
 
->>> from deepepochs.errors import ConfigError
->>> try:
-...     check_count("epochs", -1)
-... except ConfigError as error:
-...     print(error)
-epochs=-1: give an int of at least 0.
+>>> check_count("epochs", -1)
+Traceback (most recent call last):
+deepepochs.errors.ConfigError: epochs=-1: give an int of at least 0.
 """
 
 from __future__ import annotations
@@ -18,46 +15,39 @@ import numpy as np
 from torch import nn
 
 from .errors import ConfigError, ConfigTypeError, StepError
-from .nest.containers import describe
+from .nest.operations import describe
 
 __all__ = [
-    "as_list",
-    "check_choice",
-    "check_count",
-    "check_dict",
-    "check_flag",
-    "check_loss",
-    "check_model",
-    "default_loss",
-]
+    "as_list", "check_choice", "check_count", "check_dict", "check_flag", "check_loss",
+    "check_model", "default_loss",
+]  # fmt: skip
 
 
 def check_count(name: str, value: object, least: int = 0) -> int:
-    """Give ``value`` as an int of at least ``least``; raise ``ConfigError`` otherwise."""
+    """Return ``value`` as an int of at least ``least``, or raise ``ConfigError``."""
     if isinstance(value, bool) or not isinstance(value, Integral):
-        found = repr(value) if value is None else f"{value!r} is {describe(value)}"
-        raise ConfigTypeError(f"{name}={found}: give an int of at least {least}.")
+        raise ConfigTypeError(f"{name}={_found(value)}: give an int of at least {least}.")
     if value < least:
         raise ConfigError(f"{name}={value}: give an int of at least {least}.")
     return int(value)
 
 
 def check_flag(name: str, value: object) -> bool:
-    """Give ``value`` if it is True or False: a text such as ``'no'`` would count as true."""
+    """Return ``value`` if it is true or false; a text such as ``'no'`` would count as true."""
     if not isinstance(value, (bool, np.bool_)) and value not in (0, 1):
         raise ConfigTypeError(f"{name}={value!r}: give True or False.")
     return bool(value)
 
 
 def check_dict(name: str, value: Any) -> dict[str, Any] | None:
-    """Give ``value`` if it is a dict or ``None``; raise ``ConfigTypeError`` otherwise."""
+    """Return ``value`` if it is a dict or ``None``, or raise ``ConfigTypeError``."""
     if value is not None and not isinstance(value, dict):
         raise ConfigTypeError(f"{name} is {describe(value)}: give a dict, or None.")
     return value
 
 
 def check_choice(name: str, value: object, choices: Iterable[str]) -> str:
-    """Give ``value`` if it is one of ``choices``; raise ``ConfigError`` otherwise."""
+    """Return ``value`` if it is one of ``choices``, or raise ``ConfigError``."""
     choices = list(choices)
     if not isinstance(value, str) or value not in choices:
         raise ConfigError(f"{name}={value!r}: give one of {', '.join(map(repr, choices))}.")
@@ -65,25 +55,18 @@ def check_choice(name: str, value: object, choices: Iterable[str]) -> str:
 
 
 def check_model(model: object) -> nn.Module:
-    """Give the model, or raise ``ConfigTypeError`` if it is no module."""
-    if isinstance(model, type) and issubclass(model, nn.Module):
-        raise ConfigTypeError(
-            f"model={model.__name__} is a class: give an object, {model.__name__}()."
-        )
+    """Return the model if it is a module, or raise ``ConfigTypeError``."""
+    _refuse_class("model", model)
     if not isinstance(model, nn.Module):
-        found = repr(model) if model is None else f"{model!r} is {describe(model)}"
-        raise ConfigTypeError(f"model={found}: give an nn.Module.")
+        raise ConfigTypeError(f"model={_found(model)}: give an nn.Module.")
     return model
 
 
 def check_loss(loss: Any) -> Any:
-    """Give the loss function, ``default_loss`` for ``None``."""
+    """Return the loss function; ``default_loss`` for ``None``."""
     if loss is None:
         return default_loss
-    if isinstance(loss, type) and issubclass(loss, nn.Module):
-        raise ConfigTypeError(
-            f"loss={loss.__name__} is a class: give an object, {loss.__name__}()."
-        )
+    _refuse_class("loss", loss)
     if not callable(loss):
         raise ConfigTypeError(
             f"loss={loss!r} is a {type(loss).__name__}: give a function (model_out, targets) -> "
@@ -92,11 +75,21 @@ def check_loss(loss: Any) -> Any:
     return loss
 
 
+def _found(value: object) -> str:
+    return repr(value) if value is None else f"{value!r} is {describe(value)}"
+
+
+def _refuse_class(name: str, value: object) -> None:
+    if isinstance(value, type) and issubclass(value, nn.Module):
+        kind = value.__name__
+        raise ConfigTypeError(f"{name}={kind} is a class: give an object, {kind}().")
+
+
 def as_list(name: str, value: Any, kind: type) -> list[Any]:
-    """Give one object of ``kind`` or a list or tuple of them as a new list.
+    """Return a new list of one object of ``kind``, or of a list or tuple of them.
 
     Raises:
-        ConfigTypeError: an entry of another class.
+        ConfigTypeError: an entry is of another class.
     """
     if value is None:
         return []
@@ -115,17 +108,14 @@ def as_list(name: str, value: Any, kind: type) -> list[Any]:
 
 
 def default_loss(preds: Any, targets: Any = None) -> Any:
-    """Give the loss that the model has put out: stands in where no loss function is given.
+    """Return the loss that the model computed: the loss function if none is given.
 
     Args:
         preds: the model's output: the loss itself, or a dict with the entry `'loss'`.
-        targets: not looked at.
-
-    Returns:
-        The loss.
+        targets: not used.
 
     Raises:
-        StepError: the output is a dict without that entry.
+        StepError: the output is a dict without this entry.
 
     Example:
         >>> default_loss(0.25)
@@ -136,7 +126,7 @@ def default_loss(preds: Any, targets: Any = None) -> Any:
     if "loss" not in preds:
         raise StepError(
             f"the model's output has the keys {list(preds)} and no 'loss', and no loss function "
-            "was given: let the model put out its loss under that key, or pass loss=... to the "
+            "was given: let the model return its loss under this key, or pass loss=... to the "
             "Trainer"
         )
     return preds["loss"]

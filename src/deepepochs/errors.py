@@ -4,7 +4,7 @@ Each class also inherits the built-in that a user would expect, so both
 ``except DeepEpochsError`` and ``except ValueError`` work::
 
     DeepEpochsError
-    ├── LoopException                        the loop cannot go on
+    ├── LoopException                        the loop cannot start or continue
     │   ├── ConfigError (ValueError)         an argument that cannot be right
     │   │   └── ConfigTypeError (TypeError)  an argument of the wrong type
     │   ├── DataError (ValueError)           a loader or a mini-batch
@@ -13,7 +13,7 @@ Each class also inherits the built-in that a user would expect, so both
     │   ├── PatchError (TypeError)           a patch that does not fit
     │   ├── NotFiniteError (ArithmeticError) a loss that is NaN or infinite
     │   └── NotBoundError (RuntimeError)     a task used before a trainer has it
-    ├── CallbackException                    raised by or about a callback
+    ├── CallbackException                    an error of a callback
     │   └── HookError (TypeError)            a hook's name or signature
     ├── CheckpointError (RuntimeError)       saving or loading state
     │   ├── CheckpointNotFound (FileNotFoundError)
@@ -22,7 +22,7 @@ Each class also inherits the built-in that a user would expect, so both
     │   └── RunLockedError                   the run's folder is in use
     └── MissingExtraError (ImportError)      an optional package is not installed
 
-    StopLoopException                        not an error: asks the loop to stop
+    StopLoopException                        no error: stops the loop
 
 >>> from deepepochs.errors import ConfigError, LoopException
 >>> issubclass(ConfigError, LoopException) and issubclass(ConfigError, ValueError)
@@ -31,36 +31,13 @@ True
 
 from __future__ import annotations
 
-__all__ = [
-    "CallbackException",
-    "CheckpointDamaged",
-    "CheckpointError",
-    "CheckpointMismatch",
-    "CheckpointNotFound",
-    "ConfigError",
-    "ConfigTypeError",
-    "DataError",
-    "DeepEpochsError",
-    "HookError",
-    "LoopException",
-    "MetricError",
-    "MissingExtraError",
-    "NotBoundError",
-    "NotFiniteError",
-    "PatchError",
-    "RunLockedError",
-    "StepError",
-    "StopLoopException",
-    "add_note",
-]
-
 
 class DeepEpochsError(Exception):
     """The root of the library's errors."""
 
 
 class LoopException(DeepEpochsError):
-    """The loop cannot start or cannot go on."""
+    """The loop cannot start or cannot continue."""
 
 
 class ConfigError(LoopException, ValueError):
@@ -92,15 +69,15 @@ class NotFiniteError(LoopException, ArithmeticError):
 
 
 class NotBoundError(LoopException, RuntimeError):
-    """A task was used before a trainer had taken it."""
+    """A task was used outside of a trainer."""
 
 
 class CallbackException(DeepEpochsError):
-    """Raised by a callback, or about one."""
+    """An error of a callback."""
 
 
 class HookError(CallbackException, TypeError):
-    """A hook whose name or signature no event fits."""
+    """A hook whose name or signature fits no event."""
 
 
 class CheckpointError(DeepEpochsError, RuntimeError):
@@ -108,7 +85,7 @@ class CheckpointError(DeepEpochsError, RuntimeError):
 
 
 class CheckpointNotFound(CheckpointError, FileNotFoundError):
-    """There is no checkpoint where one was asked for."""
+    """There is no checkpoint at the given path."""
 
 
 class CheckpointDamaged(CheckpointError):
@@ -120,7 +97,7 @@ class CheckpointMismatch(CheckpointError, ValueError):
 
 
 class RunLockedError(CheckpointError):
-    """Another live process uses the folder of this run."""
+    """Another process uses the folder of this run."""
 
 
 class MissingExtraError(DeepEpochsError, ImportError):
@@ -128,16 +105,14 @@ class MissingExtraError(DeepEpochsError, ImportError):
 
 
 class StopLoopException(Exception):
-    """Raised in a hook or a step to end the fit; means the same as ``trainer.stop(reason)``."""
+    """Ends the fit when a hook or a step raises it, as ``trainer.stop(reason)`` does."""
 
 
 def add_note(error: BaseException, note: str) -> None:
-    """Append a note that is shown below the error's message.
+    """Add a note below the error's message.
 
-    Args:
-        error: the exception on its way up.
-        note: the sentence to add. Before Python 3.11, which has no notes, it is
-            joined to the message, where the message is all that the error was made of.
+    Python 3.10 has no notes: there the note is joined to the message, if the error has no
+    other arguments.
     """
     if hasattr(error, "add_note"):
         error.add_note(note)

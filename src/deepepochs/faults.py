@@ -9,58 +9,25 @@ do_metric=False to self.loss() for the parts, and call self.do_metric() once.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
 
-from .errors import ConfigError, MetricError, NotFiniteError, StepError
+from .arguments import default_loss
+from .errors import ConfigError, DeepEpochsError, MetricError, StepError, add_note
 from .nest import operations as nested
 from .patches import PatchBase
 
-__all__ = ["LossWatch", "named_patches", "no_such_optimizer", "not_a_loss", "recorded_twice"]
+__all__ = [
+    "MISFITS", "describe", "named_patches", "no_such_optimizer", "not_a_loss", "note_failure",
+    "recorded_twice",
+]  # fmt: skip
 
+# What torch raises where shapes, kinds, indices or the memory of a device do not fit.
+MISFITS = (TypeError, ValueError, RuntimeError, IndexError)
 
-class LossWatch:
-    """Raises, warns or does nothing about a loss that is NaN or infinite.
-
-    Args:
-        policy: ``'stop'``, ``'warn'`` or ``'ignore'``.
-        task: the task of the pass, as ``"train task '0'"``.
-        epoch: the epoch of the pass, as ``"epoch 0, "``, if it has one.
-    """
-
-    def __init__(self, policy: str, task: str, epoch: str = "") -> None:
-        self.policy = policy
-        self.task = task
-        self.epoch = epoch
-        self._told: int | None = None
-
-    @property
-    def has_told(self) -> bool:
-        """Whether a loss of this pass was warned of."""
-        return self._told is not None
-
-    def report(self, loss: Any, batch_idx: int) -> None:
-        """Do what was asked for, once for each mini-batch.
-
-        Args:
-            loss: the loss: a float, or of an accelerator an array, which is read late.
-            batch_idx: the mini-batch, from 0, in which that was seen.
-        """
-        if self.policy == "ignore" or self._told == batch_idx:
-            return
-        exact = "" if isinstance(loss, float) else "at or before "
-        text = (
-            f"The loss is {float(loss)} in {self.epoch}{exact}batch {batch_idx} of {self.task} (both "
-            "counted from 0). Look at the learning rate, the inputs and divisions or logarithms in "
-            "the loss; on_nan='warn' goes on."
-        )
-        if self.policy != "warn":
-            raise NotFiniteError(text)
-        self._told = batch_idx
-        warnings.warn(text, RuntimeWarning, stacklevel=2)
+LONGEST = 400  # characters of a mini-batch in a note
 
 
 def named_patches(step_name: str, returned: Any) -> dict[str, PatchBase]:
@@ -132,3 +99,30 @@ def recorded_twice(step_name: str, name: str) -> MetricError:
         f"{step_name} recorded the metric {name!r} twice in one mini-batch. Pass "
         "do_metric=False to self.loss() for the parts, and call self.do_metric() once."
     )
+
+
+def note_failure(run: Any, error: Exception) -> None:
+    """Add to an error of a step which mini-batch it was, and what the step was given."""
+    if isinstance(error, DeepEpochsError):
+        return
+    given = describe(run.batch_x)
+    if isinstance(error, TypeError):
+        call = "self.model(**batch_x)" if isinstance(run.batch_x, dict) else "self.model(*batch_x)"
+        given += f": call {call}"
+    add_note(
+        error,
+        f"{run.recorder.step_name} got batch {run.batch_idx} of {run.stage} task "
+        f"{run.task.label(run.task_idx)!r} (both counted from 0): batch_x is {given}; batch_y is "
+        f"{describe(run.batch_y)}",
+    )
+    if run.trainer.loss_fn is default_loss:
+        add_note(error, "No loss function was given: the whole mini-batch is input")
+
+
+def describe(batch: Any) -> str:
+    """Describe a part of a mini-batch in a few lines, whatever it is: an error is on its way."""
+    try:
+        text = nested.describe(batch)
+    except Exception:  # a tensor without a shape, a dict within itself
+        return f"a {type(batch).__name__}"
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]} ..."

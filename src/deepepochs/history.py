@@ -1,7 +1,7 @@
-"""How far a run has come: its counters, and the metrics of its epochs.
+"""The counters of a run, and the metrics of its epochs.
 
-`Progress` is frozen: the trainer replaces it. `History` is what `fit` returns, a dict of
-NumPy values that can also be printed, drawn and written to a file.
+`fit` returns a `History`: a dict of NumPy values that can be printed, drawn and written to a
+file.
 
 >>> from deepepochs.history import History
 >>> history = History()
@@ -26,7 +26,7 @@ import torch
 
 from .errors import CheckpointMismatch, ConfigError
 from .show.figures import draw_curves
-from .show.lines import format_value, spread, text_width, to_array
+from .show.screens import format_value, spread, text_width, to_array
 
 if TYPE_CHECKING:
     from .show.figures import Figure
@@ -35,7 +35,7 @@ __all__ = ["History", "Progress"]
 
 Array = np.ndarray[Any, Any]
 MAX_ROWS = 20
-"""Epochs that a printed history shows; of a longer one the first and the last ten."""
+"""Epochs that a printed history shows; a longer one shows the first and the last ten."""
 
 
 class Progress(NamedTuple):
@@ -43,13 +43,9 @@ class Progress(NamedTuple):
 
     Attributes:
         epoch_idx: index of the next epoch, from 0.
-        num_train_batches: training mini-batches done.
-        num_val_batches: validation mini-batches done.
-        num_steps: optimizer steps done.
-
-    Example:
-        >>> Progress()._replace(epoch_idx=2).epoch_idx
-        2
+        num_train_batches: training mini-batches so far.
+        num_val_batches: validation mini-batches so far.
+        num_steps: optimizer steps so far.
     """
 
     epoch_idx: int = 0
@@ -59,11 +55,11 @@ class Progress(NamedTuple):
 
     def state_dict(self) -> dict[str, int]:
         """Return the counters by name."""
-        return dict(zip(self._fields, self, strict=True))
+        return self._asdict()
 
     @classmethod
     def from_state(cls, state: Mapping[str, int]) -> Progress:
-        """Return the progress that `state_dict` was taken of.
+        """Return the progress of a `state_dict`.
 
         Raises:
             CheckpointMismatch: a counter is missing.
@@ -71,7 +67,7 @@ class Progress(NamedTuple):
         missing = [name for name in cls._fields if name not in state]
         if missing:
             raise CheckpointMismatch(
-                f"The saved progress lacks {', '.join(missing)}: it is not this library's."
+                f"The saved progress lacks {', '.join(missing)}: this library did not save it."
             )
         return cls(*(int(state[name]) for name in cls._fields))
 
@@ -79,14 +75,14 @@ class Progress(NamedTuple):
 class History(dict[str, dict[str, list[Array]]]):
     """The metrics of each epoch: `{'train': {name: [v, ...]}, 'val': {name: [v, ...]}}`.
 
-    The values are NumPy arrays, 0-d for a number. Names come in the order of their first
-    appearance with `'loss'` first, and a name lacking in some epoch has 0 there. Without
-    validation there is no `'val'`, and without an epoch there is nothing: `{}`.
+    The values are NumPy arrays, 0-d for a number. `'loss'` is the first name, and the others
+    follow in the order of their first appearance. A metric that is missing in an epoch has 0
+    there. Without validation there is no `'val'`, and before the first epoch the dict is empty.
 
     Attributes:
-        epochs: index (from 0) of the epoch of each value in `'train'`.
-        val_epochs: the same for `'val'`: the epochs that validated.
-        timing: seconds by part of the work, where somebody measured them.
+        epochs: index, from 0, of the epoch of each value in `'train'`.
+        val_epochs: the same for `'val'`.
+        timing: seconds of each part of the work, if a callback measured them.
 
     Example:
         >>> history = History()
@@ -109,16 +105,16 @@ class History(dict[str, dict[str, list[Array]]]):
 
         Args:
             epoch_idx: its index, from 0.
-            train: values by name: numbers, arrays or tensors.
-            val: the same of validation; `None`: it did not validate.
+            train: training metrics by name: numbers, arrays or tensors.
+            val: the same for validation; `None` without validation.
         """
         self._add_row("train", self.epochs, epoch_idx, train)
         if val is not None:
             self._add_row("val", self.val_epochs, epoch_idx, val)
 
     def forget(self, epoch_idx: int) -> None:
-        """Take out the epochs with index `epoch_idx` and above: they did not come to their end."""
-        for stage, epochs, _ in self._stages(self):
+        """Remove the epochs from `epoch_idx` on, because they did not finish."""
+        for stage, epochs in self._stages():
             num_kept = sum(idx < epoch_idx for idx in epochs)
             del epochs[num_kept:]
             for values in self.get(stage, {}).values():
@@ -127,10 +123,10 @@ class History(dict[str, dict[str, list[Array]]]):
                 self.pop(stage, None)
 
     def since(self, epoch_idx: int, end: int | None = None) -> History:
-        """Return the history from the epoch with index `epoch_idx` on, and before `end`."""
+        """Return the history of the epochs from index `epoch_idx` on, before index `end`."""
         later = History()
         later.timing = self.timing
-        for stage, epochs, new_epochs in self._stages(later):
+        for (stage, epochs), (_, new_epochs) in zip(self._stages(), later._stages(), strict=True):
             start = sum(idx < epoch_idx for idx in epochs)
             stop = len(epochs) if end is None else sum(idx < end for idx in epochs)
             if start < stop:
@@ -141,11 +137,11 @@ class History(dict[str, dict[str, list[Array]]]):
     def to_csv(self, path: str | PathLike[str]) -> Path:
         """Write a row per epoch: `epoch` (from 1), `train_<name>` ..., `val_<name>` ....
 
-        Numbers are written in full. An epoch that did not validate has blanks, and a metric
-        with several values one column for each: `train_recall[0]`.
+        Numbers are written in full. An epoch without validation has blanks. A metric with
+        several values has a column for each, as `train_recall[0]`.
 
         Args:
-            path: the file; one that is there is replaced.
+            path: the file; an existing one is replaced.
 
         Returns:
             The path.
@@ -166,13 +162,13 @@ class History(dict[str, dict[str, list[Array]]]):
     def plot(self, names: Iterable[str] | None = None) -> Figure:
         """Draw training and validation curves, one plot for each metric.
 
-        The figure needs no display; `.savefig("curves.png")` writes it.
+        The figure needs no display; `.savefig("curves.png")` writes it to a file.
 
         Args:
-            names: the metrics to draw; `None`: all.
+            names: the metrics to draw; `None` draws all.
 
         Raises:
-            ConfigError: there is no epoch, or no metric of such a name.
+            ConfigError: there is no epoch, or no metric with such a name.
         """
         known = list(dict.fromkeys(name for _, name, _ in self._columns()))
         wanted = known if names is None else list(names)
@@ -189,20 +185,20 @@ class History(dict[str, dict[str, list[Array]]]):
         return draw_curves(plots)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return epochs and values, the values as tensors of the same bits."""
+        """Return epochs and values, as tensors, so that ``weights_only=True`` can load them."""
         return {
             stage: {
                 "epochs": list(epochs),
                 "values": {name: _to_tensors(values) for name, values in self[stage].items()},
             }
-            for stage, epochs, _ in self._stages(self)
+            for stage, epochs in self._stages()
             if stage in self
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Replace what is here by what `state_dict` was taken of; `timing` stays."""
+        """Replace the epochs and values by those of a `state_dict`; `timing` stays."""
         self.clear()
-        for stage, epochs, _ in self._stages(self):
+        for stage, epochs in self._stages():
             epochs.clear()
             if stage in state:
                 epochs.extend(state[stage]["epochs"])
@@ -245,20 +241,18 @@ class History(dict[str, dict[str, list[Array]]]):
         if next(iter(table), "loss") != "loss" and "loss" in table:
             self[stage] = {"loss": table.pop("loss"), **table}
 
-    def _stages(self, other: History) -> Iterator[tuple[str, list[int], list[int]]]:
-        """Yield each stage with the list of its epochs here and in `other`."""
-        yield "train", self.epochs, other.epochs
-        yield "val", self.val_epochs, other.val_epochs
+    def _stages(self) -> tuple[tuple[str, list[int]], ...]:
+        return ("train", self.epochs), ("val", self.val_epochs)
 
     def _columns(self) -> Iterator[tuple[str, str, dict[int, Array]]]:
         """Yield each stage and metric name with its values by epoch index."""
-        for stage, epochs, _ in self._stages(self):
+        for stage, epochs in self._stages():
             for name, values in self.get(stage, {}).items():
                 yield stage, name, dict(zip(epochs, values, strict=True))
 
 
 def _to_tensors(values: list[Array]) -> Any:
-    """Join values of one type and shape: a file of a thousand tensors is slow to write."""
+    """Stack values of one type and shape: a file of a thousand tensors is slow to write."""
     if len({(value.dtype, value.shape) for value in values}) == 1:
         return torch.from_numpy(np.stack(values))
     return [torch.from_numpy(value.copy()) for value in values]

@@ -24,21 +24,17 @@ import torch
 
 from .arguments import default_loss
 from .data.cursor import Cursor
-from .errors import ConfigError, ConfigTypeError, DeepEpochsError, add_note
+from .errors import ConfigError, ConfigTypeError, add_note
+from .faults import MISFITS, describe, note_failure
 from .hooks import PACE_S, HookTable, fire
 from .nest import operations as nested
-from .nest.batch import split_batch, split_pair
+from .nest.operations import split_batch, split_pair
 from .run import Run
 from .stages import Stage
 from .steps import resolve_step, step_name
 from .task import EpochTask
 
 __all__ = ["predict_batches", "run_pass"]
-
-# What torch raises where shapes, kinds, indices or the memory of a device do not fit.
-MISFITS = (TypeError, ValueError, RuntimeError, IndexError)
-
-LONGEST = 400  # characters of a mini-batch in a note
 
 # What torch.set_grad_enabled calls: 0.1 us instead of 1.2, twice a step.
 set_gradients = getattr(torch._C, "_set_grad_enabled", torch.set_grad_enabled)
@@ -81,16 +77,7 @@ class PassSession(Protocol):
 def run_pass(
     session: PassSession, task: EpochTask, stage: Stage, place: tuple[int, int] = (0, 1)
 ) -> dict[str, Any]:
-    """Run one pass over one task's data.
-
-    Args:
-        session: the call that runs it.
-        task: the loader with its step and metrics.
-        stage: what the pass is for.
-        place: the task's index in its stage, and the number of tasks.
-
-    Returns:
-        The metrics of the pass, ``{name: NumPy array}``.
+    """Run one pass over one task's data; give its metrics, ``{name: NumPy array}``.
 
     Raises:
         StopLoopException: the call was asked to stop before the last mini-batch.
@@ -184,30 +171,3 @@ def checked_step(task: EpochTask, trainer: Any, stage: Stage) -> Callable[..., A
             f"{error}. Write: def {step.__name__}(self, batch_x, batch_y, **step_args)."
         ) from None
     return step
-
-
-def note_failure(run: Run, error: Exception) -> None:
-    """Add to an error of a step which mini-batch it was, and what the step was given."""
-    if isinstance(error, DeepEpochsError):
-        return
-    given = describe(run.batch_x)
-    if isinstance(error, TypeError):
-        call = "self.model(**batch_x)" if isinstance(run.batch_x, dict) else "self.model(*batch_x)"
-        given += f": call {call}"
-    add_note(
-        error,
-        f"{run.recorder.step_name} got batch {run.batch_idx} of {run.stage} task "
-        f"{run.task.label(run.task_idx)!r} (both counted from 0): batch_x is {given}; batch_y is "
-        f"{describe(run.batch_y)}",
-    )
-    if run.trainer.loss_fn is default_loss:
-        add_note(error, "No loss function was given: the whole mini-batch is input")
-
-
-def describe(batch: Any) -> str:
-    """Describe a part of a mini-batch in a few lines, whatever it is: an error is on its way."""
-    try:
-        text = nested.describe(batch)
-    except Exception:  # a tensor without a shape, a dict within itself
-        return f"a {type(batch).__name__}"
-    return text if len(text) <= LONGEST else f"{text[:LONGEST]} ..."

@@ -1,7 +1,4 @@
-"""Keeps the import path ``deepepochs.loops`` of 0.6, and of 0.5 the names `seed` and `detach`.
-
-Everything here is defined elsewhere in the package: see each name's own module. What
-prints is loaded when it is first asked for.
+"""Keeps the import path ``deepepochs.loops`` of 0.6, and the names `seed` and `detach` of 0.5.
 
 >>> from deepepochs.loops import ddict, set_seed
 >>> set_seed(1)
@@ -9,13 +6,13 @@ prints is loaded when it is first asked for.
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
-
 from .arguments import default_loss
 from .errors import LoopException, StopLoopException
 from .legacy.mappings import concat_dicts, ddict, flatten_dict, keyset, listify, sum_dicts
 from .legacy.naming import check_path, make_runningid, rename
+from .legacy.printing import log_batch as log_batch
+from .legacy.printing import log_epoch as log_epoch
+from .legacy.printing import print_out as print_out
 from .nest.operations import (
     TensorDict,
     TensorTuple,
@@ -28,6 +25,7 @@ from .nest.operations import (
     to_numpy,
 )
 from .rng import set_seed
+from .show.screens import info as info
 
 __all__ = [
     "LoopException",
@@ -56,18 +54,5 @@ __all__ = [
     "to_numpy",
 ]
 
-detach = detach_clone  # what 0.5 called it
-seed = set_seed  # likewise
-
-_PRINTING = ("info", "log_batch", "log_epoch", "print_out")
-
-
-def __getattr__(name: str) -> Any:
-    if name in _PRINTING:
-        console = importlib.import_module(".callbacks.console", __package__)
-        return getattr(console, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *_PRINTING])
+detach = detach_clone  # the names of 0.5
+seed = set_seed

@@ -1,9 +1,4 @@
-"""Names of a package whose module is loaded when somebody first asks for them.
-
->>> import deepepochs
->>> deepepochs.checkpoint.__name__
-'deepepochs.checkpoint'
-"""
+"""Loads a module of a package when one of its names is first used, for a fast import."""
 
 from __future__ import annotations
 
@@ -14,14 +9,15 @@ from typing import Any
 __all__ = ["on_demand"]
 
 
-def on_demand(package: str, names: Mapping[str, Sequence[str]]) -> Callable[[str], Any]:
-    """Make the ``__getattr__`` of a package.
-
-    It gives the submodules of the package, too.
+def on_demand(
+    package: str, names: Mapping[str, Sequence[str]], others: Sequence[str] = ()
+) -> Callable[[str], Any]:
+    """Make the ``__getattr__`` of a package, which gives its submodules, too.
 
     Args:
         package: the package, as ``__name__`` in it.
         names: the names by module, without the package.
+        others: modules whose ``__all__`` is looked through for all other names.
     """
     module_of = {name: module for module, listed in names.items() for name in listed}
 
@@ -34,6 +30,9 @@ def on_demand(package: str, names: Mapping[str, Sequence[str]]) -> Callable[[str
             except ModuleNotFoundError as error:
                 if error.name != f"{package}.{name}":
                     raise
+        for module in map(import_module, (f"{package}.{other}" for other in others)):
+            if name in module.__all__:
+                return getattr(module, name)
         raise AttributeError(f"module {package!r} has no attribute {name!r}")
 
     return __getattr__

@@ -6,6 +6,7 @@ is done, so that an epoch takes the memory of one mini-batch, but for patches th
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from math import isfinite
@@ -14,8 +15,8 @@ from typing import Any, cast
 import numpy as np
 from torch import Tensor
 
-from .errors import CheckpointMismatch, add_note
-from .faults import LossWatch, named_patches, not_a_loss, recorded_twice
+from .errors import CheckpointMismatch, NotFiniteError, add_note
+from .faults import named_patches, not_a_loss, recorded_twice
 from .patches import PatchBase, TensorPatch, ValuePatch
 from .patches.plan import MetricPlan, complete_patches
 from .patches.resumed import RestoredPatch, join_patches, merge_patches, merged_states
@@ -23,24 +24,51 @@ from .patches.tensors import as_chunk
 from .patches.totals import LOSS, BatchMetrics, PassPatches
 from .runtime.base import Runtime
 
-__all__ = ["Recorder"]
+__all__ = ["LossWatch", "Recorder"]
 
 ADVICE = "Give the same metrics, or start from a checkpoint of the end of an epoch."
+
+
+class LossWatch:
+    """Raises, warns or does nothing about a loss that is NaN or infinite.
+
+    The policy is ``'stop'``, ``'warn'`` or ``'ignore'``; task and epoch are words for messages.
+    """
+
+    def __init__(self, policy: str, task: str, epoch: str = "") -> None:
+        self.policy = policy
+        self.task = task
+        self.epoch = epoch
+        self._told: int | None = None
+
+    @property
+    def has_told(self) -> bool:
+        """Whether a loss of this pass was warned of."""
+        return self._told is not None
+
+    def report(self, loss: Any, batch_idx: int) -> None:
+        """Do so once for each mini-batch; the loss of an accelerator is an array, read late."""
+        if self.policy == "ignore" or self._told == batch_idx:
+            return
+        exact = "" if isinstance(loss, float) else "at or before "
+        text = (
+            f"The loss is {float(loss)} in {self.epoch}{exact}batch {batch_idx} of {self.task} (both "
+            "counted from 0). Look at the learning rate, the inputs and divisions or logarithms in "
+            "the loss; on_nan='warn' goes on."
+        )
+        if self.policy != "warn":
+            raise NotFiniteError(text)
+        self._told = batch_idx
+        warnings.warn(text, RuntimeWarning, stacklevel=2)
 
 
 class Recorder:
     """The loss and the metrics of one pass.
 
-    Args:
-        plan: the metrics, each with what makes its patch.
-        step_name: the step in use, for messages.
-        watch: what to do about a loss that is NaN or infinite.
-
     Attributes:
-        plan: the metrics of the pass.
+        plan: the metrics, each with what makes its patch.
         patches: the merged patches so far, by name.
-        seen: the loss that was sent backward in this mini-batch, and its number where the
-            loss is on the CPU; ``None`` before the backward pass.
+        seen: the loss of this mini-batch's backward pass, with its number if it is on the CPU.
     """
 
     def __init__(self, plan: Sequence[MetricPlan], step_name: str, watch: LossWatch) -> None:
@@ -110,13 +138,7 @@ class Recorder:
             self._loss = None
 
     def end_batch(self, weight: float, batch_idx: int, *, counts: bool = True) -> None:
-        """Merge what was recorded.
-
-        Args:
-            weight: the number of samples in the mini-batch.
-            batch_idx: its index, from 0.
-            counts: ``False`` for a mini-batch that only fills up a round.
-        """
+        """Merge what was recorded, unless the mini-batch only fills up a round."""
         loss, batch, kept = self._ended = self._loss, self._batch, self._kept
         seen, self.seen = self.seen, None  # it holds the graph of its mini-batch
         self._loss, self._batch, self._kept = None, {}, None
@@ -206,10 +228,8 @@ class Recorder:
     def state_dict(self, runtime: Runtime, *, may_be_last: bool) -> dict[str, Any]:
         """What a checkpoint keeps: the patches, and the kinds of the metrics.
 
-        Args:
-            runtime: the processes.
-            may_be_last: no mini-batch may follow. Then what steps returned is kept merged, too:
-                nobody would know its class.
+        If no mini-batch may follow, what steps returned is kept merged, too: nobody would know
+        its class.
         """
         merged: dict[str, PatchBase] = {}
         if may_be_last and runtime.num_processes > 1:

@@ -1,16 +1,8 @@
-"""Seed, read and restore every random state a training run draws from.
+"""Seeds, reads and restores every random state of a training run.
 
-The state of Python's `random`, of NumPy's global generator, and of torch on the CPU and
-on each accelerator is one dict of tensors and plain values, so it can be saved in a file
-that loads with ``weights_only=True``.
-
->>> import torch
->>> from deepepochs.rng import get_state, preserved, set_seed
->>> set_seed(1)
->>> with preserved():
-...     a = torch.rand(2)
->>> bool((torch.rand(2) == a).all())
-True
+These are the states of Python's `random`, of NumPy's global generator, and of torch on the CPU
+and on each accelerator. Together they are one dict of tensors and plain values, which a file
+loads with ``weights_only=True``.
 """
 
 from __future__ import annotations
@@ -34,10 +26,10 @@ def set_seed(seed: float) -> None:
     """Seed Python, NumPy and torch on all devices, and make cuDNN deterministic.
 
     Args:
-        seed: 0 to 2**32 - 1 (NumPy's range); a float is cut to an int.
+        seed: from 0 to 2**32 - 1 (NumPy's range); a float is cut to an int.
 
     Raises:
-        ConfigError: `seed` is out of that range.
+        ConfigError: `seed` is out of this range.
 
     Example:
         >>> set_seed(1.0)
@@ -49,18 +41,18 @@ def set_seed(seed: float) -> None:
         raise ConfigError(f"set_seed got {seed}: give a number from 0 to {2**32 - 1}")
     random.seed(number)
     np.random.seed(number)
-    torch.manual_seed(number)  # also seeds every accelerator, at its first use if need be
+    torch.manual_seed(number)  # seeds every accelerator, too, at the latest when it is used
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False
 
 
 def get_state() -> dict[str, Any]:
-    """Read every random state, drawing nothing.
+    """Read every random state, without drawing a number.
 
     Returns:
-        A dict of tensors and plain values: `python` and `numpy` (each the words of its
-        generator and what it holds back for the next Gaussian), `torch`, `cuda` (one per
-        device, empty if CUDA is unused in this process) and `mps` (None if there is none).
+        A dict of tensors and plain values: `python` and `numpy` (each the words of the
+        generator, and the Gaussian number that it keeps for the next call), `torch`, `cuda`
+        (one for each device, empty if this process does not use CUDA) and `mps` (or `None`).
 
     Example:
         >>> sorted(get_state())
@@ -68,7 +60,7 @@ def get_state() -> dict[str, Any]:
     """
     version, words, gauss = random.getstate()
     _, keys, pos, has_gauss, cached = np.random.get_state(legacy=True)
-    # Starting CUDA here would cost seconds and memory, and there is nothing to keep yet.
+    # To start CUDA costs seconds and memory, and before its start it has no state to keep.
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
     return {
         "python": {
@@ -89,14 +81,14 @@ def get_state() -> dict[str, Any]:
 
 
 def set_state(state: Mapping[str, Any]) -> None:
-    """Restore what `get_state` read.
+    """Restore the random states.
 
     Args:
-        state: from `get_state`, possibly through a file.
+        state: from `get_state`, directly or from a file.
 
     Raises:
-        CheckpointMismatch: it is not such a state, or has CUDA states for more devices
-            than there are. Nothing has been changed then.
+        CheckpointMismatch: it is not such a state, or has states of more CUDA devices than
+            there are here. No random state has changed then.
 
     Example:
         >>> state = get_state()
@@ -117,10 +109,13 @@ def set_state(state: Mapping[str, Any]) -> None:
 
 @contextmanager
 def preserved() -> Iterator[None]:
-    """Let the block draw what it likes: afterwards every random state is as before.
+    """Restore every random state after the block.
 
-    >>> with preserved():
-    ...     _ = random.random()
+    Example:
+        >>> with preserved():
+        ...     a = random.random()
+        >>> random.random() == a
+        True
     """
     state = get_state()
     try:
@@ -130,40 +125,39 @@ def preserved() -> Iterator[None]:
 
 
 def _checked(state: Mapping[str, Any]) -> tuple[Any, Any]:
-    """Try the state on spare generators; gives what Python's and NumPy's setters take."""
+    """Load the state into new generators; return the states for Python and for NumPy."""
     if not isinstance(state, Mapping) or sorted(state) != sorted(_KEYS):
         found = sorted(state) if isinstance(state, Mapping) else type(state).__name__
         raise CheckpointMismatch(f"the random state holds {found}, and not {sorted(_KEYS)}")
-    part = "python"
+    part, saved = "python", state["python"]
     try:
-        saved = state["python"]
         python = (saved["version"], tuple(saved["words"].tolist()), saved["gauss"])
         random.Random().setstate(python)
-        if not isinstance(python[2], (float, type(None))):
-            raise TypeError(f"gauss is {python[2]!r}")
+        if not isinstance(saved["gauss"], (float, type(None))):
+            raise TypeError(f"gauss is {saved['gauss']!r}")
         part, saved = "numpy", state["numpy"]
-        keys = saved["words"].numpy().astype(np.uint32)
-        numpy = ("MT19937", keys, saved["pos"], saved["has_gauss"], saved["gauss"])
+        words = saved["words"].numpy().astype(np.uint32)
+        numpy = ("MT19937", words, saved["pos"], saved["has_gauss"], saved["gauss"])
         np.random.RandomState().set_state(numpy)
         part = "torch"
         torch.Generator().set_state(state["torch"].cpu())
         part = "cuda"
         if not isinstance(state["cuda"], (list, tuple)):
-            raise TypeError("it is no list")
+            raise TypeError("it is not a list")
         num_states, num_devices = len(state["cuda"]), torch.cuda.device_count()
         for index, device_state in enumerate(state["cuda"][:num_devices]):
             torch.Generator(f"cuda:{index}").set_state(device_state.cpu())
         part = "mps"
         if state["mps"] is not None and not isinstance(state["mps"], torch.Tensor):
-            raise TypeError("it is no tensor")
-    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError, IndexError) as error:
+            raise TypeError("it is not a tensor")
+    except (AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointMismatch(
             f"the random state's part {part!r} is malformed ({error}); "
-            "it must be what deepepochs.rng.get_state() gave"
+            "give what deepepochs.rng.get_state() returned"
         ) from error
     if num_states > num_devices:
         raise CheckpointMismatch(
             f"the random state was saved with {num_states} CUDA devices, and there are "
-            f"{num_devices} here: resume on as many, or leave the random states out"
+            f"{num_devices} here: resume with as many, or without the random states"
         )
     return python, numpy

@@ -15,14 +15,13 @@ from torch import Tensor
 from .contracts import TaskView, TrainerView
 from .data.cursor import Cursor
 from .errors import CheckpointMismatch
-from .faults import LossWatch
 from .hooks import StageHooks
-from .nest.batch import weigh_batch
+from .nest.operations import weigh_batch
 from .optim.accumulation import NO_WINDOW, AnyWindow
 from .optim.optimizers import Optimizer, Optimizers
 from .patches import PatchBase
 from .patches.plan import MetricPlan
-from .recorder import Recorder, check_same_metrics, patch_kinds
+from .recorder import LossWatch, Recorder, check_same_metrics, patch_kinds
 from .runtime.rounds import Rounds
 from .stages import Stage
 
@@ -30,12 +29,12 @@ __all__ = ["Run", "StepLosses"]
 
 
 class StepLosses:
-    """The losses since the last optimizer step: how each is scaled, and their mean.
+    """The losses since the last optimizer step.
 
     Attributes:
-        scale: what the loss of the present mini-batch is multiplied by before its backward pass.
-        mean: the mean loss of all that the next step is of, for schedulers that want one.
-        is_wanted: whether a scheduler that moves on steps wants a loss.
+        scale: the factor of the present mini-batch's loss in its backward pass.
+        mean: the mean of the losses that the next step is of, for schedulers that want it.
+        is_wanted: whether one does.
     """
 
     def __init__(self, *, is_wanted: bool) -> None:
@@ -58,7 +57,7 @@ class StepLosses:
         self.scale = scale
 
     def keep(self, loss: Tensor, share: float, run: Run) -> None:
-        """Take in a loss after its backward pass; of sub-batches, ``share`` is the part of each."""
+        """Add a loss after its backward pass; ``share`` is its part of the mini-batch."""
         if run.rounds is not None:
             # Each process would move its schedule by its own samples, and the rates would part.
             loss = loss.new_tensor(run.rounds.mean(float(loss)))
@@ -76,21 +75,11 @@ class Run:
     """One pass over one task's data.
 
     Attributes:
-        trainer: who runs it.
-        opt: the optimizers that step.
-        stage: what the pass is for.
-        task: the ``EpochTask``.
         place: the index of the task in its stage, from 0, and the number of tasks.
-        hooks: the stage's hooks, bound.
-        cursor: the walk over the loader.
-        recorder: the loss and the metrics.
-        losses: the losses since the last optimizer step.
-        window: the mini-batches that share a step; ``None``: each has its own.
+        window: the mini-batches that share an optimizer step; ``None``: each has its own.
         rounds: what several processes agree on; ``None`` in one process.
         started_at: the last mini-batch that an earlier process has done; -1: none.
         batch_idx: the present mini-batch, from 0.
-        batch_x: its inputs.
-        batch_y: its targets.
         num_steps: optimizer steps of this pass.
     """
 

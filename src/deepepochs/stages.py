@@ -20,5 +20,4 @@ class Stage(str, Enum):
     TEST = "test"
     PREDICT = "predict"
 
-    def __str__(self) -> str:
-        return self.value
+    __str__ = str.__str__

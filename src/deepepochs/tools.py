@@ -1,7 +1,5 @@
 """Keeps the import path ``deepepochs.tools`` of 0.6.
 
-Everything here is defined elsewhere in the package: see each name's own module.
-
 >>> from deepepochs.tools import TopKQueue
 >>> len(TopKQueue(3))
 0

@@ -34,10 +34,9 @@ from .arguments import (
 from .callbacks.base import Callback
 from .callbacks.console import ConsoleCallback
 from .callbacks.pool import CallbackPool
-from .data.loaders import Loaders
+from .data.cursor import Loaders
 from .errors import ConfigError, LoopException
-from .fit.epochs import FitSession
-from .fit.log import FitLog, FitSpan
+from .fit.epochs import FitLog, FitSession, FitSpan
 from .fit.plan import (
     FitPlan,
     as_task,
@@ -47,12 +46,12 @@ from .fit.plan import (
     warn_of_no_validation,
 )
 from .fit.save_points import SavePoints
-from .fit.session import Kind, Session, not_running
+from .fit.session import Kind, Session, nested_fit, not_running
 from .history import History, Progress
 from .loop import predict_batches, run_pass
 from .nest import operations as nested
-from .nest.batch import BatchSize, split_batch
 from .nest.codec import from_plain, to_plain
+from .nest.operations import BatchSize, split_batch
 from .optim.optimizers import AnyOptimizer, Optimizers, as_optimizers
 from .patches import check_patch_kind
 from .patches.plan import Metric, check_metrics
@@ -82,7 +81,7 @@ UNLISTED = frozenset([
     "default_cbk", "fits", "general_metrics", "grad_accumulate", "has_own_id", "has_own_split",
     "hyper_params", "ignore_resume", "init_epoch", "is_fit_run", "is_interrupted", "is_resumed",
     "loaders", "log_tqdm", "metric_patch", "moves_data", "on_interrupt", "on_nan", "place",
-    "plan", "resume", "run_task", "runtime", "show_info", "splits_pairs", "tell_once",
+    "resume", "run_task", "runtime", "show_info", "splits_pairs", "tell_once",
     "test_metrics", "train_metrics", "val_freq", "val_metrics", "worker_seeding",
 ])  # fmt: skip
 
@@ -206,7 +205,8 @@ class TrainerBase(Steps):
         )
         self.logger: Any = None
         self._to_resume = resume  # what is still to be loaded before the first fit
-        self._last_plan: FitPlan | None = None
+        self._val_freq = 1
+        self._metrics: dict[Stage, list[Any]] = {}
         self._last_stop: str | None = None
         self._told: set[str] = set()
 
@@ -266,10 +266,7 @@ class TrainerBase(Steps):
             epochs=epochs,
         )
         if self.session is not None:
-            raise LoopException(
-                "fit() was called inside a running fit or test. Train another model with a trainer "
-                "of its own, or call fit() after this one."
-            )
+            raise nested_fit()
         self._resume_if_asked()
         span = self.fits.next(epochs, resumes=self.place.is_set)
         if span.end <= self.progress.epoch_idx:
@@ -320,7 +317,8 @@ class TrainerBase(Steps):
         finally:
             self.session = outer
             if outer is None and session.kind is not Kind.TRY:
-                self._last_plan = session.plan
+                # Not the plan, whose tasks know the trainer: a circle would keep models alive.
+                self._val_freq, self._metrics = session.plan.val_freq, session.plan.metrics
                 self._last_stop = session.save_points.stop_reason
 
     def ignore_resume(self) -> None:
@@ -731,11 +729,6 @@ class TrainerBase(Steps):
         return None if self.session is None else self.session.run
 
     @property
-    def plan(self) -> FitPlan | None:
-        """The plan of the call that runs, or of the latest one."""
-        return self._last_plan if self.session is None else self.session.plan
-
-    @property
     def stage(self) -> Stage | None:
         """What the pass that runs now is for; ``None`` between passes."""
         return None if self.run is None else self.run.stage
@@ -747,23 +740,27 @@ class TrainerBase(Steps):
 
     @property
     def val_freq(self) -> int:
-        """Epochs from one validation to the next, in the latest fit."""
-        return 1 if self.plan is None else self.plan.val_freq
+        """Epochs from one validation to the next, in the call that runs or the latest one."""
+        return self._val_freq if self.session is None else self.session.plan.val_freq
 
     @property
     def train_metrics(self) -> list[Any]:
-        """The metrics common to the training tasks of the latest fit."""
-        return [] if self.plan is None else self.plan.metrics.get(Stage.TRAIN, [])
+        """The metrics common to the training tasks of that call."""
+        return self._metrics_of(Stage.TRAIN)
 
     @property
     def val_metrics(self) -> list[Any]:
-        """The metrics common to the validation tasks of the latest fit."""
-        return [] if self.plan is None else self.plan.metrics.get(Stage.VAL, [])
+        """The metrics common to its validation tasks."""
+        return self._metrics_of(Stage.VAL)
 
     @property
     def test_metrics(self) -> list[Any]:
-        """The metrics common to the tasks of the latest test."""
-        return [] if self.plan is None else self.plan.metrics.get(Stage.TEST, [])
+        """The metrics common to its test tasks."""
+        return self._metrics_of(Stage.TEST)
+
+    def _metrics_of(self, stage: Stage) -> list[Any]:
+        metrics = self._metrics if self.session is None else self.session.plan.metrics
+        return metrics.get(stage, [])
 
 
 class Trainer(TrainerBase):

@@ -279,6 +279,12 @@ def test_a_damaged_record_makes_a_run_unknown(content: bytes, tmp_path: Path) ->
     assert "unknown" in run_page(run)
 
 
+def test_a_table_without_epochs_gives_no_curves(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "metrics.csv").write_text("step,train_loss\n1,0.5\n")
+    assert list_runs(tmp_path)[0].curves == {}
+
+
 def test_plain_values_are_valid_json() -> None:
     values = {1: float("inf"), "t": torch.ones(2), "n": [float("nan")], "s": "\ud800", "x": None}
     text = json.dumps(plain(values), allow_nan=False)

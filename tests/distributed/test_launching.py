@@ -41,7 +41,8 @@ def test_the_return_code_is_that_of_a_new_python(code: str, returned: int) -> No
 def test_what_is_printed_comes_apart_and_the_interpreter_ends_as_it_does() -> None:
     code = (
         "import atexit, sys, threading; atexit.register(print, 'at the end')\n"
-        "threading.Timer(0.01, print, ['of a thread']).start()\n"
+        "late = lambda: threading.main_thread().join() or print('of a thread')\n"
+        "threading.Thread(target=late).start()\n"
         "print(*sys.argv); print('wrong', file=sys.stderr)"
     )
     done = run(code, "one", "two")

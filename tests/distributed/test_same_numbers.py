@@ -68,6 +68,32 @@ def test_a_confusion_matrix_counts_the_samples_of_all_processes_once(
         assert len(interpreted[way]["top"]) == 28
 
 
+@pytest.mark.parametrize("num_processes", [1, 2, 3])
+def test_hooks_that_look_at_data_do_not_meet_fillers_unless_their_callback_says_so(
+    found: dict[int, dict[str, Any]], num_processes: int
+) -> None:
+    calls = found[num_processes]["hooks_and_fillers"]
+    assert len(calls) == num_processes
+    fillers = [of["every"]["before_batch"][1] for of in calls]
+    assert sum(fillers) == {1: 0, 2: 1, 3: 1}[num_processes]  # 5 mini-batches are shared
+    for of, num_fillers in zip(calls, fillers, strict=True):
+        for hook in ("before_batch", "after_forward", "metrics", "after_batch"):
+            assert of["plain"][hook] == [of["every"][hook][0], 0]
+            assert of["every"][hook][1] == num_fillers
+        # Gradients and steps are of all processes: what changes them must do so in each.
+        for hook in ("after_backward", "before_optimize"):
+            assert of["plain"][hook] == of["every"][hook]
+            assert of["plain"][hook][1] == num_fillers
+
+
+@pytest.mark.parametrize("num_processes", [1, 2, 3])
+def test_a_save_that_one_process_alone_is_asked_for_is_refused_by_name(
+    found: dict[int, dict[str, Any]], num_processes: int
+) -> None:
+    answer = found[num_processes]["lone_save"]
+    assert answer == "saved" if num_processes == 1 else "meets_fillers = True" in answer
+
+
 def test_the_comparison_sees_a_difference_and_other_cases_are_not_the_same(
     found: dict[int, dict[str, Any]],
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -61,9 +62,9 @@ def test_the_readmes_have_the_same_code_and_the_same_outline() -> None:
 def test_the_table_of_events_is_that_of_the_code() -> None:
     rows = re.findall(r"^\| `(on_\w+)` \| (.*?) \|", text(ROOT / "docs/callbacks.md"), re.MULTILINE)
     documented = [(name, re.findall(r"`(\w+)`", arguments)) for name, arguments in rows]
-    declared = [(name, _arguments(signature)) for name, signature in HOOKS.items()]
+    declared = [(name, _arguments(hook)) for name, hook in HOOKS.items()]
     assert documented == declared
 
 
-def _arguments(signature: inspect.Signature) -> list[str]:
-    return [name for name in signature.parameters if name not in ("self", "trainer")]
+def _arguments(hook: Callable[..., None]) -> list[str]:
+    return [name for name in inspect.signature(hook).parameters if name not in ("self", "trainer")]

@@ -13,8 +13,7 @@ from torch.nn import functional as F
 
 from deepepochs import EpochTask, Trainer
 from deepepochs.runtime.accelerate import AccelerateRuntime
-from deepepochs.runtime.base import LocalRuntime
-from deepepochs.runtime.engine import autograd_engine
+from deepepochs.runtime.base import LocalRuntime, autograd_engine
 
 DATA = [
     (torch.randn(4, 3, generator=torch.Generator().manual_seed(n)), torch.tensor([0, 1, 1, 0]))

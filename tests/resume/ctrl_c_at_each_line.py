@@ -17,13 +17,13 @@ from typing import Any
 
 import torch
 
-from deepepochs.checkpoint import CheckpointStore
+from deepepochs.checkpoint import CheckpointStore, store
 from deepepochs.checkpoint import file as checkpoint_file
 from deepepochs.checkpoint import seal as sealed
-from deepepochs.files import atomic, checkpoint
+from deepepochs.files import atomic
 from deepepochs.files.atomic import leftovers
 
-MODULES: list[ModuleType] = [atomic, checkpoint, checkpoint_file, sealed]
+MODULES: list[ModuleType] = [atomic, store, checkpoint_file, sealed]
 FILES = {module.__file__ for module in [*MODULES, contextlib, weakref, torch.serialization]}
 
 

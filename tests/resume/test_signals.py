@@ -14,7 +14,7 @@ import pytest
 
 from deepepochs import Callback
 from deepepochs.checkpoint import load
-from deepepochs.fit.signals import StopSignals
+from deepepochs.fit.save_points import StopSignals
 
 sys.path.insert(0, str(Path(__file__).parent))
 from exact_runs import base_fit

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import pickle
 import random
 import sys
 import weakref
@@ -180,6 +181,18 @@ def test_a_state_that_was_loaded_is_given_back_until_the_walk_begins() -> None:
     assert resumed.index == 1
     assert resumed.state_dict()["index"] == 1
     assert list(resumed) == [(1, 2), (2, 3)]
+
+
+def test_a_state_does_not_grow_with_the_batches_that_were_consumed() -> None:
+    class Own(DataLoader):
+        def __iter__(self) -> Iterator[Any]:
+            yield from super().__iter__()
+
+    for make in (DataLoader, Own):
+        cursor = Cursor(make(Squares(200), batch_size=2, num_workers=1))
+        sizes = [len(pickle.dumps(cursor.state_dict())) for _ in cursor]
+        # The worker is two batches ahead.
+        assert max(sizes) - min(sizes) < 100
 
 
 # -- what a loader carries ---------------------------------------------------------------------

@@ -156,3 +156,8 @@ def test_a_metric_that_cannot_be_called_is_refused() -> None:
 def test_a_patch_shows_its_metric_and_name() -> None:
     assert repr(MeanPatch(accuracy, 3, name="acc")) == "MeanPatch(accuracy, name='acc')"
     assert repr(ValuePatch(3)) == "ValuePatch()"
+
+
+def test_a_patch_can_be_given_a_name() -> None:
+    patch = ValuePatch(1).named("other")
+    assert (patch.name, metric_name(patch)) == ("other", "other")

@@ -10,6 +10,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from torch import nn
+
 from ..errors import ConfigError, ConfigTypeError
 from .base import Callback
 
@@ -56,6 +58,6 @@ class GradClipCallback(Callback):
         by_id = {id(weight): weight for optimizer in chosen for weight in optimizer.params}
         weights: Any = list(by_id.values())
         if self.norm_type is None:
-            trainer.runtime.clip_by_value(weights, self.max_value)
+            nn.utils.clip_grad_value_(weights, self.max_value)
         else:
             trainer.runtime.clip_by_norm(weights, self.max_value, self.norm_type)

@@ -66,15 +66,11 @@ class CallbackPool(list["Callback"]):
         """Sort by ``order``; callbacks of equal order keep their places."""
         self.sort(key=lambda callback: callback.order)
 
-    def table(self) -> HookTable:
-        """Return the table of each hook's methods."""
-        return HookTable(self, HOOKS)
-
     def trigger(self, event: str, **arguments: Any) -> None:
         """Call the hooks of an event, named without ``on_`` as in release 0.6."""
         if f"on_{event}" not in HOOKS:
             raise HookError(f"There is no event {event!r}.{_nearest('on_' + event)}")
-        fire(self.table()[f"on_{event}"], **arguments)
+        fire(HookTable(self, HOOKS)[f"on_{event}"], **arguments)
 
     def named(self) -> dict[str, Callback]:
         """The callbacks by class name; further ones of a class have ``#2``, ``#3``, …"""

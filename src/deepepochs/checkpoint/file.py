@@ -1,15 +1,8 @@
-"""Write one state to one file so that a crash cannot harm it; read only what is whole and safe.
+"""Saves a state in one checkpoint file, and loads it without running code from the file.
 
-A file is a ``torch.save`` archive of ``{'format', 'schema', 'state'}``, sealed as
-:mod:`~deepepochs.checkpoint.seal` says. ``torch.load(path, weights_only=True)['state']`` reads it
-without this library.
-
->>> import tempfile, torch
->>> from deepepochs.checkpoint.file import load, save
->>> path = tempfile.mkdtemp() + "/x.ckpt"
->>> save(path, {"epoch": 1, "model": {"weight": torch.ones(2)}})
->>> load(path)
-{'epoch': 1, 'model': {'weight': tensor([1., 1.])}}
+A crash during a save leaves the old file as it was. A file is a ``torch.save`` archive of
+``{'format', 'schema', 'state'}``, with a checksum from :mod:`~deepepochs.checkpoint.seal`.
+``torch.load(path, weights_only=True)['state']`` reads it without this library.
 """
 
 from __future__ import annotations
@@ -17,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
 
@@ -28,26 +21,23 @@ from ..files.atomic import staged
 from ..nest.codec import from_plain, to_plain
 from .seal import seal, verify
 
-__all__ = ["SCHEMA", "load", "not_found", "save", "write"]
-
-_PUSH_BYTES = 4 << 20
-
-SCHEMA = 1
-"""The schema of the files written here; a file of a higher one is refused."""
+__all__ = ["load", "not_found", "save", "write"]
 
 _FORMAT = "deepepochs"
+_SCHEMA = 1
+_PUSH_BYTES = 4 << 20
 
 
 def save(path: str | os.PathLike[str], state: Mapping[str, Any]) -> None:
-    """Write `state` to `path`; until it is whole and on disk, the file that was there stays.
+    """Write `state` to `path`. An old file there stays until the new one is whole and on disk.
 
     Args:
-        path: the file. Its folder is made if it is not there.
+        path: the file. Its folder is made if it is missing.
         state: tensors, NumPy arrays and plain Python values in nested containers.
 
     Raises:
-        CheckpointError: an entry that cannot be saved (the message says which), or a fault
-            of the file system: disk full, no permission, `path` is a folder.
+        CheckpointError: an entry cannot be saved (the message says which), the disk is full,
+            there is no permission, or `path` is a folder.
 
     Example:
         >>> import tempfile
@@ -60,20 +50,20 @@ def save(path: str | os.PathLike[str], state: Mapping[str, Any]) -> None:
 
 
 def load(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read a checkpoint, its tensors to the CPU; nothing in the file is ever run.
+    """Read a checkpoint, with its tensors on the CPU. No code in the file is run.
 
     Args:
-        path: a file of :func:`save`, or of release 0.6.
+        path: a file from :func:`save` or from release 0.6.
 
     Returns:
-        What was saved. Of a file of 0.6: ``{'format': '0.6', 'model': state, 'optimizers':
+        The saved state. For a file of 0.6: ``{'format': '0.6', 'model': state, 'optimizers':
         [{'opt_state': state, 'sched_state': state or None}, ...], 'progress': {'epoch': int},
-        'best_value': float or None}``, `epoch` being the last one that was finished.
+        'best_value': float or None}``, where `epoch` is the last finished one.
 
     Raises:
-        CheckpointNotFound: there is no such file; the message lists what there is.
-        CheckpointDamaged: cut short, altered by as much as a bit, or not a checkpoint.
-        CheckpointMismatch: of a newer schema, or a folder written through Accelerate.
+        CheckpointNotFound: there is no such file; the message lists the files there.
+        CheckpointDamaged: the file is cut short, altered by a bit or more, or no checkpoint.
+        CheckpointMismatch: it has a newer schema, or `path` is a folder.
     """
     source = Path(path)
     if source.is_dir():
@@ -97,31 +87,31 @@ def write(
     target: Path, state: Mapping[str, Any], before_rename: Callable[[Path], object] | None = None
 ) -> None:
     """Write `state` to `target`; `before_rename` as for :func:`~deepepochs.files.atomic.staged`."""
-    content = {"format": _FORMAT, "schema": SCHEMA, "state": to_plain(dict(state))}
+    content = {"format": _FORMAT, "schema": _SCHEMA, "state": to_plain(dict(state))}
     if target.is_dir():
         raise CheckpointError(f"cannot save {target}: there is a folder of that name")
     crc = torch.serialization.get_crc32_options()
     torch.serialization.set_crc32_options(True)
     try:
         with staged(target, before_rename) as file:
-            torch.save(content, cast(IO[bytes], EarlyWriter(file)))
+            torch.save(content, cast(IO[bytes], _EarlyWriter(file)))
             seal(file)
     except (OSError, RuntimeError) as error:
-        for cause in _causes(error):
-            if not isinstance(cause, Exception):  # Ctrl-C, which torch's writer covered
+        causes = _causes(error)
+        for cause in causes:
+            if not isinstance(cause, Exception):  # a Ctrl-C that torch's writer covered
                 raise cause from None
-        fault = _system_fault(error)
+        fault = next((cause for cause in causes if isinstance(cause, OSError)), error)
         kept = f"{target} is as it was" if target.exists() else "nothing was written"
-        raise CheckpointError(f"cannot save {target}: {fault}; {kept}") from error
+        raise CheckpointError(f"cannot save {target}: {_reason(fault)}; {kept}") from error
     finally:
         torch.serialization.set_crc32_options(crc)
 
 
-class EarlyWriter:
-    """Writes to `file` and has the system begin moving to the disk what is written so far.
+class _EarlyWriter:
+    """Writes to a file, and has the system move each 4 MiB to the disk at once.
 
-    The disk then works while the rest is prepared, and the fsync at the end has little left
-    to wait for: half of its time is saved at 48 MB.
+    The fsync at the end then takes half of the time at 48 MB.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -129,39 +119,33 @@ class EarlyWriter:
         self._written = self._pushed = 0
 
     def write(self, content: bytes | memoryview) -> int:
-        """Write all of `content`; return its size in bytes."""
         if self._file.closed:
-            # torch's writer, dropped half-way by a Ctrl-C, still writes an end to its archive
-            # when it is collected, and an error there ends the process.
+            # After a Ctrl-C, torch's writer still writes the end of its archive when it is
+            # collected, and an error there ends the process.
             return len(content)
         size = self._file.write(content)
         self._written += size
         waiting = self._written - self._pushed
         if waiting >= _PUSH_BYTES and hasattr(os, "posix_fadvise"):
-            # Linux starts the write-back of dirty pages that it is told are not needed.
+            # Linux starts to write the dirty pages that this call says are not needed.
             os.posix_fadvise(self._file.fileno(), self._pushed, waiting, os.POSIX_FADV_DONTNEED)
             self._pushed = self._written
         return size
 
     def flush(self) -> None:
-        """Hand what is buffered to the system."""
         if not self._file.closed:
             self._file.flush()
 
 
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
+def _causes(error: BaseException | None) -> list[BaseException]:
+    return [] if error is None else [error, *_causes(error.__cause__ or error.__context__)]
 
 
-def _system_fault(error: BaseException) -> str:
-    """What the file system said, which torch's writer may cover with an error of its own."""
-    for cause in _causes(error):
-        if isinstance(cause, OSError):
-            full = cause.errno == errno.ENOSPC
-            hint = " (free some space, or give another folder)" if full else ""
-            return f"{cause.strerror or cause}{hint}"
+def _reason(error: BaseException) -> str:
+    if isinstance(error, OSError):
+        full = error.errno == errno.ENOSPC
+        hint = " (free some space, or give another folder)" if full else ""
+        return f"{error.strerror or error}{hint}"
     return str(error).partition("\n")[0]
 
 
@@ -171,8 +155,8 @@ def _read(file: BinaryIO, source: Path) -> Any:
     except (OSError, MemoryError):
         raise
     except Exception as error:  # torch's reader raises nearly anything on odd content
-        asked = re.search(r"GLOBAL (\S+)", str(error))
-        fault = f"it asks for {asked[1]}" if asked else str(error).partition("\n")[0]
+        found = re.search(r"GLOBAL (\S+)", str(error))
+        fault = f"it asks for {found[1]}" if found else _reason(error)
         raise CheckpointDamaged(
             f"{source} holds more than tensors and plain values, and was refused without "
             f"running anything in it: {fault}"
@@ -182,9 +166,9 @@ def _read(file: BinaryIO, source: Path) -> Any:
 def _interpret(content: Any, sealed: bool, source: Path) -> dict[str, Any]:
     if isinstance(content, dict) and content.get("format") == _FORMAT:
         schema = content.get("schema")
-        if isinstance(schema, int) and schema > SCHEMA:
+        if isinstance(schema, int) and schema > _SCHEMA:
             raise CheckpointMismatch(
-                f"{source} is of schema {schema}, and this release reads up to {SCHEMA}: "
+                f"{source} is of schema {schema}, and this release reads up to {_SCHEMA}: "
                 "load it with the release that wrote it, or a later one"
             )
         state = content.get("state")
@@ -206,10 +190,9 @@ def _from_0_6(content: dict[str, Any]) -> dict[str, Any]:
     optimizers = []
     entries = content["opt_state"]
     for entry in entries if isinstance(entries, list) else [entries]:
-        whole = isinstance(entry, dict) and "opt_state" in entry
-        opt_state = entry["opt_state"] if whole else entry
-        sched_state = entry.get("sched_state") if whole else None
-        optimizers.append({"opt_state": opt_state, "sched_state": sched_state})
+        is_whole = isinstance(entry, dict) and "opt_state" in entry
+        saved = entry if is_whole else {"opt_state": entry}
+        optimizers.append({name: saved.get(name) for name in ("opt_state", "sched_state")})
     best = content.get("best_value")
     return {
         "format": "0.6",
@@ -221,6 +204,7 @@ def _from_0_6(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def not_found(path: Path) -> str:
+    """The message for a missing file, with the files that are in its folder."""
     folder = path.parent
     if not folder.is_dir():
         return f"no checkpoint {path}: there is no folder {folder}"

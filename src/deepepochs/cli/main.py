@@ -1,10 +1,10 @@
-"""The command ``deepepochs``: list runs, write reports on them, train a demo.
+"""The command ``deepepochs``: lists runs, writes reports on them, trains a demo.
 
 ::
 
     deepepochs demo                 # train a small model on real digits
-    deepepochs runs logs            # what ran, and how it stands
-    deepepochs report logs          # pages of HTML: one that compares, one for each run
+    deepepochs runs logs            # list the runs, with state and best metric
+    deepepochs report logs          # write a page for each run, and one that compares them
 
 ``python -m deepepochs`` does the same.
 """
@@ -28,7 +28,7 @@ from ..errors import DeepEpochsError
 from ..report import compare_page, run_page
 from ..report.html import duration, short, when
 from ..runs.record import RunInfo, is_run, list_runs, mapping, read_run
-from ..show.lines import cut, pad, text_width
+from ..show.screens import cut, pad, text_width
 
 __all__ = ["main"]
 
@@ -39,11 +39,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command.
 
     Args:
-        arguments: the command and what it is given; ``None``: those of the process.
+        arguments: the command and its arguments; ``None`` takes those of the process.
 
     Raises:
-        SystemExit: the arguments are wrong (status 2), or a fault of a file or a package that
-            is not installed keeps the command from its end (status 1); with a sentence.
+        SystemExit: with status 2 if the arguments are wrong, and with status 1 and a message
+            if a file is at fault or a package is missing.
     """
     parser = _parser()
     options = parser.parse_args(arguments)
@@ -53,8 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         options.command(options)
         sys.stdout.flush()
-    except BrokenPipeError:  # the reader, such as `head`, has what it wants
-        # Else Python writes to the pipe once more when it ends, and complains.
+    except BrokenPipeError:  # the reader, such as `head`, has ended
+        # Python writes to the pipe again when it ends, which would print an error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None
     except KeyboardInterrupt:
@@ -69,16 +69,16 @@ def runs(options: Namespace) -> None:
     The states:
 
       finished      ended by itself or stopped early
-      interrupted   ended by Ctrl-C or a signal, and saved if it could be
+      interrupted   ended by Ctrl-C or a signal, after a save where possible
       running       its process lives
       failed        ended by an error
-      killed        its process died without a word
+      killed        its process died and recorded no end
     """
     found = sorted(list_runs(options.folder), key=ORDERS[options.sort])
     if not found:
         print(f"There is no run in {options.folder}.")
         return
-    # A file or a pipe gets whole lines.
+    # Lines for a file or a pipe are not wrapped.
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
     print("\n".join(table_lines([TITLES, *map(_cells, found)], width)))
 
@@ -86,21 +86,21 @@ def runs(options: Namespace) -> None:
 def report(options: Namespace) -> None:
     """Write pages of HTML on the runs in a folder.
 
-    The folder may be a folder of runs: one page compares them, and each gets its own; or the
-    folder of one run, which gets its page. The pages ask for nothing from the network.
+    For a folder of runs, one page compares them, and each run gets a page of its own. For the
+    folder of one run, this run gets its page. The pages load nothing from the network.
     """
     folder = options.folder
     target = options.output or folder / REPORT
-    if folder.is_dir() and is_run(folder):
-        target.write_text(run_page(read_run(folder)), encoding="utf-8")
+    if is_run(folder):
+        page = run_page(read_run(folder))
     else:
         found = list_runs(folder)
         for run in found:
             if run.folder is not None:
                 (run.folder / REPORT).write_text(run_page(run), encoding="utf-8")
         page = compare_page(found, f"Runs in {folder.resolve().name}")
-        target.write_text(page, encoding="utf-8")
         print(f"{len(found)} runs compared.")
+    target.write_text(page, encoding="utf-8")
     print(f"Written: {target}")
 
 
@@ -118,9 +118,9 @@ def demo(options: Namespace) -> None:
 
 
 def table_lines(rows: Sequence[Sequence[str]], width: int) -> list[str]:
-    """Lay out a table, the first row being its head, in lines of at most `width` columns.
+    """Lay out a table in lines of at most `width` columns; the first row is the head.
 
-    Where it is wider, the cells of the widest columns are wrapped.
+    If the table is wider, cells of the widest columns are wrapped.
 
     >>> table_lines([("run", "best"), ("a", "loss 0.25")], 80)
     ['run  best', '---  ---------', 'a    loss 0.25']
@@ -144,9 +144,9 @@ def table_lines(rows: Sequence[Sequence[str]], width: int) -> list[str]:
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(
         "deepepochs",
-        description="Look at runs that DeepEpochs has trained. A run is a folder in a folder of "
-        'runs, "logs" if nothing else was said: that of CheckCallback(ckpt_dir=...), '
-        "LogCallback(log_dir=...) or ReportCallback(log_dir=...).",
+        description="Look at runs that DeepEpochs has trained. Each run has a folder in the "
+        "folder that CheckCallback(ckpt_dir=...), LogCallback(log_dir=...) or "
+        'ReportCallback(log_dir=...) names, by default "logs".',
     )
     parser.add_argument(
         "--version", action="version", version=f"deepepochs, version {version('deepepochs')}"
@@ -170,22 +170,17 @@ def _parser() -> ArgumentParser:
         command.add_argument(
             "folder", nargs="?", default=Path("logs"), type=Path, help=f"of {what}; default: logs"
         )
-    listing.add_argument(
-        "--sort",
-        choices=ORDERS,
-        default="time",
-        help="order: when they began, by their best value (the best first), or by name; "
-        "default: time",
-    )
+    sort_help = "by start time, best value (the best first) or name; default: time"
+    listing.add_argument("--sort", choices=ORDERS, default="time", help=sort_help)
     pages.add_argument("-o", "--output", type=Path, help="the file; default: FOLDER/report.html")
-    training.add_argument("--epochs", type=_count, default=5, help="how many; default: 5")
+    training.add_argument("--epochs", type=_count, default=5, help="their number; default: 5")
     training.add_argument("--folder", default="logs", help="the folder of the runs; default: logs")
     return parser
 
 
 def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise ArgumentTypeError(f"{text!r} is no number of at least 1")
+        raise ArgumentTypeError(f"{text!r} is not a number of at least 1")
     return int(text)
 
 

@@ -1,1 +1,1 @@
-"""Walking a loader mini-batch by mini-batch, and resuming at the same place."""
+"""Walking a loader batch by batch, and resuming at the same place."""

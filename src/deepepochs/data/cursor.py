@@ -1,8 +1,8 @@
 """Walking a loader: where it is, and how to resume there.
 
-A `Cursor` walks one loader once. Its state, saved in the middle and loaded into a cursor over
-the same loader in another process, gives exactly the batches that were left, whatever is drawn
-at random on the way.
+A `Cursor` walks one loader once. Its state can be saved in the middle, and loaded into a cursor
+over the same loader in another process: that gives exactly the unread batches, with all that is
+drawn at random on the way.
 
 >>> import torch
 >>> from torch.utils.data import DataLoader
@@ -20,6 +20,7 @@ at random on the way.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from typing import Any
@@ -31,42 +32,41 @@ from ..errors import CheckpointMismatch, ConfigError
 from .loader_state import read_moment, read_parts, restore_moment, restore_parts
 from .routes import Route, choose_route
 
-__all__ = ["Cursor"]
+__all__ = ["Cursor", "Loaders"]
 
-_SEEDINGS = ("position", "torch")
 _END = object()
 
 
 class Cursor:
     """Walks one DataLoader (or any iterable of batches) once, and can be saved and resumed.
 
-    A resume is exact, with the batches and random states of a walk that was not stopped, for:
+    A resumed walk gives the batches and random states of a walk that was not stopped for:
 
     - map-style ``DataLoader``, subclasses that keep its ``__iter__``, and loaders prepared by
-      Accelerate: any sampler, batch sampler and generator, shuffled or not, any number of
-      workers. Consumed samples are not loaded again: only the samplers run.
-    - what augmentation draws from torch, NumPy and Python, in this process or in workers
-      (there with ``worker_seeding='position'``), and from generators that are attributes of
-      the data set or the samplers, in this process.
+      Accelerate, with any sampler, batch sampler and generator, and any number of workers.
+      Consumed samples are skipped: only the samplers run.
+    - augmentation that draws from torch, NumPy and Python, in this process or in workers
+      (there with ``worker_seeding='position'``), or, in this process, from generators that are
+      attributes of the data set or the samplers.
     - lists; loaders, iterable data sets and their iterators with ``state_dict`` and
       ``load_state_dict``.
 
-    For everything else the consumed batches are loaded again and dropped: other iterables,
-    iterable data sets without state, subclasses with an ``__iter__`` of their own. That is exact
-    where the same random states at the start give the same stream.
+    For all else (other iterables, iterable data sets without state, subclasses with their own
+    ``__iter__``) the consumed batches are loaded again and dropped. That is exact if the same
+    random states at the start give the same batches.
 
-    A resume is not exact for state hidden elsewhere in a data set; for iterable data sets whose
+    A resume is not exact for state that a data set keeps elsewhere; for iterable data sets whose
     persistent workers have made a pass before; for ``in_order=False`` with workers, which has no
     fixed order; and for a sampler without ``state_dict`` that draws one by one from the *global*
     generator and remembers what it drew.
 
     Args:
         loader: a ``DataLoader`` or any iterable of batches.
-        worker_seeding: with workers and a map-style data set, ``'position'`` seeds torch, NumPy
-            and Python in the worker for each batch, from the epoch's seed and the batch's
-            position, so that augmentation depends neither on the number of workers nor on what
-            they load ahead; ``'torch'`` leaves PyTorch's one seed per worker. Without workers
-            nothing is ever reseeded, and iterable data sets keep PyTorch's seeds.
+        worker_seeding: ``'position'`` seeds torch, NumPy and Python in the worker for each batch,
+            from the epoch's seed and the batch's position, so that augmentation depends neither
+            on the number of workers nor on what they load ahead. ``'torch'`` leaves PyTorch's one
+            seed per worker, as it is for iterable data sets in any case. Without workers nothing
+            is seeded.
         fast_path: whether batches of in-memory tensors are fetched by one index operation,
             where that gives the same batches and random states as the loader.
 
@@ -86,14 +86,12 @@ class Cursor:
     def __init__(
         self, loader: Iterable[Any], *, worker_seeding: str = "position", fast_path: bool = True
     ) -> None:
-        if worker_seeding not in _SEEDINGS:
-            raise ConfigError(
-                f"worker_seeding is {worker_seeding!r}: give one of {', '.join(_SEEDINGS)}."
-            )
+        if worker_seeding not in ("position", "torch"):
+            raise ConfigError(f"worker_seeding is {worker_seeding!r}: give one of position, torch.")
         self.loader = loader
         self.length = _length_of(loader)
         self.index = 0
-        self._knows_last = self.length is not None and not _splits_stream(loader)
+        self._end = None if _splits_stream(loader) else self.length
         self._route: Route = choose_route(loader, worker_seeding, fast_path=fast_path)
         self._start: dict[str, Any] | None = None
         self._resume: dict[str, Any] | None = None
@@ -103,9 +101,7 @@ class Cursor:
     @property
     def is_last(self) -> bool | None:
         """Whether the batch just handed out is the last one; ``None`` if unknown."""
-        if not self._knows_last or self.length is None:
-            return None
-        return self.index >= self.length
+        return None if self._end is None else self.index >= self._end
 
     def __iter__(self) -> Iterator[tuple[int, Any]]:
         """Yield ``(index, batch)``, from where a loaded state was saved."""
@@ -119,11 +115,11 @@ class Cursor:
         self._is_running = False
 
     def state_dict(self) -> dict[str, Any]:
-        """Say where the walk is, after ``index`` batches were processed.
+        """Say where the walk is, after ``index`` batches were consumed.
 
-        To be called between batches, together with `deepepochs.rng.get_state`. Before the first
-        batch and after the end it is what the loader carries into its next pass: its
-        generators, for one.
+        Call it between batches, together with `deepepochs.rng.get_state`. Before the first batch
+        and after the last one it is the state that the loader's next pass begins with, such as
+        that of its generators.
         """
         if self._resume is not None:
             return self._resume
@@ -138,9 +134,9 @@ class Cursor:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Resume where ``state`` was saved, as soon as the cursor is walked.
+        """Resume where ``state`` was saved, when the cursor is walked.
 
-        The global random states must have been restored to those of the save by then.
+        Restore the global random states of the save before the walk.
 
         Raises:
             CheckpointMismatch: the loader is not of the saved one's kind or length.
@@ -175,15 +171,14 @@ class Cursor:
         first = next(iterator, _END)
         if first is not _END:
             return chain([first], iterator)
-        # A sampler or loader whose state said "at the end": now it begins anew.
+        # The state of a sampler or loader said "at the end": now it begins anew.
         restore_moment(self.loader, start)
         return self._route.open()
 
     def _reopen(self, state: dict[str, Any]) -> Iterator[Any]:
-        start = self._start = state["start"]
-        self._route.prepare(state["route"])
+        self._start = state["start"]
         now = {"rng": rng.get_state(), "parts": state["parts"]}
-        restore_moment(self.loader, start)
+        restore_moment(self.loader, state["start"])
         self._resume = None
         return self._route.reopen(
             state["route"], self.index, lambda: restore_moment(self.loader, now)
@@ -203,4 +198,60 @@ def _splits_stream(loader: Any) -> bool:
         isinstance(loader, DataLoader)
         and loader.num_workers > 0
         and isinstance(loader.dataset, IterableDataset)
+    )
+
+
+class Loaders:
+    """The loaders of the latest fit."""
+
+    def __init__(self) -> None:
+        self._loaders: dict[str, Any] = {}
+        self._prepared: dict[int, Cursor] = {}
+
+    def begin(
+        self, loaders: Mapping[str, Any], worker_seeding: str, saved: Mapping[str, Any] | None
+    ) -> None:
+        """Begin a fit with the loaders of this process, by ``<stage>/<index of the task>``.
+
+        The saved state of all is loaded at once: they may share a data set with a generator,
+        which the first pass advances.
+        """
+        self._loaders = {}
+        for label, loader in loaders.items():
+            if not any(loader is other for other in self._loaders.values()):
+                self._loaders[label] = loader
+        kept = {id(loader) for loader in self._loaders.values()} if saved is None else set()
+        self._prepared = {key: cursor for key, cursor in self._prepared.items() if key in kept}
+        for label, state in (saved or {}).items():
+            if label not in self._loaders:
+                _warn_of_other_loader(label, "this fit has none there")
+                continue
+            cursor = Cursor(self._loaders[label], worker_seeding=worker_seeding)
+            try:
+                cursor.load_state_dict(state)
+            except CheckpointMismatch as error:
+                _warn_of_other_loader(label, str(error))
+            else:
+                self._prepared[id(cursor.loader)] = cursor
+
+    def cursor(self, loader: Any, worker_seeding: str) -> Cursor:
+        """Give the cursor of a pass that begins."""
+        prepared = self._prepared.pop(id(loader), None)
+        return prepared or Cursor(loader, worker_seeding=worker_seeding)
+
+    def state_dict(self, walked: Any = None) -> dict[str, Any]:
+        """The state of every loader except ``walked``, whose pass has it."""
+        return {
+            label: (self._prepared.get(id(loader)) or Cursor(loader)).state_dict()
+            for label, loader in self._loaders.items()
+            if loader is not walked
+        }
+
+
+def _warn_of_other_loader(label: str, why: str) -> None:
+    warnings.warn(
+        f"The loader of {label} is not that of the checkpoint, so the fit resumes with other "
+        f"data, not to the bit: {why}",
+        UserWarning,
+        stacklevel=4,
     )

@@ -1,17 +1,8 @@
 """Batches of in-memory tensors by one index operation each.
 
-A ``DataLoader`` over a ``TensorDataset`` takes every sample out by itself and stacks them
-again: 20 % of a small model's training step. `tensor_fetch` gives a function that takes the
-whole batch at once, or ``None`` where the result could differ from the loader's in anything.
-
->>> import torch
->>> from torch.utils.data import DataLoader, TensorDataset
->>> from deepepochs.data.fast_path import tensor_fetch
->>> fetch = tensor_fetch(DataLoader(TensorDataset(torch.arange(5)), batch_size=2))
->>> fetch([3, 1])
-[tensor([3, 1])]
->>> tensor_fetch(DataLoader(range(5), batch_size=2)) is None
-True
+A ``DataLoader`` over a ``TensorDataset`` reads the samples one by one and stacks them again:
+20 % of a small model's training step. `tensor_fetch` gives a function that reads the whole
+batch at once, or ``None`` where its result could differ from the loader's.
 """
 
 from __future__ import annotations
@@ -26,18 +17,14 @@ from torch.utils.data._utils import collate as torch_collate
 
 __all__ = ["tensor_fetch"]
 
-_STOCK = [
-    (cls, name, vars(cls).get(name))
-    for cls, names in (
-        (TensorDataset, ("__getitem__", "__getitems__")),
-        (Subset, ("__getitem__", "__getitems__")),
-        (DataLoader, ("__iter__", "_get_iterator")),
-    )
-    for name in names
-]
+_STOCK = {
+    (cls, name): vars(cls).get(name)
+    for cls in (TensorDataset, Subset, DataLoader)
+    for name in ("__getitem__", "__getitems__", "__iter__", "_get_iterator")
+}
 _STACK = getattr(torch_collate, "default_collate_fn_map", {}).get(torch.Tensor)
 
-# Those that index_select and stack treat alike on every supported version.
+# For these index_select and stack give the same on every supported version.
 _DTYPES = {
     *(torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.complex64),
     *(torch.complex128, torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32),
@@ -46,20 +33,15 @@ _DTYPES = {
 
 
 def tensor_fetch(loader: Any) -> Callable[[Any], list[torch.Tensor]] | None:
-    """Give the function from a batch's indices to the batch, where one index operation does it.
+    """Give a function that reads a batch by one index operation; ``None`` where that is not exact.
 
-    That is so for exactly ``DataLoader``, without workers, with the default collate function
-    and automatic batching, over exactly ``TensorDataset`` in any number of exactly ``Subset``,
-    of plain dense contiguous tensors. Anything else, a subclass for instance, may mean
-    something else by a sample.
-
-    Args:
-        loader: any loader.
+    It is exact for a ``DataLoader`` without workers, with the default collate function and
+    automatic batching, over a ``TensorDataset`` in any number of ``Subset``, of dense contiguous
+    tensors. A subclass of any of these may mean something else by a sample.
 
     Returns:
-        The function: indices as the loader's batch sampler yields them, to a list of tensors
-        ``[B, ...]``, copies in the data set's order of tensors; ``None`` where the loader has
-        to do it by itself.
+        The function. It takes the indices that the loader's batch sampler gives, and returns
+        copies ``[B, ...]`` in the order of the data set's tensors.
     """
     if not _is_stock(loader):
         return None
@@ -93,7 +75,7 @@ def _is_stock(loader: Any) -> bool:
         and loader.collate_fn is default_collate
         and not vars(loader).keys() & {"_get_iterator", "_index_sampler"}
         and get_worker_info() is None  # in a worker the collate function stacks into shared memory
-        and all(vars(cls).get(name) is stock for cls, name, stock in _STOCK)
+        and all(vars(cls).get(name) is stock for (cls, name), stock in _STOCK.items())
         and _STACK is not None
         and torch_collate.default_collate_fn_map.get(torch.Tensor) is _STACK
     )
@@ -115,7 +97,7 @@ def _is_plain(tensor: Any) -> bool:
 
 
 def _compose(chain: list[Any], num_samples: int) -> torch.Tensor | None:
-    """Join the index lists of nested subsets, outermost first, to one; ``None`` if they are odd."""
+    """Join the index lists of nested subsets, outermost first; ``None`` if that is not exact."""
     chosen: torch.Tensor | None = None
     for indices in reversed(chain):
         if not isinstance(indices, (list, tuple, range, np.ndarray, torch.Tensor)):
@@ -152,8 +134,8 @@ def _make_fetch(
     from_numpy, as_array, int64 = torch.from_numpy, np.array, torch.int64
 
     def fetch(indices: Any) -> list[torch.Tensor]:
-        # Negative, out of range, not integers, no list: the data set's own way, whose result
-        # or error is the right one. The happy way must not pay for that.
+        # Negative, out of range, no integers, no list: the data set itself gives the right
+        # result or error. It is called only where the fast way fails, so that costs nothing.
         if type(indices) is not list:
             return slowly(indices)
         try:
@@ -165,7 +147,7 @@ def _make_fetch(
             if on_cpu:
                 batch = [tensor.index_select(0, rows) for tensor in tensors]
             else:
-                batch = [t.index_select(0, rows.to(t.device)) for t in tensors]
+                batch = [tensor.index_select(0, rows.to(tensor.device)) for tensor in tensors]
         except (IndexError, TypeError, ValueError, RuntimeError, OverflowError):
             return slowly(indices)
         return [tensor.pin_memory() for tensor in batch] if pin else batch

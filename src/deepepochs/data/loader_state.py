@@ -1,19 +1,9 @@
-"""What a loader carries besides its data: generators, epoch counters, stateful samplers.
+"""The state of a loader: its generators, epoch counters and stateful samplers.
 
-A loader's next epoch depends on more than the global random state: on the generators given
-to it, to its samplers and to its data set, on the epoch number some samplers keep, and on
-the ``state_dict`` of those that have one. They are found by looking at the attributes of the
+A loader's next epoch depends on more than the global random state: on the generators of the
+loader, its samplers and its data set, on the epoch number that some samplers keep, and on
+the ``state_dict`` of those that have one. They are found among the attributes of the
 loader, its samplers and its data set, and are read and restored here.
-
->>> import torch
->>> from torch.utils.data import DataLoader
->>> from deepepochs.data.loader_state import read_parts, restore_parts
->>> loader = DataLoader(range(4), shuffle=True, generator=torch.Generator())
->>> state = read_parts(loader)
->>> first = [int(x) for x in loader]
->>> restore_parts(loader, state)
->>> [int(x) for x in loader] == first
-True
 """
 
 from __future__ import annotations
@@ -48,11 +38,12 @@ __all__ = [
 _FOLLOWED = ("batch_sampler", "sampler", "base_dataloader", "dataset", "datasets")
 _COUNTERS = ("epoch", "iteration", "initial_seed")
 _GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
+_END = object()
 
 
 @runtime_checkable
 class Stateful(Protocol):
-    """What has a state that can be read and loaded."""
+    """An object whose state can be read and loaded."""
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state."""
@@ -72,14 +63,9 @@ def load_state(owner: Stateful, state: Any) -> None:
 
 
 def read_parts(loader: Any) -> dict[str, Any]:
-    """Read the generators and epoch counters that belong to a loader.
+    """Read the generators and epoch counters of a loader, by dotted attribute name.
 
-    Args:
-        loader: any loader; what it holds under the names ``sampler``, ``batch_sampler``,
-            ``dataset``, ``datasets`` and ``base_dataloader`` is looked through as well.
-
-    Returns:
-        State by dotted attribute name.
+    Its attributes of the names in ``_FOLLOWED`` are searched as well.
     """
     return {
         name: _read(value) if isinstance(value, _GENERATORS) else value
@@ -88,11 +74,7 @@ def read_parts(loader: Any) -> dict[str, Any]:
 
 
 def restore_parts(loader: Any, state: dict[str, Any]) -> None:
-    """Restore the generators and counters of a loader.
-
-    Raises:
-        CheckpointMismatch: the loader does not have the same ones.
-    """
+    """Restore what `read_parts` read; raise ``CheckpointMismatch`` if the loader has others."""
     found = {name: (owner, key, value) for name, owner, key, value in _parts(loader)}
     if set(found) != set(state):
         odd = ", ".join(sorted(set(found) ^ set(state)))
@@ -139,8 +121,8 @@ def load_dataset(loader: Any, state: dict[str, Any]) -> None:
 def shadow(loader: Any, name: str, value: Any) -> Any:
     """Copy a loader, with one attribute changed; the loader itself is left as it is.
 
-    A ``DataLoader`` refuses such a change after its construction, and constructing a new one
-    would lose what a subclass has added.
+    A ``DataLoader`` refuses such a change after it was made, and a new one would not have the
+    attributes of a subclass.
     """
     twin = object.__new__(type(loader))
     vars(twin).update(vars(loader))
@@ -162,19 +144,13 @@ def is_torchdata(loader: Any) -> bool:
 
 
 def drop(iterator: Iterator[Any], count: int) -> None:
-    """Load ``count`` batches and drop them.
-
-    Raises:
-        CheckpointMismatch: there are fewer.
-    """
+    """Load ``count`` batches and drop them; raise ``CheckpointMismatch`` if there are fewer."""
     for consumed in range(count):
-        try:
-            next(iterator)
-        except StopIteration:
+        if next(iterator, _END) is _END:
             raise CheckpointMismatch(
                 f"The loader ended after {consumed} mini-batches, and {count} were consumed when the "
                 "checkpoint was written. Give the data that it was written with."
-            ) from None
+            )
 
 
 def _parts(loader: Any) -> Iterator[tuple[str, dict[str, Any], str, Any]]:
@@ -189,15 +165,14 @@ def _parts(loader: Any) -> Iterator[tuple[str, dict[str, Any], str, Any]]:
         for key, value in vars(owner).items():
             name = f"{path}.{key}"
             if key in _FOLLOWED and hasattr(value, "__dict__"):
-                # For the length of a pass an IndexSource may stand before the sampler.
+                # During a pass an IndexSource may be in the sampler's place.
                 value = vars(value).get("inner_sampler", value)
+            is_counter = key in _COUNTERS and type(value) is int
             if isinstance(value, _GENERATORS):
                 if id(value) not in seen:
                     seen.add(id(value))
                     yield name, vars(owner), key, value
-            elif (key in _COUNTERS and type(value) is int) or (
-                key == "generator" and value is None
-            ):
+            elif is_counter or (key == "generator" and value is None):
                 yield name, vars(owner), key, value
             elif key in _FOLLOWED:
                 several = value if type(value) in (list, tuple) and key == "datasets" else [value]
@@ -205,21 +180,17 @@ def _parts(loader: Any) -> Iterator[tuple[str, dict[str, Any], str, Any]]:
 
 
 def _read(generator: Any) -> Any:
-    if isinstance(generator, torch.Generator):
-        return generator.get_state()
     if isinstance(generator, np.random.Generator):
         return generator.bit_generator.state
     if isinstance(generator, np.random.RandomState):
         return generator.get_state(legacy=False)
-    return generator.getstate()
+    return generator.getstate() if isinstance(generator, random.Random) else generator.get_state()
 
 
 def _write(generator: Any, state: Any) -> None:
-    if isinstance(generator, torch.Generator):
-        generator.set_state(state)
-    elif isinstance(generator, np.random.Generator):
+    if isinstance(generator, np.random.Generator):
         generator.bit_generator.state = state
-    elif isinstance(generator, np.random.RandomState):
-        generator.set_state(state)
-    else:
+    elif isinstance(generator, random.Random):
         generator.setstate(state)
+    else:
+        generator.set_state(state)

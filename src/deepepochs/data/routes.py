@@ -1,24 +1,28 @@
 """The ways to walk a loader, and to resume in the middle of it.
 
-What a loader is decides how it can be resumed: by its indices (a map-style ``DataLoader``),
-by its own ``state_dict``, by its data set's, or only by loading the consumed batches again and
-dropping them. `choose_route` picks the most exact way there is.
-
->>> from deepepochs.data.routes import choose_route
->>> route = choose_route(["a", "b", "c"])
->>> list(route.reopen({}, 1, lambda: None))
-['b', 'c']
+A loader is resumed by its indices (a map-style ``DataLoader``), by its own ``state_dict``, by
+that of its data set, or else by loading the consumed batches again and dropping them.
+`choose_route` picks the most exact way for a loader.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Any
+from weakref import WeakKeyDictionary
 
+import torch
 from torch.utils.data import DataLoader, IterableDataset, IterDataPipe
 
-from .index_route import IndexRoute
+from ..errors import CheckpointMismatch
+from ..nest.codec import is_plain
+from ..nest.operations import move, walk
+from .fast_path import tensor_fetch
 from .loader_state import (
     Stateful,
     dataset_state,
@@ -26,12 +30,355 @@ from .loader_state import (
     is_torchdata,
     load_dataset,
     load_state,
+    read_moment,
+    restore_moment,
     shadow,
     state_of,
     unwrap,
 )
+from .seeding import SeededIndices, epoch_seed_from
 
-__all__ = ["IterableRoute", "PlainRoute", "Route", "StatefulRoute", "choose_route"]
+__all__ = [
+    "IndexRoute",
+    "IndexSource",
+    "IndexWalk",
+    "Replay",
+    "Route",
+    "choose_route",
+    "load_samplers",
+    "read_samplers",
+    "walk_state",
+]
+
+_END = object()
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What a walk needs to resume where it was saved."""
+
+    state: dict[str, Any]  # of the walk
+    index: int  # batches that were handed out
+    resume: Callable[[], None]  # restores the random states of the save
+
+
+class IndexSource:
+    """Stands in for a loader's batch sampler, or for its sampler where it does not batch.
+
+    All other attributes are the sampler's.
+    """
+
+    def __init__(self, sampler: Any) -> None:
+        self.inner_sampler = sampler
+        self.num_passes = 0  # that were begun
+        self.epoch_seed: int | None = None  # of the present pass, if workers are seeded by it
+        self.walk: IndexWalk | None = None  # the latest one of the present pass
+        self._replay: Replay | None = None
+        self._is_dry = False
+
+    def begin_pass(self, num_passes: int, epoch_seed: int | None, replay: Replay | None) -> None:
+        """Begin a pass, of which ``num_passes`` were made before."""
+        self.num_passes = num_passes + 1
+        self.epoch_seed = epoch_seed
+        self.walk = None
+        self._replay = replay
+
+    @contextmanager
+    def dry(self) -> Iterator[None]:
+        """Give no indices in the meantime."""
+        self._is_dry = True
+        yield
+        self._is_dry = False
+
+    def __iter__(self) -> Iterator[Any]:
+        if self._is_dry:
+            return iter(())
+        # The sampler's iterator is made at once, as the loader does it: some samplers draw then.
+        # The loader may make several walks, of which it uses the last one only.
+        self.walk = IndexWalk(self.inner_sampler, self.epoch_seed, self._replay)
+        return self.walk
+
+    def __len__(self) -> int:
+        return len(self.inner_sampler)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "inner_sampler":  # not yet there while a copy is made
+            raise AttributeError(name)
+        return getattr(self.inner_sampler, name)
+
+
+class IndexWalk:
+    """One walk along a sampler."""
+
+    def __init__(
+        self, sampler: Any, epoch_seed: int | None = None, replay: Replay | None = None
+    ) -> None:
+        self.inner: Iterator[Any] = iter(sampler)
+        self.drawn = 0
+        self._sampler = sampler
+        self._epoch_seed = epoch_seed
+        self._replay = replay
+        self._is_exhausted = False
+        self._waiting: deque[Any] = deque()
+        self._again: deque[Any] = deque()
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        if self._replay is not None:
+            self._catch_up(self._replay)
+        if self._again:
+            position = self.drawn - len(self._again)
+            indices = self._again.popleft()
+        else:
+            indices = _END if self._is_exhausted else next(self.inner, _END)
+            if indices is _END:
+                self._is_exhausted = True
+                raise StopIteration
+            position = self.drawn
+            self.drawn += 1
+        self._waiting.append(indices)
+        if self._epoch_seed is None:
+            return indices
+        return SeededIndices(indices, self._epoch_seed, position)
+
+    def handed_out(self) -> None:
+        """Note that the oldest of the drawn batches was handed out."""
+        self._waiting.popleft()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Say where the walk is."""
+        waiting = [*self._waiting, *self._again]
+        return {
+            **walk_state(self.drawn, self._sampler),
+            "exhausted": self._is_exhausted,
+            "waiting": waiting if is_plain(waiting) else None,
+        }
+
+    def _catch_up(self, replay: Replay) -> None:
+        """Run the sampler to where it was, then restore the random states of the save."""
+        self._replay = None
+        state = replay.state
+        replayed: list[Any] = []
+        for count in range(int(state["drawn"])):
+            indices = next(self.inner, _END)
+            if indices is _END:
+                if state["samplers"]:
+                    break  # its state says that it was at its end, where it resumes
+                raise CheckpointMismatch(
+                    f"The loader's sampler ended after {count} mini-batches, and {state['drawn']} "
+                    "had been drawn when the checkpoint was written. Build the loader as it was."
+                )
+            if count >= replay.index:
+                replayed.append(indices)
+        from ..nest.compare import differing  # a fit that is not resumed does not need it
+
+        if differing(read_samplers(self._sampler), state["samplers"]):
+            # Its order depends on more than the random states at its start: load its own state.
+            load_samplers(self._sampler, state["samplers"])
+            self.inner = iter(self._sampler)
+        self.drawn = int(state["drawn"])
+        self._is_exhausted = bool(state["exhausted"])
+        self._again.extend(replayed if state["waiting"] is None else state["waiting"])
+        replay.resume()
+
+
+def walk_state(drawn: int, sampler: Any) -> dict[str, Any]:
+    """Give the state of a walk in which all batches that were drawn were handed out."""
+    return {"drawn": drawn, "exhausted": False, "waiting": [], "samplers": read_samplers(sampler)}
+
+
+def read_samplers(sampler: Any) -> dict[str, Any]:
+    """Read the state of each sampler that has one, by its place."""
+    return {name: state_of(one) for name, one in _stateful_samplers(sampler).items()}
+
+
+def load_samplers(sampler: Any, state: dict[str, Any]) -> None:
+    """Load what `read_samplers` read."""
+    found = _stateful_samplers(sampler)
+    if set(found) != set(state):
+        raise CheckpointMismatch(
+            f"The loader has {len(found)} samplers with a state_dict, and the checkpoint has "
+            f"{len(state)}. Build the loader as it was when the checkpoint was written."
+        )
+    for name, one in found.items():
+        load_state(one, state[name])
+
+
+def _stateful_samplers(sampler: Any) -> dict[str, Stateful]:
+    """Find the samplers with a ``state_dict``, the outermost first."""
+    found: dict[str, Stateful] = {}
+    seen: set[int] = set()
+    name = "sampler"
+    while sampler is not None and id(sampler) not in seen:
+        seen.add(id(sampler))
+        if isinstance(sampler, Stateful):
+            found[name] = sampler
+        inner = getattr(sampler, "batch_sampler", None)
+        sampler = inner if inner is not None else getattr(sampler, "sampler", None)
+        name += ".sampler"
+    return found
+
+
+# The source of a loader, and the loader's shadow if it has one. A cursor lives for one pass and
+# persistent workers for many, so theirs are kept.
+_PERSISTENT: WeakKeyDictionary[Any, tuple[IndexSource, Any]] = WeakKeyDictionary()
+
+
+class IndexRoute:
+    """A map-style ``DataLoader``, a subclass of it, or one prepared by Accelerate."""
+
+    kind = "indices"
+
+    def __init__(self, loader: Any, worker_seeding: str, *, fast_path: bool) -> None:
+        self.loader = loader
+        self.owner = unwrap(loader)
+        self.is_prepared = self.owner is not loader
+        self.seeds = worker_seeding == "position" and self.owner.num_workers > 0
+        self.fetch = tensor_fetch(self.owner) if fast_path else None
+        self.key = "sampler" if self.owner.batch_sampler is None else "batch_sampler"
+        # An __iter__ of a subclass may change attributes, so it must run on the loader itself. And
+        # it may join or leave out batches: a resume has to load the consumed ones and drop them.
+        stock = type(self.owner).__iter__ is DataLoader.__iter__
+        self.is_shadowed = stock or is_torchdata(self.owner)
+        self.source: IndexSource | None = None  # of the present pass; None if nothing loads ahead
+        self.start_samplers: dict[str, Any] = {}
+        self.num_passes = 0  # before the present one; counted for persistent workers only
+        self.earlier_passes = 0  # of the run that is resumed
+
+    def open(self) -> Iterator[Any]:
+        """Begin a pass."""
+        source, twin = self._start()
+        if self.owner.persistent_workers:
+            self.num_passes = source.num_passes or self.earlier_passes
+        self.start_samplers = read_samplers(self._sampler())
+        if self.fetch is None and self.owner.num_workers == 0 and not self.is_prepared:
+            return iter(self.loader)
+        return self._follow(source, twin)
+
+    def reopen(
+        self, state: dict[str, Any], index: int, resume: Callable[[], None]
+    ) -> Iterator[Any]:
+        """Resume a pass: the sampler runs to where it was, no sample is loaded."""
+        self.num_passes = self.earlier_passes = int(state["num_passes"])
+        source, twin = self._start()
+        self.start_samplers = state["start_samplers"]
+        load_samplers(self._sampler(), self.start_samplers)
+        load_dataset(self.owner, state)
+        return self._follow(source, twin, Replay(state["walk"], index, resume), state["epoch_seed"])
+
+    def state_dict(self, index: int, *, running: bool) -> dict[str, Any]:
+        """Give what is needed to resume the pass, or to begin the next one."""
+        state = dataset_state(self.owner)
+        if not running:
+            kept = _PERSISTENT.get(self.owner)
+            earlier = self.earlier_passes if kept is None else kept[0].num_passes
+            return {**state, "num_passes": earlier, "samplers": read_samplers(self._sampler())}
+        # Where the consumed batches are loaded again, the walk is not needed.
+        walked = None if self.source is None or not self.is_shadowed else self.source.walk
+        return {
+            **state,
+            "num_passes": self.num_passes,
+            "epoch_seed": None if self.source is None else self.source.epoch_seed,
+            "start_samplers": self.start_samplers,
+            "walk": walk_state(index, self._sampler()) if walked is None else walked.state_dict(),
+        }
+
+    def load_idle(self, state: dict[str, Any]) -> None:
+        """Load the state of the loader between two passes."""
+        self.earlier_passes = int(state["num_passes"])
+        load_samplers(self._sampler(), state["samplers"])
+        load_dataset(self.owner, state)
+
+    def _start(self) -> tuple[IndexSource, Any]:
+        """Give the source and the shadow for a pass, with persistent workers running if needed."""
+        if self.is_prepared:
+            self.loader.set_epoch(self.loader.iteration)
+        if self.owner in _PERSISTENT:
+            source, twin = _PERSISTENT[self.owner]
+        else:
+            if is_torchdata(self.owner):
+                # Accelerate has read its state, and so it has made an iterator already.
+                self.owner.load_state_dict({})
+            source = IndexSource(self._sampler())
+            twin = shadow(self.owner, self.key, source) if self.is_shadowed else None
+            if self.owner.persistent_workers:
+                _PERSISTENT[self.owner] = source, twin
+        if self.owner.persistent_workers and self.earlier_passes and not source.num_passes:
+            # The first pass draws a seed for the workers and later ones do not. So the workers are
+            # started without a pass where the present one is not the first of the run.
+            moment = read_moment(self.loader)
+            with source.dry(), self._in_place(source):
+                iter(self.loader if twin is None else twin)
+            restore_moment(self.loader, moment)
+        return source, twin
+
+    def _follow(
+        self, source: IndexSource, twin: Any, replay: Replay | None = None, seed: int | None = None
+    ) -> Iterator[Any]:
+        self.source = source
+        if self.seeds and seed is None:
+            seed = epoch_seed_from(self.owner.generator, self.num_passes)
+        source.begin_pass(
+            self.num_passes, seed if self.seeds else None, replay if self.is_shadowed else None
+        )
+        batches = self._batches(source, twin, replay)
+        return self._as_prepared(batches) if self.is_prepared else batches
+
+    def _batches(self, source: IndexSource, twin: Any, replay: Replay | None) -> Iterator[Any]:
+        if not self.is_shadowed:
+            return self._load_and_drop(source, replay)
+        iterator = iter(twin)  # draws what the loader draws at the start of a pass
+        walked = source.walk
+        if self.fetch is None or walked is None or walked.drawn:
+            # Without a fast path, or in a DataLoader that is not made as those of today.
+            return self._handed(iterator, source)
+        if replay is None:
+            self.source = None
+            return map(self.fetch, walked.inner)
+        return self._handed(map(self.fetch, walked), source)
+
+    def _handed(self, batches: Iterator[Any], source: IndexSource) -> Iterator[Any]:
+        for batch in batches:
+            if source.walk is not None:
+                source.walk.handed_out()
+            yield batch
+
+    def _load_and_drop(self, source: IndexSource, replay: Replay | None) -> Iterator[Any]:
+        with self._in_place(source):
+            iterator = iter(self.loader)
+            if replay is not None:
+                drop(iterator, replay.index)
+                replay.resume()
+            yield from iterator
+
+    def _as_prepared(self, batches: Iterator[Any]) -> Iterator[Any]:
+        """Move the batches and count the pass, as Accelerate's own iterator does."""
+        device = self.loader.device
+        if device is None or torch.device(device).type == "cpu":
+            yield from batches
+        else:
+            to_device = partial(move, args=(device,), kwargs={})
+            yield from map(partial(walk, to_device), batches)
+        self.loader.set_epoch(self.loader.iteration + 1)
+
+    @contextmanager
+    def _in_place(self, source: IndexSource) -> Iterator[None]:
+        """Put the source in the sampler's place in the loader itself; a shadow has it there."""
+        if self.is_shadowed:
+            yield
+            return
+        sampler = vars(self.owner)[self.key]
+        vars(self.owner)[self.key] = source
+        try:
+            yield
+        finally:
+            vars(self.owner)[self.key] = sampler
+
+    def _sampler(self) -> Any:
+        sampler = vars(self.owner)[self.key]
+        return sampler.inner_sampler if isinstance(sampler, IndexSource) else sampler
 
 
 class PlainRoute:
@@ -46,18 +393,12 @@ class PlainRoute:
         """Begin a pass."""
         return iter(self.loader)
 
-    def prepare(self, state: dict[str, Any]) -> None:
-        """Do what must come before the random states of the start of the pass are restored."""
-
     def reopen(
         self, state: dict[str, Any], index: int, resume: Callable[[], None]
     ) -> Iterator[Any]:
-        """Resume a pass; the random states of its start are in place.
+        """Resume a pass after ``index`` batches; the random states are those of its start.
 
-        Args:
-            state: from `state_dict`.
-            index: how many batches had been handed out.
-            resume: restores the random states of the save.
+        ``resume`` restores the random states of the save.
         """
         if type(self.loader) in (list, tuple):
             iterator = islice(self.loader, index, None)
@@ -83,21 +424,18 @@ class StatefulRoute(PlainRoute):
     def reopen(
         self, state: dict[str, Any], index: int, resume: Callable[[], None]
     ) -> Iterator[Any]:
-        """Load the loader's own state."""
         load_state(self.loader, state["loader"])
         iterator: Iterator[Any] = iter(self.loader)
         resume()
         return iterator
 
     def state_dict(self, index: int, *, running: bool) -> dict[str, Any]:
-        """Read the loader's state, and the data set's between passes."""
-        # Asked between passes, torchdata's makes an iterator: it draws and starts workers.
+        # Between passes torchdata's state_dict makes an iterator, which draws and starts workers.
         if running or not is_torchdata(unwrap(self.loader)):
             return {"loader": state_of(self.loader)}
         return dataset_state(self.loader)
 
     def load_idle(self, state: dict[str, Any]) -> None:
-        """Load the loader's state between two passes."""
         if "loader" in state:
             load_state(self.loader, state["loader"])
         else:
@@ -112,7 +450,7 @@ class IterableRoute(PlainRoute):
 
     def __init__(self, loader: Any) -> None:
         super().__init__(loader)
-        # Worker processes have copies of the data set, out of reach from here.
+        # Worker processes have copies of the data set, whose state cannot be read from here.
         self.is_near = (
             loader.num_workers == 0
             and type(loader).__iter__ is DataLoader.__iter__
@@ -121,7 +459,6 @@ class IterableRoute(PlainRoute):
         self.items = _Items(loader.dataset)
 
     def open(self) -> Iterator[Any]:
-        """Begin a pass."""
         if not self.is_near:
             return iter(self.loader)
         self.items = _Items(self.loader.dataset)
@@ -131,7 +468,6 @@ class IterableRoute(PlainRoute):
     def reopen(
         self, state: dict[str, Any], index: int, resume: Callable[[], None]
     ) -> Iterator[Any]:
-        """Load the state of the data set or of its iterator; without one, load batches and drop."""
         if not state:
             iterator = self.open()
             drop(iterator, index)
@@ -139,24 +475,19 @@ class IterableRoute(PlainRoute):
             return iterator
         load_dataset(self.loader, state)
         iterator = self.open()
-        if "iterator" in state and not state["ended"]:
-            load_state(self.items.iterator, state["iterator"])
-        self.items.ended = bool(state["ended"])
+        self.items.resume(state)
         resume()
         return iter(()) if self.items.ended else iterator
 
     def state_dict(self, index: int, *, running: bool) -> dict[str, Any]:
-        """Read the state of the data set and of its iterator, if they have one."""
         if not self.is_near:
             return {}
         state = dataset_state(self.loader)
-        iterator = self.items.iterator
-        if running and iterator is not self.loader.dataset and isinstance(iterator, Stateful):
-            state["iterator"] = state_of(iterator)
-        return {**state, "ended": running and self.items.ended} if state else {}
+        if running:
+            state |= self.items.state_dict()
+        return {"ended": running and self.items.ended, **state} if state else {}
 
     def load_idle(self, state: dict[str, Any]) -> None:
-        """Load the data set's state between two passes."""
         load_dataset(self.loader, state)
 
 
@@ -173,6 +504,16 @@ class _Items:
         self.ended = False
         return self._follow(self.iterator)
 
+    def state_dict(self) -> dict[str, Any]:
+        has_state = self.iterator is not self.dataset and isinstance(self.iterator, Stateful)
+        return {"iterator": state_of(self.iterator)} if has_state else {}
+
+    def resume(self, state: dict[str, Any]) -> None:
+        """Load the state of the iterator, if one was saved and it had not ended."""
+        self.ended = bool(state["ended"])
+        if "iterator" in state and not self.ended:
+            load_state(self.iterator, state["iterator"])
+
     def _follow(self, iterator: Iterator[Any]) -> Iterator[Any]:
         yield from iterator
         self.ended = True
@@ -181,27 +522,19 @@ class _Items:
 Route = PlainRoute | IndexRoute
 
 
-def choose_route(loader: Any, worker_seeding: str = "position", *, fast_path: bool = True) -> Route:
-    """Pick the most exact way to walk a loader.
-
-    Args:
-        loader: any iterable of batches.
-        worker_seeding: ``'position'`` or ``'torch'``.
-        fast_path: whether in-memory tensors are fetched by one index operation.
-    """
+def choose_route(loader: Any, worker_seeding: str, *, fast_path: bool) -> Route:
+    """Pick the most exact way to walk a loader; the arguments are those of a ``Cursor``."""
     owner = unwrap(loader)
     if not isinstance(owner, DataLoader) or (owner is loader and "base_dataloader" in vars(loader)):
         return StatefulRoute(loader) if isinstance(loader, Stateful) else PlainRoute(loader)
     if is_torchdata(owner):
-        # torchdata's own way would not bring the workers' random streams back, nor a sampler that
-        # draws from the global generator; for state inside of data sets there is no other.
-        by_index = not isinstance(owner.dataset, (IterableDataset, Stateful))
-    elif owner is loader and isinstance(loader, Stateful):
-        by_index = False
-    elif isinstance(owner.dataset, IterableDataset):
-        return IterableRoute(loader)
+        # Its own state leaves out the workers' random streams and samplers that draw from the
+        # global generator, so it is used only for state that is inside of the data set.
+        has_state = isinstance(owner.dataset, (IterableDataset, Stateful))
     else:
-        by_index = True
-    if by_index:
-        return IndexRoute(loader, worker_seeding, fast_path=fast_path)
-    return StatefulRoute(loader)
+        has_state = owner is loader and isinstance(loader, Stateful)
+    if has_state:
+        return StatefulRoute(loader)
+    if isinstance(owner.dataset, IterableDataset):
+        return IterableRoute(loader)
+    return IndexRoute(loader, worker_seeding, fast_path=fast_path)

@@ -1,16 +1,8 @@
-"""Replace a file so that at every instant the old one or the new one is there, whole.
+"""Replaces a file in one step: at every instant either the old or the new one is there, whole.
 
-The new content goes to a temporary file in the same folder (a rename across file systems is
-a copy, hence not ``TMPDIR``), which is then renamed. What a killed process leaves behind is
-recognised by its name and removed by the next write.
-
->>> import tempfile
->>> from pathlib import Path
->>> from deepepochs.files.atomic import write_text
->>> target = Path(tempfile.mkdtemp()) / "page.html"
->>> write_text(target, "whole")
->>> target.read_text()
-'whole'
+The new content is written to a temporary file, which is then renamed. It is in the same folder,
+because a rename to another file system is a copy. The next write removes the temporary files
+of processes that were killed.
 """
 
 from __future__ import annotations
@@ -31,23 +23,18 @@ __all__ = ["duplicate", "is_alive", "leftovers", "replacing", "staged", "write_t
 _NAME = re.compile(r"\.deepepochs-(?P<pid>\d+)-(?P<host>.*)-[0-9a-f]{8}\.tmp")
 _FOREIGN_AGE_S = 3600.0
 
-# The temporary files this process is writing now: all others that bear its id are leftovers,
-# be it of an earlier process that had the same (in containers the id is often 1 each time).
+# The temporary files that this process is writing. Others with its id are leftovers of an
+# earlier process with the same id: in containers the id is often 1.
 _active: set[str] = set()
 
 
 @contextlib.contextmanager
 def replacing(target: Path) -> Iterator[Path]:
-    """Give the path of a temporary file to write; after the block it takes the place of `target`.
+    """Yield the path of a temporary file; after the block it replaces `target`.
 
-    The content is not forced to the disk: only a power cut could tell.
-
-    Args:
-        target: the file to be replaced. Its folder is made if it is not there.
-
-    Yields:
-        The path. After an exception, of whatever kind, the temporary file is removed, and
-        `target` is as it was.
+    The folder of `target` is made if it is missing. After any exception the temporary file is
+    removed, and `target` is as it was. The content is not forced to the disk: a power cut can
+    lose it.
     """
     folder = target.parent
     folder.mkdir(parents=True, exist_ok=True)
@@ -59,13 +46,13 @@ def replacing(target: Path) -> Iterator[Path]:
         temporary.replace(target)
     finally:
         _active.discard(temporary.name)
-        # It is still there after a rename, too, if both names were links to one file already.
+        # A rename leaves it there if both names are links to one file.
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
 
 
 def write_text(target: Path, text: str) -> None:
-    """Replace `target` by a text in UTF-8."""
+    """Replace `target` by a text, in UTF-8."""
     with replacing(target) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
@@ -74,17 +61,9 @@ def write_text(target: Path, text: str) -> None:
 def staged(
     target: Path, before_rename: Callable[[Path], object] | None = None
 ) -> Iterator[BinaryIO]:
-    """As :func:`replacing`, with an open file, which is forced to the disk before it is renamed.
+    """Yield an open file that replaces `target` as :func:`replacing` does, forced to the disk.
 
-    Args:
-        target: the file to be replaced. Its folder is made if it is not there.
-        before_rename: is given the temporary file's path when all of it is on disk.
-
-    Yields:
-        The file, open for writing and reading.
-
-    Raises:
-        OSError: no space, no permission, or another fault of the file system.
+    `before_rename` is called with the temporary file's path when its content is on disk.
     """
     with replacing(target) as temporary:
         with temporary.open("x+b") as file:
@@ -97,10 +76,9 @@ def staged(
 
 
 def duplicate(source: Path, target: Path) -> None:
-    """Give `source` a second name, `target`, in one step: a hard link, or else a copy.
+    """Make `target` a hard link to `source`, in one step; a copy where there are no links.
 
-    Files that are only ever replaced are never changed in place, so two names of one file are
-    as good as two files.
+    A link serves as well as a copy, because files are replaced and never changed in place.
     """
     with replacing(target) as temporary:
         try:
@@ -112,12 +90,12 @@ def duplicate(source: Path, target: Path) -> None:
 
 
 def leftovers(folder: Path) -> list[Path]:
-    """The temporary files in `folder`, those in use among them."""
+    """The temporary files in `folder`, also those in use."""
     return [path for path in folder.glob(".deepepochs-*.tmp") if _NAME.fullmatch(path.name)]
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process of this machine lives, as far as can be told: on Windows always true."""
+    """Whether a process of this machine lives; on Windows, where this is unknown, ``True``."""
     if sys.platform == "win32":  # os.kill would end it
         return True
     try:
@@ -125,7 +103,7 @@ def is_alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     except (OSError, OverflowError):
-        return True
+        pass  # it may be another user's
     return True
 
 
@@ -138,7 +116,7 @@ def _host() -> str:
 
 
 def _sweep(folder: Path) -> None:
-    """Remove what dead processes have left."""
+    """Remove the temporary files of dead processes."""
     for path in leftovers(folder):
         with contextlib.suppress(OSError):
             if not _is_in_use(path):
@@ -148,16 +126,16 @@ def _sweep(folder: Path) -> None:
 def _is_in_use(path: Path) -> bool:
     match = _NAME.fullmatch(path.name)
     if match is None or match["host"] != _host():
-        # Of another machine on a shared disk: a live write changes its file all the time.
+        # From another machine on a shared disk, where a live write changes its file often.
         return time.time() - path.stat().st_mtime < _FOREIGN_AGE_S
     if int(match["pid"]) == os.getpid():
         return path.name in _active
-    # Windows does not remove a file that is in use, so that trying is safe there.
+    # Windows refuses to remove a file that is in use, so the attempt is safe.
     return sys.platform != "win32" and is_alive(int(match["pid"]))
 
 
 def _sync_folder(folder: Path) -> None:
-    """Force the folder's entries to the disk: without it a power cut can undo the rename."""
+    """Force the folder's entries to the disk: else a power cut can undo the rename."""
     if sys.platform == "win32":
         return
     descriptor = os.open(folder, os.O_RDONLY)

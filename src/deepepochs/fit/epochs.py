@@ -1,48 +1,127 @@
-"""The epochs of a fit: how each begins and ends, and how the fit goes on from a loaded state.
+"""The fits of a run, and the epochs of one: how each begins and ends, and how a fit resumes.
 
-A fit ends in one of four ways: finished, stopped, interrupted, or with an error.
+A fit ends in one of four ways: finished, stopped, interrupted, or with an error. A script that
+was killed and is started again calls its fits again: those that were finished are skipped, and
+the one that was not resumes.
 """
 
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain, islice
-from typing import Any
+from typing import Any, NamedTuple
 
 from .. import rng
-from ..callbacks.pool import CallbackPool
-from ..contracts import TrainerView
-from ..data.cursor import Cursor
-from ..data.loaders import Loaders
+from ..callbacks.base import Callback
+from ..contracts import RunView, TrainerView
+from ..data.cursor import Cursor, Loaders
 from ..errors import LoopException, MetricError, StopLoopException
+from ..history import Progress
 from ..hooks import fire, fire_in_step
 from ..patches.totals import LOSS, StageTotals
 from ..run import Run
 from ..stages import Stage
 from ..state.place import EpochState, Place
-from .log import FitLog, FitSpan
 from .plan import FitPlan
 from .session import Kind, Session
 
-__all__ = ["FitSession"]
+__all__ = ["FitLog", "FitSession", "FitSpan"]
+
+
+class FitSpan(NamedTuple):
+    """The epochs of one fit, from 0, ``end`` excluded."""
+
+    start: int
+    end: int
+    is_past: bool = False
+    """Whether an earlier process has finished the fit."""
+
+
+class FitLog:
+    """The fits of a run.
+
+    Attributes:
+        progress: the counters of the run, without those of the pass that runs.
+        max_epochs: the total number of epochs.
+        num_calls: the fits that this process has called, without refused ones.
+    """
+
+    def __init__(self, max_epochs: int) -> None:
+        self.max_epochs = max_epochs
+        self.progress = Progress()
+        self.num_calls = 0
+        self._starts: list[int] = []  # the first epoch of each fit of the run
+        self._replays = False  # this process calls the fits of an earlier one again
+
+    def replay(self) -> None:
+        """Expect the fits of an earlier process to be called again, from the first."""
+        self._replays = True
+
+    def next(self, epochs: int | None, *, resumes: bool) -> FitSpan:
+        """Say which epochs the fit has that is called now; change nothing."""
+        if self._replays and self.num_calls < len(self._starts) - 1:
+            start, end = self._starts[self.num_calls : self.num_calls + 2]
+            return FitSpan(start, end, is_past=True)
+        done = self.progress.epoch_idx
+        start = self._starts[-1] if resumes and self._starts else done
+        if epochs is None:
+            return FitSpan(start, self.max_epochs)
+        if resumes and self._replays:
+            return FitSpan(start, start + epochs)
+        return FitSpan(start, epochs + (done if self.num_calls else 0))
+
+    def begin(self, span: FitSpan, *, resumes: bool) -> None:
+        """Take in a fit that is not refused."""
+        self.num_calls += 1
+        if span.is_past:
+            return
+        self.max_epochs = span.end
+        if not (resumes and self._starts):
+            self._starts.append(span.start)
+
+    def with_run(self, run: RunView | None) -> Progress:
+        """Give the counters with those of a pass."""
+        progress = self.progress
+        if run is None or run.stage not in (Stage.TRAIN, Stage.VAL):
+            return progress
+        done, training = run.batch_idx + 1, run.is_training
+        return progress._replace(
+            num_train_batches=progress.num_train_batches + (done if training else 0),
+            num_val_batches=progress.num_val_batches + (0 if training else done),
+            num_steps=progress.num_steps + run.num_steps,
+        )
+
+    def count(self, run: RunView) -> None:
+        """Add the counters of a pass that is over."""
+        self.progress = self.with_run(run)
+
+    def end_epoch(self) -> None:
+        """Count an epoch."""
+        self.progress = self.progress._replace(epoch_idx=self.progress.epoch_idx + 1)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The counters, and where the fits began."""
+        return {
+            **self.progress.state_dict(),
+            "first_epoch": self._starts[-1] if self._starts else 0,
+            "fit_starts": list(self._starts),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take back what ``state_dict`` gave."""
+        self.progress = Progress.from_state(state)
+        self._starts = [int(start) for start in state.get("fit_starts", [state["first_epoch"]])]
 
 
 class FitSession(Session):
-    """One call of fit: a session with epochs, which goes on from a loaded state.
-
-    Args:
-        trainer: whose call it is.
-        plan: the tasks and their metrics.
-        callbacks: the callbacks that take part.
-        span: the epochs of the fit.
-        place: where a loaded run goes on.
-        fits: the log of fits.
-        loaders: the loaders of the fit before, to be those of this one.
+    """One call of fit: a session with epochs, which may resume a loaded state.
 
     Attributes:
-        resumes: whether the fit goes on from a loaded state.
+        span: the epochs of the fit.
+        place: the loaded state to resume, if there is one.
+        resumes: whether the fit resumes it.
         epoch: the epoch that is under way; between epochs ``None``.
     """
 
@@ -50,7 +129,7 @@ class FitSession(Session):
         self,
         trainer: TrainerView,
         plan: FitPlan,
-        callbacks: CallbackPool,
+        callbacks: Sequence[Callback],
         span: FitSpan,
         place: Place,
         fits: FitLog,
@@ -88,7 +167,7 @@ class FitSession(Session):
         """Begin anew, or where a loaded state was taken.
 
         Raises:
-            CheckpointMismatch: the fit cannot go on there; the place is as it was.
+            CheckpointMismatch: the fit cannot resume there; the place is as it was.
         """
         if self.epoch is not None:
             stages = self.plan.stages_of(self.epoch.epoch_idx)
@@ -109,7 +188,7 @@ class FitSession(Session):
             self._go_on()
 
     def _go_on(self) -> None:
-        """Take in that the fit cannot be refused any more: nobody else goes on from the place."""
+        """Consume the loaded state: the fit cannot be refused any more."""
         self.fits.begin(self.span, resumes=self.resumes)
         self.place.clear()
         if self.epoch is not None:

@@ -12,7 +12,7 @@ from typing import Any
 from ..arguments import as_list, check_count, check_flag
 from ..contracts import TrainerView
 from ..errors import ConfigError, LoopException
-from ..nest.batch import BatchSize, check_batch_size
+from ..nest.operations import BatchSize, check_batch_size
 from ..patches.plan import MetricPlan, check_metrics, plan_metrics
 from ..stages import Stage
 from ..steps import Steps, resolve_step, step_name
@@ -22,13 +22,9 @@ __all__ = ["FitPlan", "as_task", "plan_fit", "plan_search", "plan_test", "warn_o
 
 
 class FitPlan:
-    """The tasks of each stage, and the metrics that every one of their passes computes.
+    """The tasks of each stage, and the metrics that their passes compute.
 
-    Args:
-        tasks: the tasks of each stage.
-        metrics: the metrics common to all tasks of a stage.
-        metric_patch: how metrics are carried from mini-batches to the epoch.
-        val_freq: epochs from one validation to the next.
+    ``metrics`` are those common to all tasks of a stage.
     """
 
     def __init__(

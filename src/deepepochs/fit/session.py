@@ -6,7 +6,7 @@ A test that a hook of a fit calls is a session inside the fit's, its ``outer``.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from enum import Enum
 from types import TracebackType
@@ -15,22 +15,22 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..callbacks.pool import CallbackPool
+from ..callbacks.base import HOOKS, Callback
 from ..contracts import SessionView, TrainerView
 from ..data.cursor import Cursor
 from ..errors import DataError, LoopException, StopLoopException
-from ..faults import LossWatch
-from ..hooks import fire, fire_in_step
+from ..hooks import HookTable, fire, fire_in_step
+from ..nest import operations as nested
 from ..optim.optimizers import Optimizer, Optimizers
 from ..patches.totals import StageTotals
+from ..recorder import LossWatch
 from ..run import Run
 from ..stages import Stage
 from ..task import EpochTask
-from .forward_hooks import forward_hooks
 from .plan import FitPlan
 from .save_points import SavePoints
 
-__all__ = ["Kind", "Session", "not_running"]
+__all__ = ["Kind", "Session", "nested_fit", "not_running"]
 
 
 class Kind(Enum):
@@ -45,16 +45,10 @@ class Kind(Enum):
 class Session:
     """One call of fit, test, predict or find_lr.
 
-    Args:
-        trainer: whose call it is.
-        plan: the tasks and their metrics.
-        kind: which call it is.
-        callbacks: the callbacks that take part.
-        outer: the session around this one, or ``None``.
-
     Attributes:
-        hooks: the table of hooks.
-        save_points: what was asked for at the next save point.
+        outer: the session that this one runs inside of, or ``None``.
+        hooks: the table of hooks of the callbacks that take part.
+        save_points: what is to be done at the next save point.
         run: the pass that runs now.
         totals: the passes of a test.
         pace_end_s: before this moment no paced hook is called.
@@ -65,14 +59,14 @@ class Session:
         trainer: TrainerView,
         plan: FitPlan,
         kind: Kind,
-        callbacks: CallbackPool,
+        callbacks: Sequence[Callback],
         outer: Session | None = None,
     ) -> None:
         self.trainer = trainer
         self.plan = plan
         self.kind = kind
         self.outer = outer
-        self.hooks = callbacks.table()
+        self.hooks = HookTable(callbacks, HOOKS)
         self.save_points: SavePoints = SavePoints(
             trainer, saves=kind is Kind.FIT, outer=None if outer is None else outer.save_points
         )
@@ -251,6 +245,14 @@ class Session:
         warnings.warn(text, UserWarning, stacklevel=2)
 
 
+def nested_fit() -> LoopException:
+    """The error for a fit inside of another call."""
+    return LoopException(
+        "fit() was called inside a running fit or test. Train another model with a trainer of its "
+        "own, or call fit() after this one."
+    )
+
+
 def not_running(task: EpochTask, stage: Stage) -> LoopException:
     """The error for a task that is called where it is none of the call's."""
     return LoopException(
@@ -268,3 +270,50 @@ def modes_kept(model: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes:
             module.training = mode
+
+
+@contextmanager
+def forward_hooks(trainer: TrainerView, table: HookTable) -> Iterator[None]:
+    """Tell callbacks of each call of the model, where some callback wants to know of it.
+
+    A compiled model is told of around its compiled call: within, Dynamo would follow the
+    callbacks, and compile anew for each of their numbers.
+
+    Args:
+        trainer: whose model it is; its present pass has the hooks that are called.
+        table: says whether there are any.
+    """
+
+    def before(_module: nn.Module, _inputs: Any) -> None:
+        if trainer.run is not None and trainer.run.hooks.before_forward:
+            fire_in_step(trainer.run.hooks.before_forward, trainer)
+
+    def after(_module: nn.Module, _inputs: Any, model_out: Any) -> None:
+        if trainer.run is not None and trainer.run.hooks.after_forward:
+            detached = nested.detach(model_out)
+            fire_in_step(trainer.run.hooks.after_forward, trainer, model_out=detached)
+
+    if not any(stage.before_forward or stage.after_forward for stage in table.stages.values()):
+        yield
+        return
+    model, compiled = trainer.model, trainer.model._compiled_call_impl
+    handles = []
+    if compiled is None:
+        handles.append(model.register_forward_pre_hook(before))
+        handles.append(model.register_forward_hook(after))
+    else:
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            before(model, args)
+            model_out = compiled(*args, **kwargs)
+            after(model, args, model_out)
+            return model_out
+
+        model._compiled_call_impl = call
+    try:
+        yield
+    finally:
+        if compiled is not None:
+            model._compiled_call_impl = compiled
+        for handle in handles:
+            handle.remove()

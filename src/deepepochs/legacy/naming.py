@@ -1,16 +1,8 @@
-"""Names of runs, functions and folders.
-
->>> from deepepochs.legacy.naming import make_runningid, rename
->>> make_runningid(task="mnist", seed=1).endswith("-mnist-1")
-True
->>> @rename("top1")
-... def accuracy(preds, targets): ...
->>> accuracy.__name__
-'top1'
-"""
+"""Small tools for the names of runs, functions and folders."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import time
@@ -28,17 +20,17 @@ PathT = TypeVar("PathT", str, "os.PathLike[str]")
 def make_runningid(
     task: object = None, seed: object = None, other_info: object = None, time_precision: int = 1
 ) -> str:
-    """Make a name for a run that sorts by time and says what it was.
+    """Make a name for a run. Such names sort by time.
 
     Args:
         task: what is trained.
-        seed: its seed; 0 counts as given.
+        seed: the seed of the run.
         other_info: anything else.
-        time_precision: decimals of the second in the leading time, 0 or more: 1 counts
+        time_precision: decimals of the seconds in the leading time, 0 or more; 1 counts
             tenths of a second.
 
     Returns:
-        ``<time>-<task>-<seed>-<info>``, without the parts that are None.
+        ``<time>-<task>-<seed>-<info>``, without the parts that are ``None``.
 
     Raises:
         ConfigError: `time_precision` is negative.
@@ -55,33 +47,34 @@ def make_runningid(
 
 
 def rename(newname: str) -> Callable[[Any], Any]:
-    """Decorate a function so that it has another ``__name__``: the name of its metric.
+    """Make a decorator that sets a function's ``__name__``, which names its metric.
 
     Args:
-        newname: the name. The empty one lets a metric that gives a dict use that dict's
-            keys as they are.
+        newname: the name. With an empty one, a metric that returns a dict keeps the keys of
+            this dict as they are.
 
     Returns:
-        The decorator. It gives the same object, renamed; or, where that takes no name (a
-        function of C), a new function that calls it.
+        The decorator. It renames the function itself, or a new function around it if its name
+        cannot be set, as that of a function written in C.
 
     Example:
-        >>> rename("longest")(max)([1, 3, 2]), rename("longest")(max).__name__
-        (3, 'longest')
+        >>> @rename("top1")
+        ... def accuracy(preds, targets): ...
+        >>> accuracy.__name__
+        'top1'
     """
 
     def renamed(function: Any) -> Any:
-        try:
+        with contextlib.suppress(AttributeError, TypeError):
             function.__name__ = newname
-        except (AttributeError, TypeError):
+            return function
 
-            @functools.wraps(function)
-            def caller(*args: Any, **kwargs: Any) -> Any:
-                return function(*args, **kwargs)
+        @functools.wraps(function)
+        def caller(*args: Any, **kwargs: Any) -> Any:
+            return function(*args, **kwargs)
 
-            caller.__name__ = newname
-            return caller
-        return function
+        caller.__name__ = newname
+        return caller
 
     return renamed
 
@@ -91,13 +84,13 @@ def check_path(path: PathT, create: bool = True) -> PathT:
 
     Args:
         path: the folder.
-        create: make it, and those above it, if it is missing.
+        create: make it, and its parents, if it is missing.
 
     Returns:
         `path` as it was given.
 
     Raises:
-        ConfigError: there is no such folder and none may be made, or it is a file.
+        ConfigError: `path` is a file, or it is missing and `create` is false.
 
     Example:
         >>> check_path(".")
@@ -106,8 +99,7 @@ def check_path(path: PathT, create: bool = True) -> PathT:
     folder = Path(path)
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"{folder} is a file: give the path of a folder")
-    if not folder.exists():
-        if not create:
-            raise ConfigError(f"there is no folder {folder}: make it, or pass create=True")
-        folder.mkdir(parents=True, exist_ok=True)
+    if not create and not folder.exists():
+        raise ConfigError(f"there is no folder {folder}: make it, or pass create=True")
+    folder.mkdir(parents=True, exist_ok=True)
     return path

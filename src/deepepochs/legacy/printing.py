@@ -1,9 +1,4 @@
-"""The console's lines for a loop of one's own: print them, or describe a tqdm bar with them.
-
->>> from deepepochs.legacy.printing import log_epoch
->>> log_epoch({"loss": 2.2457}, None, epoch=1, epochs=2)
-E 1/2  TRAIN> loss: 2.2457
-"""
+"""The console's lines, for a loop that a user writes: printed, or shown in a tqdm bar."""
 
 from __future__ import annotations
 
@@ -12,19 +7,18 @@ from typing import Any
 
 from torch import Tensor
 
-from ..show.lines import batch_line, epoch_line
-from ..show.screens import Output
+from ..show.screens import Output, batch_line, epoch_line
 
 __all__ = ["log_batch", "log_epoch", "print_out"]
 
 
 def print_out(content: str, end: str = "\n", tqdm_iter: Any = None) -> None:
-    """Print a text, or make it the description of a tqdm bar.
+    """Print a text, or show it as the description of a tqdm bar.
 
     Args:
         content: the text.
-        end: what follows it.
-        tqdm_iter: the bar; `None`: `sys.stdout`.
+        end: printed after it.
+        tqdm_iter: the bar; `None` prints to `sys.stdout`.
 
     Example:
         >>> print_out("loss: 2.2457")
@@ -46,17 +40,17 @@ def log_batch(
     round_to: int = 4,
     tqdm_iter: Any = None,
 ) -> None:
-    """Print the line of a mini-batch in place: after a carriage return, without a line feed.
+    """Print the line of a mini-batch over the line before: no line feed follows it.
 
     Args:
-        metrics: of the mini-batch; nothing is printed without any.
+        metrics: the metrics of the mini-batch; an empty dict prints nothing.
         epoch: number of the epoch, from 1.
-        epochs: the total.
+        epochs: number of epochs in total.
         batch: number of the mini-batch, from 1.
-        batches: the total; `None`: not known.
+        batches: number of mini-batches in total; `None` if it is not known.
         stage: `'train'`, `'val'` or `'test'`.
         round_to: decimals.
-        tqdm_iter: a tqdm bar to describe instead.
+        tqdm_iter: a tqdm bar that shows the line instead.
     """
     if metrics:
         widths = (len(str(epochs)), len(str(batches or batch)))
@@ -76,12 +70,12 @@ def log_epoch(
     """Print the line of an epoch.
 
     Args:
-        train_metrics: of training.
-        val_metrics: of validation; `None`: it did not validate.
+        train_metrics: metrics of the training.
+        val_metrics: metrics of the validation; `None` if there was none.
         epoch: number of the epoch, from 1.
-        epochs: the total.
+        epochs: number of epochs in total.
         round_to: decimals.
-        tqdm_iter: a tqdm bar to describe instead.
+        tqdm_iter: a tqdm bar that shows the line instead.
 
     Example:
         >>> log_epoch({"loss": 2.2457}, {"loss": 2.1551}, 1, 10)

@@ -1,14 +1,4 @@
-"""Many values made few: a moving mean, the k largest, one row per group.
-
->>> import torch
->>> from deepepochs.legacy.reductions import MovingAverage, TopKQueue, groupby_apply
->>> smooth = MovingAverage(2)
->>> [smooth(loss) for loss in (4.0, 2.0, 1.0)]
-[4.0, 3.0, 1.5]
->>> groupby_apply(torch.tensor([[1.0], [2.0], [5.0]]), torch.tensor([7, 3, 7]))
-tensor([[2.],
-        [3.]])
-"""
+"""Small tools that reduce many values to few: a moving mean, the k largest, a row per group."""
 
 from __future__ import annotations
 
@@ -27,10 +17,10 @@ __all__ = ["Moveing", "MovingAverage", "TopKQueue", "groupby_apply"]
 
 
 class MovingAverage:
-    """A function that gives the mean of its last `length` arguments.
+    """A function that returns the mean of the last `length` values it was called with.
 
     Args:
-        length: how many values count, at least 1.
+        length: number of values, at least 1.
 
     Raises:
         ConfigError: `length` is below 1.
@@ -47,19 +37,19 @@ class MovingAverage:
         self._values: deque[Any] = deque(maxlen=length)
 
     def __call__(self, value: Any) -> Any:
-        """Take a number or tensor; give the mean of the latest. Tensors leave autograd."""
+        """Add a number or a tensor, which is detached, and return the mean."""
         self._values.append(value.detach() if isinstance(value, Tensor) else value)
         return sum(self._values) / len(self._values)
 
 
-Moveing = MovingAverage  # as 0.6 spelt it
+Moveing = MovingAverage  # the spelling of 0.6
 
 
 class TopKQueue:
-    """Keeps the `k` items of largest score; of equal ones, those that came first.
+    """Keeps the `k` items with the largest scores; of equal scores, those added first.
 
     Args:
-        k: how many, at least 1.
+        k: number of items, at least 1.
 
     Raises:
         ConfigError: `k` is below 1.
@@ -80,20 +70,18 @@ class TopKQueue:
         self._heap: list[tuple[float, int, Sequence[Any]]] = []
 
     def put(self, item: Sequence[Any]) -> None:
-        """Offer an item whose first element is its score; NaN ranks below every number."""
+        """Add an item whose first element is its score; NaN ranks below every number."""
         score = float(item[0])
-        # The count, unique, decides between equal scores, so that the items, which may be
-        # tensors, are never compared.
+        # Items may hold tensors, which cannot be compared: of equal scores the count decides.
         entry = (-math.inf if math.isnan(score) else score, -self._num_put, item)
         self._num_put += 1
-        if len(self._heap) < self._k:
-            heapq.heappush(self._heap, entry)
-        else:
-            heapq.heappushpop(self._heap, entry)
+        heapq.heappush(self._heap, entry)
+        if len(self._heap) > self._k:
+            heapq.heappop(self._heap)
 
     def items(self) -> list[Sequence[Any]]:
-        """List what is kept, largest score first."""
-        return [item for _, _, item in sorted(self._heap, key=lambda e: e[:2], reverse=True)]
+        """Return the items, largest score first."""
+        return [item for *_, item in sorted(self._heap, key=lambda e: e[:2], reverse=True)]
 
     def __len__(self) -> int:
         return len(self._heap)
@@ -108,11 +96,11 @@ def groupby_apply(values: Tensor, keys: Tensor, reduction: str = "mean") -> Tens
         reduction: `'mean'` or `'sum'`.
 
     Returns:
-        `[K, ...]`: one row for each of the K different keys, keys ascending.
+        `[K, ...]`: a row for each of the K different keys, keys ascending.
 
     Raises:
-        ConfigError: there is no such reduction.
-        DataError: the shapes do not fit.
+        ConfigError: the reduction is unknown.
+        DataError: the shapes do not fit together.
 
     Example:
         >>> groupby_apply(torch.tensor([1, 2, 4]), torch.tensor([1, 0, 1]), "sum")

@@ -1,23 +1,13 @@
-r"""Reads a configuration from YAML, with tags that join paths and texts and compute numbers.
-
-Only what ``yaml.SafeLoader`` allows is built: a file can never run code.
-
->>> import pathlib, tempfile
->>> from deepepochs.legacy.yaml import load_yaml
->>> with tempfile.TemporaryDirectory() as folder:
-...     path = pathlib.Path(folder, "run.yaml")
-...     _ = path.write_text("lr: 1e-3\nlayers: &n 2\nsize: !mul [*n, 8]\nname: !str [run, *n]")
-...     config = load_yaml(path)
->>> config.lr, config.size, config.name
-(0.001, 16, 'run2')
-"""
+"""Reads a configuration from YAML, with tags that join paths and texts and compute numbers."""
 
 from __future__ import annotations
 
 import functools
 import math
+import operator
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +16,17 @@ from .mappings import ddict
 
 __all__ = ["load_yaml"]
 
-_SEPARATOR = os.sep
-_TAGS = {
-    "!path": lambda parts: _SEPARATOR.join(map(str, parts)),
-    "!join": lambda parts: _SEPARATOR.join(map(str, parts)),
-    "!str": lambda parts: "".join(map(str, parts)),
-    "!cat": lambda parts: "".join(map(str, parts)),
-    "!echo": lambda parts: parts[0],
+
+def _joined(separator: str) -> Callable[[list[Any]], str]:
+    return lambda parts: separator.join(map(str, parts))
+
+
+_TAGS: dict[str, Callable[[list[Any]], Any]] = {
+    "!path": _joined(os.sep),
+    "!join": _joined(os.sep),
+    "!str": _joined(""),
+    "!cat": _joined(""),
+    "!echo": operator.itemgetter(0),
     "!sum": sum,
     "!mul": math.prod,
 }
@@ -42,21 +36,28 @@ _EXPONENT_FLOAT = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+$")
 
 
 def load_yaml(yaml_path: str | os.PathLike[str], encoding: str = "utf8") -> ddict:
-    """Read a YAML file into a `ddict`, whose keys can be read as attributes.
+    r"""Read a YAML file into a `ddict`, whose keys can be read as attributes.
+
+    The file cannot run code: only what ``yaml.SafeLoader`` allows is built.
 
     Args:
-        yaml_path: the file. Its top level is a mapping, or it is empty. Beside plain YAML
-            it may use, each before a list: ``!path`` or ``!join`` (the parts joined by the
-            path separator), ``!str`` or ``!cat`` (joined as one text), ``!echo`` (the first
-            element), ``!sum`` and ``!mul``. Numbers such as ``1e-3`` are read as numbers.
-        encoding: of the file.
+        yaml_path: the file. It is empty, or its top level is a mapping. These tags may stand
+            before a list: ``!path`` or ``!join`` (the parts joined by the path separator),
+            ``!str`` or ``!cat`` (the parts joined as one text), ``!echo`` (the first part),
+            ``!sum`` and ``!mul``. ``1e-3`` is read as a number.
+        encoding: the file's encoding.
 
     Raises:
         ConfigError: the file is not valid YAML, not a mapping, or misuses a tag.
         FileNotFoundError: there is no such file.
 
     Example:
-        See the module's docstring.
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp(), "run.yaml")
+        >>> _ = path.write_text("lr: 1e-3\nlayers: &n 2\nname: !str [run, *n]")
+        >>> config = load_yaml(path)
+        >>> config.lr, config.name
+        (0.001, 'run2')
     """
     import yaml
 
@@ -77,7 +78,7 @@ def load_yaml(yaml_path: str | os.PathLike[str], encoding: str = "utf8") -> ddic
 
 @functools.cache
 def _loader() -> Any:
-    """Make the loader's class, once: YAML is imported only when a file is read."""
+    """Make the loader's class, once. YAML is imported only when a file is read."""
     import yaml
 
     class Loader(yaml.SafeLoader):
@@ -85,21 +86,16 @@ def _loader() -> Any:
 
     def construct_tag(loader: Any, tag_suffix: str, node: Any) -> Any:
         tag = f"!{tag_suffix}"
-        if tag not in _TAGS or not isinstance(node, yaml.SequenceNode):
-            known = ", ".join(_TAGS)
-            raise yaml.constructor.ConstructorError(
-                None,
-                None,
-                f"the tag {tag} is unknown, or not before a list: use {known}, as in !sum [1, 2]",
-                node.start_mark,
-            )
-        parts = loader.construct_sequence(node, deep=True)
-        try:
-            return _TAGS[tag](parts)
-        except (TypeError, IndexError) as error:
-            raise yaml.constructor.ConstructorError(
-                None, None, f"the tag {tag} cannot take {parts} ({error})", node.start_mark
-            ) from error
+        fault = f"is unknown, or not before a list: use {', '.join(_TAGS)}, as in !sum [1, 2]"
+        if tag in _TAGS and isinstance(node, yaml.SequenceNode):
+            parts = loader.construct_sequence(node, deep=True)
+            try:
+                return _TAGS[tag](parts)
+            except (TypeError, IndexError) as error:
+                fault = f"cannot take {parts} ({error})"
+        raise yaml.constructor.ConstructorError(
+            None, None, f"the tag {tag} {fault}", node.start_mark
+        )
 
     def construct_map(loader: Any, node: Any) -> Any:
         config = ddict()

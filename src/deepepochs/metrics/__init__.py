@@ -1,8 +1,8 @@
-"""Classification metrics as pure functions of predictions and targets, or of a confusion matrix.
+"""Classification metrics: functions of predictions and targets, or of a confusion matrix.
 
-Two classes: class 1 is the positive one. Everything agrees with scikit-learn, runs on the
-tensors' own device, and gives a 0-d float64 tensor (float32 on devices without float64).
-Nothing waits for an accelerator; on the CPU, where looking is cheap, the values are checked.
+Of two classes, class 1 is the positive one. The results agree with scikit-learn; each is a 0-d
+float64 tensor on the device of the inputs (float32 if the device has no float64). Nothing waits
+for an accelerator. On the CPU, where it is cheap, the values of the inputs are checked.
 
 >>> import torch
 >>> from deepepochs.metrics import accuracy, confusion_matrix, f1
@@ -10,29 +10,30 @@ Nothing waits for an accelerator; on the CPU, where looking is cheap, the values
 >>> targets = torch.tensor([0, 1, 2, 2])
 >>> accuracy(scores, targets)
 tensor(0.7500, dtype=torch.float64)
->>> matrix = confusion_matrix(scores, targets)  # matrices of batches may be added up
+>>> matrix = confusion_matrix(scores, targets)  # matrices of batches can be added
 >>> matrix.tolist()
 [[1, 0, 0], [0, 1, 0], [0, 1, 1]]
 >>> round(f1(conf_mat=matrix, average="macro").item(), 4)
 0.7778
 
-``preds`` are scores ``[N, C]`` (the largest wins), probabilities of class 1 ``[N]`` or
-``[N, 1]`` (above 0.5), or class ids ``[N]`` or ``[N, 1]`` of an integer dtype. ``targets`` are
-class ids ``[N]`` or ``[N, 1]``, or one-hot ``[N, C]``. Further dimensions follow the classes,
-as in ``F.cross_entropy``: scores ``[N, C, H, W]`` with targets ``[N, H, W]``.
+``preds`` are scores ``[N, C]`` (the largest is the prediction), probabilities of class 1 ``[N]``
+or ``[N, 1]`` (above 0.5), or class ids ``[N]`` or ``[N, 1]`` of an integer dtype. ``targets`` are
+class ids ``[N]`` or ``[N, 1]``, or one-hot ``[N, C]``. More dimensions may follow, as in
+``F.cross_entropy``: scores ``[N, C, H, W]`` with targets ``[N, H, W]``.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import operator
+import warnings
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..errors import ConfigError, ConfigTypeError, MetricError
-from .confusion import confusion_matrix, get_class_num, read_class_ids
 
 __all__ = [
     "ClassCounts",
@@ -45,9 +46,193 @@ __all__ = [
     "get_class_num",
     "precision",
     "precision_fn",
+    "read_class_ids",
     "recall",
     "recall_fn",
 ]
+
+
+def confusion_matrix(preds: Tensor, targets: Tensor, num_classes: int | None = None) -> Tensor:
+    """Count how often each target class was predicted as each class.
+
+    Args:
+        preds: scores, probabilities of class 1, or class ids: see the module's docstring.
+        targets: class ids or one-hot.
+        num_classes: C. Left out, it is the result of `get_class_num`; give it for class ids, of
+            which a batch may lack the largest.
+
+    Returns:
+        An int64 matrix ``[C, C]``: rows are targets, columns predictions.
+
+    Raises:
+        MetricError: shapes that do not fit each other or `num_classes`; on the CPU also ids
+            outside 0 … C-1 (an accelerator reports those later, as a failed device assertion).
+        ConfigError: `num_classes` is below 1.
+
+    >>> confusion_matrix(torch.tensor([0.9, 0.2, 0.8]), torch.tensor([1, 1, 0])).tolist()
+    [[0, 1], [1, 1]]
+    """
+    pred_ids, target_ids, size = read_class_ids(preds, targets)
+    if size is None:
+        size = _largest_id(pred_ids, target_ids) + 1 if num_classes is None else _count(num_classes)
+        _check_ids(target_ids, size, "targets")
+    elif num_classes is not None and size != _count(num_classes):
+        raise MetricError(
+            f"num_classes is {num_classes}, but preds {list(preds.shape)} and targets "
+            f"{list(targets.shape)} have {size} classes: pass {size} or leave it out."
+        )
+    if not preds.is_floating_point():
+        _check_ids(pred_ids, size, "preds")
+    rows, columns = target_ids.reshape(-1).long(), pred_ids.reshape(-1).long()
+    if rows.device.type != "cpu":
+        return _count_without_reading(rows, columns, size)
+    return torch.bincount(rows * size + columns, minlength=size * size).view(size, size)
+
+
+def get_class_num(preds: Tensor | Sequence[Tensor], targets: Tensor | Sequence[Tensor]) -> int:
+    """Give the number of classes of predictions and targets, or of the first ones in lists.
+
+    Returns:
+        The number of columns of scores; 2 for probabilities of class 1; for class ids the number of
+        columns of one-hot targets, or else the largest id plus one and at least 2 (reading the ids
+        waits for an accelerator).
+
+    >>> get_class_num(torch.rand(4, 5), torch.tensor([0, 1, 1, 0]))
+    5
+    """
+    first_preds = preds if isinstance(preds, Tensor) else preds[0]
+    first_targets = targets if isinstance(targets, Tensor) else targets[0]
+    pred_ids, target_ids, size = read_class_ids(first_preds, first_targets)
+    return _largest_id(pred_ids, target_ids) + 1 if size is None else size
+
+
+def read_class_ids(preds: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, int | None]:
+    """Give predicted ids and target ids of the same shape, and the number of classes if known.
+
+    On the CPU all ids are checked against that number, which two sets of ids do not give.
+
+    Raises:
+        MetricError: not tensors, shapes that do not fit, or values that cannot be ids.
+    """
+    _check_tensor(preds, "preds")
+    _check_tensor(targets, "targets")
+    num_classes: int | None = None
+    if preds.ndim >= 2 and preds.shape[1] != 1:
+        num_classes = preds.shape[1]
+        if not num_classes:
+            raise MetricError(f"preds {list(preds.shape)} have no columns: give one per class.")
+        pred_ids = _largest_column(preds)
+    else:
+        column = preds.squeeze(1) if preds.ndim >= 2 else preds
+        if column.is_floating_point():
+            _warn_of_logits(column)
+            num_classes, pred_ids = 2, column > 0.5
+        else:
+            pred_ids = column
+
+    target_ids = targets
+    if targets.shape != pred_ids.shape:
+        fits = targets.shape[:1] + targets.shape[2:] == pred_ids.shape
+        columns = targets.shape[1] if fits else 0
+        if columns not in {1, num_classes or columns} or not columns:
+            raise MetricError(
+                f"preds {list(preds.shape)} and targets {list(targets.shape)} do not fit: with "
+                "scores [N, C], probabilities or ids [N] or [N, 1], targets are [N], [N, 1] or "
+                "one-hot [N, C]."
+            )
+        if columns != 1:
+            _check_one_hot(targets)
+            return pred_ids, _largest_column(targets), columns
+        target_ids = targets.squeeze(1)
+    if num_classes is not None:
+        _check_ids(target_ids, num_classes, "targets")
+    return pred_ids, target_ids, num_classes
+
+
+def _largest_column(scores: Tensor) -> Tensor:
+    # torch has no argmax for bool.
+    return (scores.byte() if scores.dtype == torch.bool else scores).argmax(1)
+
+
+def _largest_id(pred_ids: Tensor, target_ids: Tensor) -> int:
+    """Give the largest id, at least 1: there are two classes or more."""
+    if pred_ids.numel() == 0:
+        return 1
+    return max(1, int(pred_ids.max()), int(target_ids.max()))
+
+
+def _count(num_classes: int) -> int:
+    try:
+        count = operator.index(num_classes)
+    except TypeError:
+        raise ConfigTypeError(f"num_classes is {num_classes!r}: give a whole number.") from None
+    if count < 1:
+        raise ConfigError(f"num_classes is {count}: give the number of classes, 1 or more.")
+    return count
+
+
+def _check_ids(ids: Tensor, num_classes: int, what: str) -> None:
+    """Raise a MetricError unless all ids on a CPU are whole and in 0 … num_classes - 1."""
+    if ids.device.type != "cpu" or ids.numel() == 0:
+        return
+    low, high = ids.aminmax()
+    fits = low.item() >= 0 and high.item() < num_classes
+    if fits and (not ids.is_floating_point() or bool((ids == ids.floor()).all())):
+        return
+    bad = ~((ids >= 0) & (ids < num_classes))
+    if ids.is_floating_point():
+        bad |= ids != ids.floor()
+    raise MetricError(
+        f"{what} {list(ids.shape)} hold {ids[bad][0].item()}, which is no class id: with "
+        f"{num_classes} classes ids are whole and from 0 to {num_classes - 1}. Number the classes "
+        "from 0, and remove samples to be ignored before the metric."
+    )
+
+
+def _count_without_reading(rows: Tensor, columns: Tensor, size: int) -> Tensor:
+    # On an accelerator bincount would wait to read the largest value. The cell of a bad id is out of
+    # bounds, so that it fails and is not counted for another class.
+    good = (columns >= 0) & (columns < size) & (rows >= 0) & (rows < size)
+    cells = torch.where(good, rows * size + columns, size * size)
+    counts = cells.new_zeros(size * size).scatter_add_(0, cells, torch.ones_like(cells))
+    return counts.view(size, size)
+
+
+def _check_tensor(value: object, what: str) -> None:
+    if not isinstance(value, Tensor):
+        code = f"{what}[0]" if isinstance(value, (list, tuple)) else f"torch.as_tensor({what})"
+        raise MetricError(f"{what} are a {type(value).__name__}: give a tensor, such as {code}.")
+    if value.ndim == 0:
+        raise MetricError(f"{what} are a single number: give one for each sample, of shape [N].")
+
+
+def _check_one_hot(targets: Tensor) -> None:
+    if targets.device.type != "cpu" or targets.numel() == 0:
+        return
+    errors = (targets.sum(1, dtype=torch.float64) - 1).abs()
+    # The sums of soft labels in bfloat16 are inexact.
+    if targets.min().item() < 0 or not bool((errors < 0.02).all()):
+        raise MetricError(
+            f"targets {list(targets.shape)} are read as one-hot, but their rows do not sum to 1. "
+            "Several labels for a sample are not supported; flatten ids with more dimensions "
+            "than [N], both predictions and targets."
+        )
+
+
+def _warn_of_logits(column: Tensor) -> None:
+    if column.device.type != "cpu" or column.numel() == 0:
+        return
+    low, high = column.detach().aminmax()
+    if not (low.item() >= 0 and high.item() <= 1):  # true for NaN, too
+        warnings.warn(
+            f"preds {list(column.shape)} are read as probabilities of class 1 (above 0.5), but go "
+            f"from {low.item():.4g} to {high.item():.4g}: apply torch.sigmoid to scores, and "
+            "give class ids as integers.",
+            stacklevel=4,
+        )
+
+
+AVERAGES = ("micro", "macro", "weighted", "binary")
 
 
 class ClassCounts(NamedTuple):
@@ -62,7 +247,7 @@ class ClassCounts(NamedTuple):
 def accuracy(
     preds: Tensor | None = None, targets: Tensor | None = None, *, conf_mat: Tensor | None = None
 ) -> Tensor:
-    """Give the share of correct predictions, 0 … 1; 0 without samples. Arguments as `fbeta`.
+    """Give the share of correct predictions, 0 … 1; 0 without samples. For arguments see `fbeta`.
 
     >>> accuracy(torch.tensor([0.9, 0.2]), torch.tensor([1, 1]))
     tensor(0.5000, dtype=torch.float64)
@@ -82,7 +267,7 @@ def recall(
     average: str = "micro",
     conf_mat: Tensor | None = None,
 ) -> Tensor:
-    """Give the share of a class's targets that were found, TP / (TP + FN). Arguments as `fbeta`.
+    """Give the share of a class's targets that were found, TP / (TP + FN). See `fbeta`.
 
     >>> recall(torch.tensor([0.9, 0.2]), torch.tensor([1, 1]))
     tensor(0.5000, dtype=torch.float64)
@@ -112,7 +297,7 @@ def f1(
     average: str = "micro",
     conf_mat: Tensor | None = None,
 ) -> Tensor:
-    """Give the harmonic mean of precision and recall: `fbeta` with beta 1.
+    """Give the harmonic mean of precision and recall, which is `fbeta` with beta 1.
 
     >>> round(f1(torch.tensor([0.9, 0.2]), torch.tensor([1, 1])).item(), 4)
     0.6667
@@ -128,29 +313,29 @@ def fbeta(
     average: str = "micro",
     conf_mat: Tensor | None = None,
 ) -> Tensor:
-    """Weigh precision and recall into one number, recall counting `beta` times as much.
+    """Give the weighted mean of precision and recall, in which recall counts `beta` times as much.
 
     (1 + beta²) TP / ((1 + beta²) TP + beta² FN + FP): van Rijsbergen, "Information Retrieval",
     1979, chapter 7; averaged as ``sklearn.metrics.fbeta_score(labels=range(C), zero_division=0)``.
 
     Args:
-        preds: see the module's docstring; with `targets`, or else `conf_mat` alone. For class
-            ids give a matrix made with ``num_classes`` instead: a batch with two of three
-            classes looks like a two-class problem.
+        preds: see the module's docstring; give them with `targets`, or give `conf_mat` alone. For
+            class ids give a matrix made with ``num_classes``: a batch that has two of three
+            classes looks like a problem of two classes.
         targets: see the module's docstring.
-        beta: above 0; below 1 precision counts more, above 1 recall.
-        average: ``'micro'`` is with two classes the value of class 1 (scikit-learn's
-            ``'binary'``; micro over both classes is the `accuracy`), with any other number the
-            value of the classes' counts added up. ``'macro'`` is the mean over all C classes,
-            absent ones counting 0; ``'weighted'`` weighs them by their targets; ``'binary'``
-            is the value of class 1, for two classes only.
+        beta: above 0; precision counts more below 1, recall above 1.
+        average: ``'micro'`` gives, for two classes, the value of class 1 (scikit-learn's
+            ``'binary'``; micro over both classes is the `accuracy`), and else the value of the
+            summed counts of all classes. ``'macro'`` is the mean over all C classes, in which
+            absent ones count 0; ``'weighted'`` weighs them by their numbers of targets;
+            ``'binary'`` is the value of class 1, for two classes only.
         conf_mat: a confusion matrix ``[C, C]``.
 
     Returns:
-        A 0-d tensor, 0 … 1; 0 where a denominator is 0.
+        A 0-d tensor, 0 … 1; 0 if a denominator is 0.
 
     Raises:
-        ConfigError: neither preds with targets nor conf_mat, or both; unknown average; beta.
+        ConfigError: not exactly one of preds with targets and conf_mat; wrong average or beta.
         MetricError: shapes or values that do not fit.
 
     >>> round(fbeta(conf_mat=torch.tensor([[5, 1], [2, 4]]), beta=2).item(), 4)
@@ -164,23 +349,23 @@ def fbeta(
 
 
 def precision_fn(c: Any) -> Tensor:
-    """Give the precision of counts, TP / (TP + FP), 0 for 0 / 0; `c` has these attributes."""
+    """Give TP / (TP + FP), the precision, or 0 for 0 / 0; `c` has these attributes."""
     return _ratio(c.TP, c.TP + c.FP)
 
 
 def recall_fn(c: Any) -> Tensor:
-    """Give the recall of counts, TP / (TP + FN), 0 for 0 / 0; `c` has these attributes."""
+    """Give TP / (TP + FN), the recall, or 0 for 0 / 0; `c` has these attributes."""
     return _ratio(c.TP, c.TP + c.FN)
 
 
 def fbeta_fn(c: Any, beta: float = 1.0) -> Tensor:
-    """Give the F-beta of counts (see `fbeta`), 0 for 0 / 0; `c` has TP, FN and FP."""
+    """Give the F-beta (see `fbeta`), or 0 for 0 / 0; `c` has TP, FN and FP."""
     hits = (1 + beta * beta) * c.TP
     return _ratio(hits, hits + beta * beta * c.FN + c.FP)
 
 
 def cmats_and_weights(conf_mat: Tensor) -> tuple[list[ClassCounts], Tensor]:
-    """Set each class of a matrix ``[C, C]`` against the rest, with its share of the targets.
+    """Give the `ClassCounts` of each class of a matrix ``[C, C]``, and its share of the targets.
 
     >>> counts, weights = cmats_and_weights(torch.tensor([[5, 1], [2, 4]]))
     >>> [int(n) for n in counts[1]], weights.tolist()
@@ -191,7 +376,7 @@ def cmats_and_weights(conf_mat: Tensor) -> tuple[list[ClassCounts], Tensor]:
 
 
 def _averaged(metric: Callable[[Any], Tensor], matrix: Tensor, average: str) -> Tensor:
-    if average not in ("micro", "macro", "weighted", "binary"):
+    if average not in AVERAGES:
         known = "'micro', 'macro', 'weighted' or, for two classes, 'binary'"
         raise ConfigError(f"average is {average!r}: choose {known}.")
     size = matrix.shape[0]
@@ -201,9 +386,7 @@ def _averaged(metric: Callable[[Any], Tensor], matrix: Tensor, average: str) -> 
     if average in ("macro", "weighted"):
         values = metric(counts)
         return values.mean() if average == "macro" else (values * _weights(counts)).sum()
-    if size == 2:
-        return metric(ClassCounts(*(n[1] for n in counts)))
-    return metric(ClassCounts(*(n.sum() for n in counts)))
+    return metric(ClassCounts(*(n[1] if size == 2 else n.sum() for n in counts)))
 
 
 def _counts(matrix: Tensor) -> ClassCounts:
@@ -230,12 +413,12 @@ def _matrix(preds: Tensor | None, targets: Tensor | None, conf_mat: object) -> T
         raise MetricError(f"conf_mat is a {type(conf_mat).__name__}: pass torch.as_tensor(it).")
     if conf_mat.ndim != 2 or conf_mat.shape[0] != conf_mat.shape[1] or not conf_mat.numel():
         found = f"conf_mat {list(conf_mat.shape)} is no confusion matrix"
-        raise MetricError(f"{found}: that is [C, C], targets in rows, predictions in columns.")
+        raise MetricError(f"{found}: give [C, C], targets in rows, predictions in columns.")
     return conf_mat
 
 
 def _ratio(part: Any, whole: Any) -> Tensor:
-    """Divide, 0 where there is nothing to divide; no branch, so that no device is waited for."""
+    """Divide, giving 0 for 0 / 0; a branch would wait for an accelerator."""
     below = _as_float(whole)
     return _as_float(part) / (below + (below == 0))
 

@@ -1,1 +1,1 @@
-"""Nested tuples, lists and dicts of tensors: move, detach, join, compare, encode."""
+"""Nested tuples, lists and dicts of tensors: moved, detached, joined, compared, saved."""

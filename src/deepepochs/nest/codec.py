@@ -1,10 +1,8 @@
-"""The one form in which a checkpoint holds a state: tensors and plain Python values.
+"""The form in which a checkpoint holds a state: tensors and plain Python values.
 
-A file that ``torch.load(weights_only=True)`` reads cannot run code, and cannot hold NumPy
-arrays either. :func:`to_plain` turns a nested state into what such a file can hold, and refuses
-what cannot be saved with the path to it; :func:`from_plain` turns it back. So a
-``state_dict()`` may hold NumPy arrays and need not encode anything by itself. Each function
-leaves alone what it has turned already, so a state may pass through it twice.
+A file that ``torch.load(weights_only=True)`` reads cannot run code, and cannot hold NumPy arrays
+either. :func:`to_plain` encodes a nested state for such a file, and :func:`from_plain` decodes it,
+so a ``state_dict()`` may hold NumPy arrays. A state may pass through either function twice.
 
 >>> from deepepochs.nest.codec import from_plain, to_plain
 >>> state = {"epoch": 3, "rng": (1, b""), "best": float("inf")}
@@ -44,22 +42,18 @@ _Container = TypeVar("_Container", bound=type[Any])
 
 
 def own_container(kind: _Container) -> _Container:
-    """Declare a tuple or dict class whose objects a checkpoint keeps as what they are."""
+    """Declare a tuple or dict class whose objects keep their class in a checkpoint."""
     _OWN[kind.__name__] = kind
     return kind
 
 
 def keeps_class(kind: type[Any]) -> bool:
-    """Say whether a checkpoint keeps containers of exactly this class as what they are."""
+    """Say whether containers of exactly this class keep it in a checkpoint."""
     return kind in (*_MAPPINGS, *_SEQUENCES, torch.Size) or _OWN.get(kind.__name__) is kind
 
 
 def is_plain(value: Any) -> bool:
-    """Say whether `to_plain` takes `value`.
-
-    >>> is_plain([1, np.zeros(2)]), is_plain(object())
-    (True, False)
-    """
+    """Say whether `to_plain` accepts `value`."""
     try:
         to_plain(value)
     except CheckpointError:
@@ -68,26 +62,20 @@ def is_plain(value: Any) -> bool:
 
 
 def to_plain(value: Any, where: str = "state", *, with_meta: bool = False) -> Any:
-    """Return `value` with fresh containers, holding only what a checkpoint may hold.
+    """Return `value` in new containers, with only what a checkpoint may hold.
 
-    Tensors are kept as they are, not copied; gradients, hooks and attributes stay
-    behind, and a view on a storage more than twice its size is copied, so that a slice does
-    not carry its whole base into the file. NumPy arrays and scalars become marked entries,
-    which `from_plain` turns back.
+    Tensors are not copied, but lose gradients, hooks and attributes. A view of a storage more than
+    twice its size is copied: with a slice, the file would hold its whole base.
 
     Args:
         value: tensors, numbers, strings, bytes, ``None``, NumPy arrays and scalars in
             nested dicts, lists, tuples and sets.
-        where: how the error message calls `value`.
-        with_meta: whether tensors on the device ``'meta'`` are kept, which cannot be saved: all
-            processes but the first have them for a sharded model.
+        where: the name of `value` in an error message.
+        with_meta: accept tensors on the device ``'meta'``, which have no data: for a sharded model
+            all processes but the first have them.
 
     Raises:
-        CheckpointError: something else is in there; the message says where.
-
-    Example:
-        >>> to_plain({"lr": 0.5, "counts": np.zeros(2, np.int8)})["lr"]
-        0.5
+        CheckpointError: there is something else in it; the message gives the path.
     """
     try:
         return _Encoder(with_meta).encode(value, where)
@@ -96,7 +84,7 @@ def to_plain(value: Any, where: str = "state", *, with_meta: bool = False) -> An
 
 
 def from_plain(value: Any) -> Any:
-    """Return the value that `to_plain` was given; `value` stays as it is.
+    """Return the state that `to_plain` encoded; `value` is not changed.
 
     Raises:
         CheckpointDamaged: an entry that :func:`to_plain` does not write.
@@ -107,7 +95,7 @@ def from_plain(value: Any) -> Any:
             return _untagged(value[_TAG])
         if type(value) is dict and _is_early(value):
             return _from_early(value)
-        turned = copy.copy(value)  # with the versions that Module.state_dict hangs on
+        turned = copy.copy(value)  # keeps the _metadata of Module.state_dict
         for key, item in value.items():
             if type(item) not in _LEAVES:
                 turned[key] = from_plain(item)
@@ -118,7 +106,7 @@ def from_plain(value: Any) -> Any:
 
 
 class _Encoder:
-    """One walk over a state; remembers the views already copied, so that tied ones stay one."""
+    """Encodes one state; views that are equal are copied once, so that tied weights stay tied."""
 
     def __init__(self, with_meta: bool) -> None:
         self._with_meta = with_meta
@@ -137,7 +125,7 @@ class _Encoder:
             return self._mapping(value, where)
         if kind in _SEQUENCES:
             return self._sequence(value, where)
-        if kind is bytes:  # the restricted reader refuses only the empty ones
+        if kind is bytes:  # torch's restricted reader refuses empty ones
             return value or {_TAG: ["bytes"]}
         if isinstance(value, np.generic) and value.dtype.kind in _ARRAY_KINDS:
             return {_TAG: ["scalar", *_array(np.asarray(value))]}
@@ -156,7 +144,7 @@ class _Encoder:
             name = self._key(key, where)
             leaf = type(item) in _LEAVES
             plain[name] = item if leaf else self.encode(item, f"{where}[{key!r}]")
-        if hasattr(value, "_metadata"):  # the versions that Module.state_dict hangs on
+        if hasattr(value, "_metadata"):  # the versions of modules, from Module.state_dict
             plain._metadata = self.encode(value._metadata, f"{where}._metadata")
         return plain
 
@@ -201,20 +189,16 @@ class _Encoder:
 
 
 def _array(value: np.ndarray[Any, Any]) -> list[Any]:
-    """Give dtype, shape and content of an array."""
-    content = bytearray(value.tobytes())
+    content = bytearray(value.tobytes())  # torch warns of read-only memory
     data = torch.frombuffer(content, dtype=torch.uint8) if content else torch.empty(0)
     return [value.dtype.str, list(value.shape), data]
 
 
 def _is_tagged(entry: Any) -> bool:
     match entry:
-        case (
-            ["int", str()]
-            | ["bytes"]
-            | ["array" | "scalar", str(), list(), torch.Tensor()]
-            | ["own", str(), dict() | list()]
-        ):
+        case ["bytes"] | ["int", str()] | ["own", str(), dict() | list()]:
+            return True
+        case ["array" | "scalar", str(), list(), torch.Tensor()]:
             return True
     return False
 
@@ -237,11 +221,11 @@ def _untagged(entry: Any) -> Any:
 
 def _own(name: str, items: Any) -> Any:
     turned = from_plain(items)
-    # A class that is not imported here stays a plain dict: its users import it.
+    # If the module that declares the class is not imported, the result is a plain dict or list.
     return _OWN[name](turned) if name in _OWN else turned
 
 
-# The loaders and patches of earlier checkpoints have these forms of their own.
+# Earlier checkpoints hold the states of loaders and patches in these forms.
 _EARLY_ARRAY = {"numpy", "dtype", "shape"}
 _EARLY_MARKS = {"__numpy__", "__number__", "__set__"}
 _EARLY_MARKS |= {"__TensorTuple__", "__TensorDict__", "__ddict__"}
@@ -275,6 +259,6 @@ def _refusal(value: Any, where: str) -> CheckpointError:
         what = f"a {kind.__name__} of dtype {value.dtype}"
     return CheckpointError(
         f"{where}: {what} cannot be saved. A checkpoint holds tensors, NumPy arrays, numbers, "
-        "strings, bytes, None, and dicts, lists, tuples and sets of them: save the values the "
-        "object is made from, and make it again in load_state_dict"
+        "strings, bytes, None, and dicts, lists, tuples and sets of them: save the values from "
+        "which the object is made, and make it again in load_state_dict"
     )

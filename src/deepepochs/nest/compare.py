@@ -1,4 +1,4 @@
-"""Comparing nested states to the bit: what differs, and by how much.
+"""Compares nested states bit by bit: what differs, and by how much.
 
 >>> import torch
 >>> from deepepochs.nest.compare import differing
@@ -19,28 +19,18 @@ from torch import Tensor
 
 __all__ = ["differing", "digest"]
 
+_PLAIN = (str, bytes, bytearray, int, float, complex, np.generic, type(None))
+
 
 def differing(one: Any, other: Any) -> list[str]:
-    """Give a line for each entry that differs between two nested states.
-
-    Args:
-        one: dicts, lists and tuples of tensors, arrays and plain values.
-        other: the same.
-
-    Returns:
-        ``path: how``, in the order of the entries; NaN equals NaN of the same bits.
-    """
+    """Give a line ``path: how`` for each entry that differs; NaN equals NaN of the same bits."""
     return list(_differing(one, other, ""))
 
 
 def digest(value: Any) -> str:
     """Give a short text that is the same for nested values of the same bits.
 
-    Objects of classes that are not known here count by their class alone.
-
-    Example:
-        >>> digest([1, torch.ones(2)]) == digest([1, torch.ones(2)]) != digest([1, torch.zeros(2)])
-        True
+    Of an object of any other class, only the class counts.
     """
     sink = hashlib.blake2b(digest_size=12)
     for path, leaf in _leaves(value, ""):
@@ -48,10 +38,7 @@ def digest(value: Any) -> str:
         if isinstance(leaf, (Tensor, np.ndarray)):
             sink.update(f"{leaf.dtype}{tuple(leaf.shape)}".encode())
             sink.update(_bits(leaf))
-        elif (
-            isinstance(leaf, (str, bytes, bytearray, int, float, complex, np.generic))
-            or leaf is None
-        ):
+        elif isinstance(leaf, _PLAIN):
             sink.update(repr(leaf).encode())
     return sink.hexdigest()
 

@@ -1,85 +1,257 @@
-"""Pure functions over nested tuples, lists and dicts of tensors.
+"""Functions of nested tuples, lists and dicts of tensors, such as mini-batches or model outputs.
 
-A mini-batch or a model's output may be a tensor, or tensors in containers in containers.
-These functions walk such a value once; what is neither a tensor nor a container passes
-through them unchanged, and no argument is ever altered.
+None of them changes its argument. Items that are neither tensors nor containers stay the same.
 
 >>> import torch
->>> from deepepochs.nest.operations import batch_size, concat, describe, to_device
->>> batch_x = to_device([torch.zeros(32, 1, 28, 28)], "cpu")
->>> describe(batch_x), batch_size(batch_x)
-('a tuple of 1 tensor [32, 1, 28, 28]', 32)
->>> concat([torch.zeros(2, 3), torch.ones(1, 3)]).shape
-torch.Size([3, 3])
+>>> from deepepochs.nest.operations import describe, to_device
+>>> describe(to_device([torch.zeros(32, 1, 28, 28)], "cpu"))
+'a tuple of 1 tensor [32, 1, 28, 28]'
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from numbers import Real
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import Module
 from torch.nn.utils.rnn import PackedSequence
+from torch.utils.data import DataLoader
 
-from ..errors import ConfigError, DataError
-from .containers import (
-    TensorDict,
-    TensorTuple,
-    batch_size,
-    describe,
-    first_tensor,
-    map_tensors,
-    move,
-    walk,
-)
+from ..errors import ConfigError, ConfigTypeError, DataError, add_note
+from .codec import own_container
 
 __all__ = [
+    "BatchSize",
     "TensorDict",
     "TensorTuple",
     "batch_size",
     "batches",
+    "check_batch_size",
     "clone_value",
     "compose_data",
     "concat",
     "describe",
     "detach",
     "detach_clone",
+    "first_tensor",
     "map_tensors",
+    "move",
+    "split_batch",
+    "split_pair",
     "tensor_tuple",
     "to_cpu",
     "to_device",
     "to_numpy",
+    "walk",
+    "weigh_batch",
 ]
 
 
-_PLAIN = (list, tuple, TensorTuple)
+class _TensorMethods:
+    """Methods of a tensor, applied to each tensor in a container."""
+
+    __slots__ = ()
+
+    @property
+    def device(self) -> torch.device | None:
+        """The device of the first tensor; None without one."""
+        first = first_tensor(self)
+        return None if first is None else first.device
+
+    @property
+    def data(self) -> Any:
+        """The same values, outside autograd."""
+        return map_tensors(lambda t: t.data, self)
+
+    def to(self, *args: Any, **kwargs: Any) -> Any:
+        """Move or cast tensors and other items that have a ``to`` method (graphs)."""
+        return walk(lambda x: move(x, args, kwargs), self)
+
+    def cpu(self) -> Any:
+        """Move to the CPU, graphs too."""
+        return self.to("cpu")
+
+    def clone(self) -> Any:
+        """Copy each tensor."""
+        return map_tensors(torch.clone, self)
+
+    def detach(self) -> Any:
+        """Leave autograd without a copy."""
+        return map_tensors(Tensor.detach, self)
+
+    def float(self) -> Any:
+        """Cast to 32-bit floats."""
+        return map_tensors(Tensor.float, self)
+
+    def long(self) -> Any:
+        """Cast to 64-bit integers."""
+        return map_tensors(Tensor.long, self)
+
+    def int(self) -> Any:
+        """Cast to 32-bit integers."""
+        return map_tensors(Tensor.int, self)
+
+
+@own_container
+class TensorTuple(_TensorMethods, tuple[Any, ...]):
+    """A tuple with a tensor's ``device, data, to, cpu, clone, detach, float, long, int``.
+
+    >>> TensorTuple([torch.ones(2), torch.zeros(1)]).long()
+    (tensor([1, 1]), tensor([0]))
+    """
+
+    __slots__ = ()
+
+
+@own_container
+class TensorDict(_TensorMethods, dict[Any, Any]):
+    """A dict with a tensor's ``device, data, to, cpu, clone, detach, float, long, int``.
+
+    >>> TensorDict(x=torch.ones(2)).int()
+    {'x': tensor([1, 1], dtype=torch.int32)}
+    """
+
+
+def walk(leaf: Callable[[Any], Any], x: Any) -> Any:
+    """Copy the containers in `x`, keeping their classes, with ``leaf(item)`` for each item."""
+    if isinstance(x, dict):
+        if type(x) is dict:
+            return {key: walk(leaf, item) for key, item in x.items()}
+        rebuilt = copy.copy(x)  # keeps the attributes of a subclass
+        for key, item in x.items():
+            rebuilt[key] = walk(leaf, item)
+        return rebuilt
+    if isinstance(x, (tuple, list)) and not isinstance(x, PackedSequence):
+        items = [walk(leaf, item) for item in x]
+        return type(x)(*items) if hasattr(x, "_fields") else type(x)(items)
+    return leaf(x)
+
+
+def move(x: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """Call ``x.to(*args, **kwargs)`` if `x` has such a method, else return `x`."""
+    if isinstance(x, type) or not callable(getattr(x, "to", None)):
+        return x
+    return x.to(*args, **kwargs)
+
+
+def map_tensors(fn: Callable[[Tensor], Any], x: Any) -> Any:
+    """Apply `fn` to every tensor in `x`; the containers keep their classes.
+
+    >>> map_tensors(torch.sum, {"x": [torch.ones(2), "as it is"]})
+    {'x': [tensor(2.), 'as it is']}
+    """
+
+    def leaf(item: Any) -> Any:
+        if isinstance(item, PackedSequence):  # its lengths must not change
+            return item._replace(data=fn(item.data))
+        return fn(item) if isinstance(item, Tensor) else item
+
+    return walk(leaf, x)
+
+
+def first_tensor(x: Any) -> Tensor | None:
+    """Find the first tensor in `x`, depth first."""
+    if isinstance(x, Tensor):
+        return x
+    if isinstance(x, (tuple, list, Mapping)):
+        for item in x.values() if isinstance(x, Mapping) else x:
+            found = first_tensor(item)
+            if found is not None:
+                return found
+    return None
+
+
+def batch_size(data: Any, batch_dim: int = 0) -> int:
+    """Guess the number of samples in a mini-batch.
+
+    Args:
+        data: a tensor or array (its dimension `batch_dim`; a 0-d one counts 1), a list or
+            tuple (its first element; of texts, their number), a dict (its first tensor), a
+            batch of graphs (``num_graphs``), or anything with a length.
+        batch_dim: the dimension that counts samples.
+
+    Returns:
+        The number; 1 if it cannot be guessed.
+
+    Example:
+        >>> batch_size((torch.zeros(8, 3), torch.zeros(4))), batch_size({"x": torch.zeros(5)})
+        (8, 5)
+    """
+    if isinstance(data, (Tensor, np.ndarray)):
+        return int(data.shape[batch_dim]) if data.ndim > batch_dim else 1
+    if isinstance(data, PackedSequence):
+        return int(data.batch_sizes[0])
+    if isinstance(data, Mapping):
+        first = first_tensor(data)
+        if first is not None:
+            return batch_size(first, batch_dim)
+        return batch_size(next(iter(data.values()), None), batch_dim)
+    if isinstance(data, (list, tuple)):
+        if data and isinstance(data[0], (str, bytes)):
+            return len(data)
+        return batch_size(data[0], batch_dim) if data else 1
+    num_graphs = getattr(data, "num_graphs", None)
+    if isinstance(num_graphs, int):
+        return num_graphs
+    # The length of one graph is its number of fields, that of a text its number of letters.
+    is_one = isinstance(data, (str, bytes)) or hasattr(data, "num_nodes")
+    return len(data) if isinstance(data, Sized) and not is_one else 1
+
+
+def describe(x: Any) -> str:
+    """Say in a few words what `x` is, for a message.
+
+    >>> describe({"x": torch.zeros(2, 3), "id": [1, 2]})
+    "a dict with keys 'x' (a tensor [2, 3]), 'id' (a list of 2 int)"
+    """
+    if isinstance(x, Tensor):
+        return f"a tensor {list(x.shape)}"
+    if isinstance(x, np.ndarray):
+        return f"an array {list(x.shape)}"
+    if isinstance(x, Mapping):
+        items = ", ".join(f"{key!r} ({describe(item)})" for key, item in x.items())
+        return f"a dict with keys {items}" if items else "an empty dict"
+    if isinstance(x, (tuple, list)):
+        kind = "tuple" if isinstance(x, tuple) else "list"
+        return f"a {kind} of {_describe_items(x)}" if x else f"an empty {kind}"
+    if x is None:
+        return "None"
+    name = type(x).__name__
+    return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
+
+
+def _describe_items(x: Sequence[Any]) -> str:
+    if all(isinstance(item, Tensor) for item in x):
+        shapes = ", ".join(str(list(item.shape)) for item in x)
+        return f"{len(x)} tensor{'s' if len(x) > 1 else ''} {shapes}"
+    if len({type(item) for item in x}) == 1 and not isinstance(x[0], (Mapping, tuple, list)):
+        return f"{len(x)} {type(x[0]).__name__}"
+    more = f" and {len(x) - 5} more" if len(x) > 5 else ""
+    return f"{len(x)} items: " + ", ".join(describe(item) for item in x[:5]) + more
 
 
 def to_device(x: Any, device: str | torch.device, *, non_blocking: bool = False) -> Any:
     """Move every item that has a ``to`` method: tensors, graphs, packed sequences.
 
-    Args:
-        x: anything. Lists and tuples come back as `TensorTuple` (a named tuple keeps its
-            class), dicts as dicts of their class; the rest passes through.
-        device: where to.
-        non_blocking: let a copy from pinned memory overlap; for tensors only.
+    Lists and tuples become `TensorTuple`; named tuples and dicts keep their class. With
+    ``non_blocking``, copies of tensors from pinned memory overlap with the computation.
 
-    Example:
-        >>> to_device(["id", {"x": [torch.ones(1)]}], "cpu")
-        ('id', {'x': (tensor([1.]),)})
+    >>> to_device(["id", {"x": [torch.ones(1)]}], "cpu")
+    ('id', {'x': (tensor([1.]),)})
     """
     if isinstance(x, Tensor):
         return x.to(device, non_blocking=non_blocking)
     if isinstance(x, (tuple, list)) and not isinstance(x, PackedSequence):
         if non_blocking:
             moved = [to_device(item, device, non_blocking=True) for item in x]
-        else:  # runs for each mini-batch: no call of its own for each tensor
+        else:  # runs for every mini-batch, so a tensor costs no further call
             moved = [i.to(device) if isinstance(i, Tensor) else to_device(i, device) for i in x]
-        if type(x) in _PLAIN:
-            return TensorTuple(moved)
         return type(x)(*moved) if hasattr(x, "_fields") else TensorTuple(moved)
     if isinstance(x, dict) and (type(x) in (dict, TensorDict) or not hasattr(x, "to")):
         rebuilt = {} if type(x) is dict else copy.copy(x)
@@ -90,25 +262,17 @@ def to_device(x: Any, device: str | torch.device, *, non_blocking: bool = False)
 
 
 def to_cpu(x: Any) -> Any:
-    """Copy every tensor in `x` to the CPU (those there already are not copied).
-
-    >>> to_cpu([torch.ones(1)])
-    [tensor([1.])]
-    """
+    """Move every tensor in `x` to the CPU."""
     return map_tensors(Tensor.cpu, x)
 
 
 def detach(x: Any) -> Any:
-    """Take every tensor in `x` out of autograd, sharing its memory.
-
-    >>> detach((torch.ones(1, requires_grad=True), 3))
-    (tensor([1.]), 3)
-    """
+    """Detach every tensor in `x` from autograd, sharing its memory."""
     return x.detach() if isinstance(x, Tensor) else map_tensors(Tensor.detach, x)
 
 
 def detach_clone(x: Any) -> Any:
-    """Copy every tensor in `x`, outside autograd.
+    """Copy every tensor in `x`, detached from autograd.
 
     >>> detach_clone({"x": torch.ones(1, requires_grad=True)})
     {'x': tensor([1.])}
@@ -117,7 +281,7 @@ def detach_clone(x: Any) -> Any:
 
 
 def clone_value(x: Any) -> Any:
-    """Copy `x` deeply; tensors stay in autograd, which ``copy.deepcopy`` refuses.
+    """Copy `x` deeply; unlike in ``copy.deepcopy``, tensors keep their autograd history.
 
     >>> clone_value({"n": 1, "x": [torch.ones(1)]})
     {'n': 1, 'x': [tensor([1.])]}
@@ -126,7 +290,7 @@ def clone_value(x: Any) -> Any:
 
 
 def to_numpy(x: Any) -> Any:
-    """Turn every tensor in `x` into a NumPy array (bfloat16, unknown there, as float32).
+    """Convert every tensor in `x` to a NumPy array; bfloat16, which NumPy lacks, to float32.
 
     >>> to_numpy([torch.ones(2), {"x": torch.zeros(())}])
     [array([1., 1.], dtype=float32), {'x': array(0., dtype=float32)}]
@@ -139,7 +303,7 @@ def to_numpy(x: Any) -> Any:
 
 
 def tensor_tuple(x: Any) -> Any:
-    """Make a list or tuple a `TensorTuple`, inner ones too; leave anything else.
+    """Make a list or tuple a `TensorTuple`, inner ones too; return anything else unchanged.
 
     >>> type(tensor_tuple([torch.ones(1)])).__name__
     'TensorTuple'
@@ -159,15 +323,15 @@ def compose_data(x: Any) -> Any:
 
 
 def concat(values: Sequence[Any]) -> Any:
-    """Join like values of several mini-batches along dimension 0.
+    """Join the values of several mini-batches along dimension 0.
 
     Args:
         values: tensors or arrays (0-d ones and numbers are stacked), tuples or lists
-            (joined item by item into a `TensorTuple`), dicts (key by key), or lists of
-            samples that are no tensors, such as texts (chained). Nones stay as they are.
+            (joined item by item into a `TensorTuple`), dicts (joined key by key), or lists of
+            samples other than tensors, such as texts (chained). Nones are returned as a list.
 
     Raises:
-        DataError: there is nothing to join, or the values do not fit together.
+        DataError: the list is empty, or the values do not fit together.
 
     Example:
         >>> concat([(torch.ones(1), torch.tensor(1)), (torch.zeros(2), torch.tensor(2))])
@@ -176,33 +340,27 @@ def concat(values: Sequence[Any]) -> Any:
     values = list(values)
     if not values:
         raise DataError("concat got an empty list: give it the value of at least one mini-batch")
-    if set(map(type, values)) == {Tensor}:  # an epoch may have many thousands
-        return _join(values, torch.stack, torch.cat)
     first = values[0]
-    if all(v is None or isinstance(v, str) for v in values):
-        return values
-    if isinstance(first, (bool, int, float)) and all(
-        isinstance(v, (bool, int, float)) for v in values
-    ):
-        return torch.tensor(values)
     if all(isinstance(v, Tensor) for v in values):
         return _join(values, torch.stack, torch.cat)
+    if all(v is None or isinstance(v, str) for v in values):
+        return values
+    if all(isinstance(v, (int, float)) for v in values):
+        return torch.tensor(values)
     if all(isinstance(v, (np.ndarray, np.generic)) for v in values):
         return _join(values, np.stack, np.concatenate)
-    if isinstance(first, dict) and all(
-        isinstance(v, dict) and v.keys() == first.keys() for v in values
-    ):
+    if all(isinstance(v, dict) and v.keys() == first.keys() for v in values):
         joined = {key: concat([v[key] for v in values]) for key in first}
         return TensorDict(joined) if isinstance(first, TensorDict) else joined
-    if isinstance(first, (tuple, list)) and all(isinstance(v, (tuple, list)) for v in values):
+    if all(isinstance(v, (tuple, list)) for v in values):
         if isinstance(first, list) and first_tensor(values) is None:
             return [sample for value in values for sample in value]
         if all(len(v) == len(first) for v in values):
             return TensorTuple(concat(items) for items in zip(*values, strict=True))
     found = ", ".join(describe(v) for v in values[:3])
     raise DataError(
-        f"concat got {found}, which do not fit together: the values must be alike, "
-        "with the same length or the same keys"
+        f"concat got {found}, which do not fit together: the values must be of one kind, with the "
+        "same length or the same keys"
     )
 
 
@@ -245,3 +403,147 @@ def batches(inputs: Any, batch_size: int) -> Iterator[Any]:
         TensorTuple(item[i : i + batch_size] for item in inputs)
         for i in range(0, lengths[0], batch_size)
     )
+
+
+BatchSize = int | Callable[[Any, Any], int] | None
+_PAIRS = "Yield (input, target), or (input, None) if there is no target."
+
+
+def split_batch(batch: Any, *, with_targets: bool) -> tuple[Any, Any]:
+    """Give ``(batch_x, batch_y)`` of a mini-batch: a tuple, a list, a dict, or an object.
+
+    Without targets (there is no loss function) all of it is ``batch_x``, and ``batch_y`` is None.
+
+    Raises:
+        DataError: input and target cannot be told apart.
+    """
+    if isinstance(batch, (tuple, list)):
+        for item in batch:  # a generator in any() would cost 0.5 µs a mini-batch
+            if type(item) is not Tensor:
+                batch = [_composed(item) for item in batch]
+                break
+        if not with_targets:
+            return TensorTuple(batch), None
+        if len(batch) < 2:
+            raise DataError(
+                f"The loader yielded {describe(batch)}: its last element is the target, so no "
+                f"input is left. {_PAIRS}"
+            )
+        return TensorTuple(batch[:-1]), batch[-1]
+    if isinstance(batch, Mapping):
+        return _composed(batch), None
+    if isinstance(batch, Tensor) and with_targets:
+        raise DataError(
+            f"The loader yielded {describe(batch)}, not a tuple or list: input and target cannot "
+            f"be told apart. {_PAIRS}"
+        )
+    if batch is None or isinstance(batch, (str, bytes, int, float)):
+        raise DataError(
+            f"The loader yielded {describe(batch)}; a mini-batch is a tuple or list whose last "
+            "element is the target, a dict, or an object such as a graph."
+        )
+    return TensorTuple((batch,)), None
+
+
+def _composed(item: Any) -> Any:
+    """Make lists and tuples ``TensorTuple``, inner ones too, as a move to the device does."""
+    if isinstance(item, (tuple, list)) and not isinstance(item, PackedSequence):
+        items = map(_composed, item)
+        return type(item)(*items) if hasattr(item, "_fields") else TensorTuple(items)
+    if isinstance(item, dict) and not hasattr(item, "to"):
+        rebuilt: Any = {} if type(item) is dict else copy.copy(item)
+        for key, value in item.items():
+            rebuilt[key] = _composed(value)
+        return rebuilt
+    return item
+
+
+def split_pair(batch: Any) -> tuple[TensorTuple, Tensor] | None:
+    """Split the usual mini-batch, a list or tuple of two CPU tensors; give None for any other.
+
+    The input has a dimension 0, whose size is the number of samples.
+    """
+    if type(batch) in (list, tuple) and len(batch) == 2:
+        batch_x, batch_y = batch
+        if (
+            type(batch_x) is Tensor is type(batch_y)
+            and batch_x.is_cpu
+            and batch_y.is_cpu
+            and batch_x.ndim
+        ):
+            return TensorTuple((batch_x,)), batch_y
+    return None
+
+
+def check_batch_size(batch_size: object) -> None:
+    """Raise ``ConfigError`` unless ``batch_size`` is ``None``, a positive int or a function."""
+    if batch_size is None or callable(batch_size):
+        return
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int):
+        raise ConfigTypeError(
+            f"batch_size={batch_size!r} is {describe(batch_size)}: give a positive int, a function "
+            "(batch_x, batch_y) -> int, or None to guess it from the inputs."
+        )
+    if batch_size < 1:
+        raise ConfigError(f"batch_size={batch_size!r}: the weight of a mini-batch is at least 1.")
+
+
+guessed_size = batch_size  # where an argument has that name
+
+
+def weigh_batch(batch_size: BatchSize, batch_x: Any, batch_y: Any) -> float:
+    """Give the number of samples in a mini-batch, which is its weight in means.
+
+    A ``batch_size`` of None is guessed from ``batch_x``; a function gets a single input unwrapped.
+
+    Raises:
+        ConfigError: the function did not return a positive number.
+    """
+    if batch_size is None:
+        if type(batch_x) is TensorTuple and batch_x:
+            first = batch_x[0]
+            if type(first) is Tensor and first.ndim:
+                return first.size(0)
+        return guessed_size(batch_x)
+    if isinstance(batch_size, int):
+        return batch_size
+    is_single = isinstance(batch_x, tuple) and len(batch_x) == 1
+    given = batch_x[0] if is_single else batch_x
+    try:
+        weight: Any = batch_size(given, batch_y)
+    except Exception as error:
+        what = f"the input{'' if is_single else 's'}, {describe(given)},"
+        text = f"raised in the batch_size function, called with {what} and the target"
+        add_note(error, f"{text}, {describe(batch_y)}")
+        raise
+    if isinstance(weight, Tensor) and weight.numel() == 1:
+        weight = weight.item()
+    is_number = isinstance(weight, Real) and not isinstance(weight, bool)
+    if not is_number or not 0 < weight < math.inf:
+        found = repr(weight) if isinstance(weight, (str, Real)) else describe(weight)
+        raise ConfigError(
+            f"The batch_size function gave {found} for inputs {describe(batch_x)}: it must give "
+            "the number of samples, above 0."
+        )
+    return float(weight)
+
+
+def listify(obj: Any) -> list[Any]:
+    """Return a list, whether `obj` is one object, several, or ``None``.
+
+    Args:
+        obj: ``None`` gives an empty list. A list is returned as it is. A tuple or another
+            iterable gives the list of its elements. Anything else becomes the only element:
+            also a dict, a text, a tensor, an array, a module or a DataLoader.
+
+    Example:
+        >>> listify(None), listify((1, 2)), listify({"a": 1})
+        ([], [1, 2], [{'a': 1}])
+    """
+    if obj is None:
+        return []
+    if isinstance(obj, list):
+        return obj
+    single = (str, bytes, Mapping, Tensor, np.ndarray, Module, DataLoader)
+    is_several = isinstance(obj, Iterable) and not isinstance(obj, single)
+    return list(obj) if is_several else [obj]

@@ -1,18 +1,8 @@
-"""Whether a saved state fits this optimizer and this scheduler, asked before anything changes.
+"""Checking that a saved state fits an optimizer and its scheduler, before it is loaded.
 
-torch itself checks the number of groups and parameters alone: the state of another class of
-optimizer or scheduler, or of a model with other shapes, loads there and fails later or never.
-So a state is saved with what it was `made_by`: the classes and the shapes of the parameters.
-
->>> import torch
->>> from deepepochs.optim.fits import check_fit, made_by
->>> weight = torch.nn.Parameter(torch.ones(2))
->>> sgd = torch.optim.SGD([weight], lr=0.1)
->>> state = {"opt_state": {**sgd.state_dict(), "made_by": made_by(sgd, None)}, "sched_state": None}
->>> check_fit(torch.optim.Adam([weight]), None, state)
-Traceback (most recent call last):
-...
-deepepochs.errors.CheckpointMismatch: The saved state of the optimizer SGD does not fit Adam: ...
+torch checks only the number of groups and parameters. The state of another class of optimizer
+or scheduler, or of a model with other shapes, is loaded and fails later or never. So a state is
+saved with what it was `made_by`: the classes, and the shapes of the parameters.
 """
 
 from __future__ import annotations
@@ -28,12 +18,12 @@ __all__ = ["check_fit", "made_by", "type_name"]
 
 
 def type_name(thing: Any) -> str:
-    """Return what messages call `thing`."""
+    """Return the name of `thing` in messages."""
     return f"the class {thing.__name__}" if isinstance(thing, type) else type(thing).__name__
 
 
 def made_by(opt: torch.optim.Optimizer, scheduler: Any) -> dict[str, Any]:
-    """Return the classes below Accelerate's wrappers, and the shape of each parameter."""
+    """Return the classes, without Accelerate's wrappers, and the shape of each parameter."""
     params = [param for group in opt.param_groups for param in group["params"]]
     bare = getattr(scheduler, "scheduler", scheduler)
     return {
@@ -63,7 +53,7 @@ def check_fit(opt: torch.optim.Optimizer, scheduler: Any, state: dict[str, Any])
             f"The saved state of {what} has groups of {saved_sizes} parameters, and here are "
             f"{sizes}: it is of another model or optimizer."
         )
-    # Earlier states do not say it. The numbers that a step needs tell most optimizers apart.
+    # Older states have no made_by. Most optimizers differ in the numbers that their step needs.
     saved = opt_state.get("made_by") or {**here, "optimizer": _guessed(opt, what, groups)}
     for part in ("optimizer", "scheduler"):
         if saved[part] != here[part]:

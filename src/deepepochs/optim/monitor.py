@@ -1,7 +1,4 @@
-"""Is this value better than all before it, and for how long has none been?
-
-`Monitor` is what early stopping, "keep the best checkpoint" and rate reduction have in
-common. It is fed one value per check, and is plain state that a checkpoint can hold.
+"""Finding the best of a series of values, for early stopping and the best checkpoint.
 
 >>> from deepepochs.optim.monitor import Monitor
 >>> monitor = Monitor(mode="min", patience=2)
@@ -27,23 +24,17 @@ class Monitor:
 
     Args:
         mode: `'min'` where less is better, as for a loss; `'max'` where more is.
-        patience: after how many values in a row that were not better it is `exhausted`;
-            0: never.
-        min_delta: by more than how much a value must beat the best; at least 0.
+        patience: it is `exhausted` after so many values in a row that were not better; 0: never.
+        min_delta: a value is better than the best if it differs by more than this; at least 0.
 
     Attributes:
-        best: the best value; None before the first that is a number.
-        best_step: which update gave it, from 0; None likewise.
+        best: the best value; None before the first number (NaN is none).
+        best_step: the index of its update, from 0; or None.
         num_bad: updates since then.
         num_steps: all updates.
 
     Raises:
         ConfigError: an argument is out of its range.
-
-    Example:
-        >>> monitor = Monitor("max", min_delta=0.1)
-        >>> monitor.update(0.50), monitor.update(0.55), monitor.update(0.65)
-        (True, False, True)
     """
 
     def __init__(self, mode: str = "min", patience: int = 0, min_delta: float = 0.0) -> None:
@@ -67,17 +58,14 @@ class Monitor:
         return self.patience > 0 and self.num_bad >= self.patience
 
     def renew(self) -> None:
-        """Have the full patience again, as a further fit has."""
+        """Count the values that were not better from 0 again, for a new fit."""
         self.num_bad = 0
 
     def update(self, value: float) -> bool:
-        """Take the next value and say whether it is strictly better than the best.
+        """Take the next value, and return whether it is the new best.
 
         Args:
             value: a number, or a 0-d array or tensor. NaN is never better.
-
-        Returns:
-            Whether it is the new best. The first value that is a number is.
         """
         value = float(value)
         is_better = self._beats_best(value)
@@ -96,11 +84,7 @@ class Monitor:
         return value > self.best + self.min_delta
 
     def state_dict(self) -> dict[str, Any]:
-        """Give what `load_state_dict` takes: plain values only.
-
-        >>> Monitor().state_dict()
-        {'mode': 'min', 'best': None, 'best_step': None, 'num_bad': 0, 'num_steps': 0}
-        """
+        """Return the state as plain values."""
         return {
             "mode": self.mode,
             "best": self.best,
@@ -110,17 +94,11 @@ class Monitor:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a saved state; `patience` and `min_delta` stay this monitor's own.
+        """Load a state; `patience` and `min_delta` are not a part of it.
 
         Raises:
-            CheckpointMismatch: the state is of something else, or of the other mode, in
-                which its best value means nothing. Nothing has been changed then.
-
-        Example:
-            >>> monitor = Monitor()
-            >>> monitor.load_state_dict({**monitor.state_dict(), "best": 0.5, "best_step": 0})
-            >>> monitor.best
-            0.5
+            CheckpointMismatch: the state is not a monitor's, or one of the other mode. Nothing
+                has been changed then.
         """
         expected = sorted(self.state_dict())
         if not isinstance(state, Mapping) or sorted(state) != expected:

@@ -1,26 +1,23 @@
-"""Optimizers, each with the schedule of its learning rate.
+"""The optimizers of a trainer, each with the schedule of its learning rate.
 
-A trainer always keeps an `Optimizers`: a list of `Optimizer`, each of which is a torch
-optimizer with its scheduler and the moments at which that scheduler moves. Their state is
-checked against what is here before any of it is changed.
-
->>> import torch
->>> from deepepochs.optim.optimizers import Optimizers
->>> opts = Optimizers([torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.5)])
->>> opts.get_current_lr()
-[0.5]
+A trainer always has an `Optimizers`: a list of `Optimizer`, each a torch optimizer with its
+scheduler.
 """
 
 from __future__ import annotations
 
+import copy
+import inspect
+import warnings
 from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from ..errors import CheckpointMismatch, ConfigError, ConfigTypeError
-from .optimizer import Optimizer
+from .fits import check_fit, made_by, type_name
 from .schedules import LinearCosineScheduler
 
 __all__ = [
@@ -31,6 +28,258 @@ __all__ = [
     "as_optimizers",
     "params_of",
 ]
+
+_VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
+
+class Optimizer:
+    """A torch optimizer with its scheduler.
+
+    Args:
+        opt: the torch optimizer.
+        scheduler: a learning-rate scheduler made for `opt`; `None`: the rate stays.
+        sched_on: `'step'`: the scheduler steps after every optimizer step; `'epoch'`: after
+            every epoch.
+        sched_with_loss: whether the scheduler's `step` needs a loss. `ReduceLROnPlateau` is
+            recognised without it.
+
+    Attributes:
+        opt: the torch optimizer.
+        scheduler: its scheduler, or `None`.
+        sched_on: `'step'` or `'epoch'`.
+        needs_loss: whether the scheduler's step needs a loss.
+
+    Raises:
+        ConfigTypeError: `opt` is no optimizer or `scheduler` no scheduler.
+        ConfigError: `sched_on` is neither, the scheduler was made for another optimizer, or `opt`
+            (LBFGS) cannot step without a closure.
+
+    Example:
+        >>> opt = Optimizer(torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.5))
+        >>> opt.get_current_lr(), opt.get_last_lr()
+        (0.5, None)
+    """
+
+    def __init__(
+        self,
+        opt: torch.optim.Optimizer,
+        scheduler: Any = None,
+        sched_on: str = "epoch",
+        sched_with_loss: bool = False,
+    ) -> None:
+        if not isinstance(opt, torch.optim.Optimizer):
+            raise ConfigTypeError(
+                f"Optimizer got {type_name(opt)} as opt: it must be a torch optimizer, for example "
+                "torch.optim.SGD(model.parameters(), lr=0.1)."
+            )
+        if _needs_closure(opt):
+            raise ConfigError(
+                f"{type_name(opt)} computes the loss several times in a step, through a closure, and a "
+                "step here gives each mini-batch to the model once: take an optimizer whose step() needs "
+                "no argument, such as torch.optim.Adam, or write a training loop by hand for this one."
+            )
+        if sched_on not in ("step", "epoch"):
+            raise ConfigError(f"sched_on={sched_on!r}: it must be 'step' or 'epoch'.")
+        self.scheduler = scheduler
+        self.sched_on = sched_on
+        self.needs_loss = _takes_loss(opt, scheduler, sched_with_loss)
+        self._moves_on_step = scheduler is not None and sched_on == "step"
+        self._moves_on_epoch = scheduler is not None and sched_on == "epoch"
+        self._restored = False
+        self.rewrap(opt)
+
+    def rewrap(self, opt: torch.optim.Optimizer) -> None:
+        """Replace the torch optimizer by a wrapper around it, such as Accelerate's."""
+        self.opt = opt
+        # Accelerate's wrapper says after a step whether its fp16 scaler has skipped it.
+        self._tells_skips = hasattr(type(opt), "step_was_skipped")
+        plain = torch.optim.Optimizer.zero_grad
+        self._plain_zero_grad = type(opt).zero_grad is plain and "zero_grad" not in vars(opt)
+        self._groups: list[tuple[list[Tensor], int]] = []
+        self._params: list[Tensor] = []
+
+    def zero_grad(self) -> None:
+        """Clear the gradients of all parameters."""
+        self.opt.zero_grad()
+
+    def step(self, at: str = "step", loss: Any = None) -> None:
+        """Make one step.
+
+        Args:
+            at: `'step'`: the optimizer steps, and the scheduler if it is due; `'epoch'`: the
+                scheduler steps if it is due.
+            loss: for a scheduler that needs one.
+
+        Raises:
+            ConfigError: `at` is neither, or a scheduler that needs a loss gets none.
+        """
+        if at == "step":
+            self.opt.step()
+            if self._moves_on_step and not (
+                self._tells_skips and self.opt.step_was_skipped  # type: ignore[attr-defined]
+            ):
+                self.sched_step(loss)
+        elif at == "epoch":
+            if self._moves_on_epoch:
+                self.sched_step(loss)
+        else:
+            raise ConfigError(f"Optimizer.step(at={at!r}): it must be 'step' or 'epoch'.")
+
+    def after_step(self, loss: Any = None) -> None:
+        """Step the scheduler if it is due after an optimizer step.
+
+        For callers that step `opt` through a gradient scaler, unless the scaler skipped the step.
+        """
+        if self._moves_on_step:
+            self.sched_step(loss)
+
+    def sched_step(self, loss: Any = None) -> None:
+        """Step the scheduler, if there is one, whether it is due or not.
+
+        Args:
+            loss: a float or a scalar tensor, for a scheduler that needs a loss.
+
+        Raises:
+            ConfigError: the scheduler needs a loss and got none.
+        """
+        if self.scheduler is None:
+            return
+        if self._restored:
+            # torch would warn that this process has not stepped the optimizer: the saved one has.
+            self._restored = False
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
+                self.sched_step(loss)
+        elif not self.needs_loss:
+            self.scheduler.step()
+        elif loss is None:
+            raise ConfigError(
+                f"{type(self.scheduler).__name__} wants a loss on every {self.sched_on}, and there "
+                "is none: give it to step(at, loss), or use a scheduler without a loss."
+            )
+        else:
+            self.scheduler.step(loss)
+
+    def get_last_lr(self) -> list[Any] | None:
+        """Return the scheduler's last rates, one per parameter group; None without scheduler."""
+        return None if self.scheduler is None else list(self.scheduler.get_last_lr())
+
+    def get_current_lr(self) -> float:
+        """Return the learning rate of the first parameter group."""
+        return float(self.opt.param_groups[0]["lr"])
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """The parameter groups of the torch optimizer itself."""
+        return self.opt.param_groups
+
+    @property
+    def params(self) -> list[Tensor]:
+        """The parameters of all groups. The list is kept until a group changes."""
+        groups = self.opt.param_groups
+        if len(groups) == len(self._groups):
+            for group, (params, size) in zip(groups, self._groups, strict=True):
+                if group["params"] is not params or len(params) != size:
+                    break
+            else:
+                return self._params
+        self._groups = [(group["params"], len(group["params"])) for group in groups]
+        self._params = [param for params, _ in self._groups for param in params]
+        return self._params
+
+    def drop_gradients(self) -> None:
+        """Set every gradient to None, at a twentieth of the cost of torch's `zero_grad`.
+
+        If the optimizer's class has its own `zero_grad`, that is called.
+        """
+        if self._plain_zero_grad:
+            for group in self.opt.param_groups:
+                for param in group["params"]:
+                    param.grad = None
+        else:
+            self.opt.zero_grad()
+
+    def gradients(self) -> list[Tensor]:
+        """Return the gradients that are not None, in the order of `params`."""
+        return [param.grad for param in self.params if param.grad is not None]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return `{'opt_state': ..., 'sched_state': ...}`; the latter None without scheduler."""
+        sched_state = None if self.scheduler is None else self.scheduler.state_dict()
+        opt_state = {**self.opt.state_dict(), "made_by": made_by(self.opt, self.scheduler)}
+        return {"opt_state": opt_state, "sched_state": sched_state}
+
+    def check_state(self, state: Any) -> None:
+        """Check that `state` fits, without a change.
+
+        Raises:
+            CheckpointMismatch: `state` is of another optimizer, model or scheduler.
+        """
+        if not isinstance(state, dict) or "opt_state" not in state:
+            raise CheckpointMismatch(
+                f"The state of an optimizer is {type_name(state)} without 'opt_state': it must be "
+                "what Optimizer.state_dict() returned."
+            )
+        check_fit(self.opt, self.scheduler, state)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Load the state of optimizer and scheduler; `state` itself is not changed later.
+
+        Raises:
+            CheckpointMismatch: `state` does not fit; nothing has been changed.
+        """
+        self.check_state(state)
+        opt_state = {key: value for key, value in state["opt_state"].items() if key != "made_by"}
+        self.opt.load_state_dict(opt_state)
+        # torch keeps tensors that need no cast: the next step would change the caller's state.
+        given = {id(v) for entry in opt_state["state"].values() for v in entry.values()}
+        for entry in self.opt.state.values():
+            for key, value in entry.items():
+                if isinstance(value, Tensor) and id(value) in given:
+                    entry[key] = value.clone()
+        self._restored = True
+        if self.scheduler is not None:
+            self.scheduler.load_state_dict(copy.deepcopy(state["sched_state"]))
+
+    def __repr__(self) -> str:
+        if self.scheduler is None:
+            return f"Optimizer({type_name(self.opt)})"
+        return f"Optimizer({type_name(self.opt)}, {type_name(self.scheduler)}, {self.sched_on!r})"
+
+
+def _needs_closure(opt: torch.optim.Optimizer) -> bool:
+    """Whether `opt` cannot step without an argument."""
+    try:
+        # The class's step: a scheduler wraps that of the object.
+        parameters = list(inspect.signature(type(opt).step).parameters.values())[1:]
+    except (TypeError, ValueError):  # the signature of a step written in C cannot be read
+        return False
+    named = (parameter for parameter in parameters if parameter.kind not in _VARIADIC)
+    return any(parameter.default is parameter.empty for parameter in named)
+
+
+def _takes_loss(opt: torch.optim.Optimizer, scheduler: Any, sched_with_loss: bool) -> bool:
+    """Check that `scheduler` is one for `opt`; return whether its step needs a loss."""
+    if scheduler is None:
+        return False
+    if isinstance(scheduler, type) or not callable(getattr(scheduler, "step", None)):
+        raise ConfigTypeError(
+            f"Optimizer got {type_name(scheduler)} as scheduler: it must be a learning-rate scheduler, "
+            "for example torch.optim.lr_scheduler.StepLR(opt, 10)."
+        )
+    # Accelerate's scheduler has torch's as `scheduler`; its optimizer has the same list of groups.
+    bare = getattr(scheduler, "scheduler", scheduler)
+    owner = getattr(bare, "optimizer", None)
+    if owner is not None and getattr(owner, "param_groups", None) is not opt.param_groups:
+        raise ConfigError(
+            f"The {type_name(bare)} of an Optimizer was made for another optimizer than its "
+            f"{type_name(opt)}: make it with that one."
+        )
+    if sched_with_loss and type(bare).step is LRScheduler.step:
+        raise ConfigError(
+            f"sched_with_loss=True, but {type_name(bare)}.step takes no loss: leave it out."
+        )
+    return sched_with_loss or isinstance(bare, ReduceLROnPlateau)
 
 
 AnyOptimizer = Optimizer | torch.optim.Optimizer
@@ -43,7 +292,7 @@ def params_of(optimizers: Iterable[Optimizer]) -> list[Tensor]:
 
 
 class Optimizers(list[Optimizer]):
-    """A list of `Optimizer` with the same methods over all; results are lists.
+    """A list of `Optimizer` with the same methods for all; results are lists.
 
     Args:
         optimizers: `Optimizer`s or torch optimizers, which are wrapped.
@@ -69,11 +318,11 @@ class Optimizers(list[Optimizer]):
 
     @property
     def needs_loss(self) -> bool:
-        """True where some scheduler's step wants a loss."""
+        """Whether some scheduler's step needs a loss."""
         return any(o.needs_loss for o in self)
 
     def needs_loss_at(self, at: str) -> bool:
-        """Return True where some scheduler that moves on `at` wants a loss."""
+        """Return whether some scheduler that steps on `at` needs a loss."""
         return any(o.needs_loss and o.sched_on == at for o in self)
 
     def zero_grad(self) -> None:
@@ -115,12 +364,12 @@ class Optimizers(list[Optimizer]):
         return self[0].params if len(self) == 1 else params_of(self)
 
     def drop_gradients(self) -> None:
-        """Set every gradient to None: see `Optimizer.drop_gradients`."""
+        """Set every gradient to None."""
         for o in self:
             o.drop_gradients()
 
     def gradients(self) -> list[Tensor]:
-        """Return the gradients there are, in the order of `params`."""
+        """Return the gradients that are not None, in the order of `params`."""
         return [param.grad for param in self.params if param.grad is not None]
 
     def state_dict(self) -> list[dict[str, Any]]:
@@ -128,7 +377,7 @@ class Optimizers(list[Optimizer]):
         return [o.state_dict() for o in self]
 
     def check_state(self, state: Any) -> None:
-        """Raise unless `state` fits these optimizers and schedulers; change nothing.
+        """Check that `state` fits, without a change.
 
         Raises:
             CheckpointMismatch: a state does not fit, or their number.
@@ -143,7 +392,7 @@ class Optimizers(list[Optimizer]):
             o.check_state(one)
 
     def load_state_dict(self, state: list[dict[str, Any]] | dict[str, Any]) -> None:
-        """Restore all from `state_dict()`; the state of a single optimizer may come bare.
+        """Load what `state_dict()` returned; for one optimizer also its state without a list.
 
         Raises:
             CheckpointMismatch: a state does not fit, or their number; nothing has been changed.
@@ -155,10 +404,10 @@ class Optimizers(list[Optimizer]):
 
 
 def as_optimizers(opt: Any, model: nn.Module, loss_fn: Any) -> Optimizers:
-    """Give ``opt`` as an ``Optimizers``; ``None`` is Adam with rate 0.001 over the model.
+    """Return ``opt`` as an ``Optimizers``; ``None`` is Adam with rate 0.001 over the model.
 
     Raises:
-        ConfigError: an optimizer that holds none of the weights of model and loss.
+        ConfigError: an optimizer has none of the weights of model and loss.
     """
     if opt is None:
         weights = list(model.parameters())

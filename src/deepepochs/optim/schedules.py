@@ -1,12 +1,6 @@
 """Schedules of the learning rate that torch does not have.
 
-They are ordinary torch schedulers: alone, or in an `Optimizer`.
-
->>> import torch
->>> from deepepochs.optim.schedules import LinearCosineScheduler
->>> sgd = torch.optim.SGD([torch.nn.Parameter(torch.ones(2))], lr=0.1)
->>> LinearCosineScheduler(sgd, max_val=0.4, warmup_steps=4, total_steps=10).get_last_lr()
-[0.1]
+They are ordinary torch schedulers, for use alone or in an `Optimizer`.
 """
 
 from __future__ import annotations
@@ -40,10 +34,10 @@ class LinearCosineScheduler(LRScheduler):
         warmup_steps: W, the steps of the linear part; 0: none.
         total_steps: T, the steps of both parts.
         min_val: the lowest rate; `None`: 0.
-        last_epoch: t at the start less one; -1 but for a continued schedule.
+        last_epoch: t - 1 at the start; -1 except for a schedule that is resumed.
 
     Raises:
-        ConfigError: numbers that make no such curve.
+        ConfigError: the numbers do not make such a curve.
 
     Example:
         >>> sgd = torch.optim.SGD([torch.nn.Parameter(torch.ones(2))], lr=0.1)

@@ -1,8 +1,8 @@
-"""Patches: a metric's value so far, which can be added to another's.
+"""Patches: a patch holds what a metric needs of some mini-batches, and patches can be added.
 
-A step returns patches; the run adds those of the batches into the epoch's value, and the same
-``add`` merges tasks, processes, and the two halves of a resumed epoch. The laws are in
-`PatchBase`; subclass it, write ``add`` and ``forward``, and the value is exact everywhere.
+A step returns patches. The run adds them up to the epoch's value; the same ``add`` merges tasks,
+processes, and the two halves of a resumed epoch. For a patch of your own, subclass `PatchBase`,
+which states the laws, and write ``add`` and ``forward``.
 
 >>> import torch
 >>> from deepepochs.metrics import accuracy
@@ -13,7 +13,7 @@ A step returns patches; the run adds those of the batches into the epoch's value
 tensor(0.5000, dtype=torch.float64)
 
 =================== ============================== ==========================
-patch               kept of the batches            exact for
+patch               what it keeps of the batches   exact for
 =================== ============================== ==========================
 `ValuePatch`        weighted sum of a value        means
 `MeanPatch`         weighted sum of a metric       metrics that are means
@@ -27,9 +27,8 @@ patch               kept of the batches            exact for
 
 from __future__ import annotations
 
-from .base import PatchBase
+from .base import PatchBase, flatten_value, metric_name
 from .confusion import ConfusionMetrics, ConfusionPatch
-from .metric import flatten_value, metric_name
 from .plan import check_patch_kind, is_torchmetric, make_patch
 from .tensors import TensorPatch
 from .torchmetric import MetricPatch

@@ -1,6 +1,6 @@
-"""What every patch shares: adding, copying and saving.
+"""The base class of all patches: adding, copying and saving.
 
-A user's own patch needs two methods, ``add`` and ``forward``; most have a ``load`` too.
+A patch of your own needs two methods, ``add`` and ``forward``; most also have a ``load``.
 
 >>> from deepepochs.patches import PatchBase
 >>> class Longest(PatchBase):
@@ -20,33 +20,38 @@ from __future__ import annotations
 
 import copy
 import functools
+from collections.abc import Callable
 from types import BuiltinMethodType, FunctionType, MethodType
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import torch
 from torch import Tensor
 
-from ..errors import PatchError
+from ..errors import ConfigTypeError, MetricError, PatchError, add_note
 from ..nest.codec import is_plain, keeps_class
-from ..nest.containers import describe, walk
-from .metric import Copyable, metric_name
+from ..nest.operations import describe, walk
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 __all__ = [
     "PatchBase",
+    "call_metric",
     "check_same_metric",
+    "checked_metric",
     "copied",
-    "describe_patch",
+    "flatten_value",
     "for_checkpoint",
+    "metric_name",
     "mismatch",
 ]
 
 
-class PatchBase(Copyable):
-    """A metric's value so far, which can be added to another's: the base of all patches.
+class PatchBase:
+    """The base of all patches: the value of a metric so far, which can be added to another's.
 
-    The laws, which a subclass's `add` and `forward` must keep:
+    These laws hold, and `add` and `forward` of a subclass must keep them:
 
     1. ``a + b`` is a new patch; ``a`` and ``b`` are unchanged.
     2. ``(a + b) + c`` equals ``a + (b + c)``.
@@ -54,72 +59,74 @@ class PatchBase(Copyable):
     4. Merging the patches of a split batch equals the patch of the whole.
     5. ``load_state_dict(state_dict())`` is the identity.
 
-    This class sees to 1 and 3 (``+`` works on copies), and to 5 for attributes that are
+    This class keeps 1 and 3, since ``+`` works on copies, and 5 for attributes that are
     numbers, strings, tensors, arrays, or tuples, lists and dicts of them.
 
     Args:
-        name: if not None, replaces the name under which a step returns the patch.
+        name: replaces the name under which a step returns the patch, unless it is None.
     """
 
-    name: str | None = None  # here, too, for subclasses that forget super().__init__()
+    name: str | None = None  # for subclasses that do not call super().__init__()
 
     def __init__(self, name: str | None = None) -> None:
         self.name = name
+
+    def named(self, name: str) -> Self:
+        """Set the name under which a step returns the patch, and return self."""
+        self.name = name
+        return self
 
     def load(self, *args: Any, **kwargs: Any) -> Self:
         """Store the data of one mini-batch and return self.
 
         Raises:
-            PatchError: the subclass has no such method.
+            PatchError: the subclass does not define it.
         """
-        raise PatchError(_no_method(self, "load(self, *data)", "store the data and return self"))
+        raise _no_method(self, "load(self, *data)", "store the data and return self")
 
     def add(self, other: Any) -> Self:
-        """Join `other` into this patch; may change and return self, or return a new patch.
+        """Add `other` to this patch: change and return self, or return a new patch.
 
         Raises:
-            PatchError: the subclass has no such method.
+            PatchError: the subclass does not define it.
         """
-        raise PatchError(_no_method(self, "add(self, other)", "join other and return self"))
+        raise _no_method(self, "add(self, other)", "add other to it and return self")
 
     def forward(self) -> Any:
         """Give the value: a number, a 0-d or small tensor, or a dict of them.
 
         Raises:
-            PatchError: the subclass has no such method.
+            PatchError: the subclass does not define it.
         """
-        raise PatchError(_no_method(self, "forward(self)", "return a number or a dict of numbers"))
+        raise _no_method(self, "forward(self)", "return a number or a dict of numbers")
 
     def __call__(self) -> Any:
-        """Give the value, as `forward`."""
+        """Give the value of `forward`."""
         return self.forward()
 
     def __add__(self, other: Any) -> Self:
-        """Join two patches of one class into a new one; 0 adds nothing.
+        """Add two patches of one class into a new one; adding 0 gives a copy.
 
         Raises:
-            PatchError: patches of different classes or metrics.
+            PatchError: the classes or metrics differ, or `add` returned no patch.
         """
         if type(other) is int and other == 0:
             return self.copy()
         if type(other) is not type(self):
             raise PatchError(mismatch(self, "", other))
-        return self.copy()._checked_add(other.copy())
-
-    def __radd__(self, other: Any) -> Self:
-        """Give a copy for ``0 + self``, with which ``sum`` begins."""
-        if type(other) is int and other == 0:
-            return self.copy()
-        raise PatchError(mismatch(self, "", other))
-
-    def _checked_add(self, other: Self) -> Self:
-        joined = self.add(other)
+        joined = self.copy().add(other.copy())
         if not isinstance(joined, PatchBase):
             raise PatchError(
                 f"{type(self).__name__}.add returned {describe(joined)}: it must return a patch; "
                 "end it with `return self`."
             )
         return joined
+
+    def __radd__(self, other: Any) -> Self:
+        """Give a copy for ``0 + self``, with which ``sum`` begins."""
+        if type(other) is int and other == 0:
+            return self.copy()
+        raise PatchError(mismatch(self, "", other))
 
     def copy(self) -> Self:
         """Give an independent patch: containers and tensors are copied, functions are shared."""
@@ -129,11 +136,11 @@ class PatchBase(Copyable):
         return new
 
     def state_dict(self) -> dict[str, Any]:
-        """Give a copy of what was accumulated; metrics and the name are left out.
+        """Give a copy of all attributes but metrics, models and the name.
 
         Raises:
-            PatchError: an attribute holds something that a checkpoint cannot; the subclass
-                should then have its own state_dict and load_state_dict.
+            PatchError: a checkpoint cannot hold an attribute; the subclass then needs its own
+                state_dict and load_state_dict.
         """
         return {
             key: for_checkpoint(value, f"{type(self).__name__}.{key}")
@@ -142,7 +149,7 @@ class PatchBase(Copyable):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what `state_dict` gave, in place of what this patch holds."""
+        """Load what `state_dict` gave, in place of what this patch holds."""
         for key, value in list(self.__dict__.items()):
             if key != "name" and key not in state and not is_configuration(value):
                 del self.__dict__[key]
@@ -150,36 +157,55 @@ class PatchBase(Copyable):
             setattr(self, key, copied(value))
 
     def __repr__(self) -> str:
-        """Give the class and, if it has one, the name."""
-        return describe_patch(self)
+        """Give the class, the metric and the name."""
+        metric = getattr(self, "metric", None)
+        parts = [] if metric is None else [metric_name(metric)]
+        parts += [] if self.name is None else [f"name={self.name!r}"]
+        return f"{type(self).__name__}({', '.join(parts)})"
 
 
-def describe_patch(patch: Any) -> str:
-    """Say what `patch` is, for a message."""
-    if not isinstance(patch, PatchBase):
-        return describe(patch)
-    metric = getattr(patch, "metric", None)
-    parts = [] if metric is None else [metric_name(metric)]
-    parts += [] if patch.name is None else [f"name={patch.name!r}"]
-    return f"{type(patch).__name__}({', '.join(parts)})"
+def metric_name(metric: Any) -> str:
+    """Give the name under which a metric is printed and returned.
+
+    Args:
+        metric: a function (its ``__name__``), a ``functools.partial`` (the function's name), any
+            other object or module (its class's name; ``''`` for a torchmetrics
+            ``MetricCollection``, whose keys are names), or a patch (its ``name``) or patch class.
+            A name that `rename` has set takes precedence.
+
+    Example:
+        >>> import functools, torch
+        >>> from deepepochs.metrics import f1
+        >>> metric_name(functools.partial(f1, average="macro")), metric_name(torch.nn.L1Loss())
+        ('f1', 'L1Loss')
+    """
+    attribute = "name" if isinstance(metric, PatchBase) else "__name__"
+    name = getattr(metric, attribute, None)
+    if isinstance(name, str):
+        return name
+    if isinstance(metric, functools.partial):
+        return metric_name(metric.func)
+    own = type(metric).__name__
+    return "" if own == "MetricCollection" else own
 
 
 def mismatch(patch: PatchBase, detail: str, other: Any) -> str:
-    """Give the sentence for two patches that cannot be added."""
+    """Give the message for two patches that cannot be added."""
+    found = other if isinstance(other, PatchBase) else describe(other)
     return (
-        f"{describe_patch(patch)} + {describe_patch(other)}{detail}: only patches of one class "
-        "and one metric can be added; give different metrics different names."
+        f"{patch} + {found}{detail}: only patches of one class and one metric can be added; give "
+        "different metrics different names."
     )
 
 
 def check_same_metric(patch: Any, other: Any) -> None:
-    """Raise a PatchError where the metrics of two patches differ."""
+    """Raise a PatchError if the metrics of two patches differ."""
     if patch.metric is not other.metric and not _is_same(patch.metric, other.metric):
         raise PatchError(mismatch(patch, " (two metrics)", other))
 
 
 def _is_same(one: Any, two: Any) -> bool:
-    """Say whether two functions are one, made again: as a lambda or partial in a step is."""
+    """Say whether two functions are equal: a lambda or partial in a step is made for each batch."""
     if one is two:
         return True
     if isinstance(one, functools.partial) and isinstance(two, functools.partial):
@@ -202,62 +228,107 @@ def _is_same(one: Any, two: Any) -> bool:
     return type(one) is type(two) and isinstance(one, plain) and bool(one == two)
 
 
-def _no_method(patch: PatchBase, signature: str, what: str) -> str:
-    name = type(patch).__name__
-    return f"{name} has no {signature.partition('(')[0]}: define `def {signature}` to {what}."
+def _no_method(patch: PatchBase, signature: str, what: str) -> PatchError:
+    method = signature.partition("(")[0]
+    return PatchError(
+        f"{type(patch).__name__} has no {method}: define `def {signature}` to {what}."
+    )
 
 
 def copied(value: Any) -> Any:
     """Copy tensors, containers and plain objects; share what can be called (metrics, models)."""
-    return walk(_copied_leaf, value)
 
+    def leaf(item: Any) -> Any:
+        if isinstance(item, Tensor):
+            return item.detach().clone()
+        if isinstance(item, PatchBase):
+            return item.copy()
+        return item if callable(item) else copy.deepcopy(item)
 
-def _copied_leaf(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return value.detach().clone()
-    if isinstance(value, Copyable):
-        return value.copy()
-    return value if callable(value) else copy.deepcopy(value)
+    return walk(leaf, value)
 
 
 def for_checkpoint(value: Any, where: str) -> Any:
-    """Copy `value` for a checkpoint.
+    """Copy `value` for a checkpoint; raise a PatchError that names `where` if it cannot be saved.
 
-    A container of a class that a checkpoint does not keep becomes the dict, list, tuple or set
-    that it is: a model may put out a named tuple.
-
-    Args:
-        value: numbers, strings, tensors, arrays, or tuples, lists, dicts and sets of them.
-        where: the attribute, for the message.
-
-    Raises:
-        PatchError: something else is in it.
+    A container whose class a checkpoint does not keep, such as a named tuple, becomes a plain
+    dict, list, tuple or set.
     """
-    kind = type(value)
+    plain: Any
     if isinstance(value, dict):
-        items = {key: for_checkpoint(item, where) for key, item in value.items()}
-        return kind(items) if keeps_class(kind) else items
-    if isinstance(value, (set, frozenset)):
-        return {for_checkpoint(item, where) for item in value}
-    if isinstance(value, (tuple, list)):
-        listed = [for_checkpoint(item, where) for item in value]
-        if keeps_class(kind):
-            return kind(listed)
-        return tuple(listed) if isinstance(value, tuple) else listed
-    if isinstance(value, Tensor) or is_plain(value):
+        plain = {key: for_checkpoint(item, where) for key, item in value.items()}
+    elif isinstance(value, (set, frozenset)):
+        plain = {for_checkpoint(item, where) for item in value}
+    elif isinstance(value, (tuple, list)):
+        plain = [for_checkpoint(item, where) for item in value]
+        plain = tuple(plain) if isinstance(value, tuple) else plain
+    elif isinstance(value, Tensor) or is_plain(value):
         return copied(value)
-    raise PatchError(
-        f"{where} holds {describe(value)}, which a checkpoint cannot: keep numbers, strings, "
-        "tensors, arrays, and tuples, lists and dicts of them, or give the class its own "
-        "state_dict and load_state_dict."
-    )
+    else:
+        raise PatchError(
+            f"{where} holds {describe(value)}, which cannot be saved: keep numbers, strings, tensors, "
+            "arrays, and tuples, lists and dicts of them, or give the class its own state_dict and "
+            "load_state_dict."
+        )
+    return type(value)(plain) if keeps_class(type(value)) else plain
 
 
 def is_configuration(value: Any) -> bool:
-    """Say whether `value` is a metric, a model, or a container of such, rather than data."""
+    """Say whether `value` is a metric, a model, or a container of them, and no data."""
     leaves: list[Any] = []
     walk(leaves.append, value)
-    functions = [leaf for leaf in leaves if callable(leaf) and not isinstance(leaf, Copyable)]
-    rest = [leaf for leaf in leaves if not callable(leaf)]
-    patches = len(leaves) - len(functions) - len(rest)
-    return bool(functions) and not patches and all(isinstance(i, (str, type(None))) for i in rest)
+    rest = [leaf for leaf in leaves if isinstance(leaf, PatchBase) or not callable(leaf)]
+    return len(rest) < len(leaves) and all(isinstance(leaf, (str, type(None))) for leaf in rest)
+
+
+def checked_metric(metric: Any, owner: str) -> Any:
+    """Return `metric`, or raise a ConfigTypeError if it cannot be called."""
+    if not callable(metric):
+        raise ConfigTypeError(
+            f"{owner} got {describe(metric)} as metric: give a function (outputs, targets)."
+        )
+    return metric
+
+
+def flatten_value(name: str, value: Any) -> dict[str, Any]:
+    """Give a metric's value as a flat dict, with the names that a user sees.
+
+    Args:
+        name: the metric's name; the keys of a dict are appended to it directly.
+        value: a number, a NumPy number, a tensor, or a dict of these; the keys of nested dicts
+            are joined by a dot.
+
+    Returns:
+        Names and values; one pair unless the value is a dict.
+
+    Raises:
+        MetricError: a value is none of these.
+
+    Example:
+        >>> flatten_value("m.", {"p": 0.5, "of": {"cat": 1.0}})
+        {'m.p': 0.5, 'm.of.cat': 1.0}
+    """
+    if type(value) is float:
+        return {name: value}
+    if isinstance(value, dict):
+        flat: dict[str, Any] = {}
+        for key, item in value.items():
+            dot = "." if isinstance(item, dict) else ""
+            flat.update(flatten_value(f"{name}{key}{dot}", item))
+        return flat
+    if not isinstance(value, (Tensor, int, float, np.number, np.bool_, np.ndarray)):
+        raise MetricError(
+            f"metric {name!r} gave {describe(value)}: return a number, a tensor, or a dict of them."
+        )
+    return {name: value}
+
+
+def call_metric(metric: Callable[..., Any], *args: Any) -> Any:
+    """Call a metric outside autograd; an error gets a note with the metric's arguments."""
+    try:
+        with torch.no_grad():
+            return metric(*args)
+    except Exception as error:
+        found = " and ".join(describe(arg) for arg in args)
+        add_note(error, f"The metric {metric_name(metric)!r} was called with {found}.")
+        raise

@@ -1,4 +1,4 @@
-"""Patches that keep only a confusion matrix: exact, in constant memory, for its metrics.
+"""Patches that keep a confusion matrix: exact for the metrics of such a matrix, in constant memory.
 
 >>> import torch
 >>> from deepepochs.patches import ConfusionMetrics
@@ -20,42 +20,41 @@ from torch import Tensor
 
 from .. import metrics as functions
 from ..errors import ConfigError, MetricError, PatchError
-from .base import PatchBase, check_same_metric, describe_patch, mismatch
-from .metric import call_metric, checked_metric
+from .base import PatchBase, call_metric, check_same_metric, checked_metric, copied, mismatch
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 __all__ = ["ConfusionMetrics", "ConfusionPatch"]
 
-AVERAGES = ("micro", "macro", "weighted", "binary")
 KEYS = {"accuracy": "acc", "precision": "p", "recall": "r", "f1": "f1", "fbeta": "fb"}
 
 
 class _MatrixPatch(PatchBase):
-    """Sums int64 confusion matrices; a smaller one is padded to the larger."""
+    """Sums int64 confusion matrices; the smaller of two is padded to the size of the larger."""
 
     matrix: Tensor | None = None
     num_classes: int | None = None
 
     def load(self, outputs: Any, targets: Any) -> Self:
-        """Count one mini-batch.
+        """Count the predictions of one mini-batch.
 
         Args:
-            outputs: see `deepepochs.metrics.confusion_matrix`; of several the first counts.
+            outputs: see `deepepochs.metrics.confusion_matrix`; of several outputs, the first.
             targets: likewise.
 
         Raises:
-            MetricError: there are no targets, or shapes that do not fit.
+            MetricError: there are no targets, or the shapes do not fit.
         """
         if targets is None:
             raise MetricError(
-                f"{describe_patch(self)} got no targets: a confusion matrix counts targets "
-                "against predictions; use TensorPatch or MeanPatch."
+                f"{self} got no targets: a confusion matrix counts predictions by their targets; "
+                "use TensorPatch or MeanPatch."
             )
-        outputs, targets = _first(outputs), _first(targets)
         with torch.no_grad():
-            self.matrix = functions.confusion_matrix(outputs, targets, self.num_classes)
+            self.matrix = functions.confusion_matrix(
+                _first(outputs), _first(targets), self.num_classes
+            )
         return self
 
     def add(self, other: Any) -> Self:
@@ -66,37 +65,37 @@ class _MatrixPatch(PatchBase):
             elif self.matrix.shape == other.matrix.shape:
                 self.matrix += other.matrix.to(self.matrix.device)
             else:
-                one, two = self.matrix, other.matrix.to(self.matrix.device)
-                size = max(len(one), len(two))
-                self.matrix = _padded(one, size) + _padded(two, size)
+                size = max(len(self.matrix), len(other.matrix))
+                more = _padded(other.matrix.to(self.matrix.device), size)
+                self.matrix = _padded(self.matrix, size) + more
         return self
 
     def state_dict(self) -> dict[str, Any]:
-        """Give the matrix; all else is the class's arguments."""
-        return {"matrix": None if self.matrix is None else self.matrix.clone()}
+        """Give a copy of the matrix."""
+        return {"matrix": copied(self.matrix)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what `state_dict` gave."""
-        self.matrix = None if state["matrix"] is None else state["matrix"].clone()
+        """Load what `state_dict` gave."""
+        self.matrix = copied(state["matrix"])
 
     def _counts(self) -> Tensor:
         if self.matrix is None:
-            raise PatchError(f"{describe_patch(self)} holds no data: call load(outputs, targets).")
+            raise PatchError(f"{self} holds no data: call load(outputs, targets).")
         return self.matrix
 
 
 class ConfusionPatch(_MatrixPatch):
-    """The summed confusion matrix, of which the metric is computed when the value is read.
+    """The summed confusion matrix; the metric is computed from it when the value is read.
 
     Args:
-        metric: a function of one int64 matrix ``[C, C]`` (rows targets, columns predictions)
+        metric: a function of an int64 matrix ``[C, C]`` (rows targets, columns predictions)
             giving a number, a tensor, or a dict of them.
-        batch_size: not used; here so that all patches of metrics are made alike.
+        batch_size: not used; all patches of metrics are made with the same arguments.
         name: see `PatchBase`.
-        num_classes: C; ``None``: from the outputs or the ids.
+        num_classes: C; with ``None`` it is read off the outputs or the ids.
 
     Raises:
-        ConfigTypeError: a metric that cannot be called.
+        ConfigTypeError: the metric cannot be called.
 
     Example:
         >>> patch = ConfusionPatch(lambda matrix: matrix.trace() / matrix.sum())
@@ -135,14 +134,14 @@ class ConfusionMetrics(_MatrixPatch):
     """Accuracy, precision, recall, F1 and F-beta of the summed confusion matrix.
 
     Args:
-        metrics: the names of those wanted, or one of them.
+        metrics: one or several of the names ``accuracy, precision, recall, f1, fbeta``.
         average: ``'micro'``, ``'macro'``, ``'weighted'`` or ``'binary'``: see
             `deepepochs.metrics.fbeta`.
-        beta: above 0; for F-beta.
+        beta: for F-beta; above 0.
         name: the value's keys ``acc, p, r, f1, fb`` are appended to it: ``C.acc``.
 
     Raises:
-        ConfigError: an unknown metric or average, or a beta that is not positive.
+        ConfigError: the metric or average is unknown, or beta is not a number above 0.
     """
 
     def __init__(
@@ -154,11 +153,11 @@ class ConfusionMetrics(_MatrixPatch):
     ) -> None:
         super().__init__(name)
         self.metrics = (metrics,) if isinstance(metrics, str) else tuple(metrics)
-        for metric in self.metrics:
-            if metric not in KEYS:
-                raise ConfigError(_unknown("metrics", metric, tuple(KEYS)))
-        if average not in AVERAGES:
-            raise ConfigError(_unknown("average", average, AVERAGES))
+        choices = [("metrics", metric, tuple(KEYS)) for metric in self.metrics]
+        for what, found, known in [*choices, ("average", average, functions.AVERAGES)]:
+            if found not in known:
+                names = ", ".join(map(repr, known))
+                raise ConfigError(f"ConfusionMetrics got {what} {found!r}: choose from {names}.")
         if not isinstance(beta, (int, float)) or not 0 < beta < math.inf:
             raise ConfigError(f"ConfusionMetrics got beta={beta!r}: give a number above 0.")
         self.average = average
@@ -181,7 +180,7 @@ class ConfusionMetrics(_MatrixPatch):
         return functions.f1(conf_mat=self._counts(), average=self.average)
 
     def fbeta(self) -> Tensor:
-        """Give the mean of precision and recall that counts recall `beta` times as much."""
+        """Give the mean of precision and recall in which recall counts `beta` times as much."""
         return functions.fbeta(conf_mat=self._counts(), beta=self.beta, average=self.average)
 
     def add(self, other: Any) -> Self:
@@ -193,7 +192,7 @@ class ConfusionMetrics(_MatrixPatch):
         return super().add(other)
 
     def forward(self) -> dict[str, Tensor]:
-        """Give the metrics by their short names.
+        """Give the metrics under their short names.
 
         Raises:
             PatchError: nothing was loaded.
@@ -208,7 +207,3 @@ def _first(data: Any) -> Any:
 def _padded(matrix: Tensor, size: int) -> Tensor:
     more = size - len(matrix)
     return F.pad(matrix, (0, more, 0, more))
-
-
-def _unknown(what: str, found: Any, allowed: tuple[str, ...]) -> str:
-    return f"ConfusionMetrics got {what} {found!r}: choose from {', '.join(map(repr, allowed))}."

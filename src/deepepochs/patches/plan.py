@@ -1,11 +1,6 @@
-"""Which metrics a pass computes, and in which patch each is kept: decided before it begins.
-
-`plan_metrics` names and checks the metrics of a pass. `make_patch` chooses the patch of one
-metric, so that a mini-batch only has to make and load it.
+"""The metrics of a pass: named, checked, and each given a kind of patch before the pass begins.
 
 >>> from deepepochs import metrics as dm
->>> [name for name, _ in plan_metrics([[dm.accuracy], [dm.accuracy, dm.recall]], "tensor")]
-['accuracy', 'recall']
 >>> make_patch(dm.accuracy, "mean")(32)
 MeanPatch(accuracy)
 """
@@ -19,11 +14,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from ..errors import ConfigError, ConfigTypeError, MetricError
-from ..legacy.mappings import listify
-from ..nest.containers import describe
-from .base import PatchBase
+from ..nest.operations import describe, listify
+from .base import PatchBase, checked_metric, metric_name
 from .confusion import ConfusionPatch
-from .metric import checked_metric, metric_name
 from .tensors import TensorPatch
 from .torchmetric import MetricPatch
 from .values import MeanPatch
@@ -52,11 +45,7 @@ KINDS: dict[str, Callable[..., PatchBase]] = {
 
 
 def check_metrics(metrics: Any, where: str) -> list[Any]:
-    """Give ``metrics`` as a list.
-
-    Raises:
-        ConfigTypeError: something that is not callable, such as a name.
-    """
+    """Give ``metrics`` as a list; raise a ConfigTypeError if one is not callable."""
     listed = list(listify(metrics))
     for metric in listed:
         if not callable(metric):
@@ -68,14 +57,14 @@ def check_metrics(metrics: Any, where: str) -> list[Any]:
 
 
 def plan_metrics(groups: Iterable[Sequence[Any]], kind: Any) -> tuple[MetricPlan, ...]:
-    """Name the metrics of a pass and say how each is carried from mini-batches to the epoch.
+    """Give the names of the metrics of a pass, each with a function that makes its patch.
 
     Args:
-        groups: lists of metrics, the nearest first; the same object counts once.
+        groups: lists of metrics, the task's own first; an object in several counts once.
         kind: ``metric_patch`` of the trainer.
 
     Raises:
-        MetricError: two different metrics with one name, or one named as the loss.
+        MetricError: two different metrics have one name, or one has the name of the loss.
     """
     planned: dict[str, Any] = {}
     plan: list[MetricPlan] = []
@@ -83,19 +72,18 @@ def plan_metrics(groups: Iterable[Sequence[Any]], kind: Any) -> tuple[MetricPlan
         if any(metric is known for known in planned.values()):
             continue
         name = metric_name(metric)
+        fault = ""
         if name == "loss":
+            fault = f"The metric {metric!r} is named {name!r}, as the loss itself is"
+        elif name in planned and name:
+            fault = f"Two different metrics are named {name!r}: {planned[name]!r} and {metric!r}"
+        if fault:
             raise MetricError(
-                f"The metric {metric!r} is named {name!r}, as the loss itself is. Give it another "
-                "name, for example with the decorator rename('other')."
-            )
-        if name in planned and name:
-            raise MetricError(
-                f"Two different metrics are named {name!r}: {planned[name]!r} and {metric!r}. Give "
-                "one another name, for example with the decorator rename('other')."
+                f"{fault}. Rename one, for example with the decorator rename('other')."
             )
         make = make_patch(metric, kind)
         if name in planned:
-            # Several metrics renamed to '' give bare keys, told apart by the dicts they return.
+            # Several metrics may be renamed to '': the keys of their dicts are the names.
             name, make = f"#{len(planned)}", _unnamed(make)
         planned[name] = metric
         plan.append((name, make))
@@ -105,36 +93,32 @@ def plan_metrics(groups: Iterable[Sequence[Any]], kind: Any) -> tuple[MetricPlan
 def complete_patches(
     plan: Sequence[MetricPlan], kept: tuple[Any, Any], made: Mapping[str, PatchBase]
 ) -> dict[str, PatchBase]:
-    """Make the patches of a mini-batch that are missing in ``made``; they only keep its data.
+    """Give the patches of a mini-batch: those ``made``, and the rest of the plan from ``kept``.
 
-    Args:
-        plan: the metrics of the pass.
-        kept: outputs and targets of the mini-batch.
-        made: its patches so far.
+    The patches made here are TensorPatches, which ignore the batch size.
     """
-    # Of no weight: a patch that keeps all has no use for it.
     planned = {name: made[name] if name in made else make(1).load(*kept) for name, make in plan}
     return {**planned, **made}
 
 
 def make_patch(metric: Any, kind: str | type[PatchBase] = "tensor") -> Callable[[Any], PatchBase]:
-    """Choose how a metric is kept over batches.
+    """Choose the patch in which a metric is kept.
 
     Args:
-        metric: a function; a torchmetrics object, which brings its own way; a `PatchBase`
+        metric: a function; a torchmetrics object, kept in a `MetricPatch`; a `PatchBase`
             subclass, made with ``batch_size=`` if it takes one; or a patch, which is copied.
         kind: for functions: ``'tensor'``, ``'mean'``, ``'confusion'``, or a class that is made
             with metric and batch size.
 
     Returns:
-        A function of the batch size that gives a new patch, whose ``load`` takes outputs and
+        A function of the batch size that makes a new patch, whose ``load`` takes outputs and
         targets.
 
     Raises:
-        ConfigError: an unknown kind, or a patch class that needs more arguments.
+        ConfigError: the kind is unknown, or the patch class needs more arguments.
         ConfigTypeError: the metric cannot be called.
     """
-    check_patch_kind(kind)  # first: a wrong kind is told whatever the metric
+    check_patch_kind(kind)  # also for metrics that do not use it
     if isinstance(metric, PatchBase):
         return lambda batch_size: metric.copy()
     if isinstance(metric, type) and issubclass(metric, PatchBase):
@@ -146,7 +130,7 @@ def make_patch(metric: Any, kind: str | type[PatchBase] = "tensor") -> Callable[
 
 
 def is_torchmetric(metric: Any) -> bool:
-    """Say whether `metric` is an object of torchmetrics, without importing it for others."""
+    """Say whether `metric` is a torchmetrics object; without one, torchmetrics is not imported."""
     torchmetrics = sys.modules.get("torchmetrics")
     return torchmetrics is not None and isinstance(
         metric, (torchmetrics.Metric, torchmetrics.MetricCollection)
@@ -154,29 +138,22 @@ def is_torchmetric(metric: Any) -> bool:
 
 
 def check_patch_kind(kind: Any) -> Any:
-    """Give `kind` back if `make_patch` knows it.
+    """Return `kind` if `make_patch` accepts it.
 
     Raises:
         ConfigError: an unknown name.
         ConfigTypeError: neither a name nor a subclass of `PatchBase`.
     """
-    if isinstance(kind, type) and issubclass(kind, PatchBase):
+    is_name, is_class = isinstance(kind, str), isinstance(kind, type)
+    if (is_name and kind in KINDS) or (is_class and issubclass(kind, PatchBase)):
         return kind
-    if isinstance(kind, str) and kind in KINDS:
-        return kind
-    error = ConfigError if isinstance(kind, str) else ConfigTypeError
-    found = repr(kind) if isinstance(kind, str) else describe(kind)
+    error, found = (ConfigError, repr(kind)) if is_name else (ConfigTypeError, describe(kind))
     allowed = ", ".join(map(repr, KINDS))
     raise error(f"metric_patch is {found}: give {allowed}, or a subclass of PatchBase.")
 
 
 def _unnamed(make: Callable[[Any], PatchBase]) -> Callable[[Any], PatchBase]:
-    def make_unnamed(batch_size: Any) -> PatchBase:
-        patch = make(batch_size)
-        patch.name = ""
-        return patch
-
-    return make_unnamed
+    return lambda batch_size: make(batch_size).named("")
 
 
 def _of_class(patch_class: type[PatchBase]) -> Callable[[Any], PatchBase]:
@@ -191,7 +168,7 @@ def _of_class(patch_class: type[PatchBase]) -> Callable[[Any], PatchBase]:
     if needed:
         raise ConfigError(
             f"{metric_name(patch_class)} as a metric lacks {', '.join(needed)}: give a patch made "
-            "with them, or a subclass that needs no arguments but batch_size."
+            "with them, or a subclass that needs no argument but batch_size."
         )
     if "batch_size" in parameters:
         return lambda batch_size: patch_class(batch_size=batch_size)  # type: ignore[call-arg]

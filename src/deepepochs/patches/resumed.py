@@ -1,39 +1,31 @@
-"""Patches whose class is unknown, after a resume and at the merge over the processes.
+"""Patches after a resume, and the merge of the patches of all processes.
 
-A checkpoint and a message between processes hold the state of a patch, never its class. The
-metrics of a plan are made again from the plan. What a step returned, of any class, waits as a
-`RestoredPatch` until the next patch of its name arrives. `merge_patches` adds up the patches
-of all processes; one that has no patch of a name itself takes the merged value from another.
+A checkpoint, or a message between processes, holds the state of a patch and never its class. A
+patch of the plan is made again from the plan. A patch that a step returned becomes a
+`RestoredPatch` until the next patch of its name shows its class.
 
 >>> from deepepochs.patches import ValuePatch
 >>> restored = RestoredPatch.of(ValuePatch(30).load(1.0))
 >>> join_patches(restored, ValuePatch(10).load(3.0))()
 1.5
->>> patches = {"loss": ValuePatch(2).load(1.5)}
->>> float(merge_patches(lambda own: [own], patches, {}, {})["loss"]())
-1.5
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..errors import CheckpointMismatch, MetricError, PatchError
 from ..nest import operations as nested
-from ..show.lines import to_array
-from .base import PatchBase
-from .metric import flatten_value
+from ..show.screens import to_array
+from .base import PatchBase, flatten_value
 
 __all__ = ["RestoredPatch", "join_patches", "merge_patches", "merged_states"]
 
 
 class RestoredPatch(PatchBase):
-    """The saved state of a patch, held until the next patch of its name shows its class.
-
-    A step may return patches of any class, and a checkpoint holds no classes. Until a
-    mini-batch brings a patch of the same name, this one gives the value that was saved.
-    """
+    """The saved state and value of a patch whose class is not known yet."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -44,15 +36,19 @@ class RestoredPatch(PatchBase):
 
     @classmethod
     def of(cls, patch: PatchBase, value: Mapping[str, Any] | None = None) -> RestoredPatch:
-        """Make one from any patch; ``value`` is its flat value, where that is known already."""
+        """Make one from any patch; ``value`` is its flat value, if that is known already."""
         if isinstance(patch, RestoredPatch):
             return patch
-        restored = cls()
-        restored.name = patch.name
-        restored.kind = type(patch).__name__
-        restored.state = patch.state_dict()
         flat = flatten_value("", patch()) if value is None else value
-        restored.value = {key: to_array(item) for key, item in flat.items()}
+        values = {key: to_array(item) for key, item in flat.items()}
+        kind, state = type(patch).__name__, patch.state_dict()
+        return cls.from_state({"state": state, "value": values, "name": patch.name, "kind": kind})
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> RestoredPatch:
+        """Make one from its ``state_dict``."""
+        restored = cls()
+        restored.load_state_dict(state)
         return restored
 
     def claim(self, like: PatchBase) -> PatchBase:
@@ -63,8 +59,8 @@ class RestoredPatch(PatchBase):
         """
         if type(like).__name__ != self.kind:
             raise CheckpointMismatch(
-                f"The checkpoint holds a {self.kind} where a {type(like).__name__} is to be added: "
-                "one name stands for one kind of patch. Give the same metrics, or start from a "
+                f"The checkpoint holds a {self.kind}, and a {type(like).__name__} is added to it: "
+                "patches of one name must be of one class. Give the same metrics, or start from a "
                 "checkpoint of the end of an epoch."
             )
         patch = like.copy()
@@ -74,47 +70,42 @@ class RestoredPatch(PatchBase):
         return patch
 
     def add(self, other: Any) -> RestoredPatch:
-        """Keep another restored patch beside this one, until `claim` can add both up."""
-        if not isinstance(other, RestoredPatch):
-            raise PatchError("A restored patch takes only restored ones: claim it first.")
+        """Keep another restored patch beside this one, until `claim` can add both."""
         self._others.append(other)
+        self.value = {}  # the value of both together is not known
         return self
 
     @property
     def is_joined(self) -> bool:
-        """Whether another one was added: then the value of both is unknown."""
+        """Whether another one was added."""
         return bool(self._others)
 
     def forward(self) -> Any:
-        """Give the value that the patch had."""
+        """Give the value that the patch had when it was saved."""
         return self.value
 
     def state_dict(self) -> dict[str, Any]:
-        """Give state and value."""
+        """Give state, value, name and class."""
         return {"state": self.state, "value": self.value, "name": self.name, "kind": self.kind}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Load what ``state_dict`` gave."""
+        super().__init__(state["name"])
         self.state = dict(state["state"])
         self.value = dict(state["value"])
-        self.name = state["name"]
         self.kind = str(state["kind"])
 
 
 def join_patches(merged: PatchBase, patch: PatchBase) -> PatchBase:
-    """Add ``patch`` to ``merged``, which may be changed in place.
-
-    Raises:
-        PatchError: patches of two classes.
-    """
+    """Add ``patch`` to ``merged``, which may be changed in place."""
     if type(merged) is RestoredPatch and type(patch) is not RestoredPatch:
         merged = merged.claim(patch)
     elif type(patch) is RestoredPatch and type(merged) is not RestoredPatch:
         patch = patch.claim(merged)
     if type(merged) is not type(patch):
         raise PatchError(
-            f"A {type(patch).__name__} cannot be added to a {type(merged).__name__}: one name "
-            "stands for one kind of patch."
+            f"A {type(patch).__name__} cannot be added to a {type(merged).__name__}: patches of "
+            "one name must be of one class."
         )
     return merged.add(patch)
 
@@ -125,17 +116,19 @@ def merge_patches(
     makers: Mapping[str, Callable[[], PatchBase]],
     saved: Mapping[str, Any],
 ) -> dict[str, PatchBase]:
-    """Merge the patches of all processes; each of them gets the same.
+    """Merge the patches of all processes; every process gets the same result.
+
+    A process that does not know the class of a patch gets the merged state and value from another.
 
     Args:
-        gather: gives the value of every process; all of them call this at the same time.
-        patches: of this process.
-        makers: make an empty patch, for names that are planned.
-        saved: from ``merged_states``: values of patches whose class is unknown in every
-            process, because no mini-batch came after a resume.
+        gather: gives the values of all processes; all of them call it at the same time.
+        patches: the patches of this process.
+        makers: by name, functions that make an empty patch, for the planned metrics.
+        saved: from ``merged_states`` before a resume, for patches whose class no process knows
+            because no mini-batch came after the resume.
 
     Raises:
-        MetricError: a patch whose class and value are unknown in every process.
+        MetricError: no process knows the class or the merged value of a patch.
     """
     own = {
         name: {
@@ -153,45 +146,38 @@ def merge_patches(
             like = makers[name]() if name in makers else None
         if like is not None:
             merged[name] = _join(like, [states[name] for states in gathered if name in states])
-    everybody = len(gathered)
-    lacking = [
+    # Taken from the gathered states alone: makers may differ, and this list must not.
+    unknown = [
         name
         for name in names
-        # Only from what was gathered: makers may differ, and the list must be the same in all.
-        if sum(name in states and states[name]["known"] for states in gathered) < everybody
+        if not all(name in states and states[name]["known"] for states in gathered)
     ]
-    if lacking:
-        told = gather(merged_states({n: merged[n] for n in lacking if n in merged}))
-        for name in lacking:
+    if unknown:
+        sources = gather(merged_states({n: merged[n] for n in unknown if n in merged}))
+        for name in unknown:
             if name not in merged:
-                merged[name] = _told(name, [*told, saved])
+                merged[name] = _restored(name, [*sources, saved])
     return {name: merged[name] for name in names}
 
 
 def merged_states(patches: Mapping[str, PatchBase]) -> dict[str, Any]:
     """Give states and values of merged patches, with their tensors on the CPU."""
     states = {name: RestoredPatch.of(patch).state_dict() for name, patch in patches.items()}
-    plain: dict[str, Any] = nested.to_cpu(states)
-    return plain
+    return dict(nested.to_cpu(states))
 
 
 def _join(like: PatchBase, states: list[Any]) -> PatchBase:
-    joined: PatchBase | None = None
-    for state in states:
-        patch = like.copy()
+    patches = [like.copy() for _ in states]
+    for patch, state in zip(patches, states, strict=True):
         patch.load_state_dict(state["state"])
-        joined = patch if joined is None else join_patches(joined, patch)
-    assert joined is not None
-    return joined
+    return functools.reduce(join_patches, patches)
 
 
-def _told(name: str, sources: list[Mapping[str, Any]]) -> RestoredPatch:
+def _restored(name: str, sources: list[Mapping[str, Any]]) -> RestoredPatch:
     for source in sources:
         if name in source:
-            restored = RestoredPatch()
-            restored.load_state_dict(source[name])
-            return restored
+            return RestoredPatch.from_state(source[name])
     raise MetricError(
-        f"The metric {name!r} was returned by steps before the resume, and no mini-batch came after "
-        "it: its class is not known. Resume from another checkpoint."
+        f"Steps returned the metric {name!r} before the resume, and no mini-batch came after it, so "
+        "its class is not known. Resume from another checkpoint."
     )

@@ -1,4 +1,4 @@
-"""A patch for torchmetrics objects: their own update and compute, on a copy, in constant memory.
+"""A patch for torchmetrics objects: it calls their update and compute on a copy.
 
 >>> import torch
 >>> from torchmetrics.classification import MulticlassAccuracy
@@ -8,7 +8,7 @@
 >>> two = MetricPatch(metric).load(torch.tensor([2, 2]), torch.tensor([2, 2]))
 >>> (one + two)()
 tensor(0.7500)
->>> metric.update_count  # the object given stays as it was
+>>> metric.update_count  # the given object does not change
 0
 """
 
@@ -20,10 +20,8 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from ..errors import PatchError, add_note
-from ..nest.containers import describe, first_tensor
-from ..nest.operations import detach
-from .base import PatchBase, check_same_metric, copied, describe_patch, for_checkpoint
-from .metric import checked_metric, metric_name
+from ..nest.operations import describe, detach, first_tensor
+from .base import PatchBase, check_same_metric, checked_metric, copied, for_checkpoint, metric_name
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -34,15 +32,18 @@ __all__ = ["MetricPatch"]
 class MetricPatch(PatchBase):
     """A ``torchmetrics.Metric`` or ``MetricCollection`` over the batches so far.
 
-    The object given is never updated, moved or reset: the first merge makes a copy for the sum.
-    The patch of one batch holds no more than outputs and targets. Two sums are merged as
-    torchmetrics merges those of two processes, with the metric's own reductions.
+    The given object is never updated, moved or reset. The patch of one batch holds its outputs and
+    targets; the first `add` copies the object and updates the copy. Two such copies are merged as
+    torchmetrics merges two processes, with the metric's own reductions.
 
     Args:
-        metric: the object; its ``update`` gets outputs and targets (outputs alone where targets
-            are None).
-        batch_size: not used; here so that all patches of metrics are made alike.
+        metric: the object; its ``update`` gets outputs and targets, or outputs alone if the targets
+            are None.
+        batch_size: not used; all patches of metrics are made with the same arguments.
         name: see `PatchBase`.
+
+    Raises:
+        ConfigTypeError: the object cannot be called.
     """
 
     def __init__(self, metric: Any, batch_size: Any = None, name: str | None = None) -> None:
@@ -50,8 +51,8 @@ class MetricPatch(PatchBase):
         self.metric = checked_metric(metric, type(self).__name__)
         self.batch_size = batch_size
         self.batch: tuple[Any, ...] | None = None
-        # Sums that came from different patches: states without a reduction (PearsonCorrCoef)
-        # can be merged only all at once, when the value is read.
+        # Updated copies from different patches. States without a reduction (PearsonCorrCoef) can
+        # only be merged all at once, when the value is read.
         self.sums: list[Any] = []
 
     def load(self, outputs: Any, targets: Any = None) -> Self:
@@ -61,7 +62,7 @@ class MetricPatch(PatchBase):
         return self
 
     def add(self, other: Any) -> Self:
-        """Update with another's batch, or join another's sums."""
+        """Update with the other patch's batch, or append its sums."""
         check_same_metric(self, other)
         if self.batch is not None:
             self.sums, self.batch = [self._updated(self._empty(self.batch), self.batch)], None
@@ -81,39 +82,38 @@ class MetricPatch(PatchBase):
         if self.batch is not None:
             return self._updated(self._empty(self.batch), self.batch).compute()
         if not self.sums:
-            raise PatchError(f"{describe_patch(self)} holds no data: call load(outputs, targets).")
+            raise PatchError(f"{self} holds no data: call load(outputs, targets).")
         if len(self.sums) == 1:
             return self.sums[0].compute()
         try:
             return _merged(self.sums).compute()
         except Exception as error:
             raise PatchError(
-                f"{describe_patch(self)}: torchmetrics cannot merge two sums of it ({error}); "
-                "use it in one task and one process, or its function with metric_patch='tensor'."
+                f"{self}: torchmetrics cannot merge two sums of it ({error}); use it in one task "
+                "and one process, or use its function with metric_patch='tensor'."
             ) from error
 
     def copy(self) -> Self:
-        """Give an independent patch; the data of a batch, which nobody changes, are shared."""
+        """Give an independent patch; the data of a batch never change and are shared."""
         new = type(self).__new__(type(self))
         new.__dict__.update(self.__dict__)
         new.sums = [metric.clone() for metric in self.sums]
         return new
 
     def state_dict(self) -> dict[str, Any]:
-        """Give the states of the metric and of those inside it."""
-        where = describe_patch(self)
+        """Give the states of the metric and of the metrics in it."""
         sums = [
             {
-                path: [leaf.update_count, for_checkpoint(leaf.metric_state, where)]
+                path: [leaf.update_count, for_checkpoint(leaf.metric_state, str(self))]
                 for path, leaf in _leaves(metric)
             }
             for metric in self.sums
         ]
-        batch = None if self.batch is None else [for_checkpoint(data, where) for data in self.batch]
+        batch = self.batch and [for_checkpoint(data, str(self)) for data in self.batch]
         return {"sums": sums, "batch": batch}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what `state_dict` gave."""
+        """Load what `state_dict` gave."""
         self.batch = None if state["batch"] is None else tuple(map(copied, state["batch"]))
         self.sums = []
         for saved in state["sums"]:
@@ -122,23 +122,23 @@ class MetricPatch(PatchBase):
                 count, values = saved[path]
                 for key, value in copied(values).items():
                     setattr(leaf, key, value)
-                # No public way: without it compute warns that update was never called.
+                # There is no public way; with 0, compute warns that update was never called.
                 leaf._update_count = count
-            # States may have been saved on a device, or loaded from there to the CPU.
+            # The loaded states may be on the CPU or on a device.
             tensor = first_tensor([values for _, values in saved.values()])
             self.sums.append(metric if tensor is None else metric.to(tensor.device))
 
     def _empty(self, like: Any = None) -> Any:
-        """Give a fresh copy of the metric, on the device of the batch it will be updated with."""
+        """Give a fresh copy of the metric, on the device of the tensors in `like`."""
         metric = self.metric.clone()
         tensor = first_tensor(like)
         if tensor is not None:
             metric.to(tensor.device)
         metric.reset()
         for _, leaf in _leaves(metric):
-            # Processes are merged by `add`; compute must not wait for the others, nor count twice.
+            # `add` merges the processes: compute must not wait for them or count them twice.
             leaf.distributed_available_fn = _no
-            leaf.compute_with_cache = False  # a cached value would outlive a merge
+            leaf.compute_with_cache = False  # after a merge a cached value would be wrong
         return metric
 
     def _updated(self, metric: Any, batch: tuple[Any, ...]) -> Any:
@@ -152,14 +152,14 @@ class MetricPatch(PatchBase):
 
 
 def _leaves(metric: Any) -> list[tuple[str, Any]]:
-    """Give each metric inside of `metric`, which may be a collection or a wrapper, by its path."""
+    """Give each metric in `metric`, which may be a collection or a wrapper, with its path."""
     from torchmetrics import Metric
 
     return [(path, leaf) for path, leaf in metric.named_modules() if isinstance(leaf, Metric)]
 
 
 def _merged(sums: list[Any]) -> Any:
-    """Give a metric that computes the value of several sums, as if they were processes."""
+    """Give a metric that computes the value of several sums as if each were a process."""
     metric = sums[0].clone()
     others = [dict(_leaves(other)) for other in sums]
     for path, leaf in _leaves(metric):
@@ -176,11 +176,11 @@ def _merged(sums: list[Any]) -> Any:
 
 
 def _gathered(leaf: Any, states: list[dict[str, Any]], tensor: Tensor, group: Any = None) -> Any:
-    """Stand in for the exchange between processes: give one state of all sums."""
+    """Replace the exchange between processes: give one state of all sums."""
     for key, value in leaf.metric_state.items():
         if value is tensor:
             return [state[key].to(tensor.device) for state in states]
-    return [tensor]  # of a list state, which holds the items of all sums already
+    return [tensor]  # from a list state, which already holds the items of all sums
 
 
 def _yes() -> bool:

@@ -1,12 +1,11 @@
-"""Merged patches and their values: of a mini-batch, of a pass, of a stage.
+"""The numbers that callbacks, the history and users read, computed from merged patches.
 
-Patches add up from mini-batches to passes and from passes to stages; here they
-become the numbers that callbacks, the history and users read.
+There is a class for a mini-batch, for a pass, and for a stage.
 
 >>> from deepepochs.patches import ValuePatch
 >>> totals = StageTotals()
->>> totals.add("day", {"loss": ValuePatch(30).load(1.0)})
->>> totals.add("night", {"loss": ValuePatch(10).load(3.0)})
+>>> totals.add("day", PassPatches({"loss": ValuePatch(30).load(1.0)}))
+>>> totals.add("night", PassPatches({"loss": ValuePatch(10).load(3.0)}))
 >>> {name: float(value) for name, value in totals.metrics().items()}
 {'loss': 1.5, 'day/loss': 1.0, 'night/loss': 3.0}
 """
@@ -19,17 +18,17 @@ from typing import Any
 import numpy as np
 
 from ..errors import MetricError, PatchError, add_note
-from ..show.lines import to_array
-from . import PatchBase, flatten_value
+from ..show.screens import to_array
+from .base import PatchBase, flatten_value
 from .resumed import RestoredPatch, join_patches
 
-__all__ = ["LOSS", "BatchMetrics", "PassPatches", "StageTotals", "metric_values"]
+__all__ = ["LOSS", "BatchMetrics", "PassPatches", "StageTotals"]
 
 LOSS = "loss"
 
 
 class BatchMetrics(Mapping[str, Any]):
-    """The metrics of one mini-batch, computed when somebody reads them."""
+    """The metrics of one mini-batch, computed when they are read."""
 
     __slots__ = ("_loss", "_patches", "_report", "_values")
 
@@ -51,12 +50,11 @@ class BatchMetrics(Mapping[str, Any]):
                 values[LOSS] = to_array(self._loss)
                 if not np.isfinite(values[LOSS]):
                     self._report(values[LOSS])
-            values.update(metric_values(self._patches()))
-            self._values = values
+            self._values = {**values, **PassPatches(self._patches()).metrics()}
         return self._values
 
     def frozen(self) -> BatchMetrics:
-        """Give the same metrics, to be computed later whatever becomes of the patches."""
+        """Give the same metrics with copied patches, so that they can be computed later."""
         patches = {name: patch.copy() for name, patch in self._patches().items()}
         return BatchMetrics(self._loss, lambda: patches, self._report)
 
@@ -74,7 +72,7 @@ class BatchMetrics(Mapping[str, Any]):
 
 
 class PassPatches(dict[str, PatchBase]):
-    """The merged patches of a pass that is done, and their values, each computed once."""
+    """The merged patches of a finished pass, and their values, each computed once."""
 
     def __init__(self, patches: Mapping[str, PatchBase]) -> None:
         super().__init__(patches)
@@ -85,7 +83,7 @@ class PassPatches(dict[str, PatchBase]):
         return key if own is None else own
 
     def _value_of(self, key: str) -> dict[str, Any]:
-        """The value of a patch by full name."""
+        """Give the value of a patch by what follows its name: nothing, or the key of a dict."""
         if key not in self._values:
             name = self._name_of(key)
             try:
@@ -93,41 +91,40 @@ class PassPatches(dict[str, PatchBase]):
             except Exception as error:
                 add_note(error, f"while computing the metric {name!r}")
                 raise
-            self._values[key] = {full: to_array(value) for full, value in flat.items()}
+            self._values[key] = {full[len(name) :]: to_array(v) for full, v in flat.items()}
         return self._values[key]
 
     def metrics(self) -> dict[str, Any]:
-        """Give ``{name: NumPy array}``; dicts are spread over their keys.
+        """Give ``{name: NumPy array}``, with a name for each key of a dict.
 
         Raises:
-            MetricError: two values with one name.
+            MetricError: two values have the same name.
         """
         values: dict[str, Any] = {}
         for key in self:
-            for full_name, value in self._value_of(key).items():
+            for suffix, value in self._value_of(key).items():
+                full_name = self._name_of(key) + suffix
                 if full_name in values:
                     raise MetricError(
-                        f"Two metrics give a value named {full_name!r}. Give one another name, for "
+                        f"Two metrics give a value named {full_name!r}. Rename one of them, for "
                         "example with the decorator rename('other.')."
                     )
                 values[full_name] = value
         return values
 
     def state_dict(self) -> dict[str, Any]:
-        """Give states and values, from which ``RestoredPatch`` are made."""
-        states = {}
-        for key, patch in self.items():
-            prefix = len(self._name_of(key))
-            own = {full[prefix:]: value for full, value in self._value_of(key).items()}
-            states[key] = RestoredPatch.of(patch, own).state_dict()
-        return states
+        """Give states and values, for a ``RestoredPatch`` each."""
+        return {
+            key: RestoredPatch.of(patch, self._value_of(key)).state_dict()
+            for key, patch in self.items()
+        }
 
 
 class StageTotals:
-    """The merged patches of the passes of one stage, pooled and by task.
+    """The merged patches of the passes of one stage, by task and pooled.
 
-    With one task its names are plain. With several, the plain name is the value
-    pooled over them and ``<task>/<name>`` is the task's own.
+    The value of a single task has the plain name. With several tasks, the plain name is the value
+    pooled over them, and ``<task>/<name>`` the value of a task.
     """
 
     def __init__(self) -> None:
@@ -135,57 +132,47 @@ class StageTotals:
         self._values: dict[str, dict[str, Any]] = {}
         self._pooled: dict[str, PatchBase] = {}
 
-    def add(
-        self, label: str, patches: dict[str, PatchBase], values: dict[str, Any] | None = None
-    ) -> None:
-        """Take in the patches of a pass that is done, with their values if they are known."""
-        done = patches if isinstance(patches, PassPatches) else PassPatches(patches)
-        self.passes.append((label, done))
+    def add(self, label: str, patches: PassPatches, values: dict[str, Any] | None = None) -> None:
+        """Add the patches of a finished pass, with their values if they are known."""
+        self.passes.append((label, patches))
         if values is not None:
             self._values[label] = values
 
     def metrics(self) -> dict[str, Any]:
-        """The values of the stage."""
+        """Give the values of the stage."""
         own = {
             label: self._values.get(label) or patches.metrics() for label, patches in self.passes
         }
         if len(own) == 1:
             return next(iter(own.values()))
-        pooled = self._pool(self.passes)
-        for name, patch in pooled.items():
-            if isinstance(patch, RestoredPatch) and patch.is_joined:
-                pooled[name] = self._pooled[name]
-        values = metric_values(pooled)
+        values = PassPatches(self._pool(self.passes)).metrics()
         for label, own_values in own.items():
             for name, value in own_values.items():
                 values[f"{label}/{name}"] = value
         return values
 
     def close(self) -> None:
-        """Drop the patches of a stage whose values are known: some hold all its outputs."""
+        """Drop the patches, some of which hold all outputs, when the values have been read."""
         self.passes = [(label, PassPatches({})) for label, _ in self.passes]
         self._values, self._pooled = {}, {}
 
     def state_dict(
         self, running: Mapping[str, PatchBase] | None = None, known: Container[str] = ()
     ) -> dict[str, Any]:
-        """The finished passes, with values, since their metrics may not be asked again.
+        """Give the states and values of the finished passes.
 
         Args:
             running: patches of the pass that runs.
-            known: names of patches whose class a resumed run knows from its plan; the
-                value pooled over passes is kept for all others.
+            known: names of patches whose class a resumed run knows from its plan. If the running
+                pass has such a patch, the resumed run can pool the value; else it is saved here.
         """
-        passes = [*self.passes, ("", PassPatches(running or {}))]
+        running = running or {}
         pooled = {}
         if len(self.passes) + bool(running) > 1:
             pooled = self._pool(
-                (label, {name: patches[name] for name in patches if name not in known})
-                for label, patches in passes
+                (label, {n: patches[n] for n in patches if n not in running or n not in known})
+                for label, patches in [*self.passes, ("", running)]
             )
-        for name, patch in pooled.items():
-            if isinstance(patch, RestoredPatch) and patch.is_joined:
-                pooled[name] = self._pooled.get(name, patch)
         return {
             "passes": [
                 {"label": label, "patches": patches.state_dict()} for label, patches in self.passes
@@ -194,7 +181,7 @@ class StageTotals:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take back what ``state_dict`` gave."""
+        """Load what ``state_dict`` gave."""
         self.passes = [(saved["label"], _restored(saved["patches"])) for saved in state["passes"]]
         self._pooled = dict(_restored(state["pooled"]))
 
@@ -210,18 +197,12 @@ class StageTotals:
                 except PatchError as error:
                     add_note(error, f"while pooling {name!r} of task {label!r} with earlier tasks")
                     raise
-        # The first task may have no loss, which comes first all the same.
+        for name, patch in pooled.items():
+            if isinstance(patch, RestoredPatch) and patch.is_joined:
+                pooled[name] = self._pooled.get(name, patch)
+        # The loss comes first, even if the first task has none.
         return {LOSS: pooled[LOSS], **pooled} if LOSS in pooled else pooled
 
 
 def _restored(states: Mapping[str, Any]) -> PassPatches:
-    patches: dict[str, PatchBase] = {}
-    for name, state in states.items():
-        patches[name] = RestoredPatch()
-        patches[name].load_state_dict(state)
-    return PassPatches(patches)
-
-
-def metric_values(patches: Mapping[str, PatchBase]) -> dict[str, Any]:
-    """Compute patches into ``{name: NumPy array}``; see ``PassPatches.metrics``."""
-    return PassPatches(patches).metrics()
+    return PassPatches({name: RestoredPatch.from_state(state) for name, state in states.items()})

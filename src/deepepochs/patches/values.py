@@ -1,14 +1,9 @@
-"""Means weighted by batch size: of losses and other known values, and of metrics of a batch.
+"""Patches that average: values of mini-batches, such as losses, or metrics of mini-batches.
 
 >>> import torch
 >>> from deepepochs.patches import ValuePatch
 >>> (ValuePatch(3).load(1.0) + ValuePatch(1).load(5.0))()
 2.0
->>> loss = ValuePatch(0)
->>> for mean, batch_size in [(0.5, 32), (0.25, 32)]:
-...     loss.accumulate(mean, batch_size)
->>> loss()
-0.375
 >>> from deepepochs.metrics import accuracy
 >>> from deepepochs.patches import MeanPatch
 >>> right = MeanPatch(accuracy, 3).load(torch.tensor([0, 1, 1]), torch.tensor([0, 1, 1]))
@@ -30,33 +25,44 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigError, MetricError, PatchError
-from ..nest.containers import describe
-from .base import PatchBase, check_same_metric, copied, for_checkpoint, mismatch
-from .metric import call_metric, checked_metric, flatten_value, metric_name
+from ..nest.operations import describe
+from .base import (
+    PatchBase,
+    call_metric,
+    check_same_metric,
+    checked_metric,
+    copied,
+    flatten_value,
+    for_checkpoint,
+    metric_name,
+    mismatch,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 __all__ = ["FOLD_EVERY", "MeanPatch", "ValuePatch"]
 
-# Values of an accelerator wait until there are so many, then are summed by one kernel.
+# So many values of an accelerator are collected, then one kernel sums them.
 FOLD_EVERY = 64
+_SUMS = ("total", "weight", "mean", "pending")
 
 
 class ValuePatch(PatchBase):
     """A mean, or a dict of means, weighted by batch size.
 
-    On the CPU sums are Python floats (64 bits); on an accelerator they stay there, in 64 bits
-    where it has them, and nothing waits for it. Small tensors (one value per class) are averaged
-    element by element. A batch of weight 0 counts nothing, and no weight at all gives nan.
+    Values on the CPU are summed as Python floats (64 bits). Values on an accelerator are summed
+    there, in 64 bits if it has them, without waiting for it. Small tensors (one value per class)
+    are averaged element by element. A batch of weight 0 is ignored; without any weight the mean
+    is nan.
 
     Args:
         batch_size: the weight of the value: a number of samples or a sum of weights, at least 0.
-            A tensor is read, which waits for an accelerator.
+            Reading a tensor waits for its accelerator.
         name: see `PatchBase`.
 
     Raises:
-        ConfigError: a weight that is negative, infinite or no number.
+        ConfigError: the weight is negative, infinite or not a number.
 
     Example:
         >>> (ValuePatch(1).load({"a": 1.0}) + ValuePatch(1).load({"a": 2.0, "b": 3.0}))()
@@ -71,12 +77,12 @@ class ValuePatch(PatchBase):
     def _clear(self) -> None:
         self.total: Any = 0.0
         self.weight: float = 0
-        self.mean: float | None = None  # of one value: exact, where total / weight is rounded
+        self.mean: float | None = None  # of a single value: total / weight would be rounded
         self.pending: list[tuple[Tensor, float]] = []  # values on an accelerator, with weights
-        self.items: dict[str, ValuePatch] | None = None  # by key, where the value is a dict
+        self.items: dict[str, ValuePatch] | None = None  # by key, if the value is a dict
 
     def load(self, mean_value: Any) -> Self:
-        """Take the mean of one mini-batch: a number, a tensor, or a (nested) dict of them.
+        """Store the mean of one mini-batch: a number, a tensor, or a (nested) dict of them.
 
         Raises:
             MetricError: it is none of these.
@@ -94,10 +100,10 @@ class ValuePatch(PatchBase):
         return self
 
     def accumulate(self, mean_value: Any, weight: float) -> None:
-        """Count one more mean in place: what the loop does with the loss of each batch.
+        """Add one more mean in place, as the loop does with the loss of each batch.
 
         Args:
-            mean_value: a number or a tensor. A 0-d tensor of an accelerator is put aside, to be
+            mean_value: a number or a tensor. A 0-d tensor on an accelerator is kept, and later
                 summed with others on its device.
             weight: its weight, at least 0; not checked.
         """
@@ -106,11 +112,11 @@ class ValuePatch(PatchBase):
             if isinstance(mean_value, Tensor) and not mean_value.ndim:
                 if not mean_value.is_cpu:
                     return self._put_aside(mean_value, weight)
-                # 0.14 µs, and no small tensor is kept to pin a hole in the heap.
+                # 0.14 µs; many small tensors that are kept would fragment the heap.
                 mean_value = mean_value.item()
             else:
                 mean_value = _as_summand(mean_value)
-        if weight:  # 0 times nan, the mean of an empty batch, must not count
+        if weight:  # the mean of an empty batch is nan, and 0 * nan is nan
             self.total = self.total + mean_value * weight
             self.weight += weight
         return None
@@ -127,7 +133,7 @@ class ValuePatch(PatchBase):
             self.pending = []
 
     def add(self, other: Any) -> Self:
-        """Join the sums of another patch into these."""
+        """Add the sums of another patch to these."""
         if (self.items is None) is not (other.items is None):
             raise PatchError(mismatch(self, ": one is a dict, one a single value", other))
         self.mean = None
@@ -148,23 +154,22 @@ class ValuePatch(PatchBase):
             return {key: item() for key, item in self.items.items()}
         if self.mean is not None:
             return self.mean
-        # What is pending stays so: when somebody looks must not change the order of the sum.
+        # Pending values stay pending: reading must not change the order of the sum.
         total = _plus(self.total, _folded(self.pending)) if self.pending else self.total
         return total / self.weight if self.weight else math.nan
 
     def state_dict(self) -> dict[str, Any]:
-        """Give sums and weights, and what is not summed yet, so that later bits are the same."""
-        state = {"total": self.total, "weight": self.weight, "mean": self.mean}
-        state["pending"] = self.pending
-        state = {key: for_checkpoint(value, f"ValuePatch.{key}") for key, value in state.items()}
-        items = self.items
-        state["items"] = items and {key: item.state_dict() for key, item in items.items()}
-        return state
+        """Give sums, weights and pending values: summing those now would change later bits."""
+        sums = {key: for_checkpoint(getattr(self, key), f"ValuePatch.{key}") for key in _SUMS}
+        items = None
+        if self.items is not None:
+            items = {key: item.state_dict() for key, item in self.items.items()}
+        return {**sums, "items": items}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what `state_dict` gave."""
+        """Load what `state_dict` gave."""
         self._clear()
-        for key in ("total", "weight", "mean", "pending"):
+        for key in _SUMS:
             setattr(self, key, copied(state[key]))
         if state["items"] is not None:
             self.items = {key: ValuePatch(0) for key in state["items"]}
@@ -175,8 +180,8 @@ class ValuePatch(PatchBase):
 class MeanPatch(ValuePatch):
     """The metric of each batch, averaged with batch sizes as weights; cheap in time and memory.
 
-    The epoch's value is that of the whole only where the metric is a mean over samples
-    (accuracy, mean squared error); for precision and the like use another patch.
+    The result is the metric of the whole epoch only if the metric is a mean over samples
+    (accuracy, mean squared error). For others, such as precision, use another patch.
 
     Args:
         metric: a function ``(outputs, targets)`` giving a number, a tensor, or a dict of them.
@@ -184,7 +189,7 @@ class MeanPatch(ValuePatch):
         name: see `PatchBase`.
 
     Raises:
-        ConfigError: a metric that cannot be called, or a weight that cannot be one.
+        ConfigError: the metric cannot be called, or the weight is not valid.
     """
 
     def __init__(
@@ -193,12 +198,11 @@ class MeanPatch(ValuePatch):
         super().__init__(batch_size, name)
         self.metric = checked_metric(metric, type(self).__name__)
 
-    # The data of a metric, where the base takes a value.
     def load(self, outputs: Any, targets: Any = None) -> Self:
-        """Call the metric on one mini-batch.
+        """Call the metric on one mini-batch and store its value.
 
         Raises:
-            MetricError: it gave neither a number nor a tensor nor a dict of them.
+            MetricError: the value is neither a number, a tensor, nor a dict of them.
         """
         value = call_metric(self.metric, outputs, targets)
         try:
@@ -207,7 +211,7 @@ class MeanPatch(ValuePatch):
             raise MetricError(f"metric {metric_name(self.metric)!r}: {error}") from None
 
     def add(self, other: Any) -> Self:
-        """Join the sums of another patch of the same metric into these."""
+        """Add the sums of another patch of the same metric to these."""
         check_same_metric(self, other)
         return super().add(other)
 
@@ -231,7 +235,7 @@ def _as_summand(value: Any) -> Any:
         tensor = torch.as_tensor(value).detach()
         return tensor.item() if not tensor.ndim and tensor.is_cpu else tensor.to(_wide(tensor))
     raise MetricError(
-        f"the value to be averaged is {describe(value)}: give a number, a tensor, or a dict of them."
+        f"the value to average is {describe(value)}: give a number, a tensor, or a dict of them."
     )
 
 
@@ -242,10 +246,10 @@ def _wide(tensor: Tensor) -> torch.dtype:
 def _folded(pending: list[tuple[Tensor, float]]) -> Tensor:
     """Sum values times weights on their device, without waiting for it.
 
-    Weights go there as arguments of kernels (a tensor of them would be a copy that waits), so
-    values of one weight are summed together: nearly all batches are of one size.
+    A tensor of weights would be a copy that waits. So each weight is a kernel's argument, for all
+    neighbours of that weight; nearly all batches have the same size.
     """
-    device = pending[-1][0].device  # restored ones may be on the CPU still
+    device = pending[-1][0].device  # values from a checkpoint may be on the CPU
     wide = _wide(pending[-1][0])
     sums = [
         torch.stack([value.to(device) for value, _ in group]).sum(dtype=wide) * weight
@@ -255,7 +259,7 @@ def _folded(pending: list[tuple[Tensor, float]]) -> Tensor:
 
 
 def _plus(one: Any, two: Any) -> Any:
-    """Add; the float 0 that sums begin with costs no kernel."""
+    """Add, without a kernel for the float 0 with which sums begin."""
     if type(two) is float and not two:
         return one
     return two if type(one) is float and not one else one + two

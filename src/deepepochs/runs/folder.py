@@ -1,12 +1,4 @@
-"""The name and the folder of a run.
-
-A run lives in ``<ckpt_dir>/<running_id>``. Its id is unique by default and cannot lead out of
-`ckpt_dir`.
-
->>> from deepepochs.runs.folder import new_running_id, run_folder
->>> run_folder("logs", new_running_id()).parent.as_posix()
-'logs'
-"""
+"""Makes and checks the id of a run, which names its folder: ``<ckpt_dir>/<running_id>``."""
 
 from __future__ import annotations
 
@@ -27,28 +19,18 @@ _FORBIDDEN = re.compile(r"[/\\:\x00-\x1f\x7f]")
 
 
 def new_running_id() -> str:
-    """Return an id no other run has: the time in hundredths of a second, and chance.
+    """Make a unique id: the time in hundredths of a second, and eight random digits.
 
-    Ids sort by time. The eight hexadecimal digits tell apart the runs of one hundredth, also
-    on machines that share a disk; they are drawn from the system, so that no random state
-    of the run is touched.
-
-    Example:
-        >>> hundredths, chance = new_running_id().split("-")
-        >>> len(hundredths) >= 12, len(chance)
-        (True, 8)
+    Ids sort by time. The system draws the digits, so no random state of the run changes.
     """
     return f"{time.time_ns() // 10_000_000}-{os.urandom(4).hex()}"
 
 
 def check_running_id(running_id: Any) -> str:
-    """Return `running_id` as the name of a folder.
-
-    Args:
-        running_id: a string or an integer.
+    """Return `running_id`, a string or an integer, as the name of a folder.
 
     Raises:
-        ConfigTypeError: it is neither.
+        ConfigTypeError: it is of another type.
         ConfigError: it is empty or too long, or could lead out of the folder of the runs.
 
     Example:
@@ -58,15 +40,14 @@ def check_running_id(running_id: Any) -> str:
     if isinstance(running_id, str):
         name = str(running_id)
     else:
+        number: Any = None if isinstance(running_id, bool) else running_id
         try:
-            name = "" if isinstance(running_id, bool) else str(operator.index(running_id))
+            name = str(operator.index(number))
         except TypeError:
-            name = ""
-        if not name:
             raise ConfigTypeError(
                 f"running_id is {running_id!r}, a {type(running_id).__name__}: "
                 "give a string or an integer"
-            )
+            ) from None
     fault = _fault(name)
     if fault:
         raise ConfigError(
@@ -77,14 +58,10 @@ def check_running_id(running_id: Any) -> str:
 
 
 def run_folder(ckpt_dir: str | os.PathLike[str], running_id: Any) -> Path:
-    """Return the folder of a run, which need not be there yet.
+    """Return the folder of a run, which may be missing yet; raises as `check_running_id`.
 
-    Raises:
-        ConfigError: as :func:`check_running_id`.
-
-    Example:
-        >>> run_folder("logs", 1).as_posix()
-        'logs/1'
+    >>> run_folder("logs", 1).as_posix()
+    'logs/1'
     """
     return Path(ckpt_dir) / check_running_id(running_id)
 

@@ -1,15 +1,7 @@
-"""The lock that keeps a second process out of a run's folder.
+"""Locks the folder of a run, so that a second process cannot write to it.
 
-It is the operating system's, held by an open file: when the process dies, in whatever way,
-the run is free at once, and no stale file has to be judged.
-
->>> import tempfile
->>> from deepepochs.runs.lock import RunLock
->>> folder = tempfile.mkdtemp()
->>> with RunLock(folder):
-...     RunLock(folder).acquire()  # doctest: +ELLIPSIS
-Traceback (most recent call last):
-deepepochs.errors.RunLockedError: the run in ... is in use by this very process ...
+It is a lock of the operating system on an open file. It ends with the process, however the
+process dies, so no stale lock can stay behind.
 """
 
 from __future__ import annotations
@@ -22,7 +14,6 @@ import socket
 import time
 import warnings
 from pathlib import Path
-from types import TracebackType
 
 from filelock import BaseFileLock, FileLock, Timeout
 
@@ -36,27 +27,17 @@ _NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
 
 
 class RunLock:
-    """Holds a run's folder for one trainer of one living process.
+    """The lock of a run's folder, for one trainer of one process.
 
-    A second one, be it of another process or of this one, is refused. The lock ends with
-    :meth:`release`, with the ``with`` block, and with the process, however it dies; worker
-    processes that were forked meanwhile do not hold it. Acquiring what this very object
-    holds counts, so that nested fits of one trainer work: it is free when as many releases
-    have followed.
+    A second lock is refused, also in the same process. A forked worker does not hold it. The
+    same object may acquire it several times, for nested fits of one trainer; it is free after
+    as many releases.
 
-    The file ``.run.lock`` in the folder stays: to remove it would let two processes lock
-    two files of that name. Beside it, ``.run.holder.json`` says who holds it.
+    The file ``.run.lock`` stays in the folder: without it, two processes could lock two files
+    of this name. ``.run.holder.json`` says who holds the lock.
 
     Args:
-        folder: the run's folder; made by :meth:`acquire` if it is not there.
-
-    Example:
-        >>> import tempfile
-        >>> with RunLock(tempfile.mkdtemp()) as lock:
-        ...     lock.held
-        True
-        >>> lock.held
-        False
+        folder: the run's folder; :meth:`acquire` makes it if it is missing.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
@@ -72,13 +53,13 @@ class RunLock:
         """Take the lock; do not wait for it.
 
         Raises:
-            RunLockedError: another live process has it; says which, and since when.
+            RunLockedError: a live process has it; the message says which, and since when.
             CheckpointError: the lock file cannot be opened.
         """
         if self.held:
             self._lock.acquire()
             return
-        self._lock = _file_lock(self.folder)  # in the child of a fork, its parent's is of no use
+        self._lock = _file_lock(self.folder)  # one from before a fork cannot be used
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._lock.acquire()
@@ -93,7 +74,7 @@ class RunLock:
                 ) from error
             warnings.warn(
                 f"the file system of {self.folder} has no locks ({error.strerror}): "
-                "nothing keeps a second process with this running_id away",
+                "a second process with this running_id is not refused",
                 RuntimeWarning,
                 stacklevel=3,
             )
@@ -101,7 +82,7 @@ class RunLock:
         _held.add(self._lock)
 
     def release(self) -> None:
-        """Give the lock back; does nothing if it is not held."""
+        """Release the lock; does nothing if it is not held."""
         if self.held and self._lock.lock_counter == 1:
             _held.discard(self._lock)
             with contextlib.suppress(OSError):
@@ -112,26 +93,17 @@ class RunLock:
         self.acquire()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.release()
 
     def _refusal(self) -> str:
-        who = "another process"
-        try:
-            holder = json.loads((self.folder / _HOLDER_NAME).read_bytes())
-            pid, host, since = int(holder["pid"]), str(holder["host"]), int(holder["since"])
-        except (OSError, ValueError, KeyError, TypeError):
-            pass  # it has not written who it is yet
-        else:
+        who = "another process"  # which may not have written its name yet
+        holder = _read_holder(self.folder)
+        if holder is not None:
+            pid, host, since = holder
             own = pid == os.getpid() and host == socket.gethostname()
-            when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(since))
             who = f"this very process (pid {pid})" if own else f"process {pid} on {host}"
-            who += f" since {when}"
+            who += time.strftime(" since %Y-%m-%d %H:%M:%S", time.localtime(since))
         return (
             f"the run in {self.folder} is in use by {who}: "
             "wait for it, stop it, or give another running_id"
@@ -141,26 +113,35 @@ class RunLock:
 def is_locked(folder: str | os.PathLike[str]) -> bool:
     """Whether a living process holds the lock of a run's folder.
 
-    To look is to take the lock for an instant. That is done only where a holder is named who
-    may live: a run that is about to begin is not refused because of it.
+    The test takes the lock for an instant. It does so only if the holder that is named may
+    live, so that a run that begins at this instant is not refused.
     """
     root = Path(folder)
+    holder = _read_holder(root)
+    if holder is None or (holder[1] == socket.gethostname() and not is_alive(holder[0])):
+        return False
     try:
-        holder = json.loads((root / _HOLDER_NAME).read_bytes())
-        if holder["host"] == socket.gethostname() and not is_alive(int(holder["pid"])):
-            return False
         with _file_lock(root):
             return False
     except Timeout:
         return True
-    except (OSError, ValueError, KeyError, TypeError):
-        return False  # released, or never taken
+    except OSError:
+        return False
 
 
-# A lock that is collected is freed, and this one ends with the process.
+# A lock is released when it is collected, so that it must be kept until the process ends.
 _held: set[BaseFileLock] = set()
 
 
+def _read_holder(folder: Path) -> tuple[int, str, int] | None:
+    """Process id, host and start time of the holder that the folder names, if it names one."""
+    try:
+        holder = json.loads((folder / _HOLDER_NAME).read_bytes())
+        return int(holder["pid"]), str(holder["host"]), int(holder["since"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def _file_lock(folder: Path) -> BaseFileLock:
-    """A lock that is taken at once or not at all, in whatever thread."""
+    """A lock that does not wait, and that any thread may release."""
     return FileLock(folder / _LOCK_NAME, timeout=0, thread_local=False, fallback_to_soft=False)

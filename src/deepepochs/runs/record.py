@@ -1,15 +1,8 @@
-"""What is known of a run from its folder: ``run.json``, ``metrics.csv`` and ``pictures.json``.
+"""Reads and writes the files in a run's folder that say what the run did.
 
-The first is a record of plain values, replaced as a whole; the second a row for each epoch;
-the third what a report shows as pictures. All are read as the work of a stranger: what is
-missing, torn or of another shape makes a run poorer, not the reading fail.
-
->>> import tempfile
->>> from deepepochs.runs.record import read_run, write_json
->>> folder = Path(tempfile.mkdtemp())
->>> write_json(folder / "run.json", {"state": "finished", "epochs_done": 3})
->>> read_run(folder).state
-'finished'
+``run.json`` has plain values about the run, ``metrics.csv`` a row for each epoch, and
+``pictures.json`` the pictures of a report. Content that is missing, torn or of another shape
+is left out, and the rest is read.
 """
 
 from __future__ import annotations
@@ -45,23 +38,23 @@ __all__ = [
 RECORD, TABLE, PICTURES = "run.json", "metrics.csv", "pictures.json"
 STATES = ("finished", "interrupted", "running", "failed", "killed", "unknown")
 MAX_TEXT = 300
-"""Characters that are kept of the text of a value which is not plain."""
+"""Characters that are kept of a value that is written as text."""
 
 Curve = list[tuple[int, float]]
-"""Number of the epoch, from 1, and the value."""
+"""Pairs of the number of an epoch, from 1, and a value."""
 
 
 class RunInfo(NamedTuple):
-    """A run, as its folder tells it.
+    """What the folder of a run says about it.
 
     Attributes:
         running_id: its id.
-        state: ``'finished'``, ``'interrupted'``, ``'running'``, ``'failed'``, ``'killed'``
-            (its process died without a word), or ``'unknown'`` where nothing was recorded.
-        record: what ``run.json`` holds; empty if there is none.
+        state: one of `STATES`. A ``'killed'`` run's process died and recorded no end; an
+            ``'unknown'`` run has no record.
+        record: the content of ``run.json``; empty if there is none.
         curves: ``{'train': {name: curve}, 'val': ...}``.
-        pictures: what ``pictures.json`` holds.
-        folder: where it is; ``None``: the run of a living trainer.
+        pictures: the content of ``pictures.json``.
+        folder: its folder; ``None`` for the run of a living trainer.
     """
 
     running_id: str
@@ -73,17 +66,17 @@ class RunInfo(NamedTuple):
 
     @property
     def hyper_params(self) -> dict[str, Any]:
-        """The hyper-parameters by name."""
+        """Its hyper-parameters by name."""
         return mapping(self.record, "hyper_params")
 
     @property
     def num_epochs(self) -> int:
-        """Epochs that are done."""
+        """Number of the last epoch in the curves."""
         epochs = [epoch for table in self.curves.values() for c in table.values() for epoch, _ in c]
         return max(epochs, default=0)
 
     def best(self) -> tuple[str, str, int, float] | None:
-        """Stage, metric, epoch (from 1) and value of the best epoch; ``None`` without one."""
+        """Stage, metric, epoch (from 1) and value of the best epoch, if there is one."""
         monitor = mapping(self.record, "monitor")
         name, mode = str(monitor.get("name", "loss")), monitor.get("mode", "min")
         for stage in (str(monitor["stage"]),) if "stage" in monitor else ("val", "train"):
@@ -96,31 +89,22 @@ class RunInfo(NamedTuple):
 
 
 def read_run(folder: str | os.PathLike[str]) -> RunInfo:
-    """Read what a run's folder tells.
-
-    Raises:
-        CheckpointNotFound: there is no such folder.
-    """
+    """Read the folder of a run; raises `CheckpointNotFound` if it is missing."""
     root = Path(folder)
     if not root.is_dir():
         raise CheckpointNotFound(f"There is no folder {root}: give the folder of a run.")
     record = read_json(root / RECORD)
-    state = str(record.get("state", "unknown"))
+    state = str(record.get("state"))
     if state not in STATES:
         state = "unknown"
     if state == "running" and not is_locked(root):
         state = "killed"
-    curves = read_table(root / TABLE)
-    pictures = read_json(root / PICTURES)
+    curves, pictures = read_table(root / TABLE), read_json(root / PICTURES)
     return RunInfo(root.resolve().name, state, record, curves, pictures, root)
 
 
 def list_runs(folder: str | os.PathLike[str]) -> list[RunInfo]:
-    """The runs in a folder of runs, by the time they began.
-
-    Raises:
-        CheckpointNotFound: there is no such folder.
-    """
+    """List the runs in a folder, by start time; raises `CheckpointNotFound` if it is missing."""
     root = Path(folder)
     if not root.is_dir():
         raise CheckpointNotFound(
@@ -132,20 +116,20 @@ def list_runs(folder: str | os.PathLike[str]) -> list[RunInfo]:
 
 
 def is_run(folder: Path) -> bool:
-    """Whether a folder is that of a run."""
+    """Whether `folder` is the folder of a run."""
     return folder.is_dir() and (
         (folder / RECORD).is_file() or (folder / TABLE).is_file() or any(folder.glob("*.ckpt"))
     )
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Replace a file by plain values, in one step; a killed process leaves the old one."""
+    """Replace a file by `content`, made plain; a killed process leaves the old file."""
     text = json.dumps(plain(content), ensure_ascii=False, indent=1, allow_nan=False)
     write_text(path, text)
 
 
 def plain(value: Any) -> Any:
-    """Return a value as JSON has it: what is not plain by its text, NaN as ``'nan'``.
+    """Return a value that JSON can hold: other objects become text, NaN becomes ``'nan'``.
 
     >>> plain({"lr": 0.1, "sizes": (8, 16), "act": len, "bad": float("nan")})
     {'lr': 0.1, 'sizes': [8, 16], 'act': '<built-in function len>', 'bad': 'nan'}
@@ -167,7 +151,7 @@ def plain(value: Any) -> Any:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The dict in a file; an empty one if there is none or it is no dict."""
+    """Read the dict in a file; without one, return an empty dict."""
     with contextlib.suppress(OSError, ValueError, RecursionError):
         content = json.loads(path.read_text(encoding="utf-8"))
         if isinstance(content, dict):
@@ -176,10 +160,10 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_table(path: Path) -> dict[str, dict[str, Curve]]:
-    """The curves in a ``metrics.csv``; a row that a killed process tore is left out."""
+    """Read the curves in a ``metrics.csv``, without a row that a killed process tore."""
     curves: dict[str, dict[str, Curve]] = {}
     with (
-        contextlib.suppress(OSError, ValueError, csv.Error),
+        contextlib.suppress(OSError, ValueError, KeyError, csv.Error),
         path.open(encoding="utf-8", newline="") as file,
     ):
         for row in csv.DictReader(file):
@@ -194,11 +178,11 @@ def read_table(path: Path) -> dict[str, dict[str, Curve]]:
 
 
 def mapping(record: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """An entry that is a dict; an empty one if it is missing or something else."""
+    """Return an entry that is a dict, or else an empty dict."""
     value = record.get(name)
     return value if isinstance(value, dict) else {}
 
 
 def finite(point: tuple[int, float]) -> bool:
-    """Whether a point of a curve has a value that can be compared and drawn."""
+    """Whether the value of a curve's point can be compared and drawn."""
     return math.isfinite(point[1])

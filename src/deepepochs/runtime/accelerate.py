@@ -1,7 +1,7 @@
 """A run on Accelerate: several processes and mixed precision.
 
-Accelerate is the engine; what is added here is exactness: every process gets its
-own share of the data without repeated samples, and what is counted is counted once.
+Accelerate does the work. Added here are shares of the data without repeated samples, and
+sums over the processes in which every sample counts once.
 
 ::
 
@@ -22,7 +22,7 @@ from ..data.cursor import Cursor
 from ..errors import ConfigError
 from ..optim.accumulation import AnyWindow, Window
 from ..optim.optimizers import Optimizer, Optimizers
-from .gloo import leave_gloo_at_exit
+from .gloo import leave_gloo_at_exit, release_at_exit
 from .hand_window import HandWindow
 from .outside_weights import OutsideWeights
 from .rounds import Rounds
@@ -35,11 +35,7 @@ __all__ = ["AccelerateRuntime"]
 
 
 class AccelerateRuntime:
-    """The processes, precision and devices of an ``Accelerator``.
-
-    Args:
-        accelerator: the user's; whatever he has prepared with it is left alone.
-    """
+    """The processes, precision and device of the user's ``Accelerator``."""
 
     is_sharded = False
     engine: Any = None
@@ -63,16 +59,17 @@ class AccelerateRuntime:
         return f"Accelerate-{kind}-{self.num_processes}"
 
     def prepare(self, model: nn.Module, loss_fn: Any, opt: Optimizers) -> nn.Module:
-        """Prepare model, loss function and optimizers, but not what is prepared already."""
+        """Prepare model, loss function and optimizers, except those that the user has prepared."""
         several = self.num_processes > 1
         is_frozen = several and not any(weight.requires_grad for weight in model.parameters())
         if is_frozen and not is_prepared(model):
-            # DistributedDataParallel refuses a model without trained weights.
+            # DistributedDataParallel refuses a model in which nothing is trained.
             model = self.accelerator.prepare_model(model, evaluation_mode=True)
         model = self._prepare([] if is_frozen or is_prepared(model) else [model], opt) or model
         if isinstance(loss_fn, nn.Module):
             loss_fn.to(self.device)
         if several:
+            release_at_exit(model)
             self._outside = OutsideWeights(self.accelerator, model, self.total)
             for module in (model, loss_fn):
                 if isinstance(module, nn.Module):
@@ -81,11 +78,10 @@ class AccelerateRuntime:
         return model
 
     def join_gradients(self, optimizers: Sequence[Optimizer], *, has_samples: bool) -> None:
-        """Average the gradients that the processes have not exchanged in the backward pass."""
         self._outside.join(optimizers, has_samples=has_samples)
 
     def _prepare(self, models: list[nn.Module], opt: Optimizers) -> nn.Module | None:
-        """Prepare one model or none with the optimizers that are not prepared; give the model."""
+        """Prepare at most one model and the optimizers that are not prepared; return the model."""
         from accelerate.optimizer import AcceleratedOptimizer
 
         fresh = [o for o in opt if not isinstance(o.opt, AcceleratedOptimizer)]
@@ -110,9 +106,8 @@ class AccelerateRuntime:
         self.accelerator.backward(loss)
 
     def scaled_step(self, optimizers: Sequence[Optimizer], loss: Any) -> None:
-        """Step optimizers through the scaler, and their schedulers where that is due."""
         # Accelerate's optimizers update the scaler after each of several: the gradients of the
-        # second would be unscaled twice, by another scale.
+        # second would be unscaled with the new scale.
         stepped = []
         for optimizer in optimizers:
             bare = _bare(optimizer.opt)
@@ -134,7 +129,6 @@ class AccelerateRuntime:
             optimizer.after_step(loss)
 
     def unscale(self, optimizers: Sequence[Optimizer]) -> None:
-        """Undo the fp16 scaling of the gradients before they are looked at."""
         if self.scaler is not None:
             for optimizer in optimizers:
                 if optimizer.gradients():
@@ -144,9 +138,6 @@ class AccelerateRuntime:
         # Not Accelerate's, which unscales the gradients of all optimizers once more.
         nn.utils.clip_grad_norm_(parameters, max_norm, norm_type)
 
-    def clip_by_value(self, parameters: Iterable[Tensor], max_value: float) -> None:
-        nn.utils.clip_grad_value_(parameters, max_value)
-
     def unwrap(self, model: nn.Module) -> nn.Module:
         module: nn.Module = self.accelerator.unwrap_model(model)
         return module
@@ -154,14 +145,13 @@ class AccelerateRuntime:
     def sync_gradients(
         self, model: nn.Module, wanted: bool
     ) -> contextlib.AbstractContextManager[Any]:
-        """Keep gradients in this process unless they are ``wanted`` by all now."""
         if wanted or self.num_processes == 1:
             return contextlib.nullcontext()
         context: contextlib.AbstractContextManager[Any] = self.accelerator.no_sync(model)
         return context
 
     def window(self, size: int) -> AnyWindow | None:
-        # Both begin a pass with whatever the user's last `accumulate` has left taken back.
+        # Made in any case, since it resets what the user's last `accumulate` has set.
         by_hand = HandWindow(self.accelerator, self._join_kept_back)
         return Window(size) if size > 1 else by_hand
 
@@ -178,19 +168,18 @@ class AccelerateRuntime:
         return self._shares.filler(loader)
 
     def any(self, flag: bool) -> bool:
-        """Whether any process says so."""
         return self.total([float(flag)])[0] > 0
 
     def total(self, values: list[float]) -> list[float]:
-        """Add numbers up over the processes."""
         if self.num_processes == 1:
             return values
-        tensor = torch.tensor(values, dtype=torch.float64, device=self._exchange_device())
+        # MPS has no float64, and never several processes.
+        device = self.device if self.device.type in ("cuda", "cpu", "xpu") else "cpu"
+        tensor = torch.tensor(values, dtype=torch.float64, device=device)
         summed: Tensor = self.accelerator.reduce(tensor, reduction="sum")
         return [float(value) for value in summed.tolist()]
 
     def gather_objects(self, value: Any) -> list[Any]:
-        """Give the value of every process, in the order of their ranks."""
         from accelerate.utils import gather_object
 
         if self.num_processes == 1:
@@ -198,23 +187,14 @@ class AccelerateRuntime:
         gathered: list[Any] = gather_object([value])
         return gathered
 
-    def wait(self) -> None:
-        """Wait for all processes."""
-        self.accelerator.wait_for_everyone()
-
     def _join_kept_back(self, optimizers: Sequence[Optimizer]) -> None:
-        """Average the gradients of the model that ``accumulate`` has kept in their processes."""
+        """Average the model's gradients that ``accumulate`` has kept in their processes."""
         if self.num_processes > 1:
             self._outside.end_window(optimizers)
 
     @property
     def scaler(self) -> Any:
-        """The fp16 gradient scaler, or ``None``."""
         return self.accelerator.scaler
-
-    def _exchange_device(self) -> torch.device:
-        # MPS knows no float64, and never has several processes.
-        return self.device if self.device.type in ("cuda", "cpu", "xpu") else torch.device("cpu")
 
 
 def _bare(opt: Any) -> torch.optim.Optimizer:
@@ -225,7 +205,7 @@ def _bare(opt: Any) -> torch.optim.Optimizer:
 
 
 def refuse_setup(accelerator: Accelerator) -> None:
-    """Raise ``ConfigError`` for processes not joined, and for models spread over processes."""
+    """Raise ``ConfigError`` if the processes are not joined, or a plugin would shard the model."""
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if accelerator.num_processes != world:
         raise ConfigError(

@@ -1,16 +1,14 @@
-"""Where a run computes: device, backward, optimizer step, clipping, processes.
+"""Where a run computes: the device, the backward pass, the optimizer's step, the processes.
 
-The trainer is built with one runtime and never asks which. ``LocalRuntime`` is
-one process on one device.
-
->>> LocalRuntime("cpu").device
-device(type='cpu')
+A trainer has one runtime and does not need to know which. ``LocalRuntime`` is one process
+on one device.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 from typing import Any, Protocol
 
 import torch
@@ -20,80 +18,67 @@ from ..data.cursor import Cursor
 from ..errors import ConfigError
 from ..optim.accumulation import AnyWindow, Window
 from ..optim.optimizers import Optimizer, Optimizers
-from .engine import autograd_engine
-from .rounds import Rounds
+from .rounds import Processes, Rounds
 
-__all__ = ["LocalRuntime", "Runtime", "compile_calls", "pick_device"]
+__all__ = [
+    "ENGINE_OPTIONS",
+    "LocalRuntime",
+    "Runtime",
+    "autograd_engine",
+    "compile_calls",
+    "pick_device",
+]
 
 
-class Runtime(Protocol):
-    """What a trainer needs of the place it runs in."""
+class Runtime(Processes, Protocol):
+    """What a trainer needs of the place where it computes."""
 
     device: torch.device
     on_cpu: bool
     accelerator: Any
     is_main: bool
     rank: int
-    num_processes: int
     is_sharded: bool
 
     def prepare(self, model: nn.Module, loss_fn: Any, opt: Optimizers) -> nn.Module:
-        """Make model, loss function and optimizers ready; give the model to call."""
+        """Prepare model, loss function and optimizers; return the model to call."""
 
     def backward(self, loss: Tensor) -> None:
         """Compute the gradients of a scalar."""
 
     @property
     def engine(self) -> Callable[..., Any] | None:
-        """What does the same without its checks, see ``autograd_engine``; or ``None``."""
+        """The backward pass without its checks, see ``autograd_engine``; or ``None``."""
 
     def window(self, size: int) -> AnyWindow | None:
-        """Make the windows of a pass: ``size`` mini-batches for a step, or as the user counts."""
+        """Make the window of a pass; ``None`` if each mini-batch has its own step."""
 
     def rounds(self, cursor: Cursor, hooks: Any = None, of_fillers: Any = None) -> Rounds | None:
         """Make the rounds of a pass over several processes; ``None`` in one process."""
 
     def join_gradients(self, optimizers: Sequence[Optimizer], *, has_samples: bool) -> None:
-        """Average the gradients that several processes have not exchanged in the backward pass."""
+        """Average the gradients that the backward pass has not exchanged."""
 
     def scaled_step(self, optimizers: Sequence[Optimizer], loss: Any) -> None:
-        """Step optimizers through the scaler, and their schedulers where that is due."""
+        """Step optimizers through the scaler, and the schedulers that are due."""
 
     def unscale(self, optimizers: Sequence[Optimizer]) -> None:
-        """Undo the fp16 scaling of the gradients before they are looked at."""
+        """Undo the fp16 scaling of the gradients."""
 
     def clip_by_norm(self, parameters: Iterable[Tensor], max_norm: float, norm_type: float) -> None:
         """Scale the gradients so that their joint norm is at most ``max_norm``."""
 
-    def clip_by_value(self, parameters: Iterable[Tensor], max_value: float) -> None:
-        """Cut each entry of the gradients to ``[-max_value, max_value]``."""
-
     def unwrap(self, model: nn.Module) -> nn.Module:
-        """Give the module below what the runtime has put around it."""
+        """Return the module without the runtime's wrappers."""
 
     def sync_gradients(self, model: nn.Module, wanted: bool) -> AbstractContextManager[Any]:
-        """Keep gradients in this process unless they are ``wanted`` by all now."""
+        """Keep gradients in this process unless all processes need them now (``wanted``)."""
 
     def share(self, loader: Any) -> Any:
-        """Give the loader of this process's share of the data, each time the same."""
+        """Return the loader of this process's share of the data, each time the same."""
 
     def shared(self, loader: Any) -> AbstractContextManager[Any]:
-        """Give the same for one pass, which all processes begin together."""
-
-    def filler(self, loader: Any) -> Any:
-        """Give a mini-batch for a process whose share is empty."""
-
-    def any(self, flag: bool) -> bool:
-        """Whether any process says so."""
-
-    def total(self, values: list[float]) -> list[float]:
-        """Add numbers up over the processes."""
-
-    def gather_objects(self, value: Any) -> list[Any]:
-        """Give the value of every process, in the order of their ranks."""
-
-    def wait(self) -> None:
-        """Wait for all processes."""
+        """Give that loader for one pass, which all processes begin together."""
 
     @property
     def scaler(self) -> Any:
@@ -101,15 +86,7 @@ class Runtime(Protocol):
 
 
 class LocalRuntime:
-    """One process on one device.
-
-    Args:
-        device: a name such as ``'cuda:1'`` or a ``torch.device``; ``None`` takes
-            ``'cuda'`` where there is one, else ``'cpu'``.
-
-    Raises:
-        ConfigError: a device that PyTorch does not know or does not have.
-    """
+    """One process on one device; the argument is that of ``pick_device``."""
 
     accelerator: Any = None
     is_main = True
@@ -130,12 +107,12 @@ class LocalRuntime:
             loss_fn.to(self.device)
         return model.to(self.device)
 
-    # Torch's own function: a frame less in each traceback.
+    # Torch's own function: tracebacks have one frame less.
     backward = staticmethod(torch.autograd.backward)
 
     @property
     def engine(self) -> Callable[..., Any] | None:
-        # On an accelerator nobody has run it.
+        # It was never tested on another device.
         return autograd_engine() if self.on_cpu else None
 
     def join_gradients(self, optimizers: Sequence[Optimizer], *, has_samples: bool) -> None:
@@ -155,9 +132,6 @@ class LocalRuntime:
 
     def clip_by_norm(self, parameters: Iterable[Tensor], max_norm: float, norm_type: float) -> None:
         nn.utils.clip_grad_norm_(parameters, max_norm, norm_type)
-
-    def clip_by_value(self, parameters: Iterable[Tensor], max_value: float) -> None:
-        nn.utils.clip_grad_value_(parameters, max_value)
 
     def unwrap(self, model: nn.Module) -> nn.Module:
         return model
@@ -183,15 +157,12 @@ class LocalRuntime:
     def gather_objects(self, value: Any) -> list[Any]:
         return [value]
 
-    def wait(self) -> None:
-        return None
-
 
 def compile_calls(model: nn.Module) -> None:
     """Compile the calls of a model, in place.
 
     ``Module.compile()`` does nothing for a container of torch's own such as ``nn.Sequential``:
-    Dynamo leaves out torch's own frames, and there is no other (pytorch/pytorch#150915).
+    Dynamo skips torch's own frames, and there is no other (pytorch/pytorch#150915).
     """
     model.compile()
     if type(model).forward.__module__.startswith("torch.nn."):
@@ -203,20 +174,43 @@ def compile_calls(model: nn.Module) -> None:
 
 
 def pick_device(device: str | torch.device | None) -> torch.device:
-    """Give the device meant by a trainer's argument, or raise ``ConfigError``."""
+    """Return the device for a trainer's argument; ``None`` takes ``'cuda'`` if there is one.
+
+    Raises:
+        ConfigError: PyTorch does not have the device.
+    """
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         found = torch.device(device)
         torch.empty(0, device=found)
     except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
+        # The messages continue with lists of all devices and kernels.
+        first = str(error).split("\n")[0].split(". ")[0].strip(" .:")
         raise ConfigError(
-            f"device={device!r} cannot be used ({_first_sentence(error)}): give None, a device that "
+            f"device={device!r} cannot be used ({first}): give None, a device that "
             "PyTorch has here such as 'cpu' or 'cuda:0', or an accelerate.Accelerator."
         ) from error
     return found
 
 
-def _first_sentence(error: Exception) -> str:
-    """PyTorch's messages go on with lists of all its devices and kernels."""
-    return str(error).split("\n")[0].split(". ")[0].strip(" .:")
+ENGINE_OPTIONS = (False, False, (), True, True)
+"""``keep_graph``, ``create_graph``, ``inputs``, ``allow_unreachable``, ``accumulate_grad``."""
+
+
+@cache
+def autograd_engine() -> Callable[..., Any] | None:
+    """Return the engine's function, or ``None`` if this PyTorch calls it in another way.
+
+    ``torch.autograd.backward`` checks arguments that a step has checked before, which takes a
+    tenth of the time of a small step. Call it as ``engine((loss,), (one,), *ENGINE_OPTIONS)``.
+    """
+    engine: Any = getattr(torch.autograd.graph, "_engine_run_backward", None)
+    with torch.enable_grad():
+        weight = torch.ones((), device="cpu", requires_grad=True)
+        loss = weight * 2
+    try:
+        engine((loss,), (torch.ones_like(loss),), *ENGINE_OPTIONS)
+    except Exception:  # another signature fails in any way
+        return None
+    return engine if weight.grad is not None and weight.grad.item() == 2 else None

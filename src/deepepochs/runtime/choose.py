@@ -1,10 +1,4 @@
-"""The runtime for a model, and for the ``device`` and ``precision`` of a trainer.
-
->>> import torch
->>> from deepepochs.runtime.choose import make_runtime
->>> str(make_runtime(torch.nn.Linear(2, 1), "cpu", None))
-'cpu'
-"""
+"""Choosing the runtime for a model, and for a trainer's ``device`` and ``precision``."""
 
 from __future__ import annotations
 
@@ -28,15 +22,10 @@ Device: TypeAlias = "str | torch.device | Accelerator | None"
 
 
 def make_runtime(model: nn.Module, device: Any, precision: str | None) -> Runtime:
-    """Make the runtime that a model is trained in.
-
-    Args:
-        model: as the user gave it, sharded or not.
-        device: the trainer's argument.
-        precision: the trainer's argument.
+    """Make the runtime for a model, from the trainer's arguments.
 
     Raises:
-        ConfigError: arguments that do not fit together, or the model.
+        ConfigError: arguments that fit neither each other nor the model.
     """
     sharded = is_sharded(model)
     if sharded and not is_accelerator(device):
@@ -69,15 +58,15 @@ def is_accelerator(device: Any) -> bool:
 
 
 def make_accelerator(device: Any, precision: str | None) -> Any:
-    """Make the ``Accelerator`` that ``device`` and ``precision`` ask for; ``None`` for none.
+    """Make the ``Accelerator`` that ``device`` and ``precision`` need; ``None`` if they need none.
 
-    ``device='auto'`` takes one exactly when started by torchrun or accelerate launch.
+    ``device='auto'`` needs one if torchrun or accelerate launch has started several processes.
     """
     if is_accelerator(device):
         if precision is not None and device.mixed_precision != precision:
             raise ConfigError(
                 f"precision={precision!r}, and the Accelerator has {device.mixed_precision!r}: give "
-                "it to one of them."
+                "the precision to one of them only."
             )
         return device
     launched = device == "auto" and int(os.environ.get("WORLD_SIZE", "1")) > 1
@@ -92,7 +81,7 @@ def make_accelerator(device: Any, precision: str | None) -> Any:
             "example CUDA_VISIBLE_DEVICES=1) and give device='cuda'."
         )
     try:
-        # Without a GPU Accelerate joins the processes only when it is told to.
+        # Without a GPU Accelerate joins the processes only with cpu=True.
         on_cpu = name == "cpu" or (launched and not torch.cuda.is_available())
         return Accelerator(mixed_precision=precision, cpu=on_cpu)
     except ValueError as error:

@@ -1,12 +1,9 @@
 """Leave gloo's process group at the end of a program, and wait for its threads.
 
-A thread of gloo lets go of the tensors of its last exchange a moment after the exchange is
-over. If Python is gone by then, it aborts the process: a run that has done all its work ends
-with an error (pytorch/pytorch#179291, #190489). To destroy the group is not enough, for the
-threads end with its last owner, and models and functions of torch own it, too.
-
->>> from deepepochs.runtime.gloo import leave_gloo
->>> leave_gloo()  # in a single process there is no group: nothing is done
+A thread of gloo frees the tensors of its last exchange a moment after the exchange. If Python
+has ended by then, it aborts the process: a run that was complete ends with an error
+(pytorch/pytorch#179291, #190489). ``destroy_process_group`` does not end the threads. They end
+with the last owner of the group, and models and functions of torch own it, too.
 """
 
 from __future__ import annotations
@@ -22,87 +19,69 @@ from queue import SimpleQueue
 from types import FunctionType
 from typing import Any
 
-__all__ = ["leave_gloo", "leave_gloo_at_exit"]
+from torch import distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+
+__all__ = ["leave_gloo_at_exit", "release_at_exit"]
 
 _PATIENCE_S = 2.0
 _GRACE_S = 0.5
+_MODELS: weakref.WeakSet[DistributedDataParallel] = weakref.WeakSet()
+_OWNERS: SimpleQueue[list[object]] = SimpleQueue()
 
 
 def leave_gloo_at_exit() -> None:
-    """Have `leave_gloo` called at the end of the program, before what is registered already."""
-    _dropper()  # Python 3.12 starts no thread at its end
-    atexit.unregister(leave_gloo)
-    atexit.register(leave_gloo)
+    """Leave the group at the end of the program, before what was registered earlier."""
+    _dropper()
+    atexit.unregister(_leave)
+    atexit.register(_leave)
 
 
-def leave_gloo() -> None:
-    """Destroy gloo's process groups and end the threads of the one of all processes.
+def release_at_exit(model: nn.Module) -> None:
+    """Take the group from the ``DistributedDataParallel`` in a model when it is left."""
+    _MODELS.update(m for m in model.modules() if isinstance(m, DistributedDataParallel))
 
-    NCCL's group is left alone: to leave it is a matter for all processes together. Groups that
-    the script has made of some of the processes are destroyed, but not waited for.
+
+@functools.cache
+def _dropper() -> threading.Thread:
+    """Start the thread that drops the last owner, which waits for the group's threads.
+
+    Those may be in an exchange that the other processes have left, and then the wait has no end,
+    so it must not be in a thread that Python waits for. Python 3.12 starts no thread at its end.
     """
-    from torch import distributed
+    thread = threading.Thread(target=lambda: _OWNERS.get().clear(), daemon=True)
+    thread.start()
+    return thread
 
+
+def _leave() -> None:
+    """Destroy gloo's groups, and end the threads of the one of all processes.
+
+    NCCL's group stays: all processes would have to leave it together. Groups that the script has
+    made of some of the processes are destroyed without a wait.
+    """
     if not distributed.is_initialized() or distributed.get_backend() != "gloo":
         return
     group: Any = distributed.group.WORLD
     distributed.destroy_process_group()
-    _release_models()
-    _release_defaults(group)
-    gc.collect()
-    elsewhere = weakref.ref(group)
-    owner = [group]
-    del group
-    _dropper().drop(owner)
-    if elsewhere() is not None:
-        # A variable of the script or a mesh owns it, too, and the threads live on: a moment
-        # without the interpreter's lock is what they need to let go of their tensors.
-        time.sleep(_GRACE_S)
-
-
-class _Dropper:
-    """A thread that drops the last owner of a group, which waits for the group's threads.
-
-    They may be in an exchange that the others have left, and then the wait has no end: it must
-    be neither that of the main thread nor that of a thread that Python waits for.
-    """
-
-    def __init__(self) -> None:
-        self._owners: SimpleQueue[list[object]] = SimpleQueue()
-        self._thread = threading.Thread(target=lambda: self._owners.get().clear(), daemon=True)
-        self._thread.start()
-
-    def drop(self, owner: list[object]) -> None:
-        """Empty `owner` in the thread, and wait for it for a while."""
-        self._owners.put(owner)
-        self._thread.join(_PATIENCE_S)
-
-
-_dropper = functools.cache(_Dropper)
-
-
-def _release_models() -> None:
-    """Take the group from the models around which ``DistributedDataParallel`` is."""
-    from torch.nn.parallel import DistributedDataParallel
-
-    kinds: list[type] = [DistributedDataParallel]
-    for kind in kinds:
-        kinds += kind.__subclasses__()
-    # By id, for isinstance, == and hash may run any code of the objects and classes found.
-    ids = {id(kind) for kind in kinds}
-    for found in gc.get_objects():
-        if id(type(found)) in ids:
-            for name in ("process_group", "reducer", "logger"):
-                vars(found).pop(name, None)
-
-
-def _release_defaults(group: object) -> None:
-    """Take the group from functions that have it as a default; ``None`` means the same group.
-
-    The module is imported by the first optimizer step, and by then the group is there.
-    """
+    for model in _MODELS:
+        for name in ("process_group", "reducer", "logger"):
+            if hasattr(model, name):
+                delattr(model, name)
+    # Functions of this module have the group as a default if it was imported after the group was
+    # made, as the first optimizer step does; None means the same group.
     functional = sys.modules.get("torch.distributed.nn.functional")
     for function in vars(functional).values() if functional else ():
         if isinstance(function, FunctionType) and function.__defaults__:
             defaults = (None if value is group else value for value in function.__defaults__)
             function.__defaults__ = tuple(defaults)
+    gc.collect()
+    left = weakref.ref(group)
+    owners = [group]
+    del group
+    _OWNERS.put(owners)
+    _dropper().join(_PATIENCE_S)
+    if left() is not None:
+        # A variable of the script or a mesh owns it, too, and the threads live on. Without the
+        # interpreter's lock for a moment they can free their tensors.
+        time.sleep(_GRACE_S)

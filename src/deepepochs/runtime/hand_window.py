@@ -15,11 +15,9 @@ __all__ = ["HandWindow"]
 
 
 class HandWindow:
-    """The parts of a window of ``accelerator.accumulate``.
+    """A window of the user's ``accelerator``, which counts the mini-batches.
 
-    Args:
-        accelerator: the user's, which counts the parts.
-        join: averages the gradients that ``accumulate`` has kept in their processes.
+    ``join`` averages the gradients that ``accumulate`` has kept in their processes.
     """
 
     size = 1
@@ -40,18 +38,16 @@ class HandWindow:
 
     @property
     def count(self) -> int:
-        """The parts so far in the present window."""
+        """The calls of ``accumulate`` so far in the present window."""
         return int(self.accelerator.step) % int(self.accelerator.gradient_accumulation_steps)
 
     def open_batch(self, weight: float, *, is_last: bool | None) -> None:
-        """Do nothing: the user's parts need not be mini-batches."""
+        """Do nothing: the user may accumulate parts of a mini-batch, too."""
 
     def mean_loss(self, loss: Any) -> Any:
-        """Give the loss itself."""
         return loss
 
     def waits(self, optimizers: Sequence[Optimizer], index: int | None) -> bool:
-        """Whether ``accumulate`` puts the step off."""
         if not self.accelerator.sync_gradients:
             self.waiting[index] = None
             return True
@@ -59,11 +55,11 @@ class HandWindow:
         return False
 
     def due(self, opt: Optimizers, *, at_end: bool, is_last: bool | None) -> list[int | None]:
-        """The optimizer indexes whose steps wait, where the data end before their window."""
+        """Return the optimizers whose steps wait, if the data end before their window."""
         if not self.waiting or not (at_end or is_last):
             return []
         self._join(opt)
-        # The gradients of the parts so far become that of their mean.
+        # The sum of the gradients so far becomes that of the mean loss.
         factor = self.accelerator.gradient_accumulation_steps / max(self.count, 1)
         for weight in params_of(opt):
             if weight.grad is not None:
@@ -72,10 +68,8 @@ class HandWindow:
         return list(self.waiting)
 
     def state_dict(self) -> dict[str, Any]:
-        """What is needed to go on inside a window."""
         return {**NO_WINDOW, "by_hand": {"waiting": list(self.waiting), "count": self.count}}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on inside the window of a saved pass."""
         self.waiting = dict.fromkeys(state["by_hand"]["waiting"])
         self._begin(int(state["by_hand"]["count"]))

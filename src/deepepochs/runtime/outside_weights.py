@@ -1,13 +1,8 @@
-"""Trained weights whose gradients the processes do not exchange in the backward pass.
+"""Averaging the gradients that several processes do not exchange in the backward pass.
 
-``DistributedDataParallel`` exchanges those of the weights of the model that were trained when
-it was made. Others are weights of the loss function, weights that only an optimizer has, and
-layers that were frozen then: in each process they would go a way of their own.
-
-::
-
-    outside = OutsideWeights(accelerator, model, total)
-    outside.join(optimizers, has_samples=True)      # after backward, before the optimizer's step
+``DistributedDataParallel`` exchanges the gradients of the model's weights that required one
+when it was made. It leaves out weights of the loss function, weights that only an optimizer
+has, and layers that were frozen then: these would differ among the processes.
 """
 
 from __future__ import annotations
@@ -29,16 +24,13 @@ if TYPE_CHECKING:
 __all__ = ["OutsideWeights"]
 
 LARGEST = 2**24
-"""Numbers that are exchanged at once, if no weight has more."""
+"""The most numbers that are exchanged at once, except in one larger weight."""
 
 
 class OutsideWeights:
     """Gives all processes the same values and gradients of such weights.
 
-    Args:
-        accelerator: of all processes.
-        model: as the accelerator has prepared it.
-        total: adds numbers up over the processes.
+    ``model`` is the prepared one; ``total`` adds up numbers over the processes.
     """
 
     def __init__(
@@ -49,7 +41,7 @@ class OutsideWeights:
     ) -> None:
         self._accelerator = accelerator
         self._total = total
-        # By id, with the weight itself, so that no other can come to have the id.
+        # By id, with the weight itself: without it another object could get the same id.
         self._exchanged = exchanged_by(model)
         weights: Iterable[Tensor] = model.parameters()
         self._of_model = {id(weight): weight for weight in weights}
@@ -68,34 +60,32 @@ class OutsideWeights:
                 self._alike[id(tensor)] = tensor
 
     def join(self, optimizers: Iterable[Optimizer], *, has_samples: bool) -> None:
-        """Average the gradients of the outside weights of optimizers.
+        """Average such gradients before optimizers step, the same ones in all processes.
 
-        Args:
-            optimizers: those that are about to step, the same in all processes.
-            has_samples: whether this process had any since the last step.
+        ``has_samples``: whether this process had samples since the last step.
         """
         known = self._exchanged
         outside = [w for w in params_of(optimizers) if id(w) not in known and w.requires_grad]
         if outside:
-            self.give_values(outside)  # of a group that was added later
+            self.give_values(outside)  # a parameter group may have been added since
             self._average(outside, has_samples)
 
     def end_window(self, optimizers: Iterable[Optimizer]) -> None:
-        """Average the gradients of the model that were kept back; the others are joined later."""
+        """Average the model's gradients that were kept back; ``join`` does the others."""
         self._average([w for w in params_of(optimizers) if id(w) in self._of_model], True)
 
     def _average(self, weights: Sequence[Tensor], has_samples: bool) -> None:
-        """Average gradients over the processes; no gradient is one of 0 where another has one.
+        """Average gradients over the processes; where only some have one, it is 0 in the others.
 
         Raises:
             ConfigError: a sparse gradient of a weight outside of the model.
         """
-        # Those of the model may be averaged already, also where this process only fills up.
+        # Those of the model may be averaged already, even if this process had only fillers.
         has = [
             weight.grad is not None and (has_samples or id(weight) in self._of_model)
             for weight in weights
         ]
-        # Agreed on by all: one process alone must not raise, the others would wait for it.
+        # All processes must raise together: if one raised, the others would wait for it.
         sparse = any(w.grad is not None and w.grad.layout is not torch.strided for w in weights)
         *numbers, num_sparse = self._total([*map(float, has), float(sparse)])
         if num_sparse and not all(id(weight) in self._of_model for weight in weights):
@@ -106,7 +96,7 @@ class OutsideWeights:
         joint = []
         for weight, counts, number in zip(weights, has, numbers, strict=True):
             if not counts:
-                weight.grad = None  # there may be one of what only fills up
+                weight.grad = None  # it may be that of a filler
             if number:
                 joint.append(weight)
         if num_sparse:
@@ -126,18 +116,18 @@ class OutsideWeights:
 
 
 def exchanged_by(model: nn.Module) -> dict[int, Tensor]:
-    """Give the weights that a model exchanges by itself, by id; none if that cannot be known."""
+    """Return the weights that a model exchanges by itself, by id; none if that is unknown."""
     if not isinstance(model, DistributedDataParallel):
         return {}
     weights: Iterable[Tensor] = model.parameters()
     trained = {id(weight): weight for weight in weights if weight.requires_grad}
-    # It was made by the user, perhaps when other layers were frozen. To average twice is no harm.
+    # The user may have made it when other layers were frozen. To average twice is no harm.
     data: dict[str, int] = getattr(model, "_get_ddp_logging_data", dict)()
     return trained if data.get("num_parameter_tensors") == len(trained) else {}
 
 
 def parts_of(weights: Iterable[Tensor]) -> Iterator[list[Tensor]]:
-    """Divide weights into parts of one kind and place that are exchanged at once."""
+    """Divide weights into parts that are exchanged at once, each of one type and device."""
     parts: dict[tuple[torch.dtype, torch.device], tuple[list[Tensor], int]] = {}
     for weight in weights:
         kind = weight.dtype, weight.device

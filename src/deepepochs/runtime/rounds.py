@@ -1,7 +1,7 @@
-"""Rounds: what several processes agree on for each mini-batch of a pass.
+"""Rounds: one mini-batch in each process, all at the same time.
 
-Their shares of the data differ in length by a mini-batch or so. A process that has no more
-fills up the rounds of the others with a mini-batch that weighs nothing.
+The processes' shares of the data may differ in length by a mini-batch. In a round in which a
+process has no mini-batch left, it runs a filler: a mini-batch with the weight 0.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from .. import rng
 from ..data.cursor import Cursor
 
-__all__ = ["Rounds"]
+__all__ = ["Processes", "Rounds"]
 
 
 class Processes(Protocol):
@@ -21,31 +21,28 @@ class Processes(Protocol):
     num_processes: int
 
     def any(self, flag: bool) -> bool:
-        """Whether any process says so."""
+        """Whether ``flag`` is true in any process."""
 
     def total(self, values: list[float]) -> list[float]:
         """Add numbers up over the processes."""
 
     def gather_objects(self, value: Any) -> list[Any]:
-        """Give the value of every process."""
+        """Return the value of every process, in the order of their ranks."""
 
     def filler(self, loader: Any) -> Any:
-        """Give a mini-batch for a process whose share is empty."""
+        """Return a mini-batch for a process whose share is empty."""
 
 
 class Rounds:
-    """The mini-batches of one process in step with the others, and their weights.
+    """The rounds of one process's pass, and the weights of its mini-batches.
 
-    Args:
-        runtime: the processes; all of them make this object at the same time.
-        cursor: the walk over the share of this process.
-        hooks: the hooks of the stage.
-        hooks_of_fillers: those that are called for a mini-batch that only fills up a round.
+    All processes make this object at the same time.
 
     Attributes:
-        length: the number of rounds; ``None`` if a loader does not know.
-        index: the round that was handed out last.
-        is_filler: whether its mini-batch only fills it up.
+        length: the number of rounds; ``None`` if a loader has no length.
+        index: the present round.
+        is_filler: whether its mini-batch is a filler here.
+        has_samples: whether this process had samples since the last optimizer step.
     """
 
     def __init__(
@@ -80,32 +77,27 @@ class Rounds:
             yield self.index, last
 
     def begin_batch(self, num_steps: int) -> Any:
-        """Take in a round before its step; give the hooks that are called for it.
-
-        Args:
-            num_steps: the optimizer steps so far.
-        """
-        # Whether this process has had samples since the last step.
+        """Begin a round after ``num_steps`` optimizer steps; return the hooks to call in it."""
         waits, self._steps_seen = num_steps == self._steps_seen, num_steps
         self.has_samples = not self.is_filler or (waits and self.has_samples)
         self._random_state = rng.get_state() if self.is_filler else None
         return self.hooks_of_fillers if self.is_filler else self.hooks
 
     def weigh(self, weight: float) -> tuple[float, float]:
-        """Give the samples of all processes in this round, and the factor for this one's loss."""
+        """Return the samples of all processes in this round, and the factor for the loss here."""
         own = 0.0 if self.is_filler else float(weight)
         total = self.runtime.total([own])[0]
         self._share = own / total if total else 0.0
         return total, (own * self.runtime.num_processes / total if total else 0.0)
 
     def mean(self, loss: float) -> float:
-        """Give the mean loss over the samples of all processes."""
+        """Return the mean loss over the samples of all processes."""
         return self.runtime.total([loss * self._share])[0]
 
     def end_batch(self) -> bool:
-        """Undo what a filler has drawn; give whether it was one.
+        """End a round; return whether it was a filler, and undo its random draws if so.
 
-        It is another mini-batch after a resume, and must leave nothing behind.
+        After a resume the filler is another mini-batch, so it must not change later draws.
         """
         if self._random_state is not None:
             rng.set_state(self._random_state)
@@ -113,11 +105,11 @@ class Rounds:
         return self.is_filler
 
     def waits_with_samples(self, num_steps: int) -> bool:
-        """Whether this process has had samples for a step that is still to be made."""
+        """Whether this process had samples, and the optimizer step with them is still to come."""
         return self.has_samples and num_steps == self._steps_seen
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on after the round of a saved pass."""
+        """Resume after the round in which a pass was saved."""
         self.index = int(state["batch_idx"])
         self.is_filler = bool(state["ended"])
         self.has_samples = bool(state["has_samples"])

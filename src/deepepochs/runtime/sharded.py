@@ -1,7 +1,7 @@
 """A run of a model that the user has sharded with ``torch.distributed.fsdp.fully_shard``.
 
-The shares of the data, the sums and the waiting are those of a run on Accelerate; the model
-is left as it is, and exchanges its weights and gradients by itself.
+The data and the processes are those of a run on Accelerate. The model stays as it is: it
+exchanges its weights and gradients by itself.
 
 ::
 
@@ -29,15 +29,11 @@ __all__ = ["ShardedRuntime"]
 
 
 class ShardedRuntime(AccelerateRuntime):
-    """The processes of an ``Accelerator``, with a model spread over them.
-
-    Args:
-        accelerator: the user's.
-        model: sharded over all its processes.
+    """The processes of an ``Accelerator``, with a model that is sharded over all of them.
 
     Raises:
-        ConfigError: a model sharded in a way that would give wrong numbers, or a precision
-            that the Accelerator cannot bring to it.
+        ConfigError: the model is sharded in a way that gives wrong numbers, or the Accelerator
+            has a precision that it cannot apply to the model.
     """
 
     is_sharded = True
@@ -53,7 +49,7 @@ class ShardedRuntime(AccelerateRuntime):
         return f"Accelerate-FSDP2-{self.num_processes}"
 
     def prepare(self, model: nn.Module, loss_fn: Any, opt: Optimizers) -> nn.Module:
-        """Prepare the optimizers; the model is ready."""
+        """Prepare the optimizers; the model is prepared already."""
         if isinstance(loss_fn, nn.Module):
             if any(weight.requires_grad for weight in loss_fn.parameters()):
                 raise ConfigError(
@@ -77,25 +73,25 @@ class ShardedRuntime(AccelerateRuntime):
         return model
 
     def join_gradients(self, optimizers: Sequence[Optimizer], *, has_samples: bool) -> None:
-        """Do nothing: all that is trained is a part of the model."""
+        """Do nothing: all trained weights are the model's."""
 
     def sync_gradients(
         self, model: nn.Module, wanted: bool
     ) -> contextlib.AbstractContextManager[Any]:
-        """Exchange gradients after every mini-batch: kept back, they would not be in a checkpoint."""
+        """Exchange gradients after every mini-batch: otherwise a checkpoint could not have them."""
         return contextlib.nullcontext()
 
     def clip_by_norm(self, parameters: Iterable[Tensor], max_norm: float, norm_type: float) -> None:
         weights = [weight for weight in parameters if weight.grad is not None]
         gradients = [weight.grad for weight in weights if weight.grad is not None]
         norm: Any = nn.utils.get_total_norm(gradients, norm_type)
-        # The largest entry of all is known to each process for its own shard only.
+        # Each process has the norm of its own shards only.
         total = norm.full_tensor() if is_shard(norm) else norm
         nn.utils.clip_grads_with_norm_(weights, max_norm, total)
 
     @contextlib.contextmanager
     def shared(self, loader: Any) -> Iterator[Any]:
-        """Give the share for one pass, after which weights are in shards again."""
+        """Give the share for one pass; reshard the weights after it."""
         try:
             with super().shared(loader) as share:
                 yield share

@@ -1,12 +1,7 @@
-"""Models that ``torch.distributed.fsdp.fully_shard`` has spread over processes, and their tensors.
+"""Models that ``torch.distributed.fsdp.fully_shard`` has sharded, and their tensors.
 
-A checkpoint holds whole tensors, in the main process; the others hold tensors of the same
-shape without data. So it can be read anywhere, and no process has more than its memory allows.
-
->>> import torch
->>> from deepepochs.runtime.sharded_tensors import is_sharded
->>> is_sharded(torch.nn.Linear(2, 1))
-False
+A checkpoint has whole tensors, which only the main process holds. The other processes hold
+tensors of the same shape without data, so that each needs little memory.
 """
 
 from __future__ import annotations
@@ -18,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigError
-from ..nest.containers import walk
+from ..nest.operations import walk
 
 if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
@@ -41,17 +36,17 @@ HOW = (
 
 
 def is_shard(value: Any) -> bool:
-    """Whether a value is a tensor spread over processes."""
-    # Who has never imported the module has none; the import takes half a second.
+    """Whether a value is a tensor that is sharded over processes."""
+    # Without this module there is no such tensor; to import it takes half a second.
     module = sys.modules.get("torch.distributed.tensor")
     return module is not None and isinstance(value, module.DTensor)
 
 
 def is_sharded(model: nn.Module) -> bool:
-    """Whether a model is spread over processes by ``fully_shard`` or in another way.
+    """Whether a model is sharded, by ``fully_shard`` or in another way.
 
     Raises:
-        ConfigError: by the older ``FullyShardedDataParallel``.
+        ConfigError: it is sharded by the older ``FullyShardedDataParallel``.
     """
     module = sys.modules.get("torch.distributed.fsdp")
     if module is not None:
@@ -66,7 +61,7 @@ def is_sharded(model: nn.Module) -> bool:
 
 
 def reshard(model: nn.Module) -> None:
-    """Give back the whole weights that a forward pass without a backward pass has left."""
+    """Free the whole weights that a forward pass without a backward pass has gathered."""
     from torch.distributed.fsdp import FSDPModule
 
     for layer in model.modules():
@@ -75,17 +70,17 @@ def reshard(model: nn.Module) -> None:
 
 
 def refuse_precision(precision: str | None) -> None:
-    """Raise ``ConfigError`` for a precision that an Accelerator would bring to the model."""
+    """Raise ``ConfigError`` for a precision that an Accelerator would apply to the model."""
     if precision not in (None, "no"):
         raise ConfigError(
-            f"precision={precision!r} cannot be brought to a sharded model: give fully_shard(..., "
+            f"precision={precision!r} cannot be applied to a sharded model: give fully_shard(..., "
             "mp_policy=MixedPrecisionPolicy(param_dtype=torch.bfloat16)), and no precision to the "
             "trainer or the Accelerator."
         )
 
 
 def refuse_layout(model: nn.Module, num_processes: int, device: torch.device) -> None:
-    """Raise ``ConfigError`` unless all that is trained is sharded over all processes alike."""
+    """Raise ``ConfigError`` unless all trained weights are sharded alike over all processes."""
     from torch.distributed.fsdp import FSDPModule
     from torch.distributed.tensor.placement_types import Replicate, Shard
 
@@ -117,10 +112,9 @@ def refuse_layout(model: nn.Module, num_processes: int, device: torch.device) ->
 
 
 def gathered(state: Any, *, is_main: bool) -> Any:
-    """Make the sharded tensors of a state whole, on the CPU of the main process.
+    """Gather the sharded tensors of a state on the CPU of the main process.
 
-    All processes take part. In the others they become tensors on the device ``'meta'``,
-    which have no data.
+    All processes must call it. The others get tensors on the device ``'meta'``, without data.
     """
 
     def whole(item: Any) -> Any:
@@ -133,11 +127,9 @@ def gathered(state: Any, *, is_main: bool) -> Any:
 
 
 def scattered(whole: Tensor, like: DTensor) -> DTensor:
-    """Shard a tensor of the main process as another one is; all processes take part.
+    """Shard a tensor of the main process like another one of the same shape.
 
-    Args:
-        whole: in the main process the values; in the others only its type counts.
-        like: of the same shape.
+    All processes must call it; except in the main process only the type of ``whole`` is used.
     """
     from torch import distributed
     from torch.distributed.tensor import DTensor, Replicate
@@ -158,9 +150,9 @@ def scattered(whole: Tensor, like: DTensor) -> DTensor:
 
 
 def share_buffers(model: nn.Module, _inputs: Any = None) -> None:
-    """Give all processes the buffers of the first, as statistics of batch normalisation.
+    """Copy the buffers of the main process to all, such as statistics of batch normalisation.
 
-    A forward pre-hook: what ``DistributedDataParallel`` does and ``fully_shard`` does not.
+    A forward pre-hook: ``DistributedDataParallel`` does this, and ``fully_shard`` does not.
     """
     from torch import distributed
 
@@ -176,5 +168,5 @@ def share_buffers(model: nn.Module, _inputs: Any = None) -> None:
                 continue
             parts = torch.split(joined, [buffer.numel() for buffer in buffers])
             for buffer, part in zip(buffers, parts, strict=True):
-                # By .data: a step may call the model twice before it goes back through both.
+                # By .data: a step may call the model twice before the backward pass.
                 buffer.data.copy_(part.view(buffer.shape))

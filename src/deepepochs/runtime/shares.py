@@ -1,11 +1,7 @@
-"""The share of one process in the data of a loader, every sample in one share, none twice.
+"""The share of one process in the data of a loader: every sample is in exactly one share.
 
-Accelerate's own shares repeat samples until all are equally long, and what is counted
-on them is off. Here a share may be shorter: the rounds that are missing at its end are
-filled with mini-batches that weigh nothing.
-
->>> list(EveryNth(["a", "b", "c"], num_processes=2, rank=1))
-['b']
+Accelerate's own shares repeat samples until all are equally long, so that sums over them are
+wrong. Here a share may be shorter, and its process runs fillers at the end (see ``Rounds``).
 """
 
 from __future__ import annotations
@@ -25,13 +21,17 @@ if TYPE_CHECKING:
 
 __all__ = ["EveryNth", "Shares", "is_prepared"]
 
+# What the loader of a stream's share has in common with the user's.
+_SETTINGS = (
+    *("num_workers", "collate_fn", "pin_memory", "drop_last", "timeout", "worker_init_fn"),
+    *("multiprocessing_context", "generator", "prefetch_factor", "persistent_workers"),
+)
+
 
 class Shares:
     """Gives the share of this process in a loader, for each loader the same object again.
 
-    Args:
-        accelerator: says how many processes there are, and how a mini-batch is shared:
-            whole mini-batches in turn, or each split with ``split_batches``.
+    The processes take whole mini-batches in turn, or split each with ``split_batches``.
     """
 
     def __init__(self, accelerator: Accelerator) -> None:
@@ -39,20 +39,20 @@ class Shares:
         self.num_processes: int = accelerator.num_processes
         self.rank: int = accelerator.process_index
         self._of_loaders: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
-        # Lists can be no weak keys.
+        # Lists cannot be weak keys.
         self._of_others: dict[int, tuple[Any, Any]] = {}
 
     def of(self, loader: Any) -> Any:
-        """Give this process's share of a loader; a prepared loader is one.
+        """Return this process's share of a loader; a prepared loader is a share already.
 
         Raises:
-            ConfigError: a loader that shares its data out by itself.
+            ConfigError: the loader divides its data among the processes by itself.
         """
         if self.num_processes == 1:
             return loader
         if isinstance(loader, DataLoader) or is_prepared(loader):
             if loader not in self._of_loaders:
-                # In all processes, at the same place, and not again in a resumed one.
+                # It may draw a seed, and a resumed process makes it elsewhere: undo the draw.
                 with rng.preserved():
                     self._of_loaders[loader] = self._share(loader)
             return self._of_loaders[loader]
@@ -63,9 +63,9 @@ class Shares:
 
     @contextlib.contextmanager
     def opened(self, loader: Any) -> Iterator[Any]:
-        """Give the share for one pass: its order agreed on, its end not evened out.
+        """Give the share for one pass, in the same order in all processes and without padding.
 
-        All processes open it at the same time.
+        All processes must call it at the same time.
         """
         from accelerate.data_loader import BatchSamplerShard, DataLoaderShard
         from accelerate.utils import synchronize_rng_states
@@ -74,8 +74,8 @@ class Shares:
         if self.num_processes == 1 or not isinstance(share, DataLoaderShard):
             yield share
             return
-        # At the beginning of every pass Accelerate would agree on the order inside of __iter__,
-        # where a process that has no data left when it is resumed would be missing.
+        # Accelerate synchronizes the random states inside of __iter__, which a process that is
+        # resumed without data left does not call: the others would wait for it.
         kinds, share.rng_types = share.rng_types, None
         if kinds:
             synchronize_rng_states(kinds, share.synchronized_generator)
@@ -91,7 +91,7 @@ class Shares:
                 shard.even_batches = True
 
     def filler(self, loader: Any) -> Any:
-        """Give a mini-batch of two samples that are there, for a process that got none."""
+        """Make a mini-batch from samples of the data, for a process that got none."""
         if isinstance(loader, EveryNth):
             if loader.seen is not None:
                 return loader.seen
@@ -106,7 +106,7 @@ class Shares:
                     dataset = dataset.dataset
                 sample = next(iter(dataset), None) if is_stream else dataset[0]
                 no_batches = loader.batch_size is None and loader.batch_sampler is None
-                # Two: batch normalisation cannot train on one.
+                # Two samples: batch normalisation cannot train on one.
                 batch = loader.collate_fn(sample if no_batches else [sample, sample])
         if batch is None:
             raise DataError(
@@ -121,7 +121,7 @@ class Shares:
         if isinstance(getattr(loader, "sampler", None), DistributedSampler):
             raise ConfigError(
                 "The loader has a DistributedSampler, which repeats samples: give the plain "
-                "DataLoader with shuffle=True. The trainer shares its data out."
+                "DataLoader with shuffle=True. The trainer divides its data among the processes."
             )
         split = bool(self._accelerator.split_batches)
         if isinstance(loader.dataset, IterableDatasetShard):
@@ -148,17 +148,13 @@ class Shares:
 
 
 class EveryNth:
-    """The mini-batches of one process from an iterable of ready ones: every n-th.
-
-    Attributes:
-        seen: the latest mini-batch of any process, or ``None``.
-    """
+    """The mini-batches of one process from an iterable of mini-batches: every n-th."""
 
     def __init__(self, batches: Iterable[Any], num_processes: int, rank: int) -> None:
         self.batches = batches
         self.num_processes = num_processes
         self.rank = rank
-        self.seen: Any = None
+        self.seen: Any = None  # the latest mini-batch of any process
 
     def __iter__(self) -> Iterator[Any]:
         for index, batch in enumerate(self.batches):
@@ -188,24 +184,13 @@ class _StreamShare(IterableDataset[Any]):
 
 def _stream_share(loader: Any, holder: Any, size: int | None, shares: Shares) -> DataLoader[Any]:
     """Make the loader of a share of the stream in ``holder.dataset``, set up as ``loader``."""
-    return DataLoader(
-        _StreamShare(holder.dataset, size or 1, shares.num_processes, shares.rank),
-        batch_size=size,
-        num_workers=loader.num_workers,
-        collate_fn=loader.collate_fn,
-        pin_memory=loader.pin_memory,
-        drop_last=loader.drop_last,
-        timeout=loader.timeout,
-        worker_init_fn=loader.worker_init_fn,
-        multiprocessing_context=loader.multiprocessing_context,
-        generator=loader.generator,
-        prefetch_factor=loader.prefetch_factor,
-        persistent_workers=loader.persistent_workers,
-    )
+    share = _StreamShare(holder.dataset, size or 1, shares.num_processes, shares.rank)
+    settings = {name: getattr(loader, name) for name in _SETTINGS}
+    return DataLoader(share, batch_size=size, **settings)
 
 
 def _split(size: int, num_processes: int) -> int:
-    """Give the samples of one process in a mini-batch that is split."""
+    """Return the number of samples of one process in a mini-batch that is split."""
     if size % num_processes:
         raise ConfigError(
             f"split_batches=True: mini-batches of {size} samples cannot be shared by "
@@ -215,5 +200,5 @@ def _split(size: int, num_processes: int) -> int:
 
 
 def is_prepared(thing: Any) -> bool:
-    """Whether Accelerate has prepared it."""
+    """Whether Accelerate has prepared a model or loader."""
     return bool(getattr(thing, "_is_accelerate_prepared", False))

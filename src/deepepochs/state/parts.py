@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from .. import rng
 from ..callbacks.pool import CallbackPool
 from ..contracts import TrainerView
-from ..data.loaders import Loaders
+from ..data.cursor import Loaders
 from ..errors import CheckpointMismatch
 from ..history import Progress
 from ..nest import operations as nested
@@ -222,14 +222,7 @@ def other_weights(opt: Optimizers, known: Iterable[Tensor]) -> dict[str, Tensor]
 def collect_parts(
     trainer: TrainerView, place: Place, fits: Part, loaders: Loaders
 ) -> dict[str, Part]:
-    """Give the parts of a trainer's state, in the order in which they are loaded.
-
-    Args:
-        trainer: whose state it is.
-        place: where a loaded run goes on.
-        fits: the log of fits, with the counters of the run.
-        loaders: the loaders of the latest fit.
-    """
+    """Give the parts of a trainer's state, in the order in which they are loaded."""
     runtime = trainer.runtime
     model = runtime.unwrap(trainer.model)
     others: dict[str, Tensor] = {}  # where the model is sharded there are none

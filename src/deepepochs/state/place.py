@@ -1,7 +1,7 @@
-"""Where a run is: how far an epoch has come, and the place at which a loaded run goes on.
+"""Where a run is: how far an epoch has come, and the place at which a loaded run resumes.
 
-A loaded state is a ``Place`` until the fit has gone on from it. The fit only reads it: one that
-is refused has changed nothing, and the next goes on from there.
+A loaded state is a ``Place`` until a fit has resumed it. The fit only reads it: one that is
+refused has changed nothing, and the next one resumes there.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["EpochState", "Place"]
 
 
 class Place:
-    """The parts of a loaded state that say where the run goes on.
+    """The parts of a loaded state that say where the run resumes.
 
     They are ``progress``, ``epoch``, ``loaders`` and ``random``, as they were saved.
     """
@@ -30,7 +30,7 @@ class Place:
 
     @property
     def is_set(self) -> bool:
-        """Whether a state was loaded that no fit has gone on from yet."""
+        """Whether a state was loaded that no fit has resumed yet."""
         return "progress" in self._states
 
     def keep(self, part: str, state: Any) -> None:
@@ -42,7 +42,7 @@ class Place:
         return self._states.get(part)
 
     def clear(self) -> None:
-        """Forget the state: a fit has gone on from it."""
+        """Forget the state: a fit has resumed it."""
         self._states = {}
 
     def leave(self) -> None:
@@ -58,7 +58,7 @@ class EpochState:
         begun: stages whose ``before_..._epochs`` hooks have run, with the labels of their tasks.
         totals: the passes that are done, by stage; while it lasts, with their merged patches.
         metrics: the values of the stages that are done.
-        waiting: the state of the pass inside which the checkpoint was taken, until it goes on.
+        waiting: the state of the pass inside which the checkpoint was taken, until it resumes.
     """
 
     def __init__(self, epoch_idx: int) -> None:
@@ -69,11 +69,7 @@ class EpochState:
         self.waiting: dict[str, Any] | None = None
 
     def check_tasks(self, here: Mapping[Stage, list[str]]) -> None:
-        """Raise ``CheckpointMismatch`` unless a stage that is under way has the tasks it had.
-
-        Args:
-            here: the labels of the tasks of each stage of this epoch.
-        """
+        """Raise ``CheckpointMismatch`` unless a stage that is under way has the tasks it had."""
         for stage, labels in self.begun.items():
             if stage not in self.metrics and labels != here.get(stage, []):
                 raise CheckpointMismatch(
@@ -102,7 +98,7 @@ class EpochState:
         return values
 
     def go_on(self) -> None:
-        """Forget the state of the pass that was waiting: it has gone on."""
+        """Forget the state of the waiting pass: it has resumed."""
         self.waiting = None
 
     def state_dict(self, run: Run | None) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The proof that a resumed run is the unbroken one to the bit."""
+"""Checks that a resumed run equals an unbroken one to the bit."""
 
 from .proof import *  # noqa: F403
 from .proof import __all__ as __all__

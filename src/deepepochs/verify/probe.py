@@ -1,12 +1,6 @@
-"""Runs of one trainer, each in a process of its own that starts from the trainer as it is.
+"""Runs a trainer in a new process, for a check: the trainer in this process does not change.
 
-What a run ends with, and what each of its mini-batches met, comes back through a file;
-the trainer, its loaders and the run's folder are not touched.
-
-::
-
-    runs = ProbeRuns(choose_context(trainer, options), folder, trainer, options)
-    content = runs.run("unbroken", 20)        # {'state': ..., 'log': ..., 'num_done': 20}
+The run writes its last state, and a log of its mini-batches, to a file.
 """
 
 from __future__ import annotations
@@ -23,24 +17,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.utils.data import DataLoader
 
 from .. import rng
-from ..callbacks.base import Callback, Metrics
+from ..callbacks.base import Callback
 from ..checkpoint.file import load, save
 from ..errors import CheckpointError, LoopException
 from ..nest.compare import digest
+from ..nest.operations import listify
 
 if TYPE_CHECKING:
     from ..contracts import TrainerView
 
-__all__ = ["PROBE", "ProbeRuns", "ResumeProbe", "choose_context"]
+__all__ = ["PROBE", "choose_context", "run_probe"]
 
 PROBE = "ResumeProbe"
-"""The name of the probe's state among those of the callbacks."""
+"""The name of the probe's state among the states of the callbacks."""
 
 
 class ResumeProbe(Callback):
-    """Notes what each mini-batch met, and stops and saves after one of them."""
+    """Logs digests of each mini-batch, and stops and saves the run after one of them."""
 
     order = -(10**6)
 
@@ -50,44 +46,30 @@ class ResumeProbe(Callback):
         self.target = target
         self.num_done = 0
         self.log: list[dict[str, Any]] = []
-        self.has_saved = False
 
     def on_before_fit(self, trainer: TrainerView, epochs: int) -> None:
         trainer.add_saver(self.save)
 
-    def on_before_train_batch(
-        self, trainer: TrainerView, batch_x: Any, batch_y: Any, batch_idx: int
-    ) -> None:
-        self.note(batch_x, batch_y)
-
-    def on_before_val_batch(
-        self, trainer: TrainerView, batch_x: Any, batch_y: Any, batch_idx: int
-    ) -> None:
-        self.note(batch_x, batch_y)
-
-    def on_after_train_batch(self, trainer: TrainerView, metrics: Metrics, batch_idx: int) -> None:
-        self.count(trainer)
-
-    def on_after_val_batch(self, trainer: TrainerView, metrics: Metrics, batch_idx: int) -> None:
-        self.count(trainer)
-
-    def on_after_fit(self, trainer: TrainerView) -> None:
-        if not self.has_saved:
-            self.save(trainer)
-
-    def note(self, batch_x: Any, batch_y: Any) -> None:
+    def on_before_train_batch(self, *, batch_x: Any, batch_y: Any, **others: Any) -> None:
         data, state = digest((batch_x, batch_y)), digest(rng.get_state())
         self.log.append({"data": data, "random": state, "loss": ""})
 
-    def count(self, trainer: TrainerView) -> None:
+    on_before_val_batch = on_before_train_batch
+
+    def on_after_train_batch(self, *, trainer: TrainerView, **others: Any) -> None:
         if trainer.run is not None:
             self.log[-1]["loss"] = digest(trainer.run.batch_loss)
         self.num_done += 1
         if self.num_done >= self.stop_after:
-            trainer.stop("verify_resume has seen enough")
+            trainer.stop("verify_resume has enough mini-batches")
+
+    on_after_val_batch = on_after_train_batch
+
+    def on_after_fit(self, trainer: TrainerView) -> None:
+        if not self.target.exists():
+            self.save(trainer)
 
     def save(self, trainer: TrainerView) -> None:
-        self.has_saved = True
         content = {"state": trainer.state_dict(), "log": self.log, "num_done": self.num_done}
         save(self.target, content)
 
@@ -98,45 +80,42 @@ class ResumeProbe(Callback):
         self.num_done = int(state["num_done"])
 
 
-class ProbeRuns:
-    """Makes runs of one trainer, each in a process of its own."""
+def run_probe(
+    context: BaseContext,
+    folder: Path,
+    trainer: TrainerView,
+    options: dict[str, Any],
+    name: str,
+    stop_after: int,
+    resume_from: str | None = None,
+) -> dict[str, Any]:
+    """Make one run in a new process, and return what its probe saved.
 
-    def __init__(
-        self, context: BaseContext, folder: Path, trainer: TrainerView, options: dict[str, Any]
-    ) -> None:
-        self.context = context
-        self.folder = folder
-        self.trainer = trainer
-        self.options = options
-
-    def run(self, name: str, stop_after: int, resume_from: str | None = None) -> dict[str, Any]:
-        """Make one run and give what its probe saved.
-
-        Raises:
-            CheckpointError: it failed; the message has the traceback.
-        """
-        target, fault = self.folder / f"{name}.ckpt", self.folder / f"{name}.txt"
-        source = None if resume_from is None else self.folder / f"{resume_from}.ckpt"
-        job = (self.trainer, self.options, stop_after, target, fault, source, rng.get_state())
-        process = self.context.Process(target=_run, args=job)  # type: ignore[attr-defined]
-        with warnings.catch_warnings():
-            # Of forks of processes with threads: the child uses one thread and no lock of theirs.
-            warnings.simplefilter("ignore", DeprecationWarning)
-            process.start()
-        try:
+    Raises:
+        CheckpointError: the run failed; the message has the traceback.
+    """
+    target, fault = folder / f"{name}.ckpt", folder / f"{name}.txt"
+    source = None if resume_from is None else folder / f"{resume_from}.ckpt"
+    job = (trainer, options, stop_after, target, fault, source, rng.get_state())
+    process = context.Process(target=_run, args=job)  # type: ignore[attr-defined]
+    with warnings.catch_warnings():
+        # Python warns of a fork beside threads. The child uses one thread and none of their locks.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        process.start()
+    try:
+        process.join()
+    finally:
+        if process.is_alive():
+            process.kill()
             process.join()
-        finally:
-            if process.is_alive():
-                process.kill()
-                process.join()
-        if fault.exists() or not target.exists():
-            text = fault.read_text("utf-8") if fault.exists() else f"exit {process.exitcode}"
-            raise CheckpointError(f"The run {name!r} of verify_resume failed:\n{text}")
-        return load(target)
+    if fault.exists() or not target.exists():
+        text = fault.read_text("utf-8") if fault.exists() else f"exit {process.exitcode}"
+        raise CheckpointError(f"The run {name!r} of verify_resume failed:\n{text}")
+    return load(target)
 
 
 def choose_context(trainer: TrainerView, options: Mapping[str, Any]) -> BaseContext:
-    """Choose how processes are started: forked, which needs no pickling, where CUDA is unused.
+    """Choose to fork processes, which needs no pickling, unless CUDA is in use.
 
     Raises:
         LoopException: they cannot be forked, and the trainer or its data cannot be pickled.
@@ -150,8 +129,8 @@ def choose_context(trainer: TrainerView, options: Mapping[str, Any]) -> BaseCont
     except Exception as error:  # pickling runs any code
         why = "CUDA is in use" if can_fork else "This system cannot fork"
         raise LoopException(
-            f"verify_resume runs in processes of its own. {why}, so they must be sent the trainer "
-            f"and its data, which cannot be pickled: {error}. Define classes and functions in a "
+            f"verify_resume starts new processes. {why}, so the trainer and its data are sent to "
+            f"them, and these cannot be pickled: {error}. Define classes and functions in a "
             "module, or verify with device='cpu' before CUDA is used."
         ) from error
     return multiprocessing.get_context("spawn")
@@ -166,15 +145,15 @@ def _run(
     source: Path | None,
     random_state: dict[str, Any],
 ) -> None:
-    """Make one run, in a process of its own."""
+    """Make one run, in the new process."""
     try:
         with Path(os.devnull).open("w") as nowhere:
             sys.stdout = sys.stderr = nowhere
-            # OpenMP's threads do not survive a fork, and waiting for them would never end.
+            # OpenMP's threads do not survive a fork, and to wait for them never ends.
             torch.set_num_threads(1)
             warnings.simplefilter("ignore")
             rng.set_state(random_state)
-            _lead_aside(trainer, options, target.with_suffix(""))
+            _isolate(trainer, options, target.with_suffix(""))
             trainer.callbacks.append(ResumeProbe(stop_after, target))
             if source is not None:
                 trainer.load_state_dict(load(source)["state"])
@@ -183,25 +162,20 @@ def _run(
         fault.write_text(traceback.format_exc(), "utf-8")
 
 
-def _lead_aside(trainer: TrainerView, options: dict[str, Any], folder: Path) -> None:
-    """Lead what a run writes into another folder, and its loaders to workers of their own."""
+def _isolate(trainer: TrainerView, options: dict[str, Any], folder: Path) -> None:
+    """Have the run write to `folder`, and its loaders start new workers."""
     trainer.ignore_resume()
     if trainer.max_epochs <= trainer.progress.epoch_idx:
         options.setdefault("epochs", 10**6)
     for callback in trainer.callbacks:
         callback.move_to(folder)
-    for loader in _loaders(options):
-        if vars(loader).get("_iterator") is not None:
-            _KEPT.append(loader._iterator)  # its workers are the parent's: not to be shut down
+    tasks = [*listify(options.get("train_tasks")), *listify(options.get("val_tasks"))]
+    loaders = [options.get("train_dl"), options.get("val_dl"), *(t.dataloader for t in tasks)]
+    for loader in loaders:
+        if isinstance(loader, DataLoader) and loader._iterator is not None:
+            _KEPT.append(loader._iterator)
             loader._iterator = None
 
 
+# An iterator that is collected shuts down its workers, and these are the parent's.
 _KEPT: list[Any] = []
-
-
-def _loaders(options: Mapping[str, Any]) -> list[Any]:
-    found = [options.get("train_dl"), options.get("val_dl")]
-    for key in ("train_tasks", "val_tasks"):
-        tasks = options.get(key) or []
-        found += [t.dataloader for t in (tasks if isinstance(tasks, (list, tuple)) else [tasks])]
-    return [loader for loader in found if hasattr(loader, "__dict__")]

@@ -1,18 +1,13 @@
-"""Proof, on the user's own model and data, that a resumed run is the unbroken one to the bit.
+"""Checks, on the user's model and data, that a resumed run equals an unbroken one to the bit.
 
-The run is made three times, each in a process of its own that starts from the trainer as
-it is: unbroken; up to the middle, where it is saved; and from that file on. What the first
-and the last end with is compared entry by entry. The trainer itself is not touched.
-
-::
-
-    report = trainer.verify_resume(train_dl, val_dl, steps=20)
-    print(report)                 # what differs, and the likely cause
-    assert report.ok
+The run is made three times, each in a new process: unbroken, up to a save in the middle, and
+resumed from that save. The last states of the first and the third run are compared entry by
+entry. The trainer itself does not change.
 """
 
 from __future__ import annotations
 
+import functools
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..arguments import check_count
 from ..errors import CheckpointError, ConfigError, LoopException
 from ..nest.compare import differing
-from .probe import PROBE, ProbeRuns, choose_context
+from .probe import PROBE, choose_context, run_probe
 
 if TYPE_CHECKING:
     from ..contracts import TrainerView
@@ -33,11 +28,11 @@ class ResumeReport(NamedTuple):
     """What `verify_resume` found.
 
     Attributes:
-        ok: the resumed run is the unbroken one.
+        ok: the resumed run equals the unbroken one.
         num_batches: mini-batches of the unbroken run, of training and validation.
         saved_after: mini-batches before the save.
-        differences: the entries of the state that differ, each with how.
-        cause: what the difference comes from, most likely; empty where there is none.
+        differences: the entries of the state that differ, each with the difference.
+        cause: the likely cause; empty without a difference.
     """
 
     ok: bool
@@ -61,77 +56,63 @@ class ResumeReport(NamedTuple):
 
 
 def verify_resume(trainer: TrainerView, steps: int, fit_options: Mapping[str, Any]) -> ResumeReport:
-    """Run unbroken, run to the middle, resume in a fresh process, and compare.
-
-    Args:
-        trainer: what is verified; it is left as it is.
-        steps: mini-batches of the unbroken run, of training and validation together.
-        fit_options: arguments for its ``fit``.
-
-    Returns:
-        What differs, and why, most likely.
+    """Make the runs and compare them: see `Trainer.verify_resume`.
 
     Raises:
         ConfigError: too few steps, or too few mini-batches in the run.
-        LoopException: called in a running fit; or the processes cannot be started.
-        CheckpointError: one of the runs failed; the cause has the traceback.
+        LoopException: called in a running fit, or the processes cannot be started.
+        CheckpointError: a run failed; the message has the traceback.
     """
     check_count("steps", steps, 2)
     if trainer.run is not None:
         raise LoopException("verify_resume was called inside a running fit: call it before.")
     if trainer.runtime.num_processes > 1 or trainer.runtime.is_sharded:
         raise ConfigError(
-            "verify_resume starts processes of its own from this one, and a run in several processes "
-            "or of a sharded model cannot be continued in them: call it in a script that is started "
-            "without a launcher, with the model not sharded."
+            "verify_resume starts new processes, which cannot take part in a run of several "
+            "processes or of a sharded model: call it in a script that is started without a "
+            "launcher, with a model that is not sharded."
         )
     context = choose_context(trainer, fit_options)
     with tempfile.TemporaryDirectory(prefix="verify-resume-") as name:
-        runs = ProbeRuns(context, Path(name), trainer, dict(fit_options))
+        run = functools.partial(run_probe, context, Path(name), trainer, dict(fit_options))
         middle = steps // 2
-        unbroken = runs.run("unbroken", steps)
+        unbroken = run("unbroken", steps)
         num_batches = int(unbroken["num_done"])
         if num_batches <= middle:
             raise ConfigError(
                 f"steps={steps}: the run ends after {num_batches} mini-batches, before the save "
                 f"after {middle}. Give at most steps={2 * num_batches - 1}, or the trainer more epochs."
             )
-        saved_after = int(runs.run("broken off", middle)["num_done"])
+        saved_after = int(run("broken off", middle)["num_done"])
+        where = (num_batches, saved_after)
         try:
-            resumed = runs.run("resumed", steps, "broken off")
+            resumed = run("resumed", steps, "broken off")
         except CheckpointError as error:
-            # The other two went well: what fails is the resume itself.
-            return ResumeReport(
-                False, num_batches, saved_after, (f"resuming failed: {error}",), "see above"
-            )
+            # The other two runs succeeded: the fault is in the resume itself.
+            return ResumeReport(False, *where, (f"resuming failed: {error}",), "see above")
         found = _differing(unbroken, resumed)
         if not found:
-            return ResumeReport(True, num_batches, saved_after)
-        again = _differing(unbroken, runs.run("unbroken again", steps))
-    return ResumeReport(
-        False, num_batches, saved_after, tuple(found), _cause(unbroken, resumed, again, found)
-    )
+            return ResumeReport(True, *where)
+        again = _differing(unbroken, run("unbroken again", steps))
+    return ResumeReport(False, *where, tuple(found), _cause(unbroken, resumed, again, found))
 
 
 def _differing(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
-    states = []
     for content in (one, other):
-        callbacks = {
-            name: state for name, state in content["state"]["callbacks"].items() if name != PROBE
-        }
-        states.append({**content["state"], "callbacks": callbacks})
-    return differing(*states)
+        content["state"]["callbacks"].pop(PROBE, None)
+    return differing(one["state"], other["state"])
 
 
 def _cause(
     unbroken: dict[str, Any], resumed: dict[str, Any], again: list[str], found: list[str]
 ) -> str:
-    """Say where the difference comes from, going by what differs first."""
+    """Say what the likely cause is, by the first mini-batch that differs."""
     if again:
         return (
             f"two unbroken runs differ as well (in {again[0]}): the run is not deterministic, so no "
-            "resume can be exact. A kernel that is not, the time, threads, or a random generator "
-            "seeded by the system; torch.use_deterministic_algorithms(True) finds such kernels."
+            "resume can be exact. The cause may be a kernel (which "
+            "torch.use_deterministic_algorithms(True) finds), the time, threads, or a random "
+            "generator that the system seeds."
         )
     later = unbroken["log"][-len(resumed["log"]) :] if resumed["log"] else []
     first = len(unbroken["log"]) - len(later)
@@ -139,23 +120,23 @@ def _cause(
         if whole["data"] != part["data"]:
             return (
                 f"mini-batch {index} (from 0) holds other data: hidden state in the data set, the "
-                "sampler or the loader, or a random generator that is not an attribute of theirs. "
-                "Draw from torch, NumPy or random, keep generators as attributes, or give them "
-                "state_dict and load_state_dict."
+                "sampler or the loader, or a random generator that is not one of their attributes. "
+                "Draw from torch, NumPy or random, keep generators as attributes, or give these "
+                "objects state_dict and load_state_dict."
             )
         if whole["random"] != part["random"]:
             return (
-                f"before mini-batch {index} (from 0) the global random states differ: something "
-                "draws another number of times after a resume, as a cache that is filled once does."
+                f"before mini-batch {index} (from 0) the global random states differ: after the "
+                "resume something draws more or fewer numbers, as a cache that is filled once."
             )
         if whole["loss"] != part["loss"]:
             return (
                 f"mini-batch {index} (from 0) is the same and its loss is not: hidden state in the "
-                "model, the loss, the step or a callback: an attribute that is no parameter or "
-                "buffer, or a random generator of its own. Register it as a buffer, or add a part "
-                "in parts()."
+                "model, the loss, the step or a callback, such as an attribute that is no parameter "
+                "or buffer, or a private random generator. Register it as a buffer, or add a part in "
+                "parts()."
             )
     return (
-        f"all mini-batches and losses are the same, and {found[0].partition(':')[0]} is not: what "
-        "is kept there is not brought back whole by its load_state_dict."
+        f"all mini-batches and losses are the same, and {found[0].partition(':')[0]} is not: its "
+        "load_state_dict does not restore all of its state."
     )

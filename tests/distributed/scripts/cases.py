@@ -16,7 +16,7 @@ from typing import Any
 import torch
 import torchmetrics
 from accelerate import Accelerator
-from accelerate.utils import DataLoaderConfiguration
+from accelerate.utils import DataLoaderConfiguration, gather_object
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
@@ -628,6 +628,61 @@ def interpreted() -> Any:
     return found
 
 
+def hooks_and_fillers() -> Any:
+    """Which hooks are called, by process, where one process has a mini-batch less than another."""
+    from deepepochs import Callback
+
+    class Seeing(Callback):
+        """Counts its calls; of those for fillers by themselves."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.calls: dict[str, list[int]] = {}
+
+        def count(self, trainer: Any, hook: str) -> None:
+            self.calls.setdefault(hook, [0, 0])[trainer.run.is_filler] += 1
+
+        def on_before_train_batch(self, trainer: Any, **_: Any) -> None:
+            self.count(trainer, "before_batch")
+
+        def on_after_train_forward(self, trainer: Any, **_: Any) -> None:
+            self.count(trainer, "after_forward")
+
+        def on_after_backward(self, trainer: Any, **_: Any) -> None:
+            self.count(trainer, "after_backward")
+
+        def on_before_optimize(self, trainer: Any, **_: Any) -> None:
+            self.count(trainer, "before_optimize")
+
+        def on_train_metrics(self, trainer: Any, **_: Any) -> None:
+            self.count(trainer, "metrics")
+
+        def on_after_train_batch(self, trainer: Any, **_: Any) -> None:
+            self.count(trainer, "after_batch")
+
+    class SeeingAll(Seeing):
+        meets_fillers = True
+
+    plain, every = Seeing(), SeeingAll()
+    train(make_accelerator(split=False), loader(slice(20), 4), callbacks=[plain, every], epochs=1)
+    return gather_object([{"plain": plain.calls, "every": every.calls}])
+
+
+def lone_save() -> Any:
+    """A save that one process alone is asked for, since its mini-batch only fills up a round."""
+    from deepepochs import Callback, LoopException
+
+    class Saving(Callback):
+        def on_after_train_batch(self, trainer: Any, batch_idx: int, **_: Any) -> None:
+            trainer.request_save(lambda trainer: trainer.state_dict())
+
+    try:
+        train(make_accelerator(split=False), loader(slice(20), 4), callbacks=Saving(), epochs=1)
+    except LoopException as error:
+        return str(error)
+    return "saved"
+
+
 CASES: dict[str, Callable[[], Any]] = {
     case.__name__: case
     for case in (
@@ -635,7 +690,7 @@ CASES: dict[str, Callable[[], Any]] = {
         few_samples, streams, ready_batches, accumulated, by_hand, by_hand_sparse, several, plateau,
         weights_outside, unfrozen,
         fillers_and_rare_weights, unfrozen_between_trainers, frozen_model, searched, prepared, predictions, early_stop,
-        interpreted,
+        interpreted, hooks_and_fillers, lone_save,
     )
 }  # fmt: skip
 

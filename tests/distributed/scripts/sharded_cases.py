@@ -117,7 +117,7 @@ def checkpoints() -> Any:
         last = [whole(weight).clone() for weight in model.parameters()]
         trainer.load_weights(best)
         back = [whole(weight) for weight in model.parameters()]
-        trainer.runtime.wait()
+        trainer.accelerator.wait_for_everyone()
         steps = [entry["step"].item() for entry in opt.state.values()]
     return {
         "best": min(losses), "tested": float(tested["loss"]), "alone": loss.item(),
@@ -152,7 +152,7 @@ def watched() -> Any:
         untouched = torch.equal(whole(model[0].weight), plain_model()[0].weight)
         found = cases.outcome(trainer, trainer.fit(loader(), loader(slice(31))))
         trainer.report()
-        trainer.runtime.wait()
+        trainer.accelerator.wait_for_everyone()
     found["the search left the weights"] = untouched
     model = make_model()
     stopped = Trainer(
