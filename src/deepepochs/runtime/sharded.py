@@ -85,7 +85,7 @@ class ShardedRuntime(AccelerateRuntime):
         weights = [weight for weight in parameters if weight.grad is not None]
         gradients = [weight.grad for weight in weights if weight.grad is not None]
         norm: Any = nn.utils.get_total_norm(gradients, norm_type)
-        # Each process has the norm of its own shards only.
+        # Each process knows only the norm of its shards.
         total = norm.full_tensor() if is_shard(norm) else norm
         nn.utils.clip_grads_with_norm_(weights, max_norm, total)
 
