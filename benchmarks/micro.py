@@ -20,7 +20,7 @@ from deepepochs.callbacks.base import HOOKS, Callback
 from deepepochs.data.fast_path import tensor_fetch
 from deepepochs.hooks import HookTable, fire
 from deepepochs.metrics import accuracy
-from deepepochs.nest.batch import split_pair
+from deepepochs.nest.operations import split_pair
 from deepepochs.optim.optimizers import Optimizer
 from deepepochs.patches import TensorPatch, ValuePatch
 from deepepochs.patches.tensors import as_chunk

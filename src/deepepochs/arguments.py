@@ -15,7 +15,7 @@ import numpy as np
 from torch import nn
 
 from .errors import ConfigError, ConfigTypeError, StepError
-from .nest.containers import describe
+from .nest.operations import describe
 
 __all__ = [
     "as_list", "check_choice", "check_count", "check_dict", "check_flag", "check_loss",

@@ -17,7 +17,7 @@ from torch import nn
 
 from .data.cursor import Cursor
 from .history import History, Progress
-from .nest.batch import BatchSize
+from .nest.operations import BatchSize
 from .optim.optimizers import Optimizers
 from .runtime.base import Runtime
 from .stages import Stage

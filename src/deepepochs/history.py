@@ -26,7 +26,7 @@ import torch
 
 from .errors import CheckpointMismatch, ConfigError
 from .show.figures import draw_curves
-from .show.lines import format_value, spread, text_width, to_array
+from .show.screens import format_value, spread, text_width, to_array
 
 if TYPE_CHECKING:
     from .show.figures import Figure

@@ -28,7 +28,7 @@ from .errors import ConfigError, ConfigTypeError, add_note
 from .faults import MISFITS, describe, note_failure
 from .hooks import PACE_S, HookTable, fire
 from .nest import operations as nested
-from .nest.batch import split_batch, split_pair
+from .nest.operations import split_batch, split_pair
 from .run import Run
 from .stages import Stage
 from .steps import resolve_step, step_name

@@ -25,7 +25,7 @@ from .nest.operations import (
     to_numpy,
 )
 from .rng import set_seed
-from .show.lines import info as info
+from .show.screens import info as info
 
 __all__ = [
     "LoopException",

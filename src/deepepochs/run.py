@@ -16,7 +16,7 @@ from .contracts import TaskView, TrainerView
 from .data.cursor import Cursor
 from .errors import CheckpointMismatch
 from .hooks import StageHooks
-from .nest.batch import weigh_batch
+from .nest.operations import weigh_batch
 from .optim.accumulation import NO_WINDOW, AnyWindow
 from .optim.optimizers import Optimizer, Optimizers
 from .patches import PatchBase

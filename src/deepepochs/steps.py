@@ -29,7 +29,7 @@ from .errors import LoopException
 from .faults import no_such_optimizer, not_a_loss
 from .hooks import fire_in_step
 from .nest import operations as nested
-from .nest.containers import TensorTuple
+from .nest.operations import TensorTuple
 from .run import Run
 from .runtime.base import ENGINE_OPTIONS
 from .stages import Stage

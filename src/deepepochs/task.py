@@ -19,8 +19,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 from .arguments import check_flag
 from .contracts import TrainerView
 from .errors import ConfigError, ConfigTypeError, NotBoundError
-from .nest.batch import BatchSize, check_batch_size
-from .nest.containers import describe
+from .nest.operations import BatchSize, check_batch_size, describe
 from .optim.optimizers import Optimizers
 from .patches import PatchBase
 from .patches.plan import Metric, check_metrics

@@ -50,8 +50,8 @@ from .fit.session import Kind, Session, nested_fit, not_running
 from .history import History, Progress
 from .loop import predict_batches, run_pass
 from .nest import operations as nested
-from .nest.batch import BatchSize, split_batch
 from .nest.codec import from_plain, to_plain
+from .nest.operations import BatchSize, split_batch
 from .optim.optimizers import AnyOptimizer, Optimizers, as_optimizers
 from .patches import check_patch_kind
 from .patches.plan import Metric, check_metrics

@@ -35,7 +35,11 @@ from deepepochs import (
     print_out,
 )
 from deepepochs.callbacks import console
-from deepepochs.show.lines import (
+from deepepochs.show.screens import (
+    DISPLAY_LINES,
+    NotebookScreen,
+    Output,
+    TerminalScreen,
     batch_line,
     cut,
     epoch_line,
@@ -44,7 +48,6 @@ from deepepochs.show.lines import (
     task_line,
     text_width,
 )
-from deepepochs.show.screens import DISPLAY_LINES, NotebookScreen, Output, TerminalScreen
 
 # --- lines
 

@@ -18,7 +18,7 @@ import pytest
 from deepepochs.cli import main as command_line
 from deepepochs.cli.demo import load_digits
 from deepepochs.runs.record import write_json
-from deepepochs.show.lines import text_width
+from deepepochs.show.screens import text_width
 
 ROOT = Path(__file__).parents[2]
 

@@ -20,7 +20,6 @@ from deepepochs.errors import ConfigError, ConfigTypeError, MetricError
 from deepepochs.metrics import (
     accuracy,
     cmats_and_weights,
-    confusion,
     confusion_matrix,
     f1,
     fbeta,
@@ -257,14 +256,14 @@ def test_ids_with_a_stated_number_of_classes_are_not_read_back_from_an_accelerat
 
 def test_the_way_of_counting_on_accelerators_counts_the_same() -> None:
     rows, columns = torch.randint(4, (50,)), torch.randint(4, (50,))
-    counts = confusion._count_without_reading(rows, columns, 4)
+    counts = metrics._count_without_reading(rows, columns, 4)
     assert torch.equal(counts, confusion_matrix(columns, rows, 4))
 
 
 @pytest.mark.parametrize("bad", [3, -1])
 def test_on_accelerators_a_bad_id_is_out_of_bounds_and_not_another_classs(bad: int) -> None:
     with pytest.raises(RuntimeError, match="out of bounds"):
-        confusion._count_without_reading(torch.tensor([1, 1]), torch.tensor([0, bad]), 3)
+        metrics._count_without_reading(torch.tensor([1, 1]), torch.tensor([0, bad]), 3)
 
 
 def test_accuracy_of_a_batch_costs_few_operations() -> None:

@@ -15,7 +15,6 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
 from deepepochs.errors import ConfigError, DataError
-from deepepochs.nest.containers import first_tensor
 from deepepochs.nest.operations import (
     TensorDict,
     TensorTuple,
@@ -27,6 +26,7 @@ from deepepochs.nest.operations import (
     describe,
     detach,
     detach_clone,
+    first_tensor,
     map_tensors,
     tensor_tuple,
     to_cpu,

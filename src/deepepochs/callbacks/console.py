@@ -18,8 +18,16 @@ from typing import TYPE_CHECKING, Any
 from torch.nn.parameter import is_lazy
 
 from ..legacy.printing import log_batch, log_epoch, print_out
-from ..show.lines import batch_line, epoch_line, info, task_line
-from ..show.screens import BarScreen, Output, Screen, open_screen
+from ..show.screens import (
+    BarScreen,
+    Output,
+    Screen,
+    batch_line,
+    epoch_line,
+    info,
+    open_screen,
+    task_line,
+)
 from ..stages import Stage
 from .base import PACE_S, Callback, Tasks, paced
 

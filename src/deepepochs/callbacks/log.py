@@ -28,7 +28,7 @@ from torch import nn
 from .. import rng
 from ..arguments import check_count
 from ..errors import ConfigError
-from ..show.lines import spread
+from ..show.screens import spread
 from ..stages import Stage
 from .event_files import RESULTS_SUFFIX, EventFileCallback, open_writer, run_tensorboard
 from .run_record import RunRecordCallback

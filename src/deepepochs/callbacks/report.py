@@ -22,7 +22,7 @@ from ..files.atomic import write_text
 from ..report import run_page, sample_picture
 from ..report.html import short
 from ..runs.record import PICTURES, Curve, RunInfo, plain, read_json, write_json
-from ..show.lines import spread, to_array
+from ..show.screens import spread, to_array
 from .interpret import InterpretCallback
 from .run_record import RunRecordCallback
 

@@ -24,7 +24,7 @@ from ..history import History
 from ..runs.folder import run_folder
 from ..runs.lock import RunLock
 from ..runs.record import RECORD, TABLE, mapping, plain, read_json, write_json
-from ..show.lines import spread
+from ..show.screens import spread
 from .base import Callback
 from .run_facts import describe
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..arguments import check_count
 from ..errors import ConfigError, MissingExtraError
-from ..show.lines import spread
+from ..show.screens import spread
 from .base import Callback
 
 if TYPE_CHECKING:

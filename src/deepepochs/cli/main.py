@@ -28,7 +28,7 @@ from ..errors import DeepEpochsError
 from ..report import compare_page, run_page
 from ..report.html import duration, short, when
 from ..runs.record import RunInfo, is_run, list_runs, mapping, read_run
-from ..show.lines import cut, pad, text_width
+from ..show.screens import cut, pad, text_width
 
 __all__ = ["main"]
 

@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, IterableDataset, IterDataPipe
 
 from ..errors import CheckpointMismatch
 from ..nest.codec import is_plain
-from ..nest.containers import move, walk
+from ..nest.operations import move, walk
 from .fast_path import tensor_fetch
 from .loader_state import (
     Stateful,

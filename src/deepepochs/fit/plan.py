@@ -12,7 +12,7 @@ from typing import Any
 from ..arguments import as_list, check_count, check_flag
 from ..contracts import TrainerView
 from ..errors import ConfigError, LoopException
-from ..nest.batch import BatchSize, check_batch_size
+from ..nest.operations import BatchSize, check_batch_size
 from ..patches.plan import MetricPlan, check_metrics, plan_metrics
 from ..stages import Stage
 from ..steps import Steps, resolve_step, step_name

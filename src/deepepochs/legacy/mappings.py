@@ -5,14 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import numpy as np
-from torch import Tensor
-from torch.nn import Module
-from torch.utils.data import DataLoader
-
 from ..errors import ConfigError
 from ..nest.codec import own_container
-from ..nest.operations import to_numpy
+from ..nest.operations import listify, to_numpy
 
 __all__ = ["concat_dicts", "ddict", "flatten_dict", "keyset", "listify", "sum_dicts"]
 
@@ -80,27 +75,6 @@ class ddict(dict[Any, Any]):
     def __ior__(self, other: Any) -> Any:
         self.update(other)
         return self
-
-
-def listify(obj: Any) -> list[Any]:
-    """Return a list, whether `obj` is one object, several, or ``None``.
-
-    Args:
-        obj: ``None`` gives an empty list. A list is returned as it is. A tuple or another
-            iterable gives the list of its elements. Anything else becomes the only element:
-            also a dict, a text, a tensor, an array, a module or a DataLoader.
-
-    Example:
-        >>> listify(None), listify((1, 2)), listify({"a": 1})
-        ([], [1, 2], [{'a': 1}])
-    """
-    if obj is None:
-        return []
-    if isinstance(obj, list):
-        return obj
-    single = (str, bytes, Mapping, Tensor, np.ndarray, Module, DataLoader)
-    is_several = isinstance(obj, Iterable) and not isinstance(obj, single)
-    return list(obj) if is_several else [obj]
 
 
 def flatten_dict(d: Mapping[Any, Any], parent_key: str = "", sep: str = ".") -> dict[Any, Any]:

@@ -7,8 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..show.lines import batch_line, epoch_line
-from ..show.screens import Output
+from ..show.screens import Output, batch_line, epoch_line
 
 __all__ = ["log_batch", "log_epoch", "print_out"]
 

@@ -11,43 +11,229 @@ None of them changes its argument. Items that are neither tensors nor containers
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from numbers import Real
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import Module
 from torch.nn.utils.rnn import PackedSequence
+from torch.utils.data import DataLoader
 
-from ..errors import ConfigError, DataError
-from .containers import (
-    TensorDict,
-    TensorTuple,
-    batch_size,
-    describe,
-    first_tensor,
-    map_tensors,
-    move,
-    walk,
-)
+from ..errors import ConfigError, ConfigTypeError, DataError, add_note
+from .codec import own_container
 
 __all__ = [
+    "BatchSize",
     "TensorDict",
     "TensorTuple",
     "batch_size",
     "batches",
+    "check_batch_size",
     "clone_value",
     "compose_data",
     "concat",
     "describe",
     "detach",
     "detach_clone",
+    "first_tensor",
     "map_tensors",
+    "move",
+    "split_batch",
+    "split_pair",
     "tensor_tuple",
     "to_cpu",
     "to_device",
     "to_numpy",
+    "walk",
+    "weigh_batch",
 ]
+
+
+class _TensorMethods:
+    """Methods of a tensor, applied to each tensor in a container."""
+
+    __slots__ = ()
+
+    @property
+    def device(self) -> torch.device | None:
+        """The device of the first tensor; None without one."""
+        first = first_tensor(self)
+        return None if first is None else first.device
+
+    @property
+    def data(self) -> Any:
+        """The same values, outside autograd."""
+        return map_tensors(lambda t: t.data, self)
+
+    def to(self, *args: Any, **kwargs: Any) -> Any:
+        """Move or cast tensors and other items that have a ``to`` method (graphs)."""
+        return walk(lambda x: move(x, args, kwargs), self)
+
+    def cpu(self) -> Any:
+        """Move to the CPU, graphs too."""
+        return self.to("cpu")
+
+    def clone(self) -> Any:
+        """Copy each tensor."""
+        return map_tensors(torch.clone, self)
+
+    def detach(self) -> Any:
+        """Leave autograd without a copy."""
+        return map_tensors(Tensor.detach, self)
+
+    def float(self) -> Any:
+        """Cast to 32-bit floats."""
+        return map_tensors(Tensor.float, self)
+
+    def long(self) -> Any:
+        """Cast to 64-bit integers."""
+        return map_tensors(Tensor.long, self)
+
+    def int(self) -> Any:
+        """Cast to 32-bit integers."""
+        return map_tensors(Tensor.int, self)
+
+
+@own_container
+class TensorTuple(_TensorMethods, tuple[Any, ...]):
+    """A tuple with a tensor's ``device, data, to, cpu, clone, detach, float, long, int``.
+
+    >>> TensorTuple([torch.ones(2), torch.zeros(1)]).long()
+    (tensor([1, 1]), tensor([0]))
+    """
+
+    __slots__ = ()
+
+
+@own_container
+class TensorDict(_TensorMethods, dict[Any, Any]):
+    """A dict with a tensor's ``device, data, to, cpu, clone, detach, float, long, int``.
+
+    >>> TensorDict(x=torch.ones(2)).int()
+    {'x': tensor([1, 1], dtype=torch.int32)}
+    """
+
+
+def walk(leaf: Callable[[Any], Any], x: Any) -> Any:
+    """Copy the containers in `x`, keeping their classes, with ``leaf(item)`` for each item."""
+    if isinstance(x, dict):
+        if type(x) is dict:
+            return {key: walk(leaf, item) for key, item in x.items()}
+        rebuilt = copy.copy(x)  # keeps the attributes of a subclass
+        for key, item in x.items():
+            rebuilt[key] = walk(leaf, item)
+        return rebuilt
+    if isinstance(x, (tuple, list)) and not isinstance(x, PackedSequence):
+        items = [walk(leaf, item) for item in x]
+        return type(x)(*items) if hasattr(x, "_fields") else type(x)(items)
+    return leaf(x)
+
+
+def move(x: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """Call ``x.to(*args, **kwargs)`` if `x` has such a method, else return `x`."""
+    if isinstance(x, type) or not callable(getattr(x, "to", None)):
+        return x
+    return x.to(*args, **kwargs)
+
+
+def map_tensors(fn: Callable[[Tensor], Any], x: Any) -> Any:
+    """Apply `fn` to every tensor in `x`; the containers keep their classes.
+
+    >>> map_tensors(torch.sum, {"x": [torch.ones(2), "as it is"]})
+    {'x': [tensor(2.), 'as it is']}
+    """
+
+    def leaf(item: Any) -> Any:
+        if isinstance(item, PackedSequence):  # its lengths must not change
+            return item._replace(data=fn(item.data))
+        return fn(item) if isinstance(item, Tensor) else item
+
+    return walk(leaf, x)
+
+
+def first_tensor(x: Any) -> Tensor | None:
+    """Find the first tensor in `x`, depth first."""
+    if isinstance(x, Tensor):
+        return x
+    if isinstance(x, (tuple, list, Mapping)):
+        for item in x.values() if isinstance(x, Mapping) else x:
+            found = first_tensor(item)
+            if found is not None:
+                return found
+    return None
+
+
+def batch_size(data: Any, batch_dim: int = 0) -> int:
+    """Guess the number of samples in a mini-batch.
+
+    Args:
+        data: a tensor or array (its dimension `batch_dim`; a 0-d one counts 1), a list or
+            tuple (its first element; of texts, their number), a dict (its first tensor), a
+            batch of graphs (``num_graphs``), or anything with a length.
+        batch_dim: the dimension that counts samples.
+
+    Returns:
+        The number; 1 if it cannot be guessed.
+
+    Example:
+        >>> batch_size((torch.zeros(8, 3), torch.zeros(4))), batch_size({"x": torch.zeros(5)})
+        (8, 5)
+    """
+    if isinstance(data, (Tensor, np.ndarray)):
+        return int(data.shape[batch_dim]) if data.ndim > batch_dim else 1
+    if isinstance(data, PackedSequence):
+        return int(data.batch_sizes[0])
+    if isinstance(data, Mapping):
+        first = first_tensor(data)
+        if first is not None:
+            return batch_size(first, batch_dim)
+        return batch_size(next(iter(data.values()), None), batch_dim)
+    if isinstance(data, (list, tuple)):
+        if data and isinstance(data[0], (str, bytes)):
+            return len(data)
+        return batch_size(data[0], batch_dim) if data else 1
+    num_graphs = getattr(data, "num_graphs", None)
+    if isinstance(num_graphs, int):
+        return num_graphs
+    # The length of one graph is its number of fields, that of a text its number of letters.
+    is_one = isinstance(data, (str, bytes)) or hasattr(data, "num_nodes")
+    return len(data) if isinstance(data, Sized) and not is_one else 1
+
+
+def describe(x: Any) -> str:
+    """Say in a few words what `x` is, for a message.
+
+    >>> describe({"x": torch.zeros(2, 3), "id": [1, 2]})
+    "a dict with keys 'x' (a tensor [2, 3]), 'id' (a list of 2 int)"
+    """
+    if isinstance(x, Tensor):
+        return f"a tensor {list(x.shape)}"
+    if isinstance(x, np.ndarray):
+        return f"an array {list(x.shape)}"
+    if isinstance(x, Mapping):
+        items = ", ".join(f"{key!r} ({describe(item)})" for key, item in x.items())
+        return f"a dict with keys {items}" if items else "an empty dict"
+    if isinstance(x, (tuple, list)):
+        kind = "tuple" if isinstance(x, tuple) else "list"
+        return f"a {kind} of {_describe_items(x)}" if x else f"an empty {kind}"
+    if x is None:
+        return "None"
+    name = type(x).__name__
+    return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
+
+
+def _describe_items(x: Sequence[Any]) -> str:
+    if all(isinstance(item, Tensor) for item in x):
+        shapes = ", ".join(str(list(item.shape)) for item in x)
+        return f"{len(x)} tensor{'s' if len(x) > 1 else ''} {shapes}"
+    if len({type(item) for item in x}) == 1 and not isinstance(x[0], (Mapping, tuple, list)):
+        return f"{len(x)} {type(x[0]).__name__}"
+    more = f" and {len(x) - 5} more" if len(x) > 5 else ""
+    return f"{len(x)} items: " + ", ".join(describe(item) for item in x[:5]) + more
 
 
 def to_device(x: Any, device: str | torch.device, *, non_blocking: bool = False) -> Any:
@@ -217,3 +403,147 @@ def batches(inputs: Any, batch_size: int) -> Iterator[Any]:
         TensorTuple(item[i : i + batch_size] for item in inputs)
         for i in range(0, lengths[0], batch_size)
     )
+
+
+BatchSize = int | Callable[[Any, Any], int] | None
+_PAIRS = "Yield (input, target), or (input, None) if there is no target."
+
+
+def split_batch(batch: Any, *, with_targets: bool) -> tuple[Any, Any]:
+    """Give ``(batch_x, batch_y)`` of a mini-batch: a tuple, a list, a dict, or an object.
+
+    Without targets (there is no loss function) all of it is ``batch_x``, and ``batch_y`` is None.
+
+    Raises:
+        DataError: input and target cannot be told apart.
+    """
+    if isinstance(batch, (tuple, list)):
+        for item in batch:  # a generator in any() would cost 0.5 µs a mini-batch
+            if type(item) is not Tensor:
+                batch = [_composed(item) for item in batch]
+                break
+        if not with_targets:
+            return TensorTuple(batch), None
+        if len(batch) < 2:
+            raise DataError(
+                f"The loader yielded {describe(batch)}: its last element is the target, so no "
+                f"input is left. {_PAIRS}"
+            )
+        return TensorTuple(batch[:-1]), batch[-1]
+    if isinstance(batch, Mapping):
+        return _composed(batch), None
+    if isinstance(batch, Tensor) and with_targets:
+        raise DataError(
+            f"The loader yielded {describe(batch)}, not a tuple or list: input and target cannot "
+            f"be told apart. {_PAIRS}"
+        )
+    if batch is None or isinstance(batch, (str, bytes, int, float)):
+        raise DataError(
+            f"The loader yielded {describe(batch)}; a mini-batch is a tuple or list whose last "
+            "element is the target, a dict, or an object such as a graph."
+        )
+    return TensorTuple((batch,)), None
+
+
+def _composed(item: Any) -> Any:
+    """Make lists and tuples ``TensorTuple``, inner ones too, as a move to the device does."""
+    if isinstance(item, (tuple, list)) and not isinstance(item, PackedSequence):
+        items = map(_composed, item)
+        return type(item)(*items) if hasattr(item, "_fields") else TensorTuple(items)
+    if isinstance(item, dict) and not hasattr(item, "to"):
+        rebuilt: Any = {} if type(item) is dict else copy.copy(item)
+        for key, value in item.items():
+            rebuilt[key] = _composed(value)
+        return rebuilt
+    return item
+
+
+def split_pair(batch: Any) -> tuple[TensorTuple, Tensor] | None:
+    """Split the usual mini-batch, a list or tuple of two CPU tensors; give None for any other.
+
+    The input has a dimension 0, whose size is the number of samples.
+    """
+    if type(batch) in (list, tuple) and len(batch) == 2:
+        batch_x, batch_y = batch
+        if (
+            type(batch_x) is Tensor is type(batch_y)
+            and batch_x.is_cpu
+            and batch_y.is_cpu
+            and batch_x.ndim
+        ):
+            return TensorTuple((batch_x,)), batch_y
+    return None
+
+
+def check_batch_size(batch_size: object) -> None:
+    """Raise ``ConfigError`` unless ``batch_size`` is ``None``, a positive int or a function."""
+    if batch_size is None or callable(batch_size):
+        return
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int):
+        raise ConfigTypeError(
+            f"batch_size={batch_size!r} is {describe(batch_size)}: give a positive int, a function "
+            "(batch_x, batch_y) -> int, or None to guess it from the inputs."
+        )
+    if batch_size < 1:
+        raise ConfigError(f"batch_size={batch_size!r}: the weight of a mini-batch is at least 1.")
+
+
+guessed_size = batch_size  # where an argument has that name
+
+
+def weigh_batch(batch_size: BatchSize, batch_x: Any, batch_y: Any) -> float:
+    """Give the number of samples in a mini-batch, which is its weight in means.
+
+    A ``batch_size`` of None is guessed from ``batch_x``; a function gets a single input unwrapped.
+
+    Raises:
+        ConfigError: the function did not return a positive number.
+    """
+    if batch_size is None:
+        if type(batch_x) is TensorTuple and batch_x:
+            first = batch_x[0]
+            if type(first) is Tensor and first.ndim:
+                return first.size(0)
+        return guessed_size(batch_x)
+    if isinstance(batch_size, int):
+        return batch_size
+    is_single = isinstance(batch_x, tuple) and len(batch_x) == 1
+    given = batch_x[0] if is_single else batch_x
+    try:
+        weight: Any = batch_size(given, batch_y)
+    except Exception as error:
+        what = f"the input{'' if is_single else 's'}, {describe(given)},"
+        text = f"raised in the batch_size function, called with {what} and the target"
+        add_note(error, f"{text}, {describe(batch_y)}")
+        raise
+    if isinstance(weight, Tensor) and weight.numel() == 1:
+        weight = weight.item()
+    is_number = isinstance(weight, Real) and not isinstance(weight, bool)
+    if not is_number or not 0 < weight < math.inf:
+        found = repr(weight) if isinstance(weight, (str, Real)) else describe(weight)
+        raise ConfigError(
+            f"The batch_size function gave {found} for inputs {describe(batch_x)}: it must give "
+            "the number of samples, above 0."
+        )
+    return float(weight)
+
+
+def listify(obj: Any) -> list[Any]:
+    """Return a list, whether `obj` is one object, several, or ``None``.
+
+    Args:
+        obj: ``None`` gives an empty list. A list is returned as it is. A tuple or another
+            iterable gives the list of its elements. Anything else becomes the only element:
+            also a dict, a text, a tensor, an array, a module or a DataLoader.
+
+    Example:
+        >>> listify(None), listify((1, 2)), listify({"a": 1})
+        ([], [1, 2], [{'a': 1}])
+    """
+    if obj is None:
+        return []
+    if isinstance(obj, list):
+        return obj
+    single = (str, bytes, Mapping, Tensor, np.ndarray, Module, DataLoader)
+    is_several = isinstance(obj, Iterable) and not isinstance(obj, single)
+    return list(obj) if is_several else [obj]

@@ -30,7 +30,7 @@ from torch import Tensor
 
 from ..errors import ConfigTypeError, MetricError, PatchError, add_note
 from ..nest.codec import is_plain, keeps_class
-from ..nest.containers import describe, walk
+from ..nest.operations import describe, walk
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -14,8 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from ..errors import ConfigError, ConfigTypeError, MetricError
-from ..legacy.mappings import listify
-from ..nest.containers import describe
+from ..nest.operations import describe, listify
 from .base import PatchBase, checked_metric, metric_name
 from .confusion import ConfusionPatch
 from .tensors import TensorPatch

@@ -18,7 +18,7 @@ from typing import Any
 
 from ..errors import CheckpointMismatch, MetricError, PatchError
 from ..nest import operations as nested
-from ..show.lines import to_array
+from ..show.screens import to_array
 from .base import PatchBase, flatten_value
 
 __all__ = ["RestoredPatch", "join_patches", "merge_patches", "merged_states"]

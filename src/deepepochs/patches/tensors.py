@@ -22,8 +22,7 @@ import torch
 from torch import Tensor
 
 from ..errors import DataError, PatchError
-from ..nest.containers import TensorTuple, first_tensor
-from ..nest.operations import concat, to_cpu
+from ..nest.operations import TensorTuple, concat, first_tensor, to_cpu
 from .base import PatchBase, call_metric, check_same_metric, checked_metric, copied, for_checkpoint
 
 if TYPE_CHECKING:

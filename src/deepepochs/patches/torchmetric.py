@@ -20,8 +20,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from ..errors import PatchError, add_note
-from ..nest.containers import describe, first_tensor
-from ..nest.operations import detach
+from ..nest.operations import describe, detach, first_tensor
 from .base import PatchBase, check_same_metric, checked_metric, copied, for_checkpoint, metric_name
 
 if TYPE_CHECKING:

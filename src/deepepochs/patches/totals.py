@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import MetricError, PatchError, add_note
-from ..show.lines import to_array
+from ..show.screens import to_array
 from .base import PatchBase, flatten_value
 from .resumed import RestoredPatch, join_patches
 

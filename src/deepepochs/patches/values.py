@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigError, MetricError, PatchError
-from ..nest.containers import describe
+from ..nest.operations import describe
 from .base import (
     PatchBase,
     call_metric,

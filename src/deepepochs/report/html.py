@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..show.lines import to_array
+from ..show.screens import to_array
 
 __all__ = [
     "Raw", "duration", "facts", "frame", "png", "sample_picture", "section", "short", "table",

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigError
-from ..nest.containers import walk
+from ..nest.operations import walk
 
 if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor

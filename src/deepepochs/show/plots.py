@@ -20,7 +20,7 @@ import numpy as np
 
 from ..errors import ConfigError, DataError
 from .figures import figure_to_svg
-from .lines import text_width
+from .screens import text_width
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -21,7 +21,7 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from ..errors import CheckpointError, CheckpointMismatch, add_note
-from ..nest.containers import walk
+from ..nest.operations import walk
 from ..optim.optimizers import Optimizers
 
 __all__ = ["CheckedPart", "Part", "check_gradients", "load_parts"]

@@ -23,8 +23,8 @@ from .. import rng
 from ..callbacks.base import Callback
 from ..checkpoint.file import load, save
 from ..errors import CheckpointError, LoopException
-from ..legacy.mappings import listify
 from ..nest.compare import digest
+from ..nest.operations import listify
 
 if TYPE_CHECKING:
     from ..contracts import TrainerView
