@@ -59,8 +59,8 @@ class RestoredPatch(PatchBase):
         """
         if type(like).__name__ != self.kind:
             raise CheckpointMismatch(
-                f"The checkpoint holds a {self.kind}, and a {type(like).__name__} is added to it: "
-                "patches of one name must be of one class. Give the same metrics, or start from a "
+                f"The checkpoint holds a {self.kind} where a {type(like).__name__} is added: one "
+                "name stands for one kind of patch. Give the same metrics, or start from a "
                 "checkpoint of the end of an epoch."
             )
         patch = like.copy()
@@ -104,8 +104,8 @@ def join_patches(merged: PatchBase, patch: PatchBase) -> PatchBase:
         patch = patch.claim(merged)
     if type(merged) is not type(patch):
         raise PatchError(
-            f"A {type(patch).__name__} cannot be added to a {type(merged).__name__}: patches of "
-            "one name must be of one class."
+            f"A {type(patch).__name__} cannot be added to a {type(merged).__name__}: one name stands "
+            "for one kind of patch."
         )
     return merged.add(patch)
 
