@@ -17,11 +17,6 @@ from torch import nn
 from .errors import ConfigError, ConfigTypeError, StepError
 from .nest.operations import describe
 
-__all__ = [
-    "as_list", "check_choice", "check_count", "check_dict", "check_flag", "check_loss",
-    "check_model", "default_loss",
-]  # fmt: skip
-
 
 def check_count(name: str, value: object, least: int = 0) -> int:
     """Return ``value`` as an int of at least ``least``, or raise ``ConfigError``."""

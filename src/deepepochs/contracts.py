@@ -22,8 +22,6 @@ from .optim.optimizers import Optimizers
 from .runtime.base import Runtime
 from .stages import Stage
 
-__all__ = ["RunView", "SessionView", "TaskView", "TrainerView"]
-
 
 class TaskView(Protocol):
     """A loader with its step and metrics: ``EpochTask``."""

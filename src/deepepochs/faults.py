@@ -19,11 +19,6 @@ from .errors import ConfigError, DeepEpochsError, MetricError, StepError, add_no
 from .nest import operations as nested
 from .patches import PatchBase
 
-__all__ = [
-    "MISFITS", "describe", "named_patches", "no_such_optimizer", "not_a_loss", "note_failure",
-    "recorded_twice",
-]  # fmt: skip
-
 # What torch raises where shapes, kinds, indices or the memory of a device do not fit.
 MISFITS = (TypeError, ValueError, RuntimeError, IndexError)
 

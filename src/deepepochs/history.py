@@ -31,7 +31,6 @@ from .show.screens import format_value, spread, text_width, to_array
 if TYPE_CHECKING:
     from .show.figures import Figure
 
-__all__ = ["History", "Progress"]
 
 Array = np.ndarray[Any, Any]
 MAX_ROWS = 20

@@ -15,18 +15,6 @@ import torch
 from .errors import StopLoopException, add_note
 from .stages import Stage
 
-__all__ = [
-    "STAGE_HOOKS",
-    "BoundHook",
-    "HookTable",
-    "StageHooks",
-    "fire",
-    "fire_in_step",
-    "outer_first",
-    "outer_last",
-    "paced",
-]
-
 BoundHook = Callable[..., None]
 Hook = TypeVar("Hook", bound=Callable[..., None])
 

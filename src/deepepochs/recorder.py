@@ -24,8 +24,6 @@ from .patches.tensors import as_chunk
 from .patches.totals import LOSS, BatchMetrics, PassPatches
 from .runtime.base import Runtime
 
-__all__ = ["LossWatch", "Recorder"]
-
 ADVICE = "Give the same metrics, or start from a checkpoint of the end of an epoch."
 
 

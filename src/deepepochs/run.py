@@ -25,8 +25,6 @@ from .recorder import LossWatch, Recorder, check_same_metrics, patch_kinds
 from .runtime.rounds import Rounds
 from .stages import Stage
 
-__all__ = ["Run", "StepLosses"]
-
 
 class StepLosses:
     """The losses since the last optimizer step.

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from enum import Enum
 
-__all__ = ["Stage"]
-
 
 class Stage(str, Enum):
     """What a pass over a loader is for. A ``str``, so ``task.stage == 'train'`` holds."""

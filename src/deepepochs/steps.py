@@ -34,8 +34,6 @@ from .run import Run
 from .runtime.base import ENGINE_OPTIONS
 from .stages import Stage
 
-__all__ = ["STEP_NAMES", "Steps", "resolve_step", "step_name"]
-
 STEP_NAMES: dict[Stage, tuple[str, ...]] = {
     Stage.TRAIN: ("step", "train_step"),
     Stage.VAL: ("step", "val_step", "evaluate_step"),

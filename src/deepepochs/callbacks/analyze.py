@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     from ..contracts import TrainerView
 
-__all__ = ["AnalyzeCallback"]
 
 NUM_BINS = 64
 

@@ -14,12 +14,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..hooks import PACE_S, outer_first, outer_last, paced
+from ..hooks import outer_first, outer_last
+from ..hooks import paced as paced
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["HOOKS", "PACE_S", "Callback", "Metrics", "Tasks", "paced"]
 
 Metrics = Mapping[str, Any]
 Tasks = Sequence[Any]

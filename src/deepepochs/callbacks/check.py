@@ -28,8 +28,6 @@ from .run_record import RunRecordCallback
 if TYPE_CHECKING:
     from ..contracts import TrainerView
 
-__all__ = ["CheckCallback"]
-
 
 class CheckCallback(RunRecordCallback):
     """Saves the state of the run, keeps the best states, and stops early.

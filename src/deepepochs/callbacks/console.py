@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch.nn.parameter import is_lazy
 
+from ..hooks import PACE_S, paced
 from ..legacy.printing import log_batch, log_epoch, print_out
 from ..show.screens import (
     BarScreen,
@@ -29,7 +30,7 @@ from ..show.screens import (
     task_line,
 )
 from ..stages import Stage
-from .base import PACE_S, Callback, Tasks, paced
+from .base import Callback, Tasks
 
 if TYPE_CHECKING:
     from ..contracts import TrainerView

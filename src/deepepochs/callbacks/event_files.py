@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
     from ..contracts import TrainerView
 
-__all__ = ["RESULTS_SUFFIX", "EventFileCallback", "open_writer", "run_tensorboard"]
 
 FLUSH_S = 5
 """A killed process loses at most this many seconds of its log."""

@@ -18,8 +18,6 @@ from .base import Callback
 if TYPE_CHECKING:
     from ..contracts import TrainerView
 
-__all__ = ["GradClipCallback"]
-
 
 class GradClipCallback(Callback):
     """Clips the gradients before an optimizer uses them.

@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from ..patches import PatchBase
     from ..runtime.base import Runtime
 
-__all__ = ["InterpretCallback", "InterpreteCallback", "TopSamples"]
 
 STAGES = ("train", "val", "test")
 

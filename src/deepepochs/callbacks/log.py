@@ -30,7 +30,8 @@ from ..arguments import check_count
 from ..errors import ConfigError
 from ..show.screens import spread
 from ..stages import Stage
-from .event_files import RESULTS_SUFFIX, EventFileCallback, open_writer, run_tensorboard
+from .event_files import RESULTS_SUFFIX, EventFileCallback, open_writer
+from .event_files import run_tensorboard as run_tensorboard
 from .run_record import RunRecordCallback
 
 if TYPE_CHECKING:
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
 
     from ..contracts import TrainerView
 
-__all__ = ["LogCallback", "run_tensorboard"]
 
 MAX_HELD = 200
 """Entries that are written together: each use of the writer's thread costs a thread switch."""

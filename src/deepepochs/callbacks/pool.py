@@ -16,8 +16,6 @@ from ..errors import ConfigError, ConfigTypeError, HookError
 from ..hooks import BoundHook, HookTable, fire
 from .base import HOOKS, Callback
 
-__all__ = ["CallbackPool"]
-
 
 class CallbackPool(list["Callback"]):
     """The callbacks of a trainer: a list that accepts valid callbacks only.

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from ..contracts import TrainerView
     from ..history import History
 
-__all__ = ["REPORT", "ReportCallback", "write_report"]
 
 REPORT = "report.html"
 MAX_SAMPLES = 24

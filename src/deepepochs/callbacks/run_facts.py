@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from ..contracts import TrainerView
     from ..optim.optimizers import Optimizer
 
-__all__ = ["describe"]
 
 MAX_LAYERS = 400
 """Of a larger model only this many layers are listed."""

@@ -21,8 +21,6 @@ from ..files.atomic import staged
 from ..nest.codec import from_plain, to_plain
 from .seal import seal, verify
 
-__all__ = ["load", "not_found", "save", "write"]
-
 _FORMAT = "deepepochs"
 _SCHEMA = 1
 _PUSH_BYTES = 4 << 20

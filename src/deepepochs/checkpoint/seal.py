@@ -18,8 +18,6 @@ from typing import IO
 
 from ..errors import CheckpointDamaged, CheckpointError
 
-__all__ = ["seal", "verify"]
-
 _MARK = b"deepepochs sha256 "
 _DIGEST_SIZE = 64
 _END_RECORD = struct.Struct("<4s16sH")

@@ -18,8 +18,6 @@ from ..metrics import accuracy
 from ..rng import set_seed
 from ..trainer import Trainer
 
-__all__ = ["load_digits", "run_demo"]
-
 
 def run_demo(epochs: int = 5, folder: str = "logs") -> Path:
     """Train, validate and test a small network on digits; return the path of its report.

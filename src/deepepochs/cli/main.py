@@ -30,8 +30,6 @@ from ..report.html import duration, short, when
 from ..runs.record import RunInfo, is_run, list_runs, mapping, read_run
 from ..show.screens import cut, pad, text_width
 
-__all__ = ["main"]
-
 TITLES = ("run", "state", "epochs", "best", "test", "time", "began")
 
 

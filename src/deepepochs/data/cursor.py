@@ -32,8 +32,6 @@ from ..errors import CheckpointMismatch, ConfigError
 from .loader_state import read_moment, read_parts, restore_moment, restore_parts
 from .routes import Route, choose_route
 
-__all__ = ["Cursor", "Loaders"]
-
 _END = object()
 
 

@@ -15,8 +15,6 @@ import torch
 from torch.utils.data import DataLoader, Subset, TensorDataset, default_collate, get_worker_info
 from torch.utils.data._utils import collate as torch_collate
 
-__all__ = ["tensor_fetch"]
-
 _STOCK = {
     (cls, name): vars(cls).get(name)
     for cls in (TensorDataset, Subset, DataLoader)

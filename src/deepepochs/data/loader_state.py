@@ -19,22 +19,6 @@ import torch
 from .. import rng
 from ..errors import CheckpointMismatch
 
-__all__ = [
-    "Stateful",
-    "dataset_state",
-    "drop",
-    "is_torchdata",
-    "load_dataset",
-    "load_state",
-    "read_moment",
-    "read_parts",
-    "restore_moment",
-    "restore_parts",
-    "shadow",
-    "state_of",
-    "unwrap",
-]
-
 _FOLLOWED = ("batch_sampler", "sampler", "base_dataloader", "dataset", "datasets")
 _COUNTERS = ("epoch", "iteration", "initial_seed")
 _GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)

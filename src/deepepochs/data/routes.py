@@ -38,18 +38,6 @@ from .loader_state import (
 )
 from .seeding import SeededIndices, epoch_seed_from
 
-__all__ = [
-    "IndexRoute",
-    "IndexSource",
-    "IndexWalk",
-    "Replay",
-    "Route",
-    "choose_route",
-    "load_samplers",
-    "read_samplers",
-    "walk_state",
-]
-
 _END = object()
 
 

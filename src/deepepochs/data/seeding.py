@@ -16,8 +16,6 @@ import numpy as np
 import torch
 from torch.utils.data import get_worker_info
 
-__all__ = ["SeededIndices", "epoch_seed_from", "seed_streams"]
-
 
 def epoch_seed_from(generator: torch.Generator | None, num_passes: int = 0) -> int:
     """Derive an epoch's seed, 0 to 2**63 - 1, from a generator's state, without a draw.

@@ -18,8 +18,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["duplicate", "is_alive", "leftovers", "replacing", "staged", "write_text"]
-
 _NAME = re.compile(r"\.deepepochs-(?P<pid>\d+)-(?P<host>.*)-[0-9a-f]{8}\.tmp")
 _FOREIGN_AGE_S = 3600.0
 

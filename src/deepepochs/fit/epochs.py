@@ -27,8 +27,6 @@ from ..state.place import EpochState, Place
 from .plan import FitPlan
 from .session import Kind, Session
 
-__all__ = ["FitLog", "FitSession", "FitSpan"]
-
 
 class FitSpan(NamedTuple):
     """The epochs of one fit, from 0, ``end`` excluded."""

@@ -18,8 +18,6 @@ from ..stages import Stage
 from ..steps import Steps, resolve_step, step_name
 from ..task import VERBS, EpochTask, check_loader
 
-__all__ = ["FitPlan", "as_task", "plan_fit", "plan_search", "plan_test", "warn_of_no_validation"]
-
 
 class FitPlan:
     """The tasks of each stage, and the metrics that their passes compute.

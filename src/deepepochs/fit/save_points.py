@@ -19,8 +19,6 @@ from ..contracts import TrainerView
 from ..errors import LoopException, StopLoopException
 from ..run import Run
 
-__all__ = ["SavePoints", "Saver", "StopSignals"]
-
 Saver = Callable[[Any], None]
 
 

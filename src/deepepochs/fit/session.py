@@ -30,8 +30,6 @@ from ..task import EpochTask
 from .plan import FitPlan
 from .save_points import SavePoints
 
-__all__ = ["Kind", "Session", "nested_fit", "not_running"]
-
 
 class Kind(Enum):
     """What a session is a call of."""

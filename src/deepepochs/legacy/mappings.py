@@ -7,9 +7,8 @@ from typing import Any
 
 from ..errors import ConfigError
 from ..nest.codec import own_container
-from ..nest.operations import listify, to_numpy
-
-__all__ = ["concat_dicts", "ddict", "flatten_dict", "keyset", "listify", "sum_dicts"]
+from ..nest.operations import listify as listify
+from ..nest.operations import to_numpy
 
 
 @own_container

@@ -12,8 +12,6 @@ from typing import Any, TypeVar
 
 from ..errors import ConfigError
 
-__all__ = ["check_path", "make_runningid", "rename"]
-
 PathT = TypeVar("PathT", str, "os.PathLike[str]")
 
 

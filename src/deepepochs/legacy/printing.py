@@ -9,8 +9,6 @@ from torch import Tensor
 
 from ..show.screens import Output, batch_line, epoch_line
 
-__all__ = ["log_batch", "log_epoch", "print_out"]
-
 
 def print_out(content: str, end: str = "\n", tqdm_iter: Any = None) -> None:
     """Print a text, or show it as the description of a tqdm bar.

@@ -13,8 +13,6 @@ from torch import Tensor
 
 from ..errors import ConfigError, DataError
 
-__all__ = ["Moveing", "MovingAverage", "TopKQueue", "groupby_apply"]
-
 
 class MovingAverage:
     """A function that returns the mean of the last `length` values it was called with.

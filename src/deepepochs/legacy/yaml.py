@@ -14,8 +14,6 @@ from typing import Any
 from ..errors import ConfigError
 from .mappings import ddict
 
-__all__ = ["load_yaml"]
-
 
 def _joined(separator: str) -> Callable[[list[Any]], str]:
     return lambda parts: separator.join(map(str, parts))

@@ -25,8 +25,6 @@ import torch
 
 from ..errors import CheckpointDamaged, CheckpointError
 
-__all__ = ["from_plain", "is_plain", "keeps_class", "own_container", "to_plain"]
-
 _TAG = "__deepepochs__"
 _KEYS = frozenset({str, int, float, bool, type(None)})
 _LEAVES = frozenset({str, float, bool, type(None), complex, bytearray})

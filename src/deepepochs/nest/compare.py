@@ -17,8 +17,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["differing", "digest"]
-
 _PLAIN = (str, bytes, bytearray, int, float, complex, np.generic, type(None))
 
 

@@ -26,32 +26,6 @@ from torch.utils.data import DataLoader
 from ..errors import ConfigError, ConfigTypeError, DataError, add_note
 from .codec import own_container
 
-__all__ = [
-    "BatchSize",
-    "TensorDict",
-    "TensorTuple",
-    "batch_size",
-    "batches",
-    "check_batch_size",
-    "clone_value",
-    "compose_data",
-    "concat",
-    "describe",
-    "detach",
-    "detach_clone",
-    "first_tensor",
-    "map_tensors",
-    "move",
-    "split_batch",
-    "split_pair",
-    "tensor_tuple",
-    "to_cpu",
-    "to_device",
-    "to_numpy",
-    "walk",
-    "weigh_batch",
-]
-
 
 class _TensorMethods:
     """Methods of a tensor, applied to each tensor in a container."""

@@ -18,8 +18,6 @@ from typing import Any, Protocol
 
 from .optimizers import Optimizer, Optimizers
 
-__all__ = ["NO_WINDOW", "AnyWindow", "Window"]
-
 NO_WINDOW: dict[str, Any] = {"window": None, "by_hand": {"waiting": [], "count": 0}}
 """The state in a checkpoint if every mini-batch has its own step."""
 

@@ -14,8 +14,6 @@ from torch.nn.parameter import is_lazy
 
 from ..errors import CheckpointMismatch
 
-__all__ = ["check_fit", "made_by", "type_name"]
-
 
 def type_name(thing: Any) -> str:
     """Return the name of `thing` in messages."""

@@ -16,8 +16,6 @@ from typing import Any
 
 from ..errors import CheckpointMismatch, ConfigError
 
-__all__ = ["Monitor"]
-
 
 class Monitor:
     """Keeps the best of the values it is given, and counts those since.

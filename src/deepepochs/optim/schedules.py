@@ -13,8 +13,6 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from ..errors import ConfigError
 
-__all__ = ["LinearCosineScheduler"]
-
 
 class LinearCosineScheduler(LRScheduler):
     """Linear up to `max_val`, cosine down to `min_val`, then constant.

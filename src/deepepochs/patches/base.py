@@ -35,18 +35,6 @@ from ..nest.operations import describe, walk
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = [
-    "PatchBase",
-    "call_metric",
-    "check_same_metric",
-    "checked_metric",
-    "copied",
-    "flatten_value",
-    "for_checkpoint",
-    "metric_name",
-    "mismatch",
-]
-
 
 class PatchBase:
     """The base of all patches: the value of a metric so far, which can be added to another's.

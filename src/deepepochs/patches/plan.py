@@ -21,17 +21,6 @@ from .tensors import TensorPatch
 from .torchmetric import MetricPatch
 from .values import MeanPatch
 
-__all__ = [
-    "Metric",
-    "MetricPlan",
-    "check_metrics",
-    "check_patch_kind",
-    "complete_patches",
-    "is_torchmetric",
-    "make_patch",
-    "plan_metrics",
-]
-
 Metric = Callable[..., Any]
 """A function of outputs and targets, an object of torchmetrics, or a class of patches."""
 

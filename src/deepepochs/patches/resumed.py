@@ -21,8 +21,6 @@ from ..nest import operations as nested
 from ..show.screens import to_array
 from .base import PatchBase, flatten_value
 
-__all__ = ["RestoredPatch", "join_patches", "merge_patches", "merged_states"]
-
 
 class RestoredPatch(PatchBase):
     """The saved state and value of a patch whose class is not known yet."""

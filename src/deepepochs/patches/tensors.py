@@ -28,7 +28,6 @@ from .base import PatchBase, call_metric, check_same_metric, checked_metric, cop
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["Chunks", "TensorPatch", "as_chunk"]
 
 # So many chunks on an accelerator are copied to the CPU together.
 MOVE_EVERY = 64

@@ -26,8 +26,6 @@ from .base import PatchBase, check_same_metric, checked_metric, copied, for_chec
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["MetricPatch"]
-
 
 class MetricPatch(PatchBase):
     """A ``torchmetrics.Metric`` or ``MetricCollection`` over the batches so far.

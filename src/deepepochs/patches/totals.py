@@ -22,8 +22,6 @@ from ..show.screens import to_array
 from .base import PatchBase, flatten_value
 from .resumed import RestoredPatch, join_patches
 
-__all__ = ["LOSS", "BatchMetrics", "PassPatches", "StageTotals"]
-
 LOSS = "loss"
 
 

@@ -41,7 +41,6 @@ from .base import (
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["FOLD_EVERY", "MeanPatch", "ValuePatch"]
 
 # So many values of an accelerator are collected, then one kernel sums them.
 FOLD_EVERY = 64

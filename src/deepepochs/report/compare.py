@@ -12,8 +12,6 @@ from ..runs.record import RunInfo, mapping
 from .html import Raw, duration, frame, is_number, section, short, table, tiles, when
 from .svg import sparkline
 
-__all__ = ["compare_page"]
-
 MAX_TEST_COLUMNS = 6
 
 SORT_SCRIPT = """

@@ -19,11 +19,6 @@ import torch
 
 from ..show.screens import to_array
 
-__all__ = [
-    "Raw", "duration", "facts", "frame", "png", "sample_picture", "section", "short", "table",
-    "tiles", "when",
-]  # fmt: skip
-
 MAX_SIDE = 48
 """Pixels of the longer side of a sample's picture; a larger image loses rows and columns."""
 

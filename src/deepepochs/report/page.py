@@ -11,8 +11,6 @@ from ..show.plots import confusion_svg
 from .html import Raw, duration, facts, frame, section, short, table, text_of, tiles, when
 from .svg import curve_plot
 
-__all__ = ["run_page"]
-
 MAX_PLOTS = 24
 SMALL_TABLE = 12
 """The table of epochs is open if it has at most this many epochs."""

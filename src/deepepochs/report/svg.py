@@ -10,8 +10,6 @@ from typing import NamedTuple
 from ..runs.record import Curve, finite
 from .html import short
 
-__all__ = ["Scale", "curve_plot", "sparkline"]
-
 LOG_RATIO = 50.0
 """An axis is logarithmic if the ratio of the largest value to the smallest is at least this."""
 

@@ -11,8 +11,6 @@ from typing import Any
 
 from ..errors import ConfigError, ConfigTypeError
 
-__all__ = ["check_running_id", "new_running_id", "run_folder"]
-
 _MAX_ID_BYTES = 200
 # Separators, drives and streams of Windows, control characters.
 _FORBIDDEN = re.compile(r"[/\\:\x00-\x1f\x7f]")

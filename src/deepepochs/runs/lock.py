@@ -20,8 +20,6 @@ from filelock import BaseFileLock, FileLock, Timeout
 from ..errors import CheckpointError, RunLockedError
 from ..files.atomic import is_alive, write_text
 
-__all__ = ["RunLock", "is_locked"]
-
 _LOCK_NAME, _HOLDER_NAME = ".run.lock", ".run.holder.json"
 _NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
 

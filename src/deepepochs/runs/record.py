@@ -23,18 +23,6 @@ from ..errors import CheckpointNotFound
 from ..files.atomic import write_text
 from .lock import is_locked
 
-__all__ = [
-    "PICTURES",
-    "RECORD",
-    "TABLE",
-    "Curve",
-    "RunInfo",
-    "list_runs",
-    "plain",
-    "read_run",
-    "write_json",
-]
-
 RECORD, TABLE, PICTURES = "run.json", "metrics.csv", "pictures.json"
 STATES = ("finished", "interrupted", "running", "failed", "killed", "unknown")
 MAX_TEXT = 300

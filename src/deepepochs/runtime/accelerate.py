@@ -31,8 +31,6 @@ from .shares import Shares, is_prepared
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["AccelerateRuntime"]
-
 
 class AccelerateRuntime:
     """The processes, precision and device of the user's ``Accelerator``."""

@@ -20,15 +20,6 @@ from ..optim.accumulation import AnyWindow, Window
 from ..optim.optimizers import Optimizer, Optimizers
 from .rounds import Processes, Rounds
 
-__all__ = [
-    "ENGINE_OPTIONS",
-    "LocalRuntime",
-    "Runtime",
-    "autograd_engine",
-    "compile_calls",
-    "pick_device",
-]
-
 
 class Runtime(Processes, Protocol):
     """What a trainer needs of the place where it computes."""

@@ -22,8 +22,6 @@ from typing import Any
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-__all__ = ["leave_gloo_at_exit", "release_at_exit"]
-
 _PATIENCE_S = 2.0
 _GRACE_S = 0.5
 _MODELS: weakref.WeakSet[DistributedDataParallel] = weakref.WeakSet()

@@ -11,8 +11,6 @@ from ..optim.optimizers import Optimizer, Optimizers, params_of
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["HandWindow"]
-
 
 class HandWindow:
     """A window of the user's ``accelerator``, which counts the mini-batches.

@@ -12,8 +12,6 @@ from typing import Any, Protocol
 from .. import rng
 from ..data.cursor import Cursor
 
-__all__ = ["Processes", "Rounds"]
-
 
 class Processes(Protocol):
     """What rounds need of the processes."""

@@ -25,8 +25,6 @@ from .sharded_tensors import is_shard, refuse_layout, refuse_precision, reshard,
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["ShardedRuntime"]
-
 
 class ShardedRuntime(AccelerateRuntime):
     """The processes of an ``Accelerator``, with a model that is sharded over all of them.

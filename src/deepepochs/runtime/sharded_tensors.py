@@ -18,16 +18,6 @@ from ..nest.operations import walk
 if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
 
-__all__ = [
-    "gathered",
-    "is_shard",
-    "is_sharded",
-    "refuse_layout",
-    "refuse_precision",
-    "reshard",
-    "scattered",
-    "share_buffers",
-]
 
 HOW = (
     "Call torch.distributed.fsdp.fully_shard on the layers and then on the model itself, over all "

@@ -19,7 +19,6 @@ from ..errors import ConfigError, DataError
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["EveryNth", "Shares", "is_prepared"]
 
 # What the loader of a stream's share has in common with the user's.
 _SETTINGS = (

@@ -20,7 +20,6 @@ from ..errors import DataError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Figure  # for `History`, too
 
-__all__ = ["can_show", "draw_curves", "draw_samples", "figure_to_array", "figure_to_svg"]
 
 FILE_BACKENDS = {"agg", "cairo", "pdf", "pgf", "ps", "svg", "template"}
 

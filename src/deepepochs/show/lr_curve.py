@@ -19,7 +19,6 @@ from ..errors import DataError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["LRCurve", "Suggestion"]
 
 SMOOTHING = 0.98
 """Weight of the earlier losses in the running mean, as in fastai's ``Recorder``."""

@@ -25,7 +25,6 @@ from .screens import text_width
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["SeriesPlots", "confusion_figure", "confusion_svg", "draw_confusion", "plot_confusion"]
 
 MAX_WRITTEN = 30
 """With more classes the cells are too small for their counts."""

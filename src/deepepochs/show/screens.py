@@ -26,25 +26,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = [
-    "BarScreen",
-    "NotebookScreen",
-    "Output",
-    "Screen",
-    "TerminalScreen",
-    "batch_line",
-    "cut",
-    "epoch_line",
-    "format_value",
-    "info",
-    "open_screen",
-    "pad",
-    "spread",
-    "task_line",
-    "text_width",
-    "to_array",
-]
-
 MAX_SHOWN = 6
 """Of a longer vector only the first and the last entries are written."""
 

@@ -21,8 +21,6 @@ from torch import Tensor, nn
 from ..errors import CheckpointMismatch
 from .strict import CheckedPart
 
-__all__ = ["ExtrasPart", "named_modules", "named_weights"]
-
 
 def named_modules(model: nn.Module, loss_fn: Any) -> dict[str, nn.Module]:
     """The model and, if it is a module, the loss function."""

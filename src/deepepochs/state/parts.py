@@ -32,8 +32,6 @@ from .place import EpochState, Place
 from .sharded import ShardedGradients, ShardedModule, ShardedOptimizers
 from .strict import CheckedPart, Part, check_gradients, load_parts
 
-__all__ = ["Part", "collect_parts", "load_parts"]
-
 
 class GradientsPart(CheckedPart):
     """Gradients waiting for an optimizer step, as inside an accumulation window."""

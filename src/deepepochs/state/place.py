@@ -16,8 +16,6 @@ from ..patches.totals import StageTotals
 from ..run import Run
 from ..stages import Stage
 
-__all__ = ["EpochState", "Place"]
-
 
 class Place:
     """The parts of a loaded state that say where the run resumes.

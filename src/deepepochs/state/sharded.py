@@ -20,8 +20,6 @@ from ..optim.optimizers import Optimizer, Optimizers
 from ..runtime.sharded_tensors import gathered, is_shard, scattered
 from .strict import CheckedPart, check_gradients, check_module_state
 
-__all__ = ["ShardedGradients", "ShardedModule", "ShardedOptimizers"]
-
 
 class ShardedModule(CheckedPart):
     """The weights and buffers of a model or of a loss function."""

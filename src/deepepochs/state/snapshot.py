@@ -15,8 +15,6 @@ from ..data.cursor import Cursor
 from ..errors import ConfigError
 from .strict import load_parts
 
-__all__ = ["no_trace"]
-
 TRIED = ("model", "loss_fn", "other_weights", "extras", "optimizers", "gradients")
 """The parts of the state that training changes; the others are kept away from a try."""
 

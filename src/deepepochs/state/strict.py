@@ -24,8 +24,6 @@ from ..errors import CheckpointError, CheckpointMismatch, add_note
 from ..nest.operations import walk
 from ..optim.optimizers import Optimizers
 
-__all__ = ["CheckedPart", "Part", "check_gradients", "load_parts"]
-
 
 class Part(Protocol):
     """What has a state: PyTorch's ``Stateful`` protocol."""

@@ -29,7 +29,6 @@ from ..nest.operations import listify
 if TYPE_CHECKING:
     from ..contracts import TrainerView
 
-__all__ = ["PROBE", "choose_context", "run_probe"]
 
 PROBE = "ResumeProbe"
 """The name of the probe's state among the states of the callbacks."""
