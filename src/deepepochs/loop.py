@@ -15,10 +15,9 @@ from __future__ import annotations
 
 import inspect
 import itertools
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
+from collections.abc import Callable
 from time import monotonic
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
@@ -26,10 +25,10 @@ from .arguments import default_loss
 from .data.cursor import Cursor
 from .errors import ConfigError, ConfigTypeError, add_note
 from .faults import MISFITS, describe, note_failure
-from .hooks import PACE_S, HookTable, fire
+from .fit.session import Session
+from .hooks import PACE_S, fire
 from .nest import operations as nested
 from .nest.operations import split_batch, split_pair
-from .run import Run
 from .stages import Stage
 from .steps import resolve_step, step_name
 from .task import EpochTask
@@ -38,49 +37,16 @@ from .task import EpochTask
 set_gradients = getattr(torch._C, "_set_grad_enabled", torch.set_grad_enabled)
 
 
-class PassSession(Protocol):
-    """What the loop needs of the call that runs it."""
-
-    @property
-    def trainer(self) -> Any:
-        """The trainer."""
-
-    @property
-    def hooks(self) -> HookTable:
-        """The table of hooks."""
-
-    @property
-    def save_points(self) -> Any:
-        """Where it saves or stops."""
-
-    @property
-    def pace_end_s(self) -> float:
-        """Before this moment no paced hook is called."""
-
-    def rest(self, until_s: float) -> None:
-        """Call no paced hook before a moment."""
-
-    def open_pass(
-        self, task: EpochTask, stage: Stage, place: tuple[int, int], step_name: str
-    ) -> AbstractContextManager[Run]:
-        """Make the pass, and take it away after."""
-
-    def batches(self, run: Run) -> Iterable[tuple[int, Any]]:
-        """The mini-batches of a pass with their indexes."""
-
-    def close_pass(self, run: Run) -> dict[str, Any]:
-        """Take in the pass that has met all its data, and give its metrics."""
-
-
 def run_pass(
-    session: PassSession, task: EpochTask, stage: Stage, place: tuple[int, int] = (0, 1)
+    session: Session, task: EpochTask, stage: Stage, place: tuple[int, int] = (0, 1)
 ) -> dict[str, Any]:
     """Run one pass over one task's data; give its metrics, ``{name: NumPy array}``.
 
     Raises:
         StopLoopException: the call was asked to stop before the last mini-batch.
     """
-    trainer, hooks = session.trainer, session.hooks.stages[stage]
+    trainer: Any = session.trainer
+    hooks = session.hooks.stages[stage]
     save_points, step_args = session.save_points, task.step_args
     step = checked_step(task, trainer, stage)
     moves_data, splits_pairs = trainer.moves_data(stage), trainer.splits_pairs(stage)

@@ -28,31 +28,11 @@ from .rng import set_seed
 from .show.screens import info as info
 
 __all__ = [
-    "LoopException",
-    "StopLoopException",
-    "TensorDict",
-    "TensorTuple",
-    "batch_size",
-    "check_path",
-    "clone_value",
-    "compose_data",
-    "concat",
-    "concat_dicts",
-    "ddict",
-    "default_loss",
-    "detach",
-    "detach_clone",
-    "flatten_dict",
-    "keyset",
-    "listify",
-    "make_runningid",
-    "rename",
-    "seed",
-    "set_seed",
-    "sum_dicts",
-    "tensor_tuple",
-    "to_numpy",
-]
+    "LoopException", "StopLoopException", "TensorDict", "TensorTuple", "batch_size", "check_path",
+    "clone_value", "compose_data", "concat", "concat_dicts", "ddict", "default_loss", "detach",
+    "detach_clone", "flatten_dict", "keyset", "listify", "make_runningid", "rename", "seed",
+    "set_seed", "sum_dicts", "tensor_tuple", "to_numpy",
+]  # fmt: skip
 
 detach = detach_clone  # the names of 0.5
 seed = set_seed

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .contracts import TaskView, TrainerView
+from .contracts import TrainerView
 from .data.cursor import Cursor
 from .errors import CheckpointMismatch
 from .hooks import StageHooks
@@ -86,7 +86,7 @@ class Run:
         trainer: TrainerView,
         opt: Optimizers,
         stage: Stage,
-        task: TaskView,
+        task: Any,
         place: tuple[int, int],
         *,
         step_name: str,
@@ -100,7 +100,7 @@ class Run:
         self.trainer = trainer
         self.opt = opt
         self.stage = stage
-        self.task: Any = task
+        self.task = task
         self.place = place
         self.hooks = hooks
         self.cursor = cursor

@@ -34,18 +34,10 @@ VERBS = ("loss", "backward", "optimize", "do_metric", "call_model")
 
 
 # What a task has, and `dir` does not show: names of release 0.6, and what the loop asks of a task.
-UNLISTED = frozenset(
-    [
-        "batch_patch_dict",
-        "batchs",
-        "bind",
-        "current_batch_size",
-        "enter",
-        "label",
-        "runtime",
-        "val_freq",
-    ]
-)
+UNLISTED = frozenset([
+    "batch_patch_dict", "batchs", "bind", "current_batch_size", "enter", "label", "runtime",
+    "val_freq",
+])  # fmt: skip
 
 
 class EpochTask(Steps):

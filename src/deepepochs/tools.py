@@ -14,12 +14,6 @@ from .optim.optimizers import LinearCosineScheduler
 from .show.plots import SeriesPlots, plot_confusion
 
 __all__ = [
-    "LinearCosineScheduler",
-    "Moveing",
-    "SeriesPlots",
-    "TopKQueue",
-    "batches",
-    "groupby_apply",
-    "load_yaml",
-    "plot_confusion",
-]
+    "LinearCosineScheduler", "Moveing", "SeriesPlots", "TopKQueue", "batches", "groupby_apply",
+    "load_yaml", "plot_confusion",
+]  # fmt: skip

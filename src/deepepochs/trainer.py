@@ -37,16 +37,9 @@ from .callbacks.pool import CallbackPool
 from .data.cursor import Loaders
 from .errors import ConfigError, LoopException
 from .fit.epochs import FitLog, FitSession, FitSpan
-from .fit.plan import (
-    FitPlan,
-    as_task,
-    plan_fit,
-    plan_search,
-    plan_test,
-    warn_of_no_validation,
-)
+from .fit.plan import FitPlan, as_task, plan_fit, plan_search, plan_test, warn_of_no_validation
 from .fit.save_points import SavePoints
-from .fit.session import Kind, Session, nested_fit, not_running
+from .fit.session import Kind, Session, not_running
 from .history import History, Progress
 from .loop import predict_batches, run_pass
 from .nest import operations as nested
@@ -266,7 +259,10 @@ class TrainerBase(Steps):
             epochs=epochs,
         )
         if self.session is not None:
-            raise nested_fit()
+            raise LoopException(
+                "fit() was called inside a running fit or test. Train another model with a trainer "
+                "of its own, or call fit() after this one."
+            )
         self._resume_if_asked()
         span = self.fits.next(epochs, resumes=self.place.is_set)
         if span.end <= self.progress.epoch_idx:

@@ -94,7 +94,7 @@ class RunRecordCallback(Callback):
                 warnings.warn(f"This run is not recorded: {error}", RuntimeWarning, stacklevel=2)
                 return
         # If the run resumes inside an epoch, the earlier record has the rates of that epoch.
-        is_inside_epoch = trainer.session is not None and trainer.session.is_inside_epoch
+        is_inside_epoch = trainer.session is not None and trainer.session.epoch_idx is not None
         is_resumed = trainer.init_epoch > 0 or is_inside_epoch
         earlier = read_json(folder / RECORD) if is_resumed else {}
         now = _now()

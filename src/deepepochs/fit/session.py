@@ -112,11 +112,6 @@ class Session:
         """The fit that this call is or runs inside of, or ``None``."""
         return None if self.outer is None else self.outer.fit
 
-    @property
-    def is_inside_epoch(self) -> bool:
-        """Whether an epoch of this call is under way."""
-        return self.epoch_idx is not None
-
     def has_metrics_of(self, stage: str) -> bool:
         """Whether the present epoch of this call has ended a stage."""
         return False
@@ -243,14 +238,6 @@ class Session:
         warnings.warn(text, UserWarning, stacklevel=2)
 
 
-def nested_fit() -> LoopException:
-    """The error for a fit inside of another call."""
-    return LoopException(
-        "fit() was called inside a running fit or test. Train another model with a trainer of its "
-        "own, or call fit() after this one."
-    )
-
-
 def not_running(task: EpochTask, stage: Stage) -> LoopException:
     """The error for a task that is called where it is none of the call's."""
     return LoopException(
@@ -272,14 +259,10 @@ def modes_kept(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def forward_hooks(trainer: TrainerView, table: HookTable) -> Iterator[None]:
-    """Tell callbacks of each call of the model, where some callback wants to know of it.
+    """Call the hooks of each call of the model, where a callback has some.
 
-    A compiled model is told of around its compiled call: within, Dynamo would follow the
+    Of a compiled model they are called around its compiled call: within, Dynamo would follow the
     callbacks, and compile anew for each of their numbers.
-
-    Args:
-        trainer: whose model it is; its present pass has the hooks that are called.
-        table: says whether there are any.
     """
 
     def before(_module: nn.Module, _inputs: Any) -> None:

@@ -36,20 +36,9 @@ from torch import Tensor
 from ..errors import ConfigError, ConfigTypeError, MetricError
 
 __all__ = [
-    "ClassCounts",
-    "accuracy",
-    "cmats_and_weights",
-    "confusion_matrix",
-    "f1",
-    "fbeta",
-    "fbeta_fn",
-    "get_class_num",
-    "precision",
-    "precision_fn",
-    "read_class_ids",
-    "recall",
-    "recall_fn",
-]
+    "ClassCounts", "accuracy", "cmats_and_weights", "confusion_matrix", "f1", "fbeta", "fbeta_fn",
+    "get_class_num", "precision", "precision_fn", "read_class_ids", "recall", "recall_fn",
+]  # fmt: skip
 
 
 def confusion_matrix(preds: Tensor, targets: Tensor, num_classes: int | None = None) -> Tensor:

@@ -21,13 +21,9 @@ from .fits import check_fit, made_by, type_name
 from .schedules import LinearCosineScheduler
 
 __all__ = [
-    "AnyOptimizer",
-    "LinearCosineScheduler",
-    "Optimizer",
-    "Optimizers",
-    "as_optimizers",
+    "AnyOptimizer", "LinearCosineScheduler", "Optimizer", "Optimizers", "as_optimizers",
     "params_of",
-]
+]  # fmt: skip
 
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 

@@ -35,16 +35,7 @@ from .torchmetric import MetricPatch
 from .values import MeanPatch, ValuePatch
 
 __all__ = [
-    "ConfusionMetrics",
-    "ConfusionPatch",
-    "MeanPatch",
-    "MetricPatch",
-    "PatchBase",
-    "TensorPatch",
-    "ValuePatch",
-    "check_patch_kind",
-    "flatten_value",
-    "is_torchmetric",
-    "make_patch",
+    "ConfusionMetrics", "ConfusionPatch", "MeanPatch", "MetricPatch", "PatchBase", "TensorPatch",
+    "ValuePatch", "check_patch_kind", "flatten_value", "is_torchmetric", "make_patch",
     "metric_name",
-]
+]  # fmt: skip
