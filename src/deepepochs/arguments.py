@@ -1,9 +1,4 @@
-"""Checks the arguments that users give. Each error says what was found and what to give.
-
->>> check_count("epochs", -1)
-Traceback (most recent call last):
-deepepochs.errors.ConfigError: epochs=-1: give an int of at least 0.
-"""
+"""Checks the arguments that users give. Each error says what was found and what to give."""
 
 from __future__ import annotations
 

@@ -1,11 +1,4 @@
-"""What a step can get wrong: what it returned, its loss, its calls; and how that is said.
-
->>> raise recorded_twice("MyTask.step", "acc")
-Traceback (most recent call last):
-...
-deepepochs.errors.MetricError: MyTask.step recorded the metric 'acc' twice in one mini-batch. Pass \
-do_metric=False to self.loss() for the parts, and call self.do_metric() once.
-"""
+"""What a step can get wrong: what it returned, its loss, its calls; and how that is said."""
 
 from __future__ import annotations
 

@@ -33,8 +33,7 @@ if TYPE_CHECKING:
 
 
 Array = np.ndarray[Any, Any]
-MAX_ROWS = 20
-"""Epochs that a printed history shows; a longer one shows the first and the last ten."""
+MAX_ROWS = 20  # epochs that a printed history shows; a longer one shows the first and the last ten
 
 
 class Progress(NamedTuple):

@@ -18,8 +18,7 @@ from .stages import Stage
 BoundHook = Callable[..., None]
 Hook = TypeVar("Hook", bound=Callable[..., None])
 
-PACE_S = 0.1
-"""Seconds between two calls of the paced hooks."""
+PACE_S = 0.1  # seconds between two calls of the paced hooks
 
 
 def outer_first(declaration: Hook) -> Hook:
@@ -114,10 +113,6 @@ class HookTable:
 
     Made once per session. A hook that nobody overrides has an empty tuple, so that the loop pays
     one look for it.
-
-    Args:
-        callbacks: the callbacks, in the order in which they were given.
-        declared: every hook with its declaration.
 
     Attributes:
         methods: the bound methods by hook.

@@ -12,10 +12,7 @@ def on_demand(
 ) -> Callable[[str], Any]:
     """Make the ``__getattr__`` of a package, which gives its submodules, too.
 
-    Args:
-        package: the package, as ``__name__`` in it.
-        names: the names by module, without the package.
-        others: modules whose ``__all__`` is looked through for all other names.
+    ``names`` are given by module. All other names are looked for in the ``__all__`` of ``others``.
     """
     module_of = {name: module for module, listed in names.items() for name in listed}
 

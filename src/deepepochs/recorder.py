@@ -192,7 +192,7 @@ class Recorder:
     def close(self, runtime: Runtime, batch_idx: int) -> dict[str, Any]:
         """Merge the patches of all processes, and give the metrics of the pass."""
         if runtime.num_processes > 1:
-            self.patches = self._merged(runtime)
+            self.patches = self.merged(runtime)
         self.patches = done = self.ordered()
         values = done.metrics()
         loss = values.get(LOSS)
@@ -219,10 +219,6 @@ class Recorder:
         """Names of the loss and of the metrics of the plan: not what steps return."""
         return {LOSS, *(name for name, _ in self.plan)} - self._returned
 
-    def patches_of_all(self, runtime: Runtime, *, may_be_last: bool) -> dict[str, PatchBase]:
-        """The patches so far; after what may be the last mini-batch, those of all processes."""
-        return self._merged(runtime) if may_be_last and runtime.num_processes > 1 else self.patches
-
     def state_dict(self, runtime: Runtime, *, may_be_last: bool) -> dict[str, Any]:
         """What a checkpoint keeps: the patches, and the kinds of the metrics.
 
@@ -231,7 +227,7 @@ class Recorder:
         """
         merged: dict[str, PatchBase] = {}
         if may_be_last and runtime.num_processes > 1:
-            merged = self._merged(runtime)
+            merged = self.merged(runtime)
         planned = self.planned_names
         return {
             "metrics": patch_kinds(self.plan),
@@ -249,7 +245,8 @@ class Recorder:
         self._returned = {n for n, saved in state["patches"].items() if not saved["planned"]}
         self._saved_merged = state["merged"]
 
-    def _merged(self, runtime: Runtime) -> dict[str, PatchBase]:
+    def merged(self, runtime: Runtime) -> dict[str, PatchBase]:
+        """The patches so far of all processes, which must all call this at the same time."""
         planned = self.planned_names
         makers: dict[str, Callable[[], PatchBase]] = {
             name: partial(make, 1) for name, make in self._makers.items() if name in planned
@@ -267,15 +264,7 @@ def patch_kinds(plan: tuple[MetricPlan, ...]) -> dict[str, str]:
 
 
 def check_same_metrics(where: str, saved: Mapping[str, str], here: Mapping[str, str]) -> None:
-    """Raise ``CheckpointMismatch`` unless the metrics of a pass are those of the saved one.
-
-    >>> check_same_metrics("the train pass", {"acc": "TensorPatch"}, {"acc": "MeanPatch"})
-    Traceback (most recent call last):
-    ...
-    deepepochs.errors.CheckpointMismatch: The checkpoint was taken inside the train pass, whose \
-metrics are others here: 'acc' was kept in a TensorPatch, and is in a MeanPatch. Give the same \
-metrics, or start from a checkpoint of the end of an epoch.
-    """
+    """Raise ``CheckpointMismatch`` unless the metrics of a pass are those of the saved one."""
     faults = [f"{name!r} is not computed" for name in saved if name not in here]
     faults += [f"{name!r} is new" for name in here if name not in saved]
     faults += [

@@ -166,8 +166,9 @@ class Run:
 
     def patches_if_last(self) -> dict[str, PatchBase]:
         """The patches so far; after what may be the last mini-batch, those of all processes."""
-        may_be_last = self.is_last is not False
-        return self.recorder.patches_of_all(self.trainer.runtime, may_be_last=may_be_last)
+        recorder, runtime = self.recorder, self.trainer.runtime
+        is_whole = runtime.num_processes == 1 or self.is_last is False
+        return recorder.patches if is_whole else recorder.merged(runtime)
 
     @property
     def batches(self) -> Iterable[tuple[int, Any]]:

@@ -565,6 +565,11 @@ class TrainerBase(Steps):
 
         Returns:
             A report: ``ok``, ``differences`` and the likely ``cause``.
+
+        Raises:
+            ConfigError: too few steps, or too few mini-batches in the run.
+            LoopException: called in a running fit, or the processes cannot be started.
+            CheckpointError: a run failed; the message has the traceback.
         """
         from .verify import verify_resume
 

@@ -253,10 +253,6 @@ def insert_best(best: list[float], value: float, mode: str, keep: int) -> int | 
 
     It is ``None`` for NaN and for a value that is not among the best. Of equal values the earlier
     is better.
-
-    >>> best = [0.5, 0.9]
-    >>> insert_best(best, 0.7, "min", keep=2), best
-    (2, [0.5, 0.7])
     """
     if value != value:  # NaN
         return None

@@ -42,8 +42,7 @@ if TYPE_CHECKING:
 
 STAGES = ("train", "val", "test")
 
-MAX_IMAGES = 24
-"""Samples in TensorBoard's picture; more would be too small to see."""
+MAX_IMAGES = 24  # samples in TensorBoard's picture; more would be too small to see
 
 
 class InterpretCallback(EventFileCallback):
@@ -297,15 +296,7 @@ InterpreteCallback = InterpretCallback
 
 
 class TopSamples:
-    """Keeps the ``k`` samples with the most extreme values; of equal values the earlier ones.
-
-    >>> import torch
-    >>> top = TopSamples(k=2)
-    >>> for x in torch.tensor([[3.0, 1.0], [9.0, 4.0]]):
-    ...     top.add(x, model_out=x, batch_y=None, batch_x=(x,))
-    >>> [value for value, *_ in top.samples()]
-    [9.0, 4.0]
-    """
+    """Keeps the ``k`` samples with the most extreme values; of equal values the earlier ones."""
 
     def __init__(self, k: int, mode: str = "max") -> None:
         self.k = k

@@ -46,8 +46,7 @@ MAX_HELD = 200
 MAX_HELD_ON_DEVICE = 32
 """The same on an accelerator, where entries hold tensors and reading them waits for the device."""
 
-MAX_HELD_S = 1.0
-"""Fewer entries are written after this many seconds."""
+MAX_HELD_S = 1.0  # fewer entries are written after this many seconds
 
 
 class LogCallback(EventFileCallback, RunRecordCallback):

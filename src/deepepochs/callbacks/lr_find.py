@@ -26,8 +26,7 @@ if TYPE_CHECKING:
     from ..contracts import TrainerView
 
 
-WORSE = 10.0
-"""A loss of this many times the best one ends the search."""
+WORSE = 10.0  # a loss of this many times the best one ends the search
 
 
 class LRSweep(Callback):

@@ -33,8 +33,7 @@ if TYPE_CHECKING:
 
 REPORT = "report.html"
 MAX_SAMPLES = 24
-MAX_SIZE = 8
-"""At most this many entries of an output or a target are written beside a sample."""
+MAX_SIZE = 8  # at most this many entries of an output or a target are written beside a sample
 
 
 class ReportCallback(RunRecordCallback):

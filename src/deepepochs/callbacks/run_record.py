@@ -32,8 +32,7 @@ if TYPE_CHECKING:
     from ..contracts import TrainerView
 
 
-MAX_WARNINGS = 50
-"""A record has at most this many different warnings."""
+MAX_WARNINGS = 50  # a record has at most this many different warnings
 
 
 class RunRecordCallback(Callback):

@@ -26,8 +26,7 @@ TRACKERS = (
 )  # fmt: skip
 """Names of trackers. The package that a tracker needs has the same name."""
 
-NAME_OPTIONS = {"mlflow": "run_name", "wandb": "name"}
-"""The option that sets the name of a run."""
+NAME_OPTIONS = {"mlflow": "run_name", "wandb": "name"}  # the option that sets the name of a run
 
 
 class TrackerCallback(Callback):

@@ -48,10 +48,6 @@ def seal(file: IO[bytes]) -> None:
 def verify(file: IO[bytes], name: object) -> bool:
     """Check every byte of an archive; without a seal, only the bytes of the records.
 
-    Args:
-        file: open for reading.
-        name: the file's name in messages.
-
     Returns:
         Whether the archive has a seal.
 

@@ -74,11 +74,6 @@ class Cursor:
 
     Raises:
         ConfigError: ``worker_seeding`` is neither.
-
-    Example:
-        >>> cursor = Cursor(["a", "b"])
-        >>> [(index, batch, cursor.is_last) for index, batch in cursor]
-        [(0, 'a', False), (1, 'b', True)]
     """
 
     def __init__(

@@ -36,10 +36,6 @@ def tensor_fetch(loader: Any) -> Callable[[Any], list[torch.Tensor]] | None:
     It is exact for a ``DataLoader`` without workers, with the default collate function and
     automatic batching, over a ``TensorDataset`` in any number of ``Subset``, of dense contiguous
     tensors. A subclass of any of these may mean something else by a sample.
-
-    Returns:
-        The function. It takes the indices that the loader's batch sampler gives, and returns
-        copies ``[B, ...]`` in the order of the data set's tensors.
     """
     if not _is_stock(loader):
         return None

@@ -20,10 +20,8 @@ from torch.utils.data import get_worker_info
 def epoch_seed_from(generator: torch.Generator | None, num_passes: int = 0) -> int:
     """Derive an epoch's seed, 0 to 2**63 - 1, from a generator's state, without a draw.
 
-    Args:
-        generator: the loader's own, or ``None`` for torch's global one.
-        num_passes: passes that persistent workers have made before. PyTorch draws nothing at
-            the start of those, so the generator may be in the state of the pass before.
+    The passes of persistent workers count, too: PyTorch draws nothing at the start of later
+    ones, so the generator may be in the state of the pass before.
     """
     state = torch.get_rng_state() if generator is None else generator.get_state()
     digest = hashlib.blake2b(state.numpy().tobytes(), digest_size=8)

@@ -8,9 +8,6 @@ so a ``state_dict()`` may hold NumPy arrays. A state may pass through either fun
 >>> state = {"epoch": 3, "rng": (1, b""), "best": float("inf")}
 >>> from_plain(to_plain(state)) == state
 True
->>> to_plain({"callbacks": {"x": lambda: 0}})  # doctest: +ELLIPSIS
-Traceback (most recent call last):
-deepepochs.errors.CheckpointError: state['callbacks']['x']: a lambda cannot be saved. ...
 """
 
 from __future__ import annotations
@@ -63,14 +60,8 @@ def to_plain(value: Any, where: str = "state", *, with_meta: bool = False) -> An
     """Return `value` in new containers, with only what a checkpoint may hold.
 
     Tensors are not copied, but lose gradients, hooks and attributes. A view of a storage more than
-    twice its size is copied: with a slice, the file would hold its whole base.
-
-    Args:
-        value: tensors, numbers, strings, bytes, ``None``, NumPy arrays and scalars in
-            nested dicts, lists, tuples and sets.
-        where: the name of `value` in an error message.
-        with_meta: accept tensors on the device ``'meta'``, which have no data: for a sharded model
-            all processes but the first have them.
+    twice its size is copied: with a slice, the file would hold its whole base. Of a sharded model
+    all processes but the first have tensors without data, on ``'meta'``: ``with_meta`` accepts them.
 
     Raises:
         CheckpointError: there is something else in it; the message gives the path.

@@ -1,11 +1,4 @@
-"""Compares nested states bit by bit: what differs, and by how much.
-
->>> import torch
->>> from deepepochs.nest.compare import differing
->>> one, other = {"w": torch.tensor([1.0, 2.0]), "n": 3}, {"w": torch.tensor([1.0, 2.5]), "n": 3}
->>> differing(one, other)
-['w: 1 of 2 numbers, by up to 0.5']
-"""
+"""Compares nested states bit by bit: what differs, and by how much."""
 
 from __future__ import annotations
 

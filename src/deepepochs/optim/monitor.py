@@ -1,12 +1,4 @@
-"""Finding the best of a series of values, for early stopping and the best checkpoint.
-
->>> from deepepochs.optim.monitor import Monitor
->>> monitor = Monitor(mode="min", patience=2)
->>> [monitor.update(loss) for loss in (0.9, 0.5, 0.5, 0.7)]
-[True, True, False, False]
->>> monitor.best, monitor.best_step, monitor.exhausted
-(0.5, 1, True)
-"""
+"""Finding the best of a series of values, for early stopping and the best checkpoint."""
 
 from __future__ import annotations
 

@@ -48,9 +48,7 @@ def check_metrics(metrics: Any, where: str) -> list[Any]:
 def plan_metrics(groups: Iterable[Sequence[Any]], kind: Any) -> tuple[MetricPlan, ...]:
     """Give the names of the metrics of a pass, each with a function that makes its patch.
 
-    Args:
-        groups: lists of metrics, the task's own first; an object in several counts once.
-        kind: ``metric_patch`` of the trainer.
+    The task's own metrics are the first of the ``groups``; an object in several counts once.
 
     Raises:
         MetricError: two different metrics have one name, or one has the name of the loss.

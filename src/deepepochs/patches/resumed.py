@@ -117,13 +117,8 @@ def merge_patches(
     """Merge the patches of all processes; every process gets the same result.
 
     A process that does not know the class of a patch gets the merged state and value from another.
-
-    Args:
-        gather: gives the values of all processes; all of them call it at the same time.
-        patches: the patches of this process.
-        makers: by name, functions that make an empty patch, for the planned metrics.
-        saved: from ``merged_states`` before a resume, for patches whose class no process knows
-            because no mini-batch came after the resume.
+    If none knows it, because no mini-batch came after a resume, they are in ``saved``, which
+    ``merged_states`` gave before. The ``makers`` make empty patches of the planned metrics.
 
     Raises:
         MetricError: no process knows the class or the merged value of a patch.

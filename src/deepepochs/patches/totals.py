@@ -159,10 +159,8 @@ class StageTotals:
     ) -> dict[str, Any]:
         """Give the states and values of the finished passes.
 
-        Args:
-            running: patches of the pass that runs.
-            known: names of patches whose class a resumed run knows from its plan. If the running
-                pass has such a patch, the resumed run can pool the value; else it is saved here.
+        A resumed run knows the classes of the ``known`` patches from its plan: if the ``running``
+        pass has such a patch, the resumed run can pool the value; else it is saved here.
         """
         running = running or {}
         pooled = {}

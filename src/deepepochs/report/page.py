@@ -12,9 +12,7 @@ from .html import Raw, duration, facts, frame, section, short, table, text_of, t
 from .svg import curve_plot
 
 MAX_PLOTS = 24
-SMALL_TABLE = 12
-"""The table of epochs is open if it has at most this many epochs."""
-
+SMALL_TABLE = 12  # the table of epochs is open if it has at most this many epochs
 MAX_ROWS = 1000
 MAX_CLASSES = 100
 MAX_SAMPLES = 24

@@ -16,11 +16,8 @@ LOG_RATIO = 50.0
 NUM_TICKS = 5
 WIDTH, HEIGHT = 440, 250
 LEFT, RIGHT, TOP, BOTTOM = 56, 12, 12, 34
-MAX_POINTS = 500
-"""Of a longer curve, only the lowest and highest point of each stretch are drawn."""
-
-MAX_DOTS = 60
-"""Each point has a dot with its value if a curve has at most this many points."""
+MAX_POINTS = 500  # of a longer curve, only the lowest and highest point of each stretch are drawn
+MAX_DOTS = 60  # each point has a dot with its value if a curve has at most this many points
 
 
 def curve_plot(curves: Mapping[str, Curve], title: str) -> str:

@@ -30,10 +30,6 @@ def check_running_id(running_id: Any) -> str:
     Raises:
         ConfigTypeError: it is of another type.
         ConfigError: it is empty or too long, or could lead out of the folder of the runs.
-
-    Example:
-        >>> check_running_id(1)
-        '1'
     """
     if isinstance(running_id, str):
         name = str(running_id)
@@ -56,11 +52,7 @@ def check_running_id(running_id: Any) -> str:
 
 
 def run_folder(ckpt_dir: str | os.PathLike[str], running_id: Any) -> Path:
-    """Return the folder of a run, which may be missing yet; raises as `check_running_id`.
-
-    >>> run_folder("logs", 1).as_posix()
-    'logs/1'
-    """
+    """Return the folder of a run, which may be missing yet; raises as `check_running_id`."""
     return Path(ckpt_dir) / check_running_id(running_id)
 
 

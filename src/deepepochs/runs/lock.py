@@ -33,9 +33,6 @@ class RunLock:
 
     The file ``.run.lock`` stays in the folder: without it, two processes could lock two files
     of this name. ``.run.holder.json`` says who holds the lock.
-
-    Args:
-        folder: the run's folder; :meth:`acquire` makes it if it is missing.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:

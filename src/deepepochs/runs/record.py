@@ -25,8 +25,7 @@ from .lock import is_locked
 
 RECORD, TABLE, PICTURES = "run.json", "metrics.csv", "pictures.json"
 STATES = ("finished", "interrupted", "running", "failed", "killed", "unknown")
-MAX_TEXT = 300
-"""Characters that are kept of a value that is written as text."""
+MAX_TEXT = 300  # characters that are kept of a value that is written as text
 
 Curve = list[tuple[int, float]]
 """Pairs of the number of an epoch, from 1, and a value."""

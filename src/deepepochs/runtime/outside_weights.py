@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 
-LARGEST = 2**24
-"""The most numbers that are exchanged at once, except in one larger weight."""
+LARGEST = 2**24  # the most numbers that are exchanged at once, except in one larger weight
 
 
 class OutsideWeights:

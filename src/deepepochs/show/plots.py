@@ -26,14 +26,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-MAX_WRITTEN = 30
-"""With more classes the cells are too small for their counts."""
-
-FONT_SIZE = 11.5
-"""Points of the names in a compact matrix, readable in TensorBoard's small cards."""
-
-MAX_NAME = 14
-"""Longer names are cut in a compact matrix."""
+MAX_WRITTEN = 30  # with more classes the cells are too small for their counts
+FONT_SIZE = 11.5  # points of the names in a compact matrix, readable in TensorBoard's small cards
+MAX_NAME = 14  # longer names are cut in a compact matrix
 
 
 class SeriesPlots:
@@ -133,12 +128,6 @@ def draw_confusion(
 
     With ``norm_dec=None`` it is compact: large counts without zeros, no colour scale, and only as
     many names as fit.
-
-    >>> from matplotlib.figure import Figure
-    >>> figure = Figure()
-    >>> draw_confusion(figure, [[1, 0], [0, 1]], 2, info="epoch 3")
-    >>> figure.axes[0].get_title()
-    'epoch 3'
     """
     counts = np.asarray(c_matrix.tolist() if hasattr(c_matrix, "tolist") else c_matrix)
     if counts.shape != (class_num, class_num):

@@ -26,8 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-MAX_SHOWN = 6
-"""Of a longer vector only the first and the last entries are written."""
+MAX_SHOWN = 6  # of a longer vector only the first and the last entries are written
 
 Count = tuple[int, int | None]
 """A number from 1, and the total, which may be unknown."""
@@ -154,8 +153,7 @@ def _char_width(char: str) -> int:
     return 2 if unicodedata.east_asian_width(char) in "WF" else 1
 
 
-DISPLAY_LINES = 100
-"""Lines of one notebook display: each refresh sends all of them."""
+DISPLAY_LINES = 100  # lines of one notebook display: each refresh sends all of them
 
 
 class Output:

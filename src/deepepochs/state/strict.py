@@ -3,13 +3,6 @@
 Everything that can be checked is checked first (keys, shapes, types, the form of each
 part), before anything is copied. If a part fails all the same, as a callback of the
 user may, what was loaded before it is put back.
-
->>> import torch
->>> from deepepochs.state.strict import load_parts
->>> load_parts({"model": torch.nn.Linear(2, 1)}, {"model": torch.nn.Linear(3, 1).state_dict()})
-Traceback (most recent call last):
-...
-deepepochs.errors.CheckpointMismatch: The checkpoint is of another model: weight is [1, 3], and here [1, 2].
 """
 
 from __future__ import annotations

@@ -30,8 +30,7 @@ if TYPE_CHECKING:
     from ..contracts import TrainerView
 
 
-PROBE = "ResumeProbe"
-"""The name of the probe's state among the states of the callbacks."""
+PROBE = "ResumeProbe"  # the name of the probe's state among the states of the callbacks
 
 
 class ResumeProbe(Callback):

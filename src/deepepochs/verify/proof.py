@@ -56,13 +56,7 @@ class ResumeReport(NamedTuple):
 
 
 def verify_resume(trainer: TrainerView, steps: int, fit_options: Mapping[str, Any]) -> ResumeReport:
-    """Make the runs and compare them: see `Trainer.verify_resume`.
-
-    Raises:
-        ConfigError: too few steps, or too few mini-batches in the run.
-        LoopException: called in a running fit, or the processes cannot be started.
-        CheckpointError: a run failed; the message has the traceback.
-    """
+    """Make the runs and compare them: see `Trainer.verify_resume`."""
     check_count("steps", steps, 2)
     if trainer.run is not None:
         raise LoopException("verify_resume was called inside a running fit: call it before.")
