@@ -31,7 +31,6 @@ from .show.screens import format_value, spread, text_width, to_array
 if TYPE_CHECKING:
     from .show.figures import Figure
 
-
 Array = np.ndarray[Any, Any]
 MAX_ROWS = 20  # epochs that a printed history shows; a longer one shows the first and the last ten
 

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     from ..contracts import TrainerView
 
-
 NUM_BINS = 64
 
 

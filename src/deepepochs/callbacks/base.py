@@ -20,7 +20,6 @@ from ..hooks import paced as paced
 if TYPE_CHECKING:
     from torch import Tensor
 
-
 Metrics = Mapping[str, Any]
 Tasks = Sequence[Any]
 

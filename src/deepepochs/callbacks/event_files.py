@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
     from ..contracts import TrainerView
 
-
 FLUSH_S = 5  # a killed process loses at most this many seconds of its log
 RESULTS_SUFFIX = ".results"  # event files with test results end with this, and are never cut
 

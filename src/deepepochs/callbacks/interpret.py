@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from ..patches import PatchBase
     from ..runtime.base import Runtime
 
-
 STAGES = ("train", "val", "test")
 
 MAX_IMAGES = 24  # samples in TensorBoard's picture; more would be too small to see

@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 
     from ..contracts import TrainerView
 
-
 MAX_HELD = 200
 """Entries that are written together: each use of the writer's thread costs a thread switch."""
 

@@ -25,7 +25,6 @@ from .base import Callback
 if TYPE_CHECKING:
     from ..contracts import TrainerView
 
-
 WORSE = 10.0  # a loss of this many times the best one ends the search
 
 

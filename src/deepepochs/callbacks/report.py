@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from ..contracts import TrainerView
     from ..history import History
 
-
 REPORT = "report.html"
 MAX_SAMPLES = 24
 MAX_SIZE = 8  # at most this many entries of an output or a target are written beside a sample

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from ..contracts import TrainerView
     from ..optim.optimizers import Optimizer
 
-
 MAX_LAYERS = 400  # of a larger model only this many layers are listed
 GIT_TIMEOUT_S = 2.0
 SHOWN_OPTIONS = ("lr", "momentum", "betas", "weight_decay", "nesterov", "amsgrad")

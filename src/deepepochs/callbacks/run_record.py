@@ -31,7 +31,6 @@ from .run_facts import describe
 if TYPE_CHECKING:
     from ..contracts import TrainerView
 
-
 MAX_WARNINGS = 50  # a record has at most this many different warnings
 
 

@@ -19,7 +19,6 @@ from .base import Callback
 if TYPE_CHECKING:
     from ..contracts import TrainerView
 
-
 PARTS = ("data", "forward", "backward", "step", "validation", "other")
 
 

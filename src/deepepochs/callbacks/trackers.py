@@ -20,7 +20,6 @@ from .base import Callback
 if TYPE_CHECKING:
     from ..contracts import TrainerView
 
-
 TRACKERS = (
     "aim", "clearml", "comet_ml", "dvclive", "mlflow", "swanlab", "tensorboard", "trackio", "wandb",
 )  # fmt: skip

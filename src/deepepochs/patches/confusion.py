@@ -25,7 +25,6 @@ from .base import PatchBase, call_metric, check_same_metric, checked_metric, cop
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-
 KEYS = {"accuracy": "acc", "precision": "p", "recall": "r", "f1": "f1", "fbeta": "fb"}
 
 

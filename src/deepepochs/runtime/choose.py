@@ -15,7 +15,6 @@ from .sharded_tensors import is_sharded, refuse_precision
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-
 Device: TypeAlias = "str | torch.device | Accelerator | None"
 """What a trainer takes as its device."""
 

@@ -21,7 +21,6 @@ from ..optim.optimizers import Optimizer, params_of
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-
 LARGEST = 2**24  # the most numbers that are exchanged at once, except in one larger weight
 
 

@@ -18,7 +18,6 @@ from ..nest.operations import walk
 if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
 
-
 HOW = (
     "Call torch.distributed.fsdp.fully_shard on the layers and then on the model itself, over all "
     "processes, before the optimizer is made (docs/distributed.md)."

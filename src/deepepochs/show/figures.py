@@ -20,7 +20,6 @@ from ..errors import DataError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Figure  # for `History`, too
 
-
 FILE_BACKENDS = {"agg", "cairo", "pdf", "pgf", "ps", "svg", "template"}
 
 

@@ -19,7 +19,6 @@ from ..errors import DataError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-
 SMOOTHING = 0.98  # weight of the earlier losses in the running mean, as in fastai's ``Recorder``
 SKIPPED_END = 5  # this many last points are not used, since the loss blows up there
 

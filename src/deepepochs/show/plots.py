@@ -25,7 +25,6 @@ from .screens import text_width
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-
 MAX_WRITTEN = 30  # with more classes the cells are too small for their counts
 FONT_SIZE = 11.5  # points of the names in a compact matrix, readable in TensorBoard's small cards
 MAX_NAME = 14  # longer names are cut in a compact matrix

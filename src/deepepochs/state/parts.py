@@ -91,10 +91,8 @@ class ExtrasPart(CheckedPart):
     another shape than it has here, as one that caches does.
     """
 
-    def __init__(
-        self, model: nn.Module, loss_fn: Any, others: Mapping[str, Tensor] | None = None
-    ) -> None:
-        self._others = dict(others or {})
+    def __init__(self, model: nn.Module, loss_fn: Any, others: Mapping[str, Tensor]) -> None:
+        self._others = others
         self._modules = named_modules(model, loss_fn)
 
     def _weights(self) -> dict[str, Tensor]:

@@ -29,7 +29,6 @@ from ..nest.operations import listify
 if TYPE_CHECKING:
     from ..contracts import TrainerView
 
-
 PROBE = "ResumeProbe"  # the name of the probe's state among the states of the callbacks
 
 
