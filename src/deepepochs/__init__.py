@@ -84,7 +84,8 @@ else:
     __getattr__ = on_demand(
         __name__,
         {
-            "callbacks": [*(name for name in callbacks.__all__ if name not in globals())],
+            "callbacks": [name for name in callbacks.__all__ if name not in globals()],
+            "callbacks.interpret": ["InterpreteCallback"],  # of 0.6, like the names of the others
             "show.lr_curve": ["LRCurve"],
             "show.plots": ["plot_confusion"],
         },

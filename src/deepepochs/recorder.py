@@ -52,7 +52,7 @@ class LossWatch:
         text = (
             f"The loss is {float(loss)} in {self.epoch}{exact}batch {batch_idx} of {self.task} (both "
             "counted from 0). Look at the learning rate, the inputs and divisions or logarithms in "
-            "the loss; on_nan='warn' goes on."
+            "the loss; on_nan='warn' trains on."
         )
         if self.policy != "warn":
             raise NotFiniteError(text)
@@ -236,7 +236,7 @@ class Recorder:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from the patches of a checkpoint.
+        """Load the patches of a checkpoint.
 
         Raises:
             CheckpointMismatch: the metric of a name cannot load its state.

@@ -166,7 +166,7 @@ class Steps:
 
         Raises:
             StepError: ``value`` is not a scalar tensor, or depends on no weight.
-            NotFiniteError: it is NaN or infinite; on an accelerator that is told later.
+            NotFiniteError: it is NaN or infinite; on an accelerator this is raised later.
         """
         run = self.run or self._run
         if not run.is_training:

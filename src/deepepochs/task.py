@@ -94,7 +94,7 @@ class EpochTask(Steps):
         self.run = run
 
     def bind(self, trainer: TrainerView) -> None:
-        """Take a trainer, which lends the task its model, loss, optimizers and run.
+        """Take a trainer, whose model, loss, optimizers and run the task uses.
 
         A verb such as ``optimize`` that the trainer's class overrides and the task's
         does not is the trainer's.

@@ -135,7 +135,7 @@ class TrainerBase(Steps):
             metrics: one metric or a list, computed in training, validation and test.
             metric_patch: how a metric is carried from mini-batches to the epoch:
                 ``'tensor'``, ``'mean'``, ``'confusion'`` or a ``PatchBase`` subclass.
-            resume: go on from a checkpoint; needs a ``CheckCallback``.
+            resume: load a checkpoint and resume there; needs a ``CheckCallback``.
             running_id: name of this run's folder; ``None``: a new one from the time.
             hyper_params: values that ``LogCallback`` writes after a test.
             log_long: print 7 decimals instead of 4.
@@ -202,6 +202,10 @@ class TrainerBase(Steps):
         self._metrics: dict[Stage, list[Any]] = {}
         self._last_stop: str | None = None
         self._told: set[str] = set()
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy runs nothing; what runs here has generators, which cannot be copied.
+        return {**vars(self), "session": None}
 
     def __dir__(self) -> list[str]:
         return [name for name in super().__dir__() if name not in UNLISTED]
@@ -293,7 +297,7 @@ class TrainerBase(Steps):
             return self.history.since(span.start, span.end)
         self.place.leave()
         if random is not None:
-            rng.set_state(random)  # the script goes on as it did after this fit
+            rng.set_state(random)  # as they were in the script after this fit
         if not resumes:
             warnings.warn(
                 f"fit() runs no epoch: {self.progress.epoch_idx} of {span.end} are done. "
@@ -331,7 +335,7 @@ class TrainerBase(Steps):
                 "Trainer(..., callbacks=CheckCallback('loss'), resume=...)."
             )
         self.checker.resume(self)
-        # Not again after a fit that was refused: what was loaded since then is to be kept.
+        # Once: after a refused fit, the user may have loaded something else.
         self._to_resume = False
         if self.place.is_set:
             self.fits.replay()
@@ -486,7 +490,7 @@ class TrainerBase(Steps):
         return collect_parts(self, self.place, self.fits, self.loaders)
 
     def state_dict(self) -> dict[str, Any]:
-        """The whole state, from which a run goes on to the bit: tensors and plain types.
+        """The whole state, from which a run resumes to the bit: tensors and plain types.
 
         The tensors are those in use: save them or copy them before training goes on. All
         processes call this together; of a sharded model, the first one alone has the values.
@@ -495,7 +499,7 @@ class TrainerBase(Steps):
         return dict(to_plain(state, with_meta=True))
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take back what ``state_dict`` gave; the next fit goes on from there.
+        """Load a state; the next fit resumes there.
 
         Raises:
             CheckpointMismatch: the state does not fit; the trainer is as it was.
@@ -528,7 +532,7 @@ class TrainerBase(Steps):
             path: a file written by ``CheckCallback``, also that of release 0.6, or a folder.
 
         Returns:
-            The trainer, whose next fit goes on after the checkpoint.
+            The trainer, whose next fit resumes at the checkpoint.
 
         Raises:
             CheckpointError: missing, damaged or of another model; the trainer is as it was.
@@ -591,7 +595,7 @@ class TrainerBase(Steps):
         return run_folder(first if self.checker is None else self.checker.runs_in, self.running_id)
 
     def adopt_run(self, running_id: str) -> None:
-        """Go on in the folder of an earlier run, unless this trainer was given an id."""
+        """Use the folder of an earlier run, unless this trainer was given an id."""
         if not self.has_own_id:
             self.running_id = running_id
 
@@ -661,8 +665,8 @@ class TrainerBase(Steps):
     def _saving(self) -> SavePoints:
         if self.session is None:
             raise LoopException(
-                "There is a save point only inside of a fit: call this in a hook or a step. "
-                "Outside, take trainer.state_dict()."
+                "request_save() and add_saver() work only inside of a fit: call them in a hook or a step. "
+                "To save now, take trainer.state_dict()."
             )
         return self.session.save_points.outermost
 
@@ -710,7 +714,7 @@ class TrainerBase(Steps):
 
     @property
     def is_resumed(self) -> bool:
-        """Whether the next fit, or the one that begins now, goes on from a loaded state."""
+        """Whether the next fit, or the one that begins now, resumes a loaded state."""
         return self.place.is_set
 
     @property
@@ -746,17 +750,17 @@ class TrainerBase(Steps):
 
     @property
     def train_metrics(self) -> list[Any]:
-        """The metrics common to the training tasks of that call."""
+        """The metrics of all training tasks, in the call that runs or the latest one."""
         return self._metrics_of(Stage.TRAIN)
 
     @property
     def val_metrics(self) -> list[Any]:
-        """The metrics common to its validation tasks."""
+        """The metrics of all validation tasks, likewise."""
         return self._metrics_of(Stage.VAL)
 
     @property
     def test_metrics(self) -> list[Any]:
-        """The metrics common to its test tasks."""
+        """The metrics of all test tasks, likewise."""
         return self._metrics_of(Stage.TEST)
 
     def _metrics_of(self, stage: Stage) -> list[Any]:

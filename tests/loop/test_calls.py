@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -175,3 +176,16 @@ def test_a_stop_of_a_test_inside_a_fit_ends_the_fit_too() -> None:
 def test_a_save_is_refused_where_nothing_runs() -> None:
     with pytest.raises(LoopException, match="only inside of a fit"):
         make_trainer().request_save(lambda trainer: None)
+
+
+def test_a_trainer_can_be_copied_in_a_hook_and_the_copy_runs_nothing() -> None:
+    copies: list[Trainer] = []
+
+    class Copying(Callback):
+        def on_after_train_epoch(self, trainer: Any, **others: Any) -> None:
+            copies.append(copy.deepcopy(trainer))
+
+    make_trainer(epochs=1, callbacks=Copying()).fit(DATA)
+    assert copies[0].session is None and copies[0].run is None
+    copies[0].callbacks.pop()
+    assert len(copies[0].fit(DATA, epochs=1)["train"]["loss"]) == 1

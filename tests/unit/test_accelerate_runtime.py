@@ -260,3 +260,41 @@ def test_weights_are_exchanged_in_parts_of_one_kind_and_of_a_size(
     parts = list(parts_of(weights))
     assert [[w.numel() for w in part] for part in parts] == [[4, 6], [1], [20], [3, 3], [2]]
     assert {id(w) for part in parts for w in part} == {id(w) for w in weights}
+
+
+def test_a_window_of_mini_batches_and_one_by_hand_resume_together() -> None:
+    class ByHand(Trainer):
+        def train_step(self, batch_x: Any, batch_y: Any, **step_args: Any) -> None:
+            with self.accelerator.accumulate(self.model):
+                self.loss(self.model(*batch_x), batch_y)
+
+    class Keep(Callback):
+        state: Any = None
+
+        def on_after_train_batch(self, trainer: Any, batch_idx: int, **others: Any) -> None:
+            if batch_idx == 2:
+                trainer.request_save(self.keep)
+
+        def keep(self, trainer: Any) -> None:
+            file = io.BytesIO()
+            torch.save(trainer.state_dict(), file)
+            self.state = torch.load(io.BytesIO(file.getvalue()), weights_only=True)
+
+    def make(callbacks: Any = None) -> Trainer:
+        torch.manual_seed(1)
+        model = nn.Linear(4, 1)
+        return ByHand(
+            model, nn.MSELoss(), torch.optim.SGD(model.parameters(), 0.1), epochs=1,
+            device=Accelerator(cpu=True, gradient_accumulation_steps=4), grad_accumulate=2,
+            show_info=False, log_batch=False, callbacks=callbacks,
+        )  # fmt: skip
+
+    data = [(X[i : i + 3], X[i : i + 3, :1]) for i in range(0, 21, 3)]
+    keep = Keep()
+    unbroken, resumed = make(keep), make()
+    unbroken.fit(data)
+    resumed.load_state_dict(keep.state)
+    resumed.fit(data)
+    assert keep.state["epoch"]["run"]["by_hand"]["count"] == 3
+    for one, other in zip(unbroken.model.parameters(), resumed.model.parameters(), strict=True):
+        assert torch.equal(one, other)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import ast
 import inspect
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -245,3 +247,31 @@ def test_help_shows_the_arguments_at_the_trainer() -> None:
         == "Iterable[Any] | None"
     )
     assert all(f"{name}:" in str(inspect.getdoc(Trainer.__init__)) for name in arguments)
+
+
+PLAIN_FIT = """
+import sys
+from pathlib import Path
+import torch
+import deepepochs
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, TensorDataset
+
+data = TensorDataset(torch.randn(64, 8), torch.randint(0, 2, (64,)))
+loader = DataLoader(data, batch_size=8)
+trainer = deepepochs.Trainer(
+    torch.nn.Linear(8, 2), F.cross_entropy, epochs=2, metrics=deepepochs.metrics.accuracy
+)
+home, files = str(Path(deepepochs.__file__).parent), set()
+sys.settrace(lambda frame, *_: files.add(frame.f_code.co_filename))
+trainer.fit(loader, loader)
+sys.settrace(None)
+print(sum(file.startswith(home) for file in files))
+"""
+
+
+def test_a_plain_fit_with_one_metric_runs_at_most_30_files() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", PLAIN_FIT], capture_output=True, text=True, check=True
+    )
+    assert 20 < int(done.stdout.split()[-1]) <= 30

@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING
 from ..errors import CallbackException
 from ..on_demand import on_demand
 from .base import Callback
-from .console import ConsoleCallback, DefaultCallback
+from .console import ConsoleCallback
+from .console import DefaultCallback as DefaultCallback
 from .pool import CallbackPool
 
 if TYPE_CHECKING:
     from .analyze import AnalyzeCallback
     from .check import CheckCallback
     from .grad_clip import GradClipCallback
-    from .interpret import InterpretCallback, InterpreteCallback
+    from .interpret import InterpretCallback
+    from .interpret import InterpreteCallback as InterpreteCallback
     from .log import LogCallback
     from .lr_find import LRFindCallback
     from .report import ReportCallback
@@ -43,8 +45,8 @@ else:
 
 __all__ = [
     "AnalyzeCallback", "Callback", "CallbackException", "CallbackPool", "CheckCallback",
-    "ConsoleCallback", "DefaultCallback", "GradClipCallback", "InterpretCallback",
-    "InterpreteCallback", "LRFindCallback", "LogCallback", "ReportCallback", "RunRecordCallback",
+    "ConsoleCallback", "GradClipCallback", "InterpretCallback",
+    "LRFindCallback", "LogCallback", "ReportCallback", "RunRecordCallback",
     "TimingCallback", "TrackerCallback",
 ]  # fmt: skip
 

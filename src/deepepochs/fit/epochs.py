@@ -108,7 +108,7 @@ class FitLog:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take back what ``state_dict`` gave."""
+        """Load what ``state_dict`` gave."""
         self.progress = Progress.from_state(state)
         self._starts = [int(start) for start in state.get("fit_starts", [state["first_epoch"]])]
 

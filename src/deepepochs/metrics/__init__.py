@@ -41,6 +41,10 @@ __all__ = [
 ]  # fmt: skip
 
 
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
 def confusion_matrix(preds: Tensor, targets: Tensor, num_classes: int | None = None) -> Tensor:
     """Count how often each target class was predicted as each class.
 

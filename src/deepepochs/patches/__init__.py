@@ -39,3 +39,7 @@ __all__ = [
     "ValuePatch", "check_patch_kind", "flatten_value", "is_torchmetric", "make_patch",
     "metric_name",
 ]  # fmt: skip
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -148,9 +148,8 @@ class AccelerateRuntime:
         return context
 
     def window(self, size: int) -> AnyWindow | None:
-        # Made in any case, since it resets what the user's last `accumulate` has set.
         by_hand = HandWindow(self.accelerator, self._join_kept_back)
-        return Window(size) if size > 1 else by_hand
+        return CountedWindow(size, by_hand) if size > 1 else by_hand
 
     def rounds(self, cursor: Cursor, hooks: Any = None, of_fillers: Any = None) -> Rounds | None:
         return Rounds(self, cursor, hooks, of_fillers) if self.num_processes > 1 else None
@@ -253,6 +252,21 @@ class HandWindow:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.waiting = dict.fromkeys(state["by_hand"]["waiting"])
         self._begin(int(state["by_hand"]["count"]))
+
+
+class CountedWindow(Window):
+    """A window of mini-batches where the user counts with ``accelerator.accumulate``, too."""
+
+    def __init__(self, size: int, by_hand: HandWindow) -> None:
+        super().__init__(size)
+        self.by_hand = by_hand
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**self.by_hand.state_dict(), "window": super().state_dict()["window"]}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.by_hand.load_state_dict(state)
 
 
 def _bare(opt: Any) -> torch.optim.Optimizer:

@@ -127,7 +127,7 @@ class ExtrasPart(CheckedPart):
         _check_names("buffer that is not persistent,", state["buffers"], self._buffers())
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take back what ``state_dict`` gave."""
+        """Load what ``state_dict`` gave."""
         for name, weight in self._weights().items():
             if weight.requires_grad is not state["requires_grad"][name]:
                 weight.requires_grad_(state["requires_grad"][name])
@@ -253,7 +253,7 @@ def own_of(runtime: Runtime, state: Any) -> Any:
     if saved != runtime.num_processes:
         raise CheckpointMismatch(
             f"The state was saved by {saved} processes, and this run has {runtime.num_processes}: "
-            "places in the data and random states cannot be brought over. Start as many, or take "
+            "places in the data and random states cannot be transferred. Start as many, or take "
             "the weights alone with trainer.load_weights(deepepochs.checkpoint.load(path))."
         )
     return state["of_processes"][runtime.rank] if several else state

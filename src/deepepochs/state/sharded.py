@@ -133,5 +133,5 @@ def _refuse_odd_shapes(optimizer: Optimizer, state: dict[str, Any]) -> None:
                 raise CheckpointError(
                     f"{type(bare).__name__} keeps {key} {list(value.shape)} of a sharded "
                     f"weight {list(weight.shape)}: only entries of the shape of their weight can be "
-                    "brought back. Take an optimizer such as AdamW or SGD."
+                    "restored. Take an optimizer such as AdamW or SGD."
                 )

@@ -2,7 +2,7 @@
 
 Everything that can be checked is checked first (keys, shapes, types, the form of each
 part), before anything is copied. If a part fails all the same, as a callback of the
-user may, what was loaded before it is put back.
+user may, the parts loaded before it are restored.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Part(Protocol):
         """Give the state: tensors and plain types."""
 
     def load_state_dict(self, state: Any) -> Any:
-        """Take back what ``state_dict`` gave."""
+        """Load what ``state_dict`` gave."""
 
 
 class CheckedPart:
