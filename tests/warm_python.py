@@ -13,6 +13,7 @@ theirs from several servers, lest a fault that only shows where orders differ is
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import gc
 import importlib
@@ -122,7 +123,15 @@ class WarmPython:
             assert process.stdout is not None
             with process.stdout as stdout:
                 assert stdout.readline() == "ready\n", "the server of warm Python did not start"
+            atexit.register(self._end)
         return self._address
+
+    def _end(self) -> None:
+        """End the server; a process that is left running would be warned of."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(60)
 
 
 def start(
