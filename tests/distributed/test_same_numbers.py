@@ -90,8 +90,18 @@ def test_hooks_that_look_at_data_do_not_meet_fillers_unless_their_callback_says_
 def test_a_save_that_one_process_alone_is_asked_for_is_refused_by_name(
     found: dict[int, dict[str, Any]], num_processes: int
 ) -> None:
-    answer = found[num_processes]["lone_save"]
-    assert answer == "saved" if num_processes == 1 else "meets_fillers = True" in answer
+    answers = found[num_processes]["lone_save"]
+    assert answers.pop("added") == "saved"
+    for answer in answers.values():
+        assert answer == "saved" if num_processes == 1 else "meets_fillers = True" in answer
+
+
+@pytest.mark.parametrize("num_processes", [1, 2, 3])
+def test_what_one_process_alone_returns_is_pooled_over_the_tasks(
+    found: dict[int, dict[str, Any]], num_processes: int
+) -> None:
+    rare = found[num_processes]["returned_by_one"]
+    assert rare == {"rare": 1.5, "0/rare": 1.5, "1/rare": 1.5}
 
 
 def test_the_comparison_sees_a_difference_and_other_cases_are_not_the_same(

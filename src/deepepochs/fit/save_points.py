@@ -157,22 +157,24 @@ class SavePoints:
         """Do in all processes what one was asked: stop, for its reason, or save.
 
         Raises:
-            LoopException: one process is to save, and another does not know with what.
+            LoopException: the processes would not save the same.
         """
-        can_save = bool(self._requests or self._savers)
-        own = (self.stop_reason, self.signals.received, bool(self._requests), can_save)
-        reasons, signals, requests, can = zip(
+        requested = [i for i, saver in enumerate(self._savers) if saver in self._requests]
+        others = [saver for saver in self._requests if saver not in self._savers]
+        own = (
+            self.stop_reason, self.signals.received, requested, len(others), len(self._savers)
+        )  # fmt: skip
+        reasons, signals, known, num_others, num_savers = zip(
             *self.trainer.runtime.gather_objects(own), strict=True
         )
         self.stop_reason = next(filter(None, reasons), None)
         for received in filter(None, signals):
             self.signals.note(received)
-        if any(requests):
-            if not all(can):
-                raise LoopException(
-                    f"request_save() was called in {sum(requests)} of {len(requests)} processes, and "
-                    "all must save together. A hook of a mini-batch is not called where one only "
-                    "fills up a round: set meets_fillers = True in the callback, or call add_saver() "
-                    "in on_before_fit."
-                )
-            self._requests = list(dict.fromkeys([*self._requests, *self._savers]))
+        if len({*num_others}) > 1 or len({*num_savers}) > 1:
+            raise LoopException(
+                f"request_save() was called {num_others} times and add_saver() {num_savers} times in "
+                "the processes, which must save together. A hook of a mini-batch is not called where "
+                "one only fills up a round: set meets_fillers = True in the callback, or call "
+                "add_saver() in on_before_fit, in all processes."
+            )
+        self._requests = [self._savers[i] for i in sorted({i for of in known for i in of})] + others

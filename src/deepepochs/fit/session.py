@@ -208,12 +208,12 @@ class Session:
         return values
 
     def stage_values(self, totals: StageTotals) -> dict[str, Any]:
-        """The values of a stage, of the main process: another may have had no data to pool."""
+        """The values of a stage, of the main process; what it cannot pool, of another."""
         runtime = self.trainer.runtime
-        values: dict[str, Any] = runtime.gather_objects(
-            totals.metrics() if runtime.is_main else {}
-        )[0]
-        return values
+        own = totals.metrics() if runtime.is_main or len(totals.passes) > 1 else {}
+        gathered: list[dict[str, Any]] = runtime.gather_objects(own)
+        names = dict.fromkeys(name for values in gathered for name in values)
+        return {name: next(v[name] for v in gathered if name in v) for name in names}
 
     def _warn_of_no_step(self, run: Run) -> None:
         if run.num_steps or run.resumed or not self.opt.gradients():

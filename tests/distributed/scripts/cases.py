@@ -670,17 +670,48 @@ def hooks_and_fillers() -> Any:
 
 def lone_save() -> Any:
     """A save that one process alone is asked for, since its mini-batch only fills up a round."""
-    from deepepochs import Callback, LoopException
+    from deepepochs import Callback, CheckCallback, LoopException
 
     class Saving(Callback):
         def on_after_train_batch(self, trainer: Any, batch_idx: int, **_: Any) -> None:
-            trainer.request_save(lambda trainer: trainer.state_dict())
+            trainer.request_save(self.save)
 
-    try:
-        train(make_accelerator(split=False), loader(slice(20), 4), callbacks=Saving(), epochs=1)
-    except LoopException as error:
-        return str(error)
-    return "saved"
+        def save(self, trainer: Any) -> None:
+            trainer.state_dict()
+
+    class Added(Saving):
+        def on_before_fit(self, trainer: Any, epochs: int) -> None:
+            trainer.add_saver(self.save)
+
+    found = {}
+    for name, kind in (("alone", Saving), ("beside another", Saving), ("added", Added)):
+        with tempfile.TemporaryDirectory() as folder:
+            check = [] if name == "alone" else [CheckCallback("loss", "train", ckpt_dir=folder)]
+            accelerator = make_accelerator(split=False)
+            try:
+                train(accelerator, loader(slice(20), 4), callbacks=[*check, kind()], epochs=1)
+                found[name] = "saved"
+            except LoopException as error:
+                found[name] = str(error)
+    return found
+
+
+def returned_by_one() -> Any:
+    """A value that one process alone returns from its steps, over two tasks."""
+
+    class Rare(EpochTask):
+        def train_step(self, batch_x: Any, batch_y: Any, **step_args: Any) -> Any:
+            self.loss(self.model(*batch_x), batch_y)
+            process = self.accelerator.process_index
+            last = self.accelerator.num_processes - 1
+            return {"rare": ValuePatch(2).load(1.5)} if process == last else None
+
+    trainer = Trainer(
+        make_model(), F.cross_entropy, device=make_accelerator(split=True), show_info=False,
+        log_batch=False, epochs=1,
+    )  # fmt: skip
+    history = trainer.fit(train_tasks=[Rare(loader(slice(24))), Rare(loader(slice(24, 48)))])
+    return {name: float(values[0]) for name, values in history["train"].items() if "rare" in name}
 
 
 CASES: dict[str, Callable[[], Any]] = {
@@ -690,7 +721,7 @@ CASES: dict[str, Callable[[], Any]] = {
         few_samples, streams, ready_batches, accumulated, by_hand, by_hand_sparse, several, plateau,
         weights_outside, unfrozen,
         fillers_and_rare_weights, unfrozen_between_trainers, frozen_model, searched, prepared, predictions, early_stop,
-        interpreted, hooks_and_fillers, lone_save,
+        interpreted, hooks_and_fillers, lone_save, returned_by_one,
     )
 }  # fmt: skip
 
