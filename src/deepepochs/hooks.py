@@ -105,14 +105,13 @@ STAGE_HOOKS: dict[Stage, StageHooks] = {
 LOOKS_AT_DATA = (
     "before_batch", "before_forward", "after_forward", "metrics", "after_batch", "after_batch_paced",
 )  # fmt: skip
-"""The hooks that a mini-batch which only fills up a round is kept from."""
+"""The hooks that are not called for a mini-batch that only fills up a round."""
 
 
 class HookTable:
     """From each hook to the methods that override it, in the order in which they are called.
 
-    Made once per session. A hook that nobody overrides has an empty tuple, so that the loop pays
-    one look for it.
+    Made once per session. A hook that nobody overrides has an empty tuple, which the loop skips.
 
     Attributes:
         methods: the bound methods by hook.
@@ -121,9 +120,7 @@ class HookTable:
     """
 
     def __init__(
-        self,
-        callbacks: Sequence[Any] = (),
-        declared: Mapping[str, Callable[..., None]] | None = None,
+        self, callbacks: Sequence[Any], declared: Mapping[str, Callable[..., None]]
     ) -> None:
         ranked = sorted(callbacks, key=lambda callback: callback.order)
         self.methods: dict[str, tuple[BoundHook, ...]] = {
@@ -132,7 +129,7 @@ class HookTable:
                 for callback in (ranked if declaration.outer_first else ranked[::-1])  # type: ignore[attr-defined]
                 if getattr(type(callback), name) is not declaration
             )
-            for name, declaration in (declared or {}).items()
+            for name, declaration in declared.items()
         }
         self.stages: dict[Stage, StageHooks] = {Stage.PREDICT: StageHooks()}
         self.fillers: dict[Stage, StageHooks] = {Stage.PREDICT: StageHooks()}

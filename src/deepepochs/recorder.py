@@ -37,16 +37,16 @@ class LossWatch:
         self.policy = policy
         self.task = task
         self.epoch = epoch
-        self._told: int | None = None
+        self._warned: int | None = None
 
     @property
-    def has_told(self) -> bool:
+    def has_warned(self) -> bool:
         """Whether a loss of this pass was warned of."""
-        return self._told is not None
+        return self._warned is not None
 
     def report(self, loss: Any, batch_idx: int) -> None:
-        """Do so once for each mini-batch; the loss of an accelerator is an array, read late."""
-        if self.policy == "ignore" or self._told == batch_idx:
+        """Warn or raise, once for each mini-batch. An accelerator's loss is an array, read late."""
+        if self.policy == "ignore" or self._warned == batch_idx:
             return
         exact = "" if isinstance(loss, float) else "at or before "
         text = (
@@ -56,7 +56,7 @@ class LossWatch:
         )
         if self.policy != "warn":
             raise NotFiniteError(text)
-        self._told = batch_idx
+        self._warned = batch_idx
         warnings.warn(text, RuntimeWarning, stacklevel=2)
 
 
@@ -199,7 +199,7 @@ class Recorder:
         if (
             loss is not None
             and loss.ndim == 0
-            and not self.watch.has_told
+            and not self.watch.has_warned
             and not np.isfinite(loss)
         ):
             self.watch.report(loss, batch_idx)

@@ -139,7 +139,7 @@ class Run:
 
     @property
     def is_filler(self) -> bool:
-        """Whether the present mini-batch only fills up a round, and counts nothing."""
+        """Whether the present mini-batch only fills up a round, and does not count."""
         return self.rounds is not None and self.rounds.is_filler
 
     @property
@@ -191,7 +191,7 @@ class Run:
     def begin_batch(
         self, batch_idx: int, batch_x: Any, batch_y: Any, *, is_pair: bool = False
     ) -> None:
-        """Take in a mini-batch before its step; ``split_pair`` has made it if ``is_pair``."""
+        """Set the mini-batch before its step; ``split_pair`` has made it if ``is_pair``."""
         self.batch_idx = batch_idx
         self.batch_x = batch_x
         self.batch_y = batch_y

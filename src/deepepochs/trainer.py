@@ -665,8 +665,8 @@ class TrainerBase(Steps):
     def _saving(self) -> SavePoints:
         if self.session is None:
             raise LoopException(
-                "request_save() and add_saver() work only inside of a fit: call them in a hook or a step. "
-                "To save now, take trainer.state_dict()."
+                "request_save() and add_saver() work only inside of a fit: call them in a hook or a "
+                "step. To save now, take trainer.state_dict()."
             )
         return self.session.save_points.outermost
 
@@ -692,9 +692,15 @@ class TrainerBase(Steps):
         return self.runtime.is_main
 
     @property
+    def _fit(self) -> FitSession | None:
+        """The fit that runs, also while a test inside of it does."""
+        fit = None if self.session is None else self.session.fit
+        return fit if isinstance(fit, FitSession) else None
+
+    @property
     def is_interrupted(self) -> bool:
         """Whether it is a signal or Ctrl-C that ends the fit."""
-        return isinstance(self.session, FitSession) and self.session.is_interrupted
+        return self._fit is not None and self._fit.is_interrupted
 
     @property
     def init_epoch(self) -> int:
@@ -704,8 +710,7 @@ class TrainerBase(Steps):
     @property
     def max_epochs(self) -> int:
         """The total number of epochs, of the fit that runs or of all so far."""
-        fit = self.session if isinstance(self.session, FitSession) else None
-        return self.fits.max_epochs if fit is None else fit.span.end
+        return self.fits.max_epochs if self._fit is None else self._fit.span.end
 
     @property
     def is_fit_run(self) -> bool:
@@ -720,8 +725,7 @@ class TrainerBase(Steps):
     @property
     def progress(self) -> Progress:
         """How far the run has come: epochs, mini-batches, optimizer steps."""
-        fit = None if self.session is None else self.session.fit
-        return self.fits.with_run(None if fit is None else fit.run)
+        return self.fits.with_run(None if self._fit is None else self._fit.run)
 
     @property
     def stop_reason(self) -> str | None:

@@ -189,3 +189,17 @@ def test_a_trainer_can_be_copied_in_a_hook_and_the_copy_runs_nothing() -> None:
     assert copies[0].session is None and copies[0].run is None
     copies[0].callbacks.pop()
     assert len(copies[0].fit(DATA, epochs=1)["train"]["loss"]) == 1
+
+
+def test_a_test_before_the_first_epoch_sees_the_epochs_of_the_fit_around_it() -> None:
+    seen: list[tuple[int, bool]] = []
+
+    class Looking(Callback):
+        def on_before_fit(self, trainer: Any, epochs: int) -> None:
+            trainer.test(DATA)
+
+        def on_after_test_batch(self, trainer: Any, **others: Any) -> None:
+            seen.append((trainer.max_epochs, trainer.is_interrupted))
+
+    make_trainer(epochs=5, callbacks=Looking()).fit(DATA, epochs=2)
+    assert seen == [(2, False)] * len(DATA)

@@ -71,7 +71,7 @@ class FitLog:
         return FitSpan(start, epochs + (done if self.num_calls else 0))
 
     def begin(self, span: FitSpan, *, resumes: bool) -> None:
-        """Take in a fit that is not refused."""
+        """Record a fit that is not refused."""
         self.num_calls += 1
         if span.is_past:
             return
@@ -183,14 +183,14 @@ class FitSession(Session):
         }
         self.loaders.begin(walked, self.trainer.worker_seeding, self.place.get("loaders"))
         if self.epoch is None or self.epoch.waiting is None:
-            self._go_on()
+            self._consume_place()
 
-    def _go_on(self) -> None:
-        """Consume the loaded state: the fit cannot be refused any more."""
+    def _consume_place(self) -> None:
+        """Forget the loaded state, and record the fit: it cannot be refused any more."""
         self.fits.begin(self.span, resumes=self.resumes)
         self.place.clear()
         if self.epoch is not None:
-            self.epoch.go_on()
+            self.epoch.resume()
 
     @contextmanager
     def until_stopped(self) -> Iterator[None]:
@@ -303,16 +303,16 @@ class FitSession(Session):
         return run
 
     def batches(self, run: Run) -> Iterable[tuple[int, Any]]:
-        """The mini-batches of a pass. Where one can be had, the loaded place was the right one."""
+        """The mini-batches of a pass. The first one of a resumed pass consumes the place."""
         if self.epoch is None or self.epoch.waiting is None:
             return run.batches
         rest = iter(run.batches)
         first = list(islice(rest, 1))
-        self._go_on()
+        self._consume_place()
         return chain(first, rest)
 
     def end_run(self, run: Run) -> None:
-        """Count the pass, unless it is a resumed one that did not come to its first mini-batch."""
+        """Count the pass, unless it was to resume and its first mini-batch never came."""
         if self.epoch is None or self.epoch.waiting is None:
             self.fits.count(run)
 

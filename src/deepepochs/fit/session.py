@@ -191,14 +191,14 @@ class Session:
         return run.batches
 
     def end_run(self, run: Run) -> None:
-        """Take in that a pass is over, whichever way it ended."""
+        """Note that a pass is over, however it ended."""
 
     def totals_of(self, stage: Stage) -> StageTotals:
         """Where the passes of a stage are pooled."""
         return self.totals
 
     def close_pass(self, run: Run) -> dict[str, Any]:
-        """Take in the pass that has met all its data, and give its metrics."""
+        """Finish a pass whose data are consumed, and give its metrics."""
         if run.batch_idx < 0:
             self._report_empty(run)
         run.finish_window(at_end=True)
@@ -208,7 +208,7 @@ class Session:
         return values
 
     def stage_values(self, totals: StageTotals) -> dict[str, Any]:
-        """The values of a stage, of the main process; what it cannot pool, of another."""
+        """The values of a stage: the main process's, and those that only another could pool."""
         runtime = self.trainer.runtime
         own = totals.metrics() if runtime.is_main or len(totals.passes) > 1 else {}
         gathered: list[dict[str, Any]] = runtime.gather_objects(own)

@@ -95,7 +95,7 @@ class EpochState:
         self.totals[stage].close()
         return values
 
-    def go_on(self) -> None:
+    def resume(self) -> None:
         """Forget the state of the waiting pass: it has resumed."""
         self.waiting = None
 
