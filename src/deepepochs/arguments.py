@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from numbers import Integral
 from typing import Any
@@ -20,6 +21,19 @@ def check_count(name: str, value: object, least: int = 0) -> int:
     if value < least:
         raise ConfigError(f"{name}={value}: give an int of at least {least}.")
     return int(value)
+
+
+def check_batch_size(batch_size: object) -> None:
+    """Raise ``ConfigError`` unless ``batch_size`` is ``None``, a number from 0 or a function."""
+    if batch_size is None or callable(batch_size):
+        return
+    if isinstance(batch_size, bool) or not isinstance(batch_size, (int, float, np.number)):
+        raise ConfigTypeError(
+            f"batch_size={batch_size!r} is {describe(batch_size)}: give a number, a function "
+            "(batch_x, batch_y) -> number, or None to have the samples counted."
+        )
+    if not 0 <= batch_size < math.inf:
+        raise ConfigError(f"batch_size={batch_size!r}: the weight of a mini-batch is at least 0.")
 
 
 def check_flag(name: str, value: object) -> bool:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from numbers import Real
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from .arguments import default_loss
 from .errors import ConfigError, DeepEpochsError, MetricError, StepError, add_note
 from .nest import operations as nested
-from .patches import PatchBase
+from .patches import PatchBase, ValuePatch
 
 # What torch raises where shapes, kinds, indices or the memory of a device do not fit.
 MISFITS = (TypeError, ValueError, RuntimeError, IndexError)
@@ -18,17 +20,18 @@ MISFITS = (TypeError, ValueError, RuntimeError, IndexError)
 LONGEST = 400  # characters of a mini-batch in a note
 
 
-def named_patches(step_name: str, returned: Any) -> dict[str, PatchBase]:
-    """Give what a step returned by the names of its patches.
+def named_patches(step_name: str, returned: Any, weight: float) -> dict[str, PatchBase]:
+    """Give what a step returned as patches by name; plain numbers are means of that weight.
 
     Raises:
-        StepError: it is not a dict of patches.
+        StepError: it is not a dict of patches and numbers.
         MetricError: two patches with one name.
     """
     if not isinstance(returned, Mapping):
         raise StepError(
             f"{step_name} returned a {type(returned).__name__}: a step returns None or a "
-            "dict of patches, for example {'acc': TensorPatch(accuracy).load(model_out, batch_y)}."
+            "dict of patches and numbers, for example "
+            "{'acc': TensorPatch(accuracy).load(model_out, batch_y)}."
         )
     named: dict[str, PatchBase] = {}
     for key, patch in returned.items():
@@ -37,19 +40,25 @@ def named_patches(step_name: str, returned: Any) -> dict[str, PatchBase]:
                 f"{step_name} returned {{{key!r}: {patch.__name__}}}, which is a class: "
                 f"give a loaded object, for example {patch.__name__}(...).load(...)."
             )
-        if not isinstance(patch, PatchBase):
-            plain = isinstance(patch, (bool, int, float, str))
-            shown, it = (repr(patch), repr(patch)) if plain else ("...", "this")
-            raise StepError(
-                f"{step_name} returned {{{key!r}: {shown}}}: values must be patches, and "
-                f"{it} is {nested.describe(patch)}. Wrap it, for example "
-                f"ValuePatch(batch_size).load({shown if plain else key})."
-            )
-        name = str(key) if patch.name is None else patch.name
+        recorded = patch if isinstance(patch, PatchBase) else _mean(step_name, key, patch, weight)
+        name = str(key) if recorded.name is None else recorded.name
         if name in named:
             raise recorded_twice(step_name, name)
-        named[name] = patch
+        named[name] = recorded
     return named
+
+
+def _mean(step_name: str, key: Any, value: Any, weight: float) -> ValuePatch:
+    """Take a number that a step returned as a mean over its mini-batch."""
+    is_scalar = isinstance(value, (Tensor, np.ndarray)) and not value.ndim
+    if is_scalar or isinstance(value, (Real, np.bool_)):
+        return ValuePatch(weight).load(value)
+    shown = repr(value) if isinstance(value, str) else "..."
+    raise StepError(
+        f"{step_name} returned {{{key!r}: {shown}}}: values must be patches, numbers or 0-d "
+        f"tensors, and {'this' if shown == '...' else shown} is {nested.describe(value)}. Take its "
+        "mean, or wrap it, for example ValuePatch(batch_size).load({'first': ..., 'second': ...})."
+    )
 
 
 def not_a_loss(step_name: str, loss: Any) -> StepError:

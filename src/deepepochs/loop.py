@@ -26,9 +26,10 @@ from .data.cursor import Cursor
 from .errors import ConfigError, ConfigTypeError, add_note
 from .faults import MISFITS, describe, note_failure
 from .fit.session import Session
-from .hooks import PACE_S, fire
+from .hooks import PACE_S, fire, fire_in_step
 from .nest import operations as nested
 from .nest.operations import split_batch, split_pair
+from .nest.samples import count_samples, mark_lists
 from .stages import Stage
 from .steps import resolve_step, step_name
 from .task import EpochTask
@@ -54,6 +55,8 @@ def run_pass(
         step, recorder, is_training = run.around(step), run.recorder, run.is_training
         if not run.resumed:
             fire(hooks.before_epoch, trainer, task=task)
+        # Mini-batches are fetched with gradients, too: samples may be weights.
+        set_gradients(is_training)
         for batch_idx, batch in session.batches(run):
             pair = split_pair(batch) if splits_pairs else None
             batch_x, batch_y = pair or trainer.prepare_data(batch, moves_data)
@@ -61,9 +64,7 @@ def run_pass(
             hooks = run.hooks
             if hooks.before_batch:
                 arguments = {"batch_x": batch_x, "batch_y": batch_y, "batch_idx": batch_idx}
-                fire(hooks.before_batch, trainer, **arguments)
-            # Plain calls, not a `with`: the session around the loop restores the mode.
-            set_gradients(is_training)
+                fire_in_step(hooks.before_batch, trainer, **arguments)
             try:
                 returned = step(batch_x, batch_y, **step_args)
             except MISFITS as error:
@@ -80,6 +81,8 @@ def run_pass(
                 metrics = recorder.metrics(batch_idx)
                 fire(hooks.after_batch, trainer, metrics=metrics, batch_idx=batch_idx)
             save_points.check(run)
+            set_gradients(is_training)
+        set_gradients(False)
         values = session.close_pass(run)
         fire(hooks.after_epoch, trainer, task=task, metrics=values)
         return values
@@ -87,6 +90,8 @@ def run_pass(
 
 def predict_batches(trainer: Any, loader: Any, *, with_targets: bool | None) -> list[Any]:
     """Give the model's outputs on the CPU, one entry for each mini-batch, in the loader's order.
+
+    Lists of samples are marked for ``join_outputs``.
 
     A ``prepare_data`` of the user's own splits the mini-batches, unless ``with_targets`` says
     how they are to be split.
@@ -98,21 +103,23 @@ def predict_batches(trainer: Any, loader: Any, *, with_targets: bool | None) -> 
         rounds = trainer.runtime.rounds(cursor)
         for _, batch in cursor if rounds is None else rounds:
             if splits_itself:
-                batch_x, _ = trainer.prepare_data(batch)
+                batch_x, batch_y = trainer.prepare_data(batch)
             else:
                 targets = with_targets
                 if targets is None:
                     several = isinstance(batch, (tuple, list)) and len(batch) > 1
                     targets = several and trainer.loss_fn is not default_loss
                 moved = nested.to_device(batch, trainer.device)
-                batch_x, _ = split_batch(moved, with_targets=targets)
+                batch_x, batch_y = split_batch(moved, with_targets=targets)
+            num_samples = count_samples(batch_x, batch_y)  # before the model can change it
             try:
                 model_out = trainer.call_model(batch_x)
             except MISFITS as error:
                 add_note(error, f"batch_x is {describe(batch_x)}, what predict gave the model")
                 raise
             if rounds is None or not rounds.is_filler:
-                outputs.append(nested.to_cpu(nested.detach(model_out)))
+                on_cpu = nested.to_cpu(nested.detach(model_out))
+                outputs.append(mark_lists(on_cpu, num_samples))
     # Each process has every n-th mini-batch, or the n-th part of each.
     shares = trainer.runtime.gather_objects(outputs)
     rows = itertools.zip_longest(*shares)

@@ -59,6 +59,21 @@ class LossWatch:
         self._warned = batch_idx
         warnings.warn(text, RuntimeWarning, stacklevel=2)
 
+    def report_no_weight(self) -> None:
+        """Warn that a pass has no loss."""
+        if self.policy == "ignore":
+            return
+        warnings.warn(
+            f"All mini-batches of {self.epoch}{self.task} weigh nothing, so its loss is nan: look "
+            "at what batch_size gives, and for mini-batches without samples.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+
+
+def unreported(_loss: Any) -> None:
+    """Say nothing of the loss of a mini-batch that weighs nothing."""
+
 
 class Recorder:
     """The loss and the metrics of one pass.
@@ -81,6 +96,7 @@ class Recorder:
         self._kept: tuple[Any, Any] | None = None
         # Loss, patches and kept outputs of the latest mini-batch that has ended.
         self._ended: tuple[Any, dict[str, PatchBase], tuple[Any, Any] | None] = (None, {}, None)
+        self._ended_weight = 0.0
         self._returned: set[str] = set()  # names that steps have returned in this pass
         self._saved_merged: dict[str, Any] = {}
 
@@ -114,22 +130,31 @@ class Recorder:
         else:
             raise not_a_loss(self.step_name, loss)
 
-    def record_metrics(self, model_out: Any, batch_y: Any, weight: float) -> None:
-        """Record the metrics of the present mini-batch, from detached values."""
+    def record_metrics(
+        self, model_out: Any, batch_y: Any, weight: float, num_samples: int | None = None
+    ) -> None:
+        """Record the metrics of the present mini-batch, from detached values.
+
+        ``num_samples`` tells lists with an entry for each sample from several outputs.
+        """
         patches, keeps = self._batch, False
         for name, make in self.plan:
             if self._kept is not None or name in patches:
                 raise recorded_twice(self.step_name, name)
             if type(self.patches.get(name)) is TensorPatch and name not in self._returned:
                 keeps = True
+                continue
+            patch = patches[name] = make(weight)
+            if type(patch) is TensorPatch:
+                patch.keep(as_chunk(model_out, num_samples), as_chunk(batch_y, num_samples))
             else:
-                patches[name] = make(weight).load(model_out, batch_y)
+                patches[name] = patch.load(model_out, batch_y)
         if keeps:
-            self._kept = as_chunk(model_out), as_chunk(batch_y)
+            self._kept = as_chunk(model_out, num_samples), as_chunk(batch_y, num_samples)
 
-    def take_returned(self, returned: Any) -> None:
-        """Record the patches that a step has returned."""
-        patches = named_patches(self.step_name, returned)
+    def take_returned(self, returned: Any, weight: float) -> None:
+        """Record the patches that a step has returned, and the means in patches of the weight."""
+        patches = named_patches(self.step_name, returned, weight)
         self._returned.update(patches)
         self._batch = {**self._batch, **patches}
         if LOSS in patches:
@@ -139,8 +164,10 @@ class Recorder:
         """Merge what was recorded, unless the mini-batch only fills up a round."""
         loss, batch, kept = self._ended = self._loss, self._batch, self._kept
         seen, self.seen = self.seen, None  # it holds the graph of its mini-batch
+        self._ended_weight = weight
         self._loss, self._batch, self._kept = None, {}, None
-        if type(loss) is float and (seen is None or seen[1] is not loss) and not isfinite(loss):
+        is_new = type(loss) is float and (seen is None or seen[1] is not loss)
+        if is_new and weight and not isfinite(loss):  # the mean over no samples is 0/0
             self.watch.report(loss, batch_idx)
         if not counts:
             return
@@ -162,11 +189,6 @@ class Recorder:
         self.patches[name] = patch.copy() if merged is None else join_patches(merged, patch)
 
     @property
-    def has_loss(self) -> bool:
-        """Whether a loss was recorded for the present mini-batch."""
-        return self._loss is not None
-
-    @property
     def batch_loss(self) -> Any:
         """The loss of the present mini-batch, or of the one that has just ended."""
         return self._ended[0] if self._loss is None else self._loss
@@ -182,7 +204,8 @@ class Recorder:
     def metrics(self, batch_idx: int) -> BatchMetrics:
         """Give the metrics of the mini-batch that has ended, computed when they are read."""
         loss, patches, kept = self._ended
-        report = partial(self.watch.report, batch_idx=batch_idx)
+        weighs = self._ended_weight > 0
+        report = partial(self.watch.report, batch_idx=batch_idx) if weighs else unreported
         if kept is None:
             return BatchMetrics(loss, lambda: patches, report)
         return BatchMetrics(loss, partial(complete_patches, self.plan, kept, patches), report)
@@ -202,7 +225,11 @@ class Recorder:
             and not self.watch.has_warned
             and not np.isfinite(loss)
         ):
-            self.watch.report(loss, batch_idx)
+            patch = done[LOSS]
+            if type(patch) is ValuePatch and not patch.weight:
+                self.watch.report_no_weight()
+            else:
+                self.watch.report(loss, batch_idx)
         return values
 
     def ordered(self) -> PassPatches:

@@ -6,17 +6,19 @@ one mini-batch to the next. A checkpoint in the middle of an epoch keeps its sta
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from .contracts import TrainerView
 from .data.cursor import Cursor
 from .errors import CheckpointMismatch
 from .hooks import StageHooks
-from .nest.operations import weigh_batch
+from .nest.samples import BatchSize, asked_weight, guess
 from .optim.accumulation import NO_WINDOW, AnyWindow
 from .optim.optimizers import Optimizer, Optimizers
 from .patches import PatchBase
@@ -24,6 +26,56 @@ from .patches.plan import MetricPlan
 from .recorder import LossWatch, Recorder, check_same_metrics, patch_kinds
 from .runtime.rounds import Rounds
 from .stages import Stage
+
+
+class Weigher:
+    """What the mini-batches of a pass weigh in means and in windows, settled before each step.
+
+    Attributes:
+        batch_size: a number, a function of inputs and target, or ``None``: samples are counted.
+        weight: of the present mini-batch.
+        num_samples: of the present mini-batch; ``None`` if nothing in it tells.
+        doubt: what to warn of, if the step is done.
+    """
+
+    def __init__(self, batch_size: BatchSize) -> None:
+        self.batch_size = batch_size
+        self.weight = 1.0
+        self.num_samples: int | None = None
+        self.doubt = ""
+        self._first: int | None = None  # the number of samples of the first mini-batch
+
+    def open_pair(self, num_samples: int) -> None:
+        """Begin a mini-batch of an input and a target with this length."""
+        self.weight = self.num_samples = num_samples
+
+    def open_batch(self, batch_x: Any, batch_y: Any) -> None:
+        """Begin any mini-batch.
+
+        Raises:
+            ConfigError: a ``batch_size`` function did not return a number of at least 0.
+        """
+        self.num_samples, self.doubt = guess(batch_x, batch_y)
+        if self.batch_size is None:
+            self.weight = 1 if self.num_samples is None else self.num_samples
+        elif callable(self.batch_size):
+            self.weight, self.doubt = asked_weight(self.batch_size, batch_x, batch_y), ""
+        else:
+            self.weight, self.doubt = self.batch_size, self._misfit()
+
+    def _misfit(self) -> str:
+        """Say that mini-batches differ in length, and one number is given for all of them."""
+        number = self.num_samples
+        if self._first is None:
+            self._first = number
+        # A 1 says plainly that all mini-batches count alike.
+        if number is None or number == self._first or self.batch_size in (0, 1):
+            return ""
+        return (
+            f"batch_size={self.batch_size} was given, and one mini-batch has {self._first} samples, "
+            f"another one {number}: both weigh {self.batch_size} in means. Leave batch_size out, "
+            "or give a function (batch_x, batch_y) -> number."
+        )
 
 
 class StepLosses:
@@ -74,6 +126,7 @@ class Run:
 
     Attributes:
         place: the index of the task in its stage, from 0, and the number of tasks.
+        weigher: what the mini-batches weigh in means and in windows.
         window: the mini-batches that share an optimizer step; ``None``: each has its own.
         rounds: what several processes agree on; ``None`` in one process.
         started_at: the last mini-batch that an earlier process has done; -1: none.
@@ -114,7 +167,7 @@ class Run:
         self.batch_x: Any = None
         self.batch_y: Any = None
         self.num_steps = 0
-        self._weight: float | None = None
+        self.weigher = Weigher(task.batch_size)
 
     @property
     def task_idx(self) -> int:
@@ -133,8 +186,11 @@ class Run:
 
     @property
     def is_last(self) -> bool | None:
-        """Whether the present mini-batch is the last one; ``None`` if that is not known."""
-        total = self.num_batches
+        """Whether the present mini-batch is the last one; ``None`` if that is not known.
+
+        The length of a stream or of a loader of the user's own may be wrong.
+        """
+        total = self.num_batches if self.cursor.has_exact_length else None
         return None if total is None else self.batch_idx + 1 >= total
 
     @property
@@ -149,10 +205,8 @@ class Run:
 
     @property
     def weight(self) -> float:
-        """The number of samples in the present mini-batch."""
-        if self._weight is None:
-            self._weight = weigh_batch(self.task.batch_size, self.batch_x, self.batch_y)
-        return self._weight
+        """What the present mini-batch weighs: the number of its samples, or ``batch_size``."""
+        return self.weigher.weight
 
     @property
     def batch_loss(self) -> Any:
@@ -195,11 +249,27 @@ class Run:
         self.batch_idx = batch_idx
         self.batch_x = batch_x
         self.batch_y = batch_y
-        self._weight = batch_x[0].size(0) if is_pair and self.task.batch_size is None else None
+        weigher = self.weigher
+        if is_pair and weigher.batch_size is None:
+            weigher.open_pair(batch_x[0].shape[0])
+        else:
+            weigher.open_batch(batch_x, batch_y)
         if self.rounds is not None:
             self.hooks = self.rounds.begin_batch(self.num_steps)
         if self.is_training and (self.window is not None or self.rounds is not None):
             self.losses.begin_batch(self)
+
+    def without_weight(self, loss: Tensor) -> Tensor:
+        """Give a loss for the backward pass of a mini-batch that weighs nothing.
+
+        The mean over no samples is 0/0, and so are its gradients, often. Instead each weight gets
+        the gradient 0, which the other processes wait for.
+        """
+        if self.trainer.runtime.is_sharded or math.isfinite(loss.item()):
+            return loss
+        weights = {id(w): w for w in [*self.trainer.model.parameters(), *self.opt.params]}
+        sums = [w.sum() for w in weights.values() if w.requires_grad]
+        return torch.stack([loss.new_zeros(()), *(s.to(loss) * 0 for s in sums)]).sum()
 
     def make_step(self, optimizers: Sequence[Optimizer]) -> None:
         """Step optimizers, with their schedulers where that is due, and drop the gradients."""
@@ -217,17 +287,25 @@ class Run:
         """Make the step of a window that closes, and merge what was recorded."""
         recorder, is_filler = self.recorder, False
         if self.window is not None:
+            if recorder.seen is None:
+                self._skip_in_window(self.window)
             self.finish_window()
         if returned is not None:
-            recorder.take_returned(returned)
+            recorder.take_returned(returned, self.weigher.weight)
         if self.is_training and recorder.seen is None:
             self._warn_no_backward()
         if self.rounds is not None:
             is_filler = self.rounds.end_batch()
-        weight = self._weight
-        if weight is None:
-            weight = self.weight if recorder.has_loss else 0.0
-        recorder.end_batch(weight, self.batch_idx, counts=not is_filler)
+        recorder.end_batch(self.weigher.weight, self.batch_idx, counts=not is_filler)
+        if self.weigher.doubt and not is_filler:
+            self._warn_of_doubt()
+
+    def _skip_in_window(self, window: AnyWindow) -> None:
+        """Leave a mini-batch without a backward pass out of its window."""
+        window.leave_out()
+        if self.rounds is not None and window.size > 1 and window.closes and window.count > 1:
+            # Its backward pass would have exchanged the gradients of the whole window.
+            self.trainer.runtime.join_kept_back(self.opt)
 
     def finish_window(self, *, at_end: bool = False) -> None:
         """Make the optimizer steps that waited for the end of an accumulation window."""
@@ -277,6 +355,11 @@ class Run:
                 f"The checkpoint was taken inside {where} with grad_accumulate={saved}, and it is "
                 f"{here} here: give the same, or start from a checkpoint of the end of an epoch."
             )
+
+    def _warn_of_doubt(self) -> None:
+        if self.trainer.tell_once("what a mini-batch weighs"):
+            # From here over end_batch, run_pass and fit to the user's line.
+            warnings.warn(self.weigher.doubt, UserWarning, stacklevel=5)
 
     def _warn_no_backward(self) -> None:
         name = self.recorder.step_name

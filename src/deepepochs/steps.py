@@ -92,7 +92,9 @@ class Steps:
             **step_args: the keyword arguments of the ``EpochTask``.
 
         Returns:
-            ``None``, or ``{name: patch}`` to be recorded beside the loss and the metrics.
+            ``None``, or ``{name: value}`` to be recorded beside the loss and the metrics. A
+            value is a patch, or a number or 0-d tensor: a mean over the mini-batch, which
+            weighs what the loss weighs.
         """
         self.loss(self.call_model(batch_x), batch_y)
 
@@ -174,6 +176,8 @@ class Steps:
         is_tensor = type(value) is Tensor or isinstance(value, Tensor)
         if not is_tensor or value.ndim or not value.requires_grad:
             raise not_a_loss(run.recorder.step_name, value)
+        if not run.weigher.weight:
+            value = run.without_weight(value)
         run.recorder.see(value, run.batch_idx)
         losses = run.losses
         factor = loss_adjust * losses.scale
@@ -237,7 +241,8 @@ class Steps:
             return
         model_out, batch_y = nested.detach(model_out), nested.detach(batch_y)
         if recorder.plan:
-            recorder.record_metrics(model_out, batch_y, run.weight)
+            weigher = run.weigher
+            recorder.record_metrics(model_out, batch_y, weigher.weight, weigher.num_samples)
         if hooks:
             loss = loss.detach() if isinstance(loss, Tensor) else loss
             arguments = {"loss": loss, "model_out": model_out, "batch_y": batch_y}

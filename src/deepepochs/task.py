@@ -16,10 +16,11 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from .arguments import check_flag
+from .arguments import check_batch_size, check_flag
 from .contracts import TrainerView
 from .errors import ConfigError, ConfigTypeError, NotBoundError
-from .nest.operations import BatchSize, check_batch_size, describe
+from .nest.operations import describe
+from .nest.samples import BatchSize
 from .optim.optimizers import Optimizers
 from .patches import PatchBase
 from .patches.plan import Metric, check_metrics
@@ -48,8 +49,9 @@ class EpochTask(Steps):
             walked again.
         metrics: one metric or a list, computed before those of the stage.
         do_loss: compute the loss in validation and test; training always does.
-        batch_size: weight of a mini-batch in means: an int, a function
-            ``(batch_x, batch_y) -> int``, or ``None`` to have it guessed.
+        batch_size: weight of a mini-batch in means and in ``grad_accumulate``: a number from
+            0, a function ``(batch_x, batch_y)`` that gives one, or ``None`` to have the samples
+            counted.
         name: prefix of this task's own metrics where a stage has several tasks;
             ``None`` takes its index.
         **step_args: handed to every step as keyword arguments.

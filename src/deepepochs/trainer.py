@@ -44,7 +44,8 @@ from .history import History, Progress
 from .loop import predict_batches, run_pass
 from .nest import operations as nested
 from .nest.codec import from_plain, to_plain
-from .nest.operations import BatchSize, split_batch
+from .nest.operations import split_batch
+from .nest.samples import BatchSize, join_outputs
 from .optim.optimizers import AnyOptimizer, Optimizers, as_optimizers
 from .patches import check_patch_kind
 from .patches.plan import Metric, check_metrics
@@ -232,8 +233,9 @@ class TrainerBase(Steps):
             metrics: one metric or a list for training and validation.
             val_freq: validate after every n-th epoch.
             do_val_loss: compute the loss on ``val_dl``.
-            batch_size: weight of a mini-batch in means: an int, a function
-                ``(batch_x, batch_y) -> int``, or ``None`` to have it guessed.
+            batch_size: weight of a mini-batch in means and in ``grad_accumulate``: a number
+                from 0, a function ``(batch_x, batch_y)`` that gives one, or ``None`` to have
+                the samples counted.
             train_metrics: further metrics for training.
             val_metrics: further metrics for validation.
             train_tasks: an ``EpochTask`` or a list.
@@ -382,8 +384,9 @@ class TrainerBase(Steps):
                 than one element; a ``prepare_data`` of your own splits it instead.
 
         Returns:
-            Outputs ``[N, ...]`` as the model gives them: a tensor, tuple or dict; an
-            empty list from an empty loader.
+            Outputs ``[N, ...]`` as the model gives them: a tensor, tuple or dict. A list
+            with one entry for each sample, where the model gives such lists or the outputs
+            have unequal shapes. An empty list from an empty loader.
         """
         task = as_task(dataloader, "dataloader", None)
         plan = FitPlan({Stage.PREDICT: [task]}, {Stage.PREDICT: []}, "tensor")
@@ -397,7 +400,7 @@ class TrainerBase(Steps):
                 UserWarning,
                 stacklevel=2,
             )
-        return nested.concat(outputs) if outputs else outputs
+        return join_outputs(outputs) if outputs else outputs
 
     def print(self, *values: Any, **options: Any) -> None:
         """Print in the main process only, without breaking the console's line."""

@@ -58,6 +58,7 @@ from deepepochs.errors import (
 torch.manual_seed(3)
 X, Y = torch.randn(12, 3), torch.arange(12) % 2
 DL = DataLoader(TensorDataset(X, Y), batch_size=4)
+RAGGED = [(X[:4], Y[:4]), (X[4:6], Y[4:6])]
 BARE: Any = DataLoader(X, batch_size=4)  # type: ignore[arg-type]
 NAN_DL = [(X[:4], Y[:4]), (X[4:8] * float("nan"), Y[4:8])]
 
@@ -353,11 +354,12 @@ BAD_FIT = [
     Case("task metric by name", lambda: EpochTask(DL, metrics="acc"), ConfigTypeError, "EpochTask(metrics)='acc' is a str"),
     Case("step_args of a wrong type", lambda: EpochTask(DL, step_args=3), ConfigTypeError, "step_args=3 is an int: give a dict"),
     Case("task without super().__init__", lambda: fit_args(train_tasks=NoSuper(DL)), ConfigError, "NoSuper.__init__ did not call super().__init__"),
-    Case("batch_size=0", lambda: fit_args(DL, batch_size=0), ConfigError, "batch_size=0: the weight of a mini-batch is at least 1"),
-    Case("batch_size='8'", lambda: fit_args(DL, batch_size="8"), ConfigTypeError, "batch_size='8' is a str: give a positive int, a function"),
+    Case("batch_size=-3", lambda: fit_args(DL, batch_size=-3), ConfigError, "batch_size=-3: the weight of a mini-batch is at least 0"),
+    Case("batch_size is NaN", lambda: fit_args(DL, batch_size=float("nan")), ConfigError, "batch_size=nan: the weight of a mini-batch is at least 0"),
+    Case("batch_size='8'", lambda: fit_args(DL, batch_size="8"), ConfigTypeError, "batch_size='8' is a str: give a number, a function"),
     Case("batch_size=True", lambda: fit_args(DL, batch_size=True), ConfigTypeError, "batch_size=True is a bool"),
     Case("batch_size of a test", lambda: trainer().test(DL, batch_size=-1), ConfigError, "batch_size=-1"),
-    Case("batch_size function gives 0", lambda: fit_args(DL, batch_size=lambda x, y: 0), ConfigError, "batch_size function gave 0 for inputs a tuple of 1 tensor [4, 3]"),
+    Case("batch_size function gives an array", lambda: fit_args(DL, batch_size=lambda x, y: np.ones(2)), ConfigError, "batch_size function gave an array [2] for inputs a tuple of 1 tensor [4, 3]"),
     Case("batch_size function gives -4", lambda: fit_args(DL, batch_size=lambda x, y: -4), ConfigError, "batch_size function gave -4"),
     Case("batch_size function gives None", lambda: fit_args(DL, batch_size=lambda x, y: None), ConfigError, "batch_size function gave None"),
     Case("batch_size function gives text", lambda: fit_args(DL, batch_size=lambda x, y: "4"), ConfigError, "batch_size function gave '4'"),
@@ -400,8 +402,8 @@ BAD_STEP = [
     Case("step returns a list", lambda: returning([1]), StepError, "MyTask.step returned a list"),
     Case("step returns the loss", lambda: returning(torch.ones(())), StepError, "MyTask.step returned a Tensor"),
     Case("step returns a patch", lambda: returning(ValuePatch(4).load(1.0)), StepError, "MyTask.step returned a ValuePatch"),
-    Case("step returns floats", lambda: returning({"acc": 0.5}), StepError, "returned {'acc': 0.5}: values must be patches, and 0.5 is a float. Wrap it, for example ValuePatch(batch_size).load(0.5)"),
-    Case("step returns tensors", lambda: returning({"acc": torch.ones(())}), StepError, "values must be patches, and this is a tensor []"),
+    Case("step returns texts", lambda: returning({"acc": "0.5"}), StepError, "returned {'acc': '0.5'}: values must be patches, numbers or 0-d tensors, and '0.5' is a str"),
+    Case("step returns vectors", lambda: returning({"acc": torch.ones(2)}), StepError, "numbers or 0-d tensors, and this is a tensor [2]. Take its mean, or wrap it"),
     Case("step returns a patch class", lambda: returning({"acc": ValuePatch}), StepError, "returned {'acc': ValuePatch}, which is a class"),
     Case("step returns one name twice", lambda: returning({"a": ValuePatch(1, "b").load(1.0), "b": ValuePatch(1).load(1.0)}), MetricError, "recorded the metric 'b' twice"),
     Case("patches of two kinds under one name", two_kinds, PatchError, "A MeanPatch cannot be added to a ValuePatch"),
@@ -442,7 +444,7 @@ BAD_METRIC = [
     Case("metric of one argument", lambda: fit(metrics=[rename("bad")(lambda preds: 1.0)]), TypeError, "The metric 'bad' was called with a tensor [12, 2] and"),
     Case("metric gives None", lambda: fit(metrics=[metric_named("bad", lambda p, t: None)]), MetricError, "metric 'bad' gave None: return a number, a tensor, or a dict"),
     Case("metric gives text", lambda: fit(metrics=[metric_named("bad", lambda p, t: "a")]), MetricError, "metric 'bad' gave a str"),
-    Case("targets of a wrong length", lambda: fit([(X, Y[:5])], loss=lambda out, y: out.mean(), metrics=[dm.accuracy]), MetricError, "preds [12, 2] and targets [5] do not fit"),
+    Case("targets of a wrong length", lambda: trainer(loss=lambda out, y: out.mean(), metrics=[dm.accuracy]).fit([(X, Y[:5])], batch_size=12), MetricError, "preds [12, 2] and targets [5] do not fit"),
     Case("metric of a matrix on outputs", lambda: fit(metrics=[dm.accuracy], metric_patch="confusion"), ConfigError, "pass either preds and targets, or a confusion matrix: accuracy(conf_mat=matrix)"),
     Case("patch class without load", lambda: fit(metrics=[PatchBase]), PatchError, "has no load: define"),
 ]  # fmt: skip
@@ -471,6 +473,9 @@ WARNED = [
     Case("val_freq larger than epochs", lambda: fit_args(DL, DL, val_freq=5), UserWarning, "val_freq=5 is more than the epochs of this fit: it never validates"),
     Case("val_metrics without validation", lambda: fit_args(DL, val_metrics=[dm.accuracy]), UserWarning, "val_metrics were given without val_dl or val_tasks"),
     Case("batch_size beside tasks", lambda: fit_args(train_tasks=EpochTask(DL), batch_size=3), UserWarning, "batch_size has no effect without val_dl: give do_loss and batch_size to each EpochTask"),
+    Case("batch_size that the last mini-batch has not", lambda: fit_args(RAGGED, batch_size=4), UserWarning, "batch_size=4 was given, and one mini-batch has 4 samples, another one 2: both weigh 4 in means"),
+    Case("a target of another length", lambda: fit([(X, Y[:5])], loss=lambda out, y: out.mean()), UserWarning, "The target of a mini-batch has 5 samples, and its input has 12: it weighs 5 in means. Give batch_size="),
+    Case("weights that are all 0", lambda: fit_args(DL, batch_size=0), RuntimeWarning, "All mini-batches of epoch 0, train task '0' weigh nothing, so its loss is nan"),
     Case("do_val_loss beside tasks", lambda: fit_args(DL, val_tasks=EpochTask(DL), do_val_loss=False), UserWarning, "do_val_loss=False has no effect without val_dl"),
     Case("do_loss beside tasks", lambda: trainer().test(tasks=EpochTask(DL), do_loss=False), UserWarning, "do_loss=False has no effect without test_dl"),
     Case("empty validation loader", lambda: fit(DL, []), UserWarning, "loader of val task '0' gave no mini-batch"),

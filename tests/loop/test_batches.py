@@ -225,6 +225,7 @@ WEIGHTS: dict[str, tuple[Any, list[float]]] = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:batch_size=7 was given")
 @pytest.mark.parametrize("kind", WEIGHTS)
 @pytest.mark.parametrize("stage", ["fit", "test", "task"])
 def test_mini_batches_weigh_in_the_mean_what_batch_size_says(kind: str, stage: str) -> None:

@@ -381,6 +381,7 @@ def test_metrics_get_detached_outputs_and_run_without_gradients(
         trainer_of(model, metrics=look, metric_patch=kind).fit(cut(digits, CUTS["equal"]))
 
 
+@pytest.mark.filterwarnings("ignore:batch_size=7 was given")
 @pytest.mark.parametrize("weight", [None, 7, lambda batch_x, batch_y: len(batch_x) ** 2])
 def test_the_weight_of_a_mini_batch_in_means_is_the_one_asked_for(
     digits: TensorDataset, model: nn.Module, weight: Any

@@ -155,6 +155,7 @@ def test_2_common_arguments(digits: Digits, capsys: pytest.CaptureFixture[str]) 
     assert f"acc: {progress['val']['acc'][-1]:.7f}" in capsys.readouterr().err
 
 
+@pytest.mark.filterwarnings("ignore:batch_size=7 was given")
 def test_3_metrics(digits: Digits) -> None:
     train_dl, val_dl, test_dl = loaders(digits)
 
@@ -287,6 +288,7 @@ def test_10_two_optimizers_over_the_same_weights(digits: Digits) -> None:
     assert_same_weights(model, plain)
 
 
+@pytest.mark.filterwarnings("ignore:batch_size=30 was given")
 def test_11_several_loaders(digits: Digits) -> None:
     one, two, three = loaders(digits)
     model = new_model()

@@ -391,18 +391,19 @@ def test_a_loss_that_is_no_scalar_raises_in_a_test_too() -> None:
 @pytest.mark.parametrize(
     ("returned", "shown"),
     [
-        (0.91, r"returned a float.*None or a dict of patches.*TensorPatch"),
+        (0.91, r"returned a float.*None or a dict of patches and numbers.*TensorPatch"),
         ([1], r"returned a list"),
         (
-            {"acc": 0.91},
-            r"'acc': 0\.91}: values must be patches, and 0\.91 is a float.*ValuePatch\(batch_size\)\.load",
+            {"acc": "0.91"},
+            r"'acc': '0\.91'}: values must be patches, numbers or 0-d tensors, and '0\.91' is a str",
         ),
         (
             {"acc": torch.zeros(3)},
-            r"'acc': \.\.\.}: values must be patches, and this is a tensor \[3\]",
+            r"'acc': \.\.\.}: values must be patches, numbers or 0-d tensors, and this is a tensor "
+            r"\[3\]\. Take its mean, or wrap it, .*ValuePatch\(batch_size\)\.load",
         ),
     ],
-    ids=["float", "list", "dict of floats", "dict of tensors"],
+    ids=["float", "list", "dict of texts", "dict of tensors"],
 )
 @pytest.mark.parametrize("stage", ["train", "val", "test"])
 def test_a_wrong_return_raises_and_shows_the_fix(stage: str, returned: Any, shown: str) -> None:

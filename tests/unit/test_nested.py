@@ -274,7 +274,8 @@ def test_concat_keeps_autograd() -> None:
     [
         ([], "empty list"),
         ([torch.ones(2, 3), torch.ones(2, 4)], r"\[2, 3\], \[2, 4\]"),
-        ([torch.ones(()), torch.ones(2)], r"\[\], \[2\]"),
+        ([torch.ones(3), torch.ones(2, 2)], r"\[3\], \[2, 2\]"),
+        ([torch.ones(()), torch.ones(2, 2)], r"\[\], \[2, 2\]"),
         ([torch.ones(1), None], "a tensor .1., None"),
         ([{"a": torch.ones(1)}, {"b": torch.ones(1)}], "keys 'a'"),
         ([(torch.ones(1),), (torch.ones(1), torch.ones(1))], "a tuple of 1 tensor"),

@@ -29,10 +29,14 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from .. import rng
 from ..errors import CheckpointMismatch, ConfigError
-from .loader_state import read_moment, read_parts, restore_moment, restore_parts
+from .loader_state import read_moment, read_parts, restore_moment, restore_parts, unwrap
 from .routes import Route, choose_route
 
 _END = object()
+
+# Packages whose loaders and samplers know how many batches they give.
+KNOWN = frozenset(["torch", "torchdata", "accelerate"])
+MOST_NESTED = 10  # samplers inside of each other
 
 
 class Cursor:
@@ -70,6 +74,8 @@ class Cursor:
 
     Attributes:
         length: batches of this pass; ``None`` if the loader has no length.
+        has_exact_length: whether that cannot be wrong.
+        is_divided: whether workers divide or repeat a stream, whose length is then a guess.
         index: batches handed out so far.
 
     Raises:
@@ -84,7 +90,8 @@ class Cursor:
         self.loader = loader
         self.length = _length_of(loader)
         self.index = 0
-        self._end = None if _splits_stream(loader) else self.length
+        self.has_exact_length = counts_exactly(loader)
+        self.is_divided = _divides_stream(loader)
         self._route: Route = choose_route(loader, worker_seeding, fast_path=fast_path)
         self._start: dict[str, Any] | None = None
         self._resume: dict[str, Any] | None = None
@@ -94,7 +101,8 @@ class Cursor:
     @property
     def is_last(self) -> bool | None:
         """Whether the batch just handed out is the last one; ``None`` if unknown."""
-        return None if self._end is None else self.index >= self._end
+        known = self.has_exact_length and self.length is not None
+        return self.index >= self.length if known else None  # type: ignore[operator]
 
     def __iter__(self) -> Iterator[tuple[int, Any]]:
         """Yield ``(index, batch)``, from where a loaded state was saved."""
@@ -185,13 +193,32 @@ def _length_of(loader: Any) -> int | None:
         return None
 
 
-def _splits_stream(loader: Any) -> bool:
-    """Whether workers split or repeat an iterable data set, so that its length is a guess."""
-    return (
-        isinstance(loader, DataLoader)
-        and loader.num_workers > 0
-        and isinstance(loader.dataset, IterableDataset)
-    )
+def counts_exactly(loader: Any) -> bool:
+    """Whether the length of a loader is that of its passes, with no ``__len__`` of the user's.
+
+    Streams, batch samplers that fill up to a number of tokens and the like often say a length
+    that is only about right.
+    """
+    if type(loader) in (list, tuple):
+        return True
+    if hasattr(type(loader), "has_exact_length"):  # a share of another loader
+        return bool(loader.has_exact_length)
+    owner = unwrap(loader)
+    if not isinstance(owner, DataLoader) or isinstance(owner.dataset, IterableDataset):
+        return False
+    counts: list[Any] = [loader, owner]
+    sampler: Any = owner.sampler if owner.batch_sampler is None else owner.batch_sampler
+    while sampler is not None and len(counts) < MOST_NESTED:
+        counts.append(sampler)
+        inner = getattr(sampler, "batch_sampler", None)
+        sampler = inner if inner is not None else getattr(sampler, "sampler", None)
+    return all(type(one).__module__.partition(".")[0] in KNOWN for one in counts)
+
+
+def _divides_stream(loader: Any) -> bool:
+    owner = unwrap(loader)
+    is_stream = isinstance(owner, DataLoader) and isinstance(owner.dataset, IterableDataset)
+    return is_stream and owner.num_workers > 1
 
 
 class Loaders:

@@ -9,10 +9,10 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
-from ..arguments import as_list, check_count, check_flag
+from ..arguments import as_list, check_batch_size, check_count, check_flag
 from ..contracts import TrainerView
 from ..errors import ConfigError, LoopException
-from ..nest.operations import BatchSize, check_batch_size
+from ..nest.samples import BatchSize
 from ..patches.plan import MetricPlan, check_metrics, plan_metrics
 from ..stages import Stage
 from ..steps import Steps, resolve_step, step_name

@@ -145,7 +145,8 @@ class SavePoints:
                 self.stop(f"{self.signals.received.name} received")
             if self.trainer.runtime.num_processes > 1:
                 self._agree()
-        stops = self.stop_reason is not None and not (run is not None and run.is_last)
+        is_last = run is not None and run.batch_idx + 1 == run.num_batches
+        stops = self.stop_reason is not None and not is_last
         if self.saves:
             savers, self._requests = self._requests, []
             for saver in dict.fromkeys([*savers, *self._savers] if stops else savers):

@@ -201,6 +201,8 @@ class Session:
         """Finish a pass whose data are consumed, and give its metrics."""
         if run.batch_idx < 0:
             self._report_empty(run)
+        elif run.num_batches not in (None, run.batch_idx + 1) and not run.cursor.is_divided:
+            self._warn_of_length(run)
         run.finish_window(at_end=True)
         values = run.recorder.close(self.trainer.runtime, run.batch_idx)
         label = run.task.label(run.task_idx)
@@ -225,6 +227,17 @@ class Session:
                 "do_optimize=False.",
                 RuntimeWarning,
                 stacklevel=2,
+            )
+
+    def _warn_of_length(self, run: Run) -> None:
+        task = run.task.label(run.task_idx)
+        if self.trainer.tell_once(f"length {run.stage}/{task}"):
+            warnings.warn(
+                f"The loader of {run.stage} task {task!r} said that it has {run.num_batches} "
+                f"mini-batches, and gave {run.batch_idx + 1}: mend its __len__. Progress and "
+                "schedules that are made from it are wrong.",
+                UserWarning,
+                stacklevel=4,
             )
 
     def _report_empty(self, run: Run) -> None:

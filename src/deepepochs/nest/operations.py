@@ -11,9 +11,7 @@ None of them changes its argument. Items that are neither tensors nor containers
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -23,7 +21,7 @@ from torch.nn import Module
 from torch.nn.utils.rnn import PackedSequence
 from torch.utils.data import DataLoader
 
-from ..errors import ConfigError, ConfigTypeError, DataError, add_note
+from ..errors import ConfigError, DataError
 from .codec import own_container
 
 
@@ -300,7 +298,8 @@ def concat(values: Sequence[Any]) -> Any:
     """Join the values of several mini-batches along dimension 0.
 
     Args:
-        values: tensors or arrays (0-d ones and numbers are stacked), tuples or lists
+        values: tensors or arrays (0-d ones and numbers are stacked; one that lacks dimension 0
+            among others that have it is a single sample), tuples or lists
             (joined item by item into a `TensorTuple`), dicts (joined key by key), or lists of
             samples other than tensors, such as texts (chained). Nones are returned as a list.
 
@@ -340,7 +339,10 @@ def concat(values: Sequence[Any]) -> Any:
 
 def _join(values: list[Any], stack: Callable[..., Any], cat: Callable[..., Any]) -> Any:
     try:
-        return cat(values) if values[0].ndim else stack(values)
+        most = max(value.ndim for value in values)
+        # A model that squeezes takes dimension 0 from the output of a single sample.
+        whole = [value[None] if value.ndim == most - 1 else value for value in values]
+        return cat(whole) if most else stack(values)
     except (RuntimeError, ValueError) as error:
         shapes = ", ".join(str(list(v.shape)) for v in values[:5])
         raise DataError(
@@ -379,7 +381,6 @@ def batches(inputs: Any, batch_size: int) -> Iterator[Any]:
     )
 
 
-BatchSize = int | Callable[[Any, Any], int] | None
 _PAIRS = "Yield (input, target), or (input, None) if there is no target."
 
 
@@ -435,7 +436,7 @@ def _composed(item: Any) -> Any:
 def split_pair(batch: Any) -> tuple[TensorTuple, Tensor] | None:
     """Split the usual mini-batch, a list or tuple of two CPU tensors; give None for any other.
 
-    The input has a dimension 0, whose size is the number of samples.
+    Both have a dimension 0 of the same size, which is the number of samples.
     """
     if type(batch) in (list, tuple) and len(batch) == 2:
         batch_x, batch_y = batch
@@ -444,62 +445,12 @@ def split_pair(batch: Any) -> tuple[TensorTuple, Tensor] | None:
             and batch_x.is_cpu
             and batch_y.is_cpu
             and batch_x.ndim
+            and batch_y.ndim
+            and not (batch_x.is_nested or batch_y.is_nested)
+            and batch_x.shape[0] == batch_y.shape[0]
         ):
             return TensorTuple((batch_x,)), batch_y
     return None
-
-
-def check_batch_size(batch_size: object) -> None:
-    """Raise ``ConfigError`` unless ``batch_size`` is ``None``, a positive int or a function."""
-    if batch_size is None or callable(batch_size):
-        return
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int):
-        raise ConfigTypeError(
-            f"batch_size={batch_size!r} is {describe(batch_size)}: give a positive int, a function "
-            "(batch_x, batch_y) -> int, or None to guess it from the inputs."
-        )
-    if batch_size < 1:
-        raise ConfigError(f"batch_size={batch_size!r}: the weight of a mini-batch is at least 1.")
-
-
-guessed_size = batch_size  # where an argument has that name
-
-
-def weigh_batch(batch_size: BatchSize, batch_x: Any, batch_y: Any) -> float:
-    """Give the number of samples in a mini-batch, which is its weight in means.
-
-    A ``batch_size`` of None is guessed from ``batch_x``; a function gets a single input unwrapped.
-
-    Raises:
-        ConfigError: the function did not return a positive number.
-    """
-    if batch_size is None:
-        if type(batch_x) is TensorTuple and batch_x:
-            first = batch_x[0]
-            if type(first) is Tensor and first.ndim:
-                return first.size(0)
-        return guessed_size(batch_x)
-    if isinstance(batch_size, int):
-        return batch_size
-    is_single = isinstance(batch_x, tuple) and len(batch_x) == 1
-    given = batch_x[0] if is_single else batch_x
-    try:
-        weight: Any = batch_size(given, batch_y)
-    except Exception as error:
-        what = f"the input{'' if is_single else 's'}, {describe(given)},"
-        text = f"raised in the batch_size function, called with {what} and the target"
-        add_note(error, f"{text}, {describe(batch_y)}")
-        raise
-    if isinstance(weight, Tensor) and weight.numel() == 1:
-        weight = weight.item()
-    is_number = isinstance(weight, Real) and not isinstance(weight, bool)
-    if not is_number or not 0 < weight < math.inf:
-        found = repr(weight) if isinstance(weight, (str, Real)) else describe(weight)
-        raise ConfigError(
-            f"The batch_size function gave {found} for inputs {describe(batch_x)}: it must give "
-            "the number of samples, above 0."
-        )
-    return float(weight)
 
 
 def listify(obj: Any) -> list[Any]:

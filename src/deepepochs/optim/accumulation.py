@@ -32,6 +32,13 @@ class AnyWindow(Protocol):
     def open_batch(self, weight: float, *, is_last: bool | None) -> None:
         """Begin the next mini-batch, of ``weight`` samples."""
 
+    @property
+    def count(self) -> int:
+        """The mini-batches so far."""
+
+    def leave_out(self) -> None:
+        """Let the present mini-batch, which had no backward pass, weigh nothing."""
+
     def mean_loss(self, loss: Any) -> Any:
         """Return the mean loss over the window, given that of the present mini-batch."""
 
@@ -60,6 +67,8 @@ class Window:
         self.closes = False
         self.waiting: list[int | None] = []  # indexes of optimizers
         self._weight = 0.0
+        self._before = 0.0  # the weight of the mini-batches before the present one
+        self._asked = False  # whether the present mini-batch has asked for a step
         # Losses times weights: of the mini-batches before the present one, and of that one.
         self._losses: Any = 0.0
         self._loss: Any = 0.0
@@ -78,16 +87,23 @@ class Window:
             self.first = float(weight)
         self._losses, self._loss = self._losses + self._loss, 0.0
         self._weight = float(weight)
+        self._before, self._asked = self.total, False
         self.count += 1
         self.total += weight
         self.scale = weight / self.first if weight else 0.0
         self.closes = self.count >= self.size or is_last is True
+
+    def leave_out(self) -> None:
+        # A step that was asked for is of gradients that the user has made by hand.
+        if not self._asked:
+            self.total, self._weight = self._before, 0.0
 
     def mean_loss(self, loss: Any) -> Any:
         self._loss = loss * self._weight if self._weight else 0.0
         return (self._losses + self._loss) / self.total if self.total else loss
 
     def waits(self, optimizers: Sequence[Optimizer], index: int | None) -> bool:
+        self._asked = True
         if not self.closes:
             if index not in self.waiting:
                 self.waiting.append(index)

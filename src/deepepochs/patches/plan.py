@@ -11,7 +11,7 @@ import functools
 import inspect
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from ..errors import ConfigError, ConfigTypeError, MetricError
 from ..nest.operations import describe, listify
@@ -84,7 +84,11 @@ def complete_patches(
 
     The patches made here are TensorPatches, which ignore the batch size.
     """
-    planned = {name: made[name] if name in made else make(1).load(*kept) for name, make in plan}
+    planned: dict[str, PatchBase] = {}
+    for name, make in plan:
+        planned[name] = made[name] if name in made else make(1)
+        if name not in made:
+            cast(TensorPatch, planned[name]).keep(*kept)
     return {**planned, **made}
 
 

@@ -22,7 +22,8 @@ import torch
 from torch import Tensor
 
 from ..errors import DataError, PatchError
-from ..nest.operations import TensorTuple, concat, first_tensor, to_cpu
+from ..nest.operations import TensorTuple, concat, detach, first_tensor, to_cpu
+from ..nest.samples import are_samples, count_samples, holds_samples
 from .base import PatchBase, call_metric, check_same_metric, checked_metric, copied, for_checkpoint
 
 if TYPE_CHECKING:
@@ -39,8 +40,9 @@ class TensorPatch(PatchBase):
 
     Exact for every metric. Its memory grows with the epoch: it holds all outputs and targets. They
     are detached and kept on the CPU; those on an accelerator are copied there many batches at a
-    time. Tuples and dicts are joined item by item, and 0-d outputs are stacked. What cannot be
-    joined (graphs, differing shapes) reaches the metric as a list with one item for each batch.
+    time. Tuples and dicts are joined item by item, and 0-d outputs are stacked. Lists with one
+    entry for each sample, such as those of detection, are joined end to end. What cannot be joined
+    (graphs, differing shapes) reaches the metric as a list with one item for each batch.
 
     CPU tensors are kept without a copy, which would cost more than all else here. So a loader that
     reuses its tensors for every batch must yield clones; or use `MeanPatch`, which keeps none.
@@ -72,8 +74,10 @@ class TensorPatch(PatchBase):
 
     def load(self, outputs: Any, targets: Any = None) -> Self:
         """Keep the outputs and targets of one mini-batch."""
-        self.outputs = Chunks([as_chunk(outputs)])
-        self.targets = Chunks([as_chunk(targets)])
+        is_plain = isinstance(outputs, Tensor) and isinstance(targets, Tensor)
+        num_samples = None if is_plain else count_samples((outputs,), targets)
+        self.outputs = Chunks([as_chunk(outputs, num_samples)])
+        self.targets = Chunks([as_chunk(targets, num_samples)])
         return self
 
     def keep(self, outputs: Any, targets: Any = None) -> None:
@@ -175,10 +179,11 @@ def join(chunks: list[Any]) -> Any:
         return first
     if all(chunk is None for chunk in chunks):
         return None
-    if all(isinstance(chunk, TensorTuple) for chunk in chunks):
-        if all(len(chunk) == len(first) for chunk in chunks):
-            return TensorTuple(join(list(items)) for items in zip(*chunks, strict=True))
-    elif all(isinstance(chunk, dict) for chunk in chunks):
+    if all(type(chunk) in (list, TensorTuple) for chunk in chunks):
+        if are_samples(chunks):
+            return [sample for chunk in chunks for sample in chunk]
+        return TensorTuple(join(list(items)) for items in zip(*chunks, strict=True))
+    if all(isinstance(chunk, dict) for chunk in chunks):
         if all(chunk.keys() == first.keys() for chunk in chunks):
             return {key: join([chunk[key] for chunk in chunks]) for key in first}
     elif not isinstance(first, tuple):
@@ -209,18 +214,24 @@ def _is_whole(value: Any) -> bool:
     return value is None or isinstance(value, Tensor)
 
 
-def as_chunk(value: Any) -> Any:
-    """Detach `value`, and give single numbers a dimension 0 along which they can be joined."""
+def as_chunk(value: Any, num_samples: int | None = None) -> Any:
+    """Detach `value`, and give single numbers a dimension 0 along which they can be joined.
+
+    Of a mini-batch with ``num_samples``. A list with an entry for each sample stays a list.
+    """
     if isinstance(value, Tensor):
         # Mostly the run has detached it: a second detach would cost as much as all else here.
         value = value.detach() if value.requires_grad else value
         return value if value.ndim else value.reshape(1)
     if isinstance(value, dict):
-        return {key: as_chunk(item) for key, item in value.items()}
-    if type(value) in (tuple, list, TensorTuple) and first_tensor(value) is not None:
-        return TensorTuple(map(as_chunk, value))
+        return {key: as_chunk(item, num_samples) for key, item in value.items()}
+    if type(value) in (tuple, list, TensorTuple):
+        if holds_samples(value, num_samples):
+            return [detach(item) for item in value]
+        if first_tensor(value) is not None:
+            return TensorTuple(as_chunk(item, num_samples) for item in value)
     if isinstance(value, (bool, int, float)):
         return torch.tensor([value])
     # A graph detaches its tensors in place, so it is copied first.
-    detach = getattr(value, "detach", None)
-    return copy.copy(value).detach() if callable(detach) else value
+    is_graph = callable(getattr(value, "detach", None))
+    return copy.copy(value).detach() if is_graph else value

@@ -148,7 +148,7 @@ class AccelerateRuntime:
         return context
 
     def window(self, size: int) -> AnyWindow | None:
-        by_hand = HandWindow(self.accelerator, self._join_kept_back)
+        by_hand = HandWindow(self.accelerator, self.join_kept_back)
         return CountedWindow(size, by_hand) if size > 1 else by_hand
 
     def rounds(self, cursor: Cursor, hooks: Any = None, of_fillers: Any = None) -> Rounds | None:
@@ -183,8 +183,7 @@ class AccelerateRuntime:
         gathered: list[Any] = gather_object([value])
         return gathered
 
-    def _join_kept_back(self, optimizers: Sequence[Optimizer]) -> None:
-        """Average the model's gradients that ``accumulate`` has kept in their processes."""
+    def join_kept_back(self, optimizers: Sequence[Optimizer]) -> None:
         if self.num_processes > 1:
             self._outside.end_window(optimizers)
 
@@ -222,6 +221,9 @@ class HandWindow:
 
     def open_batch(self, weight: float, *, is_last: bool | None) -> None:
         """Do nothing: the user may accumulate parts of a mini-batch, too."""
+
+    def leave_out(self) -> None:
+        """Do nothing: ``accumulate`` counts."""
 
     def mean_loss(self, loss: Any) -> Any:
         return loss

@@ -50,6 +50,9 @@ class Runtime(Processes, Protocol):
     def join_gradients(self, optimizers: Sequence[Optimizer], *, has_samples: bool) -> None:
         """Average the gradients that the backward pass has not exchanged."""
 
+    def join_kept_back(self, optimizers: Sequence[Optimizer]) -> None:
+        """Average the model's gradients that were kept in their processes for a window."""
+
     def scaled_step(self, optimizers: Sequence[Optimizer], loss: Any) -> None:
         """Step optimizers through the scaler, and the schedulers that are due."""
 
@@ -107,6 +110,9 @@ class LocalRuntime:
         return autograd_engine() if self.on_cpu else None
 
     def join_gradients(self, optimizers: Sequence[Optimizer], *, has_samples: bool) -> None:
+        return None
+
+    def join_kept_back(self, optimizers: Sequence[Optimizer]) -> None:
         return None
 
     def scaled_step(self, optimizers: Sequence[Optimizer], loss: Any) -> None:

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from .. import rng
 from ..data.cursor import Cursor
+from ..nest.operations import detach
 
 
 class Processes(Protocol):
@@ -69,8 +70,9 @@ class Rounds:
             self.is_filler = item is None
             if item is not None:
                 last = item[1]
-            elif last is None:
-                last = self.runtime.filler(self.cursor.loader)
+            else:
+                # Samples may be weights, and the graph of the latest mini-batch is gone.
+                last = detach(self.runtime.filler(self.cursor.loader) if last is None else last)
             self.index = self.index + 1 if item is None else item[0]
             yield self.index, last
 
@@ -90,7 +92,8 @@ class Rounds:
 
     def mean(self, loss: float) -> float:
         """Return the mean loss over the samples of all processes."""
-        return self.runtime.total([loss * self._share])[0]
+        # The loss of no samples may be NaN.
+        return self.runtime.total([loss * self._share if self._share else 0.0])[0]
 
     def end_batch(self) -> bool:
         """End a round; return whether it was a filler, and undo its random draws if so.

@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary
 from torch.utils.data import DataLoader, DistributedSampler, IterableDataset
 
 from .. import rng
+from ..data.cursor import counts_exactly
 from ..errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -160,6 +161,11 @@ class EveryNth:
             self.seen = batch
             if index % self.num_processes == self.rank:
                 yield batch
+
+    @property
+    def has_exact_length(self) -> bool:
+        """Whether the length cannot be wrong."""
+        return counts_exactly(self.batches)
 
     def __len__(self) -> int:
         total = len(self.batches)  # type: ignore[arg-type]
