@@ -111,6 +111,10 @@ class StepLosses:
         if run.rounds is not None:
             # Each process would move its schedule by its own samples, and the rates would part.
             loss = loss.new_tensor(run.rounds.mean(float(loss)))
+        if not (run.weigher.weight if run.rounds is None else run.rounds.weight):
+            # Nothing has no loss: a schedule is fed the one before, or NaN.
+            self.mean = loss.new_tensor(math.nan) if self.mean is None else self.mean
+            return
         if share != 1.0:
             loss = loss * share + (self._part if self._part_of == run.batch_idx else 0.0)
         self._part, self._part_of = loss, run.batch_idx

@@ -75,10 +75,10 @@ def count_samples(batch_x: Any, batch_y: Any = None) -> int | None:
 def guess(batch_x: Any, batch_y: Any) -> Guess:
     """Count the samples of a mini-batch.
 
-    It is the length of the target; without one the number of graphs; else the first dimension of
-    the first input that has one. A list of samples counts its length. Some lists can be read in two
-    ways: two tensors ``[8, 3]`` and ``[8]`` may be two samples, or two parts of 8 samples. Then it
-    is the number that the rest of the mini-batch has as well.
+    It is the length of the target; without one the number of graphs; else the first dimension that
+    most inputs have, or the first one of them. A list of samples counts its length. Some lists can
+    be read in two ways: two tensors ``[8, 3]`` and ``[8]`` may be two samples, or two parts of 8
+    samples. Then it is the number that the rest of the mini-batch has as well.
     """
     if type(batch_y) is Tensor and type(batch_x) is TensorTuple and batch_x:
         first = batch_x[0]
@@ -111,13 +111,12 @@ def _of_inputs(parts: Sequence[Any]) -> Guess:
     told = [counts for counts in map(possible_counts, parts) if counts]
     if not told:
         return Guess(None)
-    for number in told[0]:
-        if any(number in counts for counts in told[1:]):
-            return Guess(number)
-    number = told[0][0]
+    numbers = dict.fromkeys(number for counts in told for number in counts)
+    number = max(numbers, key=lambda n: sum(n in counts for counts in told))
+    if 2 * sum(number in counts for counts in told) > len(told) > 1:
+        return Guess(number)
     # One dict is the batch itself, unless the others are lists of several.
-    others = [n for n in told[0] if n not in (1, number)]
-    others += [n for counts in told[1:] for n in counts]
+    others = [n for n in numbers if n != number and (len(told) > 1 or n != 1)]
     if not others:
         return Guess(number)
     return Guess(
@@ -193,7 +192,7 @@ def _counts_of_list(x: Sequence[Any]) -> tuple[int, ...]:
     if isinstance(x[0], (Tensor, np.ndarray)):
         alike = [tuple(item.shape) for item in x if not getattr(item, "is_nested", False)]
         # Samples that differ in length have equally many dimensions, parts often have not.
-        as_parts = len(set(alike)) <= 1 or len({item.ndim for item in x}) > 1
+        as_parts = len(set(alike)) <= 1 < len(x) or len({item.ndim for item in x}) > 1
     else:
         as_parts = len(x) == 1 or (not isinstance(x[0], Mapping) and first_tensor(x) is not None)
     return (shared, len(x)) if as_parts else (len(x), shared)

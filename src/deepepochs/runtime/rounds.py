@@ -41,6 +41,7 @@ class Rounds:
         length: the number of rounds; ``None`` if a loader has no length.
         index: the present round.
         is_filler: whether its mini-batch is a filler here.
+        weight: of the mini-batches of all processes in the round, in training.
         has_samples: whether this process had samples since the last optimizer step.
     """
 
@@ -56,6 +57,7 @@ class Rounds:
         self.index = -1
         self.is_filler = False
         self.has_samples = False
+        self.weight = 0.0
         self._share = 1.0  # of this process in the samples of the present round
         self._steps_seen = 0
         self._random_state: dict[str, Any] | None = None
@@ -86,7 +88,7 @@ class Rounds:
     def weigh(self, weight: float) -> tuple[float, float]:
         """Return the samples of all processes in this round, and the factor for the loss here."""
         own = 0.0 if self.is_filler else float(weight)
-        total = self.runtime.total([own])[0]
+        total = self.weight = self.runtime.total([own])[0]
         self._share = own / total if total else 0.0
         return total, (own * self.runtime.num_processes / total if total else 0.0)
 
