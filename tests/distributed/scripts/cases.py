@@ -9,6 +9,7 @@ import io
 import json
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -270,6 +271,71 @@ def accumulated() -> Any:
         "more": train(split, loader(), loader(slice(31)), grad_accumulate=3),
         "unknown": train(whole, Endless(size, 53), grad_accumulate=2),
     }
+
+
+class Labelled(EpochTask):
+    """A mini-batch weighs its labels that are there."""
+
+    def __init__(self, dataloader: Any) -> None:
+        super().__init__(dataloader, batch_size=lambda batch_x, batch_y: (batch_y != -100).sum())
+
+
+def without_labels() -> Any:
+    """The loss of a mini-batch without labels is 0/0: in one process, in all of them."""
+    labels = Y.clone()
+    labels[:6] = labels[12:24] = labels[30:33] = -100
+    data = TensorDataset(X, labels)
+    accelerator = make_accelerator(split=True)
+    return {
+        f"windows of {size}": train(
+            accelerator,
+            DataLoader(data, 12),
+            DataLoader(data, 12),
+            DataLoader(data, 6),
+            task=Labelled,
+            metrics=[],
+            grad_accumulate=size,
+        )
+        for size in (1, 2, 3)
+    }
+
+
+class SkippingTask(EpochTask):
+    """Leaves out some mini-batches, the last ones of windows of two and three among them."""
+
+    def train_step(self, batch_x: Any, batch_y: Any, **step_args: Any) -> Any:
+        assert self.run is not None
+        if self.run.batch_idx not in (1, 2):
+            self.loss(self.model(*batch_x), batch_y)
+
+
+def skipped() -> Any:
+    accelerator = make_accelerator(split=True)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*returned without a backward pass")
+        return {
+            f"windows of {size}": train(
+                accelerator, loader(), task=SkippingTask, grad_accumulate=size
+            )
+            for size in (2, 3)
+        }
+
+
+class WronglySized(Stream):
+    def __len__(self) -> int:
+        return 20
+
+
+def wrong_lengths() -> Any:
+    accelerator = make_accelerator(split=True)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*(mend its __len__|Length of IterableDataset)")
+        return train(
+            accelerator,
+            DataLoader(WronglySized(53), 12),
+            DataLoader(WronglySized(31), 12),
+            grad_accumulate=2,
+        )
 
 
 class ByHandTask(EpochTask):
@@ -718,7 +784,8 @@ CASES: dict[str, Callable[[], Any]] = {
     case.__name__: case
     for case in (
         function_metrics, mean_and_confusion, metric_objects, returned_patches, whole_batches,
-        few_samples, streams, ready_batches, accumulated, by_hand, by_hand_sparse, several, plateau,
+        few_samples, streams, ready_batches, accumulated, without_labels, skipped, wrong_lengths,
+        by_hand, by_hand_sparse, several, plateau,
         weights_outside, unfrozen,
         fillers_and_rare_weights, unfrozen_between_trainers, frozen_model, searched, prepared, predictions, early_stop,
         interpreted, hooks_and_fillers, lone_save, returned_by_one,
