@@ -449,7 +449,7 @@ def test_samples_that_are_weights_are_trained_to_the_bit(kind: str) -> None:
         opt = torch.optim.Adam([*model.parameters(), codes], 0.1)
         torch.manual_seed(1)
         if by_hand:
-            for x, y in [*loader, *loader]:
+            for x, y in itertools.chain(loader, loader):
                 opt.zero_grad()
                 F.mse_loss(model(x), y).backward()
                 opt.step()
