@@ -500,3 +500,16 @@ def test_a_control_without_gradients_learns_no_code() -> None:
         batches = list(loader)
     trainer_of(model, opt=opt).fit(batches)
     assert torch.equal(codes, before)
+
+
+def test_a_search_leaves_out_mini_batches_that_weigh_nothing() -> None:
+    model = linear()
+    found = trainer_of(model, positive).find_lr(
+        EMPTY_SECOND, max_batch=6, max_lr=1e-4, batch_size=num_positive
+    )
+    assert len(found.lrs) == len(found.losses) == 6
+    assert all(map(math.isfinite, found.losses)) and found.lrs == sorted(set(found.lrs))
+    nothing = trainer_of(model, positive).find_lr(
+        EMPTY_SECOND[1:2], max_batch=3, batch_size=num_positive
+    )
+    assert nothing.lrs == nothing.losses == []

@@ -49,6 +49,7 @@ class LRSweep(Callback):
         self.lrs: list[float] = []
         self.losses: list[float] = []
         self.done = False
+        self._num_empty = 0  # mini-batches that weigh nothing
         self._ratios: list[float] = []
 
     def on_before_train_batch(self, trainer: TrainerView, **others: Any) -> None:
@@ -71,21 +72,32 @@ class LRSweep(Callback):
                 "self.loss(model_out, batch_y) in it."
             )
         loss = loss_of_all(trainer, float(metrics["loss"]))
-        self.losses.append(loss)
-        is_worse = loss > WORSE * min(self.losses) > 0
-        if len(self.lrs) >= self.max_batch or is_worse or not math.isfinite(loss):
+        if loss is None:
+            self.lrs.pop()  # no sample has met this rate: the next mini-batch tries it
+            self._num_empty += 1
+            is_over = self._num_empty >= self.max_batch
+        else:
+            self.losses.append(loss)
+            is_worse = loss > WORSE * min(self.losses) > 0
+            is_over = len(self.lrs) >= self.max_batch or is_worse or not math.isfinite(loss)
+        if is_over:
             self.done = True
             trainer.stop("learning rates tried")
 
 
-def loss_of_all(trainer: TrainerView, loss: float) -> float:
-    """Return the mean loss of all processes, which must all stop at the same rate."""
+def loss_of_all(trainer: TrainerView, loss: float) -> float | None:
+    """Return the mean loss of all processes, which must all stop at the same rate.
+
+    It is ``None`` where their mini-batches weigh nothing.
+    """
     run, runtime = trainer.run, trainer.runtime
-    if runtime.num_processes == 1 or run is None:
+    if run is None:
         return loss
     weight = 0.0 if run.is_filler else float(run.weight)
     total, weights = runtime.total([loss * weight if weight else 0.0, weight])
-    return total / weights if weights else math.nan
+    if runtime.num_processes == 1:
+        return loss if weight else None
+    return total / weights if weights else None
 
 
 class LRFindCallback(Callback):
