@@ -45,6 +45,13 @@ class Graph:
         return 2
 
 
+class Lengthless:
+    """Has a length that raises, as SciPy's sparse matrices have."""
+
+    def __len__(self) -> int:
+        raise TypeError("sparse array length is ambiguous")
+
+
 class Fields(NamedTuple):
     left: Any
     right: Any
@@ -90,6 +97,7 @@ CLEAR: dict[str, tuple[Any, Any, int | None]] = {
     "one graph": ((Graph(),), None, 1),
     "one graph and labels of its nodes": ((Graph(),), (zeros(9), zeros(9)), 9),
     "an object with a length": ((range(6),), None, 6),
+    "a length that raises": ((Lengthless(), zeros(8, 3)), None, 8),
     "nothing that tells": ((None, 3.5), None, None),
 }  # fmt: skip
 

@@ -173,7 +173,12 @@ def possible_counts(x: Any) -> tuple[int, ...]:
         return (num_graphs,)
     # The length of one graph is its number of fields, that of a text its number of letters.
     is_one = isinstance(x, (str, bytes)) or hasattr(x, "num_nodes")
-    return (len(x),) if isinstance(x, Sized) and not is_one else ()
+    if is_one or not isinstance(x, Sized):
+        return ()
+    try:
+        return (len(x),)
+    except (TypeError, NotImplementedError):  # SciPy's sparse matrices have a length that raises
+        return ()
 
 
 def _length(x: Any) -> Any:
