@@ -52,7 +52,8 @@ class MonitoredMetric:
         self.mode = mode
         self.looks = False
         self._planned: dict[str, Any] = {}  # metrics that may give it, by the name that they give
-        self._is_shared = False  # training computes them, too
+        # Training computes these metrics, too, or has the step of validation.
+        self._has_same_metrics = self._has_same_step = False
         self._seen: dict[int, list[str]] = {}  # by task index: what its first mini-batch recorded
 
     def begin(self, trainer: TrainerView) -> str:
@@ -78,9 +79,12 @@ class MonitoredMetric:
         self.looks = not (as_planned and is_loss)
         self._seen = {}
         in_training = [*planned_metrics(plan, Stage.TRAIN).values()]
-        self._is_shared = all(
-            any(metric is other for other in in_training) for metric in self._planned.values()
+        self._has_same_metrics = (
+            as_planned
+            and (len(plan.tasks[self.stage]) == 1 or "/" not in self.name)
+            and all(any(one is other for other in in_training) for one in self._planned.values())
         )
+        self._has_same_step = not self._planned and len(steps_of(trainer, plan)) == 1
         return self._direction(trainer)
 
     def look(self, trainer: TrainerView, metrics: Metrics) -> None:
@@ -93,10 +97,8 @@ class MonitoredMetric:
         if run is None or run.task_idx in self._seen:
             return
         if run.stage is not self.stage:
-            if self._is_shared and run.stage is Stage.TRAIN:
-                self._is_shared = False
-                with rng.preserved():
-                    self._check_kind(trainer, metrics, [*metrics])
+            if run.stage is Stage.TRAIN and (self._has_same_metrics or self._has_same_step):
+                self._look_in_training(trainer, metrics)
             return
         with rng.preserved():
             names = [*metrics]
@@ -108,8 +110,8 @@ class MonitoredMetric:
         self._check_kind(trainer, metrics, recorded)
         if self.name in metrics or len(self._seen) == run.num_tasks:
             self.looks = False
-            if self.name not in metrics and not self._may_come(recorded):
-                raise self._missing(trainer, recorded)
+            if self.name not in metrics:
+                self._tell(trainer, recorded)
 
     def value(self, trainer: TrainerView, values: Metrics) -> float:
         """Give the metric of an epoch.
@@ -126,6 +128,26 @@ class MonitoredMetric:
                 "single number."
             )
         return float(value.item())
+
+    def _look_in_training(self, trainer: TrainerView, metrics: Metrics) -> None:
+        """Learn from the first mini-batch of training what validation will record."""
+        with rng.preserved():
+            names = [*metrics]
+        if self._has_same_metrics:
+            self.looks = False
+            self._check_kind(trainer, metrics, names)
+            if self.name not in names:
+                self._tell(trainer, names)
+        elif self.name not in names:
+            # Not an error: the step may record it in validation alone.
+            warnings.warn(
+                f"{self._missing(trainer, names, Stage.TRAIN)} Training and validation have the same "
+                "step here. If it does not record the value in validation either, the fit ends "
+                "there with an error.",
+                UserWarning,
+                stacklevel=2,
+            )
+        self._has_same_metrics = self._has_same_step = False
 
     def _check_validates(self, trainer: TrainerView, plan: Any) -> None:
         if self.stage is not Stage.VAL:
@@ -183,19 +205,31 @@ class MonitoredMetric:
         """Whether a planned metric has the very name."""
         return self.name in self._planned
 
-    def _may_come(self, recorded: Iterable[str]) -> bool:
-        """Whether the name may be there after the epoch, and is not in the first mini-batches.
-
-        A metric may be undefined on one mini-batch, and a dict may get further keys.
-        """
+    def _tell(self, trainer: TrainerView, recorded: Iterable[str]) -> None:
+        """Raise if the name cannot come; warn if the first mini-batches let one doubt it."""
+        recorded = list(recorded)
+        stems = [name for name in self._planned if name not in recorded]
         stem = self.name.rpartition(".")[0]
-        is_key = bool(stem) and any(name.startswith(f"{stem}.") for name in recorded)
-        return bool(self._planned) or is_key
+        stems += [f"{stem}."] if stem else []
+        keys = [name for name in recorded if name.startswith(tuple(stems))]
+        if not keys and not self._planned:
+            raise self._missing(trainer, recorded)
+        if not keys and all(name in recorded for name in self._planned):
+            raise self._missing(trainer, recorded)
+        if keys:  # of a dict, which may get further keys
+            warnings.warn(
+                f"{self._missing(trainer, recorded)} If a later mini-batch does not have it either, "
+                "the fit ends with an error after the epoch.",
+                UserWarning,
+                stacklevel=2,
+            )
 
-    def _missing(self, trainer: TrainerView, names: Iterable[str]) -> CallbackException:
+    def _missing(
+        self, trainer: TrainerView, names: Iterable[str], stage: Stage | None = None
+    ) -> CallbackException:
         names = list(names)
         text = (
-            f"{self.owner} monitors {self.name!r}, which {self.stage} does not have; it has "
+            f"{self.owner} monitors {self.name!r}, which {stage or self.stage} does not have; it has "
             f"{', '.join(names) or 'nothing'}."
         )
         return CallbackException(f"{text}{self._advice(trainer, names)}")
@@ -252,6 +286,15 @@ def entry_of(metric: Any, wanted: str) -> Any:
     if type(metric).__name__ == "MetricCollection":
         return next((one for key, one in metric.items() if wanted.endswith(key)), metric)
     return metric
+
+
+def steps_of(trainer: TrainerView, plan: Any) -> set[Any]:
+    """Give the functions that are the steps of training and validation."""
+    return {
+        getattr(step, "__func__", step)
+        for stage in (Stage.TRAIN, Stage.VAL)
+        for step in (resolve_step(task, trainer, stage) for task in plan.tasks[stage])
+    }
 
 
 def records_as_planned(trainer: TrainerView, plan: Any, stage: Stage) -> bool:

@@ -67,7 +67,7 @@ def _layers(metric: Any) -> Iterator[Any]:
 
 
 def _by_words(name: str) -> str | None:
-    pieces = [piece for piece in re.split(r"[\W_]+", name) if piece]
+    pieces = [piece for piece in re.split(r"[\W_]+", name.rpartition("/")[2]) if piece]
     words = {piece.lower() for piece in pieces}
     for piece in pieces:  # CamelCase
         words.update(

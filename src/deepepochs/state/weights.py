@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ..checkpoint.file import read_weights
 from ..checkpoint.store import list_checkpoints, read_checkpoint
 from ..contracts import TrainerView
-from ..errors import CheckpointMismatch, ConfigTypeError, add_note
+from ..errors import CheckpointMismatch, CheckpointNotFound, ConfigTypeError, add_note
 from ..nest.codec import from_plain
 from ..runs.folder import run_folder
 from .strict import Part, copy_to_cpu, load_parts
@@ -46,8 +46,13 @@ def read_source(trainer: TrainerView, source: Any) -> tuple[str, Mapping[str, An
     path = Path(str(source))
     if not path.exists() and isinstance(source, (str, int)) and path.name == str(source):
         first = trainer.checker
-        folder = run_folder("./logs" if first is None else first.runs_in, source)
-        path = folder if list_checkpoints(folder) else path
+        runs_in = "./logs" if first is None else first.runs_in
+        path = run_folder(runs_in, source)
+        if not list_checkpoints(path):
+            raise CheckpointNotFound(
+                f"there is no file {str(source)!r} here, and no run of that id with a checkpoint in "
+                f"{runs_in}"
+            )
     if path.is_dir():
         path, state = read_checkpoint(path)
         return str(path), state
@@ -90,7 +95,7 @@ def weights_on_loan(trainer: TrainerView, state: Mapping[str, Any]) -> Iterator[
         names.append("optimizers")
     parts = {name: part for name, part in trainer.parts().items() if name in names}
     before = {name: copy_to_cpu(part.state_dict()) for name, part in parts.items()}
-    load_parts(parts, from_plain({name: state[name] for name in parts}))
+    load_parts(parts, from_plain({name: state[name] for name in parts if name in state}))
     try:
         yield
     finally:
@@ -162,10 +167,16 @@ def _renamed(own: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]
     if not isinstance(given, Mapping) or set(given) <= set(own):
         return dict(given)
     names = {_plain_name(name): name for name in own}
+    plain = {name: _plain_name(name) for name in given}
+    first = {name.partition(".")[0] for name in plain.values()}
+    if len(first) == 1:
+        # The model was an attribute of another module, as in a LightningModule.
+        shorter = {name: plain[name].partition(".")[2] for name in plain}
+        plain = shorter if {*shorter.values()} == {*names} else plain
     if len(names) < len(own):
         return dict(given)
     return {
-        name if name in own else names.get(_plain_name(name), name): value
+        name if name in own else names.get(plain[name], name): value
         for name, value in given.items()
     }
 
