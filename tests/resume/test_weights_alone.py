@@ -90,7 +90,7 @@ def test_a_dict_may_be_a_state_or_have_one(form: str, run: Trainer) -> None:
     assert same(other.model.state_dict(), weights)
 
 
-@pytest.mark.parametrize("name", ["w.pt", "w.pth", "w.safetensors"])
+@pytest.mark.parametrize("name", ["w.pt", "w.pth", "old.pt", "w.safetensors"])
 def test_a_plain_file_is_read(name: str, run: Trainer, tmp_path: Path) -> None:
     path = tmp_path / name
     weights = dict(run.model.state_dict())
@@ -99,7 +99,7 @@ def test_a_plain_file_is_read(name: str, run: Trainer, tmp_path: Path) -> None:
 
         safetensors.torch.save_file(weights, path)
     else:
-        torch.save(weights, path)
+        torch.save(weights, path, _use_new_zipfile_serialization=path.stem != "old")
     other = new(make_model(1))
     other.load_weights(path)
     assert same(other.model.state_dict(), weights)

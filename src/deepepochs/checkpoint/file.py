@@ -95,7 +95,7 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Any]:
             return dict(safetensors.load_file(source))
         except Exception as error:  # its own class of errors, and those of the system
             raise CheckpointDamaged(f"{source} cannot be read: {error}") from error
-    content, sealed = _open(source)
+    content, sealed = _open(source, may_be_old=True)
     is_own = isinstance(content, dict) and content.get("format") == _FORMAT
     if is_own or _is_of_0_6(content):
         return _interpret(content, sealed, source)
@@ -157,8 +157,11 @@ def _safetensors(path: Path) -> Any:
     return safetensors.torch
 
 
-def _open(source: Path) -> tuple[Any, bool]:
-    """Read a file of ``torch.save``; also say whether it has a seal."""
+def _open(source: Path, *, may_be_old: bool = False) -> tuple[Any, bool]:
+    """Read a file of ``torch.save``; also say whether it has a seal.
+
+    The old form of such a file, from before PyTorch 1.6, is a pickle and no archive.
+    """
     if source.is_dir():
         raise CheckpointMismatch(
             f"{source} is a folder, not a checkpoint file: release 0.6 and Accelerate's "
@@ -166,7 +169,8 @@ def _open(source: Path) -> tuple[Any, bool]:
         )
     try:
         with source.open("rb") as file:
-            sealed = verify(file, source)
+            is_old = may_be_old and file.read(1) == b"\x80"
+            sealed = not is_old and verify(file, source)
             file.seek(0)
             return _read(file, source), sealed
     except FileNotFoundError:
