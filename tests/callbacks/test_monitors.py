@@ -189,8 +189,10 @@ def test_of_a_value_of_a_step_it_is_asked_for_by_a_warning(tmp_path: Path) -> No
 
 def test_a_direction_against_the_metric_s_is_told(tmp_path: Path) -> None:
     made = Made(tmp_path, "loss", check={"mode": "max"})
-    with pytest.warns(UserWarning, match="of loss less is better"):
+    with pytest.warns(UserWarning, match="of loss less is better") as met:
         made.trainer.fit(LOADER, LOADER)
+        made.trainer.fit(LOADER, LOADER, epochs=1)
+    assert len(met) == 1
     assert made.check.watch.mode == "max"
 
 
@@ -252,6 +254,7 @@ def test_without_validation_it_is_told_at_once(tmp_path: Path) -> None:
     ):
         made.trainer.fit(LOADER)
     assert made.batches == (0, 0)
+    assert len(made.trainer.fit(LOADER, LOADER)["val"]["loss"]) == 2  # nothing was changed
 
 
 def test_with_a_validation_that_never_comes_it_is_told_at_once(tmp_path: Path) -> None:

@@ -111,9 +111,11 @@ class CheckCallback(RunRecordCallback):
         self.keep = check_count("keep", keep, 1)
         self.best_values: list[float] = []
         self._best_place: int | None = None
-        self._tests_best = False  # what the trainer has is the outcome of its run
+        self._has_saved = False
+        self._is_other = False  # the user has loaded other weights since the last save
         self._source: Path | None = None  # the folder of the run that was loaded
         self._best_from: Path | None = None  # the folder of another run that has made the best
+        self._told = ""
         self._saved_at_s = 0.0
 
     @property
@@ -135,7 +137,7 @@ class CheckCallback(RunRecordCallback):
         if place is not None and self.keep > 1:
             # Best states of the metric that was monitored before.
             in_main_process(trainer, "remove them", store.drop_best, len(self.best_values))
-        self._tests_best = True
+        self._has_saved, self._is_other = True, False
         self._saved_at_s = time.monotonic()
 
     def resume(self, trainer: TrainerView) -> None:
@@ -151,7 +153,8 @@ class CheckCallback(RunRecordCallback):
         if source.is_dir():
             trainer.print(f"loading checkpoint of running ID {source.name}")
         trainer.load_checkpoint(source)
-        self._tests_best = True
+        self._has_saved, self._is_other = True, False
+        self._note_source(source)
         if source.is_dir():
             trainer.adopt_run(source.name)
 
@@ -195,9 +198,9 @@ class CheckCallback(RunRecordCallback):
         A test uses them until the next save. A fit that resumes takes over the best states that
         are beside the file.
         """
-        self._tests_best = False
+        self._is_other = True
         if source is not None:
-            self._source = (source if source.is_dir() else source.parent).absolute()
+            self._note_source(source)
 
     def best_for_test(self, trainer: TrainerView) -> dict[str, Any] | None:
         """Give the best state, if a test is to use it: that of this run, where there is one.
@@ -205,7 +208,7 @@ class CheckCallback(RunRecordCallback):
         Raises:
             CheckpointDamaged: its file is damaged.
         """
-        if not (self.save_best and self._tests_best and self.best_values):
+        if self._is_other or not (self.save_best and self._has_saved and self.best_values):
             return None
         try:
             state = self.read_best(trainer)
@@ -283,15 +286,20 @@ class CheckCallback(RunRecordCallback):
 
     def _begin_anew(self, watch: Monitor, mode: str | None, there: str, here: str) -> None:
         """Begin without a best value, and say so: the saved one is of another metric."""
-        if watch.best is not None:
+        text = f"{there}, and the monitor of this CheckCallback {here}"
+        if watch.best is not None and text != self._told:
+            self._told = text  # a state may be loaded twice
             warnings.warn(
-                f"The best value so far, {watch.best:.4g}, is {there}, and the monitor of this "
-                f"CheckCallback {here}: the best begins anew, and the next check replaces best.ckpt.",
+                f"The best value so far, {watch.best:.4g}, is {text}: the best begins anew, and the "
+                "next check replaces best.ckpt.",
                 UserWarning,
                 stacklevel=2,
             )
         self.watch = Monitor(mode or "min", self.patience)
         self.best_values = []
+
+    def _note_source(self, path: Path) -> None:
+        self._source = (path if path.is_dir() else path.parent).absolute()
 
     def _read_own(self, path: Path) -> dict[str, Any]:
         """Read a best state; raise ``CheckpointNotFound`` unless it has this run's best value."""

@@ -42,6 +42,7 @@ class MonitoredMetric:
         mode: ``'min'``, ``'max'``, or ``None`` to have it known from the metric.
 
     Attributes:
+        mode: the mode; ``None`` until a fit has found it.
         looks: whether a first mini-batch may tell more.
     """
 
@@ -57,7 +58,7 @@ class MonitoredMetric:
         self._seen: dict[int, list[str]] = {}  # by task index: what its first mini-batch recorded
 
     def begin(self, trainer: TrainerView) -> str:
-        """Check what is known before the first mini-batch of a fit, and give the mode.
+        """Check what is known before the first mini-batch of a fit; find and give the mode.
 
         Raises:
             CallbackException: the fit does not compute the metric.
@@ -85,7 +86,8 @@ class MonitoredMetric:
             and all(any(one is other for other in in_training) for one in self._planned.values())
         )
         self._has_same_step = not self._planned and len(steps_of(trainer, plan)) == 1
-        return self._direction(trainer)
+        self.mode = mode = self._direction(trainer)
+        return mode
 
     def look(self, trainer: TrainerView, metrics: Metrics) -> None:
         """Look for the metric in what the first mini-batch of each task has recorded.
@@ -100,12 +102,11 @@ class MonitoredMetric:
             if run.stage is Stage.TRAIN and (self._has_same_metrics or self._has_same_step):
                 self._look_in_training(trainer, metrics)
             return
-        with rng.preserved():
-            names = [*metrics]
+        names = names_in(metrics)
         prefix = f"{run.task.label(run.task_idx)}/"
         if run.num_tasks > 1:
-            metrics = {**metrics, **{prefix + name: metrics[name] for name in names}}
-        self._seen[run.task_idx] = [*metrics]
+            metrics = {**metrics, **{prefix + name: metrics[name] for name in metrics}}
+        self._seen[run.task_idx] = [*names, *(prefix + name for name in names if run.num_tasks > 1)]
         recorded = dict.fromkeys(name for seen in self._seen.values() for name in seen)
         self._check_kind(trainer, metrics, recorded)
         if self.name in metrics or len(self._seen) == run.num_tasks:
@@ -131,14 +132,13 @@ class MonitoredMetric:
 
     def _look_in_training(self, trainer: TrainerView, metrics: Metrics) -> None:
         """Learn from the first mini-batch of training what validation will record."""
-        with rng.preserved():
-            names = [*metrics]
+        names = names_in(metrics)
         if self._has_same_metrics:
             self.looks = False
             self._check_kind(trainer, metrics, names)
-            if self.name not in names:
+            if self.name not in metrics:
                 self._tell(trainer, names)
-        elif self.name not in names:
+        elif self.name not in metrics:
             # Not an error: the step may record it in validation alone.
             warnings.warn(
                 f"{self._missing(trainer, names, Stage.TRAIN)} Training and validation have the same "
@@ -189,8 +189,7 @@ class MonitoredMetric:
         if self._planned:
             raise ConfigError(f"{text}, or the metric an attribute direction='max' or 'min'.")
         # A value that a step gives. Scripts of release 0.6 leave out the mode, and mean this.
-        if trainer.tell_once(f"mode of {self.name}"):
-            warnings.warn(f"{text}. It is taken as 'min'.", UserWarning, stacklevel=2)
+        warnings.warn(f"{text}. It is taken as 'min'.", UserWarning, stacklevel=2)
         return "min"
 
     def _check_kind(self, trainer: TrainerView, metrics: Metrics, recorded: Iterable[str]) -> None:
@@ -254,6 +253,12 @@ class MonitoredMetric:
         if self.name in planned:
             return f" The {other} stage has it: give on_stage={str(other)!r}."
         return " Give the metric to fit() or the trainer, or record it in the step."
+
+
+def names_in(metrics: Metrics) -> list[str]:
+    """Give the names of a mini-batch's metrics, without those that are undefined on it."""
+    with rng.preserved():
+        return [name for name, value in metrics.items() if np.size(value) != 1 or value == value]
 
 
 def planned_metrics(plan: Any, stage: Stage) -> dict[str, Any]:

@@ -90,7 +90,8 @@ def take_weights(trainer: TrainerView, state: Mapping[str, Any], *, strict: bool
 def weights_on_loan(trainer: TrainerView, state: Mapping[str, Any]) -> Iterator[None]:
     """Let the block use the weights of another moment of the run; put back those of now."""
     names = [*WEIGHTS]
-    if any(hasattr(optimizer.opt, "eval") for optimizer in trainer.opt):
+    bare = [getattr(optimizer.opt, "optimizer", optimizer.opt) for optimizer in trainer.opt]
+    if any(hasattr(opt, "eval") for opt in bare):
         # Such an optimizer computes the weights of a test from its own state.
         names.append("optimizers")
     parts = {name: part for name, part in trainer.parts().items() if name in names}
