@@ -397,3 +397,30 @@ def test_looking_draws_no_random_number(tmp_path: Path) -> None:
     plain = weights()
     found = weights(CheckCallback("noisy", mode="min", ckpt_dir=tmp_path))
     assert all(map(torch.equal, plain, found))
+
+
+def test_a_planned_metric_that_the_step_does_not_compute_is_told_in_its_first_mini_batch(
+    tmp_path: Path,
+) -> None:
+    made = Made(tmp_path, "accuracy", OwnValidation, metrics=accuracy)
+    with pytest.raises(CallbackException, match="'accuracy', which val does not have; it has mark"):
+        made.trainer.fit(LOADER, LOADER)
+    assert made.batches == (3, 1)
+
+
+def test_a_name_that_begins_as_another_metric_s_is_its_own(tmp_path: Path) -> None:
+    @rename("acc")
+    def of_second_task(preds: Any, targets: Any) -> float:
+        return score(preds, targets)
+
+    tasks = [EpochTask(LOADER, accuracy), EpochTask(LOADER, of_second_task)]
+    made = Made(tmp_path, "acc")
+    made.trainer.fit(LOADER, val_tasks=tasks)
+    assert len(made.check.best_values) == 1
+
+
+def test_training_tasks_with_other_metrics_do_not_decide_on_validation(tmp_path: Path) -> None:
+    made = Made(tmp_path, "f1")
+    tasks = [EpochTask(LOADER), EpochTask(LOADER, f1)]
+    made.trainer.fit(train_tasks=tasks, val_dl=LOADER, val_metrics=f1)
+    assert len(made.check.best_values) == 1

@@ -100,19 +100,20 @@ class MonitoredMetric:
             return
         if run.stage is not self.stage:
             if run.stage is Stage.TRAIN and (self._has_same_metrics or self._has_same_step):
-                self._look_in_training(trainer, metrics)
+                self._look_in_training(trainer, metrics, is_whole=run.num_tasks == 1)
             return
-        names = names_in(metrics)
-        prefix = f"{run.task.label(run.task_idx)}/"
+        names = self._seen[run.task_idx] = names_in(metrics)
+        values = {name: metrics[name] for name in metrics}
         if run.num_tasks > 1:
-            metrics = {**metrics, **{prefix + name: metrics[name] for name in metrics}}
-        self._seen[run.task_idx] = [*names, *(prefix + name for name in names if run.num_tasks > 1)]
-        recorded = dict.fromkeys(name for seen in self._seen.values() for name in seen)
-        self._check_kind(trainer, metrics, recorded)
-        if self.name in metrics or len(self._seen) == run.num_tasks:
+            prefix = f"{run.task.label(run.task_idx)}/"
+            values.update({prefix + name: metrics[name] for name in metrics})
+            self._seen[run.task_idx] = [*names, *(prefix + name for name in names)]
+        if self.name in values:
+            self.value(trainer, values)
             self.looks = False
-            if self.name not in metrics:
-                self._tell(trainer, recorded)
+        elif len(self._seen) == run.num_tasks:
+            self.looks = False
+            self._tell_of_none(trainer, [name for seen in self._seen.values() for name in seen])
 
     def value(self, trainer: TrainerView, values: Metrics) -> float:
         """Give the metric of an epoch.
@@ -130,15 +131,16 @@ class MonitoredMetric:
             )
         return float(value.item())
 
-    def _look_in_training(self, trainer: TrainerView, metrics: Metrics) -> None:
+    def _look_in_training(self, trainer: TrainerView, metrics: Metrics, *, is_whole: bool) -> None:
         """Learn from the first mini-batch of training what validation will record."""
         names = names_in(metrics)
-        if self._has_same_metrics:
+        if self._has_same_metrics and is_whole:
             self.looks = False
-            self._check_kind(trainer, metrics, names)
-            if self.name not in metrics:
-                self._tell(trainer, names)
-        elif self.name not in metrics:
+        if self.name in metrics:
+            self.value(trainer, metrics)
+        elif not self.looks:
+            self._tell_of_none(trainer, names)
+        elif self._has_same_step:
             # Not an error: the step may record it in validation alone.
             warnings.warn(
                 f"{self._missing(trainer, names, Stage.TRAIN)} Training and validation have the same "
@@ -192,41 +194,27 @@ class MonitoredMetric:
         warnings.warn(f"{text}. It is taken as 'min'.", UserWarning, stacklevel=2)
         return "min"
 
-    def _check_kind(self, trainer: TrainerView, metrics: Metrics, recorded: Iterable[str]) -> None:
-        """Raise if the metric is not a single number, but several or a dict."""
-        if self.name in metrics:
-            self.value(trainer, metrics)
-        elif self._is_exact and any(name.startswith(self.name) for name in recorded):
-            raise self._missing(trainer, recorded)
-
-    @property
-    def _is_exact(self) -> bool:
-        """Whether a planned metric has the very name."""
-        return self.name in self._planned
-
-    def _tell(self, trainer: TrainerView, recorded: Iterable[str]) -> None:
-        """Raise if the name cannot come; warn if the first mini-batches let one doubt it."""
-        recorded = list(recorded)
+    def _tell_of_none(self, trainer: TrainerView, recorded: list[str]) -> None:
+        """Raise if the first mini-batches do not have the name, or warn if it may come later."""
         stems = [name for name in self._planned if name not in recorded]
         stem = self.name.rpartition(".")[0]
         stems += [f"{stem}."] if stem else []
-        keys = [name for name in recorded if name.startswith(tuple(stems))]
-        if not keys and not self._planned:
+        if self.name in self._planned or not stems:
             raise self._missing(trainer, recorded)
-        if not keys and all(name in recorded for name in self._planned):
-            raise self._missing(trainer, recorded)
-        if keys:  # of a dict, which may get further keys
-            warnings.warn(
+        if any(name.startswith(tuple(stems)) for name in recorded):
+            warnings.warn(  # a dict may get further keys
                 f"{self._missing(trainer, recorded)} If a later mini-batch does not have it either, "
                 "the fit ends with an error after the epoch.",
                 UserWarning,
                 stacklevel=2,
             )
+        elif not self._planned:
+            raise self._missing(trainer, recorded)
 
     def _missing(
         self, trainer: TrainerView, names: Iterable[str], stage: Stage | None = None
     ) -> CallbackException:
-        names = list(names)
+        names = [*dict.fromkeys(names)]
         text = (
             f"{self.owner} monitors {self.name!r}, which {stage or self.stage} does not have; it has "
             f"{', '.join(names) or 'nothing'}."
@@ -244,7 +232,7 @@ class MonitoredMetric:
         if task and name in names:
             return f" With one task the name is {name!r}, without the task."
         near = difflib.get_close_matches(self.name, names, n=1, cutoff=0.5)
-        near = near or [n for n in names if n and (n in self.name or self.name in n)][:1]
+        near = near or [n for n in names if len(n) > 2 and (n in self.name or self.name in n)][:1]
         if near:
             return f" Did you mean {near[0]!r}?"
         other = Stage.TRAIN if self.stage is Stage.VAL else Stage.VAL
