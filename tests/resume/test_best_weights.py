@@ -360,6 +360,16 @@ def test_a_best_state_of_an_abandoned_future_is_not_used(tmp_path: Path) -> None
         again.test(LOADER)
 
 
+def test_the_folder_of_the_run_by_another_path_is_no_other_run(tmp_path: Path) -> None:
+    make(tmp_path, 0.5, 0.6).fit(LOADER, LOADER)
+    (tmp_path / "link").symlink_to(tmp_path / "r")
+    path = str(tmp_path / "link" / "checkpoint.ckpt")
+    again = make(tmp_path, 0.5, 0.6, 0.7, resume=path)
+    again.fit(LOADER, LOADER)
+    again.test(LOADER)  # without a warning
+    assert load(tmp_path / "r" / "best.ckpt")["progress"]["epoch_idx"] == 1
+
+
 CHANGED: dict[str, tuple[dict[str, Any], str]] = {
     "monitor": ({"monitor": "other"}, r"1, is of val 'cost'.*is val 'other'"),
     "stage": ({"monitor": "loss", "on_stage": "train"}, r"is of val 'cost'.*is train 'loss'"),

@@ -129,7 +129,7 @@ class CheckCallback(RunRecordCallback):
         state = trainer.state_dict()  # in every process: each has a part of the state
         store = CheckpointStore(self.folder(trainer), self.keep)
         if self._source is not None:
-            if self._source != store.folder.absolute():
+            if self._source.resolve() != store.folder.resolve():
                 in_main_process(trainer, "copy the best states", store.take_best, self._source)
                 self._best_from = self._source
             self._source = None
