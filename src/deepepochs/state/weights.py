@@ -21,7 +21,7 @@ from ..contracts import TrainerView
 from ..errors import CheckpointMismatch, CheckpointNotFound, ConfigTypeError, add_note
 from ..nest.codec import from_plain
 from ..runs.folder import run_folder
-from .strict import Part, copy_to_cpu, load_parts
+from .strict import Part, copied_to_cpu, load_parts
 
 WEIGHTS = ("model", "loss_fn", "other_weights")
 
@@ -95,7 +95,7 @@ def weights_on_loan(trainer: TrainerView, state: Mapping[str, Any]) -> Iterator[
         # Such an optimizer computes the weights of a test from its own state.
         names.append("optimizers")
     parts = {name: part for name, part in trainer.parts().items() if name in names}
-    before = {name: copy_to_cpu(part.state_dict()) for name, part in parts.items()}
+    before = {name: copied_to_cpu(part.state_dict()) for name, part in parts.items()}
     load_parts(parts, from_plain({name: state[name] for name in parts if name in state}))
     try:
         yield
