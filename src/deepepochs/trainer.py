@@ -12,7 +12,7 @@ from __future__ import annotations
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -352,6 +352,10 @@ class TrainerBase(Steps):
     ) -> dict[str, Any]:
         """Test the model; can be called without a fit.
 
+        With a ``CheckCallback``, the best weights of this trainer's run are tested, which is said
+        in a line. Afterwards the trainer is as it was. A test in a hook of a fit, and one after
+        ``load_weights`` or ``load_checkpoint``, tests the weights that are there.
+
         Args:
             test_dl: test loader; comes before ``tasks``.
             metrics: one metric or a list, before those of the trainer.
@@ -366,7 +370,7 @@ class TrainerBase(Steps):
         testing = plan.tasks[Stage.TEST]
         values: dict[str, Any] = {}
         session = Session(self, plan, Kind.TEST, self.callbacks, self.session)
-        with self._opened(session):
+        with self._best_on_loan(for_test=True), self._opened(session):
             session.fire("on_before_test_epochs", tasks=testing)
             for index, task in enumerate(testing):
                 run_pass(session, task, Stage.TEST, (index, len(testing)))
@@ -374,7 +378,9 @@ class TrainerBase(Steps):
             session.fire("on_after_test_epochs", tasks=testing, metrics=values)
         return values
 
-    def predict(self, dataloader: Iterable[Any], *, with_targets: bool | None = None) -> Any:
+    def predict(
+        self, dataloader: Iterable[Any], *, with_targets: bool | None = None, best: bool = False
+    ) -> Any:
         """Give the model's outputs for a loader, joined on the CPU in the loader's order.
 
         Args:
@@ -382,16 +388,22 @@ class TrainerBase(Steps):
             with_targets: the last element of a mini-batch is a target to leave out.
                 ``None``: it is where a loss function is given and a mini-batch has more
                 than one element; a ``prepare_data`` of your own splits it instead.
+            best: use the best weights of this run, and put back those that are there.
 
         Returns:
             Outputs ``[N, ...]`` as the model gives them: a tensor, tuple or dict. A list
             with one entry for each sample, where the model gives such lists or the outputs
             have unequal shapes. An empty list from an empty loader.
+
+        Raises:
+            CheckpointError: ``best``, and there are no best weights, as for ``load_best``.
         """
         task = as_task(dataloader, "dataloader", None)
         plan = FitPlan({Stage.PREDICT: [task]}, {Stage.PREDICT: []}, "tensor")
         outputs: list[Any] = []
-        with self._opened(Session(self, plan, Kind.PREDICT, self.callbacks, self.session)):
+        loan = self._best_on_loan() if check_flag("best", best) else nullcontext()
+        session = Session(self, plan, Kind.PREDICT, self.callbacks, self.session)
+        with loan, self._opened(session):
             self.model.eval()
             outputs = predict_batches(self, dataloader, with_targets=with_targets)
         if not outputs and self.stop_reason is None:
@@ -515,18 +527,129 @@ class TrainerBase(Steps):
                 "the data already. Load it before fit(), or take load_weights(state)."
             )
         load_parts(self.parts(), from_plain(dict(state)))
+        self._note_load()
 
-    def load_weights(self, state: Mapping[str, Any]) -> None:
-        """Take all weights and the optimizers from a state, and leave everything else.
+    def load_weights(
+        self,
+        source: Mapping[str, Any] | str | PathLike[str] | int,
+        *,
+        strict: bool = True,
+    ) -> TrainerBase:
+        """Take weights alone, whatever the optimizer is, and leave everything else.
+
+        These are the weights and buffers of the model; of a checkpoint of this library also
+        those of a loss function with parameters, and what the optimizers train beside them.
+
+        Args:
+            source: a checkpoint; the folder or id of a run, for its newest checkpoint; a file
+                of ``torch.save`` or ``.safetensors`` with a ``state_dict``; or a dict: a
+                ``state_dict``, one that has it under ``'model'`` or ``'state_dict'``, or what
+                ``trainer.state_dict()`` gives. Names may begin as those of a compiled model or
+                of DDP do.
+            strict: all names, shapes and types must be those of the model. ``False``: take
+                the entries of the same name and shape, for example for another head, and say
+                what was left.
+
+        Returns:
+            The trainer.
 
         Raises:
-            CheckpointMismatch: they do not fit; the trainer is as it was.
-        """
-        from .state.strict import load_parts
+            CheckpointNotFound: there is no such file or run.
+            CheckpointMismatch: the weights do not fit; the trainer is as it was.
 
-        weights = {"model", "loss_fn", "other_weights", "optimizers"}
-        parts = {name: part for name, part in self.parts().items() if name in weights}
-        load_parts(parts, from_plain({name: state[name] for name in parts if name in state}))
+        Example:
+            >>> trainer = Trainer(nn.Linear(4, 1), nn.MSELoss(), show_info=False)
+            >>> model = trainer.load_weights(nn.Linear(4, 1).state_dict()).model
+        """
+        from .callbacks.check import in_all_processes
+        from .state.weights import read_source, take_weights
+
+        where, state = in_all_processes(self.runtime, lambda: read_source(self, source))
+        told = take_weights(self, state, strict=check_flag("strict", strict))
+        if told or not isinstance(source, Mapping):
+            self.print(f"loading weights of {where}{': ' if told else ''}{told}")
+        self._note_load()
+        return self
+
+    def save_weights(self, path: str | PathLike[str]) -> Path:
+        """Write the weights of the model alone, for other programs.
+
+        ``torch.load(path, weights_only=True)`` gives the ``state_dict`` of the model without
+        any wrapper. All processes call this together; the main one writes.
+
+        Args:
+            path: the file; one that ends in ``.safetensors`` gets this format.
+
+        Returns:
+            The path.
+
+        Raises:
+            CheckpointError: the file cannot be written.
+
+        Example:
+            >>> import tempfile
+            >>> trainer = Trainer(nn.Linear(4, 1), nn.MSELoss(), show_info=False)
+            >>> path = trainer.save_weights(tempfile.mkdtemp() + "/weights.pt")
+            >>> list(torch.load(path, weights_only=True))
+            ['weight', 'bias']
+        """
+        from .callbacks.check import in_main_process
+        from .checkpoint.file import write_weights
+        from .state.weights import plain_weights
+
+        weights = plain_weights(self)
+        in_main_process(self, f"write {path}", write_weights, path, weights)
+        return Path(path)
+
+    def load_best(self) -> TrainerBase:
+        """Take the best weights of this run for good; the optimizers stay as they are.
+
+        Returns:
+            The trainer.
+
+        Raises:
+            ConfigError: the trainer has no ``CheckCallback``.
+            CheckpointNotFound: there are no best weights of this run, or their file is gone.
+            CheckpointDamaged: their file is damaged.
+        """
+        from .state.weights import take_weights
+
+        take_weights(self, self._read_best(), strict=True)
+        self.print(f"loading best model from running ID {self.running_id}")
+        return self
+
+    def _read_best(self) -> dict[str, Any]:
+        if self.checker is None:
+            raise ConfigError(
+                "There are no best weights without a CheckCallback, which keeps them: "
+                "Trainer(..., callbacks=CheckCallback('loss'))."
+            )
+        state: dict[str, Any] = self.checker.read_best(self)
+        return state
+
+    @contextmanager
+    def _best_on_loan(self, *, for_test: bool = False) -> Iterator[None]:
+        """Use the best weights in a block; a test does so only where it is to, and says it."""
+        state = None
+        if not for_test:
+            state = self._read_best()
+        elif self.session is None and self.checker is not None:
+            state = self.checker.best_for_test(self)
+        if state is None:
+            yield
+            return
+        from .state.weights import weights_on_loan
+
+        if for_test:
+            value = self.checker.describe_best()
+            self.print(f"loading best model from running ID {self.running_id} ({value})")
+        with weights_on_loan(self, state):
+            yield
+
+    def _note_load(self, source: Path | None = None) -> None:
+        """Have the callback that keeps checkpoints know that something was loaded by hand."""
+        if self.checker is not None:
+            self.checker.note_load(source)
 
     def load_checkpoint(self, path: str | PathLike[str]) -> TrainerBase:
         """Load a checkpoint file, or the newest whole one of a run's folder.
@@ -542,13 +665,16 @@ class TrainerBase(Steps):
         """
         from .checkpoint.store import read_checkpoint
         from .state.parts import load_0_6
+        from .state.weights import told_of_flags
 
         source, state = read_checkpoint(path)
         self.print(f"loading checkpoint {source}")
         if state.get("format") == "0.6":
             load_0_6(self.parts(), state)
         else:
-            self.load_state_dict(state)
+            with told_of_flags(self.runtime.unwrap(self.model)):
+                self.load_state_dict(state)
+        self._note_load(source)
         return self
 
     def verify_resume(

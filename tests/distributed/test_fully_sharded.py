@@ -53,10 +53,9 @@ def test_the_best_weights_are_tested_and_can_be_read_without_processes(
     saved = found[num_processes]["checkpoints"]
     assert saved["tested"] == pytest.approx(saved["best"], rel=1e-5)
     assert saved["alone"] == pytest.approx(saved["best"], rel=1e-5)
-    assert saved["the last is another"] is True
-    assert saved["back again"] is True
-    # 5 mini-batches in an epoch.
-    assert saved["steps of the optimizer that read it"] == [5 * (saved["best so far"] + 1)] * 4
+    for what in ("put back", "the last is another", "one entry", "back again"):
+        assert saved[what] is True, what
+    assert saved["steps of the optimizer that read it"] == 0
 
 
 @pytest.mark.parametrize("num_processes", [2, 3])

@@ -50,7 +50,9 @@ def scripted(*values: float) -> type[Scripted]:
 
 def make(folder: Path, *values: float, epochs: int | None = None, **options: Any) -> Fit:
     check = CheckCallback(
-        options.pop("monitor", "score"), ckpt_dir=folder, **options.pop("check", {})
+        options.pop("monitor", "score"),
+        ckpt_dir=folder,
+        **{"mode": "min", **options.pop("check", {})},
     )
     others = options.pop("callbacks", [])
     options = {"running_id": "r", **options}
@@ -122,8 +124,8 @@ def test_a_run_that_stopped_early_stays_stopped_when_resumed(tmp_path: Path) -> 
 
 
 def test_a_monitored_name_that_is_not_there_is_an_error_with_those_that_are(tmp_path: Path) -> None:
-    fit = make(tmp_path, 1.0, monitor="acc")
-    with pytest.raises(CallbackException, match="'acc', which val does not have; it has score"):
+    fit = make(tmp_path, 1.0, monitor="grade")
+    with pytest.raises(CallbackException, match="'grade', which val does not have; it has score"):
         run(fit)
 
 
@@ -178,12 +180,10 @@ def test_it_saves_after_so_many_seconds(tmp_path: Path, monkeypatch: pytest.Monk
 # --- tests
 
 
-def test_a_test_uses_the_best_weights_and_leaves_the_counters(tmp_path: Path) -> None:
+def test_a_test_leaves_the_counters(tmp_path: Path) -> None:
     fit = make(tmp_path, 1.0, 2.0, 3.0, epochs=2)
     run(fit)
     fit.trainer.test(DataLoader(Samples(5), 2))
-    best = load(tmp_path / "r" / "best.ckpt")["model"]
-    assert all(torch.equal(best[k], v) for k, v in fit.trainer.model.state_dict().items())
     assert fit.trainer.progress.epoch_idx == 2
     history = fit.trainer.fit(**fit.options, epochs=1)
     assert history.epochs == [2]
@@ -323,7 +323,6 @@ OTHERS: dict[str, dict[str, Any]] = {
     "optimizer": {"opt": sgd},
     "scheduler": {"opt": lambda model: torch.optim.Adam(model.parameters(), lr=0.02)},
     "dtype": {"model": lambda: wider().double()},
-    "mode": {"check": {"mode": "max"}},
 }
 
 

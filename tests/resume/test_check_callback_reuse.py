@@ -44,7 +44,7 @@ def make_check_run(
 
     torch.manual_seed(3)
     model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Dropout(0.5), torch.nn.Linear(4, 1))
-    check = CheckCallback(monitor, patience=patience, ckpt_dir=folder)
+    check = CheckCallback(monitor, mode="min", patience=patience, ckpt_dir=folder)
     return Trainer(
         model,
         torch.nn.functional.mse_loss,
@@ -82,7 +82,7 @@ def test_a_monitored_loss_that_validation_does_not_compute_is_an_error(tmp_path:
 
 
 def test_two_of_them_in_one_folder_are_refused(tmp_path: Path) -> None:
-    trainer = make_check_run(tmp_path, "loss", more=[CheckCallback("constant", ckpt_dir=tmp_path)])
+    trainer = make_check_run(tmp_path, "loss", more=[CheckCallback("loss", ckpt_dir=tmp_path)])
     with pytest.raises(ConfigError, match="another ckpt_dir"):
         trainer.fit(LOADER, LOADER)
 

@@ -11,22 +11,25 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from ..arguments import check_choice, check_count
 from ..checkpoint.store import CheckpointStore, latest_run, load
-from ..errors import CallbackException, CheckpointError, CheckpointNotFound, ConfigError
+from ..errors import CheckpointError, CheckpointNotFound, ConfigError
 from ..optim.monitor import Monitor
 from ..runs.folder import run_folder
 from .base import Metrics
+from .monitored import MonitoredMetric
 from .run_record import RunRecordCallback
 
 if TYPE_CHECKING:
     from ..contracts import TrainerView
+    from ..runtime.base import Runtime
+
+T = TypeVar("T")
 
 
 class CheckCallback(RunRecordCallback):
@@ -35,12 +38,18 @@ class CheckCallback(RunRecordCallback):
     The run's folder has its record, ``checkpoint.ckpt`` (the last state), ``previous.ckpt`` and
     ``best.ckpt``. Each checkpoint has the whole state, so a resumed run has the same bits.
     The state is saved after every epoch, and when a signal or ``trainer.stop`` stops the
-    fit. A test uses the best weights.
+    fit. A test uses the best weights, and puts back those that it found.
+
+    The best belongs to one metric of one run. A run that resumes with another ``monitor``,
+    ``on_stage`` or ``mode`` begins its best anew, with a warning.
 
     Args:
-        monitor: the metric that decides which state is best.
+        monitor: the metric that decides which state is best: its name, with several tasks also
+            that of one of them, as ``'night/accuracy'``.
         on_stage: ``'val'`` (checked only after a validation) or ``'train'``.
-        mode: ``'min'`` or ``'max'``.
+        mode: ``'min'`` or ``'max'``: whether less or more of the metric is better. ``None``: as
+            the metric declares (``direction``, or ``higher_is_better`` of torchmetrics), or as
+            its name says, for example ``'min'`` of a loss and ``'max'`` of an accuracy.
         patience: stop after this many checks in a row without a strictly better value;
             0: never.
         save_best: a test loads the best weights; ``False``: it uses the present weights.
@@ -51,8 +60,17 @@ class CheckCallback(RunRecordCallback):
         keep: the number of best states to keep, as ``best.ckpt``, ``best-2.ckpt``, …
 
     Raises:
-        ConfigError: an argument has a wrong value.
-        CallbackException: in a run, the monitored metric does not exist.
+        ConfigError: an argument has a wrong value; at the start of a fit, ``mode`` is ``None``
+            and nothing says which values of the metric are better.
+        CallbackException: at the start of a fit or in the first mini-batch, the monitored metric
+            is not there, or is not a single number.
+
+    Example:
+        >>> import torch
+        >>> from deepepochs import Trainer
+        >>> from deepepochs.metrics import accuracy
+        >>> check = CheckCallback("accuracy", patience=5)  # the most accurate state is the best
+        >>> trainer = Trainer(torch.nn.Linear(4, 2), metrics=accuracy, callbacks=check)
     """
 
     order = -1
@@ -63,7 +81,7 @@ class CheckCallback(RunRecordCallback):
         self,
         monitor: str = "loss",
         on_stage: str = "val",
-        mode: str = "min",
+        mode: str | None = None,
         patience: int = 0,
         save_best: bool = True,
         ckpt_dir: str | os.PathLike[str] = "./logs",
@@ -77,8 +95,12 @@ class CheckCallback(RunRecordCallback):
             raise ConfigError(f"CheckCallback(monitor={monitor!r}): give the name of a metric.")
         self.monitor = monitor
         self.on_stage = check_choice("on_stage", on_stage, ["train", "val"])
-        check_choice("mode", mode, ["min", "max"])
-        self.watch = Monitor(mode, check_count("patience", patience))
+        if mode is not None:
+            check_choice("mode", mode, ["min", "max"])
+        self.patience = check_count("patience", patience)
+        self.metric = MonitoredMetric(type(self).__name__, monitor, on_stage, mode)
+        # Where the mode is not given, a fit sets it.
+        self.watch = Monitor(mode or "min", self.patience)
         self.save_best = save_best
         if every_n_batches is not None:
             check_count("every_n_batches", every_n_batches, 1)
@@ -90,6 +112,10 @@ class CheckCallback(RunRecordCallback):
         self.best_values: list[float] = []
         self._best_place: int | None = None
         self._has_saved = False
+        self._is_other = False  # the user has loaded other weights since the last save
+        self._source: Path | None = None  # the folder of the run that was loaded
+        self._best_from: Path | None = None  # the folder of another run that has made the best
+        self._told = ""
         self._saved_at_s = 0.0
 
     @property
@@ -102,8 +128,16 @@ class CheckCallback(RunRecordCallback):
         place, self._best_place = self._best_place, None
         state = trainer.state_dict()  # in every process: each has a part of the state
         store = CheckpointStore(self.folder(trainer), self.keep)
+        if self._source is not None:
+            if self._source.resolve() != store.folder.resolve():
+                in_main_process(trainer, "copy the best states", store.take_best, self._source)
+                self._best_from = self._source
+            self._source = None
         in_main_process(trainer, "save its checkpoint", store.save, state, place)
-        self._has_saved = True
+        if place is not None and self.keep > 1:
+            # Best states of the metric that was monitored before.
+            in_main_process(trainer, "remove them", store.drop_best, len(self.best_values))
+        self._has_saved, self._is_other = True, False
         self._saved_at_s = time.monotonic()
 
     def resume(self, trainer: TrainerView) -> None:
@@ -119,13 +153,16 @@ class CheckCallback(RunRecordCallback):
         if source.is_dir():
             trainer.print(f"loading checkpoint of running ID {source.name}")
         trainer.load_checkpoint(source)
-        self._has_saved = True
+        self._has_saved, self._is_other = True, False
+        self._note_source(source)
         if source.is_dir():
             trainer.adopt_run(source.name)
 
     def on_before_fit(self, trainer: TrainerView, epochs: int) -> None:
-        """Lock the run's folder; stop at once if the resumed run had already stopped early."""
+        """Check the monitor; lock the run's folder; stop if the resumed run had stopped early."""
+        mode = self.metric.begin(trainer)
         self._lock_run(trainer)
+        self._begin_run(trainer, mode)
         super().on_before_fit(trainer, epochs)
         self._saved_at_s = time.monotonic()
         trainer.add_saver(self.save)
@@ -135,49 +172,156 @@ class CheckCallback(RunRecordCallback):
             self.watch.renew()
 
     def on_after_train_batch(self, trainer: TrainerView, metrics: Metrics, batch_idx: int) -> None:
+        if self.metric.looks:
+            self.metric.look(trainer, metrics)
         n, s = self.every_n_batches, self.every_s
         if (n is not None and trainer.progress.num_train_batches % n == 0) or (
             s is not None and time.monotonic() - self._saved_at_s >= s
         ):
             trainer.request_save(self.save)
 
+    def on_after_val_batch(self, trainer: TrainerView, metrics: Metrics, batch_idx: int) -> None:
+        if self.metric.looks:
+            self.metric.look(trainer, metrics)
+
     def on_after_epoch(self, *, trainer: TrainerView, **others: Any) -> None:
         """Check the monitored metric, save, and stop if the patience is exhausted."""
         super().on_after_epoch(trainer=trainer, **others)
         if trainer.session is not None and trainer.session.has_metrics_of(self.on_stage):
-            self._check(others[f"{self.on_stage}_metrics"])
+            self._check(self.metric.value(trainer, others[f"{self.on_stage}_metrics"]))
             self._stop_if_exhausted(trainer)
-        elif not others["val_tasks"]:
-            raise CallbackException(
-                f"CheckCallback monitors {self.monitor!r} of validation, and this fit does not "
-                "validate. Give fit() a val_dl, or CheckCallback(on_stage='train')."
-            )
         trainer.request_save(self.save)
 
-    def on_before_test_epochs(self, trainer: TrainerView, tasks: Any) -> None:
-        """Load the best weights of this run, unless the test runs inside a fit."""
-        best = CheckpointStore(self.folder(trainer), self.keep).best()
-        # Without a best value of this run, the file is from an earlier run with the same id.
-        has_best = self.save_best and self._has_saved and self.best_values and best.exists()
-        in_fit = trainer.session is not None and trainer.session.fit is not None
-        if not has_best or in_fit:
-            return
-        trainer.print(f"loading best model from running ID {trainer.running_id}")
-        trainer.load_weights(load(best))
+    def note_load(self, source: Path | None) -> None:
+        """Take note that the user has loaded weights or a state, from a file or its folder.
+
+        A test uses them until the next save. A fit that resumes takes over the best states that
+        are beside the file.
+        """
+        self._is_other = True
+        if source is not None:
+            self._note_source(source)
+
+    def best_for_test(self, trainer: TrainerView) -> dict[str, Any] | None:
+        """Give the best state, if a test is to use it: that of this run, where there is one.
+
+        Raises:
+            CheckpointDamaged: its file is damaged.
+        """
+        if self._is_other or not (self.save_best and self._has_saved and self.best_values):
+            return None
+        try:
+            state = self.read_best(trainer)
+        except CheckpointNotFound as error:
+            warnings.warn(
+                f"The test uses the weights that the trainer has now: {error}",
+                UserWarning,
+                stacklevel=4,
+            )
+            return None
+        if self._best_from is not None:
+            warnings.warn(
+                "No epoch of this run was better than the best of the run from which it was "
+                f"resumed: the test uses the best weights of {self._best_from}.",
+                UserWarning,
+                stacklevel=4,
+            )
+        return state
+
+    def read_best(self, trainer: TrainerView) -> dict[str, Any]:
+        """Give the best state of this run.
+
+        Raises:
+            CheckpointNotFound: there is none.
+            CheckpointDamaged: its file is damaged.
+        """
+        path = CheckpointStore(self._source or self.folder(trainer)).best()
+        if not self.best_values:
+            raise CheckpointNotFound(
+                f"this run has no best state yet: CheckCallback has not seen a value of "
+                f"{self.on_stage} {self.monitor!r} in it. Other weights are loaded with "
+                "trainer.load_weights(path)."
+            )
+        return in_all_processes(trainer.runtime, lambda: self._read_own(path))
+
+    def describe_best(self) -> str:
+        """Say which value is the best."""
+        return f"{self.on_stage} {self.monitor} {self.best_values[0]:.4g}"
 
     def state_dict(self) -> dict[str, Any]:
-        return {"watch": self.watch.state_dict(), "best_values": list(self.best_values)}
+        return {
+            "monitor": self.monitor,
+            "on_stage": self.on_stage,
+            "watch": self.watch.state_dict(),
+            "best_values": list(self.best_values),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.watch.load_state_dict(state["watch"])
-        self.best_values = [float(value) for value in state["best_values"]]
+        # Files of earlier versions have no name and no stage.
+        monitor = state.get("monitor", self.monitor), state.get("on_stage", self.on_stage)
+        watch = Monitor(state["watch"]["mode"], self.patience)
+        watch.load_state_dict(state["watch"])
+        if monitor != (self.monitor, self.on_stage):
+            here = f"is {self.on_stage} {self.monitor!r}"
+            self._begin_anew(watch, self.metric.mode, f"of {monitor[1]} {monitor[0]!r}", here)
+        elif self.metric.mode not in (None, watch.mode):
+            self._set_mode(watch, self.metric.mode)
+        else:
+            self.watch = watch
+            self.best_values = [float(value) for value in state["best_values"]]
 
-    def _check(self, values: Metrics) -> None:
-        value = monitored_value(values, self.monitor, self.on_stage)
+    def _begin_run(self, trainer: TrainerView, mode: str) -> None:
+        """Go on with the best of the run that is resumed, or begin without any."""
+        if trainer.is_resumed or trainer.is_fit_run:
+            if self.watch.mode != mode:
+                self._set_mode(self.watch, mode)
+        else:  # the callback may have been another trainer's before
+            self.watch = Monitor(mode, self.patience)
+            self.best_values, self._best_place, self._best_from = [], None, None
+            self._source = None
+
+    def _set_mode(self, watch: Monitor, mode: str | None) -> None:
+        there, here = f"of mode={watch.mode!r}", f"has mode={mode!r}"
+        self._begin_anew(watch, mode, there, here)
+
+    def _begin_anew(self, watch: Monitor, mode: str | None, there: str, here: str) -> None:
+        """Begin without a best value, and say so: the saved one is of another metric."""
+        text = f"{there}, and the monitor of this CheckCallback {here}"
+        if watch.best is not None and text != self._told:
+            self._told = text  # a state may be loaded twice
+            warnings.warn(
+                f"The best value so far, {watch.best:.4g}, is {text}: the best begins anew, and the "
+                "next check replaces best.ckpt.",
+                UserWarning,
+                stacklevel=2,
+            )
+        self.watch = Monitor(mode or "min", self.patience)
+        self.best_values = []
+
+    def _note_source(self, path: Path) -> None:
+        self._source = (path if path.is_dir() else path.parent).absolute()
+
+    def _read_own(self, path: Path) -> dict[str, Any]:
+        """Read a best state; raise ``CheckpointNotFound`` unless it has this run's best value."""
+        if not path.exists():
+            raise CheckpointNotFound(f"{path}, the best state of this run, is not there any more.")
+        state = load(path)
+        values = state.get("history", {}).get(self.on_stage, {}).get("values", {})
+        found = [float(value) for value in values.get(self.monitor, [])[-1:]]
+        if found != self.best_values[:1]:
+            raise CheckpointNotFound(
+                f"{path} is not of this run, whose best {self.monitor} is {self.best_values[0]:.4g}: "
+                f"it has {found[0] if found else 'no such value'}."
+            )
+        return state
+
+    def _check(self, value: float) -> None:
         self.watch.update(value)
         place = insert_best(self.best_values, value, self.watch.mode, self.keep)
         if place is not None:
             self._best_place = place
+        if place == 1:
+            self._best_from = None
 
     def _stop_if_exhausted(self, trainer: TrainerView) -> None:
         if self.watch.exhausted:
@@ -208,6 +352,19 @@ def in_main_process(
         raise error or CheckpointError(f"The main process could not {purpose}.")
 
 
+def in_all_processes(runtime: Runtime, action: Callable[[], T]) -> T:
+    """Give what a function gives in this process; if it fails in one, raise in every process."""
+    result, error = None, None
+    try:
+        result = action()
+    except CheckpointError as fault:
+        error = fault
+    errors = [fault for fault in runtime.gather_objects(error) if fault is not None]
+    if errors:
+        raise error or errors[0]
+    return cast(T, result)
+
+
 def find_checkpoint(trainer: TrainerView, ckpt_dir: Path) -> Path | None:
     """Return the run's folder or the file that ``resume`` selects; ``None``: start a new run."""
     asked = trainer.resume
@@ -230,22 +387,6 @@ def find_checkpoint(trainer: TrainerView, ckpt_dir: Path) -> Path | None:
 
 def has_checkpoint(folder: Path) -> bool:
     return folder.is_dir() and any(folder.glob("*.ckpt"))
-
-
-def monitored_value(values: Mapping[str, Any], monitor: str, stage: str) -> float:
-    """Return the monitored metric; raise ``CallbackException`` unless it is a single number."""
-    if monitor not in values:
-        raise CallbackException(
-            f"CheckCallback monitors {monitor!r}, which {stage} does not have; it has "
-            f"{', '.join(values) or 'nothing'}."
-        )
-    value = np.asarray(values[monitor])
-    if value.size != 1:
-        raise CallbackException(
-            f"CheckCallback monitors {monitor!r}, which has {value.size} entries: monitor a single "
-            "number."
-        )
-    return float(value.item())
 
 
 def insert_best(best: list[float], value: float, mode: str, keep: int) -> int | None:

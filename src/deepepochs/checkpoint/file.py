@@ -16,7 +16,13 @@ from typing import IO, Any, BinaryIO, cast
 
 import torch
 
-from ..errors import CheckpointDamaged, CheckpointError, CheckpointMismatch, CheckpointNotFound
+from ..errors import (
+    CheckpointDamaged,
+    CheckpointError,
+    CheckpointMismatch,
+    CheckpointNotFound,
+    MissingExtraError,
+)
 from ..files.atomic import staged
 from ..nest.codec import from_plain, to_plain
 from .seal import seal, verify
@@ -64,6 +70,98 @@ def load(path: str | os.PathLike[str]) -> dict[str, Any]:
         CheckpointMismatch: it has a newer schema, or `path` is a folder.
     """
     source = Path(path)
+    content, sealed = _open(source)
+    return _interpret(content, sealed, source)
+
+
+def read_weights(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read a checkpoint, or a file of weights that others have written.
+
+    Args:
+        path: a file from :func:`save`, one from ``torch.save``, or a ``.safetensors`` file.
+
+    Returns:
+        The saved dict, with its tensors on the CPU.
+
+    Raises:
+        CheckpointNotFound: there is no such file; the message lists the files there.
+        CheckpointDamaged: the file is cut short or altered, or holds more than weights.
+        MissingExtraError: safetensors is not installed.
+    """
+    source = Path(path)
+    if source.suffix == ".safetensors" and source.is_file():
+        safetensors = _safetensors(source)
+        try:
+            return dict(safetensors.load_file(source))
+        except Exception as error:  # its own class of errors, and those of the system
+            raise CheckpointDamaged(f"{source} cannot be read: {error}") from error
+    content, sealed = _open(source, may_be_old=True)
+    is_own = isinstance(content, dict) and content.get("format") == _FORMAT
+    if is_own or _is_of_0_6(content):
+        return _interpret(content, sealed, source)
+    if not isinstance(content, Mapping):
+        raise CheckpointDamaged(
+            f"{source} holds a {type(content).__name__}: give a file with a model's state_dict."
+        )
+    return dict(content)
+
+
+def write_weights(path: str | os.PathLike[str], weights: Mapping[str, Any]) -> None:
+    """Write a model's weights to a file that ``torch.load`` or safetensors reads.
+
+    Args:
+        path: the file; one that ends in ``.safetensors`` gets this format. Its folder is made if
+            it is missing, and an old file stays until the new one is whole.
+        weights: tensors by name.
+
+    Raises:
+        CheckpointError: an entry is no tensor, or the file cannot be written.
+        MissingExtraError: safetensors is not installed.
+    """
+    target = Path(path)
+    for name, value in weights.items():
+        if not isinstance(value, torch.Tensor):
+            raise CheckpointError(
+                f"cannot save {target}: {name} is a {type(value).__name__}, and a file of weights "
+                "holds tensors alone; trainer.state_dict() has everything"
+            )
+    if target.suffix == ".safetensors":
+        safetensors = _safetensors(target)
+        # Tied weights are two tensors there.
+        own = {name: _alone(value).clone() for name, value in weights.items()}
+
+        def put(file: BinaryIO) -> None:
+            file.write(safetensors.save(own))
+    else:
+        plain = {name: _alone(value) for name, value in weights.items()}
+
+        def put(file: BinaryIO) -> None:
+            torch.save(plain, cast(IO[bytes], _EarlyWriter(file)))
+
+    _stage(target, put)
+
+
+def _alone(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor on the CPU, without the rest of a larger storage that it is a view of."""
+    own = tensor.detach().cpu().contiguous()
+    return own.clone() if own.untyped_storage().nbytes() > own.nbytes else own
+
+
+def _safetensors(path: Path) -> Any:
+    try:
+        import safetensors.torch
+    except ImportError as error:
+        raise MissingExtraError(
+            f"{path} needs the package safetensors: pip install safetensors"
+        ) from error
+    return safetensors.torch
+
+
+def _open(source: Path, *, may_be_old: bool = False) -> tuple[Any, bool]:
+    """Read a file of ``torch.save``; also say whether it has a seal.
+
+    The old form of such a file, from before PyTorch 1.6, is a pickle and no archive.
+    """
     if source.is_dir():
         raise CheckpointMismatch(
             f"{source} is a folder, not a checkpoint file: release 0.6 and Accelerate's "
@@ -71,14 +169,14 @@ def load(path: str | os.PathLike[str]) -> dict[str, Any]:
         )
     try:
         with source.open("rb") as file:
-            sealed = verify(file, source)
+            is_old = may_be_old and file.read(1) == b"\x80"
+            sealed = not is_old and verify(file, source)
             file.seek(0)
-            content = _read(file, source)
+            return _read(file, source), sealed
     except FileNotFoundError:
         raise CheckpointNotFound(not_found(source)) from None
     except OSError as error:
         raise CheckpointError(f"cannot read {source}: {error.strerror or error}") from error
-    return _interpret(content, sealed, source)
 
 
 def write(
@@ -86,14 +184,27 @@ def write(
 ) -> None:
     """Write `state` to `target`; `before_rename` as for :func:`~deepepochs.files.atomic.staged`."""
     content = {"format": _FORMAT, "schema": _SCHEMA, "state": to_plain(dict(state))}
+
+    def put(file: BinaryIO) -> None:
+        torch.save(content, cast(IO[bytes], _EarlyWriter(file)))
+        seal(file)
+
+    _stage(target, put, before_rename)
+
+
+def _stage(
+    target: Path,
+    put: Callable[[BinaryIO], None],
+    before_rename: Callable[[Path], object] | None = None,
+) -> None:
+    """Write a file by a function; the old one stays until the new one is whole."""
     if target.is_dir():
         raise CheckpointError(f"cannot save {target}: there is a folder of that name")
     crc = torch.serialization.get_crc32_options()
     torch.serialization.set_crc32_options(True)
     try:
         with staged(target, before_rename) as file:
-            torch.save(content, cast(IO[bytes], _EarlyWriter(file)))
-            seal(file)
+            put(file)
     except (OSError, RuntimeError) as error:
         causes = _causes(error)
         for cause in causes:
@@ -176,12 +287,16 @@ def _interpret(content: Any, sealed: bool, source: Path) -> dict[str, Any]:
             return dict(from_plain(state))
         except (ValueError, TypeError, RuntimeError) as error:
             raise CheckpointDamaged(f"{source} is damaged: {error}") from error
-    if isinstance(content, dict) and {"model_state", "opt_state"} <= content.keys():
+    if _is_of_0_6(content):
         return _from_0_6(content)
     held = f"the keys {list(content)[:8]}" if isinstance(content, dict) else type(content).__name__
     raise CheckpointDamaged(
         f"{source} is a torch file but no checkpoint of this library: it holds {held}"
     )
+
+
+def _is_of_0_6(content: Any) -> bool:
+    return isinstance(content, dict) and {"model_state", "opt_state"} <= content.keys()
 
 
 def _from_0_6(content: dict[str, Any]) -> dict[str, Any]:

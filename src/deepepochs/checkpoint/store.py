@@ -83,6 +83,31 @@ class CheckpointStore:
         write(self.last, state, keep_others)
         return self.last
 
+    def drop_best(self, beyond: int = 0) -> None:
+        """Remove the best checkpoints from a place on, which are of another metric or run."""
+        for path in list_checkpoints(self.folder):
+            match = _BEST.fullmatch(path.name)
+            if match is not None and int(match[1] or 1) > beyond:
+                path.unlink()
+
+    def take_best(self, source: Path) -> None:
+        """Take over the best checkpoints in the folder of another run, as many as are kept.
+
+        Raises:
+            CheckpointError: they cannot be copied.
+        """
+        other = CheckpointStore(source, self.keep_best)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.drop_best()
+            for place in range(1, self.keep_best + 1):
+                if other.best(place).is_file():
+                    duplicate(other.best(place), self.best(place))
+        except OSError as error:
+            raise CheckpointError(
+                f"cannot copy the best states of {source} to {self.folder}: {error}"
+            ) from error
+
     def newest_good(self) -> tuple[Path, dict[str, Any], list[str]]:
         """Read the newest checkpoint that is whole.
 

@@ -51,7 +51,7 @@ class GradientsPart(CheckedPart):
             raise CheckpointMismatch(
                 "The state was saved by one process or with a sharded model, and here each of "
                 f"{self._runtime.num_processes} processes has the whole model: take the weights "
-                "alone with trainer.load_weights(deepepochs.checkpoint.load(path))."
+                "alone with trainer.load_weights(path)."
             )
         check_gradients(self._weights, own_of(self._runtime, state))
 
@@ -254,7 +254,7 @@ def own_of(runtime: Runtime, state: Any) -> Any:
         raise CheckpointMismatch(
             f"The state was saved by {saved} processes, and this run has {runtime.num_processes}: "
             "places in the data and random states cannot be transferred. Start as many, or take "
-            "the weights alone with trainer.load_weights(deepepochs.checkpoint.load(path))."
+            "the weights alone with trainer.load_weights(path)."
         )
     return state["of_processes"][runtime.rank] if several else state
 

@@ -39,7 +39,10 @@ class ShardedModule(CheckedPart):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         own = self._module.state_dict()
         shards = {
-            key: scattered(state[key], mine) if is_shard(mine) else state[key]
+            # What `load_weights` leaves as it is comes as the shard that is there.
+            key: scattered(state[key], mine)
+            if is_shard(mine) and not is_shard(state[key])
+            else state[key]
             for key, mine in own.items()
         }
         self._module.load_state_dict(shards)

@@ -60,7 +60,7 @@ def load_parts(parts: Mapping[str, Part], state: Mapping[str, Any]) -> None:
     before: dict[str, Any] = {}
     try:
         for name in order:
-            before[name] = _copy_to_cpu(parts[name].state_dict())
+            before[name] = copied_to_cpu(parts[name].state_dict())
             _load(parts, state, name)
     except Exception as error:
         for name in before:
@@ -82,7 +82,7 @@ def check_gradients(weights: Mapping[str, Tensor], saved: Mapping[str, Tensor]) 
             )
 
 
-def _copy_to_cpu(state: Any) -> Any:
+def copied_to_cpu(state: Any) -> Any:
     """Copy a state; beside a model that fills its device there is no place for another there."""
 
     def copied(item: Any) -> Any:

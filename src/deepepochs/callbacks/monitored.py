@@ -1,0 +1,310 @@
+"""The metric that a callback follows: whether it will be there, and which values are better.
+
+What can be known is told before the first mini-batch, and the rest in the first one, not after an
+epoch.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import warnings
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .. import rng
+from ..errors import CallbackException, ConfigError
+from ..metrics.direction import direction_of
+from ..patches.base import PatchBase, metric_name
+from ..stages import Stage
+from ..steps import STEP_NAMES, Steps, resolve_step
+from .base import Metrics
+
+if TYPE_CHECKING:
+    from ..contracts import TrainerView
+
+# A stage in front of a name or behind it, as other libraries write it.
+_WITH_STAGE = re.compile(
+    r"(?P<stage>train|training|val|valid|validation)[_/.-](?P<name>.+)"
+    r"|(?P<name2>.+)[_/.-](?P<stage2>train|training|val|valid|validation)"
+)
+
+
+class MonitoredMetric:
+    """The metric that a callback follows.
+
+    Args:
+        owner: the class of the callback, for messages.
+        name: the metric's name, or one with a task in front, as ``night/loss``.
+        stage: ``'train'`` or ``'val'``.
+        mode: ``'min'``, ``'max'``, or ``None`` to have it known from the metric.
+
+    Attributes:
+        mode: the mode; ``None`` until a fit has found it.
+        looks: whether a first mini-batch may tell more.
+    """
+
+    def __init__(self, owner: str, name: str, stage: str, mode: str | None) -> None:
+        self.owner = owner
+        self.name = name
+        self.stage = Stage(stage)
+        self.mode = mode
+        self.looks = False
+        self._planned: dict[str, Any] = {}  # metrics that may give it, by the name that they give
+        # Training computes these metrics, too, or has the step of validation.
+        self._has_same_metrics = self._has_same_step = False
+        self._seen: dict[int, list[str]] = {}  # by task index: what its first mini-batch recorded
+
+    def begin(self, trainer: TrainerView) -> str:
+        """Check what is known before the first mini-batch of a fit; find and give the mode.
+
+        Raises:
+            CallbackException: the fit does not compute the metric.
+            ConfigError: nothing says whether more or less of it is better.
+        """
+        assert trainer.session is not None
+        plan = trainer.session.plan
+        self._check_validates(trainer, plan)
+        by_name = planned_metrics(plan, self.stage)
+        self._planned = {
+            name: metric
+            for name, metric in by_name.items()
+            if name == self.name or may_give(name, metric, self.name)
+        }
+        as_planned = records_as_planned(trainer, plan, self.stage)
+        if as_planned and not self._planned:
+            raise self._missing(trainer, by_name)
+        is_loss = self.name in by_name and by_name[self.name] is None
+        self.looks = not (as_planned and is_loss)
+        self._seen = {}
+        in_training = [*planned_metrics(plan, Stage.TRAIN).values()]
+        self._has_same_metrics = (
+            as_planned
+            and (len(plan.tasks[self.stage]) == 1 or "/" not in self.name)
+            and all(any(one is other for other in in_training) for one in self._planned.values())
+        )
+        self._has_same_step = not self._planned and len(steps_of(trainer, plan)) == 1
+        self.mode = mode = self._direction(trainer)
+        return mode
+
+    def look(self, trainer: TrainerView, metrics: Metrics) -> None:
+        """Look for the metric in what the first mini-batch of each task has recorded.
+
+        Raises:
+            CallbackException: it is not there, or is not a single number.
+        """
+        run = trainer.run
+        if run is None or run.task_idx in self._seen:
+            return
+        if run.stage is not self.stage:
+            if run.stage is Stage.TRAIN and (self._has_same_metrics or self._has_same_step):
+                self._look_in_training(trainer, metrics, is_whole=run.num_tasks == 1)
+            return
+        names = self._seen[run.task_idx] = names_in(metrics)
+        values = {name: metrics[name] for name in metrics}
+        if run.num_tasks > 1:
+            prefix = f"{run.task.label(run.task_idx)}/"
+            values.update({prefix + name: metrics[name] for name in metrics})
+            self._seen[run.task_idx] = [*names, *(prefix + name for name in names)]
+        if self.name in values:
+            self.value(trainer, values)
+            self.looks = False
+        elif len(self._seen) == run.num_tasks:
+            self.looks = False
+            self._tell_of_none(trainer, [name for seen in self._seen.values() for name in seen])
+
+    def value(self, trainer: TrainerView, values: Metrics) -> float:
+        """Give the metric of an epoch.
+
+        Raises:
+            CallbackException: it is not there, or is not a single number.
+        """
+        if self.name not in values:
+            raise self._missing(trainer, values)
+        value = np.asarray(values[self.name])
+        if value.size != 1:
+            raise CallbackException(
+                f"{self.owner} monitors {self.name!r}, which has {value.size} entries: monitor a "
+                "single number."
+            )
+        return float(value.item())
+
+    def _look_in_training(self, trainer: TrainerView, metrics: Metrics, *, is_whole: bool) -> None:
+        """Learn from the first mini-batch of training what validation will record."""
+        names = names_in(metrics)
+        if self._has_same_metrics and is_whole:
+            self.looks = False
+        if self.name in metrics:
+            self.value(trainer, metrics)
+        elif not self.looks:
+            self._tell_of_none(trainer, names)
+        elif self._has_same_step:
+            # Not an error: the step may record it in validation alone.
+            warnings.warn(
+                f"{self._missing(trainer, names, Stage.TRAIN)} Training and validation have the same "
+                "step here. If it does not record the value in validation either, the fit ends "
+                "there with an error.",
+                UserWarning,
+                stacklevel=2,
+            )
+        self._has_same_metrics = self._has_same_step = False
+
+    def _check_validates(self, trainer: TrainerView, plan: Any) -> None:
+        if self.stage is not Stage.VAL:
+            return
+        asks = f"{self.owner} monitors {self.name!r} of validation, and"
+        instead = f"{self.owner}({self.name!r}, on_stage='train')"
+        if not plan.tasks[Stage.VAL]:
+            raise CallbackException(
+                f"{asks} this fit does not validate. Give fit() a val_dl, or {instead}."
+            )
+        if not any(map(plan.validates, range(trainer.max_epochs))):
+            raise CallbackException(
+                f"{asks} with val_freq={plan.val_freq} none of the {trainer.max_epochs} epochs "
+                f"validates. Give a smaller val_freq, or {instead}."
+            )
+
+    def _direction(self, trainer: TrainerView) -> str:
+        known = [
+            direction_of(self.name, entry_of(metric, self.name))
+            for metric in self._planned.values()
+        ]
+        best = next(filter(None, known), None) or direction_of(self.name)
+        if self.mode is not None:
+            if best not in (None, self.mode) and trainer.tell_once(f"mode of {self.name}"):
+                warnings.warn(
+                    f"{self.owner}({self.name!r}, mode={self.mode!r}) takes the worst values for "
+                    f"the best: of {self.name} {'more' if best == 'max' else 'less'} is better. Give "
+                    f"mode={best!r}, or leave it out.",
+                    UserWarning,
+                    stacklevel=2,
+                )
+            return self.mode
+        if best is not None:
+            return best
+        text = (
+            f"{self.owner} monitors {self.name!r}, and nothing says whether more or less of it is "
+            f"better: give {self.owner}({self.name!r}, mode='max') or mode='min'"
+        )
+        if self._planned:
+            raise ConfigError(f"{text}, or the metric an attribute direction='max' or 'min'.")
+        # A value that a step gives. Scripts of release 0.6 leave out the mode, and mean this.
+        warnings.warn(f"{text}. It is taken as 'min'.", UserWarning, stacklevel=2)
+        return "min"
+
+    def _tell_of_none(self, trainer: TrainerView, recorded: list[str]) -> None:
+        """Raise if the first mini-batches do not have the name, or warn if it may come later."""
+        stems = [name for name in self._planned if name not in recorded]
+        stem = self.name.rpartition(".")[0]
+        stems += [f"{stem}."] if stem else []
+        if self.name in self._planned or not stems:
+            raise self._missing(trainer, recorded)
+        if any(name.startswith(tuple(stems)) for name in recorded):
+            warnings.warn(  # a dict may get further keys
+                f"{self._missing(trainer, recorded)} If a later mini-batch does not have it either, "
+                "the fit ends with an error after the epoch.",
+                UserWarning,
+                stacklevel=2,
+            )
+        elif not self._planned:
+            raise self._missing(trainer, recorded)
+
+    def _missing(
+        self, trainer: TrainerView, names: Iterable[str], stage: Stage | None = None
+    ) -> CallbackException:
+        names = [*dict.fromkeys(names)]
+        text = (
+            f"{self.owner} monitors {self.name!r}, which {stage or self.stage} does not have; it has "
+            f"{', '.join(names) or 'nothing'}."
+        )
+        return CallbackException(f"{text}{self._advice(trainer, names)}")
+
+    def _advice(self, trainer: TrainerView, names: list[str]) -> str:
+        match = _WITH_STAGE.fullmatch(self.name)
+        if match is not None:
+            name = match["name"] or match["name2"]
+            stage = "train" if (match["stage"] or match["stage2"]).startswith("t") else "val"
+            near = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
+            return f" The stage is no part of a name: {self.owner}({(near or [name])[0]!r}, on_stage={stage!r})."
+        task, _, name = self.name.rpartition("/")
+        if task and name in names:
+            return f" With one task the name is {name!r}, without the task."
+        near = difflib.get_close_matches(self.name, names, n=1, cutoff=0.5)
+        near = near or [n for n in names if len(n) > 2 and (n in self.name or self.name in n)][:1]
+        if near:
+            return f" Did you mean {near[0]!r}?"
+        other = Stage.TRAIN if self.stage is Stage.VAL else Stage.VAL
+        session = trainer.session
+        planned = {} if session is None else planned_metrics(session.plan, other)
+        if self.name in planned:
+            return f" The {other} stage has it: give on_stage={str(other)!r}."
+        return " Give the metric to fit() or the trainer, or record it in the step."
+
+
+def names_in(metrics: Metrics) -> list[str]:
+    """Give the names of a mini-batch's metrics, without those that are undefined on it."""
+    with rng.preserved():
+        return [name for name, value in metrics.items() if np.size(value) != 1 or value == value]
+
+
+def planned_metrics(plan: Any, stage: Stage) -> dict[str, Any]:
+    """Give the metrics that a stage is to compute, by name; the loss is there with ``None``.
+
+    Of several tasks each has its own names, too, as ``night/loss``.
+    """
+    planned: dict[str, Any] = {}
+    tasks = plan.tasks[stage]
+    for index, task in enumerate(tasks):
+        named: dict[str, Any] = {"loss": None} if stage is Stage.TRAIN or task.do_loss else {}
+        metrics = [*task.metrics, *plan.metrics[stage]]
+        named.update((metric_name(metric), metric) for metric in metrics)
+        planned.update(named)
+        if len(tasks) > 1:
+            planned.update((f"{task.label(index)}/{name}", named[name]) for name in named)
+    return planned
+
+
+def may_give(name: str, metric: Any, wanted: str) -> bool:
+    """Whether a metric may give a value of another name: an entry of a dict, or its own choice."""
+    if metric is None:
+        return False
+    kind = metric if isinstance(metric, type) else type(metric)
+    return issubclass(kind, PatchBase) or wanted.startswith(name)
+
+
+def entry_of(metric: Any, wanted: str) -> Any:
+    """Give the metric of a torchmetrics collection that gives a value, or the metric itself."""
+    if type(metric).__name__ == "MetricCollection":
+        return next((one for key, one in metric.items() if wanted.endswith(key)), metric)
+    return metric
+
+
+def steps_of(trainer: TrainerView, plan: Any) -> set[Any]:
+    """Give the functions that are the steps of training and validation."""
+    return {
+        getattr(step, "__func__", step)
+        for stage in (Stage.TRAIN, Stage.VAL)
+        for step in (resolve_step(task, trainer, stage) for task in plan.tasks[stage])
+    }
+
+
+def records_as_planned(trainer: TrainerView, plan: Any, stage: Stage) -> bool:
+    """Whether a stage records its loss and metrics and nothing else.
+
+    So it is with the library's own steps, unless a callback of the user may add values.
+    """
+    assert trainer.session is not None
+    hooks = trainer.session.hooks.stages[stage]
+    for hook in (*hooks.before_batch, *hooks.before_forward, *hooks.after_forward, *hooks.metrics):
+        if not type(getattr(hook, "__self__", None)).__module__.startswith("deepepochs."):
+            return False
+    default = getattr(Steps, STEP_NAMES[stage][1])
+    for task in plan.tasks[stage]:
+        if getattr(resolve_step(task, trainer, stage), "__func__", None) is not default:
+            return False
+        for verb in ("loss", "do_metric"):
+            if any(getattr(type(one), verb) is not getattr(Steps, verb) for one in (task, trainer)):
+                return False
+    return True
