@@ -25,11 +25,9 @@ from .operations import map_tensors
 
 
 def is_changed(tensor: Tensor) -> bool:
-    """Whether a tensor was written to since it was made; so is a tensor that does not tell."""
-    try:
-        return tensor._version != 0
-    except RuntimeError:  # made in inference mode
-        return True
+    """Whether a tensor was written to since it was made, as far as it tells."""
+    # One that was made in inference mode has no version.
+    return not tensor.is_inference() and tensor._version != 0
 
 
 def hold(x: Any) -> Any:
@@ -38,12 +36,14 @@ def hold(x: Any) -> Any:
     Such a tensor is copied. So `is_changed` says of all tensors given here whether they were
     changed since.
     """
-    return map_tensors(_held, x)
+    return map_tensors(hold_tensor, x)
 
 
-def _held(tensor: Tensor) -> Tensor:
-    tensor = tensor.detach()
-    return tensor.clone() if is_changed(tensor) else tensor
+def hold_tensor(tensor: Tensor) -> Tensor:
+    """Do the same with one tensor."""
+    # Mostly it is detached: a second detach would cost as much as all else here.
+    tensor = tensor.detach() if tensor.requires_grad else tensor
+    return tensor.clone() if tensor.is_inference() or tensor._version else tensor
 
 
 def clones(x: Any) -> Any:

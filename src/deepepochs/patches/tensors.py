@@ -23,7 +23,7 @@ from torch import Tensor
 
 from ..errors import DataError, MetricError, PatchError
 from ..nest.operations import TensorTuple, concat, first_tensor, to_cpu
-from ..nest.reuse import hold, is_changed, leaves
+from ..nest.reuse import hold, hold_tensor, is_changed, leaves
 from ..nest.samples import are_samples, count_samples, holds_samples
 from .base import PatchBase, call_metric, check_same_metric, checked_metric, copied, for_checkpoint
 
@@ -151,7 +151,7 @@ class Chunks:
 
     def append(self, item: Any, keep_on_device: bool) -> None:
         """Append one chunk; a list of one would cost 0.1 µs a mini-batch."""
-        if type(item) is Tensor and item._version:
+        if type(item) is Tensor and is_changed(item):
             raise _changed()
         self.items.append(item)
         if not keep_on_device and len(self.items) - self.num_moved >= MOVE_EVERY:
@@ -244,9 +244,7 @@ def as_chunk(value: Any, num_samples: int | None = None) -> Any:
     Of a mini-batch with ``num_samples``. A list with an entry for each sample stays a list.
     """
     if isinstance(value, Tensor):
-        # Mostly the run has detached it: a second detach would cost as much as all else here.
-        value = value.detach() if value.requires_grad else value
-        value = value.clone() if is_changed(value) else value
+        value = hold_tensor(value)
         return value if value.ndim else value.reshape(1)
     if isinstance(value, dict):
         return {key: as_chunk(item, num_samples) for key, item in value.items()}
