@@ -112,9 +112,8 @@ def make_patch(metric: Any, kind: str | type[PatchBase] = "tensor") -> Callable[
         targets.
 
     Raises:
-        ConfigError: the kind is unknown, the patch class needs more arguments, or the function
-            takes others.
-        ConfigTypeError: the metric cannot be called.
+        ConfigError: the kind is unknown, or the patch class needs more arguments.
+        ConfigTypeError: the metric cannot be called, or not with these arguments.
     """
     check_patch_kind(kind)  # also for metrics that do not use it
     if isinstance(metric, PatchBase):
@@ -131,7 +130,7 @@ def make_patch(metric: Any, kind: str | type[PatchBase] = "tensor") -> Callable[
 
 
 def _check_arguments(metric: Metric, kind: str) -> None:
-    """Raise a ConfigError if a function cannot be called with what a patch hands it."""
+    """Raise a ConfigTypeError if a function cannot be called with what a patch hands it."""
     if kind == "confusion" and takes_matrix_by_name(metric):
         return
     given = "(conf_mat)" if kind == "confusion" else "(preds, targets)"
@@ -140,7 +139,7 @@ def _check_arguments(metric: Metric, kind: str) -> None:
     except ValueError:  # a function written in C has no signature
         return
     except TypeError as error:
-        raise ConfigError(
+        raise ConfigTypeError(
             f"The metric {metric_name(metric)!r} is called as {metric_name(metric)}{given} with "
             f"metric_patch={kind!r}, and cannot be: {error}. Write: def metric{given}."
         ) from None
