@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import random
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from deepepochs import Callback, EpochTask, LogCallback, TensorPatch, Trainer, rename
 from deepepochs import metrics as dm
-from deepepochs.errors import ArgumentsChanged, ConfigError, MetricError
+from deepepochs.errors import ArgumentsChanged, ConfigError, MetricError, NotFiniteError
 from deepepochs.show.screens import UNDEFINED, info, spread
 
 N = 24
@@ -262,3 +263,53 @@ def test_one_that_does_so_later_ends_the_run_and_is_named() -> None:
 
     with pytest.raises(ArgumentsChanged, match="'sometimes' has changed its arguments in place"):
         fit([sometimes, dm.accuracy], Reading(), batch=10)
+
+
+# ---- the library's own metrics on a confusion matrix, and NaN
+
+
+OWN = {
+    "accuracy": dm.accuracy,
+    "f1": dm.f1,
+    "a partial": functools.partial(dm.f1, average="macro"),
+    "renamed": rename("F")(functools.partial(dm.fbeta, beta=2.0)),
+    "a function of a matrix": lambda matrix: matrix.trace() / matrix.sum(),
+    "a function with a name for it": lambda *, conf_mat: conf_mat.trace() / conf_mat.sum(),
+}
+
+
+@pytest.mark.parametrize("kind", OWN)
+def test_metrics_of_a_matrix_and_those_of_the_library_work_with_confusion(kind: str) -> None:
+    x, y = points()
+    model = nn.Linear(4, 3)
+    trainer = Trainer(
+        model, F.cross_entropy, metrics=OWN[kind], metric_patch="confusion", show_info=False
+    )
+    value = list(trainer.test(DataLoader(TensorDataset(x, y), 10)).values())[1]
+    with torch.no_grad():
+        outputs = model(x)
+    right = dm.accuracy(outputs, y) if "function" in kind else OWN[kind](outputs, y)
+    assert value == pytest.approx(float(right), abs=1e-6)
+
+
+def test_a_nan_loss_is_told_before_the_metrics_that_come_of_it() -> None:
+    x, y = points()
+    trainer = Trainer(nn.Linear(4, 2), F.cross_entropy, metrics=dm.accuracy, show_info=False)
+    with pytest.raises(NotFiniteError):
+        trainer.test([(x * float("nan"), y)])
+    with pytest.raises(MetricError, match="NaN is no class"):
+        trainer.test([(x * float("nan"), y)], do_loss=False)
+
+
+def test_warnings_of_a_nan_loss_fill_no_registry() -> None:
+    x, y = points()
+
+    def nan(preds: Tensor, targets: Tensor) -> Tensor:
+        return F.cross_entropy(preds, targets) * float("nan")
+
+    trainer = Trainer(nn.Linear(4, 2), nan, epochs=1, on_nan="warn", show_info=False)
+    with pytest.warns(RuntimeWarning, match="The loss is nan") as told:
+        trainer.fit([(x, y)] * 3)
+    assert len(told) == 3
+    registries = [vars(module).get("__warningregistry__", {}) for module in [*sys.modules.values()]]
+    assert not any("The loss is nan" in str(key) for known in registries for key in known)
