@@ -29,7 +29,7 @@ from .fit.session import Session
 from .hooks import PACE_S, fire, fire_in_step
 from .nest import operations as nested
 from .nest.operations import split_batch, split_pair
-from .nest.reuse import BufferGuard, hold, is_changed, leaves
+from .nest.reuse import BufferGuard, any_changed, hold
 from .nest.samples import count_samples, mark_lists
 from .stages import Stage
 from .steps import resolve_step, step_name
@@ -122,7 +122,7 @@ def predict_batches(trainer: Any, loader: Any, *, with_targets: bool | None) -> 
             if rounds is None or not rounds.is_filler:
                 model_out = guard.own(model_out) if guard.acts else model_out
                 outputs.append(mark_lists(nested.to_cpu(hold(model_out)), num_samples))
-    if any(map(is_changed, leaves(outputs))):
+    if any_changed(outputs):
         raise DataError(
             "predict() got outputs that were changed in place when later ones were computed: have "
             "the model return a copy of its buffer, as in out.clone()."

@@ -5,16 +5,16 @@ change its outputs after they were recorded. Torch counts the changes of each te
 its version, which all tensors of the same memory share.
 
 >>> import torch
->>> from deepepochs.nest.reuse import hold, is_changed
+>>> from deepepochs.nest.reuse import any_changed, hold
 >>> buffer = torch.zeros(2)
 >>> kept = hold(buffer), hold(buffer.fill_(1))
->>> kept, is_changed(kept[0]), is_changed(kept[1])  # the first was kept before it was changed
+>>> kept, any_changed(kept[:1]), any_changed(kept[1:])  # the first was kept before the change
 ((tensor([1., 1.]), tensor([1., 1.])), True, False)
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -24,17 +24,23 @@ from torch.nn.utils.rnn import PackedSequence
 from .operations import map_tensors
 
 
-def is_changed(tensor: Tensor) -> bool:
-    """Whether a tensor was written to since it was made, as far as it tells."""
-    # One that was made in inference mode has no version.
-    return not tensor.is_inference() and tensor._version != 0
+def any_changed(items: Iterable[Any]) -> bool:
+    """Whether some tensors in `items` were written to since they were made, as far as they tell."""
+    for item in items:
+        # Most items are tensors, and there are as many as mini-batches: no call for these.
+        for tensor in (item,) if type(item) is Tensor else leaves(item):
+            try:
+                if tensor._version:
+                    return True
+            except RuntimeError:  # made in inference mode
+                pass
+    return False
 
 
 def hold(x: Any) -> Any:
     """Detach what is kept; a tensor that was written to since it was made may be a buffer.
 
-    Such a tensor is copied. So `is_changed` says of all tensors given here whether they were
-    changed since.
+    Such a tensor is copied. So `any_changed` says whether what is given here was changed since.
     """
     return map_tensors(hold_tensor, x)
 
@@ -43,7 +49,11 @@ def hold_tensor(tensor: Tensor) -> Tensor:
     """Do the same with one tensor."""
     # Mostly it is detached: a second detach would cost as much as all else here.
     tensor = tensor.detach() if tensor.requires_grad else tensor
-    return tensor.clone() if tensor.is_inference() or tensor._version else tensor
+    try:
+        is_safe = tensor._version == 0
+    except RuntimeError:  # made in inference mode
+        is_safe = False
+    return tensor if is_safe else tensor.clone()
 
 
 def clones(x: Any) -> Any:

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from ..errors import DataError, MetricError, PatchError
 from ..nest.operations import TensorTuple, concat, first_tensor, to_cpu
-from ..nest.reuse import hold, hold_tensor, is_changed, leaves
+from ..nest.reuse import any_changed, hold, hold_tensor
 from ..nest.samples import are_samples, count_samples, holds_samples
 from .base import PatchBase, call_metric, check_same_metric, checked_metric, copied, for_checkpoint
 
@@ -151,7 +151,7 @@ class Chunks:
 
     def append(self, item: Any, keep_on_device: bool) -> None:
         """Append one chunk; a list of one would cost 0.1 µs a mini-batch."""
-        if type(item) is Tensor and is_changed(item):
+        if any_changed((item,)):
             raise _changed()
         self.items.append(item)
         if not keep_on_device and len(self.items) - self.num_moved >= MOVE_EVERY:
@@ -178,7 +178,7 @@ class Chunks:
         Raises:
             MetricError: a chunk was changed in place.
         """
-        if any(map(is_changed, leaves(self.items))):
+        if any_changed(self.items):
             raise _changed()
         if not keep_on_device:
             self._move()
