@@ -10,6 +10,7 @@ Each class also inherits the built-in that a user would expect, so both
     │   ├── DataError (ValueError)           a loader or a mini-batch
     │   ├── StepError (TypeError)            what a step did or returned
     │   ├── MetricError (ValueError)         a metric or its name
+    │   ├── ArgumentsChanged (ValueError)    a metric that changes its arguments in place
     │   ├── PatchError (TypeError)           a patch that does not fit
     │   ├── NotFiniteError (ArithmeticError) a loss that is NaN or infinite
     │   └── NotBoundError (RuntimeError)     a task used before a trainer has it
@@ -30,6 +31,9 @@ True
 """
 
 from __future__ import annotations
+
+import sys
+import warnings
 
 
 class DeepEpochsError(Exception):
@@ -58,6 +62,10 @@ class StepError(LoopException, TypeError):
 
 class MetricError(LoopException, ValueError):
     """A metric that cannot be computed, or two metrics with one name."""
+
+
+class ArgumentsChanged(LoopException, ValueError):
+    """A metric that has changed its arguments in place, which others are to get as well."""
 
 
 class PatchError(LoopException, TypeError):
@@ -118,3 +126,20 @@ def add_note(error: BaseException, note: str) -> None:
         error.add_note(note)
     elif not error.args or (len(error.args) == 1 and isinstance(error.args[0], str)):
         error.args = ("\n".join([*error.args, note]),)
+
+
+def warn_user(text: str, category: type[Warning]) -> None:
+    """Warn at the line outside of this package that the call came from.
+
+    Unlike ``warnings.warn`` it remembers nothing: a text that differs each time, such as one with
+    the number of a mini-batch, would be kept for ever.
+    """
+    frame = sys._getframe(1)
+    while frame.f_back is not None and _is_own(str(frame.f_globals.get("__name__"))):
+        frame = frame.f_back
+    module = frame.f_globals.get("__name__")
+    warnings.warn_explicit(text, category, frame.f_code.co_filename, frame.f_lineno, module)
+
+
+def _is_own(module: str) -> bool:
+    return module.partition(".")[0] in (__package__, "contextlib")

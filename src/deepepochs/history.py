@@ -1,7 +1,6 @@
 """The counters of a run, and the metrics of its epochs.
 
-`fit` returns a `History`: a dict of NumPy values that can be printed, drawn and written to a
-file.
+`fit` returns a `History`: a dict of numbers that can be printed, drawn and written to a file.
 
 >>> from deepepochs.history import History
 >>> history = History()
@@ -10,12 +9,13 @@ file.
 epoch  train loss  train acc  val loss
     1      2.2457     0.1840    2.1551
 >>> history["val"]
-{'loss': [array(2.1551)]}
+{'loss': [2.1551]}
 """
 
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from os import PathLike
 from pathlib import Path
@@ -26,12 +26,12 @@ import torch
 
 from .errors import CheckpointMismatch, ConfigError
 from .show.figures import draw_curves
-from .show.screens import format_value, spread, text_width, to_array
+from .show.screens import format_value, spread, text_width, to_value
 
 if TYPE_CHECKING:
     from .show.figures import Figure
 
-Array = np.ndarray[Any, Any]
+Value = float | np.ndarray[Any, Any]
 MAX_ROWS = 20  # epochs that a printed history shows; a longer one shows the first and the last ten
 
 
@@ -69,12 +69,13 @@ class Progress(NamedTuple):
         return cls(*(int(state[name]) for name in cls._fields))
 
 
-class History(dict[str, dict[str, list[Array]]]):
+class History(dict[str, dict[str, list[Value]]]):
     """The metrics of each epoch: `{'train': {name: [v, ...]}, 'val': {name: [v, ...]}}`.
 
-    The values are NumPy arrays, 0-d for a number. `'loss'` is the first name, and the others
-    follow in the order of their first appearance. A metric that is missing in an epoch has 0
-    there. Without validation there is no `'val'`, and before the first epoch the dict is empty.
+    The values are floats, or NumPy arrays of metrics that give several numbers. `'loss'` is the
+    first name, and the others follow in the order of their first appearance. A metric that was
+    not computed in an epoch is nan there, so that each list has a value for each epoch. Without
+    validation there is no `'val'`, and before the first epoch the dict is empty.
 
     Attributes:
         epochs: index, from 0, of the epoch of each value in `'train'`.
@@ -86,7 +87,7 @@ class History(dict[str, dict[str, list[Array]]]):
         >>> history.add_epoch(0, {"loss": 2.0})
         >>> history.add_epoch(1, {"loss": 1.0}, {"loss": 1.5})
         >>> history["train"]["loss"], history.val_epochs
-        ([array(2.), array(1.)], [1])
+        ([2.0, 1.0], [1])
     """
 
     def __init__(self) -> None:
@@ -175,7 +176,7 @@ class History(dict[str, dict[str, list[Array]]]):
                 f"History.plot has no metric {', '.join(map(repr, unknown)) or 'to draw'}: "
                 f"there are {', '.join(map(repr, known)) or 'none, for no epoch was run'}."
             )
-        plots: dict[str, dict[str, dict[int, Array]]] = {name: {} for name in wanted}
+        plots: dict[str, dict[str, dict[int, Value]]] = {name: {} for name in wanted}
         for stage, name, values in self._columns():
             if name in plots:
                 plots[name][stage] = {idx + 1: value for idx, value in values.items()}
@@ -200,7 +201,7 @@ class History(dict[str, dict[str, list[Array]]]):
             if stage in state:
                 epochs.extend(state[stage]["epochs"])
                 values = state[stage]["values"]
-                self[stage] = {name: [to_array(v) for v in vs] for name, vs in values.items()}
+                self[stage] = {name: [to_value(v) for v in vs] for name, vs in values.items()}
 
     def __repr__(self) -> str:
         if not self.epochs:
@@ -227,29 +228,35 @@ class History(dict[str, dict[str, list[Array]]]):
     ) -> None:
         table = self.setdefault(stage, {})
         for name, value in metrics.items():
-            array = to_array(value)
+            number = to_value(value)
             if name not in table:
-                table[name] = [np.zeros_like(array) for _ in epochs]
-            table[name].append(array)
+                table[name] = [_absent(number) for _ in epochs]
+            table[name].append(number)
         epochs.append(epoch_idx)
         for values in table.values():
             if len(values) < len(epochs):
-                values.append(np.zeros_like(values[-1]))
+                values.append(_absent(values[-1]))
         if next(iter(table), "loss") != "loss" and "loss" in table:
             self[stage] = {"loss": table.pop("loss"), **table}
 
     def _stages(self) -> tuple[tuple[str, list[int]], ...]:
         return ("train", self.epochs), ("val", self.val_epochs)
 
-    def _columns(self) -> Iterator[tuple[str, str, dict[int, Array]]]:
+    def _columns(self) -> Iterator[tuple[str, str, dict[int, Value]]]:
         """Yield each stage and metric name with its values by epoch index."""
         for stage, epochs in self._stages():
             for name, values in self.get(stage, {}).items():
                 yield stage, name, dict(zip(epochs, values, strict=True))
 
 
-def _to_tensors(values: list[Array]) -> Any:
+def _absent(like: Value) -> Value:
+    """Give the value of an epoch in which a metric was not computed."""
+    return math.nan if isinstance(like, float) else np.full(like.shape, math.nan)
+
+
+def _to_tensors(values: list[Value]) -> Any:
     """Stack values of one type and shape: a file of a thousand tensors is slow to write."""
-    if len({(value.dtype, value.shape) for value in values}) == 1:
-        return torch.from_numpy(np.stack(values))
-    return [torch.from_numpy(value.copy()) for value in values]
+    arrays = [np.array(value) for value in values]
+    if len({(array.dtype, array.shape) for array in arrays}) == 1:
+        return torch.from_numpy(np.stack(arrays))
+    return [torch.from_numpy(array) for array in arrays]

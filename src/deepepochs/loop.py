@@ -23,12 +23,13 @@ import torch
 
 from .arguments import default_loss
 from .data.cursor import Cursor
-from .errors import ConfigError, ConfigTypeError, add_note
+from .errors import ConfigError, ConfigTypeError, DataError, add_note
 from .faults import MISFITS, describe, note_failure
 from .fit.session import Session
 from .hooks import PACE_S, fire, fire_in_step
 from .nest import operations as nested
 from .nest.operations import split_batch, split_pair
+from .nest.reuse import BufferGuard, any_changed, hold
 from .nest.samples import count_samples, mark_lists
 from .stages import Stage
 from .steps import resolve_step, step_name
@@ -41,7 +42,7 @@ set_gradients = getattr(torch._C, "_set_grad_enabled", torch.set_grad_enabled)
 def run_pass(
     session: Session, task: EpochTask, stage: Stage, place: tuple[int, int] = (0, 1)
 ) -> dict[str, Any]:
-    """Run one pass over one task's data; give its metrics, ``{name: NumPy array}``.
+    """Run one pass over one task's data; give its metrics, ``{name: float}``.
 
     Raises:
         StopLoopException: the call was asked to stop before the last mini-batch.
@@ -96,7 +97,8 @@ def predict_batches(trainer: Any, loader: Any, *, with_targets: bool | None) -> 
     A ``prepare_data`` of the user's own splits the mini-batches, unless ``with_targets`` says
     how they are to be split.
     """
-    outputs = []
+    outputs: list[Any] = []
+    guard = BufferGuard()
     splits_itself = with_targets is None and trainer.has_own_split
     with trainer.runtime.shared(loader) as share:
         cursor = Cursor(share, worker_seeding=trainer.worker_seeding)
@@ -118,8 +120,13 @@ def predict_batches(trainer: Any, loader: Any, *, with_targets: bool | None) -> 
                 add_note(error, f"batch_x is {describe(batch_x)}, what predict gave the model")
                 raise
             if rounds is None or not rounds.is_filler:
-                on_cpu = nested.to_cpu(nested.detach(model_out))
-                outputs.append(mark_lists(on_cpu, num_samples))
+                model_out = guard.own(model_out) if guard.acts else model_out
+                outputs.append(mark_lists(nested.to_cpu(hold(model_out)), num_samples))
+    if any_changed(outputs):
+        raise DataError(
+            "predict() got outputs that were changed in place when later ones were computed: have "
+            "the model return a copy of its buffer, as in out.clone()."
+        )
     # Each process has every n-th mini-batch, or the n-th part of each.
     shares = trainer.runtime.gather_objects(outputs)
     rows = itertools.zip_longest(*shares)

@@ -6,7 +6,6 @@ is done, so that an epoch takes the memory of one mini-batch, but for patches th
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from math import isfinite
@@ -15,13 +14,22 @@ from typing import Any, cast
 import numpy as np
 from torch import Tensor
 
-from .errors import CheckpointMismatch, NotFiniteError, add_note
+from .errors import (
+    ArgumentsChanged,
+    CheckpointMismatch,
+    MetricError,
+    NotFiniteError,
+    add_note,
+    warn_user,
+)
 from .faults import named_patches, not_a_loss, recorded_twice
-from .patches import PatchBase, TensorPatch, ValuePatch
+from .nest.reuse import BufferGuard, clones, same_values
+from .patches import MeanPatch, PatchBase, TensorPatch, ValuePatch
 from .patches.plan import MetricPlan, complete_patches
 from .patches.resumed import RestoredPatch, join_patches, merge_patches, merged_states
 from .patches.tensors import as_chunk
 from .patches.totals import LOSS, BatchMetrics, PassPatches
+from .patches.trial import try_metric
 from .runtime.base import Runtime
 
 ADVICE = "Give the same metrics, or start from a checkpoint of the end of an epoch."
@@ -44,30 +52,29 @@ class LossWatch:
         """Whether a loss of this pass was warned of."""
         return self._warned is not None
 
-    def report(self, loss: Any, batch_idx: int) -> None:
-        """Warn or raise, once for each mini-batch. An accelerator's loss is an array, read late."""
+    def report(self, loss: float, batch_idx: int, *, is_late: bool = False) -> None:
+        """Warn or raise, once for each mini-batch. A loss on an accelerator is read late."""
         if self.policy == "ignore" or self._warned == batch_idx:
             return
-        exact = "" if isinstance(loss, float) else "at or before "
+        exact = "at or before " if is_late else ""
         text = (
-            f"The loss is {float(loss)} in {self.epoch}{exact}batch {batch_idx} of {self.task} (both "
+            f"The loss is {loss} in {self.epoch}{exact}batch {batch_idx} of {self.task} (both "
             "counted from 0). Look at the learning rate, the inputs and divisions or logarithms in "
             "the loss; on_nan='warn' trains on."
         )
         if self.policy != "warn":
             raise NotFiniteError(text)
         self._warned = batch_idx
-        warnings.warn(text, RuntimeWarning, stacklevel=2)
+        warn_user(text, RuntimeWarning)
 
     def report_no_weight(self) -> None:
         """Warn that a pass has no loss."""
         if self.policy == "ignore":
             return
-        warnings.warn(
+        warn_user(
             f"All mini-batches of {self.epoch}{self.task} weigh nothing, so its loss is nan: look "
             "at what batch_size gives, and for mini-batches without samples.",
             RuntimeWarning,
-            stacklevel=2,
         )
 
 
@@ -84,12 +91,19 @@ class Recorder:
         seen: the loss of this mini-batch's backward pass, with its number if it is on the CPU.
     """
 
-    def __init__(self, plan: Sequence[MetricPlan], step_name: str, watch: LossWatch) -> None:
+    def __init__(
+        self,
+        plan: Sequence[MetricPlan],
+        step_name: str,
+        watch: LossWatch,
+        tell_once: Callable[[str], bool] = bool,  # every text but an empty one is told
+    ) -> None:
         self.plan = tuple(plan)
         self.step_name = step_name
         self.patches: dict[str, PatchBase] = {}
         self.seen: tuple[Tensor, float | None] | None = None
         self.watch = watch
+        self.tell_once = tell_once
         self._loss: Any = None
         self._batch: dict[str, PatchBase] = {}
         # What TensorPatches get at the end of the mini-batch, without a patch for it alone.
@@ -99,6 +113,9 @@ class Recorder:
         self._ended_weight = 0.0
         self._returned: set[str] = set()  # names that steps have returned in this pass
         self._saved_merged: dict[str, Any] = {}
+        self._untried = {name for name, _ in self.plan}
+        self._on_copies: set[str] = set()  # metrics that change their arguments in place
+        self._guard = BufferGuard()
 
     # one mini-batch
 
@@ -138,23 +155,75 @@ class Recorder:
         ``num_samples`` tells lists with an entry for each sample from several outputs.
         """
         patches, keeps = self._batch, False
+        if self._guard.acts:
+            model_out, batch_y = self._guard.own((model_out, batch_y))
         for name, make in self.plan:
             if self._kept is not None or name in patches:
                 raise recorded_twice(self.step_name, name)
-            if type(self.patches.get(name)) is TensorPatch and name not in self._returned:
+            if name in self._untried:
+                self._try_planned(name, make(weight), model_out, batch_y, num_samples)
+            elif type(self.patches.get(name)) is TensorPatch and name not in self._returned:
                 keeps = True
                 continue
-            patch = patches[name] = make(weight)
-            if type(patch) is TensorPatch:
-                patch.keep(as_chunk(model_out, num_samples), as_chunk(batch_y, num_samples))
-            else:
-                patches[name] = patch.load(model_out, batch_y)
+            patch = make(weight)
+            if name in self._on_copies:
+                patch.use_copies()
+            patches[name] = loaded(patch, (model_out, batch_y), num_samples)
         if keeps:
             self._kept = as_chunk(model_out, num_samples), as_chunk(batch_y, num_samples)
+
+    def _try_planned(
+        self, name: str, patch: PatchBase, model_out: Any, batch_y: Any, num_samples: int | None
+    ) -> None:
+        """Try a metric that is new in this pass."""
+        if type(self._loss) is float and not isfinite(self._loss):
+            return  # the loss is to be told, and not what comes of it
+        self._untried.discard(name)
+        if isinstance(patch, (TensorPatch, MeanPatch)):
+            self._try_function(name, patch.metric, (model_out, batch_y), num_samples)
+        else:
+            own = clones((model_out, batch_y))
+            self._tell_undefined(name, try_metric(name, loaded(patch, own, num_samples)))
+
+    def _try_function(
+        self, name: str, metric: Any, given: tuple[Any, Any], num_samples: int | None
+    ) -> None:
+        own = clones(given)
+        is_changing = False
+        try:
+            probe = loaded(TensorPatch(metric), own, num_samples)
+            self._tell_undefined(name, try_metric(name, probe))
+        except ArgumentsChanged:
+            is_changing = True
+        if is_changing or not same_values(own, given):
+            self._on_copies.add(name)
+            if self.tell_once(f"{name} changes its arguments"):
+                warn_user(
+                    f"The metric {name!r} changes its arguments in place. It is given copies from "
+                    "now on, which cost time and memory: compute new tensors, for example with "
+                    "preds.sigmoid() instead of preds.sigmoid_().",
+                    RuntimeWarning,
+                )
+
+    def _tell_undefined(self, name: str, error: Exception | None) -> None:
+        if error is not None and self.tell_once(f"{name} has no value"):
+            warn_user(
+                f"The metric {name!r} has no value on the first mini-batch "
+                f"({type(error).__name__}: {error}). It is computed from the whole pass at its end; "
+                "if it fails there too, so does the run.",
+                RuntimeWarning,
+            )
 
     def take_returned(self, returned: Any, weight: float) -> None:
         """Record the patches that a step has returned, and the means in patches of the weight."""
         patches = named_patches(self.step_name, returned, weight)
+        for name, patch in patches.items():
+            if name not in self._returned and type(patch) is TensorPatch:
+                self._try_function(name, patch.metric, patch.arguments(), None)
+            elif name not in self._returned:
+                self._tell_undefined(name, try_metric(name, patch))
+            if name in self._on_copies:
+                patch.use_copies()
         self._returned.update(patches)
         self._batch = {**self._batch, **patches}
         if LOSS in patches:
@@ -177,10 +246,16 @@ class Recorder:
                 total.accumulate(loss, weight)
             else:
                 self._join(LOSS, ValuePatch(weight).load(loss))
+        if self._guard.looks:
+            self._guard.look()
         if kept is not None:
-            for name, _ in self.plan:
-                if name not in batch:
-                    cast(TensorPatch, self.patches[name]).keep(*kept)
+            try:
+                for name, _ in self.plan:
+                    if name not in batch:
+                        cast(TensorPatch, self.patches[name]).keep(*kept)
+            except MetricError as error:
+                add_note(error, f"{self.step_name} recorded them in batch {batch_idx}, from 0.")
+                raise
         for name in batch:
             self._join(name, batch[name])
 
@@ -197,18 +272,21 @@ class Recorder:
     def batch_patches(self) -> dict[str, PatchBase]:
         """The patches recorded for the present mini-batch, to be read and changed."""
         if self._kept is not None:
-            self._batch.update(complete_patches(self.plan, self._kept, self._batch))
+            made = complete_patches(self.plan, self._kept, self._batch, self._on_copies)
+            self._batch.update(made)
             self._kept = None
         return self._batch
 
     def metrics(self, batch_idx: int) -> BatchMetrics:
         """Give the metrics of the mini-batch that has ended, computed when they are read."""
         loss, patches, kept = self._ended
-        weighs = self._ended_weight > 0
-        report = partial(self.watch.report, batch_idx=batch_idx) if weighs else unreported
+        is_late, weighs = type(loss) is not float, self._ended_weight > 0
+        known = partial(self.watch.report, batch_idx=batch_idx, is_late=is_late)
+        report: Callable[[Any], None] = known if weighs else unreported
         if kept is None:
             return BatchMetrics(loss, lambda: patches, report)
-        return BatchMetrics(loss, partial(complete_patches, self.plan, kept, patches), report)
+        complete = partial(complete_patches, self.plan, kept, patches, self._on_copies)
+        return BatchMetrics(loss, complete, report)
 
     # the pass
 
@@ -219,17 +297,12 @@ class Recorder:
         self.patches = done = self.ordered()
         values = done.metrics()
         loss = values.get(LOSS)
-        if (
-            loss is not None
-            and loss.ndim == 0
-            and not self.watch.has_warned
-            and not np.isfinite(loss)
-        ):
+        if type(loss) is float and not self.watch.has_warned and not isfinite(loss):
             patch = done[LOSS]
             if type(patch) is ValuePatch and not patch.weight:
                 self.watch.report_no_weight()
             else:
-                self.watch.report(loss, batch_idx)
+                self.watch.report(loss, batch_idx, is_late=True)
         return values
 
     def ordered(self) -> PassPatches:
@@ -283,6 +356,14 @@ class Recorder:
     @property
     def _makers(self) -> dict[str, Callable[[Any], PatchBase]]:
         return {LOSS: ValuePatch, **dict(self.plan)}
+
+
+def loaded(patch: PatchBase, given: tuple[Any, Any], num_samples: int | None) -> PatchBase:
+    """Load a patch with outputs and targets; ``num_samples`` tells lists of samples."""
+    if type(patch) is not TensorPatch:
+        return patch.load(*given)
+    patch.keep(as_chunk(given[0], num_samples), as_chunk(given[1], num_samples))
+    return patch
 
 
 def patch_kinds(plan: tuple[MetricPlan, ...]) -> dict[str, str]:

@@ -7,9 +7,12 @@ loads with ``weights_only=True``.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from types import FunctionType, MethodType
 from typing import Any
 
 import numpy as np
@@ -19,6 +22,7 @@ from .errors import CheckpointMismatch, ConfigError
 
 __all__ = ["get_state", "preserved", "set_seed", "set_state"]
 
+_LIBRARIES = {"builtins", "deepepochs", "numpy", "sklearn", "torch", "torchmetrics"}
 _KEYS = ("python", "numpy", "torch", "cuda", "mps")
 
 
@@ -60,8 +64,6 @@ def get_state() -> dict[str, Any]:
     """
     version, words, gauss = random.getstate()
     _, keys, pos, has_gauss, cached = np.random.get_state(legacy=True)
-    # To start CUDA costs seconds and memory, and before its start it has no state to keep.
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
     return {
         "python": {
             "version": version,
@@ -75,8 +77,7 @@ def get_state() -> dict[str, Any]:
             "gauss": float(cached),
         },
         "torch": torch.get_rng_state(),
-        "cuda": cuda,
-        "mps": torch.mps.get_rng_state() if torch.backends.mps.is_available() else None,
+        **_device_states(),
     }
 
 
@@ -101,15 +102,16 @@ def set_state(state: Mapping[str, Any]) -> None:
     random.setstate(python)
     np.random.set_state(numpy)
     torch.set_rng_state(state["torch"].cpu())
-    for index, device_state in enumerate(state["cuda"]):
-        torch.cuda.set_rng_state(device_state.cpu(), index)
-    if state["mps"] is not None and torch.backends.mps.is_available():
-        torch.mps.set_rng_state(state["mps"].cpu())
+    _set_device_states(state)
 
 
 @contextmanager
-def preserved() -> Iterator[None]:
+def preserved(*holders: Any) -> Iterator[None]:
     """Restore every random state after the block.
+
+    Args:
+        holders: functions or objects whose own generators are restored as well, such as a
+            ``torch.Generator`` that a function has as a default.
 
     Example:
         >>> with preserved():
@@ -117,11 +119,108 @@ def preserved() -> Iterator[None]:
         >>> random.random() == a
         True
     """
-    state = get_state()
+    own = [(generator, read_generator(generator)) for generator in generators_of(*holders)]
+    # As they are, since `get_state` makes tensors for a file.
+    python, numpy, cpu = random.getstate(), np.random.get_state(legacy=False), torch.get_rng_state()
+    devices = _device_states()
     try:
         yield
     finally:
-        set_state(state)
+        random.setstate(python)
+        np.random.set_state(numpy)
+        torch.set_rng_state(cpu)
+        _set_device_states(devices)
+        for generator, saved in own:
+            write_generator(generator, saved)
+
+
+def _device_states() -> dict[str, Any]:
+    # To start CUDA costs seconds and memory, and before its start it has no state to keep.
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
+    mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
+    return {"cuda": cuda, "mps": mps}
+
+
+def _set_device_states(state: Mapping[str, Any]) -> None:
+    for index, device_state in enumerate(state["cuda"]):
+        torch.cuda.set_rng_state(device_state.cpu(), index)
+    if state["mps"] is not None and torch.backends.mps.is_available():
+        torch.mps.set_rng_state(state["mps"].cpu())
+
+
+GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
+"""The classes of generators."""
+
+
+def read_generator(generator: Any) -> Any:
+    """Read the state of one generator."""
+    if isinstance(generator, np.random.Generator):
+        return generator.bit_generator.state
+    if isinstance(generator, np.random.RandomState):
+        return generator.get_state(legacy=False)
+    return generator.getstate() if isinstance(generator, random.Random) else generator.get_state()
+
+
+def write_generator(generator: Any, state: Any) -> None:
+    """Restore what `read_generator` read."""
+    if isinstance(generator, np.random.Generator):
+        generator.bit_generator.state = state
+    elif isinstance(generator, random.Random):
+        generator.setstate(state)
+    else:
+        generator.set_state(state)
+
+
+def generators_of(*holders: Any) -> list[Any]:
+    """Find the generators that functions and objects hold.
+
+    Of a function these are its defaults, what it encloses and the global names that it uses, of a
+    partial its arguments, of another object its attributes.
+
+    Example:
+        >>> generators_of({"seeded": random.Random(0)})  # doctest: +ELLIPSIS
+        [<random.Random object at ...>]
+    """
+    found: dict[int, Any] = {}
+    seen: set[int] = set()
+    waiting = list(holders)
+    while waiting:
+        holder = waiting.pop()
+        if id(holder) in seen or _is_of_a_library(holder):
+            continue
+        seen.add(id(holder))
+        if isinstance(holder, GENERATORS):
+            found[id(holder)] = holder
+        else:
+            waiting += _held_by(holder, is_given=any(holder is given for given in holders))
+    return list(found.values())
+
+
+def _is_of_a_library(holder: Any) -> bool:
+    """Whether a function or a class is of a library whose functions hold no generator."""
+    module = getattr(holder, "__module__", None) if callable(holder) else None
+    return isinstance(module, str) and module.partition(".")[0] in _LIBRARIES
+
+
+def _held_by(holder: Any, *, is_given: bool) -> list[Any]:
+    """Give what a function or a container holds, and the attributes of an object that was given."""
+    if isinstance(holder, FunctionType):
+        used = [holder.__globals__.get(name) for name in holder.__code__.co_names]
+        held = [*used, *(holder.__defaults__ or ()), *(holder.__kwdefaults__ or {}).values()]
+        for cell in holder.__closure__ or ():
+            with contextlib.suppress(ValueError):  # an empty cell
+                held.append(cell.cell_contents)
+        return held
+    if isinstance(holder, functools.partial):
+        return [holder.func, *holder.args, *holder.keywords.values()]
+    if isinstance(holder, MethodType):
+        return [holder.__func__, *getattr(holder.__self__, "__dict__", {}).values()]
+    if type(holder) in (list, tuple, dict):
+        return list(holder.values() if isinstance(holder, dict) else holder)
+    if is_given and not isinstance(holder, type):
+        own = list(getattr(holder, "__dict__", {}).values())
+        return [*own, type(holder).__call__] if callable(holder) else own
+    return []
 
 
 def _checked(state: Mapping[str, Any]) -> tuple[Any, Any]:

@@ -165,7 +165,7 @@ class Run:
         self.rounds = rounds
         self.is_training = stage is Stage.TRAIN
         self.engine = trainer.runtime.engine if self.is_training else None
-        self.recorder = Recorder(plan, step_name, watch)
+        self.recorder = Recorder(plan, step_name, watch, trainer.tell_once)
         self.losses = StepLosses(is_wanted=opt.needs_loss_at("step"))
         self.started_at = self.batch_idx = -1
         self.batch_x: Any = None

@@ -364,7 +364,8 @@ class TrainerBase(Steps):
             tasks: an ``EpochTask`` or a list.
 
         Returns:
-            ``{name: NumPy array}``; of several tasks pooled, and each task's own.
+            ``{name: float}``, with a NumPy array for a metric that gives several numbers;
+            of several tasks pooled, and each task's own.
         """
         plan = plan_test(self, test_dl, tasks, metrics, do_loss, batch_size)
         testing = plan.tasks[Stage.TEST]

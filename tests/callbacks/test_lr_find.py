@@ -95,15 +95,22 @@ def test_a_loss_that_is_not_finite_ends_the_search_without_an_error() -> None:
     assert not math.isfinite(curve.losses[-1])
 
 
-@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize(("num_workers", "persistent"), [(0, False), (2, False), (2, True)])
 @pytest.mark.parametrize("own_generator", [False, True])
-def test_a_fit_after_a_search_is_the_fit_without_it(num_workers: int, own_generator: bool) -> None:
+def test_a_fit_after_a_search_is_the_fit_without_it(
+    num_workers: int, persistent: bool, own_generator: bool
+) -> None:
     def fit(*, search: bool) -> Any:
         trainer = full_trainer()
         torch.manual_seed(9)
         generator = torch.Generator().manual_seed(2) if own_generator else None
         train_dl = DataLoader(
-            Augmented(), 8, shuffle=True, num_workers=num_workers, generator=generator
+            Augmented(),
+            8,
+            shuffle=True,
+            num_workers=num_workers,
+            persistent_workers=persistent,
+            generator=generator,
         )
         if search:
             assert len(trainer.find_lr(train_dl, max_batch=15, max_lr=0.5).lrs) == 15

@@ -439,13 +439,13 @@ BAD_STEP = [
 BAD_METRIC = [
     Case("two metrics of one name", lambda: fit(metrics=[metric_named("m"), metric_named("m")]), MetricError, "Two different metrics are named 'm'"),
     Case("metric named as the loss", lambda: fit(metrics=[metric_named("loss")]), MetricError, "is named 'loss', as the loss itself is"),
-    Case("metric that raises", lambda: fit(metrics=[metric_named("bad", lambda p, t: 1 / 0)]), ZeroDivisionError, "The metric 'bad' was called with a tensor [12, 2] and a tensor [12]"),
+    Case("metric that raises", lambda: fit(metrics=[metric_named("bad", lambda p, t: 1 / 0)]), ZeroDivisionError, "The metric 'bad' was called with a tensor [4, 2] and a tensor [4]"),
     Case("metric that raises in a mini-batch", lambda: fit(metrics=[metric_named("bad", lambda p, t: 1 / 0)], metric_patch="mean"), ZeroDivisionError, "The metric 'bad' was called with a tensor [4, 2]"),
-    Case("metric of one argument", lambda: fit(metrics=[rename("bad")(lambda preds: 1.0)]), TypeError, "The metric 'bad' was called with a tensor [12, 2] and"),
+    Case("metric of one argument", lambda: fit(metrics=[rename("bad")(lambda preds: 1.0)]), ConfigTypeError, "The metric 'bad' is called as bad(preds, targets) with metric_patch='tensor', and cannot be: too many"),
     Case("metric gives None", lambda: fit(metrics=[metric_named("bad", lambda p, t: None)]), MetricError, "metric 'bad' gave None: return a number, a tensor, or a dict"),
     Case("metric gives text", lambda: fit(metrics=[metric_named("bad", lambda p, t: "a")]), MetricError, "metric 'bad' gave a str"),
     Case("targets of a wrong length", lambda: trainer(loss=lambda out, y: out.mean(), metrics=[dm.accuracy]).fit([(X, Y[:5])], batch_size=12), MetricError, "preds [12, 2] and targets [5] do not fit"),
-    Case("metric of a matrix on outputs", lambda: fit(metrics=[dm.accuracy], metric_patch="confusion"), ConfigError, "pass either preds and targets, or a confusion matrix: accuracy(conf_mat=matrix)"),
+    Case("metric of outputs on a matrix", lambda: fit(metrics=[rename("bad")(lambda p, t: 1.0)], metric_patch="confusion"), ConfigTypeError, "is called as bad(conf_mat) with metric_patch='confusion', and cannot be: missing"),
     Case("patch class without load", lambda: fit(metrics=[PatchBase]), PatchError, "has no load: define"),
 ]  # fmt: skip
 

@@ -63,14 +63,14 @@ def test_the_same_metric_counts_once_and_where_it_comes_first() -> None:
     assert list(history["train"]) == ["loss", "c", "b", "a"]
 
 
-def test_values_are_zero_dimensional_arrays_one_for_each_epoch() -> None:
+def test_values_are_floats_one_for_each_epoch() -> None:
     trainer = make_trainer(metrics=[A], epochs=3)
     history = trainer.fit(DL, VAL_DL)
     for stage in ("train", "val"):
         for values in history[stage].values():
             assert len(values) == 3
-            assert all(isinstance(value, np.ndarray) and value.ndim == 0 for value in values)
-    assert all(isinstance(v, np.ndarray) and v.ndim == 0 for v in trainer.test(DL).values())
+            assert all(type(value) is float for value in values)
+    assert all(type(value) is float for value in trainer.test(DL).values())
     assert isinstance(history, dict) and isinstance(history, History)
 
 
@@ -132,14 +132,14 @@ def test_a_second_fit_without_epochs_left_runs_none_and_changes_nothing() -> Non
     assert [p.tolist() for p in trainer.model.parameters()] == before
 
 
-def test_a_name_lacking_in_some_epoch_is_filled_with_zero() -> None:
+def test_a_metric_that_was_not_computed_in_some_epoch_is_nan_there() -> None:
     class Sometimes(EpochTask):
         def train_step(self, batch_x: Any, batch_y: Any, **step_args: Any) -> Any:
             self.loss(self.model(*batch_x), batch_y)
             return {"odd": ValuePatch(1).load(3.0)} if self.trainer.init_epoch == 1 else None
 
     history = make_trainer(epochs=3).fit(train_tasks=Sometimes(DL))
-    assert [float(value) for value in history["train"]["odd"]] == [0.0, 3.0, 0.0]
+    assert [str(value) for value in history["train"]["odd"]] == ["nan", "3.0", "nan"]
     assert list(history["train"]) == ["loss", "odd"]
 
 

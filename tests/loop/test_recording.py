@@ -148,7 +148,8 @@ def test_targets_of_the_loader_are_not_changed_by_a_metric() -> None:
     def unsqueezing(outputs: Tensor, targets: Tensor) -> Any:
         return float(targets.unsqueeze_(0).ndim)
 
-    trained(metrics=unsqueezing, metric_patch="mean")
+    with pytest.warns(RuntimeWarning, match="'unsqueezing' changes its arguments in place"):
+        trained(metrics=unsqueezing, metric_patch="mean")
     assert DATA[0][1].shape == (2, 1)
 
 

@@ -81,6 +81,48 @@ def test_a_test_inside_a_hook_of_a_fit_changes_nothing_of_the_fit(
         assert results[-1] == without.test(tested)
 
 
+def shuffling(digits: TensorDataset) -> DataLoader[Any]:
+    generator = torch.Generator().manual_seed(2)
+    return DataLoader(Subset(digits, range(48)), 16, shuffle=True, generator=generator)
+
+
+INSIDE: dict[str, Any] = {
+    "a test": lambda trainer, train, val: trainer.test(DataLoader(train.dataset, 16, shuffle=True)),
+    "a test on the training loader": lambda trainer, train, val: trainer.test(train),
+    "a test on the validation loader": lambda trainer, train, val: trainer.test(val),
+    "predict": lambda trainer, train, val: trainer.predict(val),
+    "find_lr": lambda trainer, train, val: trainer.find_lr(train, max_batch=4),
+}
+
+
+@pytest.mark.parametrize("hook", ["on_after_train_batch", "on_after_epoch"])
+@pytest.mark.parametrize("call", INSIDE)
+def test_a_call_inside_a_fit_draws_nothing_of_the_fit(
+    digits: TensorDataset, call: str, hook: str
+) -> None:
+    def run(action: Any) -> Any:
+        train, val = shuffling(digits), shuffling(digits)
+        inside = Doing(hook, lambda trainer: action(trainer, train, val))
+        torch.manual_seed(1)
+        model = nn.Sequential(nn.Linear(64, 10), nn.Dropout(0.5))
+        opt = torch.optim.SGD(model.parameters(), lr=0.1)
+        trainer = Trainer(model, F.cross_entropy, opt, 2, callbacks=inside, show_info=False)
+        return trainer.fit(train, val), weights(trainer), torch.rand(3).tolist()
+
+    assert run(INSIDE[call]) == run(lambda *given: None)
+
+
+def test_a_hook_that_walks_a_loader_by_itself_does_draw(digits: TensorDataset) -> None:
+    def run(action: Any) -> list[float]:
+        torch.manual_seed(1)
+        trainer = make_trainer(Doing("on_after_epoch", action))
+        trainer.fit(train_dl(digits))
+        return torch.rand(3).tolist()
+
+    loader = train_dl(digits)
+    assert run(lambda trainer: list(loader)) != run(lambda trainer: None)
+
+
 def test_a_stop_asked_for_before_a_test_in_the_same_hook_counts_after_the_test(
     digits: TensorDataset,
 ) -> None:

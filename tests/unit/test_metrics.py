@@ -149,13 +149,13 @@ def test_ids_with_a_stated_number_of_classes_leave_room_for_absent_ones() -> Non
 def test_averages_of_three_classes_are_those_worked_out_by_hand(
     metric: Callable[..., Tensor], micro: float, macro: float, weighted: float
 ) -> None:
-    assert metric(conf_mat=THREE).item() == pytest.approx(micro)
+    assert metric(conf_mat=THREE) == metric(conf_mat=THREE, average="micro")
     assert metric(PRED_IDS, TARGET_IDS, average="micro").item() == pytest.approx(micro)
     assert metric(conf_mat=THREE, average="macro").item() == pytest.approx(macro)
     assert metric(conf_mat=THREE, average="weighted").item() == pytest.approx(weighted)
 
 
-def test_micro_of_two_classes_is_the_value_of_class_one() -> None:
+def test_the_default_of_two_classes_is_the_value_of_class_one() -> None:
     assert precision(conf_mat=BINARY).item() == pytest.approx(1 / 3)
     assert recall(conf_mat=BINARY).item() == pytest.approx(1 / 2)
     assert f1(conf_mat=BINARY).item() == pytest.approx(2 / 5)
@@ -169,8 +169,9 @@ def test_macro_and_weighted_of_two_classes_use_both() -> None:
 
 
 @pytest.mark.parametrize("metric", AVERAGED)
-def test_binary_is_another_word_for_micro_of_two_classes(metric: Callable[..., Tensor]) -> None:
+def test_binary_and_micro_are_two_things_for_two_classes(metric: Callable[..., Tensor]) -> None:
     assert metric(conf_mat=BINARY, average="binary") == metric(conf_mat=BINARY)
+    assert metric(conf_mat=BINARY, average="micro") == accuracy(conf_mat=BINARY)
 
 
 def test_beta_above_one_pulls_towards_recall_and_below_towards_precision() -> None:
@@ -270,7 +271,8 @@ def test_accuracy_of_a_batch_costs_few_operations() -> None:
     scores, targets = torch.randn(32, 10), torch.randint(10, (32,))
     with OpCounter() as counter:
         accuracy(scores, targets)
-    assert counter.num_ops <= 6  # argmax, equal, mean, and the check of the targets
+    # max, equal, mean, and the checks of scores and targets
+    assert counter.num_ops <= 8
 
 
 def test_counts_of_each_class_and_weights_can_be_taken_apart() -> None:
@@ -319,7 +321,7 @@ def test_anything_but_one_source_is_refused(
 
 
 @pytest.mark.parametrize("metric", AVERAGED)
-@pytest.mark.parametrize("average", ["samples", "Macro", None])
+@pytest.mark.parametrize("average", ["samples", "Macro", 1])
 def test_an_unknown_average_is_refused(metric: Callable[..., Tensor], average: Any) -> None:
     with pytest.raises(ConfigError, match=r"average is .*choose 'micro'"):
         metric(conf_mat=THREE, average=average)
@@ -461,10 +463,27 @@ def test_a_number_of_classes_that_is_not_whole_is_refused(num_classes: Any) -> N
         confusion_matrix(PRED_IDS, TARGET_IDS, num_classes)
 
 
-@pytest.mark.parametrize("preds", [[-2.0, 3.0], [[0.2], [float("nan")]]])
+@pytest.mark.parametrize("preds", [[-2.0, 3.0], [[0.2], [1.5]]])
 def test_values_that_cannot_be_probabilities_are_warned_of(preds: list[Any]) -> None:
     with pytest.warns(UserWarning, match=r"apply torch\.sigmoid"):
         accuracy(torch.tensor(preds), torch.tensor([0, 1]))
+
+
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize("metric", ALL)
+@pytest.mark.parametrize(
+    "preds", [[0.2, NAN], [[0.2], [NAN]], [[1.0, 0.0], [NAN, 2.0]], [[1.0, 0.0], [NAN, NAN]]]
+)
+def test_nan_scores_are_no_class(metric: Callable[..., Tensor], preds: list[Any]) -> None:
+    with pytest.raises(MetricError, match=r"NaN scores, first in sample 1"):
+        metric(torch.tensor(preds), torch.tensor([0, 1]))
+
+
+def test_infinite_scores_are_compared_as_any_others() -> None:
+    scores = torch.tensor([[INF, 0.0], [-INF, INF], [-INF, -INF]])
+    assert accuracy(scores, torch.tensor([0, 1, 0])) == 1.0
 
 
 def test_probabilities_are_not_warned_of() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import sklearn.metrics as reference
@@ -12,6 +14,7 @@ from deepepochs.metrics import accuracy, confusion_matrix, f1, fbeta, precision,
 
 CASES = 143  # for each of 7 numbers of classes
 AVERAGES = ("micro", "macro", "weighted")
+AVERAGES_OF_TWO = ("micro", "macro", "weighted", "binary")
 TOLERANCE = 1e-6
 
 
@@ -33,10 +36,9 @@ def expected(
     scores: Tensor, targets: Tensor, average: str, beta: float
 ) -> tuple[float, float, float]:
     num_classes = scores.shape[1]
-    if num_classes == 2 and average == "micro":
-        how = {"average": "binary", "pos_label": 1}
-    else:
-        how = {"average": average, "labels": range(num_classes)}
+    how: dict[str, Any] = {"average": average, "labels": range(num_classes)}
+    if average == "binary":
+        how = {"average": average, "pos_label": 1}
     p, r, f, _ = reference.precision_recall_fscore_support(
         targets.numpy(), scores.argmax(1).numpy(), beta=beta, zero_division=0, **how
     )
@@ -58,7 +60,8 @@ def test_every_metric_agrees_with_scikit_learn(num_classes: int) -> None:
         assert matrix.tolist() == theirs.tolist()
         share = reference.accuracy_score(targets.numpy(), pred_ids.numpy())
         pairs = [(accuracy(scores, targets), share), (accuracy(conf_mat=matrix), share)]
-        average, beta = AVERAGES[case % 3], (1.0, 0.5, 2.0)[case // 3 % 3]
+        averages = AVERAGES_OF_TWO if num_classes == 2 else AVERAGES
+        average, beta = averages[case % len(averages)], (1.0, 0.5, 2.0)[case // 4 % 3]
         p, r, f = expected(scores, targets, average, beta)
         for given in ({"preds": scores, "targets": targets}, {"conf_mat": matrix}):
             pairs += [

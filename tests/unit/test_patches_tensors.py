@@ -311,7 +311,7 @@ def test_the_metrics_come_in_the_order_asked_for() -> None:
     ("settings", "message"),
     [
         ({"metrics": ["acc"]}, "metrics 'acc': choose from 'accuracy'"),
-        ({"average": "samples"}, "average 'samples': choose from 'micro'"),
+        ({"average": "samples"}, "average 'samples': choose from None, 'micro'"),
         ({"beta": 0}, "beta=0"),
         ({"beta": -1.0}, "beta=-1.0"),
         ({"beta": "2"}, "beta='2'"),

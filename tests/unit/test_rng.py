@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import random
 from typing import Any
@@ -110,6 +111,48 @@ def test_a_state_read_is_not_altered_by_later_draws() -> None:
     draws()
     assert torch.equal(state["torch"], before["torch"])
     assert torch.equal(state["numpy"]["words"], before["numpy"]["words"])
+
+
+SHARED = torch.Generator()
+
+
+def draws_by_a_helper() -> float:
+    return torch.rand(1, generator=SHARED).item()
+
+
+class Holding:
+    def __init__(self) -> None:
+        self.generator = np.random.RandomState(0)
+
+    def __call__(self) -> float:
+        return float(self.generator.rand())
+
+    def method(self) -> float:
+        return float(self.generator.rand())
+
+
+def holders() -> dict[str, Any]:
+    own, given = random.Random(0), np.random.default_rng(0)
+    return {
+        "a closure": lambda: own.random(),
+        "a default": lambda generator=given: generator.random(),
+        "a global name": lambda: torch.rand(1, generator=SHARED).item(),
+        "a function that is called": lambda: draws_by_a_helper(),
+        "a partial": functools.partial(lambda generator: generator.random(), generator=given),
+        "an attribute": Holding(),
+        "an attribute of a method's object": Holding().method,
+    }
+
+
+@pytest.mark.parametrize("kind", holders())
+def test_preserved_restores_generators_that_a_function_holds(kind: str) -> None:
+    draw = holders()[kind]
+    with preserved(draw):
+        first = draw()
+    assert draw() == first
+    with preserved():
+        second = draw()
+    assert draw() != second
 
 
 def test_preserved_undoes_the_draws_of_its_block_even_if_it_raises() -> None:

@@ -214,9 +214,11 @@ class MetricsFile:
         if not cells.keys() <= set(self._columns):
             self._rewrite()
             return
+        # What was not computed is nan, as in the history; a stage that did not run is blank.
+        blanks = {"epoch": "", "train": "nan" if train else "", "val": "nan" if val else ""}
+        row = [cells.get(column, blanks[column.partition("_")[0]]) for column in self._columns]
         with self.path.open("a", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow([cells.get(column, "") for column in self._columns])
+            csv.writer(file, lineterminator="\n").writerow(row)
 
     def _rewrite(self) -> None:
         with replacing(self.path) as fresh:

@@ -9,11 +9,9 @@ loader, its samplers and its data set, and are read and restored here.
 from __future__ import annotations
 
 import copy
-import random
 from collections.abc import Iterator
 from typing import Any, Protocol, runtime_checkable
 
-import numpy as np
 import torch
 
 from .. import rng
@@ -21,7 +19,7 @@ from ..errors import CheckpointMismatch
 
 _FOLLOWED = ("batch_sampler", "sampler", "base_dataloader", "dataset", "datasets")
 _COUNTERS = ("epoch", "iteration", "initial_seed")
-_GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
+_GENERATORS, _read, _write = rng.GENERATORS, rng.read_generator, rng.write_generator
 _END = object()
 
 
@@ -161,20 +159,3 @@ def _parts(loader: Any) -> Iterator[tuple[str, dict[str, Any], str, Any]]:
             elif key in _FOLLOWED:
                 several = value if type(value) in (list, tuple) and key == "datasets" else [value]
                 queue += [(f"{name}.{i}" if i else name, v) for i, v in enumerate(several)]
-
-
-def _read(generator: Any) -> Any:
-    if isinstance(generator, np.random.Generator):
-        return generator.bit_generator.state
-    if isinstance(generator, np.random.RandomState):
-        return generator.get_state(legacy=False)
-    return generator.getstate() if isinstance(generator, random.Random) else generator.get_state()
-
-
-def _write(generator: Any, state: Any) -> None:
-    if isinstance(generator, np.random.Generator):
-        generator.bit_generator.state = state
-    elif isinstance(generator, random.Random):
-        generator.setstate(state)
-    else:
-        generator.set_state(state)

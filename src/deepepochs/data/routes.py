@@ -214,6 +214,31 @@ def _stateful_samplers(sampler: Any) -> dict[str, Stateful]:
 _PERSISTENT: WeakKeyDictionary[Any, tuple[IndexSource, Any]] = WeakKeyDictionary()
 
 
+@contextmanager
+def own_workers(loader: Any) -> Iterator[None]:
+    """Have passes over a loader use persistent workers of their own in the meantime.
+
+    Its others stay as they are, and where it has none yet, its next pass is still its first: that
+    one draws the seed of the workers, and later ones do not.
+    """
+    owner = unwrap(loader)
+    if not getattr(owner, "persistent_workers", False):
+        yield
+        return
+    kept, iterator = _PERSISTENT.pop(owner, None), owner._iterator
+    owner._iterator = None
+    try:
+        yield
+    finally:
+        _, twin = _PERSISTENT.pop(owner, (None, None))
+        for used in (owner, twin):
+            if used is not None and used._iterator is not None:
+                used._iterator._shutdown_workers()
+        owner._iterator = iterator
+        if kept is not None:
+            _PERSISTENT[owner] = kept
+
+
 class IndexRoute:
     """A map-style ``DataLoader``, a subclass of it, or one prepared by Accelerate."""
 

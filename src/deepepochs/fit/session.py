@@ -18,6 +18,8 @@ from torch import nn
 from ..callbacks.base import HOOKS, Callback
 from ..contracts import SessionView, TrainerView
 from ..data.cursor import Cursor
+from ..data.loader_state import read_moment, restore_moment
+from ..data.routes import own_workers
 from ..errors import DataError, LoopException, StopLoopException
 from ..hooks import HookTable, fire, fire_in_step
 from ..nest import operations as nested
@@ -83,6 +85,8 @@ class Session:
             undo.enter_context(modes_kept(self.trainer.model))
             if self.outer is None:
                 undo.enter_context(forward_hooks(self.trainer, self.hooks))
+            else:
+                undo.enter_context(draws_undone(self.plan, self.outer.plan))
             undo.enter_context(torch.no_grad())
             for task in self.plan.all_tasks():
                 task.bind(self.trainer)
@@ -268,6 +272,26 @@ def modes_kept(model: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes:
             module.training = mode
+
+
+@contextmanager
+def draws_undone(plan: FitPlan, outer: FitPlan) -> Iterator[None]:
+    """Put back what a call inside of another draws, and what its loaders count.
+
+    To walk a loader draws a number, which would change all later shuffles and dropouts.
+    """
+    shared = {id(task.dataloader) for task in outer.all_tasks()}
+    loaders = [task.dataloader for task in plan.all_tasks()]
+    moments = [(loader, read_moment(loader)) for loader in loaders]
+    try:
+        with ExitStack() as workers:
+            for loader in loaders:
+                if id(loader) in shared:
+                    workers.enter_context(own_workers(loader))
+            yield
+    finally:
+        for loader, moment in moments:
+            restore_moment(loader, moment)
 
 
 @contextmanager

@@ -19,7 +19,8 @@ tensor(0.7500, dtype=torch.float64)
 ``preds`` are scores ``[N, C]`` (the largest is the prediction), probabilities of class 1 ``[N]``
 or ``[N, 1]`` (above 0.5), or class ids ``[N]`` or ``[N, 1]`` of an integer dtype. ``targets`` are
 class ids ``[N]`` or ``[N, 1]``, or one-hot ``[N, C]``. More dimensions may follow, as in
-``F.cross_entropy``: scores ``[N, C, H, W]`` with targets ``[N, H, W]``.
+``F.cross_entropy``: scores ``[N, C, H, W]`` with targets ``[N, H, W]``. A sample whose largest
+score is NaN has no predicted class, and is an error.
 """
 
 from __future__ import annotations
@@ -114,12 +115,16 @@ def read_class_ids(preds: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, int 
         num_classes = preds.shape[1]
         if not num_classes:
             raise MetricError(f"preds {list(preds.shape)} have no columns: give one per class.")
-        pred_ids = _largest_column(preds)
+        if preds.is_floating_point():
+            largest, pred_ids = preds.max(1)  # NaN counts as the largest
+            pred_ids = _without_nan(pred_ids, largest, preds)
+        else:
+            pred_ids = _largest_column(preds)
     else:
         column = preds.squeeze(1) if preds.ndim >= 2 else preds
         if column.is_floating_point():
             _warn_of_logits(column)
-            num_classes, pred_ids = 2, column > 0.5
+            num_classes, pred_ids = 2, _without_nan(column > 0.5, column, preds)
         else:
             pred_ids = column
 
@@ -140,6 +145,19 @@ def read_class_ids(preds: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, int 
     if num_classes is not None:
         _check_ids(target_ids, num_classes, "targets")
     return pred_ids, target_ids, num_classes
+
+
+def _without_nan(pred_ids: Tensor, scores: Tensor, preds: Tensor) -> Tensor:
+    """Raise a MetricError if a prediction was made of NaN; on an accelerator its id becomes -1."""
+    if scores.device.type != "cpu":
+        return torch.where(scores.isnan(), -1, pred_ids)
+    if scores.numel() and math.isnan(scores.min().item()):
+        sample = int(scores.isnan().nonzero()[0, 0])
+        raise MetricError(
+            f"preds {list(preds.shape)} have NaN scores, first in sample {sample}: NaN is no class. "
+            "Look at the loss, the learning rate and the inputs."
+        )
+    return pred_ids
 
 
 def _largest_column(scores: Tensor) -> Tensor:
@@ -216,7 +234,7 @@ def _warn_of_logits(column: Tensor) -> None:
     if column.device.type != "cpu" or column.numel() == 0:
         return
     low, high = column.detach().aminmax()
-    if not (low.item() >= 0 and high.item() <= 1):  # true for NaN, too
+    if low.item() < 0 or high.item() > 1:
         warnings.warn(
             f"preds {list(column.shape)} are read as probabilities of class 1 (above 0.5), but go "
             f"from {low.item():.4g} to {high.item():.4g}: apply torch.sigmoid to scores, and "
@@ -250,14 +268,19 @@ def accuracy(
         return _ratio(matrix.diagonal().sum(), matrix.sum())
     pred_ids, target_ids, _ = read_class_ids(preds, targets)
     hits = pred_ids == target_ids
-    return hits.mean(dtype=_float_dtype(hits)) if hits.numel() else _as_float(hits.sum())
+    if not hits.numel():
+        return _as_float(hits.sum())
+    share = hits.mean(dtype=_float_dtype(hits))
+    if share.device.type != "cpu" and preds.is_floating_point():
+        return torch.where((pred_ids < 0).any(), math.nan, share)  # of NaN scores
+    return share
 
 
 def recall(
     preds: Tensor | None = None,
     targets: Tensor | None = None,
     *,
-    average: str = "micro",
+    average: str | None = None,
     conf_mat: Tensor | None = None,
 ) -> Tensor:
     """Give the share of a class's targets that were found, TP / (TP + FN). See `fbeta`.
@@ -272,7 +295,7 @@ def precision(
     preds: Tensor | None = None,
     targets: Tensor | None = None,
     *,
-    average: str = "micro",
+    average: str | None = None,
     conf_mat: Tensor | None = None,
 ) -> Tensor:
     """Give the share of a class's predictions that are right, TP / (TP + FP). See `fbeta`.
@@ -287,7 +310,7 @@ def f1(
     preds: Tensor | None = None,
     targets: Tensor | None = None,
     *,
-    average: str = "micro",
+    average: str | None = None,
     conf_mat: Tensor | None = None,
 ) -> Tensor:
     """Give the harmonic mean of precision and recall, which is `fbeta` with beta 1.
@@ -303,7 +326,7 @@ def fbeta(
     targets: Tensor | None = None,
     *,
     beta: float = 1.0,
-    average: str = "micro",
+    average: str | None = None,
     conf_mat: Tensor | None = None,
 ) -> Tensor:
     """Give the weighted mean of precision and recall, in which recall counts `beta` times as much.
@@ -317,11 +340,11 @@ def fbeta(
             classes looks like a problem of two classes.
         targets: see the module's docstring.
         beta: above 0; precision counts more below 1, recall above 1.
-        average: ``'micro'`` gives, for two classes, the value of class 1 (scikit-learn's
-            ``'binary'``; micro over both classes is the `accuracy`), and else the value of the
-            summed counts of all classes. ``'macro'`` is the mean over all C classes, in which
-            absent ones count 0; ``'weighted'`` weighs them by their numbers of targets;
-            ``'binary'`` is the value of class 1, for two classes only.
+        average: as in scikit-learn. ``'binary'`` is the value of class 1, for two classes only;
+            ``'micro'`` is the value of the summed counts of all classes, which is the
+            `accuracy`; ``'macro'`` is the mean over all C classes, in which absent ones count
+            0; ``'weighted'`` weighs them by their numbers of targets. ``None`` is ``'binary'``
+            for two classes and ``'micro'`` for more.
         conf_mat: a confusion matrix ``[C, C]``.
 
     Returns:
@@ -368,18 +391,20 @@ def cmats_and_weights(conf_mat: Tensor) -> tuple[list[ClassCounts], Tensor]:
     return [ClassCounts(*c) for c in torch.stack(counts, 1)], _weights(counts)
 
 
-def _averaged(metric: Callable[[Any], Tensor], matrix: Tensor, average: str) -> Tensor:
+def _averaged(metric: Callable[[Any], Tensor], matrix: Tensor, average: str | None) -> Tensor:
+    size = matrix.shape[0]
+    if average is None:
+        average = "binary" if size == 2 else "micro"
     if average not in AVERAGES:
         known = "'micro', 'macro', 'weighted' or, for two classes, 'binary'"
         raise ConfigError(f"average is {average!r}: choose {known}.")
-    size = matrix.shape[0]
     if average == "binary" and size != 2:
         raise ConfigError(f"average='binary' needs two classes, not {size}: take 'macro'.")
     counts = _counts(matrix)
     if average in ("macro", "weighted"):
         values = metric(counts)
         return values.mean() if average == "macro" else (values * _weights(counts)).sum()
-    return metric(ClassCounts(*(n[1] if size == 2 else n.sum() for n in counts)))
+    return metric(ClassCounts(*(n[1] if average == "binary" else n.sum() for n in counts)))
 
 
 def _counts(matrix: Tensor) -> ClassCounts:

@@ -28,7 +28,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import ConfigTypeError, MetricError, PatchError, add_note
+from ..errors import ArgumentsChanged, ConfigTypeError, MetricError, PatchError, add_note
+from ..nest import reuse
 from ..nest.codec import is_plain, keeps_class
 from ..nest.operations import describe, walk
 
@@ -55,6 +56,7 @@ class PatchBase:
     """
 
     name: str | None = None  # for subclasses that do not call super().__init__()
+    on_copies = False
 
     def __init__(self, name: str | None = None) -> None:
         self.name = name
@@ -62,6 +64,11 @@ class PatchBase:
     def named(self, name: str) -> Self:
         """Set the name under which a step returns the patch, and return self."""
         self.name = name
+        return self
+
+    def use_copies(self) -> Self:
+        """Give the metric copies of its arguments, because it changes them; return self."""
+        self.on_copies = True
         return self
 
     def load(self, *args: Any, **kwargs: Any) -> Self:
@@ -133,13 +140,17 @@ class PatchBase:
         return {
             key: for_checkpoint(value, f"{type(self).__name__}.{key}")
             for key, value in self.__dict__.items()
-            if key != "name" and not is_configuration(value)
+            if key not in ("name", "on_copies") and not is_configuration(value)
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Load what `state_dict` gave, in place of what this patch holds."""
         for key, value in list(self.__dict__.items()):
-            if key != "name" and key not in state and not is_configuration(value):
+            if (
+                key not in ("name", "on_copies")
+                and key not in state
+                and not is_configuration(value)
+            ):
                 del self.__dict__[key]
         for key, value in state.items():
             setattr(self, key, copied(value))
@@ -311,12 +322,33 @@ def flatten_value(name: str, value: Any) -> dict[str, Any]:
     return {name: value}
 
 
-def call_metric(metric: Callable[..., Any], *args: Any) -> Any:
-    """Call a metric outside autograd; an error gets a note with the metric's arguments."""
+def call_metric(
+    metric: Callable[..., Any], *args: Any, on_copies: bool = False, **named: Any
+) -> Any:
+    """Call a metric outside autograd; an error gets a note with the metric's arguments.
+
+    Args:
+        metric: the function.
+        args: its arguments.
+        on_copies: copy the tensors first.
+        named: its named arguments.
+
+    Raises:
+        ArgumentsChanged: it has changed its arguments in place, and they were no copies.
+    """
+    args = reuse.clones(args) if on_copies else args
+    before = reuse.versions(args)
     try:
         with torch.no_grad():
-            return metric(*args)
+            value = metric(*args, **named)
     except Exception as error:
-        found = " and ".join(describe(arg) for arg in args)
+        found = " and ".join(describe(arg) for arg in [*args, *named.values()])
         add_note(error, f"The metric {metric_name(metric)!r} was called with {found}.")
         raise
+    if not on_copies and reuse.versions(args) != before:
+        raise ArgumentsChanged(
+            f"The metric {metric_name(metric)!r} has changed its arguments in place, so that the "
+            "values of other metrics and of the epoch would be wrong: compute new tensors, for "
+            "example with preds.sigmoid() instead of preds.sigmoid_()."
+        )
+    return value

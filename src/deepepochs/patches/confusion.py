@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
@@ -87,7 +88,9 @@ class ConfusionPatch(_MatrixPatch):
 
     Args:
         metric: a function of an int64 matrix ``[C, C]`` (rows targets, columns predictions)
-            giving a number, a tensor, or a dict of them.
+            giving a number, a tensor, or a dict of them. It gets the matrix as its argument
+            ``conf_mat`` if it has one of this name, as `deepepochs.metrics` have, or else as
+            its first argument.
         batch_size: not used; all patches of metrics are made with the same arguments.
         name: see `PatchBase`.
         num_classes: C; with ``None`` it is read off the outputs or the ids.
@@ -125,7 +128,19 @@ class ConfusionPatch(_MatrixPatch):
         Raises:
             PatchError: nothing was loaded.
         """
-        return call_metric(self.metric, self._counts().clone())
+        matrix = self._counts()
+        if takes_matrix_by_name(self.metric):
+            return call_metric(self.metric, conf_mat=matrix.clone())
+        return call_metric(self.metric, matrix, on_copies=True)
+
+
+def takes_matrix_by_name(metric: Callable[..., Any]) -> bool:
+    """Say whether a metric has an argument ``conf_mat``, also inside of a partial or a wrapper."""
+    try:
+        parameter = inspect.signature(metric).parameters.get("conf_mat")
+    except (TypeError, ValueError):  # a function written in C
+        return False
+    return parameter is not None and parameter.kind is not parameter.POSITIONAL_ONLY
 
 
 class ConfusionMetrics(_MatrixPatch):
@@ -133,7 +148,7 @@ class ConfusionMetrics(_MatrixPatch):
 
     Args:
         metrics: one or several of the names ``accuracy, precision, recall, f1, fbeta``.
-        average: ``'micro'``, ``'macro'``, ``'weighted'`` or ``'binary'``: see
+        average: ``'micro'``, ``'macro'``, ``'weighted'``, ``'binary'`` or ``None``: see
             `deepepochs.metrics.fbeta`.
         beta: for F-beta; above 0.
         name: the value's keys ``acc, p, r, f1, fb`` are appended to it: ``C.acc``.
@@ -145,14 +160,14 @@ class ConfusionMetrics(_MatrixPatch):
     def __init__(
         self,
         metrics: str | Iterable[str] = tuple(KEYS),
-        average: str = "micro",
+        average: str | None = None,
         beta: float = 1.0,
         name: str | None = "C.",
     ) -> None:
         super().__init__(name)
         self.metrics = (metrics,) if isinstance(metrics, str) else tuple(metrics)
         choices = [("metrics", metric, tuple(KEYS)) for metric in self.metrics]
-        for what, found, known in [*choices, ("average", average, functions.AVERAGES)]:
+        for what, found, known in [*choices, ("average", average, (None, *functions.AVERAGES))]:
             if found not in known:
                 names = ", ".join(map(repr, known))
                 raise ConfigError(f"ConfusionMetrics got {what} {found!r}: choose from {names}.")

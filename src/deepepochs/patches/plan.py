@@ -10,13 +10,13 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from typing import Any, cast
 
 from ..errors import ConfigError, ConfigTypeError, MetricError
 from ..nest.operations import describe, listify
 from .base import PatchBase, checked_metric, metric_name
-from .confusion import ConfusionPatch
+from .confusion import ConfusionPatch, takes_matrix_by_name
 from .tensors import TensorPatch
 from .torchmetric import MetricPatch
 from .values import MeanPatch
@@ -78,17 +78,23 @@ def plan_metrics(groups: Iterable[Sequence[Any]], kind: Any) -> tuple[MetricPlan
 
 
 def complete_patches(
-    plan: Sequence[MetricPlan], kept: tuple[Any, Any], made: Mapping[str, PatchBase]
+    plan: Sequence[MetricPlan],
+    kept: tuple[Any, Any],
+    made: Mapping[str, PatchBase],
+    on_copies: Container[str],
 ) -> dict[str, PatchBase]:
     """Give the patches of a mini-batch: those ``made``, and the rest of the plan from ``kept``.
 
-    The patches made here are TensorPatches, which ignore the batch size.
+    The patches made here are TensorPatches, which ignore the batch size. The metrics that are in
+    ``on_copies`` are given copies.
     """
     planned: dict[str, PatchBase] = {}
     for name, make in plan:
         planned[name] = made[name] if name in made else make(1)
         if name not in made:
             cast(TensorPatch, planned[name]).keep(*kept)
+        if name in on_copies:
+            planned[name].use_copies()
     return {**planned, **made}
 
 
@@ -107,7 +113,7 @@ def make_patch(metric: Any, kind: str | type[PatchBase] = "tensor") -> Callable[
 
     Raises:
         ConfigError: the kind is unknown, or the patch class needs more arguments.
-        ConfigTypeError: the metric cannot be called.
+        ConfigTypeError: the metric cannot be called, or not with these arguments.
     """
     check_patch_kind(kind)  # also for metrics that do not use it
     if isinstance(metric, PatchBase):
@@ -117,7 +123,26 @@ def make_patch(metric: Any, kind: str | type[PatchBase] = "tensor") -> Callable[
     checked_metric(metric, "the run")
     if is_torchmetric(metric):
         return functools.partial(MetricPatch, metric)
-    return functools.partial(KINDS[kind] if isinstance(kind, str) else kind, metric)
+    if isinstance(kind, str):
+        _check_arguments(metric, kind)
+        return functools.partial(KINDS[kind], metric)
+    return functools.partial(kind, metric)
+
+
+def _check_arguments(metric: Metric, kind: str) -> None:
+    """Raise a ConfigTypeError if a function cannot be called with what a patch hands it."""
+    if kind == "confusion" and takes_matrix_by_name(metric):
+        return
+    given = "(conf_mat)" if kind == "confusion" else "(preds, targets)"
+    try:
+        inspect.signature(metric).bind(*given.split(","))
+    except ValueError:  # a function written in C has no signature
+        return
+    except TypeError as error:
+        raise ConfigTypeError(
+            f"The metric {metric_name(metric)!r} is called as {metric_name(metric)}{given} with "
+            f"metric_patch={kind!r}, and cannot be: {error}. Write: def metric{given}."
+        ) from None
 
 
 def is_torchmetric(metric: Any) -> bool:

@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ..errors import DataError, PatchError
-from ..nest.operations import TensorTuple, concat, detach, first_tensor, to_cpu
+from ..errors import DataError, MetricError, PatchError
+from ..nest.operations import TensorTuple, concat, first_tensor, to_cpu
+from ..nest.reuse import any_changed, hold, hold_tensor
 from ..nest.samples import are_samples, count_samples, holds_samples
 from .base import PatchBase, call_metric, check_same_metric, checked_metric, copied, for_checkpoint
 
@@ -44,8 +45,8 @@ class TensorPatch(PatchBase):
     entry for each sample, such as those of detection, are joined end to end. What cannot be joined
     (graphs, differing shapes) reaches the metric as a list with one item for each batch.
 
-    CPU tensors are kept without a copy, which would cost more than all else here. So a loader that
-    reuses its tensors for every batch must yield clones; or use `MeanPatch`, which keeps none.
+    CPU tensors are kept without a copy, which would cost more than all else here. But a tensor
+    that was written to since it was made is copied: it may be a buffer that a model uses again.
 
     Attributes:
         keep_on_device: set it to True, on the class or a subclass, to leave tensors on their
@@ -88,6 +89,8 @@ class TensorPatch(PatchBase):
     def add(self, other: Any) -> Self:
         """Append the chunks of another patch of the same metric."""
         check_same_metric(self, other)
+        if other.on_copies:
+            self.use_copies()
         self.outputs.extend(other.outputs.items, self.keep_on_device)
         self.targets.extend(other.targets.items, self.keep_on_device)
         return self
@@ -97,11 +100,17 @@ class TensorPatch(PatchBase):
 
         Raises:
             PatchError: nothing was loaded.
+            MetricError: outputs or targets were changed in place after they were loaded, or the
+                metric has changed them.
         """
+        return call_metric(self.metric, *self.arguments(), on_copies=self.on_copies)
+
+    def arguments(self) -> tuple[Any, Any]:
+        """Give all outputs and all targets, with which the metric is called."""
         if not self.outputs.items:
             raise PatchError(f"{self} holds no data: call load(outputs, targets).")
         keep = self.keep_on_device
-        return call_metric(self.metric, self.outputs.joined(keep), self.targets.joined(keep))
+        return self.outputs.joined(keep), self.targets.joined(keep)
 
     def state_dict(self) -> dict[str, Any]:
         """Give the joined outputs and targets.
@@ -142,6 +151,8 @@ class Chunks:
 
     def append(self, item: Any, keep_on_device: bool) -> None:
         """Append one chunk; a list of one would cost 0.1 µs a mini-batch."""
+        if any_changed((item,)):
+            raise _changed()
         self.items.append(item)
         if not keep_on_device and len(self.items) - self.num_moved >= MOVE_EVERY:
             self._move()
@@ -162,7 +173,13 @@ class Chunks:
         self.num_moved = len(self.items)
 
     def joined(self, keep_on_device: bool) -> Any:
-        """Give all chunks as one value, on the CPU unless `keep_on_device` is true."""
+        """Give all chunks as one value, on the CPU unless `keep_on_device` is true.
+
+        Raises:
+            MetricError: a chunk was changed in place.
+        """
+        if any_changed(self.items):
+            raise _changed()
         if not keep_on_device:
             self._move()
         value = join(self.items)
@@ -170,6 +187,13 @@ class Chunks:
             self.items = [value]  # keeping the parts would double the memory
             self.num_moved = min(self.num_moved, 1)
         return value
+
+
+def _changed() -> MetricError:
+    return MetricError(
+        "Outputs or targets were changed in place after they were recorded for the metrics, whose "
+        "values would be wrong. Change a copy, as in model_out.clone(), or record after the change."
+    )
 
 
 def join(chunks: list[Any]) -> Any:
@@ -220,14 +244,13 @@ def as_chunk(value: Any, num_samples: int | None = None) -> Any:
     Of a mini-batch with ``num_samples``. A list with an entry for each sample stays a list.
     """
     if isinstance(value, Tensor):
-        # Mostly the run has detached it: a second detach would cost as much as all else here.
-        value = value.detach() if value.requires_grad else value
+        value = hold_tensor(value)
         return value if value.ndim else value.reshape(1)
     if isinstance(value, dict):
         return {key: as_chunk(item, num_samples) for key, item in value.items()}
     if type(value) in (tuple, list, TensorTuple):
         if holds_samples(value, num_samples):
-            return [detach(item) for item in value]
+            return [hold(item) for item in value]
         if first_tensor(value) is not None:
             return TensorTuple(as_chunk(item, num_samples) for item in value)
     if isinstance(value, (bool, int, float)):

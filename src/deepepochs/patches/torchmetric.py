@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from ..errors import PatchError, add_note
-from ..nest.operations import describe, detach, first_tensor
+from ..nest.operations import describe, first_tensor
+from ..nest.reuse import hold
 from .base import PatchBase, check_same_metric, checked_metric, copied, for_checkpoint, metric_name
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class MetricPatch(PatchBase):
     def load(self, outputs: Any, targets: Any = None) -> Self:
         """Keep the outputs and targets of one mini-batch until they are merged."""
         self.sums = []
-        self.batch = (detach(outputs),) if targets is None else (detach(outputs), detach(targets))
+        self.batch = (hold(outputs),) if targets is None else (hold(outputs), hold(targets))
         return self
 
     def add(self, other: Any) -> Self:

@@ -17,10 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import MetricError, PatchError, add_note
-from ..show.screens import to_array
+from ..errors import ArgumentsChanged, MetricError, PatchError, add_note
+from ..show.screens import UNDEFINED, to_value
 from .base import PatchBase, flatten_value
 from .resumed import RestoredPatch, join_patches
+from .trial import value_apart
 
 LOSS = "loss"
 
@@ -45,10 +46,10 @@ class BatchMetrics(Mapping[str, Any]):
         if self._values is None:
             values: dict[str, Any] = {}
             if self._loss is not None:
-                values[LOSS] = to_array(self._loss)
+                values[LOSS] = to_value(self._loss)
                 if not np.isfinite(values[LOSS]):
                     self._report(values[LOSS])
-            self._values = {**values, **PassPatches(self._patches()).metrics()}
+            self._values = {**values, **shown_values(PassPatches(self._patches()))}
         return self._values
 
     def frozen(self) -> BatchMetrics:
@@ -69,6 +70,35 @@ class BatchMetrics(Mapping[str, Any]):
         return repr(self._computed())
 
 
+def shown_values(patches: PassPatches) -> dict[str, Any]:
+    """Give the values of a mini-batch's patches; `UNDEFINED` where one cannot be computed.
+
+    They are for showing only: computing them draws no random number, and an error in it is none
+    of the run. One that changes its arguments is: what is kept for the epoch is wrong then.
+    """
+    values: dict[str, Any] = {}
+    for key, patch in patches.items():
+        name = patches.name_of(key)
+        try:
+            flat = flatten_value(name, value_apart(patch))
+        except ArgumentsChanged:
+            raise
+        except Exception:
+            flat = {name: UNDEFINED} if name else {}
+        for full_name, value in flat.items():
+            _add(values, full_name, to_value(value))
+    return values
+
+
+def _add(values: dict[str, Any], name: str, value: Any) -> None:
+    if name in values:
+        raise MetricError(
+            f"Two metrics give a value named {name!r}. Rename one of them, for example with the "
+            "decorator rename('other.')."
+        )
+    values[name] = value
+
+
 class PassPatches(dict[str, PatchBase]):
     """The merged patches of a finished pass, and their values, each computed once."""
 
@@ -76,24 +106,25 @@ class PassPatches(dict[str, PatchBase]):
         super().__init__(patches)
         self._values: dict[str, dict[str, Any]] = {}
 
-    def _name_of(self, key: str) -> str:
+    def name_of(self, key: str) -> str:
+        """Give the name of the value of a patch."""
         own = self[key].name
         return key if own is None else own
 
     def _value_of(self, key: str) -> dict[str, Any]:
         """Give the value of a patch by what follows its name: nothing, or the key of a dict."""
         if key not in self._values:
-            name = self._name_of(key)
+            name = self.name_of(key)
             try:
                 flat = flatten_value(name, self[key]())
             except Exception as error:
                 add_note(error, f"while computing the metric {name!r}")
                 raise
-            self._values[key] = {full[len(name) :]: to_array(v) for full, v in flat.items()}
+            self._values[key] = {full[len(name) :]: to_value(v) for full, v in flat.items()}
         return self._values[key]
 
     def metrics(self) -> dict[str, Any]:
-        """Give ``{name: NumPy array}``, with a name for each key of a dict.
+        """Give ``{name: float}``, with a name for each key of a dict; arrays for vectors.
 
         Raises:
             MetricError: two values have the same name.
@@ -101,13 +132,7 @@ class PassPatches(dict[str, PatchBase]):
         values: dict[str, Any] = {}
         for key in self:
             for suffix, value in self._value_of(key).items():
-                full_name = self._name_of(key) + suffix
-                if full_name in values:
-                    raise MetricError(
-                        f"Two metrics give a value named {full_name!r}. Rename one of them, for "
-                        "example with the decorator rename('other.')."
-                    )
-                values[full_name] = value
+                _add(values, self.name_of(key) + suffix, value)
         return values
 
     def state_dict(self) -> dict[str, Any]:

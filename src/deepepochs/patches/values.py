@@ -201,9 +201,10 @@ class MeanPatch(ValuePatch):
         """Call the metric on one mini-batch and store its value.
 
         Raises:
-            MetricError: the value is neither a number, a tensor, nor a dict of them.
+            MetricError: the value is neither a number, a tensor, nor a dict of them, or the
+                metric changes its arguments in place.
         """
-        value = call_metric(self.metric, outputs, targets)
+        value = call_metric(self.metric, outputs, targets, on_copies=self.on_copies)
         try:
             return super().load(value)
         except MetricError as error:

@@ -28,6 +28,9 @@ from torch import Tensor
 
 MAX_SHOWN = 6  # of a longer vector only the first and the last entries are written
 
+UNDEFINED = float("nan")
+"""The value of a metric that has none on a mini-batch; other NaNs are other objects."""
+
 Count = tuple[int, int | None]
 """A number from 1, and the total, which may be unknown."""
 
@@ -41,13 +44,30 @@ def to_array(value: Any) -> np.ndarray[Any, Any]:
     return np.array(value)
 
 
+def to_value(value: Any) -> Any:
+    """Return a single number as a Python float, and several as a new NumPy array.
+
+    >>> to_value(torch.tensor(0.5)), to_value([1.0, 0.0])
+    (0.5, array([1., 0.]))
+    """
+    if type(value) is float:
+        return value
+    array = to_array(value)
+    if array.ndim:
+        return array
+    number = array.item()
+    return float(number) if isinstance(number, (bool, int)) else number
+
+
 def spread(metrics: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Yield each metric as NumPy numbers, and an array entry by entry.
+    """Yield each metric as NumPy numbers, and an array entry by entry; leave out `UNDEFINED`.
 
     >>> [(name, float(value)) for name, value in spread({"loss": 0.5, "recall": [1.0, 0.0]})]
     [('loss', 0.5), ('recall[0]', 1.0), ('recall[1]', 0.0)]
     """
     for name, value in metrics.items():
+        if value is UNDEFINED:
+            continue
         array = to_array(value)
         for index in np.ndindex(array.shape):
             suffix = f"[{','.join(map(str, index))}]" if index else ""
@@ -59,7 +79,11 @@ def format_value(value: Any, round_to: int = 4) -> str:
 
     >>> format_value(0.184), format_value([0.5, 1.0], 2), format_value(range(10), 0)
     ('0.1840', '[0.50 1.00]', '[0 1 2 ... 7 8 9]')
+    >>> format_value(UNDEFINED)
+    '–'
     """
+    if value is UNDEFINED:
+        return "–"
     array = to_array(value)
     if array.dtype.kind not in "fiub":
         return str(value)

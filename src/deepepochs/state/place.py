@@ -14,6 +14,7 @@ import torch
 from ..errors import CheckpointMismatch
 from ..patches.totals import StageTotals
 from ..run import Run
+from ..show.screens import to_array, to_value
 from ..stages import Stage
 
 
@@ -111,7 +112,7 @@ class EpochState:
                 for stage, totals in self.totals.items()
             },
             "metrics": {
-                str(stage): {name: torch.as_tensor(value) for name, value in values.items()}
+                str(stage): {n: torch.from_numpy(to_array(v)) for n, v in values.items()}
                 for stage, values in self.metrics.items()
             },
             "run": self.waiting if run is None else run.state_dict(),
@@ -126,6 +127,6 @@ class EpochState:
             epoch.totals[Stage(name)] = StageTotals()
             epoch.totals[Stage(name)].load_state_dict(saved)
         for name, values in state["metrics"].items():
-            epoch.metrics[Stage(name)] = {key: value.numpy() for key, value in values.items()}
+            epoch.metrics[Stage(name)] = {key: to_value(value) for key, value in values.items()}
         epoch.waiting = state["run"]
         return epoch

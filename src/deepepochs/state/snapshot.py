@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import nn
@@ -12,6 +12,7 @@ from torch import nn
 from .. import rng
 from ..contracts import TrainerView
 from ..data.cursor import Cursor
+from ..data.routes import own_workers
 from ..errors import ConfigError
 from .strict import load_parts
 
@@ -34,6 +35,7 @@ def no_trace(trainer: TrainerView, loaders: Iterable[object]) -> Iterator[None]:
             "The model has lazy layers whose weights are not there yet, so they cannot be put "
             "back: call the model on one mini-batch first."
         )
+    loaders = list(loaders)
     before = {
         name: copy.deepcopy(part.state_dict())
         for name, part in trainer.parts().items()
@@ -43,7 +45,10 @@ def no_trace(trainer: TrainerView, loaders: Iterable[object]) -> Iterator[None]:
     moments = [(loader, Cursor(loader).state_dict()) for loader in loaders]  # type: ignore[arg-type]
     random = rng.get_state()
     try:
-        yield
+        with ExitStack() as workers:
+            for loader in loaders:
+                workers.enter_context(own_workers(loader))
+            yield
     finally:
         # Collected anew: an optimizer may have given a tensor another storage.
         parts = trainer.parts()

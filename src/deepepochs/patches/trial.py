@@ -1,0 +1,160 @@
+"""The metrics of one mini-batch: tried on the first one of a pass, and computed to be shown.
+
+Neither leaves a trace, and a metric that has no value on a mini-batch, such as AUC where all
+targets are of one class, ends no run. A metric that can never work does so at once: see
+`try_metric`.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+from types import BuiltinFunctionType, FunctionType, MethodType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .. import rng
+from ..errors import ArgumentsChanged, DeepEpochsError, MetricError, add_note
+from ..nest.operations import first_tensor, map_tensors
+from ..nest.reuse import clones
+from ..show.screens import to_value
+from .base import PatchBase, call_metric, flatten_value
+from .tensors import TensorPatch
+
+PROGRAM_ERRORS = (
+    DeepEpochsError, TypeError, AttributeError, NameError, ImportError, NotImplementedError,
+)  # fmt: skip
+"""Errors that the values of a mini-batch do not cause."""
+
+NUM_ROWS = 64  # of the tensors without values
+
+
+def try_metric(name: str, patch: PatchBase) -> Exception | None:
+    """Compute a metric of the first mini-batch, so that one that cannot work is told there.
+
+    These are raised:
+
+    1. an error of the program: `PROGRAM_ERRORS`, such as a wrong name or argument;
+    2. any other error, if the metric raises one of the same class for tensors of `NUM_ROWS` rows
+       that have no values (those of torch's device 'meta'): then no values can help;
+    3. what is not a number or a dict of numbers, or has one value for each sample.
+
+    Any other error may come of the values of this mini-batch, and is returned.
+
+    Args:
+        name: the metric's name.
+        patch: holds the mini-batch; it is not changed.
+
+    Raises:
+        ArgumentsChanged: the metric changes its arguments in place.
+        MetricError: the value is not what a metric gives.
+        Exception: what the metric raised.
+    """
+    try:
+        value = value_apart(patch)
+    except ArgumentsChanged:
+        raise
+    except Exception as error:
+        if isinstance(error, PROGRAM_ERRORS) or _fails_without_values(patch, error):
+            add_note(error, f"while trying the metric {name!r} on the first mini-batch")
+            raise
+        return error
+    lengths = _lengths(name, value)
+    if lengths and _have_samples(name, patch, lengths):
+        raise MetricError(
+            f"The metric {name!r} gives one value for each of the {max(lengths.values())} samples "
+            "of a mini-batch: give one number, for example with .mean()."
+        )
+    return None
+
+
+def value_apart(patch: PatchBase) -> Any:
+    """Give the value of a patch, and put back what computing it draws or counts."""
+    metric = getattr(patch, "metric", None)
+    with rng.preserved(metric), torch.no_grad():
+        if type(patch) is TensorPatch:
+            return call_metric(apart(metric), *patch.arguments(), on_copies=patch.on_copies)
+        return patch()
+
+
+def apart(metric: Any) -> Any:
+    """Copy a metric that is an object, so that a call leaves its attributes as they are.
+
+    Weights and inner modules are shared: calls do not change them. Functions are not copied.
+    """
+    if isinstance(metric, (FunctionType, BuiltinFunctionType, MethodType, type)):
+        return metric
+    if isinstance(metric, functools.partial):
+        return functools.partial(apart(metric.func), *metric.args, **metric.keywords)
+    held = list(getattr(metric, "__dict__", {}).values())
+    if isinstance(metric, nn.Module):
+        held += [*metric.parameters(), *metric.children()]
+    memo = {id(part): part for part in held if isinstance(part, (nn.Module, nn.Parameter))}
+    try:
+        return copy.deepcopy(metric, memo)
+    except Exception:  # it holds what cannot be copied, such as a file or a lock
+        return metric
+
+
+def _fails_without_values(patch: PatchBase, error: Exception) -> bool:
+    """Whether a metric fails in the same way whatever its arguments are."""
+    if type(patch) is not TensorPatch:
+        return not _can_be_added(patch)
+    arguments = patch.arguments()
+    num = _num_samples(arguments)
+
+    def without_values(tensor: Tensor) -> Tensor:
+        rows = [NUM_ROWS, *tensor.shape[1:]] if tensor.ndim and len(tensor) == num else tensor.shape
+        return torch.empty(rows, dtype=tensor.dtype, device="meta")
+
+    try:
+        with rng.preserved(patch.metric):
+            call_metric(apart(patch.metric), *map_tensors(without_values, arguments))
+    except Exception as again:
+        # What asks for a value fails as well, with an error about meta tensors.
+        return type(again) is type(error) and "meta" not in str(again)
+    return False
+
+
+def _can_be_added(patch: PatchBase) -> bool:
+    """Whether the error is of computing the value only, and not of taking in a mini-batch."""
+    try:
+        patch + patch
+    except Exception:
+        return False
+    return True
+
+
+def _num_samples(arguments: tuple[Any, ...]) -> int:
+    first = first_tensor(arguments)
+    return len(first) if first is not None and first.ndim else -1
+
+
+def _lengths(name: str, value: Any) -> dict[str, int]:
+    """Give the lengths of the vectors in a metric's value."""
+    numbers = {key: to_value(item) for key, item in flatten_value(name, value).items()}
+    return {key: len(number) for key, number in numbers.items() if np.ndim(number)}
+
+
+def _have_samples(name: str, patch: PatchBase, lengths: dict[str, int]) -> bool:
+    """Whether a vector is as long as the mini-batch, and shorter with a sample less."""
+    if type(patch) is not TensorPatch:
+        return False
+    arguments = patch.arguments()
+    num = _num_samples(arguments)
+    if num < 2 or num not in lengths.values():
+        return False
+
+    def shorter(tensor: Tensor) -> Tensor:
+        return tensor[:-1] if tensor.ndim and len(tensor) == num else tensor
+
+    try:
+        with rng.preserved(patch.metric), torch.no_grad():
+            value = call_metric(apart(patch.metric), *clones(map_tensors(shorter, arguments)))
+            later = _lengths(name, value)
+    except Exception:
+        return False
+    return any(length == num and later.get(key) == num - 1 for key, length in lengths.items())
