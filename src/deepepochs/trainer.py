@@ -467,7 +467,7 @@ class TrainerBase(Steps):
         from .state.snapshot import no_trace
 
         check_range(max_batch, min_lr, max_lr)
-        plan, opt_id = plan_search(len(self.opt), train_dl, train_tasks, batch_size, opt_id)
+        plan, opt_id = plan_search(self, train_dl, train_tasks, batch_size, opt_id)
         tasks, sweep = plan.tasks[Stage.TRAIN], LRSweep(max_batch, min_lr, max_lr, opt_id)
         acting = CallbackPool([*(c for c in self.callbacks if c.acts_in_tries), sweep])
         session = Session(self, plan, Kind.TRY, acting, self.session)

@@ -5,8 +5,11 @@ Made and checked before the first mini-batch, so that a wrong argument costs sec
 
 from __future__ import annotations
 
+import difflib
+import dis
+import inspect
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from ..arguments import as_list, check_batch_size, check_count, check_flag
@@ -15,7 +18,7 @@ from ..errors import ConfigError, LoopException
 from ..nest.samples import BatchSize
 from ..patches.plan import MetricPlan, check_metrics, plan_metrics
 from ..stages import Stage
-from ..steps import Steps, resolve_step, step_name
+from ..steps import STEP_NAMES, Steps, resolve_step, step_name
 from ..task import VERBS, EpochTask, check_loader
 
 
@@ -124,12 +127,14 @@ def plan_fit(
         _warn_of_loader_arguments("val_dl", batch_size if train_dl is None else None, flags)
     tasks = {Stage.TRAIN: training, Stage.VAL: validation}
     _warn_of_unused_verbs(trainer, tasks)
-    return FitPlan(
+    plan = FitPlan(
         tasks,
         {stage: [*metrics_of_stage, *common] for stage, metrics_of_stage in extra.items()},
         trainer.metric_patch,
         val_freq,
     )
+    check_step_args(trainer, [*training, *validation])
+    return plan
 
 
 def plan_test(
@@ -156,7 +161,9 @@ def plan_test(
         raise ConfigError("test() got neither test_dl nor tasks: give one of them.")
     common = [*check_metrics(metrics, "metrics"), *trainer.general_metrics]
     _warn_of_unused_verbs(trainer, {Stage.TEST: testing})
-    return FitPlan({Stage.TEST: testing}, {Stage.TEST: common}, trainer.metric_patch)
+    plan = FitPlan({Stage.TEST: testing}, {Stage.TEST: common}, trainer.metric_patch)
+    check_step_args(trainer, testing)
+    return plan
 
 
 def as_task(loader: Any, where: str, batch_size: BatchSize, do_loss: bool = True) -> EpochTask:
@@ -210,8 +217,67 @@ def _warn_of_unused_verbs(trainer: TrainerView, tasks: dict[Stage, list[EpochTas
                 )
 
 
+def check_step_args(trainer: TrainerView, tasks: list[EpochTask]) -> None:
+    """Raise ``ConfigError`` for a step argument of a task that no step of its takes.
+
+    The default steps take none. A step of the user's takes those that it names, and all if it
+    does something with its ``**step_args``.
+    """
+    for task in tasks:
+        if not task.step_args or any(map(_reads_step_args, (type(task), type(trainer)))):
+            continue
+        steps = [
+            getattr(owner, name)
+            for owner in (task, trainer)
+            for name in {name for names in STEP_NAMES.values() for name in names}
+            if getattr(type(owner), name) is not getattr(Steps, name)
+        ]
+        for given in task.step_args:
+            if any(_takes(step, given) for step in steps):
+                continue
+            known = sorted({name for one in (EpochTask.__init__, *steps) for name in _named(one)})
+            near = difflib.get_close_matches(given, known, n=1)
+            raise ConfigError(
+                f"{type(task).__name__}(..., {given}=...): no step takes {given!r}. "
+                f"{f'Did you mean {near[0]!r}? ' if near else ''}What is no argument of EpochTask "
+                "itself is handed to the steps, and the default steps take nothing more."
+            )
+
+
+def _takes(step: Callable[..., Any], name: str) -> bool:
+    """Whether a step of the user's names an argument, or does something with its ``**`` ones.
+
+    One without ``**`` refuses what it does not name when the loop looks at it.
+    """
+    code = getattr(inspect.unwrap(step), "__code__", None)
+    rest = inspect.signature(step).parameters.keys() - _named(step)
+    if code is None or not rest or name in _named(step):
+        return True
+    loaded = {*code.co_cellvars}  # what an inner function uses
+    for instruction in dis.get_instructions(code):
+        value = instruction.argval
+        loaded.update(value if isinstance(value, tuple) else [value])
+    return not rest.isdisjoint(loaded)
+
+
+def _named(function: Callable[..., Any]) -> list[str]:
+    """The parameters of a function that have a name of their own."""
+    parameters = inspect.signature(function).parameters
+    return [name for name, one in parameters.items() if one.kind is not one.VAR_KEYWORD]
+
+
+def _reads_step_args(cls: type) -> bool:
+    """Whether a method of the user's class reads ``self.step_args``."""
+    return any(
+        "step_args" in getattr(getattr(value, "__code__", None), "co_names", ())
+        for cls in cls.__mro__
+        if not cls.__module__.startswith(__package__.partition(".")[0] + ".")
+        for value in vars(cls).values()
+    )
+
+
 def plan_search(
-    num_optimizers: int,
+    trainer: TrainerView,
     train_dl: Any,
     train_tasks: Any,
     batch_size: BatchSize,
@@ -228,6 +294,7 @@ def plan_search(
     tasks = as_list("train_tasks", train_tasks, EpochTask)
     if train_dl is not None:
         tasks = [as_task(train_dl, "train_dl", batch_size)]
+    num_optimizers = len(trainer.opt)
     if opt_id is None and num_optimizers == 1:
         opt_id = 0
     if opt_id is None or not 0 <= opt_id < num_optimizers:
@@ -235,4 +302,6 @@ def plan_search(
             f"opt_id={opt_id!r}: the trainer has {num_optimizers} optimizers, so give 0 to "
             f"{num_optimizers - 1}."
         )
-    return FitPlan({Stage.TRAIN: tasks}, {Stage.TRAIN: []}, "tensor"), opt_id
+    plan = FitPlan({Stage.TRAIN: tasks}, {Stage.TRAIN: []}, "tensor")
+    check_step_args(trainer, tasks)
+    return plan, opt_id
