@@ -302,6 +302,11 @@ def plan_search(
             f"opt_id={opt_id!r}: the trainer has {num_optimizers} optimizers, so give 0 to "
             f"{num_optimizers - 1}."
         )
+    if any(group.get("lr") is None for group in trainer.opt[opt_id].param_groups):
+        raise ConfigError(
+            f"find_lr: optimizer {opt_id} ({type(trainer.opt[opt_id].opt).__name__}) has no learning "
+            "rate (its lr is None): it finds its own in each step, so there is nothing to search."
+        )
     plan = FitPlan({Stage.TRAIN: tasks}, {Stage.TRAIN: []}, "tensor")
     check_step_args(trainer, tasks)
     return plan, opt_id

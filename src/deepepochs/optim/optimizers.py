@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from ..errors import CheckpointMismatch, ConfigError, ConfigTypeError
-from .fits import check_fit, made_by, type_name
+from .fits import bare, check_fit, load_state, state_of, type_name
 from .schedules import LinearCosineScheduler
 
 __all__ = [
@@ -160,9 +160,13 @@ class Optimizer:
         """Return the scheduler's last rates, one per parameter group; None without scheduler."""
         return None if self.scheduler is None else list(self.scheduler.get_last_lr())
 
-    def get_current_lr(self) -> float:
-        """Return the learning rate of the first parameter group."""
-        return float(self.opt.param_groups[0]["lr"])
+    def get_current_lr(self) -> float | None:
+        """Return the learning rate of the first parameter group; None if it has none.
+
+        Some optimizers find their own rate in each step.
+        """
+        rate = self.opt.param_groups[0].get("lr")
+        return None if rate is None else float(rate)
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
@@ -201,9 +205,7 @@ class Optimizer:
 
     def state_dict(self) -> dict[str, Any]:
         """Return `{'opt_state': ..., 'sched_state': ...}`; the latter None without scheduler."""
-        sched_state = None if self.scheduler is None else self.scheduler.state_dict()
-        opt_state = {**self.opt.state_dict(), "made_by": made_by(self.opt, self.scheduler)}
-        return {"opt_state": opt_state, "sched_state": sched_state}
+        return state_of(self.opt, self.scheduler)
 
     def check_state(self, state: Any) -> None:
         """Check that `state` fits, without a change.
@@ -225,14 +227,7 @@ class Optimizer:
             CheckpointMismatch: `state` does not fit; nothing has been changed.
         """
         self.check_state(state)
-        opt_state = {key: value for key, value in state["opt_state"].items() if key != "made_by"}
-        self.opt.load_state_dict(opt_state)
-        # torch keeps tensors that need no cast: the next step would change the caller's state.
-        given = {id(v) for entry in opt_state["state"].values() for v in entry.values()}
-        for entry in self.opt.state.values():
-            for key, value in entry.items():
-                if isinstance(value, Tensor) and id(value) in given:
-                    entry[key] = value.clone()
+        load_state(self.opt, state)
         self._restored = True
         if self.scheduler is not None:
             self.scheduler.load_state_dict(copy.deepcopy(state["sched_state"]))
@@ -263,19 +258,19 @@ def _takes_loss(opt: torch.optim.Optimizer, scheduler: Any, sched_with_loss: boo
             f"Optimizer got {type_name(scheduler)} as scheduler: it must be a learning-rate scheduler, "
             "for example torch.optim.lr_scheduler.StepLR(opt, 10)."
         )
-    # Accelerate's scheduler has torch's as `scheduler`; its optimizer has the same list of groups.
-    bare = getattr(scheduler, "scheduler", scheduler)
-    owner = getattr(bare, "optimizer", None)
+    # Accelerate's optimizer has the same list of groups.
+    scheduler = bare(scheduler)
+    owner = getattr(scheduler, "optimizer", None)
     if owner is not None and getattr(owner, "param_groups", None) is not opt.param_groups:
         raise ConfigError(
-            f"The {type_name(bare)} of an Optimizer was made for another optimizer than its "
+            f"The {type_name(scheduler)} of an Optimizer was made for another optimizer than its "
             f"{type_name(opt)}: make it with that one."
         )
-    if sched_with_loss and type(bare).step is LRScheduler.step:
+    if sched_with_loss and type(scheduler).step is LRScheduler.step:
         raise ConfigError(
-            f"sched_with_loss=True, but {type_name(bare)}.step takes no loss: leave it out."
+            f"sched_with_loss=True, but {type_name(scheduler)}.step takes no loss: leave it out."
         )
-    return sched_with_loss or isinstance(bare, ReduceLROnPlateau)
+    return sched_with_loss or isinstance(scheduler, ReduceLROnPlateau)
 
 
 AnyOptimizer = Optimizer | torch.optim.Optimizer
@@ -345,7 +340,7 @@ class Optimizers(list[Optimizer]):
         """Return each optimizer's `get_last_lr()`."""
         return [o.get_last_lr() for o in self]
 
-    def get_current_lr(self) -> list[float]:
+    def get_current_lr(self) -> list[float | None]:
         """Return each optimizer's `get_current_lr()`."""
         return [o.get_current_lr() for o in self]
 

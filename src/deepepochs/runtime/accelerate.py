@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from ..data.cursor import Cursor
 from ..errors import ConfigError
 from ..optim.accumulation import NO_WINDOW, AnyWindow, Window
+from ..optim.fits import bare
 from ..optim.optimizers import Optimizer, Optimizers, params_of
 from .gloo import leave_gloo_at_exit, release_at_exit
 from .outside_weights import OutsideWeights
@@ -107,15 +108,15 @@ class AccelerateRuntime:
         # second would be unscaled with the new scale.
         stepped = []
         for optimizer in optimizers:
-            bare = _bare(optimizer.opt)
+            own = bare(optimizer.opt)
             if not optimizer.gradients():
-                bare.step()
+                own.step()
                 stepped.append(optimizer)
                 continue
             calls: list[bool] = []
-            handle = bare.register_step_post_hook(lambda *_, calls=calls: calls.append(True))
+            handle = own.register_step_post_hook(lambda *_, calls=calls: calls.append(True))
             try:
-                self.scaler.step(bare)
+                self.scaler.step(own)
             finally:
                 handle.remove()
             if calls:
@@ -129,7 +130,7 @@ class AccelerateRuntime:
         if self.scaler is not None:
             for optimizer in optimizers:
                 if optimizer.gradients():
-                    self.scaler.unscale_(_bare(optimizer.opt))
+                    self.scaler.unscale_(bare(optimizer.opt))
 
     def clip_by_norm(self, parameters: Iterable[Tensor], max_norm: float, norm_type: float) -> None:
         # Not Accelerate's, which unscales the gradients of all optimizers once more.
@@ -269,13 +270,6 @@ class CountedWindow(Window):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)
         self.by_hand.load_state_dict(state)
-
-
-def _bare(opt: Any) -> torch.optim.Optimizer:
-    while hasattr(opt, "optimizer"):
-        opt = opt.optimizer
-    bare: torch.optim.Optimizer = opt
-    return bare
 
 
 def refuse_setup(accelerator: Accelerator) -> None:
