@@ -30,6 +30,7 @@ from .arguments import (
     check_loss,
     check_model,
     default_loss,
+    find_loss_module,
 )
 from .callbacks.base import Callback
 from .callbacks.console import ConsoleCallback
@@ -74,7 +75,7 @@ UNLISTED = frozenset([
     "adopt_run", "auto_traindata_to_device", "checker", "close_logger", "current_task",
     "default_cbk", "fits", "general_metrics", "grad_accumulate", "has_own_id", "has_own_split",
     "hyper_params", "ignore_resume", "init_epoch", "is_fit_run", "is_interrupted", "is_resumed",
-    "loaders", "log_tqdm", "metric_patch", "moves_data", "on_interrupt", "on_nan", "place",
+    "loaders", "log_tqdm", "loss_module", "metric_patch", "moves_data", "on_interrupt", "on_nan", "place",
     "resume", "run_task", "runtime", "show_info", "splits_pairs", "tell_once",
     "test_metrics", "train_metrics", "val_freq", "val_metrics", "worker_seeding",
 ])  # fmt: skip
@@ -170,14 +171,14 @@ class TrainerBase(Steps):
         self.metric_patch = check_patch_kind(metric_patch)
         self.general_metrics = list(check_metrics(metrics, "metrics"))
         self.loss_fn = check_loss(loss)
-        check_model(model)
+        self.loss_module = find_loss_module(self.loss_fn, check_model(model))
         if precision is not None:
             check_choice("precision", precision, ["no", "bf16", "fp16"])
         self.runtime: Runtime = make_runtime(model, device, precision)
         if check_flag("compile_model", compile_model):
             compile_calls(model)
-        self.opt: Optimizers = as_optimizers(opt, model, self.loss_fn)
-        self.model = self.runtime.prepare(model, self.loss_fn, self.opt)
+        self.opt: Optimizers = as_optimizers(opt, model, self.loss_module)
+        self.model = self.runtime.prepare(model, self.loss_module, self.opt)
         given = as_list("callbacks", callbacks, Callback)
         consoles = [callback for callback in given if callback.is_console]
         if not consoles:
@@ -391,8 +392,10 @@ class TrainerBase(Steps):
         task = as_task(dataloader, "dataloader", None)
         plan = FitPlan({Stage.PREDICT: [task]}, {Stage.PREDICT: []}, "tensor")
         outputs: list[Any] = []
-        with self._opened(Session(self, plan, Kind.PREDICT, self.callbacks, self.session)):
-            self.model.eval()
+        with self._opened(
+            Session(self, plan, Kind.PREDICT, self.callbacks, self.session)
+        ) as session:
+            session.modes.set(training=False)
             outputs = predict_batches(self, dataloader, with_targets=with_targets)
         if not outputs and self.stop_reason is None:
             warnings.warn(
@@ -524,7 +527,7 @@ class TrainerBase(Steps):
         """
         from .state.strict import load_parts
 
-        weights = {"model", "loss_fn", "other_weights", "optimizers"}
+        weights = {"model", "loss_fn", "loss_parts", "other_weights", "optimizers"}
         parts = {name: part for name, part in self.parts().items() if name in weights}
         load_parts(parts, from_plain({name: state[name] for name in parts if name in state}))
 

@@ -18,7 +18,8 @@ from torch.nn import functional as F
 from torch.optim.lr_scheduler import StepLR
 from torch.utils.data import DataLoader, TensorDataset
 
-from deepepochs import CheckCallback, LogCallback, Optimizer, Trainer
+from deepepochs import Callback, CheckCallback, LogCallback, Optimizer, Trainer
+from deepepochs.checkpoint import load
 from deepepochs.errors import CheckpointMismatch, ConfigError
 
 torch.manual_seed(5)
@@ -258,3 +259,175 @@ def test_an_optimizer_without_a_rate_is_logged_without_one() -> None:
 def test_a_search_for_a_rate_that_is_not_there_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"optimizer 0 \(NoRate\) has no learning rate"):
         trainer(NoRate, 1, callbacks=None).find_lr(DL)
+
+
+class ScheduleFree(torch.optim.Optimizer):
+    """Trains at one point and is used at another: the mean of all, exchanged by train and eval."""
+
+    def __init__(self, params: Any, lr: float = 0.5) -> None:
+        super().__init__(params, {"lr": lr, "is_training": False, "count": 0})
+
+    @torch.no_grad()
+    def _exchange(self) -> None:
+        for weight in (w for group in self.param_groups for w in group["params"]):
+            other = self.state[weight].setdefault("other", weight.clone())
+            self.state[weight]["other"] = weight.clone()
+            weight.copy_(other)
+
+    def _set(self, is_training: bool) -> None:
+        group = self.param_groups[0]
+        if group["is_training"] != is_training:
+            self._exchange()
+            group["is_training"] = is_training
+
+    def train(self) -> None:
+        self._set(True)
+
+    def eval(self) -> None:
+        self._set(False)
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        group = self.param_groups[0]
+        assert group["is_training"], "a step in evaluation mode"
+        group["count"] += 1
+        for weight in group["params"]:
+            weight.sub_(group["lr"] * weight.grad)
+            other = self.state[weight].setdefault("other", weight.clone())
+            other.lerp_(weight, 1 / group["count"])
+
+
+class Rounding(ScheduleFree):
+    """One that does not come back to the very bits, as those that interpolate."""
+
+    @torch.no_grad()
+    def _exchange(self) -> None:
+        super()._exchange()
+        for weight in self.param_groups[0]["params"]:
+            weight.mul_(3.0).div_(3.0).mul_(1 + 1e-7)
+
+
+class UnsavedMode(ScheduleFree):
+    """The mode is an attribute, which no state has."""
+
+    def __init__(self, params: Any) -> None:
+        super().__init__(params)
+        self.is_training = self.param_groups[0]["is_training"] = True
+
+    def _set(self, is_training: bool) -> None:
+        if self.is_training != is_training:
+            self._exchange()
+            self.is_training = is_training
+
+
+def free_by_hand(
+    epochs: int, kind: type[ScheduleFree] = ScheduleFree, *, validates: bool = True
+) -> tuple[Tensor, list[float]]:
+    """Train by hand; give the weights in evaluation mode, and the validation losses."""
+    model = net()
+    opt = kind(model.parameters())
+    losses = []
+    for _ in range(epochs):
+        opt.train()
+        for x, y in DL:
+            opt.zero_grad()
+            F.cross_entropy(model(x), y).backward()
+            opt.step()
+        if validates:
+            opt.eval()
+            with torch.no_grad():
+                losses.append(sum(float(F.cross_entropy(model(x), y)) for x, y in DL) / len(DL))
+    opt.eval()
+    return model.weight.detach().clone(), losses
+
+
+def free(epochs: int, kind: type[ScheduleFree] = ScheduleFree, **options: Any) -> Trainer:
+    model = net()
+    opt = kind(model.parameters())
+    options.setdefault("callbacks", CheckCallback("loss"))
+    return Trainer(model, F.cross_entropy, opt, epochs=epochs, show_info=False, **options)
+
+
+@pytest.mark.parametrize("kind", [ScheduleFree, Rounding, UnsavedMode])
+def test_an_optimizer_with_modes_is_switched_with_the_stages(kind: type[ScheduleFree]) -> None:
+    weight, losses = free_by_hand(3, kind)
+    one = free(3, kind)
+    history = one.fit(DL, DL)
+    assert history["val"]["loss"] == pytest.approx(losses, abs=1e-6)
+    assert torch.equal(weight_of(one), weight)
+
+
+@pytest.mark.parametrize("kind", [ScheduleFree, Rounding, UnsavedMode])
+@pytest.mark.parametrize("validates", [True, False])
+def test_weights_after_a_fit_and_in_checkpoints_are_those_to_use(
+    kind: type[ScheduleFree], validates: bool
+) -> None:
+    check = CheckCallback("loss", on_stage="val" if validates else "train", save_best=False)
+    one = free(2, kind, callbacks=check, running_id="a")
+    one.fit(DL, DL if validates else None)
+    saved = load("logs/a/checkpoint.ckpt")["model"]["weight"]
+    assert torch.equal(weight_of(one), saved)
+    if kind is ScheduleFree:
+        assert torch.equal(saved, free_by_hand(2, kind, validates=validates)[0])
+    with torch.no_grad():
+        loss = F.cross_entropy(one.model(X), Y)
+    assert one.test(DL)["loss"] == pytest.approx(float(loss), abs=1e-6)
+    assert torch.equal(one.predict(DL), one.model(X).detach())
+
+
+@pytest.mark.parametrize("kind", [ScheduleFree, Rounding, UnsavedMode])
+@pytest.mark.parametrize("stop_at", [2, 4, 5, 7])
+def test_a_run_with_modes_resumes_to_the_bit(kind: type[ScheduleFree], stop_at: int) -> None:
+    class Stop(Callback):
+        def on_after_train_batch(self, trainer: Any, metrics: Any, batch_idx: int) -> None:
+            if trainer.progress.num_train_batches == stop_at:
+                trainer.stop("here")
+
+    whole = free(3, kind)
+    whole.fit(DL, DL)
+    free(3, kind, callbacks=[CheckCallback("loss"), Stop()], running_id="cut").fit(DL, DL)
+    again = free(3, kind, running_id="cut", resume=True)
+    again.fit(DL, DL)
+    assert torch.equal(weight_of(again), weight_of(whole))
+    assert again.history == whole.history
+
+
+@pytest.mark.parametrize("kind", [ScheduleFree, Rounding, UnsavedMode])
+@pytest.mark.parametrize("look", ["test", "predict", "find_lr"])
+def test_looking_inside_of_training_leaves_the_very_weights(
+    kind: type[ScheduleFree], look: str
+) -> None:
+    class Look(Callback):
+        seen = 0
+
+        def on_after_train_batch(self, trainer: Any, metrics: Any, batch_idx: int) -> None:
+            if trainer.session.kind.value == "fit" and batch_idx == 1:
+                options = {"max_batch": 3} if look == "find_lr" else {}
+                getattr(trainer, look)(DL, **options)
+                self.seen += 1
+
+    looks = Look()
+    one = free(2, kind, callbacks=looks)
+    one.fit(DL, DL)
+    other = free(2, kind, callbacks=None)
+    other.fit(DL, DL)
+    assert looks.seen == 2
+    assert torch.equal(weight_of(one), weight_of(other))
+
+
+def test_a_search_before_a_fit_leaves_an_optimizer_with_modes_as_it_was() -> None:
+    one = free(2)
+    one.find_lr(DL, max_batch=5)
+    one.fit(DL, DL)
+    assert torch.equal(weight_of(one), free_by_hand(2)[0])
+
+
+def test_without_its_modes_the_same_optimizer_validates_at_other_weights() -> None:
+    class Modeless(ScheduleFree):
+        train = None  # type: ignore[assignment]
+
+    model = net()
+    opt = Modeless(model.parameters())
+    opt.param_groups[0]["is_training"] = True
+    history = Trainer(model, F.cross_entropy, opt, epochs=3, show_info=False).fit(DL, DL)
+    assert history["val"]["loss"] != pytest.approx(free_by_hand(3)[1], abs=1e-3)

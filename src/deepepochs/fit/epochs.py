@@ -249,6 +249,7 @@ class FitSession(Session):
 
     def end_epoch(self, epoch: EpochState) -> None:
         """Add the epoch to the history, call the hooks, step the schedulers, save if asked."""
+        self.opt.train(False)  # what is saved and looked at are the weights to use
         train, val = epoch.metrics[Stage.TRAIN], epoch.metrics.get(Stage.VAL, {})
         history = self.trainer.history
         history.add_epoch(epoch.epoch_idx, train, val or None)
@@ -304,9 +305,10 @@ class FitSession(Session):
 
     def batches(self, run: Run) -> Iterable[tuple[int, Any]]:
         """The mini-batches of a pass. The first one of a resumed pass consumes the place."""
+        batches = super().batches(run)
         if self.epoch is None or self.epoch.waiting is None:
-            return run.batches
-        rest = iter(run.batches)
+            return batches
+        rest = iter(batches)
         first = list(islice(rest, 1))
         self._consume_place()
         return chain(first, rest)

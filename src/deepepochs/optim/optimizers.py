@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import operator
 import warnings
 from collections.abc import Iterable
 from typing import Any
@@ -44,6 +45,7 @@ class Optimizer:
         scheduler: its scheduler, or `None`.
         sched_on: `'step'` or `'epoch'`.
         needs_loss: whether the scheduler's step needs a loss.
+        training: the mode of an optimizer that has modes, as last set here; else `None`.
 
     Raises:
         ConfigTypeError: `opt` is no optimizer or `scheduler` no scheduler.
@@ -82,6 +84,7 @@ class Optimizer:
         self._moves_on_step = scheduler is not None and sched_on == "step"
         self._moves_on_epoch = scheduler is not None and sched_on == "epoch"
         self._restored = False
+        self.training: bool | None = None
         self.rewrap(opt)
 
     def rewrap(self, opt: torch.optim.Optimizer) -> None:
@@ -89,10 +92,23 @@ class Optimizer:
         self.opt = opt
         # Accelerate's wrapper says after a step whether its fp16 scaler has skipped it.
         self._tells_skips = hasattr(type(opt), "step_was_skipped")
+        modes = [getattr(bare(opt), name, None) for name in ("train", "eval")]
+        self._has_modes = all(map(callable, modes))
         plain = torch.optim.Optimizer.zero_grad
         self._plain_zero_grad = type(opt).zero_grad is plain and "zero_grad" not in vars(opt)
         self._groups: list[tuple[list[Tensor], int]] = []
         self._params: list[Tensor] = []
+
+    def train(self, mode: bool = True) -> None:
+        """Set the mode, as `Module.train` does, of an optimizer that has `train()` and `eval()`.
+
+        One that is free of schedules exchanges the weights: in training those at which gradients
+        are taken, else their average.
+        """
+        if self._has_modes:
+            opt: Any = bare(self.opt)
+            opt.train() if mode else opt.eval()
+            self.training = mode
 
     def zero_grad(self) -> None:
         """Clear the gradients of all parameters."""
@@ -205,7 +221,8 @@ class Optimizer:
 
     def state_dict(self) -> dict[str, Any]:
         """Return `{'opt_state': ..., 'sched_state': ...}`; the latter None without scheduler."""
-        return state_of(self.opt, self.scheduler)
+        mode = {} if self.training is None else {"training": self.training}
+        return {**state_of(self.opt, self.scheduler), **mode}
 
     def check_state(self, state: Any) -> None:
         """Check that `state` fits, without a change.
@@ -227,7 +244,16 @@ class Optimizer:
             CheckpointMismatch: `state` does not fit; nothing has been changed.
         """
         self.check_state(state)
-        load_state(self.opt, state)
+        if (mode := state.get("training")) is None:
+            load_state(self.opt, state)
+        else:
+            # The weights are loaded by now, and are those of the saved mode.
+            with torch.no_grad():
+                weights = [weight.clone() for weight in self.params]
+                self.train(mode)
+                load_state(self.opt, state)
+                for weight, value in zip(self.params, weights, strict=True):
+                    weight.copy_(value)
         self._restored = True
         if self.scheduler is not None:
             self.scheduler.load_state_dict(copy.deepcopy(state["sched_state"]))
@@ -306,6 +332,7 @@ class Optimizers(list[Optimizer]):
             raise ConfigError(
                 "Optimizers got one torch optimizer twice: it would step twice. Give each once."
             )
+        self._joined = [o.params for o in self]
 
     @property
     def needs_loss(self) -> bool:
@@ -359,6 +386,25 @@ class Optimizers(list[Optimizer]):
         for o in self:
             o.drop_gradients()
 
+    def drop_stale_gradients(self) -> None:
+        """Set the gradients to None of parameters that have joined since the last call.
+
+        What they have accumulated while no optimizer had them is part of no step.
+        """
+        now = [o.params for o in self]
+        if len(now) == len(self._joined) and all(map(operator.is_, now, self._joined)):
+            return
+        known = {id(param) for params in self._joined for param in params}
+        for param in self.params:
+            if id(param) not in known:
+                param.grad = None
+        self._joined = now
+
+    def train(self, mode: bool = True) -> None:
+        """Set the mode of those that have modes: see `Optimizer.train`."""
+        for o in self:
+            o.train(mode)
+
     def gradients(self) -> list[Tensor]:
         """Return the gradients that are not None, in the order of `params`."""
         return [param.grad for param in self.params if param.grad is not None]
@@ -392,16 +438,18 @@ class Optimizers(list[Optimizer]):
         states = [state] if isinstance(state, dict) else list(state)
         for o, one in zip(self, states, strict=True):
             o.load_state_dict(one)
+        self._joined = [o.params for o in self]  # with gradients of the state
 
 
-def as_optimizers(opt: Any, model: nn.Module, loss_fn: Any) -> Optimizers:
-    """Return ``opt`` as an ``Optimizers``; ``None`` is Adam with rate 0.001 over the model.
+def as_optimizers(opt: Any, model: nn.Module, loss: nn.Module | None) -> Optimizers:
+    """Return ``opt`` as an ``Optimizers``; ``None`` is Adam with rate 0.001 over model and loss.
 
     Raises:
         ConfigError: an optimizer has none of the weights of model and loss.
     """
+    of_loss = [] if loss is None else [w for w in loss.parameters() if w.requires_grad]
     if opt is None:
-        weights = list(model.parameters())
+        weights = list({id(w): w for w in (*model.parameters(), *of_loss)}.values())
         if not weights:
             raise ConfigError("opt=None: the model has no weights to make an Adam over.")
         return Optimizers([torch.optim.Adam(weights, lr=0.001)])
@@ -417,9 +465,7 @@ def as_optimizers(opt: Any, model: nn.Module, loss_fn: Any) -> Optimizers:
             f"opt={opt!r}: give a torch optimizer, a deepepochs.Optimizer, a list of them, or None."
         )
     optimizers = opt if isinstance(opt, Optimizers) else Optimizers(opt)
-    known = {id(weight) for weight in model.parameters()}
-    if isinstance(loss_fn, nn.Module):
-        known |= {id(weight) for weight in loss_fn.parameters()}
+    known = {id(weight) for weight in (*model.parameters(), *of_loss)}
     for index, optimizer in enumerate(optimizers):
         if not any(id(weight) in known for weight in optimizer.params):
             raise ConfigError(

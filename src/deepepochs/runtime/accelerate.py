@@ -56,7 +56,7 @@ class AccelerateRuntime:
         kind = str(self.accelerator.distributed_type).rpartition(".")[2]
         return f"Accelerate-{kind}-{self.num_processes}"
 
-    def prepare(self, model: nn.Module, loss_fn: Any, opt: Optimizers) -> nn.Module:
+    def prepare(self, model: nn.Module, loss: nn.Module | None, opt: Optimizers) -> nn.Module:
         """Prepare model, loss function and optimizers, except those that the user has prepared."""
         several = self.num_processes > 1
         is_frozen = several and not any(weight.requires_grad for weight in model.parameters())
@@ -64,13 +64,13 @@ class AccelerateRuntime:
             # DistributedDataParallel refuses a model in which nothing is trained.
             model = self.accelerator.prepare_model(model, evaluation_mode=True)
         model = self._prepare([] if is_frozen or is_prepared(model) else [model], opt) or model
-        if isinstance(loss_fn, nn.Module):
-            loss_fn.to(self.device)
+        if loss is not None:
+            loss.to(self.device)
         if several:
             release_at_exit(model)
             self._outside = OutsideWeights(self.accelerator, model, self.total)
-            for module in (model, loss_fn):
-                if isinstance(module, nn.Module):
+            for module in (model, loss):
+                if module is not None:
                     self._outside.give_values([*module.parameters(), *module.buffers()])
             self._outside.give_values(opt.params)
         return model
