@@ -48,6 +48,8 @@ class RunView(Protocol):
 class SessionView(Protocol):
     """One call of fit, test, predict or find_lr, while it runs: ``Session``."""
 
+    hooks: Any
+
     @property
     def fit(self) -> SessionView | None: ...
     @property

@@ -38,7 +38,14 @@ from .callbacks.pool import CallbackPool
 from .data.cursor import Loaders
 from .errors import ConfigError, LoopException
 from .fit.epochs import FitLog, FitSession, FitSpan
-from .fit.plan import FitPlan, as_task, plan_fit, plan_search, plan_test, warn_of_no_validation
+from .fit.plan import (
+    FitPlan,
+    as_task,
+    plan_fit,
+    plan_search,
+    plan_test,
+    warn_of_plan,
+)
 from .fit.save_points import SavePoints
 from .fit.session import Kind, Session, not_running
 from .history import History, Progress
@@ -274,7 +281,7 @@ class TrainerBase(Steps):
         span = self.fits.next(epochs, resumes=self.place.is_set)
         if span.end <= self.progress.epoch_idx:
             return self._without_epochs(span)
-        warn_of_no_validation(plan, range(self.progress.epoch_idx, span.end))
+        warn_of_plan(self, plan, range(self.progress.epoch_idx, span.end))
         session = FitSession(self, plan, self.callbacks, span, self.place, self.fits, self.loaders)
         with self._opened(session), session.save_points.signals:
             session.fire("on_before_fit", epochs=span.end)

@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from ..errors import CheckpointMismatch, ConfigError, ConfigTypeError
 from .fits import bare, check_fit, load_state, state_of, type_name
@@ -36,15 +35,21 @@ class Optimizer:
         opt: the torch optimizer.
         scheduler: a learning-rate scheduler made for `opt`; `None`: the rate stays.
         sched_on: `'step'`: the scheduler steps after every optimizer step; `'epoch'`: after
-            every epoch.
-        sched_with_loss: whether the scheduler's `step` needs a loss. `ReduceLROnPlateau` is
-            recognised without it.
+            every epoch. `None` is `'epoch'`, and a fit warns if the schedule seems to be made for
+            steps.
+        sched_with_loss: whether the scheduler's `step` needs a loss. `ReduceLROnPlateau`, and a
+            `step` with an argument that has no default, are recognised without it.
+        monitor: the metric that such a scheduler is given after every epoch, for example
+            `'accuracy'` or, of one of several tasks, `'night/accuracy'`: of validation if the fit
+            validates, else of training. `None`: the loss.
 
     Attributes:
         opt: the torch optimizer.
         scheduler: its scheduler, or `None`.
         sched_on: `'step'` or `'epoch'`.
-        needs_loss: whether the scheduler's step needs a loss.
+        was_told_when: whether `sched_on` was given.
+        needs_loss: whether the scheduler's step needs a loss, or what `monitor` names.
+        monitor: the metric that the scheduler is given; `None`: the loss.
         training: the mode of an optimizer that has modes, as last set here; else `None`.
 
     Raises:
@@ -62,8 +67,10 @@ class Optimizer:
         self,
         opt: torch.optim.Optimizer,
         scheduler: Any = None,
-        sched_on: str = "epoch",
+        sched_on: str | None = None,
         sched_with_loss: bool = False,
+        *,
+        monitor: str | None = None,
     ) -> None:
         if not isinstance(opt, torch.optim.Optimizer):
             raise ConfigTypeError(
@@ -76,13 +83,15 @@ class Optimizer:
                 "step here gives each mini-batch to the model once: take an optimizer whose step() needs "
                 "no argument, such as torch.optim.Adam, or write a training loop by hand for this one."
             )
-        if sched_on not in ("step", "epoch"):
+        if sched_on not in ("step", "epoch", None):
             raise ConfigError(f"sched_on={sched_on!r}: it must be 'step' or 'epoch'.")
         self.scheduler = scheduler
-        self.sched_on = sched_on
-        self.needs_loss = _takes_loss(opt, scheduler, sched_with_loss)
-        self._moves_on_step = scheduler is not None and sched_on == "step"
-        self._moves_on_epoch = scheduler is not None and sched_on == "epoch"
+        self.sched_on = sched_on or "epoch"
+        self.was_told_when = sched_on is not None
+        self.needs_loss = _takes_loss(opt, scheduler, sched_with_loss, monitor)
+        self.monitor = _checked_monitor(scheduler, self.sched_on, monitor, self.needs_loss)
+        self._moves_on_step = scheduler is not None and self.sched_on == "step"
+        self._moves_on_epoch = scheduler is not None and self.sched_on == "epoch"
         self._restored = False
         self.training: bool | None = None
         self.rewrap(opt)
@@ -120,7 +129,7 @@ class Optimizer:
         Args:
             at: `'step'`: the optimizer steps, and the scheduler if it is due; `'epoch'`: the
                 scheduler steps if it is due.
-            loss: for a scheduler that needs one.
+            loss: for a scheduler that needs one; the value of `monitor` if it has that.
 
         Raises:
             ConfigError: `at` is neither, or a scheduler that needs a loss gets none.
@@ -275,7 +284,9 @@ def _needs_closure(opt: torch.optim.Optimizer) -> bool:
     return any(parameter.default is parameter.empty for parameter in named)
 
 
-def _takes_loss(opt: torch.optim.Optimizer, scheduler: Any, sched_with_loss: bool) -> bool:
+def _takes_loss(
+    opt: torch.optim.Optimizer, scheduler: Any, sched_with_loss: bool, monitor: str | None
+) -> bool:
     """Check that `scheduler` is one for `opt`; return whether its step needs a loss."""
     if scheduler is None:
         return False
@@ -292,11 +303,55 @@ def _takes_loss(opt: torch.optim.Optimizer, scheduler: Any, sched_with_loss: boo
             f"The {type_name(scheduler)} of an Optimizer was made for another optimizer than its "
             f"{type_name(opt)}: make it with that one."
         )
-    if sched_with_loss and type(scheduler).step is LRScheduler.step:
+    argument, is_needed = _first_argument(scheduler)
+    if is_needed and argument == "epoch":
         raise ConfigError(
-            f"sched_with_loss=True, but {type_name(scheduler)}.step takes no loss: leave it out."
+            f"{type_name(scheduler)}.step wants the number of the epoch, and a scheduler of an Optimizer "
+            "gets a loss or nothing: give the Optimizer no scheduler, and step this one in the hook "
+            "on_after_epoch of a callback, scheduler.step(epoch_idx + 1)."
         )
-    return sched_with_loss or isinstance(scheduler, ReduceLROnPlateau)
+    asked = f"monitor={monitor!r}" if monitor is not None else "sched_with_loss=True"
+    is_asked = sched_with_loss or monitor is not None
+    if is_asked and argument in (None, "epoch"):
+        raise ConfigError(f"{asked}, but {type_name(scheduler)}.step takes no loss: leave it out.")
+    return is_asked or is_needed
+
+
+def _first_argument(scheduler: Any) -> tuple[str | None, bool]:
+    """Return the first argument of a scheduler's `step`, and whether it has no default."""
+    try:
+        parameters = list(inspect.signature(scheduler.step).parameters.values())
+    except (TypeError, ValueError):
+        return "", False
+    if not parameters:
+        return None, False
+    first = parameters[0]
+    return first.name, first.default is first.empty and first.kind not in _VARIADIC
+
+
+def _checked_monitor(
+    scheduler: Any, sched_on: str, monitor: str | None, needs_loss: bool
+) -> str | None:
+    """Check `monitor`; return `None` for the loss."""
+    if monitor is not None and (not isinstance(monitor, str) or not monitor):
+        raise ConfigError(f"monitor={monitor!r}: give the name of a metric, or None for the loss.")
+    if monitor is not None and scheduler is None:
+        raise ConfigError(f"monitor={monitor!r} is for a scheduler, and there is none.")
+    if monitor not in (None, "loss") and sched_on == "step":
+        raise ConfigError(
+            f"monitor={monitor!r} has a value after an epoch, and the scheduler moves on every step: "
+            "give sched_on='epoch', or leave monitor out to have it given the loss."
+        )
+    is_loss = monitor in (None, "loss")
+    if is_loss and needs_loss and getattr(bare(scheduler), "mode", None) == "max":
+        warnings.warn(
+            f"{type_name(bare(scheduler))}(mode='max') follows the loss, of which less is better: it "
+            "would lower the rate while the model learns. Name what it is to follow, for example "
+            "Optimizer(opt, scheduler, monitor='accuracy').",
+            UserWarning,
+            stacklevel=3,
+        )
+    return None if is_loss else monitor
 
 
 AnyOptimizer = Optimizer | torch.optim.Optimizer
