@@ -302,7 +302,7 @@ def unknown_monitor(index: int, name: str, stage: Stage, values: Mapping[str, An
     follows = f"The scheduler of optimizer {index} follows {name!r}"
     if name in values:
         return MetricError(f"{follows}, which has several entries: follow a single number.")
-    near = difflib.get_close_matches(name, [*values], n=1)
+    near = difflib.get_close_matches(name, [*values], n=1, cutoff=0.5)
     return MetricError(
         f"{follows}, which {stage} does not have; it has {', '.join(values) or 'nothing'}."
         f"{f' Did you mean {near[0]!r}?' if near else ''}"
