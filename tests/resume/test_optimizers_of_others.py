@@ -141,6 +141,41 @@ class Masters(torch.optim.Optimizer):
             own.copy_(saved)
 
 
+class NoSubclass:
+    """A wrapper that is no optimizer of torch's by its class, with modes; as some of apex are."""
+
+    def __init__(self, base: torch.optim.Optimizer) -> None:
+        self.base = base
+        self.is_training = False
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        return self.base.param_groups
+
+    @property
+    def state(self) -> Any:
+        return self.base.state
+
+    def train(self) -> None:
+        self.is_training = True
+
+    def eval(self) -> None:
+        self.is_training = False
+
+    def step(self, closure: Any = None) -> None:
+        assert self.is_training
+        self.base.step()
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        self.base.zero_grad()
+
+    def state_dict(self) -> Any:
+        return self.base.state_dict()
+
+    def load_state_dict(self, state_dict: Any) -> None:
+        self.base.load_state_dict(state_dict)
+
+
 class NoRate(torch.optim.SGD):
     """The rate is None, and each step finds its own."""
 
@@ -162,11 +197,13 @@ MAKERS: dict[str, Make] = {
     ),
     "lookahead": lambda weights: Lookahead(torch.optim.Adam(weights, 0.1)),
     "masters": Masters,
+    "no subclass": lambda weights: NoSubclass(torch.optim.SGD(weights, 0.1, momentum=0.9)),  # type: ignore[arg-type,return-value]
     "without a rate": NoRate,
 }
 if hasattr(torch.optim, "Muon"):
     MAKERS["Muon"] = lambda weights: torch.optim.Muon(weights[:1], 0.1)
-SCHEDULED = {name: make for name, make in MAKERS.items() if name != "without a rate"}
+# torch's schedulers take subclasses of its optimizer, and need a rate.
+SCHEDULED = {n: make for n, make in MAKERS.items() if n not in ("without a rate", "no subclass")}
 
 
 def made(make: Make, model: nn.Module, *, scheduled: bool) -> tuple[torch.optim.Optimizer, Any]:
@@ -177,6 +214,8 @@ def made(make: Make, model: nn.Module, *, scheduled: bool) -> tuple[torch.optim.
 def by_hand(make: Make, epochs: int, *, scheduled: bool) -> Tensor:
     model = net()
     opt, schedule = made(make, model, scheduled=scheduled)
+    if isinstance(opt, NoSubclass):
+        opt.train()
     for _ in range(epochs):
         for x, y in DL:
             opt.zero_grad()

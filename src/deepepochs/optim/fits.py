@@ -37,11 +37,24 @@ def bare(thing: Any) -> Any:
     return thing
 
 
+def is_optimizer(thing: Any) -> bool:
+    """Whether a thing is a torch optimizer, or a wrapper around one that acts as one."""
+    if isinstance(thing, torch.optim.Optimizer):
+        return True
+    verbs = ("step", "zero_grad", "state_dict", "load_state_dict")
+    acts = all(callable(getattr(type(thing), verb, None)) for verb in verbs)
+    return (
+        acts
+        and not isinstance(thing, list)
+        and isinstance(getattr(thing, "param_groups", None), list)
+    )
+
+
 def held_by(opt: torch.optim.Optimizer) -> dict[str, torch.optim.Optimizer]:
     """Return the optimizers among the attributes of an optimizer."""
     return {
         name: value
-        for name, value in opt.__dict__.items()
+        for name, value in getattr(opt, "__dict__", {}).items()
         if isinstance(value, torch.optim.Optimizer)
     }
 
@@ -93,9 +106,10 @@ def load_state(opt: torch.optim.Optimizer, state: dict[str, Any]) -> None:
                     entry[key] = value.clone()
     # torch loads into new groups: who had the same list before has the same after.
     for one in sharing:
-        if outer.param_groups is groups:
+        if outer.param_groups is not groups:
+            one.param_groups = outer.param_groups
+        elif one.param_groups is not groups:
             outer.param_groups = one.param_groups
-        one.param_groups = outer.param_groups
     for group, options in zip(outer.param_groups, state.get("groups", ()), strict=False):
         group.update(copy.deepcopy(options))
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import CheckpointMismatch, ConfigError, ConfigTypeError
-from .fits import bare, check_fit, load_state, state_of, type_name
+from .fits import bare, check_fit, is_optimizer, load_state, state_of, type_name
 from .schedules import LinearCosineScheduler
 
 __all__ = [
@@ -72,7 +72,8 @@ class Optimizer:
         *,
         monitor: str | None = None,
     ) -> None:
-        if not isinstance(opt, torch.optim.Optimizer):
+        given: Any = opt
+        if isinstance(given, Optimizer) or not is_optimizer(given):
             raise ConfigTypeError(
                 f"Optimizer got {type_name(opt)} as opt: it must be a torch optimizer, for example "
                 "torch.optim.SGD(model.parameters(), lr=0.1)."
@@ -508,7 +509,7 @@ def as_optimizers(opt: Any, model: nn.Module, loss: nn.Module | None) -> Optimiz
         if not weights:
             raise ConfigError("opt=None: the model has no weights to make an Adam over.")
         return Optimizers([torch.optim.Adam(weights, lr=0.001)])
-    if isinstance(opt, (Optimizer, torch.optim.Optimizer)):
+    if is_optimizer(opt):
         opt = [opt]
     if isinstance(opt, type):
         raise ConfigTypeError(
