@@ -67,6 +67,7 @@ class TrainerView(Protocol):
 
     model: nn.Module
     loss_fn: Any
+    loss_module: nn.Module | None
     opt: Optimizers
     runtime: Runtime
     history: History

@@ -34,6 +34,8 @@ from __future__ import annotations
 
 import sys
 import warnings
+from functools import cache
+from typing import Any
 
 
 class DeepEpochsError(Exception):
@@ -116,16 +118,29 @@ class StopLoopException(Exception):
     """Ends the fit when a hook or a step raises it, as ``trainer.stop(reason)`` does."""
 
 
-def add_note(error: BaseException, note: str) -> None:
-    """Add a note below the error's message.
+def add_note(error: Any, note: str) -> None:
+    """Add a note below the error's message; its ``args`` and ``repr`` stay what they are.
 
-    Python 3.10 has no notes: there the note is joined to the message, if the error has no
-    other arguments.
+    Python 3.10 shows no notes: there they are printed below the traceback of an error that
+    nothing catches.
     """
     if hasattr(error, "add_note"):
         error.add_note(note)
-    elif not error.args or (len(error.args) == 1 and isinstance(error.args[0], str)):
-        error.args = ("\n".join([*error.args, note]),)
+        return
+    error.__notes__ = [*getattr(error, "__notes__", []), note]
+    _print_notes()
+
+
+@cache
+def _print_notes() -> None:
+    """Have the notes of an error that nothing catches printed below its traceback."""
+    print_error = sys.excepthook
+
+    def print_with_notes(kind: Any, error: BaseException, traceback: Any) -> None:
+        print_error(kind, error, traceback)
+        sys.stderr.write("".join(f"{note}\n" for note in getattr(error, "__notes__", ())))
+
+    sys.excepthook = print_with_notes
 
 
 def warn_user(text: str, category: type[Warning]) -> None:

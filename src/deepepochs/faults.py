@@ -10,13 +10,18 @@ import numpy as np
 from torch import Tensor
 
 from .arguments import default_loss
-from .errors import ConfigError, DeepEpochsError, MetricError, StepError, add_note
+from .errors import (
+    ConfigError,
+    DeepEpochsError,
+    MetricError,
+    StepError,
+    StopLoopException,
+    add_note,
+)
 from .nest import operations as nested
 from .patches import PatchBase, ValuePatch
 
-# What torch raises where shapes, kinds, indices or the memory of a device do not fit.
-MISFITS = (TypeError, ValueError, RuntimeError, IndexError)
-
+NO_GRADIENT = "does not require grad"  # torch's words for a tensor outside of a graph
 LONGEST = 400  # characters of a mini-batch in a note
 
 
@@ -100,7 +105,7 @@ def recorded_twice(step_name: str, name: str) -> MetricError:
 
 def note_failure(run: Any, error: Exception) -> None:
     """Add to an error of a step which mini-batch it was, and what the step was given."""
-    if isinstance(error, DeepEpochsError):
+    if isinstance(error, (DeepEpochsError, StopLoopException)):
         return
     given = describe(run.batch_x)
     if isinstance(error, TypeError):
@@ -114,12 +119,24 @@ def note_failure(run: Any, error: Exception) -> None:
     )
     if run.trainer.loss_fn is default_loss:
         add_note(error, "No loss function was given: the whole mini-batch is input")
+    if not run.is_training:
+        note_no_gradient(run.stage, error)
+
+
+def note_no_gradient(stage: str, error: Exception) -> None:
+    """Add to an error about gradients how to have them in a stage that has them off."""
+    if NO_GRADIENT in str(error):
+        add_note(
+            error,
+            f"Gradients are off in {stage}. To have them there all the same, compute what they are "
+            "of inside of `with torch.enable_grad():`",
+        )
 
 
 def describe(batch: Any) -> str:
     """Describe a part of a mini-batch in a few lines, whatever it is: an error is on its way."""
     try:
-        text = nested.describe(batch)
+        text = nested.describe(batch, dtypes=True)
     except Exception:  # a tensor without a shape, a dict within itself
         return f"a {type(batch).__name__}"
     return text if len(text) <= LONGEST else f"{text[:LONGEST]} ..."

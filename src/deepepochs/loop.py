@@ -24,7 +24,7 @@ import torch
 from .arguments import default_loss
 from .data.cursor import Cursor
 from .errors import ConfigError, ConfigTypeError, DataError, add_note
-from .faults import MISFITS, describe, note_failure
+from .faults import describe, note_failure, note_no_gradient
 from .fit.session import Session
 from .hooks import PACE_S, fire, fire_in_step
 from .nest import operations as nested
@@ -68,7 +68,7 @@ def run_pass(
                 fire_in_step(hooks.before_batch, trainer, **arguments)
             try:
                 returned = step(batch_x, batch_y, **step_args)
-            except MISFITS as error:
+            except Exception as error:
                 note_failure(run, error)
                 raise
             set_gradients(False)
@@ -116,8 +116,9 @@ def predict_batches(trainer: Any, loader: Any, *, with_targets: bool | None) -> 
             num_samples = count_samples(batch_x, batch_y)  # before the model can change it
             try:
                 model_out = trainer.call_model(batch_x)
-            except MISFITS as error:
+            except Exception as error:
                 add_note(error, f"batch_x is {describe(batch_x)}, what predict gave the model")
+                note_no_gradient(Stage.PREDICT, error)
                 raise
             if rounds is None or not rounds.is_filler:
                 model_out = guard.own(model_out) if guard.acts else model_out

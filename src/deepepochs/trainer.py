@@ -30,6 +30,7 @@ from .arguments import (
     check_loss,
     check_model,
     default_loss,
+    find_loss_module,
 )
 from .callbacks.base import Callback
 from .callbacks.console import ConsoleCallback
@@ -37,7 +38,14 @@ from .callbacks.pool import CallbackPool
 from .data.cursor import Loaders
 from .errors import ConfigError, LoopException
 from .fit.epochs import FitLog, FitSession, FitSpan
-from .fit.plan import FitPlan, as_task, plan_fit, plan_search, plan_test, warn_of_no_validation
+from .fit.plan import (
+    FitPlan,
+    as_task,
+    plan_fit,
+    plan_search,
+    plan_test,
+    warn_of_plan,
+)
 from .fit.save_points import SavePoints
 from .fit.session import Kind, Session, not_running
 from .history import History, Progress
@@ -74,7 +82,7 @@ UNLISTED = frozenset([
     "adopt_run", "auto_traindata_to_device", "checker", "close_logger", "current_task",
     "default_cbk", "fits", "general_metrics", "grad_accumulate", "has_own_id", "has_own_split",
     "hyper_params", "ignore_resume", "init_epoch", "is_fit_run", "is_interrupted", "is_resumed",
-    "loaders", "log_tqdm", "metric_patch", "moves_data", "on_interrupt", "on_nan", "place",
+    "loaders", "log_tqdm", "loss_module", "metric_patch", "moves_data", "on_interrupt", "on_nan", "place",
     "resume", "run_task", "runtime", "show_info", "splits_pairs", "tell_once",
     "test_metrics", "train_metrics", "val_freq", "val_metrics", "worker_seeding",
 ])  # fmt: skip
@@ -170,14 +178,14 @@ class TrainerBase(Steps):
         self.metric_patch = check_patch_kind(metric_patch)
         self.general_metrics = list(check_metrics(metrics, "metrics"))
         self.loss_fn = check_loss(loss)
-        check_model(model)
+        self.loss_module = find_loss_module(self.loss_fn, check_model(model))
         if precision is not None:
             check_choice("precision", precision, ["no", "bf16", "fp16"])
         self.runtime: Runtime = make_runtime(model, device, precision)
         if check_flag("compile_model", compile_model):
             compile_calls(model)
-        self.opt: Optimizers = as_optimizers(opt, model, self.loss_fn)
-        self.model = self.runtime.prepare(model, self.loss_fn, self.opt)
+        self.opt: Optimizers = as_optimizers(opt, model, self.loss_module)
+        self.model = self.runtime.prepare(model, self.loss_module, self.opt)
         given = as_list("callbacks", callbacks, Callback)
         consoles = [callback for callback in given if callback.is_console]
         if not consoles:
@@ -273,7 +281,7 @@ class TrainerBase(Steps):
         span = self.fits.next(epochs, resumes=self.place.is_set)
         if span.end <= self.progress.epoch_idx:
             return self._without_epochs(span)
-        warn_of_no_validation(plan, range(self.progress.epoch_idx, span.end))
+        warn_of_plan(self, plan, range(self.progress.epoch_idx, span.end))
         session = FitSession(self, plan, self.callbacks, span, self.place, self.fits, self.loaders)
         with self._opened(session), session.save_points.signals:
             session.fire("on_before_fit", epochs=span.end)
@@ -405,7 +413,7 @@ class TrainerBase(Steps):
         loan = self._best_on_loan() if check_flag("best", best) else nullcontext()
         session = Session(self, plan, Kind.PREDICT, self.callbacks, self.session)
         with loan, self._opened(session):
-            self.model.eval()
+            session.modes.set(training=False)
             outputs = predict_batches(self, dataloader, with_targets=with_targets)
         if not outputs and self.stop_reason is None:
             warnings.warn(
@@ -480,7 +488,7 @@ class TrainerBase(Steps):
         from .state.snapshot import no_trace
 
         check_range(max_batch, min_lr, max_lr)
-        plan, opt_id = plan_search(len(self.opt), train_dl, train_tasks, batch_size, opt_id)
+        plan, opt_id = plan_search(self, train_dl, train_tasks, batch_size, opt_id)
         tasks, sweep = plan.tasks[Stage.TRAIN], LRSweep(max_batch, min_lr, max_lr, opt_id)
         acting = CallbackPool([*(c for c in self.callbacks if c.acts_in_tries), sweep])
         session = Session(self, plan, Kind.TRY, acting, self.session)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -52,6 +53,8 @@ from deepepochs.errors import (
     NotFiniteError,
     PatchError,
     StepError,
+    StopLoopException,
+    _print_notes,
     add_note,
 )
 
@@ -172,6 +175,16 @@ def callback(**members: Any) -> Callback:
 
 def task_with(**members: Any) -> type[EpochTask]:
     return type("MyTask", (EpochTask,), members)
+
+
+def scaled(
+    self: Any, batch_x: Any, batch_y: Any, temperature: float = 1.0, **step_args: Any
+) -> None:
+    self.loss(self.model(*batch_x) / temperature, batch_y)
+
+
+def throws_away(self: Any, batch_x: Any, batch_y: Any, **rest: Any) -> None:
+    self.loss(self.model(*batch_x), batch_y)
 
 
 class NoSuper(EpochTask):
@@ -380,21 +393,21 @@ BAD_BATCH = [
     Case("empty training loader", lambda: fit([]), DataError, "loader of train task '0' gave no mini-batch"),
     Case("arrays", lambda: fit([(X.numpy(), Y.numpy())]), TypeError, "batch_x is a tuple of 1 ndarray"),
     Case("target None", lambda: fit([(X, None)]), TypeError, "call self.model(*batch_x); batch_y is None"),
-    Case("one input too many", lambda: fit([(X, X, Y)]), TypeError, "batch_x is a tuple of 2 tensors [12, 3], [12, 3]"),
-    Case("unknown key", lambda: fit([{"x": X}]), TypeError, "batch_x is a dict with keys 'x' (a tensor [12, 3]): call self.model(**batch_x)"),
+    Case("one input too many", lambda: fit([(X, X, Y)]), TypeError, "batch_x is a tuple of 2 tensors [12, 3] float32, [12, 3] float32"),
+    Case("unknown key", lambda: fit([{"x": X}]), TypeError, "batch_x is a dict with keys 'x' (a tensor [12, 3] float32): call self.model(**batch_x)"),
     Case("targets without a loss function", lambda: fit(DL, loss=None), TypeError, "No loss function was given: the whole mini-batch is input"),
-    Case("one input too many to predict", lambda: trainer().predict([(X, X, Y)]), TypeError, "batch_x is a tuple of 2 tensors [12, 3], [12, 3], what predict gave the model"),
-    Case("tuple to the model", lambda: run_step(bare_to_model), TypeError, "batch_x is a tuple of 1 tensor [4, 3]: call self.model(*batch_x)"),
+    Case("one input too many to predict", lambda: trainer().predict([(X, X, Y)]), TypeError, "batch_x is a tuple of 2 tensors [12, 3] float32, [12, 3] float32, what predict gave the model"),
+    Case("tuple to the model", lambda: run_step(bare_to_model), TypeError, "batch_x is a tuple of 1 tensor [4, 3] float32: call self.model(*batch_x)"),
     Case("wrong width", lambda: fit(model=nn.Linear(5, 2)), RuntimeError, "mat1 and mat2 shapes cannot be multiplied (4x3 and 5x2)"),
-    Case("wrong width to the first layer", lambda: fit(model=nn.Linear(5, 2)), RuntimeError, "Steps.train_step got batch 0 of train task '0' (both counted from 0): batch_x is a tuple of 1 tensor [4, 3]; batch_y is a tensor [4]"),
+    Case("wrong width to the first layer", lambda: fit(model=nn.Linear(5, 2)), RuntimeError, "Steps.train_step got batch 0 of train task '0' (both counted from 0): batch_x is a tuple of 1 tensor [4, 3] float32; batch_y is a tensor [4] int64"),
     Case("targets of a wrong dtype", lambda: fit([(X, Y.float())]), RuntimeError, "target dtype"),
     Case("inputs of a wrong dtype", lambda: fit([(X.double(), Y)]), RuntimeError, "must have the same dtype"),
     Case("targets out of range", lambda: fit([(X, Y + 5)]), IndexError, "out of bounds"),
     Case("targets out of range in a test", lambda: trainer().test([(X, Y), (X, Y + 5)]), IndexError, "Steps.test_step got batch 1 of test task '0'"),
-    Case("targets of another length", lambda: fit([(X, Y[:-1])]), ValueError, "batch_x is a tuple of 1 tensor [12, 3]; batch_y is a tensor [11]"),
-    Case("an input that cannot be described", lambda: fit_always_failing([(shapeless(), Y)]), ValueError, "batch_x is a TensorTuple; batch_y is a tensor [12]"),
+    Case("targets of another length", lambda: fit([(X, Y[:-1])]), ValueError, "batch_x is a tuple of 1 tensor [12, 3] float32; batch_y is a tensor [11] int64"),
+    Case("an input that cannot be described", lambda: fit_always_failing([(shapeless(), Y)]), ValueError, "batch_x is a TensorTuple; batch_y is a tensor [12] int64"),
     Case("a dict of more keys than can be shown", lambda: fit_always_failing([{f"key {n}": X for n in range(500)}]), ValueError, "...; batch_y is None"),
-    Case("wrong width to predict", lambda: trainer().predict([(X[:, :2], Y)]), RuntimeError, "batch_x is a tuple of 1 tensor [12, 2], what predict gave the model"),
+    Case("wrong width to predict", lambda: trainer().predict([(X[:, :2], Y)]), RuntimeError, "batch_x is a tuple of 1 tensor [12, 2] float32, what predict gave the model"),
 ]  # fmt: skip
 
 BAD_STEP = [
@@ -422,6 +435,12 @@ BAD_STEP = [
     Case("optimizer index out of range", lambda: optimizing(3), ConfigError, "MyTask.step called optimize(3), and the trainer has 1 optimizer"),
     Case("optimizer index of a wrong type", lambda: optimizing("a"), ConfigError, "called optimize('a')"),
     Case("step without batch_y", lambda: run_step(lambda self, batch: None), ConfigError, "cannot be called as step(batch_x, batch_y"),
+    Case("misspelt argument of a task", lambda: fit_args(train_tasks=EpochTask(DL, metric=dm.accuracy)), ConfigError, "EpochTask(..., metric=...): no step takes 'metric'. Did you mean 'metrics'?"),
+    Case("misspelt argument of a validation task", lambda: fit_args(DL, val_tasks=EpochTask(DL, do_los=False)), ConfigError, "Did you mean 'do_loss'?"),
+    Case("misspelt argument of a test task", lambda: trainer().test(tasks=EpochTask(DL, step_args={"batchsize": 3})), ConfigError, "Did you mean 'batch_size'?"),
+    Case("misspelt argument of a task for find_lr", lambda: trainer().find_lr(train_tasks=EpochTask(DL, nmae="day")), ConfigError, "Did you mean 'name'?"),
+    Case("misspelt argument of a step", lambda: fit_args(train_tasks=task_with(step=scaled)(DL, temprature=2.0)), ConfigError, "Did you mean 'temperature'?"),
+    Case("an argument that the step throws away", lambda: fit_args(train_tasks=task_with(step=throws_away)(DL, depth=2)), ConfigError, "no step takes 'depth'. What is no argument of EpochTask"),
     Case("step without its step_args", lambda: fit_args(train_tasks=task_with(step=lambda self, x, y: None)(DL, alpha=3)), ConfigError, "unexpected keyword argument 'alpha'"),
     Case("step that is no method", lambda: fit_args(train_tasks=task_with(step=3)(DL)), ConfigTypeError, "A step method is set to 3, an int"),
     Case("typo on a task", lambda: run_step(task_typo), AttributeError, "'MyTask' object has no attribute 'modle'"),
@@ -540,19 +559,109 @@ class OldError(ValueError):
         raise AttributeError
 
 
-@pytest.mark.parametrize(
-    ("given", "after"),
-    [
-        (("found 3",), ("found 3\nin batch 2",)),
-        ((), ("in batch 2",)),
-        ((3, "x"), (3, "x")),
-        (("utf-8", b"a", 0, 1, "no"), ("utf-8", b"a", 0, 1, "no")),
-    ],
-)
-def test_without_notes_a_message_grows_and_other_errors_stay_whole(given: Any, after: Any) -> None:
-    error = OldError(*given)
+@pytest.mark.parametrize("given", [("found 3",), (), (3, "x"), ("utf-8", b"a", 0, 1, "no")])
+def test_a_note_leaves_the_error_itself_as_it_is_where_python_has_none(
+    given: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)
+    _print_notes.cache_clear()
+    error: Any = OldError(*given)
+    before = repr(error)
     add_note(error, "in batch 2")
-    assert error.args == after
+    add_note(error, "of a task")
+    assert (error.args, repr(error), error.__notes__) == (
+        given,
+        before,
+        ["in batch 2", "of a task"],
+    )
+    sys.excepthook(OldError, error, None)
+    assert capsys.readouterr().err.endswith("\nin batch 2\nof a task\n")
+
+
+class Vanishing(Exception):
+    """An error of a kind that torch itself does not raise."""
+
+
+@pytest.mark.parametrize("kind", [KeyError, AttributeError, ZeroDivisionError, Vanishing])
+def test_every_error_of_a_step_says_which_mini_batch_it_was(kind: type[Exception]) -> None:
+    def step(self: Any, batch_x: Any, batch_y: Any, **step_args: Any) -> None:
+        raise kind("what the user said")
+
+    with pytest.raises(kind) as caught:
+        trainer().fit(train_tasks=task_with(step=step)([{"image": X, "y": Y}]))
+    assert caught.value.args == ("what the user said",)
+    (note,) = caught.value.__notes__
+    assert "got batch 0 of train task '0'" in note
+    assert "'image' (a tensor [12, 3] float32), 'y' (a tensor [12] int64)" in note
+
+
+def uses_rest(self: Any, batch_x: Any, batch_y: Any, **rest: Any) -> None:
+    self.loss(self.model(*batch_x) / rest["temperature"], batch_y)
+
+
+def uses_rest_within(self: Any, batch_x: Any, batch_y: Any, **rest: Any) -> None:
+    def divisor() -> Any:
+        return rest["temperature"]
+
+    self.loss(self.model(*batch_x) / divisor(), batch_y)
+
+
+def reads_step_args(self: Any, batch_x: Any, batch_y: Any, **_: Any) -> None:
+    self.loss(self.model(*batch_x) / self.step_args["temperature"], batch_y)
+
+
+@pytest.mark.parametrize("step", [scaled, uses_rest, uses_rest_within, reads_step_args])
+def test_an_argument_that_a_step_uses_in_some_way_is_handed_on(step: Any) -> None:
+    task = task_with(step=step)(DL, temperature=1e9)
+    (loss,) = fit_args(train_tasks=task)["train"]["loss"]
+    assert loss == pytest.approx(np.log(2), abs=1e-6)
+
+
+def test_an_argument_for_the_trainers_step_is_handed_on() -> None:
+    class Own(Trainer):
+        train_step = scaled
+
+    Own(nn.Linear(3, 2), F.cross_entropy, epochs=1).fit(
+        train_tasks=EpochTask(DL, temperature=2.0), val_tasks=EpochTask(DL, temperature=2.0)
+    )
+
+
+def test_a_stop_in_a_step_gets_no_note() -> None:
+    request = StopLoopException("enough")
+
+    def step(self: Any, batch_x: Any, batch_y: Any, **step_args: Any) -> None:
+        raise request
+
+    trainer().fit(train_tasks=task_with(step=step)(DL))
+    assert not hasattr(request, "__notes__")
+
+
+@pytest.mark.parametrize("stage", ["val", "test", "predict"])
+def test_gradients_where_there_are_none_get_the_remedy(stage: str) -> None:
+    class Forces(nn.Linear):
+        def forward(self, x: Any) -> Any:
+            x = x.requires_grad_()
+            energy = super().forward(x)
+            return energy + torch.autograd.grad(energy.sum(), x, retain_graph=True)[0].sum()
+
+    one = trainer(Forces(3, 2))
+    acts = {
+        "val": lambda: one.fit([(X.clone(), Y)], [(X.clone(), Y)]),
+        "test": lambda: one.test([(X.clone(), Y)]),
+        "predict": lambda: one.predict([(X.clone(), Y)]),
+    }
+    with pytest.raises(RuntimeError, match="does not require grad") as caught:
+        acts[stage]()
+    assert "torch.enable_grad()" in caught.value.__notes__[-1]
+
+
+def test_an_error_of_another_kind_in_validation_gets_no_remedy_for_gradients() -> None:
+    def val_step(self: Any, batch_x: Any, batch_y: Any, **step_args: Any) -> None:
+        raise RuntimeError("no disk")
+
+    with pytest.raises(RuntimeError, match="no disk") as caught:
+        fit_args(DL, val_tasks=task_with(val_step=val_step)(DL))
+    assert not any("enable_grad" in note for note in caught.value.__notes__)
 
 
 def test_a_loss_that_the_step_replaces_by_a_patch_of_its_own_is_not_looked_at() -> None:

@@ -166,7 +166,7 @@ class LogCallback(EventFileCallback, RunRecordCallback):
 
     def _log_rates(self, trainer: TrainerView, phase: str, step: int) -> None:
         rates = trainer.opt.get_current_lr()
-        named = {f"learning_rate_{index}": rate for index, rate in enumerate(rates)}
+        named = {f"learning_rate_{i}": rate for i, rate in enumerate(rates) if rate is not None}
         self._hold(f"{phase}/train", step, named)
 
     def _hold(

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from ..optim.fits import bare
 from ..runs.record import plain
 
 if TYPE_CHECKING:
@@ -117,10 +118,11 @@ def optimizer_settings(optimizers: list[Optimizer]) -> dict[str, str]:
     settings = {}
     for index, optimizer in enumerate(optimizers):
         suffix = f" {index}" if len(optimizers) > 1 else ""
-        # Accelerate's wrapper has the optimizer inside.
-        inner = getattr(optimizer.opt, "optimizer", optimizer.opt)
+        inner = bare(optimizer.opt)
         first = inner.param_groups[0]
         values = [f"{key}={first[key]}" for key in SHOWN_OPTIONS if first.get(key)]
+        if optimizer.get_current_lr() is None:  # it finds its own in each step
+            values.insert(0, "lr=–")
         settings[f"optimizer{suffix}"] = f"{type(inner).__name__}({', '.join(values)})"
         if optimizer.scheduler is not None:
             scheduler = type(optimizer.scheduler).__name__

@@ -93,7 +93,7 @@ class TrackerCallback(Callback):
         values = {f"{name}/train": float(value) for name, value in spread(train_metrics)}
         values |= {f"{name}/val": float(value) for name, value in spread(val_metrics)}
         rates = trainer.opt.get_current_lr()
-        values |= {f"learning_rate_{index}": rate for index, rate in enumerate(rates)}
+        values |= {f"learning_rate_{i}": rate for i, rate in enumerate(rates) if rate is not None}
         if self.every_n_batches is not None:
             values["epoch"] = epoch_idx + 1
         self._send("", values, self._step(trainer, epoch_idx + 1))

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from itertools import chain, islice
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from .. import rng
 from ..callbacks.base import Callback
 from ..contracts import RunView, TrainerView
@@ -24,7 +26,7 @@ from ..patches.totals import LOSS, StageTotals
 from ..run import Run
 from ..stages import Stage
 from ..state.place import EpochState, Place
-from .plan import FitPlan
+from .plan import FitPlan, look_for_monitors, unknown_monitor
 from .session import Kind, Session
 
 
@@ -249,6 +251,7 @@ class FitSession(Session):
 
     def end_epoch(self, epoch: EpochState) -> None:
         """Add the epoch to the history, call the hooks, step the schedulers, save if asked."""
+        self.opt.train(False)  # what is saved and looked at are the weights to use
         train, val = epoch.metrics[Stage.TRAIN], epoch.metrics.get(Stage.VAL, {})
         history = self.trainer.history
         history.add_epoch(epoch.epoch_idx, train, val or None)
@@ -273,23 +276,26 @@ class FitSession(Session):
     def _step_schedulers(self, epoch: EpochState) -> None:
         """Step the schedulers that go by epochs.
 
-        One that wants a loss gets one kind throughout: the validation loss of the epochs
-        that validate, or without validation the training loss of every epoch.
+        One that wants a loss, or a metric, gets one kind throughout: that of validation in
+        the epochs that validate, or without validation that of training in every epoch.
         """
-        validates = any(task.do_loss for task in self.plan.tasks[Stage.VAL])
-        stage = Stage.VAL if validates else Stage.TRAIN
-        values = epoch.metrics.get(stage)
         for index, optimizer in enumerate(self.opt):
             if optimizer.sched_on != "epoch" or not optimizer.needs_loss:
                 optimizer.step("epoch")
-            elif values is not None:
-                if LOSS not in values:
-                    raise MetricError(
-                        f"The scheduler of optimizer {index} wants a loss, and the {stage} passes "
-                        "recorded none. Call self.loss() in their step, or give do_loss=False to "
-                        "have it fed the training loss."
-                    )
-                optimizer.step("epoch", float(values[LOSS]))
+                continue
+            stage = self.plan.stage_followed(optimizer.monitor)
+            values, name = epoch.metrics.get(stage), optimizer.monitor or LOSS
+            if values is None:
+                continue
+            if name == LOSS and name not in values:
+                raise MetricError(
+                    f"The scheduler of optimizer {index} wants a loss, and the {stage} passes "
+                    "recorded none. Call self.loss() in their step, or give do_loss=False to "
+                    "have it fed the training loss."
+                )
+            if np.size(values.get(name, ())) != 1:
+                raise unknown_monitor(index, name, stage, values)
+            optimizer.step("epoch", float(np.asarray(values[name]).item()))
 
     def cursor(self, loader: Any) -> Cursor:
         """Give the walk over a loader that begins a pass."""
@@ -304,9 +310,13 @@ class FitSession(Session):
 
     def batches(self, run: Run) -> Iterable[tuple[int, Any]]:
         """The mini-batches of a pass. The first one of a resumed pass consumes the place."""
+        batches = super().batches(run)
+        if any(optimizer.monitor is not None for optimizer in self.opt):
+            walk = iter(batches)
+            batches = chain(islice(walk, 1), look_for_monitors(run, self.plan), walk)
         if self.epoch is None or self.epoch.waiting is None:
-            return run.batches
-        rest = iter(run.batches)
+            return batches
+        rest = iter(batches)
         first = list(islice(rest, 1))
         self._consume_place()
         return chain(first, rest)

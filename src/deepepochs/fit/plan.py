@@ -5,17 +5,22 @@ Made and checked before the first mini-batch, so that a wrong argument costs sec
 
 from __future__ import annotations
 
+import difflib
+import dis
+import inspect
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from ..arguments import as_list, check_batch_size, check_count, check_flag
 from ..contracts import TrainerView
-from ..errors import ConfigError, LoopException
+from ..errors import ConfigError, LoopException, MetricError
 from ..nest.samples import BatchSize
 from ..patches.plan import MetricPlan, check_metrics, plan_metrics
+from ..patches.totals import LOSS
+from ..run import Run
 from ..stages import Stage
-from ..steps import Steps, resolve_step, step_name
+from ..steps import STEP_NAMES, Steps, resolve_step, step_name
 from ..task import VERBS, EpochTask, check_loader
 
 
@@ -64,6 +69,11 @@ class FitPlan:
     def validates(self, epoch_idx: int) -> bool:
         """Whether an epoch ends with validation."""
         return bool(self.tasks[Stage.VAL]) and (epoch_idx + 1) % self.val_freq == 0
+
+    def stage_followed(self, monitor: str | None) -> Stage:
+        """The stage of which a scheduler is given a metric; ``None`` is the loss."""
+        of_val = [task for task in self.tasks[Stage.VAL] if monitor is not None or task.do_loss]
+        return Stage.VAL if of_val else Stage.TRAIN
 
     def stages_of(self, epoch_idx: int) -> list[tuple[Stage, list[EpochTask]]]:
         """The stages of an epoch with their tasks, in order."""
@@ -124,12 +134,14 @@ def plan_fit(
         _warn_of_loader_arguments("val_dl", batch_size if train_dl is None else None, flags)
     tasks = {Stage.TRAIN: training, Stage.VAL: validation}
     _warn_of_unused_verbs(trainer, tasks)
-    return FitPlan(
+    plan = FitPlan(
         tasks,
         {stage: [*metrics_of_stage, *common] for stage, metrics_of_stage in extra.items()},
         trainer.metric_patch,
         val_freq,
     )
+    check_step_args(trainer, [*training, *validation])
+    return plan
 
 
 def plan_test(
@@ -156,7 +168,9 @@ def plan_test(
         raise ConfigError("test() got neither test_dl nor tasks: give one of them.")
     common = [*check_metrics(metrics, "metrics"), *trainer.general_metrics]
     _warn_of_unused_verbs(trainer, {Stage.TEST: testing})
-    return FitPlan({Stage.TEST: testing}, {Stage.TEST: common}, trainer.metric_patch)
+    plan = FitPlan({Stage.TEST: testing}, {Stage.TEST: common}, trainer.metric_patch)
+    check_step_args(trainer, testing)
+    return plan
 
 
 def as_task(loader: Any, where: str, batch_size: BatchSize, do_loss: bool = True) -> EpochTask:
@@ -169,13 +183,19 @@ def as_task(loader: Any, where: str, batch_size: BatchSize, do_loss: bool = True
     return EpochTask(loader, do_loss=do_loss, batch_size=batch_size)
 
 
-def warn_of_no_validation(plan: FitPlan, epochs: range) -> None:
+def warn_of_plan(trainer: TrainerView, plan: FitPlan, epochs: range) -> None:
+    """Warn of what is hardly meant in a fit of some epochs."""
+    _warn_of_no_validation(plan, epochs)
+    _warn_of_schedules(trainer, plan, epochs.stop)
+
+
+def _warn_of_no_validation(plan: FitPlan, epochs: range) -> None:
     """Warn where none of the epochs of a fit validates, and there is something to validate on."""
     if plan.tasks[Stage.VAL] and epochs and not any(map(plan.validates, epochs)):
         warnings.warn(
             f"val_freq={plan.val_freq} is more than the epochs of this fit: it never validates.",
             UserWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
 
 
@@ -210,8 +230,146 @@ def _warn_of_unused_verbs(trainer: TrainerView, tasks: dict[Stage, list[EpochTas
                 )
 
 
+def _warn_of_schedules(trainer: TrainerView, plan: FitPlan, epochs: int) -> None:
+    """Warn of schedules that seem to be made for steps and move on epochs, or the other way."""
+    lengths = [task.length for task in plan.tasks[Stage.TRAIN]]
+    batches = sum(length or 0 for length in lengths) // trainer.runtime.num_processes
+    steps = [] if None in lengths else [epochs * batches]
+    if trainer.grad_accumulate > 1 and steps:
+        steps.append(epochs * -(-batches // trainer.grad_accumulate))
+    for index, optimizer in enumerate(trainer.opt):
+        if optimizer.scheduler is None or not epochs:
+            continue
+        from ..optim.moments import made_for_epochs, made_for_steps
+
+        on_step = optimizer.sched_on == "step"
+        why, remedy = None, ""
+        if on_step:
+            why = made_for_epochs(optimizer.scheduler, epochs, steps)
+            remedy = "sched_on='epoch', or make it for steps"
+        elif not optimizer.was_told_when:
+            why = made_for_steps(optimizer.scheduler, epochs, steps)
+            remedy = "sched_on='step' to Optimizer, or sched_on='epoch' if this is meant"
+        if why is not None and trainer.tell_once(f"schedule {index}"):
+            warnings.warn(
+                f"{why}, and it moves {'with every optimizer step' if on_step else 'once an epoch'}, "
+                f"in a fit of {epochs} epochs"
+                f"{f' with about {steps[0]} mini-batches' if steps else ''}: give {remedy}.",
+                UserWarning,
+                stacklevel=4,
+            )
+
+
+def look_for_monitors(run: Run, plan: FitPlan) -> Iterator[tuple[int, Any]]:
+    """Raise after the first mini-batch of a pass if it does not record what a scheduler follows.
+
+    It is one of the mini-batches of the pass, and gives none.
+    """
+    for index, optimizer in enumerate(run.opt):
+        monitor = optimizer.monitor
+        if monitor is None:
+            continue
+        stage, names = plan.stage_followed(monitor), []
+        for label, task in zip(plan.labels[stage], plan.tasks[stage], strict=True):
+            own = _recorded(run, plan, stage, task)
+            if own is None:
+                break
+            several = len(plan.tasks[stage]) > 1
+            names += [*own, *(f"{label}/{name}" for name in own if several)]
+        else:
+            # The keys of a dict that a metric gives are appended to its name.
+            if not any(monitor == n or (n != LOSS and monitor.startswith(n)) for n in names):
+                raise unknown_monitor(index, monitor, stage, dict.fromkeys(names))
+    yield from ()
+
+
+def _recorded(run: Run, plan: FitPlan, stage: Stage, task: EpochTask) -> list[str] | None:
+    """The names that a task records; ``None`` where that does not show yet."""
+    if run.task is task and run.stage is stage:
+        return [*run.recorder.patches]
+    assert run.trainer.session is not None
+    hooks = run.trainer.session.hooks.stages[stage]
+    default = getattr(Steps, STEP_NAMES[stage][1])
+    step = getattr(resolve_step(task, run.trainer, stage), "__func__", None)
+    if step is not default or hooks.before_batch or hooks.after_forward or hooks.metrics:
+        return None
+    loss = [LOSS] if stage is Stage.TRAIN or task.do_loss else []
+    return [*loss, *(name for name, _ in plan.metrics_of(stage, task))]
+
+
+def unknown_monitor(index: int, name: str, stage: Stage, values: Mapping[str, Any]) -> MetricError:
+    """The error for a metric that a scheduler is to follow and that is not there."""
+    follows = f"The scheduler of optimizer {index} follows {name!r}"
+    if name in values:
+        return MetricError(f"{follows}, which has several entries: follow a single number.")
+    near = difflib.get_close_matches(name, [*values], n=1, cutoff=0.5)
+    return MetricError(
+        f"{follows}, which {stage} does not have; it has {', '.join(values) or 'nothing'}."
+        f"{f' Did you mean {near[0]!r}?' if near else ''}"
+    )
+
+
+def check_step_args(trainer: TrainerView, tasks: list[EpochTask]) -> None:
+    """Raise ``ConfigError`` for a step argument of a task that no step of its takes.
+
+    The default steps take none. A step of the user's takes those that it names, and all if it
+    does something with its ``**step_args``.
+    """
+    for task in tasks:
+        if not task.step_args or any(map(_reads_step_args, (type(task), type(trainer)))):
+            continue
+        steps = [
+            getattr(owner, name)
+            for owner in (task, trainer)
+            for name in {name for names in STEP_NAMES.values() for name in names}
+            if getattr(type(owner), name) is not getattr(Steps, name)
+        ]
+        for given in task.step_args:
+            if any(_takes(step, given) for step in steps):
+                continue
+            known = sorted({name for one in (EpochTask.__init__, *steps) for name in _named(one)})
+            near = difflib.get_close_matches(given, known, n=1)
+            raise ConfigError(
+                f"{type(task).__name__}(..., {given}=...): no step takes {given!r}. "
+                f"{f'Did you mean {near[0]!r}? ' if near else ''}What is no argument of EpochTask "
+                "itself is handed to the steps, and the default steps take nothing more."
+            )
+
+
+def _takes(step: Callable[..., Any], name: str) -> bool:
+    """Whether a step of the user's names an argument, or does something with its ``**`` ones.
+
+    One without ``**`` refuses what it does not name when the loop looks at it.
+    """
+    code = getattr(inspect.unwrap(step), "__code__", None)
+    rest = inspect.signature(step).parameters.keys() - _named(step)
+    if code is None or not rest or name in _named(step):
+        return True
+    loaded = {*code.co_cellvars}  # what an inner function uses
+    for instruction in dis.get_instructions(code):
+        value = instruction.argval
+        loaded.update(value if isinstance(value, tuple) else [value])
+    return not rest.isdisjoint(loaded)
+
+
+def _named(function: Callable[..., Any]) -> list[str]:
+    """The parameters of a function that have a name of their own."""
+    parameters = inspect.signature(function).parameters
+    return [name for name, one in parameters.items() if one.kind is not one.VAR_KEYWORD]
+
+
+def _reads_step_args(cls: type) -> bool:
+    """Whether a method of the user's class reads ``self.step_args``."""
+    return any(
+        "step_args" in getattr(getattr(value, "__code__", None), "co_names", ())
+        for cls in cls.__mro__
+        if not cls.__module__.startswith(__package__.partition(".")[0] + ".")
+        for value in vars(cls).values()
+    )
+
+
 def plan_search(
-    num_optimizers: int,
+    trainer: TrainerView,
     train_dl: Any,
     train_tasks: Any,
     batch_size: BatchSize,
@@ -228,6 +386,7 @@ def plan_search(
     tasks = as_list("train_tasks", train_tasks, EpochTask)
     if train_dl is not None:
         tasks = [as_task(train_dl, "train_dl", batch_size)]
+    num_optimizers = len(trainer.opt)
     if opt_id is None and num_optimizers == 1:
         opt_id = 0
     if opt_id is None or not 0 <= opt_id < num_optimizers:
@@ -235,4 +394,11 @@ def plan_search(
             f"opt_id={opt_id!r}: the trainer has {num_optimizers} optimizers, so give 0 to "
             f"{num_optimizers - 1}."
         )
-    return FitPlan({Stage.TRAIN: tasks}, {Stage.TRAIN: []}, "tensor"), opt_id
+    if any(group.get("lr") is None for group in trainer.opt[opt_id].param_groups):
+        raise ConfigError(
+            f"find_lr: optimizer {opt_id} ({type(trainer.opt[opt_id].opt).__name__}) has no learning "
+            "rate (its lr is None): it finds its own in each step, so there is nothing to search."
+        )
+    plan = FitPlan({Stage.TRAIN: tasks}, {Stage.TRAIN: []}, "tensor")
+    check_step_args(trainer, tasks)
+    return plan, opt_id

@@ -5,6 +5,7 @@ A test that a hook of a fit calls is a session inside the fit's, its ``outer``.
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -15,13 +16,14 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..arguments import HeldModules
 from ..callbacks.base import HOOKS, Callback
 from ..contracts import SessionView, TrainerView
 from ..data.cursor import Cursor
 from ..data.loader_state import read_moment, restore_moment
 from ..data.routes import own_workers
 from ..errors import DataError, LoopException, StopLoopException
-from ..hooks import HookTable, fire, fire_in_step
+from ..hooks import HookTable, StageHooks, fire, fire_in_step
 from ..nest import operations as nested
 from ..optim.optimizers import Optimizer, Optimizers
 from ..patches.totals import StageTotals
@@ -78,11 +80,12 @@ class Session:
             # A scheduler may know how many steps it is to make, and object to more.
             self.opt = Optimizers(Optimizer(optimizer.opt) for optimizer in trainer.opt)
             self.on_nan = "ignore"
+        self.modes: Modes = Modes(trainer, None if outer is None else outer.modes)
         self._undo = ExitStack()
 
     def __enter__(self) -> Session:
         with ExitStack() as undo:
-            undo.enter_context(modes_kept(self.trainer.model))
+            undo.enter_context(self.modes.kept(trains=self.kind in (Kind.FIT, Kind.TRY)))
             if self.outer is None:
                 undo.enter_context(forward_hooks(self.trainer, self.hooks))
             else:
@@ -146,7 +149,7 @@ class Session:
             outer, outer_of_task = self.run, task.run
             self.run = run
             task.enter(run)
-            self.trainer.model.train(run.is_training)
+            self.modes.set(training=run.is_training)
             # Torch counts the changes of each weight, whoever makes them.
             versions = [weight._version for weight in self.opt.params]
             try:
@@ -164,7 +167,9 @@ class Session:
         """Make the run of a pass over a loader."""
         cursor = self.cursor(loader)
         trainer, runtime = self.trainer, self.trainer.runtime
-        hooks = self.hooks.stages[stage]
+        hooks, of_fillers = self.hooks.stages[stage], self.hooks.fillers[stage]
+        if stage is Stage.TRAIN and self._may_gain_weights():
+            hooks, of_fillers = map(self._dropping_stale, (hooks, of_fillers))
         epoch = "" if self.epoch_idx is None else f"epoch {self.epoch_idx}, "
         return Run(
             trainer,
@@ -177,7 +182,7 @@ class Session:
             plan=self.plan.metrics_of(stage, task),
             cursor=cursor,
             window=runtime.window(trainer.grad_accumulate) if stage is Stage.TRAIN else None,
-            rounds=runtime.rounds(cursor, hooks, self.hooks.fillers[stage]),
+            rounds=runtime.rounds(cursor, hooks, of_fillers),
             watch=LossWatch(self.on_nan, f"{stage} task {task.label(place[0])!r}", epoch),
         )
 
@@ -192,7 +197,25 @@ class Session:
 
     def batches(self, run: Run) -> Iterable[tuple[int, Any]]:
         """The mini-batches of a pass with their indexes, the same number in every process."""
+        if run.is_training:
+            self.opt.drop_stale_gradients()
         return run.batches
+
+    def _may_gain_weights(self) -> bool:
+        """Whether the model has weights that no optimizer trains yet."""
+        trained = {id(weight) for weight in self.opt.params}
+        return not trained.issuperset(map(id, self.trainer.model.parameters()))
+
+    def _dropping_stale(self, hooks: StageHooks) -> StageHooks:
+        """Look for weights that have joined an optimizer where a hook or a step may add some."""
+
+        def drop(**_: Any) -> None:
+            self.opt.drop_stale_gradients()
+
+        return hooks._replace(
+            before_batch=(*hooks.before_batch, drop),
+            before_backward=(*hooks.before_backward, drop),
+        )
 
     def end_run(self, run: Run) -> None:
         """Note that a pass is over, however it ended."""
@@ -263,15 +286,64 @@ def not_running(task: EpochTask, stage: Stage) -> LoopException:
     )
 
 
-@contextmanager
-def modes_kept(model: nn.Module) -> Iterator[None]:
-    """Put every module of a model back into the mode, training or not, that it has now."""
-    modes = [(module, module.training) for module in model.modules()]
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
+class Modes:
+    """Training mode or not: of the model, of a loss that is a module, of optimizers with modes.
+
+    Parts of the loss that were in evaluation mode when the call began stay in it, as a teacher
+    or a perceptual loss does.
+    """
+
+    def __init__(self, trainer: TrainerView, outer: Modes | None) -> None:
+        self._model, self._opt = trainer.model, trainer.opt
+        self._loss = trainer.loss_module
+        self._still: list[nn.Module] = []
+        if outer is not None:
+            self._still = outer._still
+        elif self._loss is not None:
+            of_model = set(map(id, self._model.modules()))
+            parts = self._loss if isinstance(self._loss, HeldModules) else [self._loss]
+            modules = [module for part in parts for module in part.modules()]
+            self._still = [m for m in modules if not m.training and id(m) not in of_model]
+
+    def set(self, *, training: bool) -> None:
+        """Set the mode of all."""
+        if self._loss is not None:
+            self._loss.train(training)
+        for module in self._still:
+            module.training = False
+        self._model.train(training)
+        self._opt.train(training)
+
+    @contextmanager
+    def kept(self, *, trains: bool) -> Iterator[None]:
+        """Put everything back into the mode that it has now; optimizers end in ``eval``.
+
+        Those that are in training stay in it if the call does not train itself, as a test in a
+        hook does not. They are restored as they were: ``train()`` after ``eval()`` may round.
+        """
+        modules = {
+            m for root in (self._model, self._loss) if root is not None for m in root.modules()
+        }
+        modes = [(module, module.training) for module in modules]
+        kept = [
+            (
+                optimizer,
+                copy.deepcopy(([w.detach() for w in optimizer.params], optimizer.state_dict())),
+            )
+            for optimizer in self._opt
+            if optimizer.training and not trains
+        ]
+        try:
+            yield
+        finally:
+            for module, mode in modes:
+                module.training = mode
+            self._opt.train(False)
+            for optimizer, (weights, state) in kept:
+                with torch.no_grad():
+                    for weight, value in zip(optimizer.params, weights, strict=True):
+                        weight.copy_(value)
+                optimizer.load_state_dict(state)
 
 
 @contextmanager

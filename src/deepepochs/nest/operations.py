@@ -176,36 +176,42 @@ def batch_size(data: Any, batch_dim: int = 0) -> int:
     return len(data) if isinstance(data, Sized) and not is_one else 1
 
 
-def describe(x: Any) -> str:
+def describe(x: Any, *, dtypes: bool = False) -> str:
     """Say in a few words what `x` is, for a message.
 
     >>> describe({"x": torch.zeros(2, 3), "id": [1, 2]})
     "a dict with keys 'x' (a tensor [2, 3]), 'id' (a list of 2 int)"
+    >>> describe((torch.zeros(2, 3), torch.ones(2)), dtypes=True)
+    'a tuple of 2 tensors [2, 3] float32, [2] float32'
     """
     if isinstance(x, Tensor):
-        return f"a tensor {list(x.shape)}"
+        return f"a tensor {_shape(x, dtypes)}"
     if isinstance(x, np.ndarray):
-        return f"an array {list(x.shape)}"
+        return f"an array {_shape(x, dtypes)}"
     if isinstance(x, Mapping):
-        items = ", ".join(f"{key!r} ({describe(item)})" for key, item in x.items())
+        items = ", ".join(f"{key!r} ({describe(item, dtypes=dtypes)})" for key, item in x.items())
         return f"a dict with keys {items}" if items else "an empty dict"
     if isinstance(x, (tuple, list)):
         kind = "tuple" if isinstance(x, tuple) else "list"
-        return f"a {kind} of {_describe_items(x)}" if x else f"an empty {kind}"
+        return f"a {kind} of {_describe_items(x, dtypes)}" if x else f"an empty {kind}"
     if x is None:
         return "None"
     name = type(x).__name__
     return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
 
 
-def _describe_items(x: Sequence[Any]) -> str:
+def _shape(x: Tensor | np.ndarray[Any, Any], with_dtype: bool) -> str:
+    return f"{list(x.shape)} {x.dtype}".replace("torch.", "") if with_dtype else f"{list(x.shape)}"
+
+
+def _describe_items(x: Sequence[Any], dtypes: bool) -> str:
     if all(isinstance(item, Tensor) for item in x):
-        shapes = ", ".join(str(list(item.shape)) for item in x)
+        shapes = ", ".join(_shape(item, dtypes) for item in x)
         return f"{len(x)} tensor{'s' if len(x) > 1 else ''} {shapes}"
     if len({type(item) for item in x}) == 1 and not isinstance(x[0], (Mapping, tuple, list)):
         return f"{len(x)} {type(x[0]).__name__}"
     more = f" and {len(x) - 5} more" if len(x) > 5 else ""
-    return f"{len(x)} items: " + ", ".join(describe(item) for item in x[:5]) + more
+    return f"{len(x)} items: " + ", ".join(describe(item, dtypes=dtypes) for item in x[:5]) + more
 
 
 def to_device(x: Any, device: str | torch.device, *, non_blocking: bool = False) -> Any:

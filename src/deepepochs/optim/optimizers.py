@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import copy
 import inspect
+import operator
 import warnings
 from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from ..errors import CheckpointMismatch, ConfigError, ConfigTypeError
-from .fits import check_fit, made_by, type_name
+from .fits import bare, check_fit, is_optimizer, load_state, state_of, type_name
 from .schedules import LinearCosineScheduler
 
 __all__ = [
@@ -35,15 +35,22 @@ class Optimizer:
         opt: the torch optimizer.
         scheduler: a learning-rate scheduler made for `opt`; `None`: the rate stays.
         sched_on: `'step'`: the scheduler steps after every optimizer step; `'epoch'`: after
-            every epoch.
-        sched_with_loss: whether the scheduler's `step` needs a loss. `ReduceLROnPlateau` is
-            recognised without it.
+            every epoch. `None` is `'epoch'`, and a fit warns if the schedule seems to be made for
+            steps.
+        sched_with_loss: whether the scheduler's `step` needs a loss. `ReduceLROnPlateau`, and a
+            `step` with an argument that has no default, are recognised without it.
+        monitor: the metric that such a scheduler is given after every epoch, for example
+            `'accuracy'` or, of one of several tasks, `'night/accuracy'`: of validation if the fit
+            validates, else of training. `None`: the loss.
 
     Attributes:
         opt: the torch optimizer.
         scheduler: its scheduler, or `None`.
         sched_on: `'step'` or `'epoch'`.
-        needs_loss: whether the scheduler's step needs a loss.
+        was_told_when: whether `sched_on` was given.
+        needs_loss: whether the scheduler's step needs a loss, or what `monitor` names.
+        monitor: the metric that the scheduler is given; `None`: the loss.
+        training: the mode of an optimizer that has modes, as last set here; else `None`.
 
     Raises:
         ConfigTypeError: `opt` is no optimizer or `scheduler` no scheduler.
@@ -60,10 +67,13 @@ class Optimizer:
         self,
         opt: torch.optim.Optimizer,
         scheduler: Any = None,
-        sched_on: str = "epoch",
+        sched_on: str | None = None,
         sched_with_loss: bool = False,
+        *,
+        monitor: str | None = None,
     ) -> None:
-        if not isinstance(opt, torch.optim.Optimizer):
+        given: Any = opt
+        if isinstance(given, Optimizer) or not is_optimizer(given):
             raise ConfigTypeError(
                 f"Optimizer got {type_name(opt)} as opt: it must be a torch optimizer, for example "
                 "torch.optim.SGD(model.parameters(), lr=0.1)."
@@ -74,14 +84,17 @@ class Optimizer:
                 "step here gives each mini-batch to the model once: take an optimizer whose step() needs "
                 "no argument, such as torch.optim.Adam, or write a training loop by hand for this one."
             )
-        if sched_on not in ("step", "epoch"):
+        if sched_on not in ("step", "epoch", None):
             raise ConfigError(f"sched_on={sched_on!r}: it must be 'step' or 'epoch'.")
         self.scheduler = scheduler
-        self.sched_on = sched_on
-        self.needs_loss = _takes_loss(opt, scheduler, sched_with_loss)
-        self._moves_on_step = scheduler is not None and sched_on == "step"
-        self._moves_on_epoch = scheduler is not None and sched_on == "epoch"
+        self.sched_on = sched_on or "epoch"
+        self.was_told_when = sched_on is not None
+        self.needs_loss = _takes_loss(opt, scheduler, sched_with_loss, monitor)
+        self.monitor = _checked_monitor(scheduler, self.sched_on, monitor, self.needs_loss)
+        self._moves_on_step = scheduler is not None and self.sched_on == "step"
+        self._moves_on_epoch = scheduler is not None and self.sched_on == "epoch"
         self._restored = False
+        self.training: bool | None = None
         self.rewrap(opt)
 
     def rewrap(self, opt: torch.optim.Optimizer) -> None:
@@ -89,10 +102,23 @@ class Optimizer:
         self.opt = opt
         # Accelerate's wrapper says after a step whether its fp16 scaler has skipped it.
         self._tells_skips = hasattr(type(opt), "step_was_skipped")
+        modes = [getattr(bare(opt), name, None) for name in ("train", "eval")]
+        self._has_modes = all(map(callable, modes))
         plain = torch.optim.Optimizer.zero_grad
         self._plain_zero_grad = type(opt).zero_grad is plain and "zero_grad" not in vars(opt)
         self._groups: list[tuple[list[Tensor], int]] = []
         self._params: list[Tensor] = []
+
+    def train(self, mode: bool = True) -> None:
+        """Set the mode, as `Module.train` does, of an optimizer that has `train()` and `eval()`.
+
+        One that is free of schedules exchanges the weights: in training those at which gradients
+        are taken, else their average.
+        """
+        if self._has_modes:
+            opt: Any = bare(self.opt)
+            opt.train() if mode else opt.eval()
+            self.training = mode
 
     def zero_grad(self) -> None:
         """Clear the gradients of all parameters."""
@@ -104,7 +130,7 @@ class Optimizer:
         Args:
             at: `'step'`: the optimizer steps, and the scheduler if it is due; `'epoch'`: the
                 scheduler steps if it is due.
-            loss: for a scheduler that needs one.
+            loss: for a scheduler that needs one; the value of `monitor` if it has that.
 
         Raises:
             ConfigError: `at` is neither, or a scheduler that needs a loss gets none.
@@ -160,9 +186,13 @@ class Optimizer:
         """Return the scheduler's last rates, one per parameter group; None without scheduler."""
         return None if self.scheduler is None else list(self.scheduler.get_last_lr())
 
-    def get_current_lr(self) -> float:
-        """Return the learning rate of the first parameter group."""
-        return float(self.opt.param_groups[0]["lr"])
+    def get_current_lr(self) -> float | None:
+        """Return the learning rate of the first parameter group; None if it has none.
+
+        Some optimizers find their own rate in each step.
+        """
+        rate = self.opt.param_groups[0].get("lr")
+        return None if rate is None else float(rate)
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
@@ -201,9 +231,8 @@ class Optimizer:
 
     def state_dict(self) -> dict[str, Any]:
         """Return `{'opt_state': ..., 'sched_state': ...}`; the latter None without scheduler."""
-        sched_state = None if self.scheduler is None else self.scheduler.state_dict()
-        opt_state = {**self.opt.state_dict(), "made_by": made_by(self.opt, self.scheduler)}
-        return {"opt_state": opt_state, "sched_state": sched_state}
+        mode = {} if self.training is None else {"training": self.training}
+        return {**state_of(self.opt, self.scheduler), **mode}
 
     def check_state(self, state: Any) -> None:
         """Check that `state` fits, without a change.
@@ -225,14 +254,16 @@ class Optimizer:
             CheckpointMismatch: `state` does not fit; nothing has been changed.
         """
         self.check_state(state)
-        opt_state = {key: value for key, value in state["opt_state"].items() if key != "made_by"}
-        self.opt.load_state_dict(opt_state)
-        # torch keeps tensors that need no cast: the next step would change the caller's state.
-        given = {id(v) for entry in opt_state["state"].values() for v in entry.values()}
-        for entry in self.opt.state.values():
-            for key, value in entry.items():
-                if isinstance(value, Tensor) and id(value) in given:
-                    entry[key] = value.clone()
+        if (mode := state.get("training")) is None:
+            load_state(self.opt, state)
+        else:
+            # The weights are loaded by now, and are those of the saved mode.
+            with torch.no_grad():
+                weights = [weight.clone() for weight in self.params]
+                self.train(mode)
+                load_state(self.opt, state)
+                for weight, value in zip(self.params, weights, strict=True):
+                    weight.copy_(value)
         self._restored = True
         if self.scheduler is not None:
             self.scheduler.load_state_dict(copy.deepcopy(state["sched_state"]))
@@ -254,7 +285,9 @@ def _needs_closure(opt: torch.optim.Optimizer) -> bool:
     return any(parameter.default is parameter.empty for parameter in named)
 
 
-def _takes_loss(opt: torch.optim.Optimizer, scheduler: Any, sched_with_loss: bool) -> bool:
+def _takes_loss(
+    opt: torch.optim.Optimizer, scheduler: Any, sched_with_loss: bool, monitor: str | None
+) -> bool:
     """Check that `scheduler` is one for `opt`; return whether its step needs a loss."""
     if scheduler is None:
         return False
@@ -263,19 +296,63 @@ def _takes_loss(opt: torch.optim.Optimizer, scheduler: Any, sched_with_loss: boo
             f"Optimizer got {type_name(scheduler)} as scheduler: it must be a learning-rate scheduler, "
             "for example torch.optim.lr_scheduler.StepLR(opt, 10)."
         )
-    # Accelerate's scheduler has torch's as `scheduler`; its optimizer has the same list of groups.
-    bare = getattr(scheduler, "scheduler", scheduler)
-    owner = getattr(bare, "optimizer", None)
+    # Accelerate's optimizer has the same list of groups.
+    scheduler = bare(scheduler)
+    owner = getattr(scheduler, "optimizer", None)
     if owner is not None and getattr(owner, "param_groups", None) is not opt.param_groups:
         raise ConfigError(
-            f"The {type_name(bare)} of an Optimizer was made for another optimizer than its "
+            f"The {type_name(scheduler)} of an Optimizer was made for another optimizer than its "
             f"{type_name(opt)}: make it with that one."
         )
-    if sched_with_loss and type(bare).step is LRScheduler.step:
+    argument, is_needed = _first_argument(scheduler)
+    if is_needed and argument == "epoch":
         raise ConfigError(
-            f"sched_with_loss=True, but {type_name(bare)}.step takes no loss: leave it out."
+            f"{type_name(scheduler)}.step wants the number of the epoch, and a scheduler of an Optimizer "
+            "gets a loss or nothing: give the Optimizer no scheduler, and step this one in the hook "
+            "on_after_epoch of a callback, scheduler.step(epoch_idx + 1)."
         )
-    return sched_with_loss or isinstance(bare, ReduceLROnPlateau)
+    asked = f"monitor={monitor!r}" if monitor is not None else "sched_with_loss=True"
+    is_asked = sched_with_loss or monitor is not None
+    if is_asked and argument in (None, "epoch"):
+        raise ConfigError(f"{asked}, but {type_name(scheduler)}.step takes no loss: leave it out.")
+    return is_asked or is_needed
+
+
+def _first_argument(scheduler: Any) -> tuple[str | None, bool]:
+    """Return the first argument of a scheduler's `step`, and whether it has no default."""
+    try:
+        parameters = list(inspect.signature(scheduler.step).parameters.values())
+    except (TypeError, ValueError):
+        return "", False
+    if not parameters:
+        return None, False
+    first = parameters[0]
+    return first.name, first.default is first.empty and first.kind not in _VARIADIC
+
+
+def _checked_monitor(
+    scheduler: Any, sched_on: str, monitor: str | None, needs_loss: bool
+) -> str | None:
+    """Check `monitor`; return `None` for the loss."""
+    if monitor is not None and (not isinstance(monitor, str) or not monitor):
+        raise ConfigError(f"monitor={monitor!r}: give the name of a metric, or None for the loss.")
+    if monitor is not None and scheduler is None:
+        raise ConfigError(f"monitor={monitor!r} is for a scheduler, and there is none.")
+    if monitor not in (None, "loss") and sched_on == "step":
+        raise ConfigError(
+            f"monitor={monitor!r} has a value after an epoch, and the scheduler moves on every step: "
+            "give sched_on='epoch', or leave monitor out to have it given the loss."
+        )
+    is_loss = monitor in (None, "loss")
+    if is_loss and needs_loss and getattr(bare(scheduler), "mode", None) == "max":
+        warnings.warn(
+            f"{type_name(bare(scheduler))}(mode='max') follows the loss, of which less is better: it "
+            "would lower the rate while the model learns. Name what it is to follow, for example "
+            "Optimizer(opt, scheduler, monitor='accuracy').",
+            UserWarning,
+            stacklevel=3,
+        )
+    return None if is_loss else monitor
 
 
 AnyOptimizer = Optimizer | torch.optim.Optimizer
@@ -311,6 +388,7 @@ class Optimizers(list[Optimizer]):
             raise ConfigError(
                 "Optimizers got one torch optimizer twice: it would step twice. Give each once."
             )
+        self._joined = [o.params for o in self]
 
     @property
     def needs_loss(self) -> bool:
@@ -345,7 +423,7 @@ class Optimizers(list[Optimizer]):
         """Return each optimizer's `get_last_lr()`."""
         return [o.get_last_lr() for o in self]
 
-    def get_current_lr(self) -> list[float]:
+    def get_current_lr(self) -> list[float | None]:
         """Return each optimizer's `get_current_lr()`."""
         return [o.get_current_lr() for o in self]
 
@@ -363,6 +441,25 @@ class Optimizers(list[Optimizer]):
         """Set every gradient to None."""
         for o in self:
             o.drop_gradients()
+
+    def drop_stale_gradients(self) -> None:
+        """Set the gradients to None of parameters that have joined since the last call.
+
+        What they have accumulated while no optimizer had them is part of no step.
+        """
+        now = [o.params for o in self]
+        if len(now) == len(self._joined) and all(map(operator.is_, now, self._joined)):
+            return
+        known = {id(param) for params in self._joined for param in params}
+        for param in self.params:
+            if id(param) not in known:
+                param.grad = None
+        self._joined = now
+
+    def train(self, mode: bool = True) -> None:
+        """Set the mode of those that have modes: see `Optimizer.train`."""
+        for o in self:
+            o.train(mode)
 
     def gradients(self) -> list[Tensor]:
         """Return the gradients that are not None, in the order of `params`."""
@@ -397,20 +494,22 @@ class Optimizers(list[Optimizer]):
         states = [state] if isinstance(state, dict) else list(state)
         for o, one in zip(self, states, strict=True):
             o.load_state_dict(one)
+        self._joined = [o.params for o in self]  # with gradients of the state
 
 
-def as_optimizers(opt: Any, model: nn.Module, loss_fn: Any) -> Optimizers:
-    """Return ``opt`` as an ``Optimizers``; ``None`` is Adam with rate 0.001 over the model.
+def as_optimizers(opt: Any, model: nn.Module, loss: nn.Module | None) -> Optimizers:
+    """Return ``opt`` as an ``Optimizers``; ``None`` is Adam with rate 0.001 over model and loss.
 
     Raises:
         ConfigError: an optimizer has none of the weights of model and loss.
     """
+    of_loss = [] if loss is None else [w for w in loss.parameters() if w.requires_grad]
     if opt is None:
-        weights = list(model.parameters())
+        weights = list({id(w): w for w in (*model.parameters(), *of_loss)}.values())
         if not weights:
             raise ConfigError("opt=None: the model has no weights to make an Adam over.")
         return Optimizers([torch.optim.Adam(weights, lr=0.001)])
-    if isinstance(opt, (Optimizer, torch.optim.Optimizer)):
+    if is_optimizer(opt):
         opt = [opt]
     if isinstance(opt, type):
         raise ConfigTypeError(
@@ -422,9 +521,7 @@ def as_optimizers(opt: Any, model: nn.Module, loss_fn: Any) -> Optimizers:
             f"opt={opt!r}: give a torch optimizer, a deepepochs.Optimizer, a list of them, or None."
         )
     optimizers = opt if isinstance(opt, Optimizers) else Optimizers(opt)
-    known = {id(weight) for weight in model.parameters()}
-    if isinstance(loss_fn, nn.Module):
-        known |= {id(weight) for weight in loss_fn.parameters()}
+    known = {id(weight) for weight in (*model.parameters(), *of_loss)}
     for index, optimizer in enumerate(optimizers):
         if not any(id(weight) in known for weight in optimizer.params):
             raise ConfigError(

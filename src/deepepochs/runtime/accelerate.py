@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from ..data.cursor import Cursor
 from ..errors import ConfigError
 from ..optim.accumulation import NO_WINDOW, AnyWindow, Window
+from ..optim.fits import bare
 from ..optim.optimizers import Optimizer, Optimizers, params_of
 from .gloo import leave_gloo_at_exit, release_at_exit
 from .outside_weights import OutsideWeights
@@ -55,7 +56,7 @@ class AccelerateRuntime:
         kind = str(self.accelerator.distributed_type).rpartition(".")[2]
         return f"Accelerate-{kind}-{self.num_processes}"
 
-    def prepare(self, model: nn.Module, loss_fn: Any, opt: Optimizers) -> nn.Module:
+    def prepare(self, model: nn.Module, loss: nn.Module | None, opt: Optimizers) -> nn.Module:
         """Prepare model, loss function and optimizers, except those that the user has prepared."""
         several = self.num_processes > 1
         is_frozen = several and not any(weight.requires_grad for weight in model.parameters())
@@ -63,13 +64,13 @@ class AccelerateRuntime:
             # DistributedDataParallel refuses a model in which nothing is trained.
             model = self.accelerator.prepare_model(model, evaluation_mode=True)
         model = self._prepare([] if is_frozen or is_prepared(model) else [model], opt) or model
-        if isinstance(loss_fn, nn.Module):
-            loss_fn.to(self.device)
+        if loss is not None:
+            loss.to(self.device)
         if several:
             release_at_exit(model)
             self._outside = OutsideWeights(self.accelerator, model, self.total)
-            for module in (model, loss_fn):
-                if isinstance(module, nn.Module):
+            for module in (model, loss):
+                if module is not None:
                     self._outside.give_values([*module.parameters(), *module.buffers()])
             self._outside.give_values(opt.params)
         return model
@@ -82,6 +83,11 @@ class AccelerateRuntime:
         from accelerate.optimizer import AcceleratedOptimizer
 
         fresh = [o for o in opt if not isinstance(o.opt, AcceleratedOptimizer)]
+        if odd := [o.opt for o in fresh if not isinstance(o.opt, torch.optim.Optimizer)]:
+            raise ConfigError(
+                f"Accelerate prepares subclasses of torch.optim.Optimizer alone, and "
+                f"{type(odd[0]).__name__} is none: take another, or leave out the Accelerator."
+            )
         todo: list[Any] = [*models, *(o.opt for o in fresh)]
         if not todo:
             return None
@@ -107,15 +113,15 @@ class AccelerateRuntime:
         # second would be unscaled with the new scale.
         stepped = []
         for optimizer in optimizers:
-            bare = _bare(optimizer.opt)
+            own = bare(optimizer.opt)
             if not optimizer.gradients():
-                bare.step()
+                own.step()
                 stepped.append(optimizer)
                 continue
             calls: list[bool] = []
-            handle = bare.register_step_post_hook(lambda *_, calls=calls: calls.append(True))
+            handle = own.register_step_post_hook(lambda *_, calls=calls: calls.append(True))
             try:
-                self.scaler.step(bare)
+                self.scaler.step(own)
             finally:
                 handle.remove()
             if calls:
@@ -129,7 +135,7 @@ class AccelerateRuntime:
         if self.scaler is not None:
             for optimizer in optimizers:
                 if optimizer.gradients():
-                    self.scaler.unscale_(_bare(optimizer.opt))
+                    self.scaler.unscale_(bare(optimizer.opt))
 
     def clip_by_norm(self, parameters: Iterable[Tensor], max_norm: float, norm_type: float) -> None:
         # Not Accelerate's, which unscales the gradients of all optimizers once more.
@@ -269,13 +275,6 @@ class CountedWindow(Window):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)
         self.by_hand.load_state_dict(state)
-
-
-def _bare(opt: Any) -> torch.optim.Optimizer:
-    while hasattr(opt, "optimizer"):
-        opt = opt.optimizer
-    bare: torch.optim.Optimizer = opt
-    return bare
 
 
 def refuse_setup(accelerator: Accelerator) -> None:

@@ -31,7 +31,7 @@ class Runtime(Processes, Protocol):
     rank: int
     is_sharded: bool
 
-    def prepare(self, model: nn.Module, loss_fn: Any, opt: Optimizers) -> nn.Module:
+    def prepare(self, model: nn.Module, loss: nn.Module | None, opt: Optimizers) -> nn.Module:
         """Prepare model, loss function and optimizers; return the model to call."""
 
     def backward(self, loss: Tensor) -> None:
@@ -96,9 +96,9 @@ class LocalRuntime:
     def __str__(self) -> str:
         return str(self.device)
 
-    def prepare(self, model: nn.Module, loss_fn: Any, opt: Optimizers) -> nn.Module:
-        if isinstance(loss_fn, nn.Module):
-            loss_fn.to(self.device)
+    def prepare(self, model: nn.Module, loss: nn.Module | None, opt: Optimizers) -> nn.Module:
+        if loss is not None:
+            loss.to(self.device)
         return model.to(self.device)
 
     # Torch's own function: tracebacks have one frame less.

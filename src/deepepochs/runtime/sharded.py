@@ -46,15 +46,15 @@ class ShardedRuntime(AccelerateRuntime):
     def __str__(self) -> str:
         return f"Accelerate-FSDP2-{self.num_processes}"
 
-    def prepare(self, model: nn.Module, loss_fn: Any, opt: Optimizers) -> nn.Module:
+    def prepare(self, model: nn.Module, loss: nn.Module | None, opt: Optimizers) -> nn.Module:
         """Prepare the optimizers; the model is prepared already."""
-        if isinstance(loss_fn, nn.Module):
-            if any(weight.requires_grad for weight in loss_fn.parameters()):
+        if loss is not None:
+            if any(weight.requires_grad for weight in loss.parameters()):
                 raise ConfigError(
                     "The loss function has weights that are trained, and the model is sharded: make "
                     "the loss a part of the model, which then gives it as its output."
                 )
-            loss_fn.to(self.device)
+            loss.to(self.device)
         own = {id(weight) for weight in model.parameters()}
         if any(id(weight) not in own for o in opt for weight in o.params):
             raise ConfigError(

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import rng
+from ..arguments import HeldModules
 from ..callbacks.pool import CallbackPool
 from ..contracts import TrainerView
 from ..data.cursor import Loaders
@@ -307,6 +308,8 @@ def collect_parts(
         gradients = GradientsPart({**weights, **others}, runtime)
     if isinstance(trainer.loss_fn, nn.Module) and trainer.loss_fn.state_dict():
         parts["loss_fn"] = trainer.loss_fn
+    if isinstance(trainer.loss_module, HeldModules) and trainer.loss_module.state_dict():
+        parts["loss_parts"] = trainer.loss_module
     if others:
         parts["other_weights"] = nn.ParameterDict(others)
     parts["extras"] = ExtrasPart(model, trainer.loss_fn, others)

@@ -16,6 +16,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..errors import CheckpointError, CheckpointMismatch
+from ..optim.fits import bare, type_name
 from ..optim.optimizers import Optimizer, Optimizers
 from ..runtime.sharded_tensors import gathered, is_shard, scattered
 from .strict import CheckedPart, check_gradients, check_module_state
@@ -105,6 +106,11 @@ class ShardedOptimizers(CheckedPart):
 def _entries(optimizer: Optimizer, state: dict[str, Any]) -> list[tuple[Tensor, dict[str, Any]]]:
     """The weights in their order, each with its entries in a saved state."""
     saved = state["opt_state"]
+    if "param_groups" not in saved:
+        raise CheckpointError(
+            f"{type_name(bare(optimizer.opt))} has a state of a form of its own, which cannot be "
+            "saved or restored with a sharded model. Take an optimizer such as AdamW or SGD."
+        )
     indexes = [index for group in saved["param_groups"] for index in group["params"]]
     pairs = zip(optimizer.params, indexes, strict=True)
     return [(weight, saved["state"].get(index, {})) for weight, index in pairs]
@@ -132,9 +138,8 @@ def _refuse_odd_shapes(optimizer: Optimizer, state: dict[str, Any]) -> None:
             # Each process has its own plain tensor, and only that of one would be saved.
             own = is_shard(weight) and isinstance(value, Tensor) and not is_shard(value)
             if odd or (own and value.numel() > 1):
-                bare = getattr(optimizer.opt, "optimizer", optimizer.opt)  # below Accelerate's
                 raise CheckpointError(
-                    f"{type(bare).__name__} keeps {key} {list(value.shape)} of a sharded "
+                    f"{type_name(bare(optimizer.opt))} keeps {key} {list(value.shape)} of a sharded "
                     f"weight {list(weight.shape)}: only entries of the shape of their weight can be "
                     "restored. Take an optimizer such as AdamW or SGD."
                 )

@@ -34,9 +34,11 @@ class CheckedPart:
     Attributes:
         is_place: the part says where the run is. It is loaded last, and cannot fail then: a
             load that fails never leaves a trainer that believes it was resumed.
+        is_optional: states of earlier releases do not have the part, and leave it as it is.
     """
 
     is_place = False
+    is_optional = False
 
     def check_state(self, state: Any) -> None:
         """Raise if a state does not fit; change nothing."""
@@ -48,6 +50,11 @@ def load_parts(parts: Mapping[str, Part], state: Mapping[str, Any]) -> None:
     Raises:
         CheckpointMismatch: parts are missing or unknown, or do not fit.
     """
+    parts = {
+        name: part
+        for name, part in parts.items()
+        if name in state or not getattr(part, "is_optional", False)
+    }
     missing, unknown = sorted(parts.keys() - state.keys()), sorted(state.keys() - parts.keys())
     if missing or unknown:
         raise CheckpointMismatch(

@@ -23,7 +23,7 @@ from ..nest.codec import from_plain
 from ..runs.folder import run_folder
 from .strict import Part, copied_to_cpu, load_parts
 
-WEIGHTS = ("model", "loss_fn", "other_weights")
+WEIGHTS = ("model", "loss_fn", "loss_parts", "other_weights")
 
 # Where files of this library and of others have the weights of a model.
 ENTRIES = ("model", "state_dict", "model_state_dict", "model_state")
