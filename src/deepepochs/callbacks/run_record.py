@@ -13,12 +13,10 @@ from __future__ import annotations
 import csv
 import os
 import time
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import RunLockedError
 from ..files.atomic import replacing
 from ..history import History
 from ..runs.folder import run_folder
@@ -27,11 +25,10 @@ from ..runs.record import RECORD, TABLE, mapping, plain, read_json, write_json
 from ..show.screens import spread
 from .base import Callback
 from .run_facts import describe
+from .warning_lists import WARNINGS
 
 if TYPE_CHECKING:
     from ..contracts import TrainerView
-
-MAX_WARNINGS = 50  # a record has at most this many different warnings
 
 
 class RunRecordCallback(Callback):
@@ -54,12 +51,14 @@ class RunRecordCallback(Callback):
 
     def __init__(self, log_dir: str | os.PathLike[str] = "./logs") -> None:
         super().__init__()
-        self.log_dir = Path(log_dir)
+        self.log_dir = Path(log_dir).absolute()
         self._record: dict[str, Any] = {}
         self._table: MetricsFile | None = None  # while the run is recorded
         self._lock: RunLock | None = None
-        self._warnings = WarningList()
         self._epoch_began_s = self._pass_began_s = 0.0
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_lock": None, "_table": None}
 
     @property
     def runs_in(self) -> Path:
@@ -86,11 +85,7 @@ class RunRecordCallback(Callback):
             return
         folder = self.folder(trainer)
         if not self.holds_lock:
-            try:
-                self.lock(folder)
-            except RunLockedError as error:
-                warnings.warn(f"This run is not recorded: {error}", RuntimeWarning, stacklevel=2)
-                return
+            self.lock(folder)
         # If the run resumes inside an epoch, the earlier record has the rates of that epoch.
         is_inside_epoch = trainer.session is not None and trainer.session.epoch_idx is not None
         is_resumed = trainer.init_epoch > 0 or is_inside_epoch
@@ -110,7 +105,7 @@ class RunRecordCallback(Callback):
             "warnings": _list(earlier, "warnings"),
         }
         self._table = MetricsFile(folder / TABLE, trainer.history)
-        self._warnings.begin(self._record["warnings"])
+        WARNINGS.add(self._record["warnings"])
         self._table.begin()
         self._write(trainer)
 
@@ -171,7 +166,7 @@ class RunRecordCallback(Callback):
     def _end(self, trainer: TrainerView, state: str) -> None:
         if self._table is not None:
             self._table = None
-            self._warnings.end()
+            WARNINGS.remove(self._record["warnings"])
             self._record["state"] = state
             self._record["reason"] = plain(trainer.stop_reason)
             done = self._record["epochs_done"]
@@ -225,34 +220,6 @@ class MetricsFile:
             self._history.to_csv(fresh)
             with fresh.open(encoding="utf-8", newline="") as file:
                 self._columns = next(csv.reader(file))
-
-
-class WarningList:
-    """Copies each warning that is shown into a list, once."""
-
-    def __init__(self) -> None:
-        self._texts: list[Any] = []
-        self._outer: Any = None
-        self._own: Any = None
-
-    def begin(self, texts: list[Any]) -> None:
-        """Add the text of every warning to a list from now on."""
-        self._texts = texts
-        outer = self._outer = warnings.showwarning
-
-        def show(message: Any, category: type[Warning], *place: Any, **others: Any) -> None:
-            text = plain(f"{category.__name__}: {message}")
-            if text not in self._texts and len(self._texts) < MAX_WARNINGS:
-                self._texts.append(text)
-            outer(message, category, *place, **others)
-
-        self._own = warnings.showwarning = show
-
-    def end(self) -> None:
-        """Restore `warnings.showwarning`, unless other code has replaced it since."""
-        if warnings.showwarning is self._own:
-            warnings.showwarning = self._outer
-        self._texts = []
 
 
 def _list(record: dict[str, Any], name: str) -> list[Any]:
