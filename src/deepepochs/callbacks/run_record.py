@@ -24,6 +24,7 @@ from ..runs.lock import RunLock
 from ..runs.record import RECORD, TABLE, mapping, plain, read_json, write_json
 from ..show.screens import spread
 from .base import Callback
+from .disk_faults import DiskFaults
 from .run_facts import describe
 from .warning_lists import WARNINGS
 
@@ -36,8 +37,9 @@ class RunRecordCallback(Callback):
 
     They hold the state of the run (running, finished, interrupted, failed), its metrics and
     learning rates, its hyper-parameters, model, machine and versions, and its warnings. The
-    record is written at the beginning, after each epoch and at the end. The callback changes
-    no weights, metrics or random states.
+    record is written at the beginning, after each epoch and at the end. If a write fails later
+    than at the beginning, there is one warning, and the run goes on. The callback changes no
+    weights, metrics or random states.
 
     ``CheckCallback``, ``LogCallback`` and ``ReportCallback`` are run records too. If several
     of them have one folder, only the first writes.
@@ -55,6 +57,7 @@ class RunRecordCallback(Callback):
         self._record: dict[str, Any] = {}
         self._table: MetricsFile | None = None  # while the run is recorded
         self._lock: RunLock | None = None
+        self._record_faults = DiskFaults("the record of the run")
         self._epoch_began_s = self._pass_began_s = 0.0
 
     def __getstate__(self) -> dict[str, Any]:
@@ -127,10 +130,11 @@ class RunRecordCallback(Callback):
 
     def on_after_epoch(self, *, trainer: TrainerView, epoch_idx: int, **others: Any) -> None:
         if self._table is not None:
-            self._table.add(epoch_idx, others["train_metrics"], others["val_metrics"])
             self._record["epochs_done"] = epoch_idx + 1
             self._add_seconds("epochs", self._epoch_began_s)
-            self._write(trainer)
+            with self._record_faults.survived():
+                self._table.add(epoch_idx, others["train_metrics"], others["val_metrics"])
+                self._write(trainer)
 
     def on_after_fit(self, trainer: TrainerView) -> None:
         self._end(trainer, "interrupted" if trainer.is_interrupted else "finished")
@@ -151,7 +155,8 @@ class RunRecordCallback(Callback):
             start = {"schema": 1, "state": "finished", "started_at": _now()}
             self._record = start | describe(trainer)
         self._record["test"] = plain(dict(metrics))
-        self._write(trainer)
+        with self._record_faults.survived():
+            self._write(trainer)
 
     def record(self, trainer: TrainerView) -> dict[str, Any]:
         """Return the present record; it is made now if the trainer was not recorded."""
@@ -171,7 +176,8 @@ class RunRecordCallback(Callback):
             self._record["reason"] = plain(trainer.stop_reason)
             done = self._record["epochs_done"]
             self._record["fits"][-1].update(ended_at=_now(), to=done, state=state)
-            self._write(trainer)
+            with self._record_faults.survived():
+                self._write(trainer)
         if self._lock is not None:
             self._lock.release()
             self._lock = None
