@@ -261,7 +261,8 @@ def mlflow_names(values: Mapping[str, Any]) -> dict[str, Any]:
 def _mlflow_name(name: str) -> str:
     text = re.sub(r"[^\w.\- /]+", "_", name)
     # MLflow takes a name for a path, which must be the shortest for its place.
-    if text == name and posixpath.normpath(f"/{name}") == f"/{name}" and len(name) <= MAX_NAME:
+    is_path = posixpath.normpath(name) == name and not name.startswith(("/", ".."))
+    if text == name and is_path and len(name) <= MAX_NAME:
         return name
     parts = [part.strip("_ ") for part in text.split("/")]
     return "/".join(part for part in parts if part.strip("."))[:MAX_NAME].rstrip("/") or "unnamed"
