@@ -147,6 +147,8 @@ def move_aside(folders: Iterable[Path], number: int) -> list[str]:
         lock = RunLock(folder)
         lock.acquire()
         try:
+            if not is_taken(folder):  # another process has moved it meanwhile
+                continue
             lock.move(target)
         except OSError as error:
             raise CheckpointError(
