@@ -11,6 +11,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import warnings
 from importlib.util import find_spec
 from pathlib import Path
@@ -31,7 +32,15 @@ from event_reader import (
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
-from deepepochs import Callback, CheckCallback, EpochTask, LogCallback, Optimizer, TrackerCallback
+from deepepochs import (
+    Callback,
+    CallbackException,
+    CheckCallback,
+    EpochTask,
+    LogCallback,
+    Optimizer,
+    TrackerCallback,
+)
 from deepepochs.callbacks import event_files
 from deepepochs.callbacks.log import run_tensorboard
 from deepepochs.callbacks.trackers import mlflow_names
@@ -229,6 +238,29 @@ def test_a_run_with_a_new_id_has_a_file_of_its_own(tmp_path: Path) -> None:
     trainer.running_id = "b"
     trainer.fit(*loaders(), epochs=1)
     assert [steps(scalars(tmp_path / n)["loss/epoch/train"]) for n in "ab"] == [[1], [2]]
+
+
+def test_a_folder_that_cannot_be_made_is_an_error_at_the_start(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    trainer = small_trainer(callbacks=LogCallback(tmp_path / "file"), running_id="a")
+    with pytest.raises(CallbackException, match=r"cannot write to .*file.*Give another log_dir"):
+        trainer.fit(*loaders())
+
+
+def test_graphs_in_threads_leave_the_output_and_the_warnings_as_they_were(tmp_path: Path) -> None:
+    trainers = [
+        small_trainer(callbacks=LogCallback(tmp_path, log_graph=True), running_id=n, epochs=1)
+        for n in "abcd"
+    ]
+    trainers.pop().fit(*loaders())  # what torch imports for it changes filters
+    output, show, filters = sys.stdout, warnings.showwarning, list(warnings.filters)
+    threads = [threading.Thread(target=one.fit, args=loaders()) for one in trainers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (sys.stdout, warnings.showwarning) == (output, show) and warnings.filters == filters
+    assert all("aten::linear" in str(read_events(tmp_path / n).Graph()) for n in "abc")
 
 
 def test_a_writer_of_your_own_stays_open(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import MissingExtraError
+from ..errors import CallbackException, MissingExtraError
 from ..runs.folder import run_folder
 from .base import Callback
 
@@ -39,6 +39,7 @@ def open_writer(folder: Path, suffix: str = "") -> RunWriter:
 
     Raises:
         MissingExtraError: TensorBoard is not installed.
+        CallbackException: the folder cannot be written.
     """
     try:
         from .event_writer import RunWriter
@@ -46,7 +47,12 @@ def open_writer(folder: Path, suffix: str = "") -> RunWriter:
         raise MissingExtraError(
             "Logging needs TensorBoard, which is not installed: pip install tensorboard."
         ) from error
-    return RunWriter(folder, suffix)
+    try:
+        return RunWriter(folder, suffix)
+    except OSError as error:
+        raise CallbackException(
+            f"cannot write to {folder}: {error.strerror or error}. Give another log_dir."
+        ) from error
 
 
 def run_tensorboard(log_dir: str | os.PathLike[str] = "./logs", *options: str) -> int:

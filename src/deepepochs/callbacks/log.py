@@ -11,10 +11,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import io
 import os
+import threading
 import time
 import warnings
 from collections import OrderedDict
@@ -45,6 +44,8 @@ MAX_HELD = 200
 
 MAX_HELD_ON_DEVICE = 32
 """The same on an accelerator, where entries hold tensors and reading them waits for the device."""
+
+_one_trace = threading.RLock()  # filters of warnings are not each thread's own
 
 MAX_HELD_S = 1.0  # fewer entries are written after this many seconds
 
@@ -213,8 +214,7 @@ def log_graph(logger: SummaryWriter, model: nn.Module, example: Any) -> None:
     values = example if isinstance(example, (tuple, dict)) else (example,)
     modes = [(module, module.training) for module in model.modules()]
     try:
-        # torch prints the error before it raises it.
-        with rng.preserved(), contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        with _one_trace, rng.preserved(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             bare = _without_hooks(model).eval()
             named = {"example_kwarg_inputs": values} if isinstance(values, dict) else {}
