@@ -242,7 +242,7 @@ def log_hyper_params(
     from torch.utils.tensorboard.summary import hparams
 
     plain = {
-        name: value if isinstance(value, (bool, int, float, str)) else str(value)
+        str(name): value if isinstance(value, (bool, int, float, str)) else str(value)
         for name, value in hyper_params.items()
     }
     values = {name: float(value) for name, value in spread(metrics)}
