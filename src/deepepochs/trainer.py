@@ -59,6 +59,7 @@ from .patches import check_patch_kind
 from .patches.plan import Metric, check_metrics
 from .run import Run
 from .runs.folder import check_running_id, new_running_id, run_folder
+from .runs.ownership import RunFolders, in_main_process
 from .runtime.base import Runtime, compile_calls
 from .runtime.choose import Device, make_runtime
 from .stages import Stage
@@ -206,15 +207,19 @@ class TrainerBase(Steps):
             "auto_traindata_to_device", auto_traindata_to_device
         )
         self.logger: Any = None
+        self._own_logger: Any = None  # the one that was opened here
         self._to_resume = resume  # what is still to be loaded before the first fit
         self._val_freq = 1
         self._metrics: dict[Stage, list[Any]] = {}
         self._last_stop: str | None = None
         self._told: set[str] = set()
+        self._folders = RunFolders()
 
     def __getstate__(self) -> dict[str, Any]:
-        # A copy runs nothing; what runs here has generators, which cannot be copied.
-        return {**vars(self), "session": None}
+        # A copy runs nothing; what runs here has generators, which cannot be copied. It is
+        # another run, to which no folder belongs yet.
+        own = {"session": None, "logger": None, "_own_logger": None, "_folders": RunFolders()}
+        return {**vars(self), **own}
 
     def __dir__(self) -> list[str]:
         return [name for name in super().__dir__() if name not in UNLISTED]
@@ -308,7 +313,13 @@ class TrainerBase(Steps):
         self.place.leave()
         if random is not None:
             rng.set_state(random)  # as they were in the script after this fit
-        if not resumes:
+        if resumes:
+            self.print(
+                f"running ID {self.running_id} has nothing left to do: {self.progress.epoch_idx} of "
+                f"{span.end} epochs are done. To go on, give a larger number of epochs; for a new "
+                "run, another running_id or resume=False."
+            )
+        else:
             warnings.warn(
                 f"fit() runs no epoch: {self.progress.epoch_idx} of {span.end} are done. "
                 "Give fit(..., epochs=n) for n more.",
@@ -317,9 +328,27 @@ class TrainerBase(Steps):
             )
         return self.history.since(span.start)
 
+    def _take_folders(self, kind: Kind) -> None:
+        """Have the run's folders ready for a call that writes to them."""
+        # Most callbacks write nothing, and are not asked.
+        writing = (cbk for cbk in self.callbacks if type(cbk).runs_in is not Callback.runs_in)
+        found = dict.fromkeys(cbk.runs_in for cbk in writing)
+        parents = [parent for parent in found if parent is not None]
+        if not parents or kind not in (Kind.FIT, Kind.TEST):
+            return
+        take = self._folders.enter if kind is Kind.FIT else self._folders.follow
+        taken = in_main_process(
+            self.runtime, "take the run's folder", take, parents, self.running_id
+        )
+        self.running_id, said = self.runtime.gather_objects(taken)[0]
+        for sentence in said:
+            self.print(sentence)
+
     @contextmanager
     def _opened(self, session: Session) -> Iterator[Session]:
         """Make a session the one that runs, for a block."""
+        if session.outer is None:
+            self._take_folders(session.kind)
         outer, self.session = self.session, session
         try:
             with session:
@@ -537,6 +566,7 @@ class TrainerBase(Steps):
             )
         load_parts(self.parts(), from_plain(dict(state)))
         self._note_load()
+        self._folders.continue_run(self.running_id)
 
     def load_weights(
         self,
@@ -602,12 +632,11 @@ class TrainerBase(Steps):
             >>> list(torch.load(path, weights_only=True))
             ['weight', 'bias']
         """
-        from .callbacks.check import in_main_process
         from .checkpoint.file import write_weights
         from .state.weights import plain_weights
 
         weights = plain_weights(self)
-        in_main_process(self, f"write {path}", write_weights, path, weights)
+        in_main_process(self.runtime, f"write {path}", write_weights, path, weights)
         return Path(path)
 
     def load_best(self) -> TrainerBase:
@@ -633,6 +662,7 @@ class TrainerBase(Steps):
                 "There are no best weights without a CheckCallback, which keeps them: "
                 "Trainer(..., callbacks=CheckCallback('loss'))."
             )
+        self._take_folders(Kind.TEST)
         state: dict[str, Any] = self.checker.read_best(self)
         return state
 
@@ -643,6 +673,7 @@ class TrainerBase(Steps):
         if not for_test:
             state = self._read_best()
         elif self.session is None and self.checker is not None:
+            self._take_folders(Kind.TEST)
             state = self.checker.best_for_test(self)
         if state is None:
             yield
@@ -683,7 +714,8 @@ class TrainerBase(Steps):
         else:
             with told_of_flags(self.runtime.unwrap(self.model)):
                 self.load_state_dict(state)
-        self._note_load(source)
+        self._note_load(source.absolute())
+        self._folders.continue_run(source.absolute().parent.name)
         return self
 
     def verify_resume(
@@ -729,7 +761,7 @@ class TrainerBase(Steps):
     def run_dir(self) -> Path:
         """The folder of this run: of its checkpoints, logs and reports."""
         folders = [cbk.runs_in for cbk in self.callbacks if cbk.runs_in is not None]
-        first = folders[0] if folders else "./logs"
+        first = folders[0] if folders else self._folders.start / "logs"
         return run_folder(first if self.checker is None else self.checker.runs_in, self.running_id)
 
     def adopt_run(self, running_id: str) -> None:
@@ -762,17 +794,29 @@ class TrainerBase(Steps):
         Returns:
             ``trainer.logger``, a ``SummaryWriter`` for ``<log_dir>/<running_id>``.
         """
+        own = self._own_logger
+        if own is not None and self.logger is own and Path(own.log_dir).name != self.running_id:
+            own.close()
+            self.logger = None
         if self.logger is None:
             from .callbacks.event_files import open_writer
 
-            self.logger = open_writer(run_folder(log_dir, self.running_id))
+            parent = self._folders.start / log_dir
+            self.logger = self._own_logger = open_writer(run_folder(parent, self.running_id))
             weakref.finalize(self, self.logger.close)
         return self.logger
 
     def close_logger(self) -> None:
-        """Close the file of ``trainer.logger``; a later use of it opens another."""
-        if self.logger is not None:
+        """Close the file of ``trainer.logger``; a later use of it opens the file again.
+
+        A writer that you have put there yourself is flushed, and stays open.
+        """
+        if self.logger is None:
+            return
+        if self.logger is self._own_logger:
             self.logger.close()
+        else:
+            self.logger.flush()
 
     # stopping and saving
 

@@ -460,6 +460,106 @@ def test_a_broken_pipe_costs_one_warning_and_not_the_training(
     assert broken.writes == 1
 
 
+class Bare:
+    """An output that can write, and nothing else."""
+
+    def __init__(self) -> None:
+        self.text = ""
+
+    def write(self, text: str) -> None:
+        self.text += text
+
+
+class Ascii(Bare):
+    """One that says neither its encoding nor that it is a terminal."""
+
+    def write(self, text: str) -> None:
+        text.encode("ascii")
+        super().write(text)
+
+
+@pytest.mark.parametrize("log_tqdm", [False, True])
+def test_an_output_needs_no_more_than_a_method_write(
+    log_tqdm: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bare = Bare()
+    monkeypatch.setattr(sys, "stdout", bare)
+    made = trainer(epochs=2, log_tqdm=log_tqdm)
+    made.fit(loader(), loader())
+    made.print("done")
+    monkeypatch.undo()
+    assert "running ID" in bare.text and bare.text.endswith("done\n")
+    assert ("E 2/2" in bare.text) is not log_tqdm
+
+
+def test_an_output_without_an_encoding_gets_escapes(monkeypatch: pytest.MonkeyPatch) -> None:
+    bare = Ascii()
+    monkeypatch.setattr(sys, "stdout", bare)
+    trainer(epochs=1, show_info=False).print("准确率")
+    monkeypatch.undo()
+    assert bare.text == "\\u51c6\\u786e\\u7387\n"
+
+
+@pytest.mark.parametrize("fault", [OSError("gone"), AttributeError("gone"), TypeError("gone")])
+def test_an_output_may_fail_in_any_way(fault: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Fails(Bare):
+        def write(self, text: str) -> None:
+            raise fault
+
+    monkeypatch.setattr(sys, "stdout", Fails())
+    with pytest.warns(RuntimeWarning, match=r"Standard output cannot be written \(gone\)") as met:
+        history = trainer(epochs=2).fit(loader(), loader())
+    monkeypatch.undo()
+    assert len(met) == 1 and len(history["train"]["loss"]) == 2
+
+
+def test_an_output_that_is_replaced_between_two_fits_is_written_to(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made, outputs = trainer(epochs=1, show_info=False), [Bare(), Bare()]
+    for output in outputs:
+        monkeypatch.setattr(sys, "stdout", output)
+        made.fit(loader(), epochs=1)
+    monkeypatch.undo()
+    assert [output.text.split()[:2] for output in outputs] == [["E", "1/1"], ["E", "2/2"]]
+
+
+class BrokenBar(io.StringIO):
+    """A standard error that fails after a while."""
+
+    def __init__(self, num_writes: int) -> None:
+        super().__init__()
+        self.num_writes = num_writes
+
+    def write(self, text: str) -> int:
+        self.num_writes -= 1
+        if self.num_writes < 0:
+            raise OSError("gone")
+        return super().write(text)
+
+
+@pytest.mark.parametrize("num_writes", [0, 1, 3])
+def test_a_bar_that_cannot_be_drawn_costs_one_warning_and_not_the_training(
+    num_writes: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stderr", BrokenBar(num_writes))
+    with pytest.warns(RuntimeWarning, match=r"Standard error cannot be written \(gone\)") as met:
+        history = trainer(epochs=3, show_info=False, log_tqdm=True).fit(loader())
+    monkeypatch.undo()
+    assert len(met) == 1 and len(history["train"]["loss"]) == 3
+    assert ("E 3/3" in capsys.readouterr().out) is (num_writes == 0)  # the bar had the others
+
+
+@pytest.mark.parametrize("stream", [None, object()])
+def test_without_a_standard_error_the_lines_take_the_place_of_the_bar(
+    stream: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stderr", stream)
+    trainer(epochs=2, show_info=False, log_tqdm=True).fit(loader())
+    monkeypatch.undo()
+    assert [line[:5] for line in capsys.readouterr().out.splitlines()] == ["E 1/2", "E 2/2"]
+
+
 def test_a_closed_or_missing_stdout_does_not_stop_the_training(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import gc
+import io
+import posixpath
+import re
 import signal
 import subprocess
 import sys
+import threading
+import warnings
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from event_reader import (
@@ -23,10 +30,22 @@ from event_reader import (
     small_trainer,
 )
 from torch import nn
+from torch.utils.tensorboard import SummaryWriter
 
-from deepepochs import Callback, CheckCallback, EpochTask, LogCallback, Optimizer, TrackerCallback
+from deepepochs import (
+    Callback,
+    CallbackException,
+    CheckCallback,
+    EpochTask,
+    LogCallback,
+    Optimizer,
+    TrackerCallback,
+)
 from deepepochs.callbacks import event_files
 from deepepochs.callbacks.log import run_tensorboard
+from deepepochs.callbacks.trackers import mlflow_names
+
+resource: Any = pytest.importorskip("resource") if sys.platform != "win32" else None
 
 
 def steps(curve: list[tuple[int, float]]) -> list[int]:
@@ -164,6 +183,121 @@ def test_a_resumed_run_has_the_values_of_one_that_was_never_cut(tmp_path: Path) 
     assert scalars(tmp_path / "cut") == scalars(tmp_path / "whole")
     table = [(tmp_path / name / "metrics.csv").read_text() for name in ("cut", "whole")]
     assert table[0] == table[1]
+
+
+def test_all_fits_of_a_run_write_to_one_file(tmp_path: Path) -> None:
+    trainer = small_trainer(
+        callbacks=LogCallback(tmp_path), running_id="a", epochs=1, hyper_params={"lr": 0.1}
+    )
+    num_open = num_open_files()
+    for epochs in range(1, 5):
+        trainer.fit(*loaders(), epochs=1)
+        trainer.test(loaders()[1])
+        assert len(list((tmp_path / "a").glob("*tfevents*"))) == 2  # one of them of the tests
+        assert steps(scalars(tmp_path / "a")["loss/epoch/train"]) == list(range(1, epochs + 1))
+    assert num_open_files() == num_open
+    assert len(scalars(tmp_path / "a")["accuracy"]) == 4
+
+
+def num_open_files() -> int:
+    gc.collect()
+    return len(psutil.Process().open_files())
+
+
+def test_a_run_whose_folder_was_renamed_has_every_step_once(tmp_path: Path) -> None:
+    def trainer(name: str, *more: Callback, **arguments: Any) -> Any:
+        check = CheckCallback("loss", "train", ckpt_dir=tmp_path, every_n_batches=4)
+        callbacks = [check, LogCallback(tmp_path), *more]
+        return small_trainer(callbacks=callbacks, running_id=name, epochs=3, **arguments)
+
+    with pytest.raises(MemoryError):
+        trainer("old", KilledAt(11)).fit(*loaders())
+    (tmp_path / "old").rename(tmp_path / "new")
+    trainer("new", resume="auto").fit(*loaders())
+    curves = scalars(tmp_path / "new")
+    assert steps(curves["loss/batch/train"]) == list(range(1, 19))
+    assert steps(curves["learning_rate_0/batch/train"]) == list(range(18))
+
+
+def test_a_run_that_begins_with_the_state_of_another_leaves_its_files(tmp_path: Path) -> None:
+    def trainer(name: str, epochs: int, **arguments: Any) -> Any:
+        callbacks = [CheckCallback("loss", "train", ckpt_dir=tmp_path), LogCallback(tmp_path)]
+        return small_trainer(callbacks=callbacks, running_id=name, epochs=epochs, **arguments)
+
+    trainer("first", 2).fit(*loaders())
+    old = {path.name: path.read_bytes() for path in (tmp_path / "first").glob("*tfevents*")}
+    path = str(tmp_path / "first" / "previous.ckpt")
+    trainer("second", 3, resume=path).fit(*loaders())
+    assert {p.name: p.read_bytes() for p in (tmp_path / "first").glob("*tfevents*")} == old
+    assert steps(scalars(tmp_path / "second")["loss/epoch/train"]) == [2, 3]
+
+
+def test_a_run_with_a_new_id_has_a_file_of_its_own(tmp_path: Path) -> None:
+    trainer = small_trainer(callbacks=LogCallback(tmp_path), running_id="a", epochs=1)
+    trainer.fit(*loaders())
+    trainer.running_id = "b"
+    trainer.fit(*loaders(), epochs=1)
+    assert [steps(scalars(tmp_path / n)["loss/epoch/train"]) for n in "ab"] == [[1], [2]]
+
+
+def test_a_folder_that_cannot_be_made_is_an_error_at_the_start(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    trainer = small_trainer(callbacks=LogCallback(tmp_path / "file"), running_id="a")
+    with pytest.raises(CallbackException, match=r"cannot write to .*file.*Give another log_dir"):
+        trainer.fit(*loaders())
+
+
+def test_graphs_in_threads_leave_the_output_and_the_warnings_as_they_were(tmp_path: Path) -> None:
+    trainers = [
+        small_trainer(callbacks=LogCallback(tmp_path, log_graph=True), running_id=n, epochs=1)
+        for n in "abcd"
+    ]
+    trainers.pop().fit(*loaders())  # what torch imports for it changes filters
+    output, show, filters = sys.stdout, warnings.showwarning, list(warnings.filters)
+    threads = [threading.Thread(target=one.fit, args=loaders()) for one in trainers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (sys.stdout, warnings.showwarning) == (output, show) and warnings.filters == filters
+    assert all("aten::linear" in str(read_events(tmp_path / n).Graph()) for n in "abc")
+
+
+def test_a_writer_of_your_own_stays_open(tmp_path: Path) -> None:
+    trainer = small_trainer(callbacks=LogCallback(tmp_path), running_id="a")
+    with SummaryWriter(str(tmp_path / "mine")) as writer:
+        trainer.logger = writer
+        trainer.fit(*loaders())
+        assert trainer.logger is writer and writer.file_writer is not None
+    assert steps(scalars(tmp_path / "mine")["loss/epoch/train"]) == [1, 2]
+    assert not list((tmp_path / "a").glob("*tfevents*"))
+
+
+@pytest.mark.skipif(resource is None, reason="needs a limit on the size of files")
+def test_a_full_disk_costs_a_warning_and_not_the_run(tmp_path: Path) -> None:
+    """A limit on the size of files fails as a full disk does, from epoch 1 to the end of epoch 3."""
+
+    def limit(size: int) -> None:
+        hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+
+    class Fills(Callback):
+        def on_after_epoch(self, epoch_idx: int, **others: Any) -> None:
+            if epoch_idx in (0, 2):
+                limit(1 if epoch_idx == 0 else resource.RLIM_INFINITY)
+
+    trainer = small_trainer(callbacks=[LogCallback(tmp_path), Fills()], running_id="a", epochs=4)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), pytest.warns(RuntimeWarning) as met:
+            trainer.fit(*loaders())
+    finally:
+        limit(resource.RLIM_INFINITY)
+    assert [str(one.message).split(" (")[0] for one in met] == [
+        "the log for TensorBoard cannot be written",
+        "the record of the run cannot be written",
+    ]
+    assert [row["epoch"] for row in rows(tmp_path / "a" / "metrics.csv")] == ["1", "2", "3", "4"]
+    assert steps(scalars(tmp_path / "a")["loss/epoch/train"])[-1] == 4
 
 
 def test_a_resume_leaves_test_results_and_other_files_alone(tmp_path: Path) -> None:
@@ -441,6 +575,98 @@ def test_a_tracker_that_is_not_known_or_not_installed_is_named() -> None:
         trainer = small_trainer(callbacks=TrackerCallback("mlflow"))
         with pytest.raises(MissingExtraError, match="pip install mlflow"):
             trainer.fit(loaders()[0])
+
+
+class Faulty:
+    """Methods of a tracker that fail as often as asked."""
+
+    def __init__(self, **num_faults: int) -> None:
+        self.num_faults, self.calls = num_faults, dict.fromkeys(("start", "log", "finish"), 0)
+
+    def call(self, method: str) -> None:
+        self.calls[method] += 1
+        if self.calls[method] <= self.num_faults.get(method, 0):
+            raise ConnectionError("no network")
+
+
+def faulty_tracker(**num_faults: int) -> tuple[Any, Faulty]:
+    tracker, faults = list_tracker(), Faulty(**num_faults)
+    log = tracker.log
+
+    def failing_log(values: dict[str, Any], step: int) -> None:
+        faults.call("log")
+        log(values, step=step)
+
+    tracker.start, tracker.log = lambda: faults.call("start"), failing_log
+    tracker.finish = lambda: faults.call("finish")
+    return tracker, faults
+
+
+@pytest.mark.parametrize(
+    ("num_faults", "sent"),
+    [({}, 5), ({"log": 1}, 4), ({"log": 9}, 0), ({"start": 9}, 0), ({"finish": 1}, 5)],
+    ids=str,
+)
+def test_a_fault_of_a_tracker_costs_one_warning_and_not_the_run(
+    num_faults: dict[str, int], sent: int
+) -> None:
+    tracker, faults = faulty_tracker(**num_faults)
+    callback = TrackerCallback(tracker)
+    trainer = small_trainer(callbacks=callback, epochs=5)
+    with warnings.catch_warnings(record=True) as met:
+        warnings.simplefilter("always")
+        history = trainer.fit(*loaders())
+        callback.finish()
+    assert len(history["train"]["loss"]) == 5 and len(tracker.entries) == sent
+    assert len(met) == bool(num_faults)
+    for warned in met:
+        assert f"failed to {next(iter(num_faults))} (ConnectionError: no network)" in str(
+            warned.message
+        )
+    if num_faults == {"log": 9}:
+        assert faults.calls["log"] == 3  # then it is given up
+
+
+def test_an_option_that_a_tracker_does_not_know_is_an_error(tmp_path: Path) -> None:
+    callback = TrackerCallback("tensorboard", log_dir=tmp_path, no_such_option=1)
+    with pytest.raises(TypeError, match="no_such_option"):
+        small_trainer(callbacks=callback).fit(loaders()[0])
+
+
+def test_names_are_those_that_mlflow_accepts_and_stay_apart() -> None:
+    given = [
+        "acc",
+        "acc@1 (%)",
+        "recall[0]",
+        "recall(0)",
+        "a//b",
+        "../x",
+        "/x",
+        "准确率",
+        "%",
+        "n" * 999,
+    ]
+    named = mlflow_names({f"{name}/val": index for index, name in enumerate(given)})
+    assert list(named.values()) == list(range(len(given)))
+    for name in named:
+        assert re.fullmatch(r"[/\w.\- ]+", name) and len(name) <= 250
+        assert posixpath.normpath(name) == name and not name.startswith(("/", ".."))
+    assert list(named)[:4] == ["acc/val", "acc_1/val", "recall_0/val", "recall_0/val_2"]
+    assert "准确率/val" in named
+
+
+def test_a_resumed_tracker_of_tensorboard_has_every_epoch_once(tmp_path: Path) -> None:
+    def trainer(*more: Callback, **arguments: Any) -> Any:
+        check = CheckCallback("loss", "train", ckpt_dir=tmp_path / "ck")
+        tracker = TrackerCallback("tensorboard", log_dir=tmp_path, project="runs")
+        return small_trainer(
+            callbacks=[check, tracker, *more], running_id="a", epochs=3, **arguments
+        )
+
+    with pytest.raises(MemoryError):
+        trainer(KilledAt(7)).fit(*loaders())  # after one epoch
+    trainer(resume="auto").fit(*loaders())
+    assert steps(scalars(tmp_path / "runs")["loss/train"]) == [1, 2, 3]
 
 
 def test_a_tracker_by_name_is_made_for_the_run(tmp_path: Path) -> None:

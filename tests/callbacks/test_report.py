@@ -34,6 +34,7 @@ from deepepochs import (
     rename,
 )
 from deepepochs.callbacks.run_facts import git_commit
+from deepepochs.errors import RunLockedError
 from deepepochs.metrics import accuracy
 from deepepochs.report import compare_page, png, run_page, sample_picture
 from deepepochs.report.svg import Scale
@@ -257,11 +258,11 @@ def test_warnings_of_a_run_are_kept_once_and_still_shown(tmp_path: Path) -> None
     assert read_run(tmp_path / "a").record["warnings"] == [f"UserWarning: {ANGRY}"]
 
 
-def test_two_trainers_in_one_folder_are_not_both_recorded(tmp_path: Path) -> None:
+def test_a_folder_that_is_in_use_is_refused_to_a_second_trainer(tmp_path: Path) -> None:
     class Starts(Callback):
         def on_after_epoch(self, trainer: Any, **others: Any) -> None:
             other = small_trainer(callbacks=RunRecordCallback(tmp_path), running_id="a", epochs=1)
-            with pytest.warns(RuntimeWarning, match=r"not recorded: the run .* is in use"):
+            with pytest.raises(RunLockedError, match=r"the run .* is in use by this very process"):
                 other.fit(*loaders())
 
     small_trainer(callbacks=[RunRecordCallback(tmp_path), Starts()], running_id="a").fit(*loaders())

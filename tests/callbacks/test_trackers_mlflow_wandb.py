@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from event_reader import assert_same_bits, loaders, run_bits, small_trainer
 
-from deepepochs import TrackerCallback
+from deepepochs import Callback, CheckCallback, TrackerCallback
 
 # MLflow still uses what SQLAlchemy will remove.
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
@@ -96,6 +96,42 @@ def test_mlflow_changes_no_bit(mlflow: Any) -> None:
     callback = TrackerCallback("mlflow", every_n_batches=1)
     assert_same_bits(run_bits(callbacks=callback), run_bits())
     callback.finish()
+
+
+class Stops(Callback):
+    def on_after_epoch(self, trainer: Any, epoch_idx: int, **others: Any) -> None:
+        if epoch_idx == 0:
+            raise MemoryError
+
+
+def test_a_resumed_run_is_one_run_of_mlflow(mlflow: Any, tmp_path: Path) -> None:
+    def trainer(*more: Callback, **options: Any) -> Any:
+        check = CheckCallback("loss", ckpt_dir=tmp_path / "logs", every_n_batches=1)
+        callbacks = [check, TrackerCallback("mlflow", project="digits"), *more]
+        return small_trainer(callbacks=callbacks, running_id="a", **options)
+
+    with pytest.raises(MemoryError):
+        trainer(Stops()).fit(*loaders())
+    resumed = trainer(resume="auto")
+    resumed.fit(*loaders())
+    resumed.callbacks[-1].finish()
+    run = only_run(mlflow, "digits")
+    assert sorted({step for step, _ in history_of(mlflow, run, "loss/train")}) == [1, 2]
+
+
+def test_mlflow_takes_metrics_of_any_name_and_size(mlflow: Any) -> None:
+    def odd(preds: Any, targets: Any) -> Any:
+        return preds.new_zeros(1200)
+
+    odd.__name__ = "acc@1 (%)"
+    callback = TrackerCallback("mlflow", project="digits")
+    params = {"lr (µ)": float("nan"), "text": "x" * 9999}
+    trainer = small_trainer(callbacks=callback, metrics=[odd], epochs=1, hyper_params=params)
+    trainer.fit(*loaders())
+    callback.finish()
+    run = only_run(mlflow, "digits")
+    assert {"acc_1_0/train", "acc_1_1199/val"} <= set(run.data.metrics)
+    assert run.data.params == {"lr_µ": "nan", "text": "x" * 500}
 
 
 # --- W&B in files

@@ -60,6 +60,13 @@ class Callback:
         if priority is not None:
             self.order = priority
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the attributes that a copy or a pickle has.
+
+        A callback with open files, locks or threads leaves them out: a copy runs nothing yet.
+        """
+        return dict(vars(self))
+
     @property
     def runs_in(self) -> Path | None:
         """The folder of runs that this callback writes to; ``None`` if it writes no files."""

@@ -17,10 +17,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from ..arguments import check_choice, check_count
+from ..checkpoint.file import listed
 from ..checkpoint.store import CheckpointStore, latest_run, load
 from ..errors import CheckpointError, CheckpointNotFound, ConfigError
 from ..optim.monitor import Monitor
 from ..runs.folder import run_folder
+from ..runs.ownership import in_main_process, use_here
 from .base import Metrics
 from .monitored import MonitoredMetric
 from .run_record import RunRecordCallback
@@ -117,6 +119,7 @@ class CheckCallback(RunRecordCallback):
         self._best_from: Path | None = None  # the folder of another run that has made the best
         self._told = ""
         self._saved_at_s = 0.0
+        self._start = Path.cwd()  # a relative path to resume starts here
 
     @property
     def ckpt_dir(self) -> Path:
@@ -130,13 +133,13 @@ class CheckCallback(RunRecordCallback):
         store = CheckpointStore(self.folder(trainer), self.keep)
         if self._source is not None:
             if self._source.resolve() != store.folder.resolve():
-                in_main_process(trainer, "copy the best states", store.take_best, self._source)
+                in_main_process(trainer.runtime, "copy the best states", store.take_best, self._source)
                 self._best_from = self._source
             self._source = None
-        in_main_process(trainer, "save its checkpoint", store.save, state, place)
+        in_main_process(trainer.runtime, "save its checkpoint", store.save, state, place)
         if place is not None and self.keep > 1:
             # Best states of the metric that was monitored before.
-            in_main_process(trainer, "remove them", store.drop_best, len(self.best_values))
+            in_main_process(trainer.runtime, "remove them", store.drop_best, len(self.best_values))
         self._has_saved, self._is_other = True, False
         self._saved_at_s = time.monotonic()
 
@@ -146,9 +149,10 @@ class CheckCallback(RunRecordCallback):
         Raises:
             CheckpointError: a checkpoint that was selected by name cannot be loaded.
         """
-        source = trainer.runtime.gather_objects(find_checkpoint(trainer, self.ckpt_dir))[0]
-        if source is None:
-            trainer.print(f"no checkpoint in {self.ckpt_dir}: training starts anew")
+        found = find_checkpoint(trainer, self.ckpt_dir, self._start)
+        source = trainer.runtime.gather_objects(found)[0]
+        if isinstance(source, str):
+            trainer.print(f"{source}: training starts anew")
             return
         if source.is_dir():
             trainer.print(f"loading checkpoint of running ID {source.name}")
@@ -335,21 +339,7 @@ class CheckCallback(RunRecordCallback):
                 raise ConfigError(
                     f"Two CheckCallbacks write to {folder}: give one of them another ckpt_dir."
                 )
-        in_main_process(trainer, "lock the run's folder", self.lock, folder)
-
-
-def in_main_process(
-    trainer: TrainerView, purpose: str, action: Callable[..., object], *arguments: Any
-) -> None:
-    """Call a function in the main process; if it fails, raise in every process."""
-    error: CheckpointError | None = None
-    if trainer.main_process:
-        try:
-            action(*arguments)
-        except CheckpointError as fault:
-            error = fault
-    if trainer.runtime.any(error is not None):
-        raise error or CheckpointError(f"The main process could not {purpose}.")
+        in_main_process(trainer.runtime, "lock the run's folder", self.lock, folder)
 
 
 def in_all_processes(runtime: Runtime, action: Callable[[], T]) -> T:
@@ -365,28 +355,49 @@ def in_all_processes(runtime: Runtime, action: Callable[[], T]) -> T:
     return cast(T, result)
 
 
-def find_checkpoint(trainer: TrainerView, ckpt_dir: Path) -> Path | None:
-    """Return the run's folder or the file that ``resume`` selects; ``None``: start a new run."""
+def find_checkpoint(trainer: TrainerView, ckpt_dir: Path, start: Path) -> Path | str:
+    """Return the run's folder or the file that ``resume`` selects, or why there is none."""
     asked = trainer.resume
     if asked is True or asked == "auto":
-        own = run_folder(ckpt_dir, trainer.running_id)
-        if trainer.has_own_id and (asked == "auto" or has_checkpoint(own)):
-            return own if has_checkpoint(own) else None
-        return latest_run(ckpt_dir)
+        return _find_run(trainer, ckpt_dir)
     if isinstance(asked, str) and (os.sep in asked or "/" in asked or asked.endswith(".ckpt")):
-        return Path(asked)
+        return start / asked
     folder = run_folder(ckpt_dir, asked)
     if not has_checkpoint(folder):
-        runs = sorted(path.name for path in ckpt_dir.glob("*") if has_checkpoint(path))
         raise CheckpointNotFound(
             f"resume={asked!r}: there is no checkpoint in {folder}. Runs with one: "
-            f"{', '.join(runs) or 'none'}."
+            f"{listed(resumable_runs(ckpt_dir)) or 'none'}."
         )
     return folder
 
 
+def _find_run(trainer: TrainerView, ckpt_dir: Path) -> Path | str:
+    """Return the folder of the run to go on with, or why there is none."""
+    own = run_folder(ckpt_dir, trainer.running_id)
+    if trainer.has_own_id and has_checkpoint(own):
+        return own
+    others = resumable_runs(ckpt_dir)
+    if trainer.has_own_id and trainer.resume == "auto":
+        if not others:
+            return f"no checkpoint in {ckpt_dir}"
+        return f"no checkpoint of running ID {own.name} in {ckpt_dir}, only of {listed(others)}"
+    # The trials of a search must not go on with one another's run.
+    used = use_here(ckpt_dir)
+    if used and trainer.resume == "auto":
+        return (
+            "resume='auto' without a running_id finds the newest run for the first trainer of a "
+            "process alone, so give each trainer a running_id"
+        )
+    return latest_run(ckpt_dir) or f"no checkpoint in {ckpt_dir}"
+
+
 def has_checkpoint(folder: Path) -> bool:
     return folder.is_dir() and any(folder.glob("*.ckpt"))
+
+
+def resumable_runs(ckpt_dir: Path) -> list[str]:
+    """Return the ids of the runs that have a checkpoint."""
+    return sorted(path.name for path in ckpt_dir.glob("*") if has_checkpoint(path))
 
 
 def insert_best(best: list[float], value: float, mode: str, keep: int) -> int | None:

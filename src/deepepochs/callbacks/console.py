@@ -68,6 +68,9 @@ class ConsoleCallback(Callback):
         self._lengths: list[int | None] = []
         self._widths = (4, 5)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_screen": None, "_in_fit": False}
+
     def write(self, *values: Any, sep: str = " ", end: str = "\n", file: Any = None) -> None:
         """Print as `print` does, without breaking the live line."""
         text = sep.join(map(str, values)) + end

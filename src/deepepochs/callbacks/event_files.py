@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import MissingExtraError
+from ..errors import CallbackException, MissingExtraError
 from ..runs.folder import run_folder
 from .base import Callback
 
@@ -29,27 +29,30 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
     from ..contracts import TrainerView
+    from .event_writer import RunWriter
 
-FLUSH_S = 5  # a killed process loses at most this many seconds of its log
 RESULTS_SUFFIX = ".results"  # event files with test results end with this, and are never cut
 
 
-def open_writer(folder: Path, suffix: str = "") -> SummaryWriter:
+def open_writer(folder: Path, suffix: str = "") -> RunWriter:
     """Open a new event file in a folder, which is created if it does not exist.
 
     Raises:
         MissingExtraError: TensorBoard is not installed.
+        CallbackException: the folder cannot be written.
     """
     try:
-        from torch.utils.tensorboard import SummaryWriter
+        from .event_writer import RunWriter
     except ImportError as error:
         raise MissingExtraError(
             "Logging needs TensorBoard, which is not installed: pip install tensorboard."
         ) from error
-    writer: SummaryWriter = SummaryWriter(
-        str(folder), flush_secs=FLUSH_S, filename_suffix=suffix, max_queue=1000
-    )
-    return writer
+    try:
+        return RunWriter(folder, suffix)
+    except OSError as error:
+        raise CallbackException(
+            f"cannot write to {folder}: {error.strerror or error}. Give another log_dir."
+        ) from error
 
 
 def run_tensorboard(log_dir: str | os.PathLike[str] = "./logs", *options: str) -> int:
@@ -81,9 +84,13 @@ class EventFileCallback(Callback):
 
     def __init__(self, log_dir: str | os.PathLike[str] = "./logs") -> None:
         super().__init__()
-        self.log_dir = Path(log_dir)
+        self.log_dir = Path(log_dir).absolute()
         self._folder: Path | None = None
         self._rewind_to: dict[str, Any] | None = None
+
+    @property
+    def runs_in(self) -> Path:
+        return self.log_dir
 
     def writer(self, trainer: TrainerView) -> SummaryWriter:
         """Return the trainer's ``SummaryWriter``, opened on first use."""
@@ -107,7 +114,7 @@ class EventFileCallback(Callback):
             if self is min(sharing, key=lambda cbk: cbk.order):
                 # The state that was made last has what all of them had written.
                 saved = [callback.take_sizes() for callback in sharing][-1]
-                if saved is not None and saved["running_id"] == trainer.running_id:
+                if saved is not None:
                     trainer.close_logger()
                     rewind_files(run_folder(self.log_dir, trainer.running_id), saved["sizes"])
             self.writer(trainer)
@@ -120,7 +127,7 @@ class EventFileCallback(Callback):
         super().on_after_epoch(trainer=trainer, **others)
 
     def on_after_fit(self, trainer: TrainerView) -> None:
-        """Close the file; a later use of the writer opens another."""
+        """Close the file; a later use of the writer opens it again."""
         self.flush()
         trainer.close_logger()
         super().on_after_fit(trainer=trainer)
@@ -160,8 +167,15 @@ def event_files(folder: Path) -> list[Path]:
 
 
 def rewind_files(folder: Path, sizes: Mapping[str, int]) -> None:
-    """Cut event files to their earlier sizes, and remove files that did not exist then."""
-    for path in event_files(folder):
+    """Cut event files to their earlier sizes, and remove files that did not exist then.
+
+    A folder that has none of the files is another run's, and stays as it is. One that has them
+    is this run's, whatever its name is now.
+    """
+    files = event_files(folder)
+    if not any(path.name in sizes for path in files):
+        return
+    for path in files:
         size = sizes.get(path.name)
         if size is None:
             path.unlink()

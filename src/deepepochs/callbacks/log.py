@@ -11,10 +11,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import io
 import os
+import threading
 import time
 import warnings
 from collections import OrderedDict
@@ -38,12 +37,15 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
     from ..contracts import TrainerView
+    from .event_writer import RunWriter
 
 MAX_HELD = 200
 """Entries that are written together: each use of the writer's thread costs a thread switch."""
 
 MAX_HELD_ON_DEVICE = 32
 """The same on an accelerator, where entries hold tensors and reading them waits for the device."""
+
+_one_trace = threading.RLock()  # filters of warnings are not each thread's own
 
 MAX_HELD_S = 1.0  # fewer entries are written after this many seconds
 
@@ -86,6 +88,10 @@ class LogCallback(EventFileCallback, RunRecordCallback):
         self._num_passes = {Stage.TRAIN: 0, Stage.VAL: 0}
         self._held: list[tuple[str, int, Mapping[str, Any], float]] = []
         self._logger: SummaryWriter | None = None
+        self._results: RunWriter | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_logger": None, "_results": None, "_held": []}
 
     def on_before_fit(self, trainer: TrainerView, epochs: int) -> None:
         super().on_before_fit(trainer, epochs)
@@ -135,7 +141,10 @@ class LogCallback(EventFileCallback, RunRecordCallback):
     def on_after_test_epochs(self, trainer: TrainerView, tasks: Any, metrics: Any) -> None:
         if trainer.main_process and trainer.hyper_params:
             folder = self.folder(trainer)
-            log_hyper_params(folder, trainer.hyper_params, metrics, trainer.init_epoch)
+            if self._results is None or Path(self._results.log_dir) != folder:
+                self._results = open_writer(folder, RESULTS_SUFFIX)
+            with self._results as writer:
+                log_hyper_params(writer, trainer.hyper_params, metrics, trainer.init_epoch)
         super().on_after_test_epochs(trainer, tasks, metrics)
 
     def flush(self) -> None:
@@ -205,8 +214,7 @@ def log_graph(logger: SummaryWriter, model: nn.Module, example: Any) -> None:
     values = example if isinstance(example, (tuple, dict)) else (example,)
     modes = [(module, module.training) for module in model.modules()]
     try:
-        # torch prints the error before it raises it.
-        with rng.preserved(), contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        with _one_trace, rng.preserved(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             bare = _without_hooks(model).eval()
             named = {"example_kwarg_inputs": values} if isinstance(values, dict) else {}
@@ -228,19 +236,18 @@ def log_graph(logger: SummaryWriter, model: nn.Module, example: Any) -> None:
 
 
 def log_hyper_params(
-    folder: Path, hyper_params: Mapping[str, Any], metrics: Mapping[str, Any], step: int
+    writer: RunWriter, hyper_params: Mapping[str, Any], metrics: Mapping[str, Any], step: int
 ) -> None:
     """Write one line of TensorBoard's HParams table, and its metrics as scalars."""
     from torch.utils.tensorboard.summary import hparams
 
     plain = {
-        name: value if isinstance(value, (bool, int, float, str)) else str(value)
+        str(name): value if isinstance(value, (bool, int, float, str)) else str(value)
         for name, value in hyper_params.items()
     }
     values = {name: float(value) for name, value in spread(metrics)}
     # `add_hparams` would write to another run, named by the time, and not to this one.
-    with open_writer(folder, RESULTS_SUFFIX) as writer:
-        for summary in hparams(plain, values):  # type: ignore[no-untyped-call]
-            writer.file_writer.add_summary(summary)
-        for name, value in values.items():
-            writer.add_scalar(name, value, step)
+    for summary in hparams(plain, values):  # type: ignore[no-untyped-call]
+        writer.add_summary(summary)
+    for name, value in values.items():
+        writer.add_scalar(name, value, step)

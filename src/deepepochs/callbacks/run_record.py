@@ -13,12 +13,10 @@ from __future__ import annotations
 import csv
 import os
 import time
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import RunLockedError
 from ..files.atomic import replacing
 from ..history import History
 from ..runs.folder import run_folder
@@ -26,12 +24,12 @@ from ..runs.lock import RunLock
 from ..runs.record import RECORD, TABLE, mapping, plain, read_json, write_json
 from ..show.screens import spread
 from .base import Callback
+from .disk_faults import DiskFaults
 from .run_facts import describe
+from .warning_lists import WARNINGS
 
 if TYPE_CHECKING:
     from ..contracts import TrainerView
-
-MAX_WARNINGS = 50  # a record has at most this many different warnings
 
 
 class RunRecordCallback(Callback):
@@ -39,8 +37,9 @@ class RunRecordCallback(Callback):
 
     They hold the state of the run (running, finished, interrupted, failed), its metrics and
     learning rates, its hyper-parameters, model, machine and versions, and its warnings. The
-    record is written at the beginning, after each epoch and at the end. The callback changes
-    no weights, metrics or random states.
+    record is written at the beginning, after each epoch and at the end. If a write fails later
+    than at the beginning, there is one warning, and the run goes on. The callback changes no
+    weights, metrics or random states.
 
     ``CheckCallback``, ``LogCallback`` and ``ReportCallback`` are run records too. If several
     of them have one folder, only the first writes.
@@ -54,12 +53,15 @@ class RunRecordCallback(Callback):
 
     def __init__(self, log_dir: str | os.PathLike[str] = "./logs") -> None:
         super().__init__()
-        self.log_dir = Path(log_dir)
+        self.log_dir = Path(log_dir).absolute()
         self._record: dict[str, Any] = {}
         self._table: MetricsFile | None = None  # while the run is recorded
         self._lock: RunLock | None = None
-        self._warnings = WarningList()
+        self._record_faults = DiskFaults("the record of the run")
         self._epoch_began_s = self._pass_began_s = 0.0
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_lock": None, "_table": None}
 
     @property
     def runs_in(self) -> Path:
@@ -86,11 +88,7 @@ class RunRecordCallback(Callback):
             return
         folder = self.folder(trainer)
         if not self.holds_lock:
-            try:
-                self.lock(folder)
-            except RunLockedError as error:
-                warnings.warn(f"This run is not recorded: {error}", RuntimeWarning, stacklevel=2)
-                return
+            self.lock(folder)
         # If the run resumes inside an epoch, the earlier record has the rates of that epoch.
         is_inside_epoch = trainer.session is not None and trainer.session.epoch_idx is not None
         is_resumed = trainer.init_epoch > 0 or is_inside_epoch
@@ -110,7 +108,7 @@ class RunRecordCallback(Callback):
             "warnings": _list(earlier, "warnings"),
         }
         self._table = MetricsFile(folder / TABLE, trainer.history)
-        self._warnings.begin(self._record["warnings"])
+        WARNINGS.add(self._record["warnings"])
         self._table.begin()
         self._write(trainer)
 
@@ -132,10 +130,11 @@ class RunRecordCallback(Callback):
 
     def on_after_epoch(self, *, trainer: TrainerView, epoch_idx: int, **others: Any) -> None:
         if self._table is not None:
-            self._table.add(epoch_idx, others["train_metrics"], others["val_metrics"])
             self._record["epochs_done"] = epoch_idx + 1
             self._add_seconds("epochs", self._epoch_began_s)
-            self._write(trainer)
+            with self._record_faults.survived():
+                self._table.add(epoch_idx, others["train_metrics"], others["val_metrics"])
+                self._write(trainer)
 
     def on_after_fit(self, trainer: TrainerView) -> None:
         self._end(trainer, "interrupted" if trainer.is_interrupted else "finished")
@@ -156,7 +155,8 @@ class RunRecordCallback(Callback):
             start = {"schema": 1, "state": "finished", "started_at": _now()}
             self._record = start | describe(trainer)
         self._record["test"] = plain(dict(metrics))
-        self._write(trainer)
+        with self._record_faults.survived():
+            self._write(trainer)
 
     def record(self, trainer: TrainerView) -> dict[str, Any]:
         """Return the present record; it is made now if the trainer was not recorded."""
@@ -171,12 +171,13 @@ class RunRecordCallback(Callback):
     def _end(self, trainer: TrainerView, state: str) -> None:
         if self._table is not None:
             self._table = None
-            self._warnings.end()
+            WARNINGS.remove(self._record["warnings"])
             self._record["state"] = state
             self._record["reason"] = plain(trainer.stop_reason)
             done = self._record["epochs_done"]
             self._record["fits"][-1].update(ended_at=_now(), to=done, state=state)
-            self._write(trainer)
+            with self._record_faults.survived():
+                self._write(trainer)
         if self._lock is not None:
             self._lock.release()
             self._lock = None
@@ -225,34 +226,6 @@ class MetricsFile:
             self._history.to_csv(fresh)
             with fresh.open(encoding="utf-8", newline="") as file:
                 self._columns = next(csv.reader(file))
-
-
-class WarningList:
-    """Copies each warning that is shown into a list, once."""
-
-    def __init__(self) -> None:
-        self._texts: list[Any] = []
-        self._outer: Any = None
-        self._own: Any = None
-
-    def begin(self, texts: list[Any]) -> None:
-        """Add the text of every warning to a list from now on."""
-        self._texts = texts
-        outer = self._outer = warnings.showwarning
-
-        def show(message: Any, category: type[Warning], *place: Any, **others: Any) -> None:
-            text = plain(f"{category.__name__}: {message}")
-            if text not in self._texts and len(self._texts) < MAX_WARNINGS:
-                self._texts.append(text)
-            outer(message, category, *place, **others)
-
-        self._own = warnings.showwarning = show
-
-    def end(self) -> None:
-        """Restore `warnings.showwarning`, unless other code has replaced it since."""
-        if warnings.showwarning is self._own:
-            warnings.showwarning = self._outer
-        self._texts = []
 
 
 def _list(record: dict[str, Any], name: str) -> list[Any]:

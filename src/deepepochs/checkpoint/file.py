@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
 
@@ -317,10 +317,16 @@ def _from_0_6(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def not_found(path: Path) -> str:
-    """The message for a missing file, with the files that are in its folder."""
-    folder = path.parent
+    """The message for a missing file, with the files that are in its folder, or beside that."""
+    text, folder = f"no checkpoint {path}", path.parent
     if not folder.is_dir():
-        return f"no checkpoint {path}: there is no folder {folder}"
+        text, folder = f"{text}: there is no folder {folder}", folder.parent
+    if not folder.is_dir():
+        return text
     names = sorted(found.name for found in folder.iterdir() if not found.name.startswith("."))
-    listed = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
-    return f"no checkpoint {path}: in {folder} there is {listed or 'nothing'}"
+    return f"{text}: in {folder} there is {listed(names) or 'nothing'}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return at most twelve names as a text."""
+    return ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")

@@ -11,6 +11,7 @@ import errno
 import json
 import os
 import socket
+import sys
 import time
 import warnings
 from pathlib import Path
@@ -83,6 +84,14 @@ class RunLock:
             with contextlib.suppress(OSError):
                 (self.folder / _HOLDER_NAME).unlink()
         self._lock.release()
+
+    def move(self, target: Path) -> None:
+        """Rename the folder, and release the lock; a failure is an ``OSError``."""
+        if sys.platform == "win32":  # a folder with an open file cannot be renamed
+            self.release()
+        self.folder.rename(target)
+        self.folder = target
+        self.release()
 
     def __enter__(self) -> RunLock:
         self.acquire()

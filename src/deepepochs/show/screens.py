@@ -20,6 +20,7 @@ import sys
 import unicodedata
 import warnings
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -181,24 +182,31 @@ DISPLAY_LINES = 100  # lines of one notebook display: each refresh sends all of 
 
 
 class Output:
-    """Writes to the present `sys.stdout`; after one warning a broken stream gets no more text."""
+    """Writes to the present `sys.stdout`; after one warning a broken stream gets no more text.
+
+    The stream may be anything with a method `write`.
+    """
 
     def __init__(self) -> None:
         self._lost: Any = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_lost": None}  # a stream cannot be pickled
+
     def write(self, text: str) -> None:
         """Write and flush; characters that the encoding lacks are escaped."""
-        stream = sys.stdout
+        stream: Any = sys.stdout
         if stream is None or stream is self._lost:
             return
         try:
             try:
                 stream.write(text)
             except UnicodeEncodeError:
-                encoding = stream.encoding or "ascii"
+                encoding = getattr(stream, "encoding", None) or "ascii"
                 stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
-            stream.flush()
-        except (OSError, ValueError) as error:
+            if hasattr(stream, "flush"):
+                stream.flush()
+        except Exception as error:  # of any kind: the stream may be the user's own
             self._lost = stream
             warnings.warn(
                 f"Standard output cannot be written ({error}): training continues without output.",
@@ -302,41 +310,76 @@ class NotebookScreen(Screen):
 
 
 class BarScreen(Screen):
-    """A tqdm bar over the epochs; each line is its description."""
+    """A tqdm bar over the epochs; each line is its description.
+
+    The bar is on `sys.stderr`. If that cannot be written, the lines go to the output instead.
+    """
 
     def __init__(self, total: int, initial: int = 0, output: Output | None = None) -> None:
         super().__init__(output)
-        from tqdm import tqdm
+        self.is_live = is_terminal(sys.stderr)  # a log file would keep each refresh
+        self._bar: Any = None
+        if hasattr(sys.stderr, "write"):
+            from tqdm import tqdm
 
-        # A log file would keep each refresh.
-        self.is_live = sys.stderr is not None and sys.stderr.isatty()
-        self.bar: Any = tqdm(total=total, initial=initial, dynamic_ncols=True)
+            with self._drawing():
+                self._bar = tqdm(total=total, initial=initial, dynamic_ncols=True)
 
     def live(self, text: str) -> None:
-        self.bar.set_description_str(text.rstrip())
+        if self._bar is not None:
+            with self._drawing():
+                self._bar.set_description_str(text.rstrip())
 
     def line(self, text: str) -> None:
         """Describe the bar, and advance it by an epoch."""
-        self.bar.set_description_str(text.rstrip(), refresh=False)
-        self.bar.update(1)
+        if self._bar is not None:
+            with self._drawing():
+                self._bar.set_description_str(text.rstrip(), refresh=False)
+                self._bar.update(1)
+        if self._bar is None:
+            super().line(text)
 
     def write(self, text: str) -> None:
-        with self.bar.external_write_mode():
+        if self._bar is None:
+            self.output.write(text)
+            return
+        with self._drawing(), self._bar.external_write_mode():
             self.output.write(text)
 
     def close(self) -> None:
-        self.bar.close()
+        if self._bar is not None:
+            with self._drawing():
+                self._bar.close()
+
+    @contextmanager
+    def _drawing(self) -> Iterator[None]:
+        """Give up the bar if its stream fails, and warn."""
+        try:
+            yield
+        except Exception as error:  # of any kind: the stream may be the user's own
+            if self._bar is not None:
+                self._bar.disable = True  # it writes nothing more, at its deletion neither
+            self._bar = None
+            warnings.warn(
+                f"Standard error cannot be written ({error}): training continues without a bar.",
+                RuntimeWarning,
+                stacklevel=3,
+            )
 
 
 def open_screen(output: Output | None = None) -> Screen:
     """Return the screen for the present `sys.stdout`."""
     if in_notebook():
         return NotebookScreen(output)
+    return TerminalScreen(output) if is_terminal(sys.stdout) else Screen(output)
+
+
+def is_terminal(stream: Any) -> bool:
+    """Whether a stream is a terminal; one that is missing, closed or foreign is none."""
     try:
-        is_terminal = sys.stdout is not None and sys.stdout.isatty()
-    except ValueError:  # a closed stream
-        is_terminal = False
-    return TerminalScreen(output) if is_terminal else Screen(output)
+        return bool(stream.isatty())
+    except Exception:  # no stream, no such method, or a closed stream
+        return False
 
 
 def in_notebook() -> bool:

@@ -1,0 +1,41 @@
+"""Lets a fault of the disk end no run, where what is written is for showing only."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class DiskFaults:
+    """Warns of the first fault of the disk, and lets the run go on.
+
+    ::
+
+        faults = DiskFaults("the log")
+        with faults.survived():
+            file.write(text)
+
+    Args:
+        what: what is written, for the warning.
+    """
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._has_warned = False
+
+    @contextmanager
+    def survived(self) -> Iterator[None]:
+        """Let a block fail with an ``OSError``."""
+        try:
+            yield
+        except OSError as error:
+            if self._has_warned:
+                return
+            self._has_warned = True
+            warnings.warn(
+                f"{self._what} cannot be written ({error.strerror or error}): the run goes on, and "
+                "its values are in trainer.history.",
+                RuntimeWarning,
+                stacklevel=4,
+            )

@@ -1,0 +1,109 @@
+"""A TensorBoard ``SummaryWriter`` that goes on with its file after it was closed.
+
+PyTorch's writer begins a new file then, so that a run of a hundred fits has a hundred files.
+
+::
+
+    writer = RunWriter("logs/mine")
+    writer.add_scalar("loss", 0.5, 1)
+    writer.close()
+    writer.add_scalar("loss", 0.4, 2)   # in the same file
+    writer.close()
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from contextlib import suppress
+from itertools import count
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.summary.writer.record_writer import RecordWriter
+from torch.utils.tensorboard import FileWriter, SummaryWriter
+
+from .disk_faults import DiskFaults
+
+_numbers = count()
+
+
+class RunWriter(SummaryWriter):
+    """A ``SummaryWriter`` with one file, which writes in the thread that calls it.
+
+    What was written is there when the process is killed. If the file cannot be opened, this is
+    an error. A value that cannot be written later, as on a full disk, is left out, with one
+    warning.
+
+    Args:
+        log_dir: the folder, which is made if it does not exist.
+        suffix: the end of the file's name.
+    """
+
+    def __init__(self, log_dir: str | os.PathLike[str], suffix: str = "") -> None:
+        # Time, machine, process and number, as TensorBoard's own writer: no other file has them.
+        place = f"{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}.{next(_numbers)}"
+        self._path = Path(log_dir) / f"events.out.tfevents.{place}{suffix}"
+        self._faults = DiskFaults("the log for TensorBoard")
+        super().__init__(str(log_dir))
+
+    def _get_file_writer(self) -> Any:
+        # PyTorch's method, which each `add_...` calls.
+        if self.file_writer is None:
+            opened: Any = _FileWriter(self._path, self._faults)
+            self.file_writer, self.all_writers = opened, {self.log_dir: opened}  # type: ignore[assignment]
+        return self.file_writer
+
+    def add_summary(self, summary: Any) -> None:
+        """Write a summary that no other method makes."""
+        self._get_file_writer().add_summary(summary)
+
+
+class _FileWriter(FileWriter):
+    """PyTorch's ``FileWriter``, on a file that is appended to."""
+
+    def __init__(self, path: Path, faults: DiskFaults) -> None:
+        self.event_writer = _EventWriter(path, faults)
+
+
+class _EventWriter:
+    """Appends events to a file, each at once: there is nothing to flush."""
+
+    def __init__(self, path: Path, faults: DiskFaults) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = path
+        self._faults = faults
+        self._file: BinaryIO = path.open("ab")
+        self._size = self._file.tell()
+        if not self._size:
+            self.add_event(Event(wall_time=time.time(), file_version="brain.Event:2"))
+
+    def get_logdir(self) -> str:
+        return str(self._path.parent)
+
+    def add_event(self, event: Event) -> None:
+        with self._faults.survived():
+            try:
+                if self._file.closed:
+                    self._file = self._path.open("ab")
+                RecordWriter(self._file).write(event.SerializeToString())
+                self._file.flush()
+            except OSError:
+                self._drop_torn_event()
+                raise
+            self._size = self._file.tell()
+
+    def _drop_torn_event(self) -> None:
+        # Nothing after it could be read.
+        with suppress(OSError):
+            self._file.close()
+        with suppress(OSError):
+            os.truncate(self._path, self._size)
+
+    def flush(self) -> None:
+        pass
+
+    def close(self) -> None:
+        self._file.close()

@@ -1,0 +1,188 @@
+"""Which folders belong to the run of a trainer. A folder belongs to one run.
+
+::
+
+    folders = RunFolders()
+    running_id, said = folders.enter({Path("logs").absolute()}, "mine")
+    # logs/mine is free for this run: an earlier run in it is in logs/mine.1 now
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from ..errors import CheckpointError
+from .folder import run_folder
+from .lock import RunLock
+from .record import is_run
+
+Identity = tuple[int, int]
+"""Device and number of a folder: they stay when it is renamed."""
+
+# The folders of runs that trainers of this process have written to.
+_used_here: set[Path] = set()
+
+
+class RunFolders:
+    """The folders that one trainer's run has written to.
+
+    Attributes:
+        start: the working folder when the trainer was made: relative paths start there.
+    """
+
+    def __init__(self) -> None:
+        self.start = Path.cwd()
+        self._own: dict[Path, Identity | None] = {}
+        self._continued: str | None = None
+
+    def continue_run(self, running_id: str) -> None:
+        """Note that the trainer has loaded a state of a run, whose folders become its own."""
+        self._continued = running_id
+
+    def enter(self, parents: Iterable[Path], running_id: str) -> tuple[str, list[str]]:
+        """Move the folders of an earlier run aside, before this run writes to them.
+
+        Args:
+            parents: the folders of runs that the callbacks write to.
+            running_id: the id of this run.
+
+        Returns:
+            The id of this run, and sentences that say what has changed.
+
+        Raises:
+            CheckpointError: a folder cannot be moved.
+            RunLockedError: the earlier run still runs.
+        """
+        parents = list(parents)
+        running_id, said = self.follow(parents, running_id)
+        folders = [run_folder(parent, running_id) for parent in parents]
+        if running_id != self._continued:
+            foreign = [folder for folder in folders if folder not in self._own]
+            said += move_aside(foreign, free_number(folders))
+        for folder in folders:
+            use_here(folder.parent)
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except OSError:  # whoever writes there says it
+                continue
+            self._own[folder] = identity(folder)
+        return running_id, said
+
+    def follow(self, parents: Iterable[Path], running_id: str) -> tuple[str, list[str]]:
+        """Find the folders of this run again, if another run has moved them aside.
+
+        Those that no run has used become its own: a test may write to them before a fit.
+
+        Returns:
+            The id that they have now, and sentences that say what has changed.
+
+        Raises:
+            CheckpointError: another run is where they were, and they are not found.
+        """
+        for folder in (run_folder(parent, running_id) for parent in parents):
+            own, now = self._own.get(folder), identity(folder)
+            if own is None or now is None or own == now:
+                continue
+            found = [path for path, _ in numbered(folder) if identity(path) == own]
+            if not found:
+                raise CheckpointError(
+                    f"{folder} belongs to another run now, and this run's folder is gone: "
+                    "give this trainer another running_id"
+                )
+            for parent in parents:
+                path = run_folder(parent, found[0].name)
+                self._own[path] = identity(path)
+            return found[0].name, [
+                f"running ID {running_id} belongs to a later run: this run is {found[0]} now"
+            ]
+        for folder in (run_folder(parent, running_id) for parent in parents):
+            if folder not in self._own and not is_taken(folder):
+                self._own[folder] = None
+        return running_id, []
+
+
+def is_taken(folder: Path) -> bool:
+    """Whether a run has written to a folder."""
+    return is_run(folder) or any(folder.glob("events.out.tfevents.*"))
+
+
+def use_here(parent: Path) -> bool:
+    """Note that this process has a run in a folder of runs; return whether it had one before."""
+    used = parent in _used_here
+    _used_here.add(parent)
+    return used
+
+
+def identity(folder: Path) -> Identity | None:
+    """Return what stays of a folder when it is renamed; ``None`` if there is no such folder."""
+    try:
+        found = folder.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def numbered(folder: Path) -> list[tuple[Path, int]]:
+    """List the folders of earlier runs of one id, ``<folder>.1``, ``<folder>.2``, …"""
+    prefix = f"{folder.name}."
+    if not folder.parent.is_dir():
+        return []
+    names = [path for path in folder.parent.iterdir() if path.name.startswith(prefix)]
+    ends = [(path, path.name.removeprefix(prefix)) for path in names]
+    return [(path, int(end)) for path, end in ends if end.isascii() and end.isdigit()]
+
+
+def free_number(folders: Iterable[Path]) -> int:
+    """Return the first number after those of all earlier runs."""
+    return 1 + max((number for folder in folders for _, number in numbered(folder)), default=0)
+
+
+def move_aside(folders: Iterable[Path], number: int) -> list[str]:
+    """Rename folders to ``<folder>.<number>``, and return a sentence for each."""
+    said = []
+    for folder in folders:
+        target = folder.with_name(f"{folder.name}.{number}")
+        lock = RunLock(folder)
+        lock.acquire()
+        try:
+            if not is_taken(folder):  # another process has moved it meanwhile
+                continue
+            lock.move(target)
+        except OSError as error:
+            raise CheckpointError(
+                f"{folder} holds an earlier run, and cannot be moved to {target.name}: "
+                f"{error.strerror or error}. Give another running_id."
+            ) from error
+        finally:
+            lock.release()
+        said.append(f"running ID {folder.name} had an earlier run: its folder is {target} now")
+    return said
+
+
+def in_main_process(runtime: Any, purpose: str, action: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a function in the main process; if it fails, raise in every process.
+
+    Args:
+        runtime: the trainer's runtime.
+        purpose: what the function does, for the error in the other processes.
+        action: the function.
+        *arguments: its arguments.
+
+    Returns:
+        What the function returned; ``None`` in the other processes.
+
+    Raises:
+        CheckpointError: the function has raised it.
+    """
+    error: CheckpointError | None = None
+    result = None
+    if runtime.is_main:
+        try:
+            result = action(*arguments)
+        except CheckpointError as fault:
+            error = fault
+    if runtime.any(error is not None):
+        raise error or CheckpointError(f"The main process could not {purpose}.")
+    return result
