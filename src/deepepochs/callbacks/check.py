@@ -133,7 +133,9 @@ class CheckCallback(RunRecordCallback):
         store = CheckpointStore(self.folder(trainer), self.keep)
         if self._source is not None:
             if self._source.resolve() != store.folder.resolve():
-                in_main_process(trainer.runtime, "copy the best states", store.take_best, self._source)
+                in_main_process(
+                    trainer.runtime, "copy the best states", store.take_best, self._source
+                )
                 self._best_from = self._source
             self._source = None
         in_main_process(trainer.runtime, "save its checkpoint", store.save, state, place)
@@ -144,7 +146,7 @@ class CheckCallback(RunRecordCallback):
         self._saved_at_s = time.monotonic()
 
     def resume(self, trainer: TrainerView) -> None:
-        """Load the checkpoint that the trainer's ``resume`` selects.
+        """Find the checkpoint that the trainer's ``resume`` selects, and have it resumed.
 
         Raises:
             CheckpointError: a checkpoint that was selected by name cannot be loaded.
@@ -156,7 +158,7 @@ class CheckCallback(RunRecordCallback):
             return
         if source.is_dir():
             trainer.print(f"loading checkpoint of running ID {source.name}")
-        trainer.load_checkpoint(source)
+        trainer.resume_from(source)
         self._has_saved, self._is_other = True, False
         self._note_source(source)
         if source.is_dir():
@@ -174,6 +176,9 @@ class CheckCallback(RunRecordCallback):
             self._stop_if_exhausted(trainer)
         else:
             self.watch.renew()
+            if self._has_saved and trainer.init_epoch:
+                store = CheckpointStore(self.folder(trainer), self.keep)
+                in_main_process(trainer, "keep the last checkpoint", store.keep_fit)
 
     def on_after_train_batch(self, trainer: TrainerView, metrics: Metrics, batch_idx: int) -> None:
         if self.metric.looks:
@@ -360,6 +365,8 @@ def find_checkpoint(trainer: TrainerView, ckpt_dir: Path, start: Path) -> Path |
     asked = trainer.resume
     if asked is True or asked == "auto":
         return _find_run(trainer, ckpt_dir)
+    if isinstance(asked, os.PathLike):
+        return start / asked
     if isinstance(asked, str) and (os.sep in asked or "/" in asked or asked.endswith(".ckpt")):
         return start / asked
     folder = run_folder(ckpt_dir, asked)
