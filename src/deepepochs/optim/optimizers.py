@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import CheckpointMismatch, ConfigError, ConfigTypeError
+from ..metrics.direction import direction_of
 from .fits import bare, check_fit, is_optimizer, load_state, state_of, type_name
 from .schedules import LinearCosineScheduler
 from .settings import read_settings
@@ -383,16 +384,17 @@ def _checked_monitor(
             f"monitor={monitor!r} has a value after an epoch, and the scheduler moves on every step: "
             "give sched_on='epoch', or leave monitor out to have it given the loss."
         )
-    is_loss = monitor in (None, "loss")
-    if is_loss and needs_loss and getattr(bare(scheduler), "mode", None) == "max":
+    mode, best = getattr(bare(scheduler), "mode", None), direction_of(monitor or "loss")
+    if needs_loss and mode in ("min", "max") and best not in (None, mode):
+        other = "" if monitor else ", or name what it is to follow, for example monitor='accuracy'"
         warnings.warn(
-            f"{type_name(bare(scheduler))}(mode='max') follows the loss, of which less is better: it "
-            "would lower the rate while the model learns. Name what it is to follow, for example "
-            "Optimizer(opt, scheduler, monitor='accuracy').",
+            f"{type_name(bare(scheduler))}(mode={mode!r}) follows {monitor or 'the loss'}, of which "
+            f"{'more' if best == 'max' else 'less'} is better: it would lower the rate while the "
+            f"model learns. Give mode={best!r}{other}.",
             UserWarning,
             stacklevel=3,
         )
-    return None if is_loss else monitor
+    return None if monitor == "loss" else monitor
 
 
 AnyOptimizer = Optimizer | torch.optim.Optimizer
