@@ -135,9 +135,9 @@ def _weights_of(trainer: TrainerView) -> dict[str, Part]:
     The class weights of a loss function are a setting: a loss without parameters keeps its own.
     """
     parts = {name: part for name, part in trainer.parts().items() if name in WEIGHTS}
-    loss_fn = trainer.loss_fn
+    loss_fn = parts.get("loss_fn")
     if isinstance(loss_fn, nn.Module) and not any(True for _ in loss_fn.parameters()):
-        parts.pop("loss_fn", None)
+        del parts["loss_fn"]
     return parts
 
 
