@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from deepepochs import (
     Callback,
+    CallbackException,
     CheckCallback,
     CheckpointDamaged,
     CheckpointNotFound,
@@ -370,8 +371,8 @@ def test_a_best_state_of_an_abandoned_future_is_not_used(tmp_path: Path) -> None
 
 def test_the_folder_of_the_run_by_another_path_is_no_other_run(tmp_path: Path) -> None:
     make(tmp_path, 0.5, 0.6).fit(LOADER, LOADER)
-    (tmp_path / "link").symlink_to(tmp_path / "r")
-    path = str(tmp_path / "link" / "checkpoint.ckpt")
+    (tmp_path / "link").symlink_to(tmp_path)
+    path = str(tmp_path / "link" / "r" / "checkpoint.ckpt")
     again = make(tmp_path, 0.5, 0.6, 0.7, resume=path)
     again.fit(LOADER, LOADER)
     again.test(LOADER)  # without a warning
@@ -440,3 +441,21 @@ def test_a_finished_run_that_is_started_again_is_tested_with_its_best(tmp_path: 
     again.fit(LOADER, LOADER)
     again.test(LOADER)
     assert same(tested.weights, best_of(tmp_path / "r"))
+
+
+def test_a_run_that_a_later_one_has_moved_aside_is_tested_with_its_own_best(tmp_path: Path) -> None:
+    tested = InTest()
+    first = make(tmp_path, 1.0, 2.0, callbacks=[tested])
+    first.fit(LOADER, LOADER)
+    own = best_of(tmp_path / "r")
+    make(tmp_path, 1.0, 2.0, seed=5).fit(LOADER, LOADER)
+    first.test(LOADER)
+    assert same(tested.weights, own)
+
+
+def test_a_fit_refused_for_its_monitor_moves_no_folder(tmp_path: Path) -> None:
+    make(tmp_path, 1.0).fit(LOADER, LOADER)
+    with pytest.raises(CallbackException, match="does not validate"):
+        make(tmp_path, 1.0).fit(LOADER)
+    assert [path.name for path in tmp_path.iterdir()] == ["r"]
+    assert (tmp_path / "r" / "best.ckpt").exists()
