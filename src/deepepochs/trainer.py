@@ -363,6 +363,8 @@ class TrainerBase(Steps):
     def _opened(self, session: Session) -> Iterator[Session]:
         """Make a session the one that runs, for a block."""
         if session.outer is None:
+            for callback in self.callbacks if session.kind is Kind.FIT else ():
+                callback.check_fit(self, session)
             self._take_folders(session.kind)
         outer, self.session = self.session, session
         try:
@@ -689,6 +691,8 @@ class TrainerBase(Steps):
         """
         from .state.weights import take_weights
 
+        if self.session is None:
+            self._take_folders(Kind.TEST)
         take_weights(self, self._read_best(), strict=True)
         self.print(f"loading best model from running ID {self.running_id}")
         return self
@@ -707,6 +711,8 @@ class TrainerBase(Steps):
     def _best_on_loan(self, *, for_test: bool = False) -> Iterator[None]:
         """Use the best weights in a block; a test does so only where it is to, and says it."""
         state = None
+        if self.session is None:
+            self._take_folders(Kind.TEST)
         if not for_test:
             state = self._read_best()
         elif self.session is None and self.checker is not None:

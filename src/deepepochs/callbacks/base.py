@@ -87,6 +87,12 @@ class Callback:
             if name in vars(self):
                 setattr(self, name, folder)
 
+    def check_fit(self, trainer: Any, session: Any) -> None:
+        """Raise if a fit that is about to begin is not what this callback needs.
+
+        Unlike in a hook, nothing of the fit is there yet, not even the run's folder.
+        """
+
     # fit begins
     @outer_first
     def on_before_fit(self, *, trainer: Any, epochs: int) -> None:
