@@ -37,7 +37,7 @@ from .callbacks.console import ConsoleCallback
 from .callbacks.pool import CallbackPool
 from .data.cursor import Loaders
 from .errors import ConfigError, LoopException
-from .fit.epochs import FitLog, FitSession, FitSpan
+from .fit.epochs import FitLog, FitSession, FitSpan, loaders_of
 from .fit.plan import (
     FitPlan,
     as_task,
@@ -285,7 +285,7 @@ class TrainerBase(Steps):
         self._resume_if_asked()
         span = self.fits.next(epochs, resumes=self.place.is_set)
         if span.end <= self.progress.epoch_idx:
-            return self._without_epochs(span)
+            return self._without_epochs(span, plan)
         warn_of_plan(self, plan, range(self.progress.epoch_idx, span.end))
         session = FitSession(self, plan, self.callbacks, span, self.place, self.fits, self.loaders)
         with self._opened(session), session.save_points.signals:
@@ -304,9 +304,10 @@ class TrainerBase(Steps):
         session.pass_on(self.on_interrupt)
         return self.history.since(span.start)
 
-    def _without_epochs(self, span: FitSpan) -> History:
+    def _without_epochs(self, span: FitSpan, plan: FitPlan) -> History:
         """End a fit that has no epoch left to run."""
         resumes, random = self.place.is_set, self.place.get("random")
+        self.loaders.keep(loaders_of(self, plan), self.fits.num_calls)
         self.fits.begin(span, resumes=resumes)
         if span.is_past:
             return self.history.since(span.start, span.end)

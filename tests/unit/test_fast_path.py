@@ -193,9 +193,6 @@ NOT_STOCK: dict[str, Callable[[], DataLoader]] = {
     ),
     "not contiguous": lambda: DataLoader(TensorDataset(torch.rand(3, 4).t()), batch_size=2),
     "sparse": lambda: DataLoader(TensorDataset(torch.eye(4).to_sparse()), batch_size=2),
-    "negative subset": lambda: DataLoader(Subset(table(), [-1, 2]), batch_size=2),
-    "subset out of range": lambda: DataLoader(Subset(table(), [NUM]), batch_size=2),
-    "subset of booleans": lambda: DataLoader(Subset(table(), [True, False]), batch_size=2),
     "odd dtype": lambda: DataLoader(
         TensorDataset(torch.zeros(4, dtype=torch.float8_e5m2)), batch_size=2
     ),

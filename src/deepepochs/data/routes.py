@@ -23,20 +23,16 @@ from ..errors import CheckpointMismatch
 from ..nest.codec import is_plain
 from ..nest.operations import move, walk
 from .fast_path import tensor_fetch
-from .loader_state import (
+from .followed import (
     Stateful,
-    dataset_state,
-    drop,
     is_torchdata,
-    load_dataset,
+    leaves_out,
     load_state,
     read_moment,
     restore_moment,
-    shadow,
     state_of,
-    unwrap,
 )
-from .seeding import SeededIndices, epoch_seed_from
+from .seeding import SeededIndices, SeededSampler, epoch_seed_from
 
 _END = object()
 
@@ -434,26 +430,95 @@ class StatefulRoute(PlainRoute):
 
     kind = "stateful"
 
+    def __init__(self, loader: Any, worker_seeding: str = "torch") -> None:
+        super().__init__(loader)
+        owner = unwrap(loader)
+        self.owner = owner
+        self.is_torchdata = is_torchdata(owner)
+        # Theirs does not keep the workers' random streams, so each batch gets one by its place.
+        self.seeds = self.is_torchdata and worker_seeding == "position" and owner.num_workers > 0
+        self.num_passes = 0  # before the present one; counted for persistent workers only
+
+    def open(self) -> Iterator[Any]:
+        if not self.seeds:
+            return iter(self.loader)
+        kept = _SEEDED.get(self.owner)
+        if kept is not None and self.owner.persistent_workers:
+            self.num_passes = kept.num_passes
+        return self._seeded()
+
     def reopen(
         self, state: dict[str, Any], index: int, resume: Callable[[], None]
     ) -> Iterator[Any]:
+        self.num_passes = int(state.get("num_passes", 0))
         load_state(self.loader, state["loader"])
-        iterator: Iterator[Any] = iter(self.loader)
+        if self.seeds and "num_passes" in state:
+            iterator = self._seeded()
+        else:
+            with _without_restart(self.loader):
+                iterator = iter(self.loader)
         resume()
         return iterator
 
     def state_dict(self, index: int, *, running: bool) -> dict[str, Any]:
-        # Between passes torchdata's state_dict makes an iterator, which draws and starts workers.
-        if running or not is_torchdata(unwrap(self.loader)):
-            return {"loader": state_of(self.loader)}
-        return dataset_state(self.loader)
+        counted = {"num_passes": self.num_passes} if self.seeds else {}
+        if running:
+            return {**counted, "loader": state_of(self.loader)}
+        # Between passes theirs make an iterator, which draws and starts workers.
+        if self.is_torchdata:
+            return {**counted, **dataset_state(self.loader)}
+        if _is_nodes(self.loader) and self.loader._it is None:
+            waiting = self.loader._next_iter_state_dict
+            return {} if waiting is None else {"loader": waiting}
+        return {"loader": state_of(self.loader)}
 
     def load_idle(self, state: dict[str, Any]) -> None:
         if "loader" in state:
             load_state(self.loader, state["loader"])
-        else:
+        elif self.is_torchdata:
+            self.num_passes = int(state.get("num_passes", 0))
             self.loader.load_state_dict({})  # forget an iterator that was made too early
             load_dataset(self.loader, state)
+
+    def _seeded(self) -> Iterator[Any]:
+        """Begin a pass in which the indices carry seeds to the workers."""
+        key = "sampler" if self.owner.batch_sampler is None else "batch_sampler"
+        sampler = vars(self.owner)[key]
+        if not self.owner.persistent_workers or self.owner not in _SEEDED:
+            _SEEDED[self.owner] = SeededSampler(sampler)
+        seeded = _SEEDED[self.owner]
+        seeded.begin_pass(self.num_passes, epoch_seed_from(self.owner.generator, self.num_passes))
+        vars(self.owner)[key] = seeded
+        try:
+            return iter(self.loader)
+        finally:
+            vars(self.owner)[key] = sampler
+
+
+# The samplers that seed the workers of torchdata's loaders; persistent workers keep theirs.
+_SEEDED: WeakKeyDictionary[Any, SeededSampler] = WeakKeyDictionary()
+
+
+def _is_nodes(loader: Any) -> bool:
+    """Whether it is the ``Loader`` of ``torchdata.nodes``."""
+    return type(loader).__module__ == "torchdata.nodes.loader"
+
+
+@contextmanager
+def _without_restart(loader: Any) -> Iterator[None]:
+    """Keep a ``Loader`` of ``torchdata.nodes`` from loading ahead to see whether it is at its end.
+
+    That would draw before the random states of the save are restored; and at the end of a pass
+    the next one would be walked instead.
+    """
+    if not _is_nodes(loader):
+        yield
+        return
+    restarts, loader.restart_on_stop_iteration = loader.restart_on_stop_iteration, False
+    try:
+        yield
+    finally:
+        loader.restart_on_stop_iteration = restarts
 
 
 class IterableRoute(PlainRoute):
@@ -468,6 +533,7 @@ class IterableRoute(PlainRoute):
             loader.num_workers == 0
             and type(loader).__iter__ is DataLoader.__iter__
             and not isinstance(loader.dataset, IterDataPipe)
+            and not leaves_out(loader)
         )
         self.items = _Items(loader.dataset)
 
@@ -547,7 +613,51 @@ def choose_route(loader: Any, worker_seeding: str, *, fast_path: bool) -> Route:
     else:
         has_state = owner is loader and isinstance(loader, Stateful)
     if has_state:
-        return StatefulRoute(loader)
+        return StatefulRoute(loader, worker_seeding)
     if isinstance(owner.dataset, IterableDataset):
         return IterableRoute(loader)
     return IndexRoute(loader, worker_seeding, fast_path=fast_path)
+
+
+def dataset_state(loader: Any) -> dict[str, Any]:
+    """Read the state of a data set that has one and lives in this process."""
+    dataset = loader.dataset
+    if loader.num_workers == 0 and isinstance(dataset, Stateful):
+        return {"dataset": state_of(dataset)}
+    return {}
+
+
+def load_dataset(loader: Any, state: dict[str, Any]) -> None:
+    """Load what `dataset_state` read."""
+    if "dataset" in state:
+        load_state(loader.dataset, state["dataset"])
+
+
+def shadow(loader: Any, name: str, value: Any) -> Any:
+    """Copy a loader, with one attribute changed; the loader itself is left as it is.
+
+    A ``DataLoader`` refuses such a change after it was made, and a new one would not have the
+    attributes of a subclass.
+    """
+    twin = object.__new__(type(loader))
+    vars(twin).update(vars(loader))
+    vars(twin)[name] = value
+    vars(twin)["_iterator"] = None  # the persistent workers are the loader's own
+    return twin
+
+
+def unwrap(loader: Any) -> Any:
+    """Give the ``DataLoader`` inside a loader prepared by Accelerate, or the loader itself."""
+    iterate = getattr(type(loader), "__iter__", None)
+    is_shard = getattr(iterate, "__qualname__", "") == "DataLoaderShard.__iter__"
+    return loader.base_dataloader if is_shard else loader
+
+
+def drop(iterator: Iterator[Any], count: int) -> None:
+    """Load ``count`` batches and drop them; raise ``CheckpointMismatch`` if there are fewer."""
+    for consumed in range(count):
+        if next(iterator, _END) is _END:
+            raise CheckpointMismatch(
+                f"The loader ended after {consumed} mini-batches, and {count} were consumed when the "
+                "checkpoint was written. Give the data that it was written with."
+            )

@@ -8,8 +8,10 @@ epoch's seed and the batch's position, and the worker is seeded when they arrive
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import random
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -60,3 +62,77 @@ def _arrive(indices: Any, epoch_seed: int, position: int) -> Any:
     if get_worker_info() is not None:  # the main process's random states are the user's
         seed_streams(epoch_seed, position)
     return indices
+
+
+class SeededSampler:
+    """Stands in for the sampler of a loader of torchdata, whose indices then carry seeds.
+
+    It has a state, which such a loader keeps: the number of batches that were drawn, and the
+    state of the sampler.
+    """
+
+    def __init__(self, sampler: Any) -> None:
+        self.inner_sampler = sampler
+        self.num_passes = 0  # that were begun
+        self.epoch_seed = 0
+        self._latest: SeededWalk | None = None
+
+    def begin_pass(self, num_passes: int, epoch_seed: int) -> None:
+        """Begin a pass, of which ``num_passes`` were made before."""
+        self.num_passes = num_passes + 1
+        self.epoch_seed = epoch_seed
+        self._latest = None
+
+    def __iter__(self) -> SeededWalk:
+        # A loader that resumes asks twice, and some samplers draw each time.
+        if self._latest is None or self._latest.drawn:
+            self._latest = SeededWalk(iter(self.inner_sampler), self.epoch_seed)
+        return self._latest
+
+    def __len__(self) -> int:
+        return len(self.inner_sampler)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Give the state of the sampler."""
+        return _state_of(self.inner_sampler)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Load it, before the sampler is walked."""
+        if state:
+            self.inner_sampler.load_state_dict(state["inner"])
+            self._latest = None
+
+
+class SeededWalk:
+    """One walk along a sampler."""
+
+    def __init__(self, inner: Iterator[Any], epoch_seed: int) -> None:
+        self.drawn = 0
+        self._inner = inner
+        self._epoch_seed = epoch_seed
+
+    def __iter__(self) -> SeededWalk:
+        return self
+
+    def __next__(self) -> SeededIndices:
+        indices = next(self._inner)
+        self.drawn += 1
+        return SeededIndices(indices, self._epoch_seed, self.drawn - 1)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Say where the walk is."""
+        return {"drawn": self.drawn, **_state_of(self._inner)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go there."""
+        if "inner" in state:
+            self._inner.load_state_dict(state["inner"])  # type: ignore[attr-defined]
+        else:
+            for _ in range(state["drawn"]):
+                next(self._inner)
+        self.drawn = int(state["drawn"])
+
+
+def _state_of(owner: Any) -> dict[str, Any]:
+    has_state = hasattr(owner, "state_dict") and hasattr(owner, "load_state_dict")
+    return {"inner": copy.deepcopy(owner.state_dict())} if has_state else {}
