@@ -307,11 +307,14 @@ class TrainerBase(Steps):
     def _without_epochs(self, span: FitSpan, plan: FitPlan) -> History:
         """End a fit that has no epoch left to run."""
         resumes, random = self.place.is_set, self.place.get("random")
-        self.loaders.keep(loaders_of(self, plan), self.fits.num_calls)
+        loaders, fit_idx = loaders_of(self, plan), self.fits.num_calls
         self.fits.begin(span, resumes=resumes)
         if span.is_past:
+            self.loaders.keep(loaders, fit_idx)
             return self.history.since(span.start, span.end)
-        self.place.leave()
+        # A later fit may walk them, or others over the same data.
+        self.loaders.begin(loaders, self.worker_seeding, self.place.get("loaders"), fit_idx)
+        self.place.clear()
         if random is not None:
             rng.set_state(random)  # as they were in the script after this fit
         if resumes:

@@ -16,6 +16,7 @@ and closures, and reads and restores it.
 from __future__ import annotations
 
 import copy
+import inspect
 import itertools
 import random
 import re
@@ -413,6 +414,8 @@ class Followed:
                 yield name, "is an iterator, whose place cannot be read"
             elif kind == "large" and not _is_same(_freeze(piece), self._first.get(name)):
                 yield name, f"has changed, and is too large for a checkpoint (over {MAX_ENTRIES})"
+            elif isinstance(value, DataLoader) and _begins_late(loader):
+                yield name, "draws a number when the resumed loader begins to iterate"
             elif type(value).__name__ == _UNSAVED and is_torchdata(loader):
                 yield name, "is a buffer, which the state_dict of its data set leaves out"
             elif kind == "generator" and has_workers and piece.root in _BY_PARTS and value:
@@ -437,6 +440,12 @@ def is_torchdata(loader: Any) -> bool:
     """Whether it is torchdata's ``StatefulDataLoader``."""
     is_theirs = type(loader).__module__.partition(".")[0] == "torchdata"
     return is_theirs and isinstance(loader, DataLoader)
+
+
+def _begins_late(loader: Any) -> bool:
+    """Whether a loader with a state of its own runs first when its first batch is wanted."""
+    is_other = _is_stateful(loader) and not isinstance(loader, DataLoader)
+    return is_other and inspect.isgeneratorfunction(type(loader).__iter__)
 
 
 def leaves_out(loader: Any) -> bool:

@@ -605,7 +605,10 @@ def choose_route(loader: Any, worker_seeding: str, *, fast_path: bool) -> Route:
     """Pick the most exact way to walk a loader; the arguments are those of a ``Cursor``."""
     owner = unwrap(loader)
     if not isinstance(owner, DataLoader) or (owner is loader and "base_dataloader" in vars(loader)):
-        return StatefulRoute(loader) if isinstance(loader, Stateful) else PlainRoute(loader)
+        # What Accelerate has prepared has the methods in any case.
+        inner = getattr(loader, "base_dataloader", loader)
+        both = isinstance(loader, Stateful) and isinstance(inner, Stateful)
+        return StatefulRoute(loader) if both else PlainRoute(loader)
     if is_torchdata(owner):
         # Its own state leaves out the workers' random streams and samplers that draw from the
         # global generator, so it is used only for state that is inside of the data set.
