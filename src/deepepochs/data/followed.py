@@ -29,7 +29,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from .. import rng
 from ..errors import CheckpointMismatch
@@ -446,6 +446,17 @@ def _begins_late(loader: Any) -> bool:
     """Whether a loader with a state of its own runs first when its first batch is wanted."""
     is_other = _is_stateful(loader) and not isinstance(loader, DataLoader)
     return is_other and inspect.isgeneratorfunction(type(loader).__iter__)
+
+
+def sampler_objects(sampler: Any) -> Iterator[tuple[str, Any]]:
+    """Give the objects in a sampler, the nearest first, without those of the data set in it."""
+    data: list[str] = []
+    for path, piece in walk(sampler):
+        if piece.kind in ("object", "state") and hasattr(piece.value, "__dict__"):
+            if isinstance(piece.value, Dataset) or path.endswith(".data_source"):
+                data.append(f"{path}.")
+            elif not path.startswith(tuple(data)):
+                yield path, piece.value
 
 
 def leaves_out(loader: Any) -> bool:

@@ -30,6 +30,7 @@ from .followed import (
     load_state,
     read_moment,
     restore_moment,
+    sampler_objects,
     state_of,
 )
 from .seeding import SeededIndices, SeededSampler, epoch_seed_from
@@ -179,22 +180,22 @@ def read_samplers(sampler: Any) -> dict[str, Any]:
 
 
 def load_samplers(sampler: Any, state: dict[str, Any]) -> None:
-    """Load what `read_samplers` read."""
+    """Load what `read_samplers` read; earlier checkpoints have fewer of those inside of others."""
     found = _stateful_samplers(sampler)
-    if set(found) != set(state):
+    if not state.keys() <= found.keys():
         raise CheckpointMismatch(
             f"The loader has {len(found)} samplers with a state_dict, and the checkpoint has "
             f"{len(state)}. Build the loader as it was when the checkpoint was written."
         )
-    for name, one in found.items():
-        load_state(one, state[name])
+    for name in state:
+        load_state(found[name], state[name])
 
 
 def _stateful_samplers(sampler: Any) -> dict[str, Stateful]:
     """Find the samplers with a ``state_dict``, the outermost first."""
     found: dict[str, Stateful] = {}
     seen: set[int] = set()
-    name = "sampler"
+    name, outermost = "sampler", sampler
     while sampler is not None and id(sampler) not in seen:
         seen.add(id(sampler))
         if isinstance(sampler, Stateful):
@@ -202,6 +203,9 @@ def _stateful_samplers(sampler: Any) -> dict[str, Stateful]:
         inner = getattr(sampler, "batch_sampler", None)
         sampler = inner if inner is not None else getattr(sampler, "sampler", None)
         name += ".sampler"
+    for name, one in sampler_objects(outermost):
+        if isinstance(one, Stateful) and id(one) not in seen:
+            found[name] = one
     return found
 
 
