@@ -23,6 +23,7 @@ import re
 import types
 from collections import deque
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 from weakref import WeakKeyDictionary
@@ -371,6 +372,16 @@ class Followed:
                 if saved is not _MISSING and not _is_same(piece.value, saved):
                     _put(piece, saved)
 
+    @contextmanager
+    def same_generators(self, loader: Any) -> Iterator[None]:
+        """Put all generators back after the block, the global ones as well."""
+        parts = self.read(loader)
+        with rng.preserved():
+            yield
+        for name, piece in walk(loader):
+            if piece.kind == "generator" and name in parts:
+                _write(piece, parts[name])
+
     def check(self, loader: Any, parts: Mapping[str, Any]) -> None:
         """Raise ``CheckpointMismatch`` where the loader has a generator that was not saved."""
         here = dict(walk(loader))
@@ -406,6 +417,10 @@ class Followed:
     def unread(self, loader: Any) -> Iterator[tuple[str, str]]:
         """Give the path of each thing that draws or counts and cannot be read, and why."""
         has_workers = getattr(loader, "num_workers", 0) > 0
+        if any(kind.__name__ == "DataLoaderDispatcher" for kind in type(loader).__mro__):
+            yield "loader", "loads a mini-batch ahead, whose draws are lost"
+        if is_torchdata(loader) and loader.persistent_workers and _is_stateful(loader.dataset):
+            yield "loader.persistent_workers", "keeps a data set with state over several passes"
         for name, piece in walk(loader):
             kind, value = piece.kind, piece.value
             if kind == "unreadable":

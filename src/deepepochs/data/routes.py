@@ -25,6 +25,7 @@ from ..nest.operations import move, walk
 from .fast_path import tensor_fetch
 from .followed import (
     Stateful,
+    follow,
     is_torchdata,
     leaves_out,
     load_state,
@@ -442,21 +443,22 @@ class StatefulRoute(PlainRoute):
         # Theirs does not keep the workers' random streams, so each batch gets one by its place.
         self.seeds = self.is_torchdata and worker_seeding == "position" and owner.num_workers > 0
         self.num_passes = 0  # before the present one; counted for persistent workers only
+        self.start_samplers: dict[str, Any] = {}
 
     def open(self) -> Iterator[Any]:
         if not self.seeds:
             return iter(self.loader)
-        kept = _SEEDED.get(self.owner)
-        if kept is not None and self.owner.persistent_workers:
-            self.num_passes = kept.num_passes
+        self.num_passes = self._passes_begun()
+        self.start_samplers = read_samplers(self._sampler())
         return self._seeded()
 
     def reopen(
         self, state: dict[str, Any], index: int, resume: Callable[[], None]
     ) -> Iterator[Any]:
-        self.num_passes = int(state.get("num_passes", 0))
         load_state(self.loader, state["loader"])
         if self.seeds and "num_passes" in state:
+            self.num_passes, self.start_samplers = state["num_passes"], state["samplers"]
+            load_samplers(self._sampler(), self.start_samplers)
             iterator = self._seeded()
         else:
             with _without_restart(self.loader):
@@ -465,24 +467,43 @@ class StatefulRoute(PlainRoute):
         return iterator
 
     def state_dict(self, index: int, *, running: bool) -> dict[str, Any]:
-        counted = {"num_passes": self.num_passes} if self.seeds else {}
         if running:
-            return {**counted, "loader": state_of(self.loader)}
+            seeded = {"num_passes": self.num_passes, "samplers": self.start_samplers}
+            return {**(seeded if self.seeds else {}), "loader": state_of(self.loader)}
         # Between passes theirs make an iterator, which draws and starts workers.
         if self.is_torchdata:
-            return {**counted, **dataset_state(self.loader)}
+            own = dataset_state(self.loader)
+            if self.seeds:
+                own["samplers"] = read_samplers(self._sampler())
+                own["num_passes"] = self._passes_begun()
+            return own
         if _is_nodes(self.loader) and self.loader._it is None:
             waiting = self.loader._next_iter_state_dict
             return {} if waiting is None else {"loader": waiting}
         return {"loader": state_of(self.loader)}
 
     def load_idle(self, state: dict[str, Any]) -> None:
-        if "loader" in state:
+        if _is_nodes(self.loader) and "loader" in state:
+            # They draw on the way to the end of the pass that was saved.
+            with follow(self.loader).same_generators(self.loader):
+                load_state(self.loader, state["loader"])
+                iter(self.loader)
+        elif "loader" in state:
             load_state(self.loader, state["loader"])
         elif self.is_torchdata:
-            self.num_passes = int(state.get("num_passes", 0))
             self.loader.load_state_dict({})  # forget an iterator that was made too early
             load_dataset(self.loader, state)
+            if self.seeds and "num_passes" in state:
+                self.num_passes = state["num_passes"]
+                load_samplers(self._sampler(), state["samplers"])
+
+    def _passes_begun(self) -> int:
+        kept = _SEEDED.get(self.owner) if self.owner.persistent_workers else None
+        return self.num_passes if kept is None else kept.num_passes
+
+    def _sampler(self) -> Any:
+        whole = self.owner.batch_sampler
+        return self.owner.sampler if whole is None else whole
 
     def _seeded(self) -> Iterator[Any]:
         """Begin a pass in which the indices carry seeds to the workers."""

@@ -8,7 +8,6 @@ epoch's seed and the batch's position, and the worker is seeded when they arrive
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import random
 from collections.abc import Iterator
@@ -67,8 +66,8 @@ def _arrive(indices: Any, epoch_seed: int, position: int) -> Any:
 class SeededSampler:
     """Stands in for the sampler of a loader of torchdata, whose indices then carry seeds.
 
-    It has a state, which such a loader keeps: the number of batches that were drawn, and the
-    state of the sampler.
+    Its state is the number of batches that were drawn. The random states are those of the start
+    of the pass when it is loaded, so it draws them again.
     """
 
     def __init__(self, sampler: Any) -> None:
@@ -92,16 +91,6 @@ class SeededSampler:
     def __len__(self) -> int:
         return len(self.inner_sampler)
 
-    def state_dict(self) -> dict[str, Any]:
-        """Give the state of the sampler."""
-        return _state_of(self.inner_sampler)
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Load it, before the sampler is walked."""
-        if state:
-            self.inner_sampler.load_state_dict(state["inner"])
-            self._latest = None
-
 
 class SeededWalk:
     """One walk along a sampler."""
@@ -121,18 +110,9 @@ class SeededWalk:
 
     def state_dict(self) -> dict[str, Any]:
         """Say where the walk is."""
-        return {"drawn": self.drawn, **_state_of(self._inner)}
+        return {"drawn": self.drawn}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go there."""
-        if "inner" in state:
-            self._inner.load_state_dict(state["inner"])  # type: ignore[attr-defined]
-        else:
-            for _ in range(state["drawn"]):
-                next(self._inner)
-        self.drawn = int(state["drawn"])
-
-
-def _state_of(owner: Any) -> dict[str, Any]:
-    has_state = hasattr(owner, "state_dict") and hasattr(owner, "load_state_dict")
-    return {"inner": copy.deepcopy(owner.state_dict())} if has_state else {}
+        while self.drawn < state["drawn"]:
+            next(self)
