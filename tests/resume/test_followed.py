@@ -437,6 +437,19 @@ UNREAD: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "an inner loader": (BeginsLate, "inner .* draws a number when"),
 }
+
+
+def test_theirs_that_are_not_exact_are_told() -> None:
+    stateful = pytest.importorskip("torchdata.stateful_dataloader")
+    accelerate = pytest.importorskip("accelerate")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        kept = stateful.StatefulDataLoader(Sticky(), 3, num_workers=1, persistent_workers=True)
+    sent = accelerate.Accelerator(cpu=True).prepare(DataLoader(Sticky(), batch_size=3))
+    for loader, name in ((kept, "loader.persistent_workers"), (sent, "loader")):
+        assert [told for told, _ in follow(loader).unread(loader)] == [name]
+
+
 READ: dict[str, Callable[[], Any]] = {
     "plain": transformed,
     "counters": lambda: transformed(Warmer()),
