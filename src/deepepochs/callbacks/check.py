@@ -133,7 +133,9 @@ class CheckCallback(RunRecordCallback):
         store = CheckpointStore(self.folder(trainer), self.keep)
         if self._source is not None:
             if self._source.resolve() != store.folder.resolve():
-                in_main_process(trainer.runtime, "copy the best states", store.take_best, self._source)
+                in_main_process(
+                    trainer.runtime, "copy the best states", store.take_best, self._source
+                )
                 self._best_from = self._source
             self._source = None
         in_main_process(trainer.runtime, "save its checkpoint", store.save, state, place)

@@ -43,7 +43,7 @@ MAX_TOTAL = 2**18
 MAX_OBJECTS = 2_000
 MAX_CHILDREN = 100
 
-_GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
+_GENERATORS = rng.GENERATORS
 # Always saved, as checkpoints of earlier versions have them.
 _COUNTERS = ("epoch", "iteration", "initial_seed")
 _NUMBERS = (int, float)
@@ -331,7 +331,7 @@ class Followed:
             self._iterators = {}
         for name, (kind, _, key, value, _) in walk(loader):
             if kind == "generator":
-                parts[name] = None if value is None else _read(value)
+                parts[name] = None if value is None else rng.read_generator(value)
             elif kind == "state":
                 parts[name] = state_of(value)
             elif kind == "iterator" and begins:
@@ -592,25 +592,13 @@ def _put(piece: Piece, saved: Any) -> None:
         piece.holder[piece.key] = saved
 
 
-def _read(generator: Any) -> Any:
-    if isinstance(generator, np.random.Generator):
-        return generator.bit_generator.state
-    if isinstance(generator, np.random.RandomState):
-        return generator.get_state(legacy=False)
-    return generator.getstate() if isinstance(generator, random.Random) else generator.get_state()
-
-
 def _write(piece: Piece, state: Any) -> None:
     generator = piece.value
     if state is None or generator is None:
         if piece.holder is not None and state is not generator:
             piece.holder[piece.key] = None if state is None else _made(piece.key, state)
-    elif isinstance(generator, np.random.Generator):
-        generator.bit_generator.state = state
-    elif isinstance(generator, random.Random):
-        generator.setstate(state)
     else:
-        generator.set_state(state)
+        rng.write_generator(generator, state)
 
 
 def _made(key: Any, state: Any) -> Any:
