@@ -71,6 +71,7 @@ class TrainerView(Protocol):
     opt: Optimizers
     runtime: Runtime
     history: History
+    buffer_shapes: dict[str, list[int]]
     running_id: str
     has_own_id: bool
     hyper_params: dict[str, Any] | None
@@ -80,7 +81,7 @@ class TrainerView(Protocol):
     on_nan: str
     worker_seeding: str
     metric_patch: Any
-    resume: bool | int | str
+    resume: bool | int | str | PathLike[str]
     show_info: bool
 
     @property
@@ -130,5 +131,6 @@ class TrainerView(Protocol):
     def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
     def load_weights(self, source: Any, *, strict: bool = True) -> Any: ...
     def load_checkpoint(self, path: str | PathLike[str]) -> Any: ...
+    def resume_from(self, path: str | PathLike[str]) -> None: ...
     def open_logger(self, log_dir: str | PathLike[str] = "./logs") -> Any: ...
     def close_logger(self) -> None: ...

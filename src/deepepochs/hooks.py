@@ -165,6 +165,11 @@ def is_paced(hook: BoundHook) -> bool:
     return getattr(function, "paced", None) is function
 
 
+def is_of_library(hook: BoundHook) -> bool:
+    """Whether a hook is a method of this library, which builds nothing."""
+    return str(getattr(hook, "__module__", "")).partition(".")[0] == __name__.partition(".")[0]
+
+
 def meets_fillers(hook: BoundHook) -> bool:
     """Whether the callback of a hook wants the mini-batches that only fill up a round."""
     return bool(getattr(getattr(hook, "__self__", None), "meets_fillers", False))

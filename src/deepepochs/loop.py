@@ -54,8 +54,7 @@ def run_pass(
     moves_data, splits_pairs = trainer.moves_data(stage), trainer.splits_pairs(stage)
     with session.open_pass(task, stage, place, step_name(step)) as run:
         step, recorder, is_training = run.around(step), run.recorder, run.is_training
-        if not run.resumed:
-            fire(hooks.before_epoch, trainer, task=task)
+        fire(hooks.before_epoch, trainer, task=task)
         # Mini-batches are fetched with gradients, too: samples may be weights.
         set_gradients(is_training)
         for batch_idx, batch in session.batches(run):

@@ -14,6 +14,7 @@ from typing import Any, cast
 import numpy as np
 from torch import Tensor
 
+from . import rng
 from .errors import (
     ArgumentsChanged,
     CheckpointMismatch,
@@ -182,8 +183,9 @@ class Recorder:
         if isinstance(patch, (TensorPatch, MeanPatch)):
             self._try_function(name, patch.metric, (model_out, batch_y), num_samples)
         else:
-            own = clones((model_out, batch_y))
-            self._tell_undefined(name, try_metric(name, loaded(patch, own, num_samples)))
+            with rng.preserved():
+                patch = loaded(patch, clones((model_out, batch_y)), num_samples)
+            self._tell_undefined(name, try_metric(name, patch))
 
     def _try_function(
         self, name: str, metric: Any, given: tuple[Any, Any], num_samples: int | None

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .contracts import TrainerView
 from .data.cursor import Cursor
@@ -330,6 +330,7 @@ class Run:
             "has_samples": self.rounds is not None
             and self.rounds.waits_with_samples(self.num_steps),
             "ended": self.is_filler,
+            "modes": [name for name, part in self._modules() if part.training != self.is_training],
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -348,6 +349,18 @@ class Run:
             self.window.load_state_dict(state)
         if self.rounds is not None:
             self.rounds.load_state_dict(state)
+
+    def restore_modes(self, state: Mapping[str, Any]) -> None:
+        """Put each module in the mode, training or not, that it had in ``state``."""
+        others = state.get("modes")  # earlier files do not have them
+        if others is not None:
+            for name, module in self._modules():
+                module.training = self.is_training is not (name in others)
+
+    def _modules(self) -> Iterable[tuple[str, nn.Module]]:
+        model = self.trainer.runtime.unwrap(self.trainer.model)
+        modules: Iterable[tuple[str, nn.Module]] = model.named_modules()
+        return modules
 
     def _check_fits(self, state: Mapping[str, Any]) -> None:
         where = f"the {self.stage} pass of task {self.task.label(self.task_idx)!r}"

@@ -70,6 +70,7 @@ from .task import EpochTask
 # What a plain fit does not need (checkpoints, reports and the like) is imported where it is
 # asked for.
 if TYPE_CHECKING:
+    from .fit.resume import EarlierFits, Resumption
     from .show.lr_curve import LRCurve
     from .state.strict import Part
     from .verify import ResumeReport
@@ -80,11 +81,11 @@ __all__ = ["EpochTask", "Trainer", "TrainerBase"]
 # What a trainer has, and `dir` does not show: names of release 0.6 that old scripts read, and
 # what the parts of the library ask of one another.
 UNLISTED = frozenset([
-    "adopt_run", "auto_traindata_to_device", "checker", "close_logger", "current_task",
+    "adopt_run", "auto_traindata_to_device", "buffer_shapes", "checker", "close_logger", "current_task",
     "default_cbk", "fits", "general_metrics", "grad_accumulate", "has_own_id", "has_own_split",
     "hyper_params", "ignore_resume", "init_epoch", "is_fit_run", "is_interrupted", "is_resumed",
     "loaders", "log_tqdm", "loss_module", "metric_patch", "moves_data", "on_interrupt", "on_nan", "place",
-    "resume", "run_task", "runtime", "show_info", "splits_pairs", "tell_once",
+    "resume", "resume_from", "run_task", "runtime", "show_info", "splits_pairs", "tell_once",
     "test_metrics", "train_metrics", "val_freq", "val_metrics", "worker_seeding",
 ])  # fmt: skip
 
@@ -113,7 +114,7 @@ class TrainerBase(Steps):
         callbacks: Callback | Sequence[Callback] | None = None,
         metrics: Metric | Sequence[Metric] | None = None,
         metric_patch: Any = "tensor",
-        resume: bool | int | str = False,
+        resume: bool | int | str | PathLike[str] = False,
         running_id: int | str | None = None,
         hyper_params: dict[str, Any] | None = None,
         log_long: bool = False,
@@ -145,7 +146,8 @@ class TrainerBase(Steps):
             metrics: one metric or a list, computed in training, validation and test.
             metric_patch: how a metric is carried from mini-batches to the epoch:
                 ``'tensor'``, ``'mean'``, ``'confusion'`` or a ``PatchBase`` subclass.
-            resume: load a checkpoint and resume there; needs a ``CheckCallback``.
+            resume: load a checkpoint and resume there: ``'auto'``, ``True``, a run's id, or the
+                path of a file or of a run's folder; needs a ``CheckCallback``.
             running_id: name of this run's folder; ``None``: a new one from the time.
             hyper_params: values that ``LogCallback`` writes after a test.
             log_long: print 7 decimals instead of 4.
@@ -182,6 +184,11 @@ class TrainerBase(Steps):
         self.loss_module = find_loss_module(self.loss_fn, check_model(model))
         if precision is not None:
             check_choice("precision", precision, ["no", "bf16", "fp16"])
+        self.buffer_shapes = {
+            name: list(buffer.shape)
+            for name, buffer in model.named_buffers()
+            if not nn.parameter.is_lazy(buffer)
+        }
         self.runtime: Runtime = make_runtime(model, device, precision)
         if check_flag("compile_model", compile_model):
             compile_calls(model)
@@ -208,7 +215,8 @@ class TrainerBase(Steps):
         )
         self.logger: Any = None
         self._own_logger: Any = None  # the one that was opened here
-        self._to_resume = resume  # what is still to be loaded before the first fit
+        self._to_resume = resume  # what is still to be looked for at the first fit
+        self._earlier: EarlierFits | None = None
         self._val_freq = 1
         self._metrics: dict[Stage, list[Any]] = {}
         self._last_stop: str | None = None
@@ -282,15 +290,14 @@ class TrainerBase(Steps):
                 "fit() was called inside a running fit or test. Train another model with a trainer "
                 "of its own, or call fit() after this one."
             )
-        self._resume_if_asked()
+        resumption = self._resume_if_asked()
         span = self.fits.next(epochs, resumes=self.place.is_set)
-        if span.end <= self.progress.epoch_idx:
-            return self._without_epochs(span, plan)
+        if span.is_past or span.end <= self.progress.epoch_idx:
+            return self._without_epochs(span, plan, resumption)
         warn_of_plan(self, plan, range(self.progress.epoch_idx, span.end))
         session = FitSession(self, plan, self.callbacks, span, self.place, self.fits, self.loaders)
         with self._opened(session), session.save_points.signals:
-            session.fire("on_before_fit", epochs=span.end)
-            session.begin()
+            session.begin(resumption)
             with session.until_stopped():
                 while self.fits.progress.epoch_idx < span.end:
                     epoch = session.begin_epoch()
@@ -304,24 +311,32 @@ class TrainerBase(Steps):
         session.pass_on(self.on_interrupt)
         return self.history.since(span.start)
 
-    def _without_epochs(self, span: FitSpan, plan: FitPlan) -> History:
+    def _without_epochs(
+        self, span: FitSpan, plan: FitPlan, resumption: Resumption | None
+    ) -> History:
         """End a fit that has no epoch left to run."""
-        resumes, random = self.place.is_set, self.place.get("random")
         loaders, fit_idx = loaders_of(self, plan), self.fits.num_calls
-        self.fits.begin(span, resumes=resumes)
-        if span.is_past:
-            self.loaders.keep(loaders, fit_idx)
-            return self.history.since(span.start, span.end)
+        self.loaders.keep(loaders, fit_idx)
+        if span.is_past and self._earlier is not None:
+            self.fits.skip(span)
+            past = (span.start, span.end)
+            return self._earlier.skip(self, self.place, past, self.fits.num_calls)
+        if resumption is not None:
+            resumption.put_back()
+        resumes, random = self.place.is_set, self.place.get("random")
+        is_inside = self.place.get("epoch") is not None
+        self.fits.begin(span, plan.settings(self.loss_fn), resumes=resumes)
         # A later fit may walk them, or others over the same data.
         self.loaders.begin(loaders, self.worker_seeding, self.place.get("loaders"), fit_idx)
         self.place.clear()
         if random is not None:
             rng.set_state(random)  # as they were in the script after this fit
         if resumes:
+            inside = ", and the checkpoint is inside of the next one" if is_inside else ""
             self.print(
                 f"running ID {self.running_id} has nothing left to do: {self.progress.epoch_idx} of "
-                f"{span.end} epochs are done. To go on, give a larger number of epochs; for a new "
-                "run, another running_id or resume=False."
+                f"{span.end} epochs are done{inside}. To go on, give a larger number of epochs; for a "
+                "new run, another running_id or resume=False."
             )
         else:
             warnings.warn(
@@ -352,6 +367,8 @@ class TrainerBase(Steps):
     def _opened(self, session: Session) -> Iterator[Session]:
         """Make a session the one that runs, for a block."""
         if session.outer is None:
+            for callback in self.callbacks if session.kind is Kind.FIT else ():
+                callback.check_fit(self, session)
             self._take_folders(session.kind)
         outer, self.session = self.session, session
         try:
@@ -368,20 +385,38 @@ class TrainerBase(Steps):
         """Have the first fit not load what ``resume`` asks for."""
         self._to_resume = False
 
-    def _resume_if_asked(self) -> None:
-        """Load what ``resume`` asks for, once, before the first fit."""
-        if self._to_resume is False or self._to_resume is None or self.fits.num_calls:
+    def _resume_if_asked(self) -> Resumption | None:
+        """Load what ``resume`` asks for, before the fit in which it was saved."""
+        asked = self._to_resume is not False and self._to_resume is not None
+        if asked and not self.fits.num_calls:
+            if self.checker is None:
+                raise ConfigError(
+                    f"resume={self.resume!r} needs a CheckCallback, which knows where checkpoints "
+                    "are: Trainer(..., callbacks=CheckCallback('loss'), resume=...)."
+                )
+            self.checker.resume(self)
+            # Once: after a refused fit, the user may have loaded something else.
+            self._to_resume = False
+        if self._earlier is not None and self._earlier.is_due(self.fits.num_calls, self.place):
+            return self._earlier.load(self, self.place)
+        if not self.place.is_set:
+            return None
+        from .fit.resume import Resumption
+
+        return Resumption(self, self.place)
+
+    def resume_from(self, path: str | PathLike[str]) -> None:
+        """Have the fits resume a checkpoint: skip those that were finished, then load it."""
+        from .checkpoint.store import read_checkpoint
+        from .fit.resume import EarlierFits
+
+        source, state = read_checkpoint(path)
+        if state.get("format") == "0.6":  # it does not say of which fit it is
+            self.load_checkpoint(source)
             return
-        if self.checker is None:
-            raise ConfigError(
-                f"resume={self.resume!r} needs a CheckCallback, which knows where checkpoints are: "
-                "Trainer(..., callbacks=CheckCallback('loss'), resume=...)."
-            )
-        self.checker.resume(self)
-        # Once: after a refused fit, the user may have loaded something else.
-        self._to_resume = False
-        if self.place.is_set:
-            self.fits.replay()
+        self._folders.continue_run(source.absolute().parent.name)
+        self._earlier = EarlierFits(source, state)
+        self.fits.replay(self._earlier.starts)
 
     def test(
         self,
@@ -409,6 +444,8 @@ class TrainerBase(Steps):
             of several tasks pooled, and each task's own.
         """
         plan = plan_test(self, test_dl, tasks, metrics, do_loss, batch_size)
+        if self._earlier is not None:
+            self._earlier.warn_of_weights(self.fits.num_calls, "test")
         testing = plan.tasks[Stage.TEST]
         values: dict[str, Any] = {}
         session = Session(self, plan, Kind.TEST, self.callbacks, self.session)
@@ -441,6 +478,8 @@ class TrainerBase(Steps):
             CheckpointError: ``best``, and there are no best weights, as for ``load_best``.
         """
         task = as_task(dataloader, "dataloader", None)
+        if self._earlier is not None:
+            self._earlier.warn_of_weights(self.fits.num_calls, "predict")
         plan = FitPlan({Stage.PREDICT: [task]}, {Stage.PREDICT: []}, "tensor")
         outputs: list[Any] = []
         loan = self._best_on_loan() if check_flag("best", best) else nullcontext()
@@ -568,7 +607,7 @@ class TrainerBase(Steps):
                 "A whole state cannot be loaded while a fit or test runs: the loop has its place in "
                 "the data already. Load it before fit(), or take load_weights(state)."
             )
-        load_parts(self.parts(), from_plain(dict(state)))
+        load_parts(self.parts(), from_plain(dict(state)), tells=True)
         self._note_load()
         self._folders.continue_run(self.running_id)
 
@@ -656,6 +695,8 @@ class TrainerBase(Steps):
         """
         from .state.weights import take_weights
 
+        if self.session is None:
+            self._take_folders(Kind.TEST)
         take_weights(self, self._read_best(), strict=True)
         self.print(f"loading best model from running ID {self.running_id}")
         return self
@@ -674,6 +715,8 @@ class TrainerBase(Steps):
     def _best_on_loan(self, *, for_test: bool = False) -> Iterator[None]:
         """Use the best weights in a block; a test does so only where it is to, and says it."""
         state = None
+        if self.session is None:
+            self._take_folders(Kind.TEST)
         if not for_test:
             state = self._read_best()
         elif self.session is None and self.checker is not None:

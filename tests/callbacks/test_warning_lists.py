@@ -65,13 +65,22 @@ def test_a_warning_of_a_thread_without_a_fit_is_in_all_lists() -> None:
         warnings.simplefilter("always")
         warnings.showwarning = lambda *_, **__: None
         lists.add(first)
-        starter = threading.Thread(target=lists.add, args=(second,))
+        added, done = threading.Event(), threading.Event()
+
+        def begin() -> None:
+            lists.add(second)
+            added.set()
+            done.wait(60)  # the number of a thread that has ended may be given to another
+
+        starter = threading.Thread(target=begin)
         starter.start()
-        starter.join()
+        added.wait(60)
         other = threading.Thread(target=warnings.warn, args=("theirs",))
         other.start()
         other.join()
         warnings.warn("mine", stacklevel=1)
+        done.set()
+        starter.join()
         lists.remove(first)
         lists.remove(second)
     assert second == ["UserWarning: theirs"]

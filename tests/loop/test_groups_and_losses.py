@@ -335,3 +335,19 @@ def test_a_loss_without_weights_or_buffers_makes_no_part_of_a_checkpoint(
             DL
         )
         assert not {"loss_fn", "loss_parts"} & load("logs/plain/checkpoint.ckpt").keys()
+
+
+def test_weights_of_a_loss_that_no_optimizer_trains_are_told_once(
+    form: Callable[[Smoothed], Any],
+) -> None:
+    model, loss = linear(), Smoothed()
+    opt = torch.optim.SGD(model.parameters(), 0.1)
+    with pytest.warns(UserWarning, match=r"no optimizer trains them: .*scale") as seen:
+        Trainer(model, form(loss), opt, epochs=2, show_info=False).fit(DL)
+    assert len(seen) == 1
+
+
+def test_frozen_ones_are_not_told() -> None:
+    model, loss = linear(), Smoothed().requires_grad_(False)
+    opt = torch.optim.SGD(model.parameters(), 0.1)
+    Trainer(model, loss, opt, epochs=1, show_info=False).fit(DL)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from deepepochs import Callback, EpochTask, LogCallback, TensorPatch, Trainer, rename
+from deepepochs import Callback, EpochTask, LogCallback, PatchBase, TensorPatch, Trainer, rename
 from deepepochs import metrics as dm
 from deepepochs.errors import ArgumentsChanged, ConfigError, MetricError, NotFiniteError
 from deepepochs.show.screens import UNDEFINED, info, spread
@@ -225,6 +225,32 @@ def test_patches_that_a_step_returns_are_tried_as_well() -> None:
     with pytest.raises(AttributeError, match="nonsense"):
         trainer.fit(train_tasks=Returning(DataLoader(TensorDataset(*points()), 8)))
     assert not reading.read
+
+
+class Thinning(PatchBase):
+    """Keeps a random sample of each mini-batch."""
+
+    def load(self, preds: Tensor, targets: Tensor) -> Thinning:
+        self.total = float(preds[torch.randint(len(preds), (1,))].sum())
+        return self
+
+    def add(self, other: Thinning) -> Thinning:
+        self.total += other.total
+        return self
+
+    def forward(self) -> float:
+        return self.total
+
+
+def test_trying_a_patch_that_draws_when_it_is_loaded_draws_nothing() -> None:
+    torch.manual_seed(3)
+    x, y = points()
+    Trainer(nn.Linear(4, 2), F.cross_entropy, metrics=Thinning, show_info=False).test([(x, y)])
+    drawn = torch.rand(1)
+    torch.manual_seed(3)
+    nn.Linear(4, 2)
+    torch.randint(N, (1,))
+    assert drawn == torch.rand(1)
 
 
 # ---- metrics that change their arguments

@@ -213,13 +213,23 @@ def test_mode_max_that_follows_the_loss_is_warned_of() -> None:
     opt = sgd()
     with pytest.warns(UserWarning, match="mode='max'.* follows the loss") as seen:
         Optimizer(opt, ReduceLROnPlateau(opt, mode="max"))
+    assert "monitor='accuracy'" in str(seen[0].message)
     assert seen[0].filename == __file__
+
+
+@pytest.mark.parametrize("monitor", ["accuracy", "night/f1"])
+def test_mode_min_that_follows_what_more_is_better_of_is_warned_of(monitor: str) -> None:
+    opt = sgd()
+    with pytest.warns(UserWarning, match=f"mode='min'.* follows {monitor}, of which more"):
+        Optimizer(opt, ReduceLROnPlateau(opt), monitor=monitor)
 
 
 def test_the_usual_plateau_is_not() -> None:
     opt = sgd()
     Optimizer(opt, ReduceLROnPlateau(opt))
     Optimizer(opt, ReduceLROnPlateau(opt, mode="max"), monitor="accuracy")
+    Optimizer(opt, ReduceLROnPlateau(opt, mode="max"), monitor="margin")
+    Optimizer(opt, ReduceLROnPlateau(opt, mode="min"), monitor="margin")
 
 
 @pytest.mark.parametrize(

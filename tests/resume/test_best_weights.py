@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch.nn import functional as F
 
 from deepepochs import (
     Callback,
+    CallbackException,
     CheckCallback,
     CheckpointDamaged,
     CheckpointNotFound,
@@ -82,6 +84,13 @@ def make(
     )  # fmt: skip
     trainer.costs = costs
     return trainer
+
+
+def warned(action: Callable[[], Any]) -> tuple[Any, list[str]]:
+    """What a function gives, and the texts of its warnings."""
+    with warnings.catch_warnings(record=True) as met:
+        warnings.simplefilter("always")
+        return action(), [str(warning.message) for warning in met]
 
 
 def best_of(folder: Path) -> dict[str, torch.Tensor]:
@@ -362,8 +371,8 @@ def test_a_best_state_of_an_abandoned_future_is_not_used(tmp_path: Path) -> None
 
 def test_the_folder_of_the_run_by_another_path_is_no_other_run(tmp_path: Path) -> None:
     make(tmp_path, 0.5, 0.6).fit(LOADER, LOADER)
-    (tmp_path / "link").symlink_to(tmp_path / "r")
-    path = str(tmp_path / "link" / "checkpoint.ckpt")
+    (tmp_path / "link").symlink_to(tmp_path)
+    path = str(tmp_path / "link" / "r" / "checkpoint.ckpt")
     again = make(tmp_path, 0.5, 0.6, 0.7, resume=path)
     again.fit(LOADER, LOADER)
     again.test(LOADER)  # without a warning
@@ -383,8 +392,8 @@ def test_with_another_monitor_the_best_begins_anew_and_says_so(what: str, tmp_pa
     make(tmp_path, 1.0, 2.0, check={"patience": 2}).fit(LOADER, LOADER)
     check = {"patience": 2, **changed}
     again = make(tmp_path, 1.0, 2.0, 1.5, 1.2, resume=True, check=check)
-    with pytest.warns(UserWarning, match=f"{sentence}.*the best begins anew"):
-        history = again.fit(LOADER, LOADER)
+    history, told = warned(lambda: again.fit(LOADER, LOADER))
+    assert len([text for text in told if re.search(f"{sentence}.*the best begins anew", text)]) == 1
     assert len(history["train"]["loss"]) == 4  # the patience was not used up
     state = load(tmp_path / "r" / "best.ckpt")
     assert state["progress"]["epoch_idx"] >= 3
@@ -405,8 +414,7 @@ def test_best_states_of_the_former_monitor_are_not_kept_among_the_new(tmp_path: 
     make(tmp_path, 3.0, 1.0, 2.0, check={"keep": 3}).fit(LOADER, LOADER)
     check = {"keep": 3, "monitor": "other"}
     again = make(tmp_path, 3.0, 1.0, 2.0, 4.0, resume=True, check=check)
-    with pytest.warns(UserWarning, match="begins anew"):
-        again.fit(LOADER, LOADER)
+    warned(lambda: again.fit(LOADER, LOADER))
     assert sorted(path.name for path in (tmp_path / "r").glob("best*")) == ["best.ckpt"]
 
 
@@ -433,3 +441,21 @@ def test_a_finished_run_that_is_started_again_is_tested_with_its_best(tmp_path: 
     again.fit(LOADER, LOADER)
     again.test(LOADER)
     assert same(tested.weights, best_of(tmp_path / "r"))
+
+
+def test_a_run_that_a_later_one_has_moved_aside_is_tested_with_its_own_best(tmp_path: Path) -> None:
+    tested = InTest()
+    first = make(tmp_path, 1.0, 2.0, callbacks=[tested])
+    first.fit(LOADER, LOADER)
+    own = best_of(tmp_path / "r")
+    make(tmp_path, 1.0, 2.0, seed=5).fit(LOADER, LOADER)
+    first.test(LOADER)
+    assert same(tested.weights, own)
+
+
+def test_a_fit_refused_for_its_monitor_moves_no_folder(tmp_path: Path) -> None:
+    make(tmp_path, 1.0).fit(LOADER, LOADER)
+    with pytest.raises(CallbackException, match="does not validate"):
+        make(tmp_path, 1.0).fit(LOADER)
+    assert [path.name for path in tmp_path.iterdir()] == ["r"]
+    assert (tmp_path / "r" / "best.ckpt").exists()

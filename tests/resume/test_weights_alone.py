@@ -151,7 +151,7 @@ def test_a_whole_checkpoint_that_unfreezes_layers_says_so(run: Trainer) -> None:
     model = make_model(1)
     model[0].requires_grad_(False)
     opt = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
-    trainer = new(model, opt=opt, callbacks=CheckCallback("loss"))
+    trainer = new(model, opt=opt, callbacks=CheckCallback("loss", mode="min"))
     with pytest.warns(
         UserWarning, match=r"requires_grad as it was saved: 0\.weight \(trained now\)"
     ):

@@ -10,6 +10,7 @@ It declares every hook, in the order of the loop. A subclass overrides the hooks
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,6 +57,14 @@ class Callback:
     keeps_checkpoints: bool = False
     """Whether the trainer resumes through the callback's ``resume``, from a run in ``runs_in``."""
 
+    made_with: dict[str, str]
+    """The arguments that it was made with: of several callbacks of a class, they tell which one."""
+
+    def __new__(cls, *args: Any, **options: Any) -> Callback:
+        callback = super().__new__(cls)
+        callback.made_with = _arguments(cls, args, options)
+        return callback
+
     def __init__(self, priority: int | None = None) -> None:
         if priority is not None:
             self.order = priority
@@ -77,6 +86,12 @@ class Callback:
         for name in ("ckpt_dir", "log_dir"):
             if name in vars(self):
                 setattr(self, name, folder)
+
+    def check_fit(self, trainer: Any, session: Any) -> None:
+        """Raise if a fit that is about to begin is not what this callback needs.
+
+        Unlike in a hook, nothing of the fit is there yet, not even the run's folder.
+        """
 
     # fit begins
     @outer_first
@@ -262,6 +277,22 @@ class Callback:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Load a state that ``state_dict`` returned."""
 
+
+def _arguments(cls: type, args: Sequence[Any], options: Mapping[str, Any]) -> dict[str, str]:
+    """Say in words what ``cls`` is called with: plain values, or else their type."""
+    try:
+        bound = inspect.signature(cls.__init__).bind(None, *args, **options)  # type: ignore[misc]
+    except (TypeError, ValueError):  # __init__ itself will say
+        return {}
+    bound.apply_defaults()
+    plain = (str, int, float, bool, type(None))
+    return {
+        name: repr(value)[:_MAX_SHOWN] if type(value) in plain else type(value).__name__
+        for name, value in list(bound.arguments.items())[1:]
+    }
+
+
+_MAX_SHOWN = 200
 
 HOOKS: dict[str, Callable[..., None]] = {
     name: function for name, function in vars(Callback).items() if name.startswith("on_")

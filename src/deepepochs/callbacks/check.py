@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import time
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from ..arguments import check_choice, check_count
 from ..checkpoint.file import listed
 from ..checkpoint.store import CheckpointStore, latest_run, load
-from ..errors import CheckpointError, CheckpointNotFound, ConfigError
+from ..errors import CheckpointError, CheckpointNotFound, ConfigError, warn_user
 from ..optim.monitor import Monitor
 from ..runs.folder import run_folder
 from ..runs.ownership import in_main_process, use_here
@@ -146,7 +145,7 @@ class CheckCallback(RunRecordCallback):
         self._saved_at_s = time.monotonic()
 
     def resume(self, trainer: TrainerView) -> None:
-        """Load the checkpoint that the trainer's ``resume`` selects.
+        """Find the checkpoint that the trainer's ``resume`` selects, and have it resumed.
 
         Raises:
             CheckpointError: a checkpoint that was selected by name cannot be loaded.
@@ -158,17 +157,20 @@ class CheckCallback(RunRecordCallback):
             return
         if source.is_dir():
             trainer.print(f"loading checkpoint of running ID {source.name}")
-        trainer.load_checkpoint(source)
+        trainer.resume_from(source)
         self._has_saved, self._is_other = True, False
         self._note_source(source)
         if source.is_dir():
             trainer.adopt_run(source.name)
 
+    def check_fit(self, trainer: TrainerView, session: Any) -> None:
+        """Raise if the fit does not compute the monitored metric, or its mode is not known."""
+        self.metric.begin(trainer, session)
+
     def on_before_fit(self, trainer: TrainerView, epochs: int) -> None:
-        """Check the monitor; lock the run's folder; stop if the resumed run had stopped early."""
-        mode = self.metric.begin(trainer)
+        """Lock the run's folder; stop at once if the resumed run had already stopped early."""
         self._lock_run(trainer)
-        self._begin_run(trainer, mode)
+        self._begin_run(trainer, self.metric.mode or "min")
         super().on_before_fit(trainer, epochs)
         self._saved_at_s = time.monotonic()
         trainer.add_saver(self.save)
@@ -176,6 +178,9 @@ class CheckCallback(RunRecordCallback):
             self._stop_if_exhausted(trainer)
         else:
             self.watch.renew()
+            if self._has_saved and trainer.init_epoch:
+                store = CheckpointStore(self.folder(trainer), self.keep)
+                in_main_process(trainer, "keep the last checkpoint", store.keep_fit)
 
     def on_after_train_batch(self, trainer: TrainerView, metrics: Metrics, batch_idx: int) -> None:
         if self.metric.looks:
@@ -193,8 +198,9 @@ class CheckCallback(RunRecordCallback):
     def on_after_epoch(self, *, trainer: TrainerView, **others: Any) -> None:
         """Check the monitored metric, save, and stop if the patience is exhausted."""
         super().on_after_epoch(trainer=trainer, **others)
-        if trainer.session is not None and trainer.session.has_metrics_of(self.on_stage):
-            self._check(self.metric.value(trainer, others[f"{self.on_stage}_metrics"]))
+        session = trainer.session
+        if session is not None and session.has_metrics_of(self.on_stage):
+            self._check(self.metric.value(session.plan, others[f"{self.on_stage}_metrics"]))
             self._stop_if_exhausted(trainer)
         trainer.request_save(self.save)
 
@@ -219,18 +225,16 @@ class CheckCallback(RunRecordCallback):
         try:
             state = self.read_best(trainer)
         except CheckpointNotFound as error:
-            warnings.warn(
+            warn_user(
                 f"The test uses the weights that the trainer has now: {error}",
                 UserWarning,
-                stacklevel=4,
             )
             return None
         if self._best_from is not None:
-            warnings.warn(
+            warn_user(
                 "No epoch of this run was better than the best of the run from which it was "
                 f"resumed: the test uses the best weights of {self._best_from}.",
                 UserWarning,
-                stacklevel=4,
             )
         return state
 
@@ -295,11 +299,10 @@ class CheckCallback(RunRecordCallback):
         text = f"{there}, and the monitor of this CheckCallback {here}"
         if watch.best is not None and text != self._told:
             self._told = text  # a state may be loaded twice
-            warnings.warn(
+            warn_user(
                 f"The best value so far, {watch.best:.4g}, is {text}: the best begins anew, and the "
                 "next check replaces best.ckpt.",
                 UserWarning,
-                stacklevel=2,
             )
         self.watch = Monitor(mode or "min", self.patience)
         self.best_values = []
@@ -362,6 +365,8 @@ def find_checkpoint(trainer: TrainerView, ckpt_dir: Path, start: Path) -> Path |
     asked = trainer.resume
     if asked is True or asked == "auto":
         return _find_run(trainer, ckpt_dir)
+    if isinstance(asked, os.PathLike):
+        return start / asked
     if isinstance(asked, str) and (os.sep in asked or "/" in asked or asked.endswith(".ckpt")):
         return start / asked
     folder = run_folder(ckpt_dir, asked)

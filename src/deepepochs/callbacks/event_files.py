@@ -114,7 +114,8 @@ class EventFileCallback(Callback):
             if self is min(sharing, key=lambda cbk: cbk.order):
                 # The state that was made last has what all of them had written.
                 saved = [callback.take_sizes() for callback in sharing][-1]
-                if saved is not None:
+                # A fit that does not resume goes on where the files are now.
+                if saved is not None and trainer.is_resumed:
                     trainer.close_logger()
                     rewind_files(run_folder(self.log_dir, trainer.running_id), saved["sizes"])
             self.writer(trainer)

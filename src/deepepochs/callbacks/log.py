@@ -109,7 +109,9 @@ class LogCallback(EventFileCallback, RunRecordCallback):
             self._num_passes[stage] = max(self._num_passes[stage], len(epochs_done))
 
     def on_before_train_epoch(self, trainer: TrainerView, task: Any) -> None:
-        self._log_rates(trainer, "epoch", self._num_passes[Stage.TRAIN])
+        # Called again at a resume inside the pass, whose rates are there already.
+        if trainer.run is not None and trainer.run.batch_idx < 0:
+            self._log_rates(trainer, "epoch", self._num_passes[Stage.TRAIN])
 
     def on_before_train_batch(self, trainer: TrainerView, batch_x: Any, **others: Any) -> None:
         """Log the learning rates, and once the graph."""

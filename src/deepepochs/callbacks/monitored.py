@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import difflib
 import re
-import warnings
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .. import rng
-from ..errors import CallbackException, ConfigError
+from ..errors import CallbackException, ConfigError, warn_user
 from ..metrics.direction import direction_of
 from ..patches.base import PatchBase, metric_name
 from ..stages import Stage
@@ -57,25 +56,24 @@ class MonitoredMetric:
         self._has_same_metrics = self._has_same_step = False
         self._seen: dict[int, list[str]] = {}  # by task index: what its first mini-batch recorded
 
-    def begin(self, trainer: TrainerView) -> str:
-        """Check what is known before the first mini-batch of a fit; find and give the mode.
+    def begin(self, trainer: TrainerView, session: Any) -> None:
+        """Check what is known before the first mini-batch of a fit; find the mode.
 
         Raises:
             CallbackException: the fit does not compute the metric.
             ConfigError: nothing says whether more or less of it is better.
         """
-        assert trainer.session is not None
-        plan = trainer.session.plan
-        self._check_validates(trainer, plan)
+        plan = session.plan
+        self._check_validates(plan, session.span.end)
         by_name = planned_metrics(plan, self.stage)
         self._planned = {
             name: metric
             for name, metric in by_name.items()
             if name == self.name or may_give(name, metric, self.name)
         }
-        as_planned = records_as_planned(trainer, plan, self.stage)
+        as_planned = records_as_planned(trainer, session, self.stage)
         if as_planned and not self._planned:
-            raise self._missing(trainer, by_name)
+            raise self._missing(plan, by_name)
         is_loss = self.name in by_name and by_name[self.name] is None
         self.looks = not (as_planned and is_loss)
         self._seen = {}
@@ -86,8 +84,7 @@ class MonitoredMetric:
             and all(any(one is other for other in in_training) for one in self._planned.values())
         )
         self._has_same_step = not self._planned and len(steps_of(trainer, plan)) == 1
-        self.mode = mode = self._direction(trainer)
-        return mode
+        self.mode = self._direction(trainer)
 
     def look(self, trainer: TrainerView, metrics: Metrics) -> None:
         """Look for the metric in what the first mini-batch of each task has recorded.
@@ -95,12 +92,13 @@ class MonitoredMetric:
         Raises:
             CallbackException: it is not there, or is not a single number.
         """
-        run = trainer.run
-        if run is None or run.task_idx in self._seen:
+        run, session = trainer.run, trainer.session
+        if run is None or session is None or run.task_idx in self._seen:
             return
+        plan = session.plan
         if run.stage is not self.stage:
             if run.stage is Stage.TRAIN and (self._has_same_metrics or self._has_same_step):
-                self._look_in_training(trainer, metrics, is_whole=run.num_tasks == 1)
+                self._look_in_training(plan, metrics, is_whole=run.num_tasks == 1)
             return
         names = self._seen[run.task_idx] = names_in(metrics)
         values = {name: metrics[name] for name in metrics}
@@ -109,20 +107,20 @@ class MonitoredMetric:
             values.update({prefix + name: metrics[name] for name in metrics})
             self._seen[run.task_idx] = [*names, *(prefix + name for name in names)]
         if self.name in values:
-            self.value(trainer, values)
+            self.value(plan, values)
             self.looks = False
         elif len(self._seen) == run.num_tasks:
             self.looks = False
-            self._tell_of_none(trainer, [name for seen in self._seen.values() for name in seen])
+            self._tell_of_none(plan, [name for seen in self._seen.values() for name in seen])
 
-    def value(self, trainer: TrainerView, values: Metrics) -> float:
+    def value(self, plan: Any, values: Metrics) -> float:
         """Give the metric of an epoch.
 
         Raises:
             CallbackException: it is not there, or is not a single number.
         """
         if self.name not in values:
-            raise self._missing(trainer, values)
+            raise self._missing(plan, values)
         value = np.asarray(values[self.name])
         if value.size != 1:
             raise CallbackException(
@@ -131,27 +129,26 @@ class MonitoredMetric:
             )
         return float(value.item())
 
-    def _look_in_training(self, trainer: TrainerView, metrics: Metrics, *, is_whole: bool) -> None:
+    def _look_in_training(self, plan: Any, metrics: Metrics, *, is_whole: bool) -> None:
         """Learn from the first mini-batch of training what validation will record."""
         names = names_in(metrics)
         if self._has_same_metrics and is_whole:
             self.looks = False
         if self.name in metrics:
-            self.value(trainer, metrics)
+            self.value(plan, metrics)
         elif not self.looks:
-            self._tell_of_none(trainer, names)
+            self._tell_of_none(plan, names)
         elif self._has_same_step:
             # Not an error: the step may record it in validation alone.
-            warnings.warn(
-                f"{self._missing(trainer, names, Stage.TRAIN)} Training and validation have the same "
+            warn_user(
+                f"{self._missing(plan, names, Stage.TRAIN)} Training and validation have the same "
                 "step here. If it does not record the value in validation either, the fit ends "
                 "there with an error.",
                 UserWarning,
-                stacklevel=2,
             )
         self._has_same_metrics = self._has_same_step = False
 
-    def _check_validates(self, trainer: TrainerView, plan: Any) -> None:
+    def _check_validates(self, plan: Any, epochs: int) -> None:
         if self.stage is not Stage.VAL:
             return
         asks = f"{self.owner} monitors {self.name!r} of validation, and"
@@ -160,9 +157,9 @@ class MonitoredMetric:
             raise CallbackException(
                 f"{asks} this fit does not validate. Give fit() a val_dl, or {instead}."
             )
-        if not any(map(plan.validates, range(trainer.max_epochs))):
+        if not any(map(plan.validates, range(epochs))):
             raise CallbackException(
-                f"{asks} with val_freq={plan.val_freq} none of the {trainer.max_epochs} epochs "
+                f"{asks} with val_freq={plan.val_freq} none of the {epochs} epochs "
                 f"validates. Give a smaller val_freq, or {instead}."
             )
 
@@ -174,12 +171,11 @@ class MonitoredMetric:
         best = next(filter(None, known), None) or direction_of(self.name)
         if self.mode is not None:
             if best not in (None, self.mode) and trainer.tell_once(f"mode of {self.name}"):
-                warnings.warn(
+                warn_user(
                     f"{self.owner}({self.name!r}, mode={self.mode!r}) takes the worst values for "
                     f"the best: of {self.name} {'more' if best == 'max' else 'less'} is better. Give "
                     f"mode={best!r}, or leave it out.",
                     UserWarning,
-                    stacklevel=2,
                 )
             return self.mode
         if best is not None:
@@ -191,37 +187,36 @@ class MonitoredMetric:
         if self._planned:
             raise ConfigError(f"{text}, or the metric an attribute direction='max' or 'min'.")
         # A value that a step gives. Scripts of release 0.6 leave out the mode, and mean this.
-        warnings.warn(f"{text}. It is taken as 'min'.", UserWarning, stacklevel=2)
+        warn_user(f"{text}. It is taken as 'min'.", UserWarning)
         return "min"
 
-    def _tell_of_none(self, trainer: TrainerView, recorded: list[str]) -> None:
+    def _tell_of_none(self, plan: Any, recorded: list[str]) -> None:
         """Raise if the first mini-batches do not have the name, or warn if it may come later."""
         stems = [name for name in self._planned if name not in recorded]
         stem = self.name.rpartition(".")[0]
         stems += [f"{stem}."] if stem else []
         if self.name in self._planned or not stems:
-            raise self._missing(trainer, recorded)
+            raise self._missing(plan, recorded)
         if any(name.startswith(tuple(stems)) for name in recorded):
-            warnings.warn(  # a dict may get further keys
-                f"{self._missing(trainer, recorded)} If a later mini-batch does not have it either, "
+            warn_user(  # a dict may get further keys
+                f"{self._missing(plan, recorded)} If a later mini-batch does not have it either, "
                 "the fit ends with an error after the epoch.",
                 UserWarning,
-                stacklevel=2,
             )
         elif not self._planned:
-            raise self._missing(trainer, recorded)
+            raise self._missing(plan, recorded)
 
     def _missing(
-        self, trainer: TrainerView, names: Iterable[str], stage: Stage | None = None
+        self, plan: Any, names: Iterable[str], stage: Stage | None = None
     ) -> CallbackException:
         names = [*dict.fromkeys(names)]
         text = (
             f"{self.owner} monitors {self.name!r}, which {stage or self.stage} does not have; it has "
             f"{', '.join(names) or 'nothing'}."
         )
-        return CallbackException(f"{text}{self._advice(trainer, names)}")
+        return CallbackException(f"{text}{self._advice(plan, names)}")
 
-    def _advice(self, trainer: TrainerView, names: list[str]) -> str:
+    def _advice(self, plan: Any, names: list[str]) -> str:
         match = _WITH_STAGE.fullmatch(self.name)
         if match is not None:
             name = match["name"] or match["name2"]
@@ -236,9 +231,7 @@ class MonitoredMetric:
         if near:
             return f" Did you mean {near[0]!r}?"
         other = Stage.TRAIN if self.stage is Stage.VAL else Stage.VAL
-        session = trainer.session
-        planned = {} if session is None else planned_metrics(session.plan, other)
-        if self.name in planned:
+        if self.name in planned_metrics(plan, other):
             return f" The {other} stage has it: give on_stage={str(other)!r}."
         return " Give the metric to fit() or the trainer, or record it in the step."
 
@@ -290,18 +283,17 @@ def steps_of(trainer: TrainerView, plan: Any) -> set[Any]:
     }
 
 
-def records_as_planned(trainer: TrainerView, plan: Any, stage: Stage) -> bool:
+def records_as_planned(trainer: TrainerView, session: Any, stage: Stage) -> bool:
     """Whether a stage records its loss and metrics and nothing else.
 
     So it is with the library's own steps, unless a callback of the user may add values.
     """
-    assert trainer.session is not None
-    hooks = trainer.session.hooks.stages[stage]
+    hooks = session.hooks.stages[stage]
     for hook in (*hooks.before_batch, *hooks.before_forward, *hooks.after_forward, *hooks.metrics):
         if not type(getattr(hook, "__self__", None)).__module__.startswith("deepepochs."):
             return False
     default = getattr(Steps, STEP_NAMES[stage][1])
-    for task in plan.tasks[stage]:
+    for task in session.plan.tasks[stage]:
         if getattr(resolve_step(task, trainer, stage), "__func__", None) is not default:
             return False
         for verb in ("loss", "do_metric"):

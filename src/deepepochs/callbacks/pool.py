@@ -9,7 +9,7 @@ import difflib
 import inspect
 import warnings
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, SupportsIndex
 
 from ..errors import ConfigError, ConfigTypeError, HookError
@@ -79,6 +79,67 @@ class CallbackPool(list["Callback"]):
             counts[base] += 1
             names[base if counts[base] == 1 else f"{base}#{counts[base]}"] = callback
         return names
+
+
+def match_callbacks(
+    saved: Mapping[str, Mapping[str, str]], named: Mapping[str, Callback]
+) -> tuple[dict[str, str], list[str]]:
+    """Find the callback that each saved state is of.
+
+    Of several callbacks of a class, that one is taken which was made with the same arguments,
+    or else with the most of them.
+
+    Args:
+        saved: the arguments of each saved callback, by the name that it had.
+        named: the callbacks here, by name.
+
+    Returns:
+        The name here by the saved name, and a sentence for each state that is left out, or
+        goes to a callback that may be another one.
+    """
+    found: dict[str, str] = {}
+    told: list[str] = []
+    for kind in dict.fromkeys(name.partition("#")[0] for name in saved):
+        states = [name for name in saved if name.partition("#")[0] == kind]
+        here = [name for name in named if name.partition("#")[0] == kind]
+        pairs = [(_num_equal(saved[s], named[h].made_with), s, h) for s in states for h in here]
+        pairs.sort(key=lambda pair: -pair[0])  # of equal ones the first
+        for _, state, name in pairs:
+            if state in found or name in found.values():
+                continue
+            found[state] = name
+            if other := _other_names(saved[state], named[name].made_with):
+                told.append(f"the state of {kind}({other[0]}) goes to {kind}({other[1]})")
+        told += [
+            f"the state of {f'{kind}({_shown(saved[state])})' if states[1:] else f'a {kind}'} is left "
+            "out, since there is no such callback here"
+            for state in states
+            if state not in found
+        ]
+    return found, told
+
+
+def _num_equal(one: Mapping[str, str], other: Mapping[str, str]) -> int:
+    return sum(other.get(name) == value for name, value in one.items()) - len(other.keys() - one)
+
+
+def _shown(arguments: Mapping[str, str]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in arguments.items())
+
+
+def _other_names(saved: Mapping[str, str], here: Mapping[str, str]) -> tuple[str, str] | None:
+    """The texts in which the arguments differ, except for folders: numbers are settings."""
+    names = [
+        name
+        for name, value in saved.items()
+        if name in here
+        and value != here[name]
+        and not name.endswith("_dir")
+        and (value[0] in "'\"" or here[name][0] in "'\"")
+    ]
+    if not names:
+        return None
+    return tuple(_shown({name: every[name] for name in names}) for every in (saved, here))  # type: ignore[return-value]
 
 
 def _check_all(callbacks: list[Callback]) -> None:

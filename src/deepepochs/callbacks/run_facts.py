@@ -126,7 +126,10 @@ def optimizer_settings(optimizers: list[Optimizer]) -> dict[str, str]:
         settings[f"optimizer{suffix}"] = f"{type(inner).__name__}({', '.join(values)})"
         if optimizer.scheduler is not None:
             scheduler = type(optimizer.scheduler).__name__
-            settings[f"scheduler{suffix}"] = f"{scheduler}, moved after each {optimizer.sched_on}"
+            follows = "" if optimizer.monitor is None else f" by {optimizer.monitor}"
+            settings[f"scheduler{suffix}"] = (
+                f"{scheduler}, moved after each {optimizer.sched_on}{follows}"
+            )
     return settings
 
 

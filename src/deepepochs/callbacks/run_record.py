@@ -114,7 +114,8 @@ class RunRecordCallback(Callback):
 
     def on_before_epoch(self, trainer: TrainerView, **others: Any) -> None:
         self._epoch_began_s = time.perf_counter()
-        if self._table is not None:
+        # Called again at a resume inside the epoch, whose rates are there already.
+        if self._table is not None and len(self._record["rates"]) <= trainer.init_epoch:
             self._record["rates"].append(plain(trainer.opt.get_current_lr()))
 
     def on_before_train_epochs(self, **others: Any) -> None:

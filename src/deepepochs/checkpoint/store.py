@@ -6,6 +6,7 @@
 ``checkpoint.ckpt``  the last one; the only one in 0.6
 ``previous.ckpt``    the one before
 ``best.ckpt``        the best so far; ``best-2.ckpt``, ... if more are kept
+``last-fit.ckpt``    the end of the fit before the present one, where a script has several
 ==================  ==============================================================
 """
 
@@ -25,7 +26,7 @@ from .file import load, not_found, save, write
 
 __all__ = ["CheckpointStore", "latest_run", "list_checkpoints", "load", "read_checkpoint", "save"]
 
-_LAST, _PREVIOUS = "checkpoint.ckpt", "previous.ckpt"
+_LAST, _PREVIOUS, _LAST_FIT = "checkpoint.ckpt", "previous.ckpt", "last-fit.ckpt"
 _BEST = re.compile(r"best(?:-(\d+))?\.ckpt")
 
 
@@ -45,6 +46,7 @@ class CheckpointStore:
         self.keep_best = check_count("keep_best", keep_best, 1)
         self.last = self.folder / _LAST
         self.previous = self.folder / _PREVIOUS
+        self.last_fit = self.folder / _LAST_FIT
 
     def best(self, place: int = 1) -> Path:
         """The path of the best checkpoint (`place` 1), the second best (2), and so on."""
@@ -107,6 +109,11 @@ class CheckpointStore:
             raise CheckpointError(
                 f"cannot copy the best states of {source} to {self.folder}: {error}"
             ) from error
+
+    def keep_fit(self) -> None:
+        """Keep the last checkpoint as the end of a fit: another fit begins."""
+        if self.last.exists():
+            duplicate(self.last, self.last_fit)
 
     def newest_good(self) -> tuple[Path, dict[str, Any], list[str]]:
         """Read the newest checkpoint that is whole.

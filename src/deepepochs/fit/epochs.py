@@ -11,7 +11,7 @@ import signal
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain, islice
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from ..callbacks.base import Callback
 from ..contracts import RunView, TrainerView
 from ..data.cursor import Cursor, Loaders
 from ..data.followed import set_epoch
-from ..errors import LoopException, MetricError, StopLoopException
+from ..errors import LoopException, MetricError, StopLoopException, warn_user
 from ..history import Progress
 from ..hooks import fire, fire_in_step
 from ..patches.totals import LOSS, StageTotals
@@ -29,6 +29,9 @@ from ..stages import Stage
 from ..state.place import EpochState, Place
 from .plan import FitPlan, look_for_monitors, unknown_monitor
 from .session import Kind, Session
+
+if TYPE_CHECKING:
+    from .resume import Resumption
 
 
 class FitSpan(NamedTuple):
@@ -54,11 +57,18 @@ class FitLog:
         self.progress = Progress()
         self.num_calls = 0
         self._starts: list[int] = []  # the first epoch of each fit of the run
+        self._settings: dict[str, str] = {}  # of the latest fit, in words
         self._replays = False  # this process calls the fits of an earlier one again
 
-    def replay(self) -> None:
+    def replay(self, starts: Sequence[int]) -> None:
         """Expect the fits of an earlier process to be called again, from the first."""
         self._replays = True
+        self._starts = list(starts)
+
+    def skip(self, span: FitSpan) -> None:
+        """Count a fit that an earlier process has finished."""
+        self.num_calls += 1
+        self.progress = self.progress._replace(epoch_idx=span.end)
 
     def next(self, epochs: int | None, *, resumes: bool) -> FitSpan:
         """Say which epochs the fit has that is called now; change nothing."""
@@ -73,14 +83,27 @@ class FitLog:
             return FitSpan(start, start + epochs)
         return FitSpan(start, epochs + (done if self.num_calls else 0))
 
-    def begin(self, span: FitSpan, *, resumes: bool) -> None:
-        """Record a fit that is not refused."""
+    def begin(self, span: FitSpan, settings: dict[str, str], *, resumes: bool) -> None:
+        """Record a fit that is not refused, with what it is called with."""
+        self._settings = settings
         self.num_calls += 1
-        if span.is_past:
-            return
         self.max_epochs = span.end
         if not (resumes and self._starts):
             self._starts.append(span.start)
+
+    def warn_of_other_settings(self, settings: Mapping[str, str]) -> None:
+        """Say in one warning where a fit that resumes is called with something else."""
+        changed = [
+            f"{name} is {here} ({self._settings[name]} in the checkpoint)"
+            for name, here in settings.items()
+            if self._settings.get(name, here) != here
+        ]
+        if changed:
+            warn_user(
+                f"This fit resumes one that was called otherwise: {'; '.join(changed)}. From here on "
+                "it is as the script says.",
+                UserWarning,
+            )
 
     def with_run(self, run: RunView | None) -> Progress:
         """Give the counters with those of a pass."""
@@ -108,11 +131,13 @@ class FitLog:
             **self.progress.state_dict(),
             "first_epoch": self._starts[-1] if self._starts else 0,
             "fit_starts": list(self._starts),
+            "settings": dict(self._settings),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Load what ``state_dict`` gave."""
         self.progress = Progress.from_state(state)
+        self._settings = dict(state.get("settings", {}))
         self._starts = [int(start) for start in state.get("fit_starts", [state["first_epoch"]])]
 
 
@@ -145,6 +170,7 @@ class FitSession(Session):
         saved = place.get("epoch")
         self.epoch: EpochState | None = None if saved is None else EpochState.from_state(saved)
         self._is_interrupted = False
+        self._resumption: Resumption | None = None
 
     @property
     def fit(self) -> FitSession:
@@ -164,32 +190,60 @@ class FitSession(Session):
         """The state of the epoch that is under way."""
         return None if self.epoch is None else self.epoch.state_dict(self.run)
 
-    def begin(self) -> None:
+    def begin(self, resumption: Resumption | None) -> None:
         """Begin anew, or where a loaded state was taken.
 
         Raises:
             CheckpointMismatch: the fit cannot resume there; the place is as it was.
         """
+        self._resumption = resumption
+        self.fire("on_before_fit", epochs=self.span.end)
         if self.epoch is not None:
             stages = self.plan.stages_of(self.epoch.epoch_idx)
             self.epoch.check_tasks({stage: self.plan.labels[stage] for stage, _ in stages})
-        if not self.resumes:
+            self._tell_epoch(self.epoch)
+            self._set_up_again(self.epoch)
+        if resumption is None:
             # What a fit that was cut short, or the user, has left must not be part of this one.
             self.opt.drop_gradients()
+        elif self.epoch is None or self.epoch.waiting is None:
+            resumption.put_back()
+        # Inside a pass, its own hooks come first: see `batches`.
         if (random := self.place.get("random")) is not None:
             rng.set_state(random)
         walked = loaders_of(self.trainer, self.plan)
-        if self.epoch is not None:  # the state that is loaded next has what a script set since
-            self._tell_epoch(self.epoch)
         seeding, saved = self.trainer.worker_seeding, self.place.get("loaders")
         self.loaders.begin(walked, seeding, saved, self.fits.num_calls)
         if self.epoch is None or self.epoch.waiting is None:
             self._consume_place()
 
+    def _set_up_again(self, epoch: EpochState) -> None:
+        """Call the hooks again that came before the place, inside an epoch, of a loaded state."""
+        self._before_epoch(epoch)
+        for stage, _ in self.plan.stages_of(epoch.epoch_idx):
+            if stage in epoch.begun and stage not in epoch.metrics:
+                self._before_stage(epoch, stage)
+
+    def _before_epoch(self, epoch: EpochState) -> None:
+        self.fire(
+            "on_before_epoch",
+            train_tasks=self.plan.tasks[Stage.TRAIN],
+            val_tasks=self.plan.tasks[Stage.VAL],
+            epoch_idx=epoch.epoch_idx,
+        )
+
+    def _before_stage(self, epoch: EpochState, stage: Stage) -> None:
+        hooks = self.hooks.stages[stage].before_epochs
+        fire(hooks, self.trainer, tasks=self.plan.tasks[stage], epoch_idx=epoch.epoch_idx)
+
     def _consume_place(self) -> None:
         """Forget the loaded state, and record the fit: it cannot be refused any more."""
-        self.fits.begin(self.span, resumes=self.resumes)
+        settings = self.plan.settings(self.trainer.loss_fn)
+        if self.resumes:
+            self.fits.warn_of_other_settings(settings)
+        self.fits.begin(self.span, settings, resumes=self.resumes)
         self.place.clear()
+        self._resumption = None
         if self.epoch is not None:
             self.epoch.resume()
 
@@ -227,12 +281,7 @@ class FitSession(Session):
         if self.epoch is None:
             self.epoch = EpochState(self.fits.progress.epoch_idx)
             self._tell_epoch(self.epoch)
-            self.fire(
-                "on_before_epoch",
-                train_tasks=self.plan.tasks[Stage.TRAIN],
-                val_tasks=self.plan.tasks[Stage.VAL],
-                epoch_idx=self.epoch.epoch_idx,
-            )
+            self._before_epoch(self.epoch)
         return self.epoch
 
     def _tell_epoch(self, epoch: EpochState) -> None:
@@ -244,8 +293,7 @@ class FitSession(Session):
         """Begin the training or the validation of an epoch, unless that was done."""
         self.save_points.check()
         if epoch.begin_stage(stage, self.plan.labels[stage]):
-            hooks = self.hooks.stages[stage].before_epochs
-            fire(hooks, self.trainer, tasks=self.plan.tasks[stage], epoch_idx=epoch.epoch_idx)
+            self._before_stage(epoch, stage)
 
     def end_stage(self, epoch: EpochState, stage: Stage) -> None:
         """Pool the passes of a stage."""
@@ -321,6 +369,9 @@ class FitSession(Session):
             batches = chain(islice(walk, 1), look_for_monitors(run, self.plan), walk)
         if self.epoch is None or self.epoch.waiting is None:
             return batches
+        if self._resumption is not None:
+            self._resumption.put_back()
+        run.restore_modes(self.epoch.waiting)
         rest = iter(batches)
         first = list(islice(rest, 1))
         self._consume_place()

@@ -10,6 +10,7 @@ import dis
 import inspect
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from ..arguments import as_list, check_batch_size, check_count, check_flag
@@ -74,6 +75,14 @@ class FitPlan:
         """The stage of which a scheduler is given a metric; ``None`` is the loss."""
         of_val = [task for task in self.tasks[Stage.VAL] if monitor is not None or task.do_loss]
         return Stage.VAL if of_val else Stage.TRAIN
+
+    def settings(self, loss_fn: Any) -> dict[str, str]:
+        """Say in words what a fit is called with, to be compared at a resume."""
+        said = {"val_freq": str(self.val_freq), "loss": _describe_loss(loss_fn)}
+        for stage, tasks in self.tasks.items():
+            for index, task in enumerate(tasks):
+                said[f"the loader of {stage}/{index}"] = _describe_loader(task)
+        return said
 
     def stages_of(self, epoch_idx: int) -> list[tuple[Stage, list[EpochTask]]]:
         """The stages of an epoch with their tasks, in order."""
@@ -181,6 +190,23 @@ def as_task(loader: Any, where: str, batch_size: BatchSize, do_loss: bool = True
         raise ConfigError(f"{where} is an EpochTask: give {other}.")
     check_loader(loader, where)
     return EpochTask(loader, do_loss=do_loss, batch_size=batch_size)
+
+
+def _describe_loss(loss_fn: Any) -> str:
+    if isinstance(loss_fn, partial):
+        options = ", ".join(f"{name}={value!r}" for name, value in loss_fn.keywords.items())
+        return f"{_describe_loss(loss_fn.func)}({options})"
+    return str(getattr(loss_fn, "__name__", None) or type(loss_fn).__name__)
+
+
+def _describe_loader(task: EpochTask) -> str:
+    """The number and size of the mini-batches, and the order."""
+    loader = task.dataloader
+    size, sampler = getattr(loader, "batch_size", None), getattr(loader, "sampler", None)
+    number = "some" if task.length is None else str(task.length)
+    of = f" of {size}" if isinstance(size, int) else ""
+    order = "" if sampler is None else f" by {type(sampler).__name__}"
+    return f"{number} mini-batches{of}{order}"
 
 
 def warn_of_plan(trainer: TrainerView, plan: FitPlan, epochs: range) -> None:

@@ -156,6 +156,8 @@ class Session:
                 yield run
                 if run.is_training and versions == [w._version for w in self.opt.params]:
                     self._warn_of_no_step(run)
+                if run.is_training and self.trainer.loss_module is not None:
+                    self._warn_of_idle_loss(self.trainer.loss_module)
             finally:
                 self.end_run(run)
                 self.run = outer
@@ -265,6 +267,23 @@ class Session:
                 "schedules that are made from it are wrong.",
                 UserWarning,
                 stacklevel=4,
+            )
+
+    def _warn_of_idle_loss(self, loss: nn.Module) -> None:
+        trained = {id(weight) for weight in self.opt.params}
+        trained.update(map(id, self.trainer.model.parameters()))
+        idle = [
+            name
+            for name, weight in loss.named_parameters()
+            if weight.grad is not None and id(weight) not in trained
+        ]
+        if idle and self.trainer.tell_once("loss"):
+            warnings.warn(
+                f"The loss function has weights that get gradients, and no optimizer trains them: "
+                f"{', '.join(idle[:5])}. Give them to one, as in Adam([*model.parameters(), "
+                "*loss.parameters()]), or freeze them.",
+                UserWarning,
+                stacklevel=2,
             )
 
     def _report_empty(self, run: Run) -> None:

@@ -158,8 +158,10 @@ def check_fit(opt: torch.optim.Optimizer, scheduler: Any, state: dict[str, Any])
                 f"The saved state of the {part} {saved[part]} does not fit {here[part]}: make it "
                 "as it was saved."
             )
-    for index, (shape, own_shape) in enumerate(zip(saved["shapes"], here["shapes"], strict=True)):
-        if shape != own_shape:
+    params = [param for group in opt.param_groups for param in group["params"]]
+    shapes = zip(params, saved["shapes"], here["shapes"], strict=True)
+    for index, (param, shape, own_shape) in enumerate(shapes):
+        if shape != own_shape and not is_lazy(param):  # a lazy one gets the saved shape
             raise CheckpointMismatch(
                 f"The saved state of {what} is for a parameter {index} of shape {shape}, which "
                 f"has {own_shape} here: it is of another model."

@@ -17,8 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import CheckpointMismatch, ConfigError, ConfigTypeError
+from ..metrics.direction import direction_of
 from .fits import bare, check_fit, is_optimizer, load_state, state_of, type_name
 from .schedules import LinearCosineScheduler
+from .settings import read_settings
 
 __all__ = [
     "AnyOptimizer", "LinearCosineScheduler", "Optimizer", "Optimizers", "as_optimizers",
@@ -51,6 +53,7 @@ class Optimizer:
         needs_loss: whether the scheduler's step needs a loss, or what `monitor` names.
         monitor: the metric that the scheduler is given; `None`: the loss.
         training: the mode of an optimizer that has modes, as last set here; else `None`.
+        settings: what the script has set, or that of the run whose state was loaded.
 
     Raises:
         ConfigTypeError: `opt` is no optimizer or `scheduler` no scheduler.
@@ -95,6 +98,8 @@ class Optimizer:
         self._moves_on_epoch = scheduler is not None and self.sched_on == "epoch"
         self._restored = False
         self.training: bool | None = None
+        self._own_groups: list[list[Tensor]] | None = None
+        self.settings = read_settings(opt, scheduler, self.sched_on)
         self.rewrap(opt)
 
     def rewrap(self, opt: torch.optim.Optimizer) -> None:
@@ -119,6 +124,42 @@ class Optimizer:
             opt: Any = bare(self.opt)
             opt.train() if mode else opt.eval()
             self.training = mode
+
+    def take_settings(self, settings: dict[str, Any] | None) -> None:
+        """Take the settings of a loaded state, whose values are used from now on."""
+        self.settings = settings or self.settings
+
+    def grow(self, groups: list[list[Tensor]]) -> None:
+        """Take the groups of a loaded state, to which training has added some."""
+        if self._own_groups is None:
+            self._own_groups = [list(group["params"]) for group in self.opt.param_groups]
+        self.regroup(groups)
+
+    def shrink(self) -> None:
+        """Go back to the groups of the script: a hook may be about to add the others."""
+        if self._own_groups is not None:
+            self.regroup(self._own_groups)
+
+    def keep_groups(self) -> None:
+        """Keep the groups that there are."""
+        self._own_groups = None
+
+    def regroup(self, groups: list[list[Tensor]]) -> None:
+        """Put the parameters into other groups; new groups have the default options.
+
+        A parameter that is in none of them loses its state.
+        """
+        kept = {id(param) for params in groups for param in params}
+        for param in [param for param in self.opt.state if id(param) not in kept]:
+            del self.opt.state[param]
+        own = self.opt.param_groups
+        del own[len(groups) :]
+        for group in own:
+            group["params"] = []  # add_param_group looks for a parameter in two groups
+        for group, params in zip(own, groups, strict=False):
+            group["params"] = list(params)
+        for params in groups[len(own) :]:
+            self.opt.add_param_group({"params": list(params)})
 
     def zero_grad(self) -> None:
         """Clear the gradients of all parameters."""
@@ -343,16 +384,17 @@ def _checked_monitor(
             f"monitor={monitor!r} has a value after an epoch, and the scheduler moves on every step: "
             "give sched_on='epoch', or leave monitor out to have it given the loss."
         )
-    is_loss = monitor in (None, "loss")
-    if is_loss and needs_loss and getattr(bare(scheduler), "mode", None) == "max":
+    mode, best = getattr(bare(scheduler), "mode", None), direction_of(monitor or "loss")
+    if needs_loss and mode in ("min", "max") and best not in (None, mode):
+        other = "" if monitor else ", or name what it is to follow, for example monitor='accuracy'"
         warnings.warn(
-            f"{type_name(bare(scheduler))}(mode='max') follows the loss, of which less is better: it "
-            "would lower the rate while the model learns. Name what it is to follow, for example "
-            "Optimizer(opt, scheduler, monitor='accuracy').",
+            f"{type_name(bare(scheduler))}(mode={mode!r}) follows {monitor or 'the loss'}, of which "
+            f"{'more' if best == 'max' else 'less'} is better: it would lower the rate while the "
+            f"model learns. Give mode={best!r}{other}.",
             UserWarning,
             stacklevel=3,
         )
-    return None if is_loss else monitor
+    return None if monitor == "loss" else monitor
 
 
 AnyOptimizer = Optimizer | torch.optim.Optimizer

@@ -168,7 +168,7 @@ class Chunks:
             chunks = list(group)
             if is_away and len(chunks) > 1:
                 joined = join(chunks)
-                chunks = [joined] if _is_whole(joined) else chunks
+                chunks = [joined] if is_whole(joined) else chunks
             self.items.extend(map(to_cpu, chunks) if is_away else chunks)
         self.num_moved = len(self.items)
 
@@ -183,7 +183,7 @@ class Chunks:
         if not keep_on_device:
             self._move()
         value = join(self.items)
-        if _is_whole(value):
+        if is_whole(value):
             self.items = [value]  # keeping the parts would double the memory
             self.num_moved = min(self.num_moved, 1)
         return value
@@ -199,7 +199,7 @@ def _changed() -> MetricError:
 def join(chunks: list[Any]) -> Any:
     """Join chunks along dimension 0, item by item; give a list of them if that fails."""
     first = chunks[0]
-    if len(chunks) == 1 and _is_whole(first):
+    if len(chunks) == 1 and is_whole(first):
         return first
     if all(chunk is None for chunk in chunks):
         return None
@@ -229,12 +229,12 @@ def _is_on_accelerator(chunk: Any) -> bool:
     return tensor is not None and not tensor.is_cpu
 
 
-def _is_whole(value: Any) -> bool:
+def is_whole(value: Any) -> bool:
     """Say whether `value` holds tensors alone, so that more can be joined to it."""
     if isinstance(value, dict):
-        return all(map(_is_whole, value.values()))
+        return all(map(is_whole, value.values()))
     if isinstance(value, TensorTuple):
-        return all(map(_is_whole, value))
+        return all(map(is_whole, value))
     return value is None or isinstance(value, Tensor)
 
 

@@ -22,7 +22,7 @@ from ..nest.operations import first_tensor, map_tensors
 from ..nest.reuse import clones
 from ..show.screens import to_value
 from .base import PatchBase, call_metric, flatten_value
-from .tensors import TensorPatch
+from .tensors import TensorPatch, is_whole
 
 PROGRAM_ERRORS = (
     DeepEpochsError, TypeError, AttributeError, NameError, ImportError, NotImplementedError,
@@ -104,6 +104,8 @@ def _fails_without_values(patch: PatchBase, error: Exception) -> bool:
     if type(patch) is not TensorPatch:
         return not _can_be_added(patch)
     arguments = patch.arguments()
+    if not all(map(is_whole, arguments)):
+        return False  # graphs and lists of samples keep their values
     num = _num_samples(arguments)
 
     def without_values(tensor: Tensor) -> Tensor:

@@ -11,8 +11,8 @@ Each part has ``state_dict`` and ``load_state_dict``. Loading is strict: see
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -20,18 +20,19 @@ from torch import Tensor, nn
 
 from .. import rng
 from ..arguments import HeldModules
-from ..callbacks.pool import CallbackPool
+from ..callbacks.pool import CallbackPool, match_callbacks
 from ..contracts import TrainerView
 from ..data.cursor import Loaders
-from ..errors import CheckpointMismatch
+from ..errors import CheckpointError, CheckpointMismatch
 from ..history import Progress
 from ..nest import operations as nested
 from ..optim.optimizers import Optimizers
 from ..runtime.base import Runtime
 from ..runtime.sharded_tensors import reshard
+from .optimizers import OptimizersPart
 from .place import EpochState, Place
 from .sharded import ShardedGradients, ShardedModule, ShardedOptimizers
-from .strict import CheckedPart, Part, check_gradients, load_parts
+from .strict import CheckedPart, Part, check_gradients, load_parts, put_buffer
 
 
 class GradientsPart(CheckedPart):
@@ -89,11 +90,20 @@ class ExtrasPart(CheckedPart):
 
     The flags are the ``requires_grad`` of each weight, ``others`` included: a callback that
     unfreezes layers has changed them and will not change them again. A buffer may come back in
-    another shape than it has here, as one that caches does.
+    another shape than it has here, as one that caches does. So may one that is persistent, if it
+    has ``grown`` in training: then its shape at the beginning is saved.
     """
 
-    def __init__(self, model: nn.Module, loss_fn: Any, others: Mapping[str, Tensor]) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        loss_fn: Any,
+        others: Mapping[str, Tensor],
+        first_shapes: Mapping[str, list[int]],
+    ) -> None:
         self._others = others
+        self._model = model
+        self._first_shapes = first_shapes
         self._modules = named_modules(model, loss_fn)
 
     def _weights(self) -> dict[str, Tensor]:
@@ -114,6 +124,11 @@ class ExtrasPart(CheckedPart):
         return {
             "requires_grad": {name: weight.requires_grad for name, weight in weights.items()},
             "buffers": {name: owner._buffers[key] for name, (owner, key) in buffers.items()},
+            "grown": {
+                name: self._first_shapes[name]
+                for name, buffer in self._model.named_buffers()
+                if name in self._first_shapes and self._first_shapes[name] != list(buffer.shape)
+            },
         }
 
     def check_state(self, state: Mapping[str, Any]) -> None:
@@ -134,7 +149,7 @@ class ExtrasPart(CheckedPart):
                 weight.requires_grad_(state["requires_grad"][name])
         with torch.no_grad():
             for name, (owner, key) in self._buffers().items():
-                _put_buffer(owner, key, state["buffers"][name])
+                put_buffer(owner, key, state["buffers"][name])
 
 
 class OwnPart(CheckedPart):
@@ -193,30 +208,59 @@ class LoadersPart(OwnPart):
 
 
 class CallbacksPart(CheckedPart):
-    """The state of the callbacks, by unique name."""
+    """The state of the callbacks, by unique name, and the arguments that each was made with."""
 
     def __init__(self, callbacks: CallbackPool) -> None:
         self._callbacks = callbacks
 
     def state_dict(self) -> dict[str, Any]:
-        states = {name: callback.state_dict() for name, callback in self._callbacks.named().items()}
-        return {name: state for name, state in states.items() if state}
+        named = self._callbacks.named()
+        states = {name: callback.state_dict() for name, callback in named.items()}
+        kept = {name: state for name, state in states.items() if state}
+        return {**kept, _MADE_WITH: {name: dict(named[name].made_with) for name in kept}}
+
+    def present_state(self) -> dict[str, Any]:
+        """Leave out callbacks whose state is made in a hook, which has not been called yet."""
+        kept: dict[str, Any] = {_MADE_WITH: {}}
+        for name, callback in self._callbacks.named().items():
+            with suppress(Exception):
+                if state := callback.state_dict():
+                    kept[name] = state
+                    kept[_MADE_WITH][name] = dict(callback.made_with)
+        return kept
+
+    def load_what_is_there(self, state: Mapping[str, Any]) -> None:
+        """Load what the callbacks can take before their hooks; they get the whole state after."""
+        named = self._callbacks.named()
+        for name, own_name in self._match(state)[0].items():
+            with suppress(Exception):
+                named[own_name].load_state_dict(state[name])
 
     def check_state(self, state: Mapping[str, Any]) -> None:
-        dict(state)
+        self._match(state)
+
+    def differences(self, state: Mapping[str, Any]) -> list[str]:
+        return self._match(state)[1]
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         named = self._callbacks.named()
-        for name, saved in state.items():
-            if name in named:
-                named[name].load_state_dict(saved)
-            else:
-                warnings.warn(
-                    f"The checkpoint holds state of a callback {name!r}, which this trainer does "
-                    "not have: it is left out.",
-                    UserWarning,
-                    stacklevel=2,
-                )
+        for name, own_name in self._match(state)[0].items():
+            try:
+                named[own_name].load_state_dict(state[name])
+            except CheckpointError:
+                raise
+            except Exception as error:
+                raise CheckpointMismatch(
+                    f"The state could not be loaded into the callback {own_name}: {error!r}."
+                ) from error
+
+    def _match(self, state: Mapping[str, Any]) -> tuple[dict[str, str], list[str]]:
+        made_with = state.get(_MADE_WITH, {})  # earlier files do not have it
+        saved = {name: made_with.get(name, {}) for name in state if name != _MADE_WITH}
+        return match_callbacks(saved, self._callbacks.named())
+
+
+_MADE_WITH = "made with"  # no class has such a name
 
 
 class RandomPart(OwnPart):
@@ -293,6 +337,7 @@ def collect_parts(
     runtime = trainer.runtime
     model = runtime.unwrap(trainer.model)
     others: dict[str, Tensor] = {}  # where the model is sharded there are none
+    weights: dict[str, Tensor] = {}
     opt: Part = trainer.opt
     gradients: Part
     if runtime.is_sharded:
@@ -305,15 +350,16 @@ def collect_parts(
         parts = {"model": model}
         weights = named_weights(named_modules(model, trainer.loss_fn))
         others = other_weights(trainer.opt, weights.values())
-        gradients = GradientsPart({**weights, **others}, runtime)
+        weights |= others
+        gradients = GradientsPart(weights, runtime)
     if isinstance(trainer.loss_fn, nn.Module) and trainer.loss_fn.state_dict():
         parts["loss_fn"] = trainer.loss_fn
     if isinstance(trainer.loss_module, HeldModules) and trainer.loss_module.state_dict():
         parts["loss_parts"] = trainer.loss_module
     if others:
         parts["other_weights"] = nn.ParameterDict(others)
-    parts["extras"] = ExtrasPart(model, trainer.loss_fn, others)
-    parts["optimizers"] = opt
+    parts["extras"] = ExtrasPart(model, trainer.loss_fn, others, trainer.buffer_shapes)
+    parts["optimizers"] = OptimizersPart(trainer.opt, opt, weights)
     parts["gradients"] = gradients
     if runtime.scaler is not None:
         parts["scaler"] = runtime.scaler
@@ -339,17 +385,6 @@ def load_0_6(parts: Mapping[str, Part], state: Mapping[str, Any]) -> None:
     epoch_idx = state["progress"]["epoch"] + 1
     progress = {**Progress()._asdict(), "epoch_idx": epoch_idx, "first_epoch": 0}
     parts["progress"].load_state_dict(progress)
-
-
-def _put_buffer(owner: nn.Module, key: str, saved: Tensor | None) -> None:
-    own = owner._buffers[key]
-    if saved is None:
-        owner._buffers[key] = None
-    elif own is not None and (saved.shape, saved.dtype) == (own.shape, own.dtype):
-        own.copy_(saved)
-    else:
-        near = own if own is not None else next(owner.parameters(), None)
-        owner._buffers[key] = saved.to(None if near is None else near.device, copy=True)
 
 
 def _check_names(what: str, saved: Mapping[str, Any], here: Mapping[str, Any]) -> None:

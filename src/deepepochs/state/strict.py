@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
-from ..errors import CheckpointError, CheckpointMismatch, add_note
+from ..errors import CheckpointError, CheckpointMismatch, add_note, warn_user
 from ..nest.operations import walk
-from ..optim.optimizers import Optimizers
+
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 class Part(Protocol):
@@ -40,12 +43,41 @@ class CheckedPart:
     is_place = False
     is_optional = False
 
+    def state_dict(self) -> Any:
+        """Give the state: tensors and plain types."""
+        raise NotImplementedError
+
+    def present_state(self) -> Any:
+        """Give the state as far as it is there, to be put back later."""
+        return self.state_dict()
+
     def check_state(self, state: Any) -> None:
         """Raise if a state does not fit; change nothing."""
 
+    def grows_by(self, state: Any) -> bool:
+        """Whether loading a state would add what the script does not have yet."""
+        return False
 
-def load_parts(parts: Mapping[str, Part], state: Mapping[str, Any]) -> None:
+    def differences(self, state: Any) -> list[str]:
+        """Say where the script and a state that fits differ, and which of both counts."""
+        return []
+
+
+def load_parts(
+    parts: Mapping[str, Part],
+    state: Mapping[str, Any],
+    *,
+    grows: bool = True,
+    tells: bool = False,
+) -> None:
     """Load a state into parts: all of it, or nothing.
+
+    Args:
+        parts: the parts by name.
+        state: the state of each.
+        grows: whether parts may take what came with training and the script does not have yet,
+            as parameter groups.
+        tells: whether to say in one warning where the script and the state differ.
 
     Raises:
         CheckpointMismatch: parts are missing or unknown, or do not fit.
@@ -61,13 +93,19 @@ def load_parts(parts: Mapping[str, Part], state: Mapping[str, Any]) -> None:
             f"The state does not fit this trainer: missing {missing or 'nothing'}, unknown "
             f"{unknown or 'nothing'}. Was it saved with another loss, other optimizers or another version?"
         )
+    grown = state["extras"].get("grown", {}) if "extras" in parts else {}
     for name, part in parts.items():
-        _check(name, part, state[name])
+        _check(name, part, state[name], grown if name == "model" else {})
+    if not grows:
+        for name, part in parts.items():
+            if isinstance(part, CheckedPart) and part.grows_by(state[name]):
+                raise CheckpointMismatch(f"The part {name!r} has got more in training.")
+    told = _differences(parts, state) if tells else []
     order = sorted(parts, key=lambda name: getattr(parts[name], "is_place", False))
     before: dict[str, Any] = {}
     try:
         for name in order:
-            before[name] = copied_to_cpu(parts[name].state_dict())
+            before[name] = copied_to_cpu(at_present(parts[name]))
             _load(parts, state, name)
     except Exception as error:
         for name in before:
@@ -75,12 +113,21 @@ def load_parts(parts: Mapping[str, Part], state: Mapping[str, Any]) -> None:
         if isinstance(error, CheckpointError):
             raise
         raise CheckpointMismatch(f"The state could not be loaded: {error}") from error
+    if told:
+        warn_user(f"The script differs from the checkpoint: {'; '.join(told)}.", UserWarning)
+
+
+def _differences(parts: Mapping[str, Part], state: Mapping[str, Any]) -> list[str]:
+    checked = {name: part for name, part in parts.items() if isinstance(part, CheckedPart)}
+    return [text for name, part in checked.items() for text in part.differences(state[name])]
 
 
 def check_gradients(weights: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> None:
     """Raise ``CheckpointMismatch`` for a gradient of no weight, or of one of another shape."""
     for name, gradient in saved.items():
         weight = weights.get(name)
+        if weight is not None and is_lazy(weight):
+            continue
         if weight is None or weight.shape != gradient.shape:
             here = "no such weight" if weight is None else f"{list(weight.shape)}"
             raise CheckpointMismatch(
@@ -89,10 +136,17 @@ def check_gradients(weights: Mapping[str, Tensor], saved: Mapping[str, Tensor]) 
             )
 
 
+def at_present(part: Part) -> Any:
+    """The state of a part as far as it is there, to be put back later."""
+    return part.present_state() if isinstance(part, CheckedPart) else part.state_dict()
+
+
 def copied_to_cpu(state: Any) -> Any:
     """Copy a state; beside a model that fills its device there is no place for another there."""
 
     def copied(item: Any) -> Any:
+        if is_lazy(item):
+            return item  # it has no values yet
         if isinstance(item, Tensor) and not item.is_cpu and not item.is_meta:
             return item.detach().cpu()
         return copy.deepcopy(item)
@@ -100,11 +154,11 @@ def copied_to_cpu(state: Any) -> Any:
     return walk(copied, state)
 
 
-def _check(name: str, part: Part, state: Any) -> None:
+def _check(name: str, part: Part, state: Any, grown: Mapping[str, Any]) -> None:
     """Raise ``CheckpointMismatch`` if a state does not fit; change nothing."""
     if isinstance(part, nn.Module):
-        check_module_state(name, part, state)
-    elif isinstance(part, (CheckedPart, Optimizers)):
+        check_module_state(name, part, state, grown)
+    elif isinstance(part, CheckedPart):
         try:
             part.check_state(state)
         except CheckpointError:
@@ -117,15 +171,47 @@ def _check(name: str, part: Part, state: Any) -> None:
 
 
 def _load(parts: Mapping[str, Part], state: Mapping[str, Any], name: str) -> None:
+    part = parts[name]
     try:
-        parts[name].load_state_dict(state[name])
+        if isinstance(part, nn.Module):
+            _resize_buffers(part, state[name])
+        part.load_state_dict(state[name])
     except Exception as error:
         add_note(error, f"while loading the part {name!r}")
         raise
 
 
-def check_module_state(where: str, module: nn.Module, state: Any) -> None:
-    """Raise ``CheckpointMismatch`` unless keys, shapes and types are those of the module."""
+def _resize_buffers(module: nn.Module, state: Mapping[str, Any]) -> None:
+    """Give the buffers that have another shape in a state that shape."""
+    for path, owner in module.named_modules():
+        for key, own in owner._buffers.items():
+            saved = state.get(f"{path}.{key}" if path else key)
+            if own is None or is_lazy(own) or not isinstance(saved, Tensor):
+                continue
+            if saved.shape != own.shape:
+                put_buffer(owner, key, saved)
+
+
+def put_buffer(owner: nn.Module, key: str, saved: Tensor | None) -> None:
+    """Set a buffer to a saved value, whose shape may be another one."""
+    own = owner._buffers[key]
+    if saved is None:
+        owner._buffers[key] = None
+    elif own is not None and (saved.shape, saved.dtype) == (own.shape, own.dtype):
+        own.copy_(saved)
+    else:
+        near = own if own is not None else next(owner.parameters(), None)
+        owner._buffers[key] = saved.to(None if near is None else near.device, copy=True)
+
+
+def check_module_state(
+    where: str, module: nn.Module, state: Any, grown: Mapping[str, Any] = NOTHING
+) -> None:
+    """Raise ``CheckpointMismatch`` unless keys, shapes and types are those of the module.
+
+    The shapes of lazy weights come with the state, and so do those of buffers that have
+    ``grown`` in training from the shapes that they have here.
+    """
     own = module.state_dict()
     if not isinstance(state, Mapping):
         raise CheckpointMismatch(f"{where}: the state is a {type(state).__name__}, not a dict.")
@@ -133,14 +219,20 @@ def check_module_state(where: str, module: nn.Module, state: Any) -> None:
     faults += [f"{key} is unknown" for key in state if key not in own]
     for key in (key for key in own if key in state):
         mine, saved = own[key], state[key]
-        if not isinstance(mine, Tensor):
+        if not isinstance(mine, Tensor) or is_lazy(mine):
             continue
         if not isinstance(saved, Tensor):
             faults.append(f"{key} is a {type(saved).__name__}, not a tensor")
-        elif saved.shape != mine.shape:
+        elif saved.shape != mine.shape and grown.get(key) != list(mine.shape):
             faults.append(f"{key} is {list(saved.shape)}, and here {list(mine.shape)}")
         elif saved.dtype != mine.dtype:
             faults.append(f"{key} is {saved.dtype}, and here {mine.dtype}")
     if faults:
+        hint = ""
+        if any(", and here [" in fault for fault in faults):
+            hint = (
+                " If a hook changes its shapes in training, have it do so again at a resume: in "
+                "on_before_fit or on_before_epoch, wherever a shape is not that one yet."
+            )
         shown = "; ".join(faults[:5]) + (f"; and {len(faults) - 5} more" if faults[5:] else "")
-        raise CheckpointMismatch(f"The checkpoint is of another {where}: {shown}.")
+        raise CheckpointMismatch(f"The checkpoint is of another {where}: {shown}.{hint}")

@@ -6,7 +6,6 @@ beside them. The optimizers' own state is no part of them.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from os import PathLike
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 from ..checkpoint.file import read_weights
 from ..checkpoint.store import list_checkpoints, read_checkpoint
 from ..contracts import TrainerView
-from ..errors import CheckpointMismatch, CheckpointNotFound, ConfigTypeError, add_note
+from ..errors import CheckpointMismatch, CheckpointNotFound, ConfigTypeError, add_note, warn_user
 from ..nest.codec import from_plain
 from ..runs.folder import run_folder
 from .strict import Part, copied_to_cpu, load_parts
@@ -115,11 +114,10 @@ def told_of_flags(model: nn.Module) -> Iterator[None]:
         if model.get_parameter(name).requires_grad is not flag
     ]
     if changed:
-        warnings.warn(
+        warn_user(
             f"The checkpoint has set requires_grad as it was saved: {_listed(changed)}. Freeze "
             "layers after load_checkpoint(), or take the weights alone with load_weights().",
             UserWarning,
-            stacklevel=4,
         )
 
 
@@ -135,9 +133,9 @@ def _weights_of(trainer: TrainerView) -> dict[str, Part]:
     The class weights of a loss function are a setting: a loss without parameters keeps its own.
     """
     parts = {name: part for name, part in trainer.parts().items() if name in WEIGHTS}
-    loss_fn = trainer.loss_fn
+    loss_fn = parts.get("loss_fn")
     if isinstance(loss_fn, nn.Module) and not any(True for _ in loss_fn.parameters()):
-        parts.pop("loss_fn", None)
+        del parts["loss_fn"]
     return parts
 
 

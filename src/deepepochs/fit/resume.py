@@ -1,0 +1,187 @@
+"""Resuming a loaded state in a fit: skip the fits before it, call its first hooks, load it again.
+
+What a hook sets up outside of the state is there after a resume because the hook is called again;
+what it drew or counted is undone because the state is loaded again after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .. import rng
+from ..callbacks.base import HOOKS
+from ..checkpoint.store import CheckpointStore, load
+from ..contracts import TrainerView
+from ..errors import CheckpointError, CheckpointMismatch, warn_user
+from ..history import History
+from ..hooks import HookTable, is_of_library
+from ..nest.codec import from_plain
+from ..state.place import Place
+from ..state.strict import at_present, copied_to_cpu, load_parts
+
+EARLY = ("history", "callbacks", "random", "progress", "epoch", "loaders")
+"""The parts that fit whatever a hook builds: they are loaded before it."""
+
+_SET_UP = [name for name in HOOKS if name in ("on_before_fit", "on_before_epoch")] + [
+    f"on_before_{stage}_{which}" for stage in ("train", "val") for which in ("epochs", "epoch")
+]
+
+
+class Resumption:
+    """A state that a fit resumes.
+
+    Args:
+        trainer: the trainer of the fit.
+        place: its place.
+        state: the state; ``None``: it was loaded by hand, and the trainer may have been changed
+            since, so it is what the trainer has now.
+    """
+
+    def __init__(
+        self, trainer: TrainerView, place: Place, state: Mapping[str, Any] | None = None
+    ) -> None:
+        self._trainer = trainer
+        self._place = place
+        self._before: dict[str, Any] | None = None  # the early parts, where the others wait
+        if state is None:
+            parts = trainer.parts()
+            self._state = {
+                name: copied_to_cpu(at_present(part))
+                for name, part in parts.items()
+                if name not in EARLY or name == "callbacks"
+            }
+            for optimizer in trainer.opt:
+                optimizer.shrink()
+        else:
+            self._state = dict(state)
+            self._load(self._state)
+
+    def _load(self, state: Mapping[str, Any]) -> None:
+        """Load the state; if it does not fit yet, only what fits whatever a hook builds."""
+        parts = self._trainer.parts()
+        table = HookTable(self._trainer.callbacks, HOOKS)
+        builds = any(not is_of_library(hook) for name in _SET_UP for hook in table[name])
+        try:
+            load_parts(parts, state, grows=not builds, tells=True)
+        except CheckpointMismatch:
+            if not builds or not state.keys() >= set(EARLY):
+                raise
+            self._before = {name: copied_to_cpu(at_present(parts[name])) for name in EARLY}
+            early = [name for name in EARLY if name != "callbacks"]
+            load_parts({name: parts[name] for name in early}, {name: state[name] for name in early})
+            parts["callbacks"].load_what_is_there(state["callbacks"])
+
+    def put_back(self) -> None:
+        """Load weights, optimizers, callbacks' state and random states once more.
+
+        Raises:
+            CheckpointMismatch: they do not fit, even with what the hooks have built; the
+                trainer has nothing of the state then.
+        """
+        parts = self._trainer.parts()
+        try:
+            load_parts(_late(parts), _late(self._state), tells=self._before is not None)
+        except CheckpointMismatch:
+            if self._before is not None:
+                load_parts({name: parts[name] for name in EARLY}, self._before)
+                self._place.clear()
+            raise
+        self._before = None
+        for optimizer in self._trainer.opt:
+            optimizer.keep_groups()
+        if (random := self._place.get("random")) is not None:
+            rng.set_state(random)
+
+
+def _late(named: Mapping[str, Any]) -> dict[str, Any]:
+    """What is loaded again after the hooks."""
+    return {name: each for name, each in named.items() if name not in EARLY or name == "callbacks"}
+
+
+class EarlierFits:
+    """The fits of an earlier process, which a script calls again.
+
+    Those that were finished are skipped, with their history. The state is loaded when the fit
+    is reached in which it was saved. The lines between the last of the finished ones and that
+    fit act on what they acted on: the state at the end of the last finished fit.
+
+    Args:
+        source: the checkpoint.
+        state: its content.
+
+    Attributes:
+        starts: the first epoch of each fit.
+    """
+
+    def __init__(self, source: Path, state: Mapping[str, Any]) -> None:
+        progress = from_plain(state["progress"])
+        self.starts = [int(start) for start in progress.get("fit_starts", [0])]
+        self._source = source
+        self._history = from_plain(state["history"])
+        self._was_loaded = False
+        self._fault: str | None = None  # why the lines between the fits see other weights
+
+    @property
+    def num_past(self) -> int:
+        """How many fits were finished."""
+        return max(len(self.starts) - 1, 0)
+
+    def is_due(self, num_calls: int, place: Place) -> bool:
+        """Whether the next fit is the one in which the state was saved."""
+        # After a fit that was refused, the user may have loaded something else.
+        return num_calls == self.num_past and not (self._was_loaded and place.is_set)
+
+    def load(self, trainer: TrainerView, place: Place) -> Resumption:
+        """Load the state.
+
+        Raises:
+            CheckpointError: it cannot be loaded; the trainer is as it was.
+        """
+        state = from_plain(load(self._source))
+        trainer.print(f"loading checkpoint {self._source}")
+        resumption = Resumption(trainer, place, state)
+        self._was_loaded = True
+        return resumption
+
+    def skip(self, trainer: TrainerView, place: Place, span: tuple[int, int], num: int) -> History:
+        """Skip the finished fit number ``num``, from 1, with its epochs; give its history."""
+        history = trainer.history
+        history.load_state_dict(self._history)
+        history.forget(span[1])
+        past = history.since(*span)
+        if num == self.num_past:
+            self._load_end(trainer, place)
+        else:
+            self._fault = f"of its {self.num_past} finished fits only the last one's end is kept"
+        return past
+
+    def _load_end(self, trainer: TrainerView, place: Place) -> None:
+        """Load the state at the end of the last finished fit."""
+        path = CheckpointStore(self._source.parent).last_fit
+        self._fault = f"there is no {path}"
+        if not path.exists():
+            return
+        try:
+            state = load(path)
+            if from_plain(state["progress"])["fit_starts"] != self.starts[:-1]:
+                self._fault = f"{path} is of another fit"
+                return
+            load_parts(trainer.parts(), from_plain(state))
+        except CheckpointError as error:
+            self._fault = str(error)
+            return
+        self._fault = None
+        random = place.get("random")
+        place.leave()
+        rng.set_state(random)
+
+    def warn_of_weights(self, num_calls: int, call: str) -> None:
+        """Warn of a call between skipped fits that does not see the weights it has seen."""
+        if 0 < num_calls <= self.num_past and self._fault is not None:
+            warn_user(
+                f"{call}() is called between two fits that an earlier process has called, and the "
+                f"weights are not those of then: {self._fault}. Its result is another one.",
+                UserWarning,
+            )
