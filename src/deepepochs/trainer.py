@@ -37,7 +37,7 @@ from .callbacks.console import ConsoleCallback
 from .callbacks.pool import CallbackPool
 from .data.cursor import Loaders
 from .errors import ConfigError, LoopException
-from .fit.epochs import FitLog, FitSession, FitSpan
+from .fit.epochs import FitLog, FitSession, FitSpan, loaders_of
 from .fit.plan import (
     FitPlan,
     as_task,
@@ -315,6 +315,8 @@ class TrainerBase(Steps):
         self, span: FitSpan, plan: FitPlan, resumption: Resumption | None
     ) -> History:
         """End a fit that has no epoch left to run."""
+        loaders, fit_idx = loaders_of(self, plan), self.fits.num_calls
+        self.loaders.keep(loaders, fit_idx)
         if span.is_past and self._earlier is not None:
             self.fits.skip(span)
             past = (span.start, span.end)
@@ -324,7 +326,9 @@ class TrainerBase(Steps):
         resumes, random = self.place.is_set, self.place.get("random")
         is_inside = self.place.get("epoch") is not None
         self.fits.begin(span, plan.settings(self.loss_fn), resumes=resumes)
-        self.place.leave()
+        # A later fit may walk them, or others over the same data.
+        self.loaders.begin(loaders, self.worker_seeding, self.place.get("loaders"), fit_idx)
+        self.place.clear()
         if random is not None:
             rng.set_state(random)  # as they were in the script after this fit
         if resumes:

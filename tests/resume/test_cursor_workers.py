@@ -288,6 +288,97 @@ def test_torchdata_s_loader_of_a_stateful_stream_goes_on_as_if_unbroken() -> Non
     check(lambda: stateful.StatefulDataLoader(StatefulStream(), batch_size=3), list(range(1, 11)))
 
 
+class NoisyStream(StatefulStream):
+    """Each worker has its part, and draws for each sample when it is asked for it."""
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        data, info = Augmented(), get_worker_info()
+        first, step = (0, 1) if info is None else (info.id, info.num_workers)
+        while self.position < NUM:
+            self.position += 1
+            if (self.position - 1) % step == first:
+                yield data[self.position - 1]
+        self.position = 0
+
+
+class AugmentedWithState(Augmented):
+    """A map-style data set with a state, which torchdata keeps for each worker."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        pass
+
+
+THEIRS: dict[str, dict[str, Any]] = {
+    "stream": {"dataset": NoisyStream},
+    "stream, rare snapshots": {"dataset": NoisyStream, "snapshot_every_n_steps": 3},
+    "samples": {"dataset": AugmentedWithState, "shuffle": True},
+    "samples, own sampler": {"dataset": AugmentedWithState, "sampler": EagerSampler},
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*set_vital.*")
+@pytest.mark.parametrize("kind", THEIRS)
+def test_torchdata_s_workers_draw_what_they_draw_unbroken(kind: str) -> None:
+    stateful = pytest.importorskip("torchdata.stateful_dataloader")
+
+    def make() -> Any:
+        options = {key: v() if isinstance(v, type) else v for key, v in THEIRS[kind].items()}
+        return stateful.StatefulDataLoader(**options, batch_size=2, num_workers=2)
+
+    number = sum(1 for _ in Cursor(make()))
+    check(make, [1, 3, number + 1, number + 3])
+
+
+@pytest.mark.filterwarnings("ignore:.*set_vital.*")
+def test_with_pytorch_s_own_seeds_torchdata_s_workers_draw_something_else() -> None:
+    stateful = pytest.importorskip("torchdata.stateful_dataloader")
+
+    def make() -> Any:
+        return stateful.StatefulDataLoader(NoisyStream(), batch_size=2, num_workers=2)
+
+    whole, saved = walk(make, 1, worker_seeding="torch")
+    assert resume(make, *saved[1], 1, worker_seeding="torch") != whole[2:]
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_a_loader_of_nodes_goes_on_as_if_unbroken(own: bool) -> None:
+    nodes = pytest.importorskip("torchdata.nodes")
+    data = Augmented()
+
+    def make() -> Any:
+        sampler = torch.utils.data.RandomSampler(data, generator=generator() if own else None)
+        samples = nodes.Mapper(nodes.SamplerWrapper(sampler), data.__getitem__)
+        return nodes.Loader(nodes.Mapper(nodes.Batcher(samples, 3, drop_last=False), torch.stack))
+
+    # After the last batch of a pass the state of nodes does not say whether the sampler has ended.
+    check(make, [1, 2, 3, 5, 6, 7, 8, 10])
+
+
+def test_a_loader_of_nodes_is_read_without_a_trace_before_its_first_pass() -> None:
+    nodes = pytest.importorskip("torchdata.nodes")
+    loader = nodes.Loader(nodes.SamplerWrapper(torch.utils.data.RandomSampler(range(4))))
+    before = torch.get_rng_state()
+    Cursor(loader).state_dict()
+    assert torch.equal(torch.get_rng_state(), before)
+    assert loader._it is None
+
+
+def test_a_stream_that_accelerate_has_prepared_goes_on_with_the_right_samples() -> None:
+    accelerate = pytest.importorskip("accelerate")
+
+    def make() -> Any:
+        return accelerate.Accelerator(cpu=True).prepare(DataLoader(Plain(), batch_size=3))
+
+    class Plain(Stream):
+        def __iter__(self) -> Iterator[torch.Tensor]:
+            yield from torch.arange(NUM)
+
+    check(make, list(range(1, 11)))
+
+
 @pytest.mark.filterwarnings("ignore:.*set_vital.*")
 @pytest.mark.parametrize(
     ("options", "num_workers"),

@@ -41,24 +41,27 @@ def test_a_run_with_workers_is_proved_exact() -> None:
 
 
 class Counting(Samples):
-    """Its samples depend on how many were had before."""
-
-    calls = 0
+    """Its samples depend on how many were had before, which its module counts."""
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
-        self.calls += 1
+        CALLS.append(1)
         x, y = super().__getitem__(index)
-        return x + self.calls, y
+        return x + len(CALLS), y
 
 
 class FromOutside(Samples):
-    """Draws from a generator of its module."""
+    """Calls a function that draws from a generator of its module."""
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         x, y = super().__getitem__(index)
-        return x + float(OUTSIDE.normal()), y
+        return x + noise(), y
 
 
+def noise() -> float:
+    return float(OUTSIDE.normal())
+
+
+CALLS: list[int] = []
 OUTSIDE = np.random.default_rng(0)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import cProfile
 import itertools
+import pstats
 import random
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -21,6 +23,7 @@ from torch.utils.data import (
     WeightedRandomSampler,
     random_split,
 )
+from torch.utils.data._utils import collate as torch_collate
 
 from deepepochs.data.cursor import Cursor
 from deepepochs.data.fast_path import tensor_fetch
@@ -193,9 +196,6 @@ NOT_STOCK: dict[str, Callable[[], DataLoader]] = {
     ),
     "not contiguous": lambda: DataLoader(TensorDataset(torch.rand(3, 4).t()), batch_size=2),
     "sparse": lambda: DataLoader(TensorDataset(torch.eye(4).to_sparse()), batch_size=2),
-    "negative subset": lambda: DataLoader(Subset(table(), [-1, 2]), batch_size=2),
-    "subset out of range": lambda: DataLoader(Subset(table(), [NUM]), batch_size=2),
-    "subset of booleans": lambda: DataLoader(Subset(table(), [True, False]), batch_size=2),
     "odd dtype": lambda: DataLoader(
         TensorDataset(torch.zeros(4, dtype=torch.float8_e5m2)), batch_size=2
     ),
@@ -263,3 +263,135 @@ def test_batches_are_pinned_or_on_the_device_as_the_loader_s_are(device: str) ->
             assert a.device == b.device
             assert a.is_pinned() == b.is_pinned() == (device == "cpu")
             assert torch.equal(a, b)
+
+
+# -- what changes in the course of a pass ------------------------------------------------------
+
+
+class FromTheEnd(list[int]):
+    """Indices that mean something of their own."""
+
+    def __getitem__(self, index: Any) -> Any:
+        return NUM - 1 - list.__getitem__(self, index)
+
+
+def other_tensors(dataset: Any) -> None:
+    dataset.tensors = tuple(tensor.flip(0) for tensor in dataset.tensors)
+
+
+def other_indices(dataset: Any) -> None:
+    dataset.indices[:] = dataset.indices[::-1]
+
+
+def own_indices(dataset: Any) -> None:
+    dataset.indices = FromTheEnd(dataset.indices)
+
+
+def other_data_set(dataset: Any) -> None:
+    dataset.dataset = TensorDataset(*(tensor.flip(0) for tensor in table().tensors))
+
+
+def other_values(dataset: Any) -> None:
+    dataset.tensors[1].add_(1)
+
+
+def other_collate(dataset: Any) -> None:
+    torch_collate.default_collate_fn_map[tuple] = lambda batch, *, collate_fn_map=None: len(batch)
+
+
+def nested() -> Subset:
+    return Subset(Subset(table(), list(range(NUM - 1, 0, -1))), np.arange(2, 11))
+
+
+CHANGES: dict[str, tuple[Callable[[], Any], Callable[[Any], None]]] = {
+    "tensors": (table, other_tensors),
+    "fewer tensors": (table, lambda dataset: vars(dataset).update(tensors=dataset.tensors[:1])),
+    "weights": (
+        table,
+        lambda dataset: vars(dataset).update(tensors=(torch.ones(NUM, requires_grad=True),)),
+    ),
+    "values": (table, other_values),
+    "indices": (lambda: Subset(table(), list(range(NUM))), other_indices),
+    "array of indices": (lambda: Subset(table(), np.arange(NUM)), other_indices),
+    "own indices": (lambda: Subset(table(), list(range(NUM))), own_indices),
+    "negative indices": (
+        lambda: Subset(table(), list(range(NUM))),
+        lambda dataset: dataset.indices.__setitem__(slice(None), range(-1, -NUM - 1, -1)),
+    ),
+    "inner indices": (nested, lambda dataset: other_indices(dataset.dataset)),
+    "data set of a subset": (nested, lambda dataset: other_data_set(dataset.dataset)),
+    "collate function": (table, other_collate),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_change_in_the_course_of_a_pass_is_seen(
+    change: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make, act = CHANGES[change]
+    kept = dict(torch_collate.default_collate_fn_map)
+
+    def batches(use: Callable[[Any], Any], *, acts: bool = True) -> list[str]:
+        dataset = make()
+        loader = DataLoader(dataset, batch_size=2)
+        assert tensor_fetch(loader) is not None
+        seen: list[str] = []
+        try:
+            for batch in use(loader):
+                seen.append(repr(batch))
+                if acts and len(seen) in (1, 3):
+                    act(dataset)
+        finally:
+            torch_collate.default_collate_fn_map.clear()
+            torch_collate.default_collate_fn_map.update(kept)
+        return seen
+
+    by_cursor = batches(lambda loader: (batch for _, batch in Cursor(loader)))
+    assert by_cursor == batches(iter)
+    assert by_cursor != batches(iter, acts=False)
+
+
+@pytest.mark.parametrize(
+    "indices",
+    [[-1, 2], [NUM - 1, 0], (3, 3), range(2, 9, 3), np.array([4, -2], np.int32), torch.tensor([5])],
+    ids=str,
+)
+def test_indices_of_every_kind_mean_what_they_mean_to_the_loader(indices: Any) -> None:
+    loader = DataLoader(Subset(table(), indices), batch_size=2)
+    assert repr([batch for _, batch in Cursor(loader)]) == repr(list(loader))
+
+
+@pytest.mark.parametrize("indices", [[NUM], [True, False], ["a"], [0.5]], ids=str)
+def test_wrong_indices_of_a_subset_are_the_data_sets_business(indices: Any) -> None:
+    def outcome(use: Callable[[Any], Any]) -> str:
+        try:
+            return repr(list(use(DataLoader(Subset(table(), indices), batch_size=2))))
+        except Exception as error:  # the same, whatever it is
+            return repr(error)
+
+    by_cursor = outcome(lambda loader: (batch for _, batch in Cursor(loader)))
+    assert by_cursor == outcome(iter)
+
+
+@pytest.mark.parametrize("kind", [tuple, object])
+def test_a_collate_function_of_the_users_is_left_to_the_loader(
+    kind: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loader = DataLoader(table(), batch_size=2)
+    assert tensor_fetch(loader) is not None
+    monkeypatch.setitem(torch_collate.default_collate_fn_map, kind, lambda batch, **_: batch)
+    assert tensor_fetch(loader) is None
+
+
+def test_a_change_is_looked_for_with_no_call() -> None:
+    def calls(dataset: Any) -> int:
+        fetch = tensor_fetch(DataLoader(dataset, batch_size=2))
+        assert fetch is not None
+        profiler = cProfile.Profile()
+        with profiler:
+            fetch([0, 1])
+        return int(pstats.Stats(profiler).total_calls)  # type: ignore[attr-defined]
+
+    # The list, an array, a tensor, and one index operation for each of the three tensors.
+    assert calls(table()) <= 10
+    assert calls(Subset(table(), list(range(NUM)))) <= calls(table()) + 4

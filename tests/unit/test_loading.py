@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from deepepochs import rng
 from deepepochs.data.cursor import Cursor
-from deepepochs.data.loader_state import read_parts, restore_parts
+from deepepochs.data.followed import follow
 from deepepochs.data.seeding import SeededIndices, epoch_seed_from, seed_streams
 from deepepochs.errors import CheckpointMismatch, ConfigError
 
@@ -219,9 +219,9 @@ def test_generators_are_found_wherever_they_are() -> None:
         own.legacy.rand(),
         torch.rand((), generator=loader.generator).item(),
     ]
-    state = read_parts(loader)
+    state = follow(loader).read(loader)
     first = draws()
-    restore_parts(loader, state)
+    follow(loader).restore(loader, state)
     assert draws() == first
 
 
@@ -233,9 +233,9 @@ def test_every_numpy_generator_is_put_back(bits: Any) -> None:
             self.noise = np.random.Generator(bits(0))
 
     loader = DataLoader(Noisy())
-    state = read_parts(loader)
+    state = follow(loader).read(loader)
     first = loader.dataset.noise.random(5).tolist()
-    restore_parts(loader, state)
+    follow(loader).restore(loader, state)
     assert loader.dataset.noise.random(5).tolist() == first
 
 
@@ -248,17 +248,18 @@ def test_a_generator_made_at_first_use_is_made_again() -> None:
 
     loader = DataLoader(Squares(), sampler=Late())
     loader.sampler.generator = torch.Generator().manual_seed(4)
-    state = read_parts(loader)
+    state = follow(loader).read(loader)
     expected = torch.rand((), generator=loader.sampler.generator)
     loader = DataLoader(Squares(), sampler=Late())
-    restore_parts(loader, state)
+    follow(loader).restore(loader, state)
     assert torch.rand((), generator=loader.sampler.generator) == expected
 
 
 def test_generators_that_are_not_there_are_an_error() -> None:
-    state = read_parts(DataLoader(Squares(), shuffle=True))
+    shuffled, loader = DataLoader(Squares(), shuffle=True), DataLoader(Squares())
+    state = follow(shuffled).read(shuffled)
     with pytest.raises(CheckpointMismatch, match=r"loader\.sampler\.generator"):
-        restore_parts(DataLoader(Squares()), state)
+        follow(loader).restore(loader, state)
 
 
 # -- seeds of worker streams -------------------------------------------------------------------

@@ -20,7 +20,9 @@ drawn at random on the way.
 
 from __future__ import annotations
 
+import contextlib
 import warnings
+import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from typing import Any
@@ -29,8 +31,8 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from .. import rng
 from ..errors import CheckpointMismatch, ConfigError
-from .loader_state import read_moment, read_parts, restore_moment, restore_parts, unwrap
-from .routes import Route, choose_route
+from .followed import follow, read_moment, restore_moment
+from .routes import Route, choose_route, unwrap
 
 _END = object()
 
@@ -48,8 +50,9 @@ class Cursor:
       Accelerate, with any sampler, batch sampler and generator, and any number of workers.
       Consumed samples are skipped: only the samplers run.
     - augmentation that draws from torch, NumPy and Python, in this process or in workers
-      (there with ``worker_seeding='position'``), or, in this process, from generators that are
-      attributes of the data set or the samplers.
+      (there with ``worker_seeding='position'``), or, in this process, from generators of its own.
+    - what samplers, data sets, transforms and the collate function count or shuffle: see
+      `Followed`.
     - lists; loaders, iterable data sets and their iterators with ``state_dict`` and
       ``load_state_dict``.
 
@@ -57,7 +60,7 @@ class Cursor:
     ``__iter__``) the consumed batches are loaded again and dropped. That is exact if the same
     random states at the start give the same batches.
 
-    A resume is not exact for state that a data set keeps elsewhere; for iterable data sets whose
+    A resume is not exact for state that a data set keeps elsewhere or in its worker processes; for iterable data sets whose
     persistent workers have made a pass before; for ``in_order=False`` with workers, which has no
     fixed order; and for a sampler without ``state_dict`` that draws one by one from the *global*
     generator and remembers what it drew.
@@ -92,6 +95,7 @@ class Cursor:
         self.index = 0
         self.has_exact_length = counts_exactly(loader)
         self.is_divided = _divides_stream(loader)
+        self._followed = follow(loader)
         self._route: Route = choose_route(loader, worker_seeding, fast_path=fast_path)
         self._start: dict[str, Any] | None = None
         self._resume: dict[str, Any] | None = None
@@ -130,7 +134,8 @@ class Cursor:
             "index": self.index if self._is_running else 0,
             "length": self.length,
             "start": self._start if self._is_running else None,
-            "parts": read_parts(self.loader),
+            "parts": self._followed.read(self.loader),
+            "is_followed": True,
             "route": self._route.state_dict(self.index, running=self._is_running),
         }
 
@@ -148,9 +153,12 @@ class Cursor:
                 f"and this one ({type(self.loader).__name__}) is walked by {self._route.kind!r}. "
                 "Give the loader that it was written with."
             )
+        if state.get("is_followed"):  # earlier checkpoints have fewer of the generators
+            self._followed.check(self.loader, state["parts"])
         if not state["running"]:
-            restore_parts(self.loader, state["parts"])
+            self._followed.restore(self.loader, state["parts"])
             self._route.load_idle(state["route"])
+            self._followed.note_stuck(self.loader, state["parts"])
             self._was_loaded = True
             return
         if state["length"] != self.length:
@@ -165,7 +173,7 @@ class Cursor:
     def _open(self) -> Iterator[Any]:
         self.index = 0
         start = self._start = read_moment(self.loader)
-        iterator = self._route.open()
+        iterator = self._followed.releasing(self._route.open())
         if not self._was_loaded:
             return iterator
         self._was_loaded = False
@@ -181,9 +189,11 @@ class Cursor:
         now = {"rng": rng.get_state(), "parts": state["parts"]}
         restore_moment(self.loader, state["start"])
         self._resume = None
-        return self._route.reopen(
+        iterator = self._route.reopen(
             state["route"], self.index, lambda: restore_moment(self.loader, now)
         )
+        self._followed.note_stuck(self.loader, state["parts"])
+        return self._followed.releasing(iterator)
 
 
 def _length_of(loader: Any) -> int | None:
@@ -222,37 +232,54 @@ def _divides_stream(loader: Any) -> bool:
 
 
 class Loaders:
-    """The loaders of the latest fit."""
+    """The loaders of the latest fit, and those of earlier fits that are still there."""
 
     def __init__(self) -> None:
         self._loaders: dict[str, Any] = {}
         self._prepared: dict[int, Cursor] = {}
+        self._idle: dict[int, Cursor] = {}  # read the state of loaders that are not walked
+        self._earlier: dict[str, weakref.ref[Any]] = {}
+        self._told: set[str] = set()
+
+    def keep(self, loaders: Mapping[str, Any], fit_idx: int) -> None:
+        """Keep the loaders of a fit, from 0, for as long as they live: a later fit may walk them."""
+        for label, loader in loaders.items():
+            with contextlib.suppress(TypeError):  # a list, which carries nothing
+                self._earlier[f"{fit_idx}:{label}"] = weakref.ref(loader)
 
     def begin(
-        self, loaders: Mapping[str, Any], worker_seeding: str, saved: Mapping[str, Any] | None
+        self,
+        loaders: Mapping[str, Any],
+        worker_seeding: str,
+        saved: Mapping[str, Any] | None,
+        fit_idx: int = 0,
     ) -> None:
         """Begin a fit with the loaders of this process, by ``<stage>/<index of the task>``.
 
         The saved state of all is loaded at once: they may share a data set with a generator,
         which the first pass advances.
         """
-        self._loaders = {}
+        self._loaders, self._idle = {}, {}
         for label, loader in loaders.items():
             if not any(loader is other for other in self._loaders.values()):
                 self._loaders[label] = loader
-        kept = {id(loader) for loader in self._loaders.values()} if saved is None else set()
+                follow(loader)  # its values of now are what later ones are compared with
+        here = self._known()
+        kept = {id(loader) for loader in here.values()} if saved is None else set()
         self._prepared = {key: cursor for key, cursor in self._prepared.items() if key in kept}
         for label, state in (saved or {}).items():
-            if label not in self._loaders:
-                _warn_of_other_loader(label, "this fit has none there")
+            if label not in here:
+                if ":" not in label:
+                    _warn_of_other_loader(label, "this fit has none there")
                 continue
-            cursor = Cursor(self._loaders[label], worker_seeding=worker_seeding)
+            cursor = Cursor(here[label], worker_seeding=worker_seeding)
             try:
                 cursor.load_state_dict(state)
             except CheckpointMismatch as error:
                 _warn_of_other_loader(label, str(error))
             else:
                 self._prepared[id(cursor.loader)] = cursor
+        self.keep(self._loaders, fit_idx)
 
     def cursor(self, loader: Any, worker_seeding: str) -> Cursor:
         """Give the cursor of a pass that begins."""
@@ -261,11 +288,40 @@ class Loaders:
 
     def state_dict(self, walked: Any = None) -> dict[str, Any]:
         """The state of every loader except ``walked``, whose pass has it."""
+        self._warn_of_unread()
         return {
-            label: (self._prepared.get(id(loader)) or Cursor(loader)).state_dict()
-            for label, loader in self._loaders.items()
+            label: (self._prepared.get(id(loader)) or self._idle_cursor(loader)).state_dict()
+            for label, loader in self._known().items()
             if loader is not walked
         }
+
+    def _known(self) -> dict[str, Any]:
+        """The loaders of the latest fit by label, and of earlier ones by ``<fit>:<label>``."""
+        known = dict(self._loaders)
+        for label, reference in self._earlier.items():
+            loader = reference()
+            if loader is not None and not any(loader is other for other in known.values()):
+                known[label] = loader
+        return known
+
+    def _idle_cursor(self, loader: Any) -> Cursor:
+        if id(loader) not in self._idle:
+            self._idle[id(loader)] = Cursor(loader, fast_path=False)
+        return self._idle[id(loader)]
+
+    def _warn_of_unread(self) -> None:
+        for label, loader in self._loaders.items():
+            for name, why in follow(loader).unread(loader):
+                where = f"{name.removeprefix('loader.')} of the loader of {label}"
+                if where not in self._told:
+                    self._told.add(where)
+                    warnings.warn(
+                        f"{where} {why}: a resume from this checkpoint is not exact to the bit. "
+                        "Draw from torch, NumPy or random, or give the object that holds it "
+                        "state_dict and load_state_dict. trainer.verify_resume(...) tries it.",
+                        UserWarning,
+                        stacklevel=2,
+                    )
 
 
 def _warn_of_other_loader(label: str, why: str) -> None:

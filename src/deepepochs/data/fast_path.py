@@ -20,7 +20,8 @@ _STOCK = {
     for cls in (TensorDataset, Subset, DataLoader)
     for name in ("__getitem__", "__getitems__", "__iter__", "_get_iterator")
 }
-_STACK = getattr(torch_collate, "default_collate_fn_map", {}).get(torch.Tensor)
+_COLLATE = getattr(torch_collate, "default_collate_fn_map", {})
+_STACK = _COLLATE.get(torch.Tensor)
 
 # For these index_select and stack give the same on every supported version.
 _DTYPES = {
@@ -36,29 +37,27 @@ def tensor_fetch(loader: Any) -> Callable[[Any], list[torch.Tensor]] | None:
     It is exact for a ``DataLoader`` without workers, with the default collate function and
     automatic batching, over a ``TensorDataset`` in any number of ``Subset``, of dense contiguous
     tensors. A subclass of any of these may mean something else by a sample.
+
+    What is changed in the course of a pass is seen: indices of a subset, values, tensors.
     """
     if not _is_stock(loader):
         return None
-    chain: list[Any] = []
+    subsets: list[Any] = []
     dataset = loader.dataset
     while type(dataset) is Subset and not vars(dataset).keys() & {"__getitems__"}:
-        chain.append(dataset.indices)
+        if not _is_plain_indices(dataset.indices):
+            return None
+        subsets.append(dataset)
         dataset = dataset.dataset
     if type(dataset) is not TensorDataset or "__getitems__" in vars(dataset):
         return None
     tensors = dataset.tensors
-    if not tensors or not all(_is_plain(tensor) for tensor in tensors):
-        return None
-    num_samples = tensors[0].shape[0]
-    if any(tensor.shape[0] != num_samples for tensor in tensors):
-        return None
-    chosen = _compose(chain, num_samples)
-    if chain and chosen is None:
+    if not _are_plain(tensors):
         return None
     pin = _pins(loader)
     if pin is None or (pin and any(tensor.device.type != "cpu" for tensor in tensors)):
         return None
-    return _make_fetch(loader, tuple(tensors), chosen, pin)
+    return _make_fetch(loader, dataset, subsets, pin)
 
 
 def _is_stock(loader: Any) -> bool:
@@ -71,7 +70,19 @@ def _is_stock(loader: Any) -> bool:
         and get_worker_info() is None  # in a worker the collate function stacks into shared memory
         and all(vars(cls).get(name) is stock for (cls, name), stock in _STOCK.items())
         and _STACK is not None
-        and torch_collate.default_collate_fn_map.get(torch.Tensor) is _STACK
+        and torch_collate.default_collate_fn_map is _COLLATE
+        and _COLLATE.get(torch.Tensor) is _STACK
+        # Samples are tuples; there is no function of the user's for them.
+        and not any(issubclass(tuple, kind) for kind in _COLLATE)
+    )
+
+
+def _are_plain(tensors: tuple[torch.Tensor, ...]) -> bool:
+    """Whether there are tensors, all of one length, and rows of them are read as by a loader."""
+    return (
+        bool(tensors)
+        and all(map(_is_plain, tensors))
+        and all(tensor.shape[0] == tensors[0].shape[0] for tensor in tensors)
     )
 
 
@@ -90,26 +101,17 @@ def _is_plain(tensor: Any) -> bool:
     )
 
 
-def _compose(chain: list[Any], num_samples: int) -> torch.Tensor | None:
-    """Join the index lists of nested subsets, outermost first; ``None`` if that is not exact."""
-    chosen: torch.Tensor | None = None
-    for indices in reversed(chain):
-        if not isinstance(indices, (list, tuple, range, np.ndarray, torch.Tensor)):
-            return None
-        try:
-            step = torch.as_tensor(indices)
-        except (TypeError, ValueError, RuntimeError, OverflowError):
-            return None
-        if step.numel() == 0:
-            step = step.to(torch.int64)
-        if step.dim() != 1 or step.dtype not in (torch.int64, torch.int32):
-            return None
-        limit = num_samples if chosen is None else chosen.numel()
-        if step.numel() and not (int(step.min()) >= 0 and int(step.max()) < limit):
-            return None  # negative or out of range: the data set says what that means
-        step = step.to("cpu", torch.int64)
-        chosen = step if chosen is None else chosen[step]
-    return None if chosen is None else chosen.contiguous()
+def _is_plain_indices(indices: Any) -> bool:
+    if type(indices) in (list, tuple, range):
+        return True
+    if type(indices) is np.ndarray:
+        return indices.ndim == 1 and indices.dtype in (np.int64, np.int32)
+    return (
+        type(indices) is torch.Tensor
+        and indices.dim() == 1
+        and indices.dtype in (torch.int64, torch.int32)
+        and indices.device.type == "cpu"
+    )
 
 
 def _pins(loader: Any) -> bool | None:
@@ -121,33 +123,70 @@ def _pins(loader: Any) -> bool | None:
 
 
 def _make_fetch(
-    loader: Any, tensors: tuple[torch.Tensor, ...], chosen: torch.Tensor | None, pin: bool
+    loader: Any, source: Any, subsets: list[Any], pin: bool
 ) -> Callable[[Any], list[torch.Tensor]]:
     dataset, collate = loader.dataset, loader.collate_fn
+    tensors = source.tensors
+    links = list(zip(subsets, [*subsets[1:], source], strict=False))
     on_cpu = all(tensor.device.type == "cpu" for tensor in tensors)
     from_numpy, as_array, int64 = torch.from_numpy, np.array, torch.int64
 
     def fetch(indices: Any) -> list[torch.Tensor]:
-        # Negative, out of range, no integers, no list: the data set itself gives the right
-        # result or error. It is called only where the fast way fails, so that costs nothing.
+        nonlocal tensors, on_cpu
+        # Negative, out of range, no integers, no list, a collate function that was set by now:
+        # the data set itself gives the right result or error. It is called only where the fast
+        # way fails, so that costs nothing.
         if type(indices) is not list:
             return slowly(indices)
         try:
-            rows = from_numpy(as_array(indices))  # 2 us for 32 numbers; torch.tensor takes 9
+            if source.tensors is not tensors:
+                if not _are_plain(source.tensors):
+                    return slowly(indices)
+                tensors = source.tensors
+                on_cpu = all(tensor.device.type == "cpu" for tensor in tensors)
+            if tuple in _COLLATE or _COLLATE[torch.Tensor] is not _STACK:
+                return slowly(indices)
+            chosen = _choose(links, indices) if links else indices
+            rows = from_numpy(as_array(chosen))  # 2 us for 32 numbers; torch.tensor takes 9
             if rows.dtype is not int64 or rows.dim() != 1:
                 return slowly(indices)
-            if chosen is not None:
-                rows = chosen.index_select(0, rows)
             if on_cpu:
                 batch = [tensor.index_select(0, rows) for tensor in tensors]
             else:
                 batch = [tensor.index_select(0, rows.to(tensor.device)) for tensor in tensors]
-        except (IndexError, TypeError, ValueError, RuntimeError, OverflowError):
+        except (LookupError, TypeError, ValueError, RuntimeError, OverflowError):
             return slowly(indices)
         return [tensor.pin_memory() for tensor in batch] if pin else batch
 
     def slowly(indices: Any) -> list[torch.Tensor]:
-        batch: list[torch.Tensor] = collate([dataset[index] for index in indices])
+        batch: list[torch.Tensor] = collate(_samples(dataset, indices))
         return [tensor.pin_memory() for tensor in batch] if pin else batch
 
     return fetch
+
+
+def _samples(dataset: Any, indices: Any) -> Any:
+    """Read samples as a loader does."""
+    if getattr(dataset, "__getitems__", None):
+        return dataset.__getitems__(indices)
+    return [dataset[index] for index in indices]
+
+
+def _choose(links: list[tuple[Any, Any]], indices: Any) -> Any:
+    """Go through nested subsets, the outermost first, as they are now; raise where that differs.
+
+    ``links`` are the subsets, each with the data set that it is of.
+    """
+    for subset, within in links:
+        chosen = subset.indices
+        if subset.dataset is not within or not _is_plain_indices(chosen):
+            raise ValueError("changed in the course of the pass")
+        if type(chosen) in (list, tuple, range):
+            indices = list(map(chosen.__getitem__, indices))
+            continue
+        rows = np.array(indices)
+        if rows.dtype != np.int64:
+            raise ValueError("these are no indices")
+        picked = chosen[rows] if type(chosen) is np.ndarray else chosen[torch.from_numpy(rows)]
+        indices = np.asarray(picked, dtype=np.int64)
+    return indices

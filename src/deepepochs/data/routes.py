@@ -23,20 +23,18 @@ from ..errors import CheckpointMismatch
 from ..nest.codec import is_plain
 from ..nest.operations import move, walk
 from .fast_path import tensor_fetch
-from .loader_state import (
+from .followed import (
     Stateful,
-    dataset_state,
-    drop,
+    follow,
     is_torchdata,
-    load_dataset,
+    leaves_out,
     load_state,
     read_moment,
     restore_moment,
-    shadow,
+    sampler_objects,
     state_of,
-    unwrap,
 )
-from .seeding import SeededIndices, epoch_seed_from
+from .seeding import SeededIndices, SeededSampler, epoch_seed_from
 
 _END = object()
 
@@ -183,22 +181,22 @@ def read_samplers(sampler: Any) -> dict[str, Any]:
 
 
 def load_samplers(sampler: Any, state: dict[str, Any]) -> None:
-    """Load what `read_samplers` read."""
+    """Load what `read_samplers` read; earlier checkpoints have fewer of those inside of others."""
     found = _stateful_samplers(sampler)
-    if set(found) != set(state):
+    if not state.keys() <= found.keys():
         raise CheckpointMismatch(
             f"The loader has {len(found)} samplers with a state_dict, and the checkpoint has "
             f"{len(state)}. Build the loader as it was when the checkpoint was written."
         )
-    for name, one in found.items():
-        load_state(one, state[name])
+    for name in state:
+        load_state(found[name], state[name])
 
 
 def _stateful_samplers(sampler: Any) -> dict[str, Stateful]:
     """Find the samplers with a ``state_dict``, the outermost first."""
     found: dict[str, Stateful] = {}
     seen: set[int] = set()
-    name = "sampler"
+    name, outermost = "sampler", sampler
     while sampler is not None and id(sampler) not in seen:
         seen.add(id(sampler))
         if isinstance(sampler, Stateful):
@@ -206,6 +204,9 @@ def _stateful_samplers(sampler: Any) -> dict[str, Stateful]:
         inner = getattr(sampler, "batch_sampler", None)
         sampler = inner if inner is not None else getattr(sampler, "sampler", None)
         name += ".sampler"
+    for name, one in sampler_objects(outermost):
+        if isinstance(one, Stateful) and id(one) not in seen:
+            found[name] = one
     return found
 
 
@@ -434,26 +435,115 @@ class StatefulRoute(PlainRoute):
 
     kind = "stateful"
 
+    def __init__(self, loader: Any, worker_seeding: str = "torch") -> None:
+        super().__init__(loader)
+        owner = unwrap(loader)
+        self.owner = owner
+        self.is_torchdata = is_torchdata(owner)
+        # Theirs does not keep the workers' random streams, so each batch gets one by its place.
+        self.seeds = self.is_torchdata and worker_seeding == "position" and owner.num_workers > 0
+        self.num_passes = 0  # before the present one; counted for persistent workers only
+        self.start_samplers: dict[str, Any] = {}
+
+    def open(self) -> Iterator[Any]:
+        if not self.seeds:
+            return iter(self.loader)
+        self.num_passes = self._passes_begun()
+        self.start_samplers = read_samplers(self._sampler())
+        return self._seeded()
+
     def reopen(
         self, state: dict[str, Any], index: int, resume: Callable[[], None]
     ) -> Iterator[Any]:
         load_state(self.loader, state["loader"])
-        iterator: Iterator[Any] = iter(self.loader)
+        if self.seeds and "num_passes" in state:
+            self.num_passes, self.start_samplers = state["num_passes"], state["samplers"]
+            load_samplers(self._sampler(), self.start_samplers)
+            iterator = self._seeded()
+        else:
+            with _without_restart(self.loader):
+                iterator = iter(self.loader)
         resume()
         return iterator
 
     def state_dict(self, index: int, *, running: bool) -> dict[str, Any]:
-        # Between passes torchdata's state_dict makes an iterator, which draws and starts workers.
-        if running or not is_torchdata(unwrap(self.loader)):
-            return {"loader": state_of(self.loader)}
-        return dataset_state(self.loader)
+        if running:
+            seeded = {"num_passes": self.num_passes, "samplers": self.start_samplers}
+            return {**(seeded if self.seeds else {}), "loader": state_of(self.loader)}
+        # Between passes theirs make an iterator, which draws and starts workers.
+        if self.is_torchdata:
+            own = dataset_state(self.loader)
+            if self.seeds:
+                own["samplers"] = read_samplers(self._sampler())
+                own["num_passes"] = self._passes_begun()
+            return own
+        if _is_nodes(self.loader) and self.loader._it is None:
+            waiting = self.loader._next_iter_state_dict
+            return {} if waiting is None else {"loader": waiting}
+        return {"loader": state_of(self.loader)}
 
     def load_idle(self, state: dict[str, Any]) -> None:
-        if "loader" in state:
+        if _is_nodes(self.loader) and "loader" in state:
+            # They draw on the way to the end of the pass that was saved.
+            with follow(self.loader).same_generators(self.loader):
+                load_state(self.loader, state["loader"])
+                iter(self.loader)
+        elif "loader" in state:
             load_state(self.loader, state["loader"])
-        else:
+        elif self.is_torchdata:
             self.loader.load_state_dict({})  # forget an iterator that was made too early
             load_dataset(self.loader, state)
+            if self.seeds and "num_passes" in state:
+                self.num_passes = state["num_passes"]
+                load_samplers(self._sampler(), state["samplers"])
+
+    def _passes_begun(self) -> int:
+        kept = _SEEDED.get(self.owner) if self.owner.persistent_workers else None
+        return self.num_passes if kept is None else kept.num_passes
+
+    def _sampler(self) -> Any:
+        whole = self.owner.batch_sampler
+        return self.owner.sampler if whole is None else whole
+
+    def _seeded(self) -> Iterator[Any]:
+        """Begin a pass in which the indices carry seeds to the workers."""
+        key = "sampler" if self.owner.batch_sampler is None else "batch_sampler"
+        sampler = vars(self.owner)[key]
+        if not self.owner.persistent_workers or self.owner not in _SEEDED:
+            _SEEDED[self.owner] = SeededSampler(sampler)
+        seeded = _SEEDED[self.owner]
+        seeded.begin_pass(self.num_passes, epoch_seed_from(self.owner.generator, self.num_passes))
+        vars(self.owner)[key] = seeded
+        try:
+            return iter(self.loader)
+        finally:
+            vars(self.owner)[key] = sampler
+
+
+# The samplers that seed the workers of torchdata's loaders; persistent workers keep theirs.
+_SEEDED: WeakKeyDictionary[Any, SeededSampler] = WeakKeyDictionary()
+
+
+def _is_nodes(loader: Any) -> bool:
+    """Whether it is the ``Loader`` of ``torchdata.nodes``."""
+    return type(loader).__module__ == "torchdata.nodes.loader"
+
+
+@contextmanager
+def _without_restart(loader: Any) -> Iterator[None]:
+    """Keep a ``Loader`` of ``torchdata.nodes`` from loading ahead to see whether it is at its end.
+
+    That would draw before the random states of the save are restored; and at the end of a pass
+    the next one would be walked instead.
+    """
+    if not _is_nodes(loader):
+        yield
+        return
+    restarts, loader.restart_on_stop_iteration = loader.restart_on_stop_iteration, False
+    try:
+        yield
+    finally:
+        loader.restart_on_stop_iteration = restarts
 
 
 class IterableRoute(PlainRoute):
@@ -468,6 +558,7 @@ class IterableRoute(PlainRoute):
             loader.num_workers == 0
             and type(loader).__iter__ is DataLoader.__iter__
             and not isinstance(loader.dataset, IterDataPipe)
+            and not leaves_out(loader)
         )
         self.items = _Items(loader.dataset)
 
@@ -539,7 +630,10 @@ def choose_route(loader: Any, worker_seeding: str, *, fast_path: bool) -> Route:
     """Pick the most exact way to walk a loader; the arguments are those of a ``Cursor``."""
     owner = unwrap(loader)
     if not isinstance(owner, DataLoader) or (owner is loader and "base_dataloader" in vars(loader)):
-        return StatefulRoute(loader) if isinstance(loader, Stateful) else PlainRoute(loader)
+        # What Accelerate has prepared has the methods in any case.
+        inner = getattr(loader, "base_dataloader", loader)
+        both = isinstance(loader, Stateful) and isinstance(inner, Stateful)
+        return StatefulRoute(loader) if both else PlainRoute(loader)
     if is_torchdata(owner):
         # Its own state leaves out the workers' random streams and samplers that draw from the
         # global generator, so it is used only for state that is inside of the data set.
@@ -547,7 +641,51 @@ def choose_route(loader: Any, worker_seeding: str, *, fast_path: bool) -> Route:
     else:
         has_state = owner is loader and isinstance(loader, Stateful)
     if has_state:
-        return StatefulRoute(loader)
+        return StatefulRoute(loader, worker_seeding)
     if isinstance(owner.dataset, IterableDataset):
         return IterableRoute(loader)
     return IndexRoute(loader, worker_seeding, fast_path=fast_path)
+
+
+def dataset_state(loader: Any) -> dict[str, Any]:
+    """Read the state of a data set that has one and lives in this process."""
+    dataset = loader.dataset
+    if loader.num_workers == 0 and isinstance(dataset, Stateful):
+        return {"dataset": state_of(dataset)}
+    return {}
+
+
+def load_dataset(loader: Any, state: dict[str, Any]) -> None:
+    """Load what `dataset_state` read."""
+    if "dataset" in state:
+        load_state(loader.dataset, state["dataset"])
+
+
+def shadow(loader: Any, name: str, value: Any) -> Any:
+    """Copy a loader, with one attribute changed; the loader itself is left as it is.
+
+    A ``DataLoader`` refuses such a change after it was made, and a new one would not have the
+    attributes of a subclass.
+    """
+    twin = object.__new__(type(loader))
+    vars(twin).update(vars(loader))
+    vars(twin)[name] = value
+    vars(twin)["_iterator"] = None  # the persistent workers are the loader's own
+    return twin
+
+
+def unwrap(loader: Any) -> Any:
+    """Give the ``DataLoader`` inside a loader prepared by Accelerate, or the loader itself."""
+    iterate = getattr(type(loader), "__iter__", None)
+    is_shard = getattr(iterate, "__qualname__", "") == "DataLoaderShard.__iter__"
+    return loader.base_dataloader if is_shard else loader
+
+
+def drop(iterator: Iterator[Any], count: int) -> None:
+    """Load ``count`` batches and drop them; raise ``CheckpointMismatch`` if there are fewer."""
+    for consumed in range(count):
+        if next(iterator, _END) is _END:
+            raise CheckpointMismatch(
+                f"The loader ended after {consumed} mini-batches, and {count} were consumed when the "
+                "checkpoint was written. Give the data that it was written with."
+            )

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -60,3 +61,58 @@ def _arrive(indices: Any, epoch_seed: int, position: int) -> Any:
     if get_worker_info() is not None:  # the main process's random states are the user's
         seed_streams(epoch_seed, position)
     return indices
+
+
+class SeededSampler:
+    """Stands in for the sampler of a loader of torchdata, whose indices then carry seeds.
+
+    Its state is the number of batches that were drawn. The random states are those of the start
+    of the pass when it is loaded, so it draws them again.
+    """
+
+    def __init__(self, sampler: Any) -> None:
+        self.inner_sampler = sampler
+        self.num_passes = 0  # that were begun
+        self.epoch_seed = 0
+        self._latest: SeededWalk | None = None
+
+    def begin_pass(self, num_passes: int, epoch_seed: int) -> None:
+        """Begin a pass, of which ``num_passes`` were made before."""
+        self.num_passes = num_passes + 1
+        self.epoch_seed = epoch_seed
+        self._latest = None
+
+    def __iter__(self) -> SeededWalk:
+        # A loader that resumes asks twice, and some samplers draw each time.
+        if self._latest is None or self._latest.drawn:
+            self._latest = SeededWalk(iter(self.inner_sampler), self.epoch_seed)
+        return self._latest
+
+    def __len__(self) -> int:
+        return len(self.inner_sampler)
+
+
+class SeededWalk:
+    """One walk along a sampler."""
+
+    def __init__(self, inner: Iterator[Any], epoch_seed: int) -> None:
+        self.drawn = 0
+        self._inner = inner
+        self._epoch_seed = epoch_seed
+
+    def __iter__(self) -> SeededWalk:
+        return self
+
+    def __next__(self) -> SeededIndices:
+        indices = next(self._inner)
+        self.drawn += 1
+        return SeededIndices(indices, self._epoch_seed, self.drawn - 1)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Say where the walk is."""
+        return {"drawn": self.drawn}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go there."""
+        while self.drawn < state["drawn"]:
+            next(self)

@@ -19,6 +19,7 @@ from .. import rng
 from ..callbacks.base import Callback
 from ..contracts import RunView, TrainerView
 from ..data.cursor import Cursor, Loaders
+from ..data.followed import set_epoch
 from ..errors import LoopException, MetricError, StopLoopException, warn_user
 from ..history import Progress
 from ..hooks import fire, fire_in_step
@@ -200,6 +201,7 @@ class FitSession(Session):
         if self.epoch is not None:
             stages = self.plan.stages_of(self.epoch.epoch_idx)
             self.epoch.check_tasks({stage: self.plan.labels[stage] for stage, _ in stages})
+            self._tell_epoch(self.epoch)
             self._set_up_again(self.epoch)
         if resumption is None:
             # What a fit that was cut short, or the user, has left must not be part of this one.
@@ -209,13 +211,9 @@ class FitSession(Session):
         # Inside a pass, its own hooks come first: see `batches`.
         if (random := self.place.get("random")) is not None:
             rng.set_state(random)
-        share, tasks = self.trainer.runtime.share, self.plan.tasks
-        walked = {
-            f"{stage}/{index}": share(task.dataloader)
-            for stage, listed in tasks.items()
-            for index, task in enumerate(listed)
-        }
-        self.loaders.begin(walked, self.trainer.worker_seeding, self.place.get("loaders"))
+        walked = loaders_of(self.trainer, self.plan)
+        seeding, saved = self.trainer.worker_seeding, self.place.get("loaders")
+        self.loaders.begin(walked, seeding, saved, self.fits.num_calls)
         if self.epoch is None or self.epoch.waiting is None:
             self._consume_place()
 
@@ -282,8 +280,14 @@ class FitSession(Session):
         self.save_points.check()
         if self.epoch is None:
             self.epoch = EpochState(self.fits.progress.epoch_idx)
+            self._tell_epoch(self.epoch)
             self._before_epoch(self.epoch)
         return self.epoch
+
+    def _tell_epoch(self, epoch: EpochState) -> None:
+        """Call ``set_epoch`` in the loaders, before the hooks: a script may give other numbers."""
+        for loader in loaders_of(self.trainer, self.plan).values():
+            set_epoch(loader, epoch.epoch_idx)
 
     def begin_stage(self, epoch: EpochState, stage: Stage) -> None:
         """Begin the training or the validation of an epoch, unless that was done."""
@@ -386,3 +390,12 @@ class FitSession(Session):
                 "turn comes. For numbers at another moment call trainer.test(tasks=task)."
             )
         return self.epoch.totals[stage]
+
+
+def loaders_of(trainer: TrainerView, plan: FitPlan) -> dict[str, Any]:
+    """Give the loaders of a fit in this process, by ``<stage>/<index of the task>``."""
+    return {
+        f"{stage}/{index}": trainer.runtime.share(task.dataloader)
+        for stage, tasks in plan.tasks.items()
+        for index, task in enumerate(tasks)
+    }

@@ -20,7 +20,7 @@ from ..arguments import HeldModules
 from ..callbacks.base import HOOKS, Callback
 from ..contracts import SessionView, TrainerView
 from ..data.cursor import Cursor
-from ..data.loader_state import read_moment, restore_moment
+from ..data.followed import read_moment, restore_moment
 from ..data.routes import own_workers
 from ..errors import DataError, LoopException, StopLoopException, warn_user
 from ..hooks import HookTable, StageHooks, fire, fire_in_step

@@ -1,0 +1,196 @@
+"""set_epoch of samplers, batch samplers and data sets is called with the number of the epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.data import (
+    BatchSampler,
+    ConcatDataset,
+    DataLoader,
+    Dataset,
+    DistributedSampler,
+    IterableDataset,
+    Sampler,
+    Subset,
+)
+
+from deepepochs import Callback, Trainer
+
+NUM = 12
+
+
+class Rows(Dataset[Any]):
+    """Rows that say which they are, and which epoch they have been told of."""
+
+    def __init__(self) -> None:
+        self.told: list[int] = []
+
+    def __len__(self) -> int:
+        return NUM
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        return torch.tensor([float(index), float(self.told[-1] if self.told else -1)]), 0
+
+
+class ToldRows(Rows):
+    def set_epoch(self, epoch: int) -> None:
+        self.told.append(epoch)
+
+
+class ToldStream(IterableDataset[Any]):
+    def __init__(self) -> None:
+        self.turn = -1
+
+    def set_epoch(self, epoch: int) -> None:
+        self.turn = epoch
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, int]]:
+        yield from ((torch.tensor([float(i), float(self.turn)]), 0) for i in range(NUM))
+
+
+class Told(Sampler[int]):
+    """Its order depends on the epoch."""
+
+    def __init__(self) -> None:
+        self.told: list[int] = []
+
+    def set_epoch(self, epoch: int) -> None:
+        self.told.append(epoch)
+
+    def __len__(self) -> int:
+        return NUM
+
+    def __iter__(self) -> Iterator[int]:
+        seeded = torch.Generator().manual_seed(self.told[-1] if self.told else 99)
+        return iter(torch.randperm(NUM, generator=seeded).tolist())
+
+
+class ToldBatches(Told):
+    def __iter__(self) -> Iterator[Any]:
+        yield from torch.tensor(list(super().__iter__())).view(4, 3).tolist()
+
+
+class Around(Sampler[int]):
+    def __init__(self, inner: Told) -> None:
+        self.members = {"inner": inner}
+
+    def __len__(self) -> int:
+        return NUM
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.members["inner"])
+
+
+def prepared(loader: DataLoader[Any]) -> Any:
+    accelerate = pytest.importorskip("accelerate")
+    return accelerate.Accelerator(cpu=True).prepare(loader)
+
+
+def stateful(**options: Any) -> Any:
+    module = pytest.importorskip("torchdata.stateful_dataloader")
+    return module.StatefulDataLoader(Rows(), 3, **options)
+
+
+LOADERS: dict[str, Callable[[], Any]] = {
+    "sampler": lambda: DataLoader(Rows(), 3, sampler=Told()),
+    "sampler of torch": lambda: DataLoader(
+        Rows(), 3, sampler=DistributedSampler(Rows(), num_replicas=1, rank=0)
+    ),
+    "sampler in a batch sampler": lambda: DataLoader(
+        Rows(), batch_sampler=BatchSampler(Told(), 3, False)
+    ),
+    "sampler in a sampler": lambda: DataLoader(Rows(), 3, sampler=Around(Told())),
+    "batch sampler": lambda: DataLoader(Rows(), batch_sampler=ToldBatches()),
+    "data set": lambda: DataLoader(ToldRows(), 3),
+    "data set in a subset": lambda: DataLoader(Subset(ToldRows(), range(6)), 3),
+    "data sets together": lambda: DataLoader(ConcatDataset([ToldRows(), ToldRows()]), 3),
+    "stream": lambda: DataLoader(ToldStream(), 3),
+    "stream in workers": lambda: DataLoader(ToldStream(), 3, num_workers=1),
+    "prepared by Accelerate": lambda: prepared(DataLoader(Rows(), 3, sampler=Told())),
+    "torchdata": lambda: stateful(sampler=Told()),
+}
+
+
+class See(Callback):
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: dict[int, list[Any]] = {}
+
+    def on_before_train_batch(self, trainer: Any, batch_x: Any, **others: Any) -> None:
+        self.rows.setdefault(trainer.progress.epoch_idx, []).extend(batch_x[0].tolist())
+
+
+def make_trainer(*callbacks: Callback, epochs: int = 3) -> Trainer:
+    model = nn.Linear(2, 2)
+    opt = torch.optim.SGD(model.parameters(), 0.0)
+    return Trainer(model, F.cross_entropy, opt, epochs, callbacks=[*callbacks], show_info=False)
+
+
+@pytest.mark.filterwarnings("ignore:.*set_vital.*", "ignore:This process .* is multi-threaded")
+@pytest.mark.parametrize("kind", LOADERS)
+def test_every_epoch_is_told_and_so_is_another_one(kind: str) -> None:
+    see = See()
+    make_trainer(see).fit(LOADERS[kind]())
+    assert len(see.rows) == 3
+    assert len({str(rows) for rows in see.rows.values()}) == 3
+
+
+def test_without_set_epoch_all_epochs_are_the_same() -> None:
+    class Untold(Told):
+        set_epoch = None  # type: ignore[assignment]
+
+    see = See()
+    make_trainer(see).fit(DataLoader(Rows(), 3, sampler=Untold()))
+    assert len({str(rows) for rows in see.rows.values()}) == 1
+
+
+def test_training_and_validation_are_told_the_number_of_the_run_from_0() -> None:
+    train, val = Told(), Told()
+    trainer = make_trainer(epochs=2)
+    loaders = DataLoader(Rows(), 3, sampler=train), DataLoader(Rows(), 3, sampler=val)
+    trainer.fit(*loaders)
+    trainer.fit(*loaders, epochs=1)
+    assert train.told == val.told == [0, 1, 2]
+
+
+def test_a_test_and_a_prediction_are_not_told() -> None:
+    sampler = Told()
+    trainer = make_trainer()
+    trainer.test(DataLoader(Rows(), 3, sampler=sampler))
+    trainer.predict(DataLoader(Rows(), 3, sampler=sampler))
+    assert not sampler.told
+
+
+def test_a_number_that_a_script_gives_in_a_hook_is_the_one_that_counts() -> None:
+    class Later(Callback):
+        def on_before_epoch(self, epoch_idx: int, **others: Any) -> None:
+            sampler.set_epoch(epoch_idx + 100)
+
+    sampler = Told()
+    make_trainer(Later(), epochs=2).fit(DataLoader(Rows(), 3, sampler=sampler))
+    assert sampler.told == [0, 100, 1, 101]
+
+
+def test_a_resumed_epoch_is_told_again() -> None:
+    class StopAt(Callback):
+        def on_after_train_batch(self, trainer: Any, batch_idx: int, **others: Any) -> None:
+            if trainer.progress.epoch_idx == 1 and batch_idx == 1 and self.stops:
+                states.append(trainer.state_dict())
+                trainer.stop("here")
+
+        stops = True
+
+    states: list[Any] = []
+    whole, again = See(), See()
+    make_trainer(whole).fit(DataLoader(Rows(), 3, sampler=Told()))
+    make_trainer(StopAt()).fit(DataLoader(Rows(), 3, sampler=Told()))
+    trainer = make_trainer(again)
+    trainer.load_state_dict(states[0])
+    trainer.fit(DataLoader(Rows(), 3, sampler=Told()))
+    assert again.rows == {1: whole.rows[1][6:], 2: whole.rows[2]}
