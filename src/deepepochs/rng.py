@@ -7,6 +7,7 @@ loads with ``weights_only=True``.
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -122,6 +123,31 @@ def preserved() -> Iterator[None]:
         yield
     finally:
         set_state(state)
+
+
+def derive_seeds(label: str) -> dict[str, int]:
+    """Derive a seed for each stream, from its present state and a label, without a draw.
+
+    Returns:
+        Seeds of 64 bits for `python`, `numpy` and `torch`: give them to `use_seeds`.
+    """
+    numpy = np.random.get_state(legacy=False)
+    states = {
+        "python": repr(random.getstate()).encode(),
+        "numpy": repr(numpy["state"]["pos"]).encode() + numpy["state"]["key"].tobytes(),
+        "torch": torch.get_rng_state().numpy().tobytes(),
+    }
+    return {
+        name: int.from_bytes(hashlib.blake2b(state + label.encode(), digest_size=8).digest(), "big")
+        for name, state in states.items()
+    }
+
+
+def use_seeds(seeds: Mapping[str, int]) -> None:
+    """Seed the streams of Python, NumPy and torch (on all devices), each with a seed of its own."""
+    random.seed(seeds["python"])
+    np.random.seed([seeds["numpy"] % 2**32, seeds["numpy"] >> 32])
+    torch.manual_seed(seeds["torch"] >> 1)
 
 
 def _checked(state: Mapping[str, Any]) -> tuple[Any, Any]:

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from . import rng
 from .arguments import (
     as_list,
     check_choice,
@@ -299,7 +298,9 @@ class TrainerBase(Steps):
             return self.history.since(span.start, span.end)
         self.place.leave()
         if random is not None:
-            rng.set_state(random)  # as they were in the script after this fit
+            self.runtime.streams.load_state_dict(
+                random
+            )  # as they were in the script after this fit
         if not resumes:
             warnings.warn(
                 f"fit() runs no epoch: {self.progress.epoch_idx} of {span.end} are done. "

@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from itertools import chain, islice
 from typing import Any, NamedTuple
 
-from .. import rng
 from ..callbacks.base import Callback
 from ..contracts import RunView, TrainerView
 from ..data.cursor import Cursor, Loaders
@@ -173,8 +172,11 @@ class FitSession(Session):
         if not self.resumes:
             # What a fit that was cut short, or the user, has left must not be part of this one.
             self.opt.drop_gradients()
+        streams = self.trainer.runtime.streams
         if (random := self.place.get("random")) is not None:
-            rng.set_state(random)
+            streams.load_state_dict(random)
+        else:
+            streams.part()
         share, tasks = self.trainer.runtime.share, self.plan.tasks
         walked = {
             f"{stage}/{index}": share(task.dataloader)

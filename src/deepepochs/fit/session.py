@@ -82,6 +82,7 @@ class Session:
         with ExitStack() as undo:
             undo.enter_context(modes_kept(self.trainer.model))
             if self.outer is None:
+                undo.enter_context(self.trainer.runtime.streams.opened())
                 undo.enter_context(forward_hooks(self.trainer, self.hooks))
             undo.enter_context(torch.no_grad())
             for task in self.plan.all_tasks():

@@ -26,6 +26,7 @@ from .gloo import leave_gloo_at_exit, release_at_exit
 from .outside_weights import OutsideWeights
 from .rounds import Rounds
 from .shares import Shares, is_prepared
+from .streams import PartedStreams, Streams
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -45,7 +46,8 @@ class AccelerateRuntime:
         self.is_main: bool = accelerator.is_main_process
         self.rank: int = accelerator.process_index
         self.num_processes: int = accelerator.num_processes
-        self._shares = Shares(accelerator)
+        self._shares = Shares(accelerator, self.gather_objects)
+        self.streams = PartedStreams(self.rank) if self.num_processes > 1 else Streams()
         # With shares of different lengths one process would end a window before the others.
         accelerator.gradient_state.plugin_kwargs["sync_with_dataloader"] = False
         if self.num_processes > 1:

@@ -19,6 +19,7 @@ from ..errors import ConfigError
 from ..optim.accumulation import AnyWindow, Window
 from ..optim.optimizers import Optimizer, Optimizers
 from .rounds import Processes, Rounds
+from .streams import Streams
 
 
 class Runtime(Processes, Protocol):
@@ -30,6 +31,7 @@ class Runtime(Processes, Protocol):
     is_main: bool
     rank: int
     is_sharded: bool
+    streams: Streams
 
     def prepare(self, model: nn.Module, loss_fn: Any, opt: Optimizers) -> nn.Module:
         """Prepare model, loss function and optimizers; return the model to call."""
@@ -92,6 +94,7 @@ class LocalRuntime:
     def __init__(self, device: str | torch.device | None = None) -> None:
         self.device = pick_device(device)
         self.on_cpu = self.device.type == "cpu"
+        self.streams = Streams()
 
     def __str__(self) -> str:
         return str(self.device)
