@@ -13,6 +13,7 @@ from .arguments import default_loss
 from .errors import ConfigError, DeepEpochsError, MetricError, StepError, add_note
 from .nest import operations as nested
 from .patches import PatchBase, ValuePatch
+from .runtime.rounds import UNUSED
 
 # What torch raises where shapes, kinds, indices or the memory of a device do not fit.
 MISFITS = (TypeError, ValueError, RuntimeError, IndexError)
@@ -112,6 +113,8 @@ def note_failure(run: Any, error: Exception) -> None:
         f"{run.task.label(run.task_idx)!r} (both counted from 0): batch_x is {given}; batch_y is "
         f"{describe(run.batch_y)}",
     )
+    if "find_unused_parameters" in str(error):  # of DistributedDataParallel
+        add_note(error, UNUSED)
     if run.trainer.loss_fn is default_loss:
         add_note(error, "No loss function was given: the whole mini-batch is input")
 

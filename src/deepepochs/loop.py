@@ -121,7 +121,7 @@ def predict_batches(trainer: Any, loader: Any, *, with_targets: bool | None) -> 
                 on_cpu = nested.to_cpu(nested.detach(model_out))
                 outputs.append(mark_lists(on_cpu, num_samples))
     # Each process has every n-th mini-batch, or the n-th part of each.
-    shares = trainer.runtime.gather_objects(outputs)
+    shares = trainer.runtime.gather_objects(outputs, "joins predictions")
     rows = itertools.zip_longest(*shares)
     return [output for outputs in rows for output in outputs if output is not None]
 

@@ -50,7 +50,7 @@ from .patches import check_patch_kind
 from .patches.plan import Metric, check_metrics
 from .run import Run
 from .runs.folder import check_running_id, new_running_id, run_folder
-from .runtime.base import Runtime, compile_calls
+from .runtime.base import Runtime, compile_calls, together
 from .runtime.choose import Device, make_runtime
 from .stages import Stage
 from .state.place import Place
@@ -189,7 +189,7 @@ class TrainerBase(Steps):
         self.resume = resume
         self.has_own_id = running_id is not None
         own_id = new_running_id() if running_id is None else check_running_id(running_id)
-        self.running_id: str = self.runtime.gather_objects(own_id)[0]
+        self.running_id: str = self.runtime.gather_objects(own_id, "makes a Trainer")[0]
         self.hyper_params = check_dict("hyper_params", hyper_params)
         self.log_tqdm = check_flag("log_tqdm", log_tqdm)
         self.show_info = check_flag("show_info", show_info)
@@ -315,7 +315,7 @@ class TrainerBase(Steps):
         """Make a session the one that runs, for a block."""
         outer, self.session = self.session, session
         try:
-            with session:
+            with self.runtime.call(f"{session.kind.value}()"), session:
                 yield session
         finally:
             self.session = outer
@@ -472,7 +472,11 @@ class TrainerBase(Steps):
         tasks, sweep = plan.tasks[Stage.TRAIN], LRSweep(max_batch, min_lr, max_lr, opt_id)
         acting = CallbackPool([*(c for c in self.callbacks if c.acts_in_tries), sweep])
         session = Session(self, plan, Kind.TRY, acting, self.session)
-        with no_trace(self, [task.dataloader for task in tasks]), self._opened(session):
+        with (
+            self.runtime.call(f"{session.kind.value}()"),
+            no_trace(self, [task.dataloader for task in tasks]),
+            self._opened(session),
+        ):
             self.opt.drop_gradients()
             while not sweep.done:
                 for index, task in enumerate(tasks):
@@ -515,7 +519,8 @@ class TrainerBase(Steps):
                 "A whole state cannot be loaded while a fit or test runs: the loop has its place in "
                 "the data already. Load it before fit(), or take load_weights(state)."
             )
-        load_parts(self.parts(), from_plain(dict(state)))
+        checking = together(self.runtime, "load the state")
+        load_parts(self.parts(), from_plain(dict(state)), checking)
 
     def load_weights(self, state: Mapping[str, Any]) -> None:
         """Take all weights and the optimizers from a state, and leave everything else.
@@ -527,7 +532,8 @@ class TrainerBase(Steps):
 
         weights = {"model", "loss_fn", "other_weights", "optimizers"}
         parts = {name: part for name, part in self.parts().items() if name in weights}
-        load_parts(parts, from_plain({name: state[name] for name in parts if name in state}))
+        own = {name: state[name] for name in parts if name in state}
+        load_parts(parts, from_plain(own), together(self.runtime, "load the weights"))
 
     def load_checkpoint(self, path: str | PathLike[str]) -> TrainerBase:
         """Load a checkpoint file, or the newest whole one of a run's folder.
@@ -544,7 +550,8 @@ class TrainerBase(Steps):
         from .checkpoint.store import read_checkpoint
         from .state.parts import load_0_6
 
-        source, state = read_checkpoint(path)
+        with together(self.runtime, "read the checkpoint"):
+            source, state = read_checkpoint(path)
         self.print(f"loading checkpoint {source}")
         if state.get("format") == "0.6":
             load_0_6(self.parts(), state)

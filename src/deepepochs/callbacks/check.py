@@ -112,7 +112,9 @@ class CheckCallback(RunRecordCallback):
         Raises:
             CheckpointError: a checkpoint that was selected by name cannot be loaded.
         """
-        source = trainer.runtime.gather_objects(find_checkpoint(trainer, self.ckpt_dir))[0]
+        source = trainer.runtime.gather_objects(
+            find_checkpoint(trainer, self.ckpt_dir), "looks for a checkpoint"
+        )[0]
         if source is None:
             trainer.print(f"no checkpoint in {self.ckpt_dir}: training starts anew")
             return
@@ -204,7 +206,7 @@ def in_main_process(
             action(*arguments)
         except CheckpointError as fault:
             error = fault
-    if trainer.runtime.any(error is not None):
+    if trainer.runtime.any(error is not None, f"asks the main process to {purpose}"):
         raise error or CheckpointError(f"The main process could not {purpose}.")
 
 

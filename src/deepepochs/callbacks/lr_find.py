@@ -84,7 +84,7 @@ def loss_of_all(trainer: TrainerView, loss: float) -> float:
     if runtime.num_processes == 1 or run is None:
         return loss
     weight = 0.0 if run.is_filler else float(run.weight)
-    total, weights = runtime.total([loss * weight if weight else 0.0, weight])
+    total, weights = runtime.total([loss * weight if weight else 0.0, weight], "notes a loss")
     return total / weights if weights else math.nan
 
 

@@ -21,6 +21,7 @@ from ..history import Progress
 from ..hooks import fire, fire_in_step
 from ..patches.totals import LOSS, StageTotals
 from ..run import Run
+from ..runtime.base import together
 from ..stages import Stage
 from ..state.place import EpochState, Place
 from .plan import FitPlan
@@ -166,6 +167,13 @@ class FitSession(Session):
         Raises:
             CheckpointMismatch: the fit cannot resume there; the place is as it was.
         """
+        with together(self.trainer.runtime, "begin the fit"):
+            self._bring_to_place()
+        if self.epoch is None or self.epoch.waiting is None:
+            self._consume_place()
+
+    def _bring_to_place(self) -> None:
+        """Bring random states and loaders to where the fit begins."""
         if self.epoch is not None:
             stages = self.plan.stages_of(self.epoch.epoch_idx)
             self.epoch.check_tasks({stage: self.plan.labels[stage] for stage, _ in stages})
@@ -184,8 +192,6 @@ class FitSession(Session):
             for index, task in enumerate(listed)
         }
         self.loaders.begin(walked, self.trainer.worker_seeding, self.place.get("loaders"))
-        if self.epoch is None or self.epoch.waiting is None:
-            self._consume_place()
 
     def _consume_place(self) -> None:
         """Forget the loaded state, and record the fit: it cannot be refused any more."""
@@ -301,7 +307,8 @@ class FitSession(Session):
         """Make the run of a pass, and bring it to where the checkpoint was taken inside it."""
         run = super().make_run(*args, **options)
         if self.epoch is not None and self.epoch.waiting is not None:
-            run.load_state_dict(self.epoch.waiting)
+            with together(self.trainer.runtime, "resume the pass"):
+                run.load_state_dict(self.epoch.waiting)
         return run
 
     def batches(self, run: Run) -> Iterable[tuple[int, Any]]:

@@ -38,7 +38,7 @@ class Shares:
     ``gather`` gives the value of each process.
     """
 
-    def __init__(self, accelerator: Accelerator, gather: Callable[[Any], list[Any]]) -> None:
+    def __init__(self, accelerator: Accelerator, gather: Callable[[Any, str], list[Any]]) -> None:
         self._accelerator = accelerator
         self._gather = gather
         self.num_processes: int = accelerator.num_processes
@@ -94,7 +94,7 @@ class Shares:
         if self.num_processes == 1:
             yield share
             return
-        seed = self._gather(epoch_seed_from(None))[0]
+        seed = self._gather(epoch_seed_from(None), "begins a pass")[0]
         if (streams := streams_of(share)) is not None:
             streams.begin(seed)
         if not isinstance(share, DataLoaderShard):

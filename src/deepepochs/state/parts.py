@@ -239,7 +239,7 @@ def of_all(runtime: Runtime, own: Any) -> Any:
     """Give what each process has of its own as one state."""
     if runtime.num_processes == 1:
         return own
-    return {"of_processes": runtime.gather_objects(nested.to_cpu(own))}
+    return {"of_processes": runtime.gather_objects(nested.to_cpu(own), "saves its state")}
 
 
 def own_of(runtime: Runtime, state: Any) -> Any:

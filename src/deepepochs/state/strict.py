@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 from torch import Tensor, nn
@@ -42,20 +43,18 @@ class CheckedPart:
         """Raise if a state does not fit; change nothing."""
 
 
-def load_parts(parts: Mapping[str, Part], state: Mapping[str, Any]) -> None:
-    """Load a state into parts: all of it, or nothing.
+def load_parts(
+    parts: Mapping[str, Part],
+    state: Mapping[str, Any],
+    checking: AbstractContextManager[Any] = nullcontext(),  # noqa: B008
+) -> None:
+    """Load a state into parts: all of it, or nothing; ``checking`` is around the checks.
 
     Raises:
         CheckpointMismatch: parts are missing or unknown, or do not fit.
     """
-    missing, unknown = sorted(parts.keys() - state.keys()), sorted(state.keys() - parts.keys())
-    if missing or unknown:
-        raise CheckpointMismatch(
-            f"The state does not fit this trainer: missing {missing or 'nothing'}, unknown "
-            f"{unknown or 'nothing'}. Was it saved with another loss, other optimizers or another version?"
-        )
-    for name, part in parts.items():
-        _check(name, part, state[name])
+    with checking:
+        _check_parts(parts, state)
     order = sorted(parts, key=lambda name: getattr(parts[name], "is_place", False))
     before: dict[str, Any] = {}
     try:
@@ -68,6 +67,17 @@ def load_parts(parts: Mapping[str, Part], state: Mapping[str, Any]) -> None:
         if isinstance(error, CheckpointError):
             raise
         raise CheckpointMismatch(f"The state could not be loaded: {error}") from error
+
+
+def _check_parts(parts: Mapping[str, Part], state: Mapping[str, Any]) -> None:
+    missing, unknown = sorted(parts.keys() - state.keys()), sorted(state.keys() - parts.keys())
+    if missing or unknown:
+        raise CheckpointMismatch(
+            f"The state does not fit this trainer: missing {missing or 'nothing'}, unknown "
+            f"{unknown or 'nothing'}. Was it saved with another loss, other optimizers or another version?"
+        )
+    for name, part in parts.items():
+        _check(name, part, state[name])
 
 
 def check_gradients(weights: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> None:
