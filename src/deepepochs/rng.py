@@ -130,6 +130,10 @@ def derive_seeds(label: str) -> dict[str, int]:
 
     Returns:
         Seeds of 64 bits for `python`, `numpy` and `torch`: give them to `use_seeds`.
+
+    Example:
+        >>> derive_seeds("process 1") == derive_seeds("process 1") != derive_seeds("process 2")
+        True
     """
     numpy = np.random.get_state(legacy=False)
     states = {
@@ -144,7 +148,16 @@ def derive_seeds(label: str) -> dict[str, int]:
 
 
 def use_seeds(seeds: Mapping[str, int]) -> None:
-    """Seed the streams of Python, NumPy and torch (on all devices), each with a seed of its own."""
+    """Seed the streams of Python, NumPy and torch (on all devices), each with a seed of its own.
+
+    Example:
+        >>> seeds = derive_seeds("after the call")
+        >>> use_seeds(seeds)
+        >>> a = random.random()
+        >>> use_seeds(seeds)
+        >>> random.random() == a
+        True
+    """
     random.seed(seeds["python"])
     np.random.seed([seeds["numpy"] % 2**32, seeds["numpy"] >> 32])
     torch.manual_seed(seeds["torch"] >> 1)

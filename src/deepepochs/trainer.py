@@ -503,6 +503,7 @@ class TrainerBase(Steps):
         The tensors are those in use: save them or copy them before training goes on. All
         processes call this together; of a sharded model, the first one alone has the values.
         """
+        self.runtime.any(False, "saves its state")  # before the collectives of a sharded model
         state = {name: part.state_dict() for name, part in self.parts().items()}
         return dict(to_plain(state, with_meta=True))
 

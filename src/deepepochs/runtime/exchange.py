@@ -16,6 +16,7 @@ import contextlib
 import itertools
 import pickle
 import struct
+import warnings
 import weakref
 from collections.abc import Iterator
 from datetime import timedelta
@@ -36,7 +37,7 @@ _LOOK_EVERY = 4
 _PATIENCE = 30
 
 _ADVICE = (
-    "All processes must make the same calls in the same order: fit, test, predict, find_lr, "
+    "All processes must make the same calls in the same order: Trainer, fit, test, predict, find_lr, "
     "state_dict and load_checkpoint, and whatever saves. A hook, a step or the script must not make "
     "one under `if trainer.main_process`, nor leave one out."
 )
@@ -56,6 +57,7 @@ class Exchange:
         self._call = "the script"
         self._broken: str | None = None
         self._watch = Watch(rank, num_processes)
+        self._meet()
         self._group: Any = distributed.new_group(backend="gloo", timeout=_timeout())
         self._world = weakref.ref(distributed.group.WORLD)
 
@@ -69,6 +71,29 @@ class Exchange:
         self._watch.end()
         group, self._group = self._group, None
         return group
+
+    def _meet(self) -> None:
+        """Wait for all processes to be here: to make a group has no end if one is gone."""
+        if distributed.get_backend() != "gloo":
+            return
+        everyone = [torch.zeros(1, device="cpu") for _ in range(self.num_processes)]
+        work = distributed.all_gather(everyone, everyone[0].clone(), async_op=True)
+        for seconds in itertools.count(1):
+            try:
+                work.wait(timedelta(seconds=1))
+                return
+            except RuntimeError as error:
+                if work.is_completed():
+                    raise LoopException(
+                        f"Process {self.rank} makes a Trainer, and has lost the connection to "
+                        f"another process, which has ended or failed. {_ADVICE}"
+                    ) from error
+            if seconds == _PATIENCE:
+                warnings.warn(
+                    f"Process {self.rank} waits for the others to make their Trainer. {_ADVICE}",
+                    RuntimeWarning,
+                    stacklevel=7,
+                )
 
     @contextlib.contextmanager
     def call(self, name: str) -> Iterator[None]:

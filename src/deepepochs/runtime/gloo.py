@@ -11,6 +11,7 @@ from __future__ import annotations
 import atexit
 import functools
 import gc
+import os
 import sys
 import threading
 import time
@@ -36,7 +37,7 @@ def leave_gloo_at_exit(exchange: Exchange) -> None:
     _EXCHANGES.add(exchange)
     _dropper()
     atexit.unregister(_leave)
-    atexit.register(_leave)
+    atexit.register(_leave, os.getpid())
 
 
 def release_at_exit(model: nn.Module) -> None:
@@ -56,13 +57,13 @@ def _dropper() -> threading.Thread:
     return thread
 
 
-def _leave() -> None:
+def _leave(pid: int) -> None:
     """Destroy gloo's groups, and end the threads of those of all processes.
 
     NCCL's group stays: all processes would have to leave it together. Groups that the script has
     made of some of the processes are destroyed without a wait.
     """
-    if not distributed.is_initialized():
+    if os.getpid() != pid or not distributed.is_initialized():  # a fork has copies of all this
         return
     owners: list[Any] = [exchange.release() for exchange in _EXCHANGES]
     if distributed.get_backend() == "gloo":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import time
 from typing import Any
@@ -44,6 +45,9 @@ class Hooks(Callback):
         if kind == "exits" and not is_main:
             note()
             raise SystemExit(0)
+        if kind == "dies" and not is_main:
+            note()
+            os._exit(0)
         if kind == "caught" and not is_main:
             note()
             raise ValueError("the fault of the test")
@@ -96,6 +100,8 @@ def make_trainer() -> Trainer:
     )  # fmt: skip
 
 
+if kind == "makes" and not is_main:
+    raise SystemExit
 trainer = make_trainer()
 if kind == "refused":
     trainer.fit(train_tasks=Skipping(loader(), name="first"))
