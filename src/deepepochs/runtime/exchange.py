@@ -26,8 +26,7 @@ import torch
 from torch import distributed
 
 from ..errors import LoopException, StopLoopException
-from .rounds import UNUSED
-from .watch import BACKWARD, Watch
+from .watch import ADVICE, Watch, apart
 
 # The length of the value, what the process is about to do, and a short value itself.
 _HEADER = struct.Struct("=q160s64s")
@@ -35,12 +34,6 @@ _INLINE = 64
 # Seconds: between two looks for the others, and until a wait may be a deadlock.
 _LOOK_EVERY = 4
 _PATIENCE = 30
-
-_ADVICE = (
-    "All processes must make the same calls in the same order: Trainer, fit, test, predict, find_lr, "
-    "state_dict and load_checkpoint, and whatever saves. A hook, a step or the script must not make "
-    "one under `if trainer.main_process`, nor leave one out."
-)
 
 
 class Exchange:
@@ -86,11 +79,11 @@ class Exchange:
                 if work.is_completed():
                     raise LoopException(
                         f"Process {self.rank} makes a Trainer, and has lost the connection to "
-                        f"another process, which has ended or failed. {_ADVICE}"
+                        f"another process, which has ended or failed. {ADVICE}"
                     ) from error
             if seconds == _PATIENCE:
                 warnings.warn(
-                    f"Process {self.rank} waits for the others to make their Trainer. {_ADVICE}",
+                    f"Process {self.rank} waits for the others to make their Trainer. {ADVICE}",
                     RuntimeWarning,
                     stacklevel=7,
                 )
@@ -112,12 +105,14 @@ class Exchange:
             raise
         except BaseException as error:
             if outermost:
-                self._watch.leave(self.num_calls, self._call, error)
+                self._watch.fail(self.num_calls, self._call, error)
             raise
         finally:
             self._call = outer
+            if outermost:
+                self._watch.leave()
 
-    def gather(self, purpose: str, value: bytes) -> list[bytes]:
+    def gather(self, purpose: str, value: bytes) -> list[Any]:
         """Give the bytes of every process, in the order of the ranks.
 
         Args:
@@ -151,7 +146,7 @@ class Exchange:
         all_values = [packing.unpack(of) for of in self.gather(purpose, packing.pack(*values))]
         return [sum(column) for column in zip(*all_values, strict=True)]
 
-    def _all(self, where: str, own: bytearray) -> list[bytes]:
+    def _all(self, where: str, own: bytearray) -> list[memoryview]:
         """Exchange as many bytes of each process."""
         if self._broken is not None:
             raise LoopException(
@@ -166,17 +161,16 @@ class Exchange:
             mine = torch.frombuffer(own, dtype=torch.uint8)
             rows = list(everyone.unbind())
             self._wait(distributed.all_gather(rows, mine, self._group, async_op=True), where)
-        except (RuntimeError, LoopException) as error:
+        except BaseException as error:
             self._broken = str(error)
             raise
         finally:
             watch.exchange = None
-        return [row.tobytes() for row in everyone.numpy()]
+        return [memoryview(row) for row in everyone.numpy()]
 
     def _wait(self, work: Any, where: str) -> None:
         """Wait for the others, and look now and then whether they can still come."""
         gone: tuple[int, str] | None = None
-        stuck: dict[int, str] | None = None
         for seconds in itertools.count(1):
             try:
                 work.wait(timedelta(seconds=1))
@@ -190,31 +184,25 @@ class Exchange:
             last, gone = gone, self._watch.gone(self.num_calls)
             if gone is not None and gone == last:
                 raise LoopException(self._without(where, *gone))
-            if seconds > _PATIENCE:
-                before, stuck = stuck, self._watch.deadlock()
-                if stuck is not None and stuck == before:
-                    raise LoopException(self._stuck(where, stuck))
+            if seconds > _PATIENCE and (stuck := self._watch.deadlock()) is not None:
+                raise LoopException(self._stuck(where, stuck))
 
     def _apart(self, places: list[bytes]) -> str:
         named = "; ".join(
             f"process {rank} is in {place.rstrip(bytes(1)).decode(errors='replace')}"
             for rank, place in enumerate(places)
         )
-        return f"The processes are about to do different things: {named}. {_ADVICE}"
+        return f"The processes are about to do different things: {named}. {ADVICE}"
 
     def _without(self, where: str, rank: int, what: str) -> str:
         return (
             f"Process {self.rank} waits for process {rank}, which {what}. "
-            f"Process {self.rank} is in {where}. {_ADVICE}"
+            f"Process {self.rank} is in {where}. {ADVICE}"
         )
 
     def _stuck(self, where: str, places: dict[int, str]) -> str:
         named = "; ".join(f"process {rank} {what}" for rank, what in places.items())
-        advice = UNUSED if BACKWARD in named else _ADVICE
-        return (
-            f"The processes wait for one another at different places: process {self.rank} is in "
-            f"{where}; {named}. {advice}"
-        )
+        return apart(f"process {self.rank} is in {where}; {named}")
 
     def _lost(self, where: str) -> str:
         gone = self._watch.gone(self.num_calls)
