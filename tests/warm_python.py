@@ -19,6 +19,7 @@ import gc
 import importlib
 import json
 import os
+import select
 import selectors
 import shutil
 import signal
@@ -58,11 +59,13 @@ class Started:
         self.args = request["arguments"]
         self.returncode: int | None = None
         self._server = socket.socket(socket.AF_UNIX)
+        self._server.settimeout(LIMIT_S)  # a server that hangs must not hang the tests
         self._server.connect(server)
         socket.send_fds(self._server, [b"f"], list(files))
         with self._server.makefile("w") as writing:
             writing.write(json.dumps(request) + "\n")
         self.pid = self._answer()
+        self._server.settimeout(None)  # of its end, `wait` has a limit
 
     def poll(self) -> int | None:
         """Its return code, if it has ended."""
@@ -122,6 +125,7 @@ class WarmPython:
             )
             assert process.stdout is not None
             with process.stdout as stdout:
+                assert select.select([stdout], [], [], LIMIT_S)[0], "warm Python hangs"
                 assert stdout.readline() == "ready\n", "the server of warm Python did not start"
             atexit.register(self._end)
         return self._address

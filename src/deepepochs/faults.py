@@ -20,6 +20,7 @@ from .errors import (
 )
 from .nest import operations as nested
 from .patches import PatchBase, ValuePatch
+from .runtime.rounds import UNUSED
 
 NO_GRADIENT = "does not require grad"  # torch's words for a tensor outside of a graph
 LONGEST = 400  # characters of a mini-batch in a note
@@ -117,6 +118,8 @@ def note_failure(run: Any, error: Exception) -> None:
         f"{run.task.label(run.task_idx)!r} (both counted from 0): batch_x is {given}; batch_y is "
         f"{describe(run.batch_y)}",
     )
+    if "find_unused_parameters" in str(error):  # of DistributedDataParallel
+        add_note(error, UNUSED)
     if run.trainer.loss_fn is default_loss:
         add_note(error, "No loss function was given: the whole mini-batch is input")
     if not run.is_training:

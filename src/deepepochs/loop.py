@@ -128,7 +128,7 @@ def predict_batches(trainer: Any, loader: Any, *, with_targets: bool | None) -> 
             "the model return a copy of its buffer, as in out.clone()."
         )
     # Each process has every n-th mini-batch, or the n-th part of each.
-    shares = trainer.runtime.gather_objects(outputs)
+    shares = trainer.runtime.gather_objects(outputs, "joins predictions")
     rows = itertools.zip_longest(*shares)
     return [output for outputs in rows for output in outputs if output is not None]
 

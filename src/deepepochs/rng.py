@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -221,6 +222,44 @@ def _held_by(holder: Any, *, is_given: bool) -> list[Any]:
         own = list(getattr(holder, "__dict__", {}).values())
         return [*own, type(holder).__call__] if callable(holder) else own
     return []
+
+
+def derive_seeds(label: str) -> dict[str, int]:
+    """Derive a seed for each stream, from its present state and a label, without a draw.
+
+    Returns:
+        Seeds of 64 bits for `python`, `numpy` and `torch`: give them to `use_seeds`.
+
+    Example:
+        >>> derive_seeds("process 1") == derive_seeds("process 1") != derive_seeds("process 2")
+        True
+    """
+    numpy = np.random.get_state(legacy=False)
+    states = {
+        "python": repr(random.getstate()).encode(),
+        "numpy": repr(numpy["state"]["pos"]).encode() + numpy["state"]["key"].tobytes(),
+        "torch": torch.get_rng_state().numpy().tobytes(),
+    }
+    return {
+        name: int.from_bytes(hashlib.blake2b(state + label.encode(), digest_size=8).digest(), "big")
+        for name, state in states.items()
+    }
+
+
+def use_seeds(seeds: Mapping[str, int]) -> None:
+    """Seed the streams of Python, NumPy and torch (on all devices), each with a seed of its own.
+
+    Example:
+        >>> seeds = derive_seeds("after the call")
+        >>> use_seeds(seeds)
+        >>> a = random.random()
+        >>> use_seeds(seeds)
+        >>> random.random() == a
+        True
+    """
+    random.seed(seeds["python"])
+    np.random.seed([seeds["numpy"] % 2**32, seeds["numpy"] >> 32])
+    torch.manual_seed(seeds["torch"] >> 1)
 
 
 def _checked(state: Mapping[str, Any]) -> tuple[Any, Any]:

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from . import rng
 from .arguments import (
     as_list,
     check_choice,
@@ -60,7 +59,7 @@ from .patches.plan import Metric, check_metrics
 from .run import Run
 from .runs.folder import check_running_id, new_running_id, run_folder
 from .runs.ownership import RunFolders, in_main_process
-from .runtime.base import Runtime, compile_calls
+from .runtime.base import Runtime, compile_calls, together
 from .runtime.choose import Device, make_runtime
 from .stages import Stage
 from .state.place import Place
@@ -206,7 +205,7 @@ class TrainerBase(Steps):
         self.resume = resume
         self.has_own_id = running_id is not None
         own_id = new_running_id() if running_id is None else check_running_id(running_id)
-        self.running_id: str = self.runtime.gather_objects(own_id)[0]
+        self.running_id: str = self.runtime.gather_objects(own_id, "makes a Trainer")[0]
         self.hyper_params = check_dict("hyper_params", hyper_params)
         self.log_tqdm = check_flag("log_tqdm", log_tqdm)
         self.show_info = check_flag("show_info", show_info)
@@ -330,7 +329,8 @@ class TrainerBase(Steps):
         self.loaders.begin(loaders, self.worker_seeding, self.place.get("loaders"), fit_idx)
         self.place.clear()
         if random is not None:
-            rng.set_state(random)  # as they were in the script after this fit
+            # As they were in the script after this fit.
+            self.runtime.streams.load_state_dict(random)
         if resumes:
             inside = ", and the checkpoint is inside of the next one" if is_inside else ""
             self.print(
@@ -376,7 +376,7 @@ class TrainerBase(Steps):
             self._take_folders(session.kind)
         outer, self.session = self.session, session
         try:
-            with session:
+            with self.runtime.call(f"{session.kind.value}()"), session:
                 yield session
         finally:
             self.session = outer
@@ -568,7 +568,11 @@ class TrainerBase(Steps):
         tasks, sweep = plan.tasks[Stage.TRAIN], LRSweep(max_batch, min_lr, max_lr, opt_id)
         acting = CallbackPool([*(c for c in self.callbacks if c.acts_in_tries), sweep])
         session = Session(self, plan, Kind.TRY, acting, self.session)
-        with no_trace(self, [task.dataloader for task in tasks]), self._opened(session):
+        with (
+            self.runtime.call(f"{session.kind.value}()"),
+            no_trace(self, [task.dataloader for task in tasks]),
+            self._opened(session),
+        ):
             self.opt.drop_gradients()
             while not sweep.done:
                 for index, task in enumerate(tasks):
@@ -595,6 +599,7 @@ class TrainerBase(Steps):
         The tensors are those in use: save them or copy them before training goes on. All
         processes call this together; of a sharded model, the first one alone has the values.
         """
+        self.runtime.any(False, "saves its state")  # before the collectives of a sharded model
         state = {name: part.state_dict() for name, part in self.parts().items()}
         return dict(to_plain(state, with_meta=True))
 
@@ -611,7 +616,8 @@ class TrainerBase(Steps):
                 "A whole state cannot be loaded while a fit or test runs: the loop has its place in "
                 "the data already. Load it before fit(), or take load_weights(state)."
             )
-        load_parts(self.parts(), from_plain(dict(state)), tells=True)
+        checking = together(self.runtime, "load the state")
+        load_parts(self.parts(), from_plain(dict(state)), checking=checking, tells=True)
         self._note_load()
         self._folders.continue_run(self.running_id)
 
@@ -758,7 +764,8 @@ class TrainerBase(Steps):
         from .state.parts import load_0_6
         from .state.weights import told_of_flags
 
-        source, state = read_checkpoint(path)
+        with together(self.runtime, "read the checkpoint"):
+            source, state = read_checkpoint(path)
         self.print(f"loading checkpoint {source}")
         if state.get("format") == "0.6":
             load_0_6(self.parts(), state)

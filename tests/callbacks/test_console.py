@@ -152,7 +152,8 @@ class Terminal:
         fcntl.ioctl(near, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
         self.stream = open(near, "w", encoding="utf-8")  # noqa: PTH123, SIM115
         self._bytes = bytearray()
-        self._reader = threading.Thread(target=self._read)
+        # A daemon: the traceback of a test that fails keeps the stream open.
+        self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
     def _read(self) -> None:

@@ -12,13 +12,15 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from launching import results
 
+CASES = ["shuffled", "accumulating", "by_hand", "streams", "drawn", "prepared"]
+
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return results("resuming.py", 2, tmp_path_factory.mktemp("resuming"))
 
 
-@pytest.mark.parametrize("case", ["shuffled", "accumulating", "by_hand", "streams", "prepared"])
+@pytest.mark.parametrize("case", CASES)
 def test_a_resume_at_any_save_point_is_exact_in_every_process(
     found: dict[str, Any], case: str
 ) -> None:
@@ -26,6 +28,6 @@ def test_a_resume_at_any_save_point_is_exact_in_every_process(
     assert found[case]["differing"] == []
 
 
-@pytest.mark.parametrize("case", ["shuffled", "accumulating", "by_hand", "streams", "prepared"])
+@pytest.mark.parametrize("case", CASES)
 def test_one_more_random_draw_is_seen(found: dict[str, Any], case: str) -> None:
     assert found[case]["control differs"] is True

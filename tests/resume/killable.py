@@ -22,7 +22,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -34,6 +34,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from deepepochs import Callback, CheckCallback, Optimizer, Trainer, set_seed
 from deepepochs import metrics as dm
+
+# Against a hang alone: no test waits for it.
+LIMIT_S = 300
 
 
 class Noisy(Dataset[Any]):
@@ -191,8 +194,14 @@ class Forked:
 
     def wait(self) -> int:
         """Wait for its end and give its return code."""
-        self.stdout.read()
-        _, status = os.waitpid(self.pid, 0)
+        pid, status = 0, 0
+        while not pid:
+            # Not until the end of what is printed: workers that hang would hold that open.
+            if select.select([self.stdout], [], [], 0.05)[0]:
+                os.read(self.stdout.fileno(), 65536)
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
         self.stdout.close()
         self.returncode = os.waitstatus_to_exitcode(status)
         self.errors = self._errors.read_text()
@@ -208,6 +217,9 @@ class Forked:
             os.dup2(writing, 1)
             os.dup2(os.open(self._errors, os.O_CREAT | os.O_WRONLY, 0o600), 2)
             sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
+            # A fork beside threads may hang at a lock that one of them held.
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(LIMIT_S)
             main(arguments)
             code = 0
         except SystemExit as request:

@@ -151,7 +151,7 @@ class CheckCallback(RunRecordCallback):
             CheckpointError: a checkpoint that was selected by name cannot be loaded.
         """
         found = find_checkpoint(trainer, self.ckpt_dir, self._start)
-        source = trainer.runtime.gather_objects(found)[0]
+        source = trainer.runtime.gather_objects(found, "looks for a checkpoint")[0]
         if isinstance(source, str):
             trainer.print(f"{source}: training starts anew")
             return

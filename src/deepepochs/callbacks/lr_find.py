@@ -94,7 +94,8 @@ def loss_of_all(trainer: TrainerView, loss: float) -> float | None:
     if run is None:
         return loss
     weight = 0.0 if run.is_filler else float(run.weight)
-    total, weights = runtime.total([loss * weight if weight else 0.0, weight])
+    of_this = [loss * weight if weight else 0.0, weight]
+    total, weights = runtime.total(of_this, "notes a loss")
     if runtime.num_processes == 1:
         return loss if weight else None
     return total / weights if weights else None

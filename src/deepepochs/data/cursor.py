@@ -33,6 +33,7 @@ from .. import rng
 from ..errors import CheckpointMismatch, ConfigError
 from .followed import follow, read_moment, restore_moment
 from .routes import Route, choose_route, unwrap
+from .seeding import streams_of
 
 _END = object()
 
@@ -97,6 +98,7 @@ class Cursor:
         self.is_divided = _divides_stream(loader)
         self._followed = follow(loader)
         self._route: Route = choose_route(loader, worker_seeding, fast_path=fast_path)
+        self._streams = streams_of(loader)
         self._start: dict[str, Any] | None = None
         self._resume: dict[str, Any] | None = None
         self._is_running = False
@@ -173,6 +175,8 @@ class Cursor:
     def _open(self) -> Iterator[Any]:
         self.index = 0
         start = self._start = read_moment(self.loader)
+        if self._streams is not None:
+            start["order"] = self._streams.seed
         iterator = self._followed.releasing(self._route.open())
         if not self._was_loaded:
             return iterator
@@ -182,12 +186,16 @@ class Cursor:
             return chain([first], iterator)
         # The state of a sampler or loader said "at the end": now it begins anew.
         restore_moment(self.loader, start)
+        if self._streams is not None:
+            self._streams.begin(self._streams.seed)
         return self._route.open()
 
     def _reopen(self, state: dict[str, Any]) -> Iterator[Any]:
         self._start = state["start"]
         now = {"rng": rng.get_state(), "parts": state["parts"]}
         restore_moment(self.loader, state["start"])
+        if self._streams is not None and "order" in state["start"]:
+            self._streams.begin(state["start"]["order"])
         self._resume = None
         iterator = self._route.reopen(
             state["route"], self.index, lambda: restore_moment(self.loader, now)

@@ -17,7 +17,16 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
-from torch.utils.data import DataLoader, IterableDataset, IterDataPipe
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    IterableDataset,
+    IterDataPipe,
+    RandomSampler,
+    SequentialSampler,
+    SubsetRandomSampler,
+    WeightedRandomSampler,
+)
 
 from ..errors import CheckpointMismatch
 from ..nest.codec import is_plain
@@ -34,7 +43,7 @@ from .followed import (
     sampler_objects,
     state_of,
 )
-from .seeding import SeededIndices, SeededSampler, epoch_seed_from
+from .seeding import CommonStreams, SeededIndices, SeededSampler, epoch_seed_from, streams_of
 
 _END = object()
 
@@ -54,8 +63,9 @@ class IndexSource:
     All other attributes are the sampler's.
     """
 
-    def __init__(self, sampler: Any) -> None:
+    def __init__(self, sampler: Any, streams: CommonStreams | None = None) -> None:
         self.inner_sampler = sampler
+        self.streams = streams
         self.num_passes = 0  # that were begun
         self.epoch_seed: int | None = None  # of the present pass, if workers are seeded by it
         self.walk: IndexWalk | None = None  # the latest one of the present pass
@@ -81,7 +91,7 @@ class IndexSource:
             return iter(())
         # The sampler's iterator is made at once, as the loader does it: some samplers draw then.
         # The loader may make several walks, of which it uses the last one only.
-        self.walk = IndexWalk(self.inner_sampler, self.epoch_seed, self._replay)
+        self.walk = IndexWalk(self.inner_sampler, self.streams, self.epoch_seed, self._replay)
         return self.walk
 
     def __len__(self) -> int:
@@ -97,11 +107,16 @@ class IndexWalk:
     """One walk along a sampler."""
 
     def __init__(
-        self, sampler: Any, epoch_seed: int | None = None, replay: Replay | None = None
+        self,
+        sampler: Any,
+        streams: CommonStreams | None = None,
+        epoch_seed: int | None = None,
+        replay: Replay | None = None,
     ) -> None:
-        self.inner: Iterator[Any] = iter(sampler)
-        self.drawn = 0
         self._sampler = sampler
+        self._streams = streams
+        self.inner = self._walked()
+        self.drawn = 0
         self._epoch_seed = epoch_seed
         self._replay = replay
         self._is_exhausted = False
@@ -127,7 +142,13 @@ class IndexWalk:
         self._waiting.append(indices)
         if self._epoch_seed is None:
             return indices
-        return SeededIndices(indices, self._epoch_seed, position)
+        place = position if self._streams is None else self._streams.place(position)
+        return SeededIndices(indices, self._epoch_seed, place)
+
+    def _walked(self) -> Iterator[Any]:
+        if self._streams is None:
+            return iter(self._sampler)
+        return self._streams.walk(self._sampler, at_start=draws_at_start(self._sampler))
 
     def handed_out(self) -> None:
         """Note that the oldest of the drawn batches was handed out."""
@@ -163,7 +184,7 @@ class IndexWalk:
         if differing(read_samplers(self._sampler), state["samplers"]):
             # Its order depends on more than the random states at its start: load its own state.
             load_samplers(self._sampler, state["samplers"])
-            self.inner = iter(self._sampler)
+            self.inner = self._walked()
         self.drawn = int(state["drawn"])
         self._is_exhausted = bool(state["exhausted"])
         self._again.extend(replayed if state["waiting"] is None else state["waiting"])
@@ -173,6 +194,18 @@ class IndexWalk:
 def walk_state(drawn: int, sampler: Any) -> dict[str, Any]:
     """Give the state of a walk in which all batches that were drawn were handed out."""
     return {"drawn": drawn, "exhausted": False, "waiting": [], "samplers": read_samplers(sampler)}
+
+
+_DRAW_AT_START = {RandomSampler, SequentialSampler, SubsetRandomSampler, WeightedRandomSampler}
+
+
+def draws_at_start(sampler: Any) -> bool:
+    """Whether a batch sampler, or its share, draws nothing after its first mini-batch."""
+    if type(sampler).__name__ == "BatchSamplerShard":  # Accelerate's
+        sampler = sampler.batch_sampler
+    if type(sampler) is BatchSampler:
+        sampler = sampler.sampler
+    return type(sampler) in _DRAW_AT_START
 
 
 def read_samplers(sampler: Any) -> dict[str, Any]:
@@ -256,6 +289,7 @@ class IndexRoute:
         # it may join or leave out batches: a resume has to load the consumed ones and drop them.
         stock = type(self.owner).__iter__ is DataLoader.__iter__
         self.is_shadowed = stock or is_torchdata(self.owner)
+        self.streams = streams_of(loader)
         self.source: IndexSource | None = None  # of the present pass; None if nothing loads ahead
         self.start_samplers: dict[str, Any] = {}
         self.num_passes = 0  # before the present one; counted for persistent workers only
@@ -315,7 +349,7 @@ class IndexRoute:
             if is_torchdata(self.owner):
                 # Accelerate has read its state, and so it has made an iterator already.
                 self.owner.load_state_dict({})
-            source = IndexSource(self._sampler())
+            source = IndexSource(self._sampler(), self.streams)
             twin = shadow(self.owner, self.key, source) if self.is_shadowed else None
             if self.owner.persistent_workers:
                 _PERSISTENT[self.owner] = source, twin
@@ -333,7 +367,10 @@ class IndexRoute:
     ) -> Iterator[Any]:
         self.source = source
         if self.seeds and seed is None:
-            seed = epoch_seed_from(self.owner.generator, self.num_passes)
+            if self.streams is None or self.owner.generator is not None:
+                seed = epoch_seed_from(self.owner.generator, self.num_passes)
+            else:
+                seed = self.streams.epoch_seed(self.num_passes)
         source.begin_pass(
             self.num_passes, seed if self.seeds else None, replay if self.is_shadowed else None
         )

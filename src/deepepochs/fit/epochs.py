@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from .. import rng
 from ..callbacks.base import Callback
 from ..contracts import RunView, TrainerView
 from ..data.cursor import Cursor, Loaders
@@ -25,6 +24,7 @@ from ..history import Progress
 from ..hooks import fire, fire_in_step
 from ..patches.totals import LOSS, StageTotals
 from ..run import Run
+from ..runtime.base import together
 from ..stages import Stage
 from ..state.place import EpochState, Place
 from .plan import FitPlan, look_for_monitors, unknown_monitor
@@ -198,6 +198,14 @@ class FitSession(Session):
         """
         self._resumption = resumption
         self.fire("on_before_fit", epochs=self.span.end)
+        with together(self.trainer.runtime, "begin the fit"):
+            self._bring_to_place()
+        if self.epoch is None or self.epoch.waiting is None:
+            self._consume_place()
+
+    def _bring_to_place(self) -> None:
+        """Bring the state, random states and loaders to where the fit begins."""
+        resumption, streams = self._resumption, self.trainer.runtime.streams
         if self.epoch is not None:
             stages = self.plan.stages_of(self.epoch.epoch_idx)
             self.epoch.check_tasks({stage: self.plan.labels[stage] for stage, _ in stages})
@@ -210,12 +218,12 @@ class FitSession(Session):
             resumption.put_back()
         # Inside a pass, its own hooks come first: see `batches`.
         if (random := self.place.get("random")) is not None:
-            rng.set_state(random)
+            streams.load_state_dict(random)
+        else:
+            streams.part()
         walked = loaders_of(self.trainer, self.plan)
         seeding, saved = self.trainer.worker_seeding, self.place.get("loaders")
         self.loaders.begin(walked, seeding, saved, self.fits.num_calls)
-        if self.epoch is None or self.epoch.waiting is None:
-            self._consume_place()
 
     def _set_up_again(self, epoch: EpochState) -> None:
         """Call the hooks again that came before the place, inside an epoch, of a loaded state."""
@@ -358,7 +366,8 @@ class FitSession(Session):
         """Make the run of a pass, and bring it to where the checkpoint was taken inside it."""
         run = super().make_run(*args, **options)
         if self.epoch is not None and self.epoch.waiting is not None:
-            run.load_state_dict(self.epoch.waiting)
+            with together(self.trainer.runtime, "resume the pass"):
+                run.load_state_dict(self.epoch.waiting)
         return run
 
     def batches(self, run: Run) -> Iterable[tuple[int, Any]]:

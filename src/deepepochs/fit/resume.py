@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .. import rng
 from ..callbacks.base import HOOKS
 from ..checkpoint.store import CheckpointStore, load
 from ..contracts import TrainerView
@@ -92,7 +91,7 @@ class Resumption:
         for optimizer in self._trainer.opt:
             optimizer.keep_groups()
         if (random := self._place.get("random")) is not None:
-            rng.set_state(random)
+            self._trainer.runtime.streams.load_state_dict(random)
 
 
 def _late(named: Mapping[str, Any]) -> dict[str, Any]:
@@ -175,7 +174,7 @@ class EarlierFits:
         self._fault = None
         random = place.get("random")
         place.leave()
-        rng.set_state(random)
+        trainer.runtime.streams.load_state_dict(random)
 
     def warn_of_weights(self, num_calls: int, call: str) -> None:
         """Warn of a call between skipped fits that does not see the weights it has seen."""

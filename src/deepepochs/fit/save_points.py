@@ -135,7 +135,7 @@ class SavePoints:
         if self.outer is not None:
             asks = self.stop_reason
         elif run is None or run.rounds is not None:
-            asks = self.trainer.runtime.any(bool(asks))
+            asks = self.trainer.runtime.any(bool(asks), "may save or stop")
         if asks:
             self._save_and_stop(run)
 
@@ -166,7 +166,7 @@ class SavePoints:
             self.stop_reason, self.signals.received, requested, len(others), len(self._savers)
         )  # fmt: skip
         reasons, signals, known, num_others, num_savers = zip(
-            *self.trainer.runtime.gather_objects(own), strict=True
+            *self.trainer.runtime.gather_objects(own, "saves or stops"), strict=True
         )
         self.stop_reason = next(filter(None, reasons), None)
         for received in filter(None, signals):

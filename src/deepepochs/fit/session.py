@@ -87,6 +87,7 @@ class Session:
         with ExitStack() as undo:
             undo.enter_context(self.modes.kept(trains=self.kind in (Kind.FIT, Kind.TRY)))
             if self.outer is None:
+                undo.enter_context(self.trainer.runtime.streams.opened())
                 undo.enter_context(forward_hooks(self.trainer, self.hooks))
             else:
                 undo.enter_context(draws_undone(self.plan, self.outer.plan))
@@ -242,7 +243,7 @@ class Session:
         """The values of a stage: the main process's, and those that only another could pool."""
         runtime = self.trainer.runtime
         own = totals.metrics() if runtime.is_main or len(totals.passes) > 1 else {}
-        gathered: list[dict[str, Any]] = runtime.gather_objects(own)
+        gathered: list[dict[str, Any]] = runtime.gather_objects(own, "ends a stage")
         names = dict.fromkeys(name for values in gathered for name in values)
         return {name: next(v[name] for v in gathered if name in v) for name in names}
 

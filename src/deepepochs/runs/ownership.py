@@ -183,6 +183,6 @@ def in_main_process(runtime: Any, purpose: str, action: Callable[..., Any], *arg
             result = action(*arguments)
         except CheckpointError as fault:
             error = fault
-    if runtime.any(error is not None):
+    if runtime.any(error is not None, f"asks the main process to {purpose}"):
         raise error or CheckpointError(f"The main process could not {purpose}.")
     return result

@@ -23,10 +23,12 @@ from ..errors import ConfigError
 from ..optim.accumulation import NO_WINDOW, AnyWindow, Window
 from ..optim.fits import bare
 from ..optim.optimizers import Optimizer, Optimizers, params_of
+from .exchange import exchange_of
 from .gloo import leave_gloo_at_exit, release_at_exit
 from .outside_weights import OutsideWeights
-from .rounds import Rounds
+from .rounds import ASIDE, Rounds
 from .shares import Shares, is_prepared
+from .streams import PartedStreams, Streams
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -46,11 +48,13 @@ class AccelerateRuntime:
         self.is_main: bool = accelerator.is_main_process
         self.rank: int = accelerator.process_index
         self.num_processes: int = accelerator.num_processes
-        self._shares = Shares(accelerator)
+        self._shares = Shares(accelerator, self.gather_objects)
+        self.streams = PartedStreams(self.rank) if self.num_processes > 1 else Streams()
         # With shares of different lengths one process would end a window before the others.
         accelerator.gradient_state.plugin_kwargs["sync_with_dataloader"] = False
         if self.num_processes > 1:
-            leave_gloo_at_exit()
+            self._exchange = exchange_of(self.rank, self.num_processes)
+            leave_gloo_at_exit(self._exchange)
 
     def __str__(self) -> str:
         kind = str(self.accelerator.distributed_type).rpartition(".")[2]
@@ -169,25 +173,17 @@ class AccelerateRuntime:
     def filler(self, loader: Any) -> Any:
         return self._shares.filler(loader)
 
-    def any(self, flag: bool) -> bool:
-        return self.total([float(flag)])[0] > 0
+    def call(self, name: str) -> contextlib.AbstractContextManager[Any]:
+        return contextlib.nullcontext() if self.num_processes == 1 else self._exchange.call(name)
 
-    def total(self, values: list[float]) -> list[float]:
-        if self.num_processes == 1:
-            return values
-        # MPS has no float64, and never several processes.
-        device = self.device if self.device.type in ("cuda", "cpu", "xpu") else "cpu"
-        tensor = torch.tensor(values, dtype=torch.float64, device=device)
-        summed: Tensor = self.accelerator.reduce(tensor, reduction="sum")
-        return [float(value) for value in summed.tolist()]
+    def any(self, flag: bool, purpose: str = ASIDE) -> bool:
+        return self.total([float(flag)], purpose)[0] > 0
 
-    def gather_objects(self, value: Any) -> list[Any]:
-        from accelerate.utils import gather_object
+    def total(self, values: list[float], purpose: str = ASIDE) -> list[float]:
+        return values if self.num_processes == 1 else self._exchange.total(purpose, values)
 
-        if self.num_processes == 1:
-            return [value]
-        gathered: list[Any] = gather_object([value])
-        return gathered
+    def gather_objects(self, value: Any, purpose: str = ASIDE) -> list[Any]:
+        return [value] if self.num_processes == 1 else self._exchange.objects(purpose, value)
 
     def join_kept_back(self, optimizers: Sequence[Optimizer]) -> None:
         if self.num_processes > 1:

@@ -6,8 +6,8 @@ on one device.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from typing import Any, Protocol
 
@@ -15,10 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from ..data.cursor import Cursor
-from ..errors import ConfigError
+from ..errors import CheckpointMismatch, ConfigError
 from ..optim.accumulation import AnyWindow, Window
 from ..optim.optimizers import Optimizer, Optimizers
-from .rounds import Processes, Rounds
+from .rounds import ASIDE, Processes, Rounds
+from .streams import Streams
 
 
 class Runtime(Processes, Protocol):
@@ -30,6 +31,7 @@ class Runtime(Processes, Protocol):
     is_main: bool
     rank: int
     is_sharded: bool
+    streams: Streams
 
     def prepare(self, model: nn.Module, loss: nn.Module | None, opt: Optimizers) -> nn.Module:
         """Prepare model, loss function and optimizers; return the model to call."""
@@ -68,6 +70,9 @@ class Runtime(Processes, Protocol):
     def sync_gradients(self, model: nn.Module, wanted: bool) -> AbstractContextManager[Any]:
         """Keep gradients in this process unless all processes need them now (``wanted``)."""
 
+    def call(self, name: str) -> AbstractContextManager[Any]:
+        """Name the call that the block is, which all processes make."""
+
     def share(self, loader: Any) -> Any:
         """Return the loader of this process's share of the data, each time the same."""
 
@@ -92,6 +97,7 @@ class LocalRuntime:
     def __init__(self, device: str | torch.device | None = None) -> None:
         self.device = pick_device(device)
         self.on_cpu = self.device.type == "cpu"
+        self.streams = Streams()
 
     def __str__(self) -> str:
         return str(self.device)
@@ -145,14 +151,40 @@ class LocalRuntime:
     def filler(self, loader: Any) -> Any:
         raise NotImplementedError("one process has all the data")
 
-    def any(self, flag: bool) -> bool:
+    def call(self, name: str) -> AbstractContextManager[Any]:
+        return nullcontext()
+
+    def any(self, flag: bool, purpose: str = ASIDE) -> bool:
         return flag
 
-    def total(self, values: list[float]) -> list[float]:
+    def total(self, values: list[float], purpose: str = ASIDE) -> list[float]:
         return values
 
-    def gather_objects(self, value: Any) -> list[Any]:
+    def gather_objects(self, value: Any, purpose: str = ASIDE) -> list[Any]:
         return [value]
+
+
+@contextmanager
+def together(runtime: Processes, doing: str) -> Iterator[None]:
+    """Have a block that one process refuses refused in all: they stay at the same place.
+
+    Raises:
+        CheckpointMismatch: another process has refused it.
+    """
+    if runtime.num_processes == 1:
+        yield
+        return
+    own: Exception | None = None
+    try:
+        yield
+    except Exception as error:
+        own = error
+    texts = runtime.gather_objects(None if own is None else str(own), f"is ready to {doing}")
+    if own is not None:
+        raise own
+    for rank, text in enumerate(texts):
+        if text is not None:
+            raise CheckpointMismatch(f"Process {rank} cannot {doing}: {text}")
 
 
 def compile_calls(model: nn.Module) -> None:

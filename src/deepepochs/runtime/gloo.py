@@ -11,6 +11,7 @@ from __future__ import annotations
 import atexit
 import functools
 import gc
+import os
 import sys
 import threading
 import time
@@ -22,17 +23,21 @@ from typing import Any
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from .exchange import Exchange
+
 _PATIENCE_S = 2.0
 _GRACE_S = 0.5
 _MODELS: weakref.WeakSet[DistributedDataParallel] = weakref.WeakSet()
+_EXCHANGES: weakref.WeakSet[Exchange] = weakref.WeakSet()
 _OWNERS: SimpleQueue[list[object]] = SimpleQueue()
 
 
-def leave_gloo_at_exit() -> None:
-    """Leave the group at the end of the program, before what was registered earlier."""
+def leave_gloo_at_exit(exchange: Exchange) -> None:
+    """Leave the groups at the end of the program, before what was registered earlier."""
+    _EXCHANGES.add(exchange)
     _dropper()
     atexit.unregister(_leave)
-    atexit.register(_leave)
+    atexit.register(_leave, os.getpid())
 
 
 def release_at_exit(model: nn.Module) -> None:
@@ -52,16 +57,34 @@ def _dropper() -> threading.Thread:
     return thread
 
 
-def _leave() -> None:
-    """Destroy gloo's groups, and end the threads of the one of all processes.
+def _leave(pid: int) -> None:
+    """Destroy gloo's groups, and end the threads of those of all processes.
 
     NCCL's group stays: all processes would have to leave it together. Groups that the script has
     made of some of the processes are destroyed without a wait.
     """
-    if not distributed.is_initialized() or distributed.get_backend() != "gloo":
+    if os.getpid() != pid or not distributed.is_initialized():  # a fork has copies of all this
         return
-    group: Any = distributed.group.WORLD
-    distributed.destroy_process_group()
+    owners: list[Any] = [exchange.release() for exchange in _EXCHANGES]
+    if distributed.get_backend() == "gloo":
+        owners.append(distributed.group.WORLD)
+        distributed.destroy_process_group()
+        _release_world(owners[-1])
+    else:
+        for group in owners:
+            distributed.destroy_process_group(group)
+    gc.collect()
+    left = [weakref.ref(group) for group in owners]
+    _OWNERS.put([owners.pop() for _ in left])
+    _dropper().join(_PATIENCE_S)
+    if any(group() is not None for group in left):
+        # A variable of the script or a mesh owns it, too, and the threads live on. Without the
+        # interpreter's lock for a moment they can free their tensors.
+        time.sleep(_GRACE_S)
+
+
+def _release_world(group: Any) -> None:
+    """Take the group of all processes from models and functions."""
     for model in _MODELS:
         for name in ("process_group", "reducer", "logger"):
             if hasattr(model, name):
@@ -73,13 +96,3 @@ def _leave() -> None:
         if isinstance(function, FunctionType) and function.__defaults__:
             defaults = (None if value is group else value for value in function.__defaults__)
             function.__defaults__ = tuple(defaults)
-    gc.collect()
-    left = weakref.ref(group)
-    owners = [group]
-    del group
-    _OWNERS.put(owners)
-    _dropper().join(_PATIENCE_S)
-    if left() is not None:
-        # A variable of the script or a mesh owns it, too, and the threads live on. Without the
-        # interpreter's lock for a moment they can free their tensors.
-        time.sleep(_GRACE_S)

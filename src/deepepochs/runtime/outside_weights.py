@@ -34,7 +34,7 @@ class OutsideWeights:
         self,
         accelerator: Accelerator,
         model: nn.Module,
-        total: Callable[[list[float]], list[float]],
+        total: Callable[[list[float], str], list[float]],
     ) -> None:
         self._accelerator = accelerator
         self._total = total
@@ -84,7 +84,7 @@ class OutsideWeights:
         ]
         # All processes must raise together: if one raised, the others would wait for it.
         sparse = any(w.grad is not None and w.grad.layout is not torch.strided for w in weights)
-        *numbers, num_sparse = self._total([*map(float, has), float(sparse)])
+        *numbers, num_sparse = self._total([*map(float, has), float(sparse)], "averages gradients")
         if num_sparse and not all(id(weight) in self._of_model for weight in weights):
             raise ConfigError(
                 "A weight outside of the model has a sparse gradient, which several processes cannot "

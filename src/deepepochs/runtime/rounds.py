@@ -13,19 +13,29 @@ from .. import rng
 from ..data.cursor import Cursor
 from ..nest.operations import detach
 
+ASIDE = "exchanges a value"
+UNUSED = (
+    "Every process must use all trained weights of the model in every mini-batch, and make a "
+    "backward pass. Where a process may leave some out, give the trainer device=Accelerator("
+    "kwargs_handlers=[accelerate.DistributedDataParallelKwargs(find_unused_parameters=True)])."
+)
+
 
 class Processes(Protocol):
-    """What rounds need of the processes."""
+    """What rounds need of the processes.
+
+    The ``purpose`` of an exchange, as ``'begins a pass'``, must be the same in all of them.
+    """
 
     num_processes: int
 
-    def any(self, flag: bool) -> bool:
+    def any(self, flag: bool, purpose: str = ASIDE) -> bool:
         """Whether ``flag`` is true in any process."""
 
-    def total(self, values: list[float]) -> list[float]:
+    def total(self, values: list[float], purpose: str = ASIDE) -> list[float]:
         """Add numbers up over the processes."""
 
-    def gather_objects(self, value: Any) -> list[Any]:
+    def gather_objects(self, value: Any, purpose: str = ASIDE) -> list[Any]:
         """Return the value of every process, in the order of their ranks."""
 
     def filler(self, loader: Any) -> Any:
@@ -52,7 +62,7 @@ class Rounds:
         self.cursor = cursor
         self.hooks = hooks
         self.hooks_of_fillers = hooks_of_fillers
-        lengths = runtime.gather_objects(cursor.length)
+        lengths = runtime.gather_objects(cursor.length, "begins the rounds of a pass")
         self.length: int | None = None if None in lengths else max(lengths)
         self.index = -1
         self.is_filler = False
@@ -67,7 +77,7 @@ class Rounds:
         last: Any = None
         while True:
             item = next(batches, None)
-            if not self.runtime.any(item is not None):
+            if not self.runtime.any(item is not None, "asks for a mini-batch"):
                 return
             self.is_filler = item is None
             if item is not None:
@@ -88,14 +98,15 @@ class Rounds:
     def weigh(self, weight: float) -> tuple[float, float]:
         """Return the samples of all processes in this round, and the factor for the loss here."""
         own = 0.0 if self.is_filler else float(weight)
-        total = self.weight = self.runtime.total([own])[0]
+        total = self.weight = self.runtime.total([own], "weighs a mini-batch")[0]
         self._share = own / total if total else 0.0
         return total, (own * self.runtime.num_processes / total if total else 0.0)
 
     def mean(self, loss: float) -> float:
         """Return the mean loss over the samples of all processes."""
         # The loss of no samples may be NaN.
-        return self.runtime.total([loss * self._share if self._share else 0.0])[0]
+        share = loss * self._share if self._share else 0.0
+        return self.runtime.total([share], "takes the mean of a loss")[0]
 
     def end_batch(self) -> bool:
         """End a round; return whether it was a filler, and undo its random draws if so.

@@ -7,14 +7,17 @@ wrong. Here a share may be shorter, and its process runs fillers at the end (see
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from torch.utils.data import DataLoader, DistributedSampler, IterableDataset
+from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, get_worker_info
 
 from .. import rng
 from ..data.cursor import counts_exactly
+from ..data.seeding import CommonStreams, epoch_seed_from, keep_streams, streams_of
 from ..errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -32,10 +35,12 @@ class Shares:
     """Gives the share of this process in a loader, for each loader the same object again.
 
     The processes take whole mini-batches in turn, or split each with ``split_batches``.
+    ``gather`` gives the value of each process.
     """
 
-    def __init__(self, accelerator: Accelerator) -> None:
+    def __init__(self, accelerator: Accelerator, gather: Callable[[Any, str], list[Any]]) -> None:
         self._accelerator = accelerator
+        self._gather = gather
         self.num_processes: int = accelerator.num_processes
         self.rank: int = accelerator.process_index
         self._of_loaders: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
@@ -54,12 +59,27 @@ class Shares:
             if loader not in self._of_loaders:
                 # It may draw a seed, and a resumed process makes it elsewhere: undo the draw.
                 with rng.preserved():
-                    self._of_loaders[loader] = self._share(loader)
+                    share = self._of_loaders[loader] = self._share(loader)
+                self._keep_streams(share)
             return self._of_loaders[loader]
         if id(loader) not in self._of_others:
-            share = EveryNth(loader, self.num_processes, self.rank)
+            share = EveryNth(loader, self._streams())
+            keep_streams(share, share.streams)
             self._of_others[id(loader)] = loader, share
         return self._of_others[id(loader)][1]
+
+    def _streams(self, *, splits: bool = False) -> CommonStreams:
+        return CommonStreams(self.num_processes, self.rank, splits=splits)
+
+    def _keep_streams(self, share: Any) -> None:
+        dataset = getattr(share, "dataset", None)
+        if isinstance(dataset, _StreamShare):
+            keep_streams(share, dataset.streams)
+            return
+        inner = getattr(share, "base_dataloader", share)
+        shards = getattr(inner, "batch_sampler", None), getattr(inner, "sampler", None)
+        splits = any(getattr(shard, "split_batches", False) for shard in shards)
+        keep_streams(share, self._streams(splits=splits))
 
     @contextlib.contextmanager
     def opened(self, loader: Any) -> Iterator[Any]:
@@ -71,14 +91,21 @@ class Shares:
         from accelerate.utils import synchronize_rng_states
 
         share = self.of(loader)
-        if self.num_processes == 1 or not isinstance(share, DataLoaderShard):
+        if self.num_processes == 1:
+            yield share
+            return
+        seed = self._gather(epoch_seed_from(None), "begins a pass")[0]
+        if (streams := streams_of(share)) is not None:
+            streams.begin(seed)
+        if not isinstance(share, DataLoaderShard):
             yield share
             return
         # Accelerate synchronizes the random states inside of __iter__, which a process that is
         # resumed without data left does not call: the others would wait for it.
         kinds, share.rng_types = share.rng_types, None
-        if kinds:
-            synchronize_rng_states(kinds, share.synchronized_generator)
+        # Of the global states each process has its own.
+        if "generator" in [getattr(kind, "value", kind) for kind in kinds or ()]:
+            synchronize_rng_states(["generator"], share.synchronized_generator)
         shard = share.batch_sampler
         evens = isinstance(shard, BatchSamplerShard) and shard.even_batches
         if evens:
@@ -148,18 +175,24 @@ class Shares:
 
 
 class EveryNth:
-    """The mini-batches of one process from an iterable of mini-batches: every n-th."""
+    """The mini-batches of one process from an iterable of mini-batches: every n-th.
 
-    def __init__(self, batches: Iterable[Any], num_processes: int, rank: int) -> None:
+    All processes make all mini-batches, and draw alike for them.
+    """
+
+    def __init__(self, batches: Iterable[Any], streams: CommonStreams) -> None:
         self.batches = batches
-        self.num_processes = num_processes
-        self.rank = rank
+        self.streams = streams
         self.seen: Any = None  # the latest mini-batch of any process
 
     def __iter__(self) -> Iterator[Any]:
+        drawn = not isinstance(self.batches, (list, tuple))
+        return self.streams.walk(self._own()) if drawn else self._own()
+
+    def _own(self) -> Iterator[Any]:
         for index, batch in enumerate(self.batches):
             self.seen = batch
-            if index % self.num_processes == self.rank:
+            if index % self.streams.num_processes == self.streams.rank:
                 yield batch
 
     @property
@@ -168,28 +201,44 @@ class EveryNth:
         return counts_exactly(self.batches)
 
     def __len__(self) -> int:
-        total = len(self.batches)  # type: ignore[arg-type]
-        return (total - self.rank + self.num_processes - 1) // self.num_processes
+        total, streams = len(self.batches), self.streams  # type: ignore[arg-type]
+        return (total - streams.rank + streams.num_processes - 1) // streams.num_processes
 
 
 class _StreamShare(IterableDataset[Any]):
-    """The samples of one process from a stream: blocks of a batch's size in turn."""
+    """The samples of one process from a stream: blocks of a batch's size in turn.
 
-    def __init__(self, dataset: Any, block: int, num_processes: int, rank: int) -> None:
+    All processes walk the whole stream, and draw alike on the way.
+    """
+
+    def __init__(self, dataset: Any, block: int, streams: CommonStreams) -> None:
         self.dataset = dataset
         self.block = block
-        self.num_processes = num_processes
-        self.rank = rank
+        self.streams = streams
 
     def __iter__(self) -> Iterator[Any]:
-        for index, sample in enumerate(self.dataset):
-            if index // self.block % self.num_processes == self.rank:
-                yield sample
+        worker = get_worker_info()
+        if self.streams.rank and worker is not None:
+            # What else is drawn there, as by the collate function, is each process's own.
+            rng.use_seeds(rng.derive_seeds(f"process {self.streams.rank}"))
+        return chain.from_iterable(self.streams.walk(self._blocks()))
+
+    def _blocks(self) -> Iterator[list[Any]]:
+        """A block at a time: to change the random streams takes longer than most samples."""
+        samples, others = iter(self.dataset), self.streams.rank * self.block
+        while True:
+            deque(islice(samples, others), maxlen=0)
+            own = list(islice(samples, self.block))
+            if not own:
+                return
+            yield own
+            others = (self.streams.num_processes - 1) * self.block
 
 
 def _stream_share(loader: Any, holder: Any, size: int | None, shares: Shares) -> DataLoader[Any]:
     """Make the loader of a share of the stream in ``holder.dataset``, set up as ``loader``."""
-    share = _StreamShare(holder.dataset, size or 1, shares.num_processes, shares.rank)
+    streams = CommonStreams(shares.num_processes, shares.rank)
+    share = _StreamShare(holder.dataset, size or 1, streams)
     settings = {name: getattr(loader, name) for name in _SETTINGS}
     return DataLoader(share, batch_size=size, **settings)
 

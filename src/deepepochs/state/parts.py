@@ -269,22 +269,22 @@ class RandomPart(OwnPart):
     name = "random"
 
     def present(self) -> Any:
-        return rng.get_state()
+        return self._trainer.runtime.streams.state_dict()
 
     def check_state(self, state: Any) -> None:
         with rng.preserved():
-            rng.set_state(own_of(self._trainer.runtime, state))
+            self._trainer.runtime.streams.load_state_dict(own_of(self._trainer.runtime, state))
 
     def load_state_dict(self, state: Any) -> None:
         super().load_state_dict(state)
-        rng.set_state(self._place.get("random"))
+        self._trainer.runtime.streams.load_state_dict(self._place.get("random"))
 
 
 def of_all(runtime: Runtime, own: Any) -> Any:
     """Give what each process has of its own as one state."""
     if runtime.num_processes == 1:
         return own
-    return {"of_processes": runtime.gather_objects(nested.to_cpu(own))}
+    return {"of_processes": runtime.gather_objects(nested.to_cpu(own), "saves its state")}
 
 
 def own_of(runtime: Runtime, state: Any) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -67,6 +68,7 @@ def load_parts(
     parts: Mapping[str, Part],
     state: Mapping[str, Any],
     *,
+    checking: AbstractContextManager[Any] = nullcontext(),  # noqa: B008
     grows: bool = True,
     tells: bool = False,
 ) -> None:
@@ -75,6 +77,7 @@ def load_parts(
     Args:
         parts: the parts by name.
         state: the state of each.
+        checking: a block around the checks, in which all processes refuse what one refuses.
         grows: whether parts may take what came with training and the script does not have yet,
             as parameter groups.
         tells: whether to say in one warning where the script and the state differ.
@@ -87,19 +90,8 @@ def load_parts(
         for name, part in parts.items()
         if name in state or not getattr(part, "is_optional", False)
     }
-    missing, unknown = sorted(parts.keys() - state.keys()), sorted(state.keys() - parts.keys())
-    if missing or unknown:
-        raise CheckpointMismatch(
-            f"The state does not fit this trainer: missing {missing or 'nothing'}, unknown "
-            f"{unknown or 'nothing'}. Was it saved with another loss, other optimizers or another version?"
-        )
-    grown = state["extras"].get("grown", {}) if "extras" in parts else {}
-    for name, part in parts.items():
-        _check(name, part, state[name], grown if name == "model" else {})
-    if not grows:
-        for name, part in parts.items():
-            if isinstance(part, CheckedPart) and part.grows_by(state[name]):
-                raise CheckpointMismatch(f"The part {name!r} has got more in training.")
+    with checking:
+        _check_parts(parts, state, grows=grows)
     told = _differences(parts, state) if tells else []
     order = sorted(parts, key=lambda name: getattr(parts[name], "is_place", False))
     before: dict[str, Any] = {}
@@ -120,6 +112,23 @@ def load_parts(
 def _differences(parts: Mapping[str, Part], state: Mapping[str, Any]) -> list[str]:
     checked = {name: part for name, part in parts.items() if isinstance(part, CheckedPart)}
     return [text for name, part in checked.items() for text in part.differences(state[name])]
+
+
+def _check_parts(parts: Mapping[str, Part], state: Mapping[str, Any], *, grows: bool) -> None:
+    missing, unknown = sorted(parts.keys() - state.keys()), sorted(state.keys() - parts.keys())
+    if missing or unknown:
+        raise CheckpointMismatch(
+            f"The state does not fit this trainer: missing {missing or 'nothing'}, unknown "
+            f"{unknown or 'nothing'}. Was it saved with another loss, other optimizers or another version?"
+        )
+    grown = state["extras"].get("grown", {}) if "extras" in parts else {}
+    for name, part in parts.items():
+        _check(name, part, state[name], grown if name == "model" else {})
+    if grows:
+        return
+    for name, part in parts.items():
+        if isinstance(part, CheckedPart) and part.grows_by(state[name]):
+            raise CheckpointMismatch(f"The part {name!r} has got more in training.")
 
 
 def check_gradients(weights: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> None:

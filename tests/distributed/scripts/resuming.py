@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import io
 import json
+import random
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -192,6 +193,37 @@ def streams() -> Any:
     return compare(lambda callbacks: build(make_accelerator(split=False), callbacks, data), 2)
 
 
+class DrawnLate:
+    """A sampler that draws its order bit by bit, from Python."""
+
+    def __len__(self) -> int:
+        return 29
+
+    def __iter__(self) -> Iterator[int]:
+        rest = list(range(29))
+        while rest:
+            yield rest.pop(random.randrange(len(rest)))
+
+
+class DrawnBatches:
+    """Mini-batches that the object shuffles by itself."""
+
+    def __iter__(self) -> Iterator[Any]:
+        for part in torch.randperm(29).split(5):
+            yield X[part] + 0.1 * torch.randn(6), Y[part]
+
+
+def drawn() -> Any:
+    """Orders from the global streams, beside the dropout that each process draws from its own."""
+
+    def data() -> Any:
+        late = DataLoader(Noisy(), 5, sampler=DrawnLate())
+        in_workers = DataLoader(Noisy(), 5, shuffle=True, num_workers=1)
+        return [EpochTask(late), EpochTask(DrawnBatches())], [EpochTask(in_workers)]
+
+    return compare(lambda callbacks: build(make_accelerator(split=False), callbacks, data), 3)
+
+
 def prepared() -> Any:
     def make(callbacks: Any) -> Any:
         accelerator = make_accelerator(split=False)
@@ -205,7 +237,7 @@ def prepared() -> Any:
 
 
 def main() -> None:
-    cases = (shuffled, accumulating, by_hand, streams, prepared)
+    cases = (shuffled, accumulating, by_hand, streams, drawn, prepared)
     names = sys.argv[2:]
     found = {case.__name__: case() for case in cases if not names or case.__name__ in names}
     if Accelerator(cpu=True).is_main_process:
