@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from .contracts import TrainerView
 from .data.cursor import Cursor
-from .errors import CheckpointMismatch
+from .errors import CheckpointMismatch, warn_user
 from .hooks import StageHooks
 from .nest.samples import BatchSize, asked_weight, guess
 from .optim.accumulation import NO_WINDOW, AnyWindow
@@ -375,8 +375,7 @@ class Run:
 
     def _warn_of_doubt(self) -> None:
         if self.trainer.tell_once("what a mini-batch weighs"):
-            # From here over end_batch, run_pass and fit to the user's line.
-            warnings.warn(self.weigher.doubt, UserWarning, stacklevel=5)
+            warn_user(self.weigher.doubt, UserWarning)
 
     def _warn_no_backward(self) -> None:
         name = self.recorder.step_name

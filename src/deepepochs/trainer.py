@@ -367,8 +367,12 @@ class TrainerBase(Steps):
     def _opened(self, session: Session) -> Iterator[Session]:
         """Make a session the one that runs, for a block."""
         if session.outer is None:
-            for callback in self.callbacks if session.kind is Kind.FIT else ():
-                callback.check_fit(self, session)
+            if session.kind is Kind.FIT:
+                checking = (
+                    c for c in self.callbacks if type(c).check_fit is not Callback.check_fit
+                )
+                for callback in checking:
+                    callback.check_fit(self, session)
             self._take_folders(session.kind)
         outer, self.session = self.session, session
         try:

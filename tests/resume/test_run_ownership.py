@@ -276,6 +276,20 @@ def test_a_run_stays_where_it_was_made_when_the_working_folder_changes(tmp_path:
     assert written == {tmp_path / "logs" / "a"}
 
 
+def test_the_best_weights_are_found_when_the_working_folder_changes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trainer = make("a", CheckCallback("loss", mode="max"), epochs=3)  # so the first epoch is best
+    with pytest.warns(UserWarning, match="takes the worst values for the best"):
+        history = fit(trainer)
+    (tmp_path / "other").mkdir()
+    os.chdir(tmp_path / "other")
+    result = trainer.test(loader(1))
+    assert float(result["loss"]) == float(history["val"]["loss"][0])
+    assert float(result["loss"]) != float(history["val"]["loss"][-1])
+    assert "loading best model from running ID a" in capsys.readouterr().out
+
+
 def test_a_path_to_resume_starts_where_the_trainer_was_made(tmp_path: Path) -> None:
     fit(make("a"))
     trainer = make("b", epochs=3, resume="logs/a/best.ckpt")

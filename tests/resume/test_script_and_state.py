@@ -292,7 +292,7 @@ def test_another_monitor_is_said(tmp_path: Path) -> None:
     fit_to(tmp_path, stop=True, callbacks=[log])
     with pytest.warns(UserWarning) as found:
         fit_to(tmp_path, stop=False, monitor="accuracy", metrics=[accuracy])
-    text = str(found[0].message)
+    text = " ".join(str(each.message) for each in found)
     assert "CheckCallback(monitor='loss') goes to CheckCallback(monitor='accuracy')" in text
     assert "the state of a LogCallback is left out" in text
 

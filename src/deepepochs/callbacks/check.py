@@ -180,7 +180,7 @@ class CheckCallback(RunRecordCallback):
             self.watch.renew()
             if self._has_saved and trainer.init_epoch:
                 store = CheckpointStore(self.folder(trainer), self.keep)
-                in_main_process(trainer, "keep the last checkpoint", store.keep_fit)
+                in_main_process(trainer.runtime, "keep the last checkpoint", store.keep_fit)
 
     def on_after_train_batch(self, trainer: TrainerView, metrics: Metrics, batch_idx: int) -> None:
         if self.metric.looks:

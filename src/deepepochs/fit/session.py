@@ -22,7 +22,7 @@ from ..contracts import SessionView, TrainerView
 from ..data.cursor import Cursor
 from ..data.followed import read_moment, restore_moment
 from ..data.routes import own_workers
-from ..errors import DataError, LoopException, StopLoopException
+from ..errors import DataError, LoopException, StopLoopException, warn_user
 from ..hooks import HookTable, StageHooks, fire, fire_in_step
 from ..nest import operations as nested
 from ..optim.optimizers import Optimizer, Optimizers
@@ -261,12 +261,11 @@ class Session:
     def _warn_of_length(self, run: Run) -> None:
         task = run.task.label(run.task_idx)
         if self.trainer.tell_once(f"length {run.stage}/{task}"):
-            warnings.warn(
+            warn_user(
                 f"The loader of {run.stage} task {task!r} said that it has {run.num_batches} "
                 f"mini-batches, and gave {run.batch_idx + 1}: mend its __len__. Progress and "
                 "schedules that are made from it are wrong.",
                 UserWarning,
-                stacklevel=4,
             )
 
     def _warn_of_idle_loss(self, loss: nn.Module) -> None:

@@ -18,9 +18,8 @@ from torch import Tensor, nn
 
 from ..errors import CheckpointMismatch, ConfigError, ConfigTypeError
 from ..metrics.direction import direction_of
-from .fits import bare, check_fit, is_optimizer, load_state, state_of, type_name
+from .fits import bare, check_fit, is_optimizer, load_state, read_settings, state_of, type_name
 from .schedules import LinearCosineScheduler
-from .settings import read_settings
 
 __all__ = [
     "AnyOptimizer", "LinearCosineScheduler", "Optimizer", "Optimizers", "as_optimizers",
