@@ -72,6 +72,9 @@ class Told(Sampler[int]):
 
 
 class ToldBatches(Told):
+    def __len__(self) -> int:
+        return 4
+
     def __iter__(self) -> Iterator[Any]:
         yield from torch.tensor(list(super().__iter__())).view(4, 3).tolist()
 

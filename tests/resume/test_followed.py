@@ -600,13 +600,6 @@ def test_a_loader_of_an_earlier_fit_is_saved_and_restored() -> None:
     assert expected != [as_bits(batch) for _, batch in Cursor(sampled(Turns()))]
 
 
-def test_a_loader_that_is_gone_is_not_kept() -> None:
-    loaders = Loaders()
-    begin(loaders, sampled(Turns()), 0)
-    begin(loaders, sampled(Turns()), 1)
-    assert loaders.state_dict().keys() == {"train/0"}
-
-
 def test_saves_between_passes_use_one_cursor(monkeypatch: pytest.MonkeyPatch) -> None:
     loaders = Loaders()
     loader = sampled(Turns())

@@ -20,9 +20,7 @@ drawn at random on the way.
 
 from __future__ import annotations
 
-import contextlib
 import warnings
-import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from typing import Any
@@ -246,14 +244,13 @@ class Loaders:
         self._loaders: dict[str, Any] = {}
         self._prepared: dict[int, Cursor] = {}
         self._idle: dict[int, Cursor] = {}  # read the state of loaders that are not walked
-        self._earlier: dict[str, weakref.ref[Any]] = {}
+        self._earlier: dict[str, Any] = {}
         self._told: set[str] = set()
 
     def keep(self, loaders: Mapping[str, Any], fit_idx: int) -> None:
-        """Keep the loaders of a fit, from 0, for as long as they live: a later fit may walk them."""
+        """Keep the loaders of a fit, from 0, since a later fit may walk them."""
         for label, loader in loaders.items():
-            with contextlib.suppress(TypeError):  # a list, which carries nothing
-                self._earlier[f"{fit_idx}:{label}"] = weakref.ref(loader)
+            self._earlier[f"{fit_idx}:{label}"] = loader
 
     def begin(
         self,
@@ -306,9 +303,8 @@ class Loaders:
     def _known(self) -> dict[str, Any]:
         """The loaders of the latest fit by label, and of earlier ones by ``<fit>:<label>``."""
         known = dict(self._loaders)
-        for label, reference in self._earlier.items():
-            loader = reference()
-            if loader is not None and not any(loader is other for other in known.values()):
+        for label, loader in self._earlier.items():
+            if not any(loader is other for other in known.values()):
                 known[label] = loader
         return known
 
