@@ -15,7 +15,7 @@ export NO_MKDOCS_2_WARNING := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .NOTPARALLEL:
-.PHONY: help setup demo test lint format docs wheel check constraints bench clean
+.PHONY: help setup demo test lint format docs wheel check compat compat-oldest compat-newest constraints bench clean
 
 help:
 	@echo "make demo      train examples/1-basic.py on MNIST digits, save curves.png"
@@ -24,6 +24,7 @@ help:
 	@echo "make docs      build the documentation into site/"
 	@echo "make wheel     build dist/*.whl"
 	@echo "make check     lint, docs and tests: what CI runs"
+	@echo "make compat    the tests on the oldest and the newest Python and torch (in .compat/)"
 	@echo "make bench     measure against other libraries (in .bench/), write benchmarks/RESULTS.md"
 	@echo "make format    lay out the code with ruff"
 
@@ -62,6 +63,21 @@ wheel: $(READY)
 # The tests come last, so that their summary closes the log. They also build the wheel,
 # install it into an empty environment and train with it (tests/unit/test_wheel.py).
 check: lint docs test
+
+# The ends of what pyproject.toml promises, each with a Python and a torch of its own and whatever
+# else pip finds to go with them. These releases of torch bring their CUDA packages: some GB.
+OLDEST ?= python3.10 torch==2.6.0
+NEWEST ?= python3.13 torch==2.14.1
+
+compat: compat-oldest compat-newest
+
+compat-oldest: ENDS = $(OLDEST)
+compat-newest: ENDS = $(NEWEST)
+compat-oldest compat-newest: compat-%:
+	test -x .compat/$*/bin/python || $(firstword $(ENDS)) -m venv .compat/$*
+	.compat/$*/bin/python -m pip install -qq $(lastword $(ENDS)) -e ".[test]"
+	.compat/$*/bin/python -c 'import sys, torch; print("Python", sys.version.split()[0], "torch", torch.__version__)'
+	.compat/$*/bin/python -m pytest -n $(JOBS) -q
 
 # pip freeze in the form of constraints.txt; torch without its local build tag.
 constraints: $(READY)

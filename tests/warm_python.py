@@ -29,6 +29,7 @@ import subprocess
 import sys
 import tempfile
 import types
+import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -302,6 +303,9 @@ def become(request: dict[str, Any]) -> types.CodeType:
     # Otherwise all forks would draw the same "random" numbers where nobody has set a seed.
     for module in ("random", "numpy.random"):
         sys.modules[module].seed()
+    # Temporary folders that modules made when they were imported are the server's to remove.
+    for finalizer in list(weakref.finalize._registry):  # type: ignore[attr-defined]
+        finalizer.atexit = False
     main = types.ModuleType("__main__")
     sys.modules["__main__"] = main
     if arguments[0] == "-c":
