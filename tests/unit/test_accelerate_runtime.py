@@ -13,11 +13,16 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 from deepepochs import Callback, ConfigError, GradClipCallback, Optimizer, Trainer
+from deepepochs.data.seeding import CommonStreams
 from deepepochs.runtime.outside_weights import parts_of
 from deepepochs.runtime.shares import EveryNth, Shares
 
 X = torch.randn(22, 4, generator=torch.Generator().manual_seed(1))
 DATA = TensorDataset(X, X.sum(1, keepdim=True))
+
+
+def no_exchange(value: Any, purpose: str) -> list[Any]:
+    return [value]
 
 
 def make_trainer(device: Any, callbacks: Any = None, **options: Any) -> Trainer:
@@ -217,7 +222,7 @@ def test_a_model_spread_over_processes_is_refused() -> None:
 
 
 def test_a_loader_that_shares_out_by_itself_is_refused() -> None:
-    shares = Shares(Accelerator(cpu=True))
+    shares = Shares(Accelerator(cpu=True), no_exchange)
     shares.num_processes = 2
     sampler = DistributedSampler(DATA, num_replicas=2, rank=0)
     with pytest.raises(ConfigError, match="DistributedSampler"):
@@ -228,7 +233,7 @@ def test_mini_batches_that_cannot_be_split_are_refused() -> None:
     from accelerate.utils import DataLoaderConfiguration
 
     plugin = DataLoaderConfiguration(split_batches=True)
-    shares = Shares(Accelerator(cpu=True, dataloader_config=plugin))
+    shares = Shares(Accelerator(cpu=True, dataloader_config=plugin), no_exchange)
     shares.num_processes = 3
     with pytest.raises(ConfigError, match="mini-batches of 4 samples cannot be shared by 3"):
         shares.of(DataLoader(DATA, 4))
@@ -236,7 +241,7 @@ def test_mini_batches_that_cannot_be_split_are_refused() -> None:
 
 @pytest.mark.parametrize("num", [0, 1, 2, 3, 7])
 def test_the_shares_of_ready_batches_have_each_once_and_know_their_length(num: int) -> None:
-    shares = [EveryNth(range(num), 3, rank) for rank in range(3)]
+    shares = [EveryNth(range(num), CommonStreams(3, rank)) for rank in range(3)]
     assert sorted(batch for share in shares for batch in share) == list(range(num))
     assert [len(share) for share in shares] == [len(list(share)) for share in shares]
 

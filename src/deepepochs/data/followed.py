@@ -8,9 +8,10 @@ and closures, and reads and restores it.
 >>> from torch.utils.data import DataLoader
 >>> from deepepochs.data.followed import follow
 >>> loader = DataLoader([1, 2, 3])
+>>> followed = follow(loader)
 >>> loader.dataset.append(4)
->>> follow(loader).read(loader)
-{'loader.generator': None, 'loader.dataset': [1, 2, 3, 4]}
+>>> followed.read(loader)["loader.dataset"]
+[1, 2, 3, 4]
 """
 
 from __future__ import annotations

@@ -243,6 +243,7 @@ def mark_lists(x: Any, num_samples: int | None) -> Any:
         x: the output or the target of a mini-batch.
         num_samples: of the mini-batch, if it is known.
 
+    >>> import torch
     >>> boxes = [torch.zeros(3, 4), torch.zeros(1, 4)]
     >>> type(mark_lists(boxes, 2)).__name__, type(mark_lists(boxes, 16)).__name__
     ('list', 'TensorTuple')

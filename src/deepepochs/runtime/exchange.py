@@ -154,9 +154,7 @@ class Exchange:
             )
         size = len(own)
         everyone = torch.empty((self.num_processes, size), dtype=torch.uint8, device="cpu")
-        watch = self._watch
-        watch.num_exchanges += 1
-        watch.exchange = where
+        self._watch.begin_exchange(where)
         try:
             mine = torch.frombuffer(own, dtype=torch.uint8)
             rows = list(everyone.unbind())
@@ -165,7 +163,7 @@ class Exchange:
             self._broken = str(error)
             raise
         finally:
-            watch.exchange = None
+            self._watch.end_exchange()
         return [memoryview(row) for row in everyone.numpy()]
 
     def _wait(self, work: Any, where: str) -> None:

@@ -83,6 +83,15 @@ class Watch:
         """Note that a call ends."""
         self.in_call = False
 
+    def begin_exchange(self, where: str) -> None:
+        """Note that the main thread waits in an exchange."""
+        self.num_exchanges += 1
+        self.exchange = where
+
+    def end_exchange(self) -> None:
+        """Note that the exchange is over."""
+        self.exchange = None
+
     def fail(self, call: int, where: str, error: BaseException) -> None:
         """Tell that a call is left with an error."""
         self._error = f"has left {where} with {error!r}"[:400]

@@ -113,7 +113,7 @@ def traces(trainer: Trainer) -> Any:
     """Everything a resumed fit must have in common with the unbroken one, of this process."""
     model = trainer.runtime.unwrap(trainer.model)
     return (
-        {s: {k: [v.tolist() for v in vs] for k, vs in of.items()} for s, of in trainer.history.items()},
+        {s: {k: [float(v) for v in vs] for k, vs in of.items()} for s, of in trainer.history.items()},
         [whole(w).tolist() for w in [*model.parameters(), *weights_of(trainer.loss_fn)]],
         [buffer.tolist() for buffer in model.buffers()],
         torch.rand(3).tolist(),
