@@ -58,8 +58,8 @@ from .patches import check_patch_kind
 from .patches.plan import Metric, check_metrics
 from .run import Run
 from .runs.folder import check_running_id, new_running_id, run_folder
-from .runs.ownership import RunFolders, in_main_process
-from .runtime.base import Runtime, compile_calls, together
+from .runs.ownership import RunFolders
+from .runtime.base import Runtime, compile_calls, in_main_process, together
 from .runtime.choose import Device, make_runtime
 from .stages import Stage
 from .state.place import Place
@@ -315,11 +315,10 @@ class TrainerBase(Steps):
     ) -> History:
         """End a fit that has no epoch left to run."""
         loaders, fit_idx = loaders_of(self, plan), self.fits.num_calls
-        self.loaders.keep(loaders, fit_idx)
         if span.is_past and self._earlier is not None:
+            self.loaders.keep(loaders, fit_idx)
             self.fits.skip(span)
-            past = (span.start, span.end)
-            return self._earlier.skip(self, self.place, past, self.fits.num_calls)
+            return self._earlier.skip(self, self.place, span[:2], self.fits.num_calls)
         if resumption is not None:
             resumption.put_back()
         resumes, random = self.place.is_set, self.place.get("random")
@@ -349,10 +348,7 @@ class TrainerBase(Steps):
 
     def _take_folders(self, kind: Kind) -> None:
         """Have the run's folders ready for a call that writes to them."""
-        # Most callbacks write nothing, and are not asked.
-        writing = (cbk for cbk in self.callbacks if type(cbk).runs_in is not Callback.runs_in)
-        found = dict.fromkeys(cbk.runs_in for cbk in writing)
-        parents = [parent for parent in found if parent is not None]
+        parents = self.callbacks.folders()
         if not parents or kind not in (Kind.FIT, Kind.TEST):
             return
         take = self._folders.enter if kind is Kind.FIT else self._folders.follow
@@ -653,10 +649,10 @@ class TrainerBase(Steps):
             >>> trainer = Trainer(nn.Linear(4, 1), nn.MSELoss(), show_info=False)
             >>> model = trainer.load_weights(nn.Linear(4, 1).state_dict()).model
         """
-        from .callbacks.check import in_all_processes
         from .state.weights import read_source, take_weights
 
-        where, state = in_all_processes(self.runtime, lambda: read_source(self, source))
+        with together(self.runtime, "load the weights"):
+            where, state = read_source(self, source)
         told = take_weights(self, state, strict=check_flag("strict", strict))
         if told or not isinstance(source, Mapping):
             self.print(f"loading weights of {where}{': ' if told else ''}{told}")
@@ -705,8 +701,6 @@ class TrainerBase(Steps):
         """
         from .state.weights import take_weights
 
-        if self.session is None:
-            self._take_folders(Kind.TEST)
         take_weights(self, self._read_best(), strict=True)
         self.print(f"loading best model from running ID {self.running_id}")
         return self
@@ -725,8 +719,6 @@ class TrainerBase(Steps):
     def _best_on_loan(self, *, for_test: bool = False) -> Iterator[None]:
         """Use the best weights in a block; a test does so only where it is to, and says it."""
         state = None
-        if self.session is None:
-            self._take_folders(Kind.TEST)
         if not for_test:
             state = self._read_best()
         elif self.session is None and self.checker is not None:
@@ -737,9 +729,6 @@ class TrainerBase(Steps):
             return
         from .state.weights import weights_on_loan
 
-        if for_test:
-            value = self.checker.describe_best()
-            self.print(f"loading best model from running ID {self.running_id} ({value})")
         with weights_on_loan(self, state):
             yield
 
@@ -818,8 +807,7 @@ class TrainerBase(Steps):
     @property
     def run_dir(self) -> Path:
         """The folder of this run: of its checkpoints, logs and reports."""
-        folders = [cbk.runs_in for cbk in self.callbacks if cbk.runs_in is not None]
-        first = folders[0] if folders else self._folders.start / "logs"
+        first = next(iter(self.callbacks.folders()), self._folders.start / "logs")
         return run_folder(first if self.checker is None else self.checker.runs_in, self.running_id)
 
     def adopt_run(self, running_id: str) -> None:

@@ -11,26 +11,23 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any
 
 from ..arguments import check_choice, check_count
 from ..checkpoint.file import listed
 from ..checkpoint.store import CheckpointStore, latest_run, load
-from ..errors import CheckpointError, CheckpointNotFound, ConfigError, warn_user
+from ..errors import CheckpointNotFound, ConfigError, warn_user
 from ..optim.monitor import Monitor
 from ..runs.folder import run_folder
-from ..runs.ownership import in_main_process, use_here
+from ..runs.ownership import use_here
+from ..runtime.base import in_main_process, together
 from .base import Metrics
 from .monitored import MonitoredMetric
 from .run_record import RunRecordCallback
 
 if TYPE_CHECKING:
     from ..contracts import TrainerView
-    from ..runtime.base import Runtime
-
-T = TypeVar("T")
 
 
 class CheckCallback(RunRecordCallback):
@@ -140,7 +137,7 @@ class CheckCallback(RunRecordCallback):
         in_main_process(trainer.runtime, "save its checkpoint", store.save, state, place)
         if place is not None and self.keep > 1:
             # Best states of the metric that was monitored before.
-            in_main_process(trainer.runtime, "remove them", store.drop_best, len(self.best_values))
+            in_main_process(trainer.runtime, "remove these", store.drop_best, len(self.best_values))
         self._has_saved, self._is_other = True, False
         self._saved_at_s = time.monotonic()
 
@@ -215,7 +212,7 @@ class CheckCallback(RunRecordCallback):
             self._note_source(source)
 
     def best_for_test(self, trainer: TrainerView) -> dict[str, Any] | None:
-        """Give the best state, if a test is to use it: that of this run, where there is one.
+        """Give the best state of this run if a test is to use it, and say so.
 
         Raises:
             CheckpointDamaged: its file is damaged.
@@ -236,6 +233,8 @@ class CheckCallback(RunRecordCallback):
                 f"resumed: the test uses the best weights of {self._best_from}.",
                 UserWarning,
             )
+        best = f"{self.on_stage} {self.monitor} {self.best_values[0]:.4g}"
+        trainer.print(f"loading best model from running ID {trainer.running_id} ({best})")
         return state
 
     def read_best(self, trainer: TrainerView) -> dict[str, Any]:
@@ -252,11 +251,8 @@ class CheckCallback(RunRecordCallback):
                 f"{self.on_stage} {self.monitor!r} in it. Other weights are loaded with "
                 "trainer.load_weights(path)."
             )
-        return in_all_processes(trainer.runtime, lambda: self._read_own(path))
-
-    def describe_best(self) -> str:
-        """Say which value is the best."""
-        return f"{self.on_stage} {self.monitor} {self.best_values[0]:.4g}"
+        with together(trainer.runtime, "read the best state"):
+            return self._read_own(path)
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -345,19 +341,6 @@ class CheckCallback(RunRecordCallback):
                     f"Two CheckCallbacks write to {folder}: give one of them another ckpt_dir."
                 )
         in_main_process(trainer.runtime, "lock the run's folder", self.lock, folder)
-
-
-def in_all_processes(runtime: Runtime, action: Callable[[], T]) -> T:
-    """Give what a function gives in this process; if it fails in one, raise in every process."""
-    result, error = None, None
-    try:
-        result = action()
-    except CheckpointError as fault:
-        error = fault
-    errors = [fault for fault in runtime.gather_objects(error) if fault is not None]
-    if errors:
-        raise error or errors[0]
-    return cast(T, result)
 
 
 def find_checkpoint(trainer: TrainerView, ckpt_dir: Path, start: Path) -> Path | str:

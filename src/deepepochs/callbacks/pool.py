@@ -10,6 +10,7 @@ import inspect
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, SupportsIndex
 
 from ..errors import ConfigError, ConfigTypeError, HookError
@@ -64,6 +65,11 @@ class CallbackPool(list["Callback"]):
         """Sort by ``order``; callbacks of equal order keep their places."""
         self.sort(key=lambda callback: callback.order)
 
+    def folders(self) -> list[Path]:
+        """The folders of runs that callbacks write to; most write none, and are not asked."""
+        found = dict.fromkeys(c.runs_in for c in self if type(c).runs_in is not Callback.runs_in)
+        return [folder for folder in found if folder is not None]
+
     def trigger(self, event: str, **arguments: Any) -> None:
         """Call the hooks of an event, named without ``on_`` as in release 0.6."""
         if f"on_{event}" not in HOOKS:
@@ -108,6 +114,8 @@ def match_callbacks(
             if state in found or name in found.values():
                 continue
             found[state] = name
+            if named[name].keeps_checkpoints:  # it says itself what becomes of its best
+                continue
             if other := _other_names(saved[state], named[name].made_with):
                 told.append(f"the state of {kind}({other[0]}) goes to {kind}({other[1]})")
         told += [

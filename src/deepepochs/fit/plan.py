@@ -211,18 +211,13 @@ def _describe_loader(task: EpochTask) -> str:
 
 def warn_of_plan(trainer: TrainerView, plan: FitPlan, epochs: range) -> None:
     """Warn of what is hardly meant in a fit of some epochs."""
-    _warn_of_no_validation(plan, epochs)
-    _warn_of_schedules(trainer, plan, epochs.stop)
-
-
-def _warn_of_no_validation(plan: FitPlan, epochs: range) -> None:
-    """Warn where none of the epochs of a fit validates, and there is something to validate on."""
     if plan.tasks[Stage.VAL] and epochs and not any(map(plan.validates, epochs)):
         warnings.warn(
             f"val_freq={plan.val_freq} is more than the epochs of this fit: it never validates.",
             UserWarning,
-            stacklevel=4,
+            stacklevel=3,
         )
+    _warn_of_schedules(trainer, plan, epochs.stop)
 
 
 def _warn_of_loader_arguments(loader: str, batch_size: BatchSize, flags: dict[str, bool]) -> None:
@@ -249,8 +244,8 @@ def _warn_of_unused_verbs(trainer: TrainerView, tasks: dict[Stage, list[EpochTas
             if getattr(type(task), verb) is not getattr(Steps, verb):
                 warnings.warn(
                     f"{type(task).__name__}.{verb} is not used in {stage}: the step is "
-                    f"{step_name(step)}, "
-                    f"which calls the trainer's {verb}. Give the task a step of its own.",
+                    f"{step_name(step)}, which calls the trainer's {verb}. Give the task a step of "
+                    "its own.",
                     UserWarning,
                     stacklevel=4,
                 )
@@ -291,36 +286,23 @@ def look_for_monitors(run: Run, plan: FitPlan) -> Iterator[tuple[int, Any]]:
 
     It is one of the mini-batches of the pass, and gives none.
     """
+    from ..callbacks.monitored import planned_metrics, records_as_planned
+
     for index, optimizer in enumerate(run.opt):
         monitor = optimizer.monitor
         if monitor is None:
             continue
-        stage, names = plan.stage_followed(monitor), []
-        for label, task in zip(plan.labels[stage], plan.tasks[stage], strict=True):
-            own = _recorded(run, plan, stage, task)
-            if own is None:
-                break
-            several = len(plan.tasks[stage]) > 1
-            names += [*own, *(f"{label}/{name}" for name in own if several)]
+        stage = plan.stage_followed(monitor)
+        if run.stage is stage and run.num_tasks == 1:
+            names = dict.fromkeys(run.recorder.patches)
+        elif records_as_planned(run.trainer, run.trainer.session, stage):
+            names = dict.fromkeys(planned_metrics(plan, stage))
         else:
-            # The keys of a dict that a metric gives are appended to its name.
-            if not any(monitor == n or (n != LOSS and monitor.startswith(n)) for n in names):
-                raise unknown_monitor(index, monitor, stage, dict.fromkeys(names))
+            continue  # it does not show yet
+        # The keys of a dict that a metric gives are appended to its name.
+        if not any(monitor == n or (n != LOSS and monitor.startswith(n)) for n in names):
+            raise unknown_monitor(index, monitor, stage, names)
     yield from ()
-
-
-def _recorded(run: Run, plan: FitPlan, stage: Stage, task: EpochTask) -> list[str] | None:
-    """The names that a task records; ``None`` where that does not show yet."""
-    if run.task is task and run.stage is stage:
-        return [*run.recorder.patches]
-    assert run.trainer.session is not None
-    hooks = run.trainer.session.hooks.stages[stage]
-    default = getattr(Steps, STEP_NAMES[stage][1])
-    step = getattr(resolve_step(task, run.trainer, stage), "__func__", None)
-    if step is not default or hooks.before_batch or hooks.after_forward or hooks.metrics:
-        return None
-    loss = [LOSS] if stage is Stage.TRAIN or task.do_loss else []
-    return [*loss, *(name for name, _ in plan.metrics_of(stage, task))]
 
 
 def unknown_monitor(index: int, name: str, stage: Stage, values: Mapping[str, Any]) -> MetricError:

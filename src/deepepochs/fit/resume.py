@@ -172,9 +172,10 @@ class EarlierFits:
             self._fault = str(error)
             return
         self._fault = None
-        random = place.get("random")
-        place.leave()
-        trainer.runtime.streams.load_state_dict(random)
+        trainer.runtime.streams.load_state_dict(place.get("random"))
+        loaders = place.get("loaders")
+        place.clear()
+        place.keep("loaders", loaders)  # the next fit walks them
 
     def warn_of_weights(self, num_calls: int, call: str) -> None:
         """Warn of a call between skipped fits that does not see the weights it has seen."""

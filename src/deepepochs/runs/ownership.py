@@ -9,9 +9,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from ..errors import CheckpointError
 from .folder import run_folder
@@ -159,30 +158,3 @@ def move_aside(folders: Iterable[Path], number: int) -> list[str]:
             lock.release()
         said.append(f"running ID {folder.name} had an earlier run: its folder is {target} now")
     return said
-
-
-def in_main_process(runtime: Any, purpose: str, action: Callable[..., Any], *arguments: Any) -> Any:
-    """Call a function in the main process; if it fails, raise in every process.
-
-    Args:
-        runtime: the trainer's runtime.
-        purpose: what the function does, for the error in the other processes.
-        action: the function.
-        *arguments: its arguments.
-
-    Returns:
-        What the function returned; ``None`` in the other processes.
-
-    Raises:
-        CheckpointError: the function has raised it.
-    """
-    error: CheckpointError | None = None
-    result = None
-    if runtime.is_main:
-        try:
-            result = action(*arguments)
-        except CheckpointError as fault:
-            error = fault
-    if runtime.any(error is not None, f"asks the main process to {purpose}"):
-        raise error or CheckpointError(f"The main process could not {purpose}.")
-    return result

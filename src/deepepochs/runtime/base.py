@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..data.cursor import Cursor
-from ..errors import CheckpointMismatch, ConfigError
+from ..errors import CheckpointError, CheckpointMismatch, ConfigError
 from ..optim.accumulation import AnyWindow, Window
 from ..optim.optimizers import Optimizer, Optimizers
 from .rounds import ASIDE, Processes, Rounds
@@ -169,7 +169,7 @@ def together(runtime: Processes, doing: str) -> Iterator[None]:
     """Have a block that one process refuses refused in all: they stay at the same place.
 
     Raises:
-        CheckpointMismatch: another process has refused it.
+        CheckpointError: another process has refused it; of the class of its error.
     """
     if runtime.num_processes == 1:
         yield
@@ -179,12 +179,27 @@ def together(runtime: Processes, doing: str) -> Iterator[None]:
         yield
     except Exception as error:
         own = error
-    texts = runtime.gather_objects(None if own is None else str(own), f"is ready to {doing}")
+    kind = type(own) if isinstance(own, CheckpointError) else CheckpointMismatch
+    fault = None if own is None else (kind, str(own))
+    faults = runtime.gather_objects(fault, f"is ready to {doing}")
     if own is not None:
         raise own
-    for rank, text in enumerate(texts):
-        if text is not None:
-            raise CheckpointMismatch(f"Process {rank} cannot {doing}: {text}")
+    for rank, fault in enumerate(faults):
+        if fault is not None:
+            kind, text = fault
+            raise kind(f"Process {rank} cannot {doing}: {text}")
+
+
+def in_main_process(
+    runtime: Runtime, doing: str, action: Callable[..., Any], *arguments: Any
+) -> Any:
+    """Call a function in the main process; if it fails, raise in every process.
+
+    Returns:
+        What the function returned; ``None`` in the other processes.
+    """
+    with together(runtime, doing):
+        return action(*arguments) if runtime.is_main else None
 
 
 def compile_calls(model: nn.Module) -> None:

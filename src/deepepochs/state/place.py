@@ -44,10 +44,6 @@ class Place:
         """Forget the state: a fit has resumed it."""
         self._states = {}
 
-    def leave(self) -> None:
-        """Forget all but the loaders: the fit had no epoch left, and the next one walks them."""
-        self._states = {part: self._states[part] for part in self._states if part == "loaders"}
-
 
 class EpochState:
     """The passes of one epoch so far.

@@ -19,6 +19,7 @@ from ..checkpoint.store import list_checkpoints, read_checkpoint
 from ..contracts import TrainerView
 from ..errors import CheckpointMismatch, CheckpointNotFound, ConfigTypeError, add_note, warn_user
 from ..nest.codec import from_plain
+from ..optim.fits import bare
 from ..runs.folder import run_folder
 from .strict import Part, copied_to_cpu, load_parts
 
@@ -89,8 +90,7 @@ def take_weights(trainer: TrainerView, state: Mapping[str, Any], *, strict: bool
 def weights_on_loan(trainer: TrainerView, state: Mapping[str, Any]) -> Iterator[None]:
     """Let the block use the weights of another moment of the run; put back those of now."""
     names = [*WEIGHTS]
-    bare = [getattr(optimizer.opt, "optimizer", optimizer.opt) for optimizer in trainer.opt]
-    if any(hasattr(opt, "eval") for opt in bare):
+    if any(hasattr(bare(optimizer.opt), "eval") for optimizer in trainer.opt):
         # Such an optimizer computes the weights of a test from its own state.
         names.append("optimizers")
     parts = {name: part for name, part in trainer.parts().items() if name in names}
