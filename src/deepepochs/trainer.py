@@ -36,7 +36,7 @@ from .callbacks.console import ConsoleCallback
 from .callbacks.pool import CallbackPool
 from .data.cursor import Loaders
 from .errors import ConfigError, LoopException
-from .fit.epochs import FitLog, FitSession, FitSpan, loaders_of
+from .fit.epochs import FitLog, FitSession
 from .fit.plan import (
     FitPlan,
     as_task,
@@ -284,17 +284,16 @@ class TrainerBase(Steps):
             batch_size=batch_size,
             epochs=epochs,
         )
-        if self.session is not None:
-            raise LoopException(
-                "fit() was called inside a running fit or test. Train another model with a trainer "
-                "of its own, or call fit() after this one."
-            )
         resumption = self._resume_if_asked()
         span = self.fits.next(epochs, resumes=self.place.is_set)
-        if span.is_past or span.end <= self.progress.epoch_idx:
-            return self._without_epochs(span, plan, resumption)
-        warn_of_plan(self, plan, range(self.progress.epoch_idx, span.end))
         session = FitSession(self, plan, self.callbacks, span, self.place, self.fits, self.loaders)
+        if span.is_past and self._earlier is not None:
+            session.skip()
+            return self._earlier.skip(self, self.place, span[:2], self.fits.num_calls)
+        if span.end <= self.progress.epoch_idx:
+            session.end_at_once(resumption)
+            return self.history.since(span.start)
+        warn_of_plan(self, plan, range(self.progress.epoch_idx, span.end))
         with self._opened(session), session.save_points.signals:
             session.begin(resumption)
             with session.until_stopped():
@@ -310,45 +309,9 @@ class TrainerBase(Steps):
         session.pass_on(self.on_interrupt)
         return self.history.since(span.start)
 
-    def _without_epochs(
-        self, span: FitSpan, plan: FitPlan, resumption: Resumption | None
-    ) -> History:
-        """End a fit that has no epoch left to run."""
-        loaders, fit_idx = loaders_of(self, plan), self.fits.num_calls
-        if span.is_past and self._earlier is not None:
-            self.loaders.keep(loaders, fit_idx)
-            self.fits.skip(span)
-            return self._earlier.skip(self, self.place, span[:2], self.fits.num_calls)
-        if resumption is not None:
-            resumption.put_back()
-        resumes, random = self.place.is_set, self.place.get("random")
-        is_inside = self.place.get("epoch") is not None
-        self.fits.begin(span, plan.settings(self.loss_fn), resumes=resumes)
-        # A later fit may walk them, or others over the same data.
-        self.loaders.begin(loaders, self.worker_seeding, self.place.get("loaders"), fit_idx)
-        self.place.clear()
-        if random is not None:
-            # As they were in the script after this fit.
-            self.runtime.streams.load_state_dict(random)
-        if resumes:
-            inside = ", and the checkpoint is inside of the next one" if is_inside else ""
-            self.print(
-                f"running ID {self.running_id} has nothing left to do: {self.progress.epoch_idx} of "
-                f"{span.end} epochs are done{inside}. To go on, give a larger number of epochs; for a "
-                "new run, another running_id or resume=False."
-            )
-        else:
-            warnings.warn(
-                f"fit() runs no epoch: {self.progress.epoch_idx} of {span.end} are done. "
-                "Give fit(..., epochs=n) for n more.",
-                UserWarning,
-                stacklevel=3,
-            )
-        return self.history.since(span.start)
-
     def _take_folders(self, kind: Kind) -> None:
         """Have the run's folders ready for a call that writes to them."""
-        parents = self.callbacks.folders()
+        parents = self._folders_of_runs()
         if not parents or kind not in (Kind.FIT, Kind.TEST):
             return
         take = self._folders.enter if kind is Kind.FIT else self._folders.follow
@@ -807,8 +770,14 @@ class TrainerBase(Steps):
     @property
     def run_dir(self) -> Path:
         """The folder of this run: of its checkpoints, logs and reports."""
-        first = next(iter(self.callbacks.folders()), self._folders.start / "logs")
+        first = next(iter(self._folders_of_runs()), self._folders.start / "logs")
         return run_folder(first if self.checker is None else self.checker.runs_in, self.running_id)
+
+    def _folders_of_runs(self) -> list[Path]:
+        """The folders of runs that callbacks write to; most write none, and are not asked."""
+        asked = (cbk for cbk in self.callbacks if type(cbk).runs_in is not Callback.runs_in)
+        found = dict.fromkeys(cbk.runs_in for cbk in asked)
+        return [folder for folder in found if folder is not None]
 
     def adopt_run(self, running_id: str) -> None:
         """Use the folder of an earlier run, unless this trainer was given an id."""

@@ -10,7 +10,6 @@ import inspect
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any, SupportsIndex
 
 from ..errors import ConfigError, ConfigTypeError, HookError
@@ -64,11 +63,6 @@ class CallbackPool(list["Callback"]):
     def prepare(self) -> None:
         """Sort by ``order``; callbacks of equal order keep their places."""
         self.sort(key=lambda callback: callback.order)
-
-    def folders(self) -> list[Path]:
-        """The folders of runs that callbacks write to; most write none, and are not asked."""
-        found = dict.fromkeys(c.runs_in for c in self if type(c).runs_in is not Callback.runs_in)
-        return [folder for folder in found if folder is not None]
 
     def trigger(self, event: str, **arguments: Any) -> None:
         """Call the hooks of an event, named without ``on_`` as in release 0.6."""

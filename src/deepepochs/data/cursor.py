@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import chain
+from itertools import chain, islice
 from typing import Any
 
 from torch.utils.data import DataLoader, IterableDataset
@@ -30,10 +30,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from .. import rng
 from ..errors import CheckpointMismatch, ConfigError
 from .followed import follow, read_moment, restore_moment
-from .routes import Route, choose_route, unwrap
-from .seeding import streams_of
-
-_END = object()
+from .routes import Route, choose_route, streams_of, unwrap
 
 # Packages whose loaders and samplers know how many batches they give.
 KNOWN = frozenset(["torch", "torchdata", "accelerate"])
@@ -179,9 +176,8 @@ class Cursor:
         if not self._was_loaded:
             return iterator
         self._was_loaded = False
-        first = next(iterator, _END)
-        if first is not _END:
-            return chain([first], iterator)
+        if first := list(islice(iterator, 1)):
+            return chain(first, iterator)
         # The state of a sampler or loader said "at the end": now it begins anew.
         restore_moment(self.loader, start)
         if self._streams is not None:

@@ -498,9 +498,7 @@ def follow(loader: Any) -> Followed:
         if loader not in _FOLLOWED:
             _FOLLOWED[loader] = Followed(loader)
         return _FOLLOWED[loader]
-    except (
-        TypeError
-    ):  # a list, which has nothing to follow, or a class that allows no weak references
+    except TypeError:  # a list, which has nothing to follow, or no weak references to it
         return Followed(loader)
 
 

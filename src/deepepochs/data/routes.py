@@ -43,7 +43,7 @@ from .followed import (
     sampler_objects,
     state_of,
 )
-from .seeding import CommonStreams, SeededIndices, SeededSampler, epoch_seed_from, streams_of
+from .seeding import CommonStreams, SeededIndices, SeededSampler, epoch_seed_from
 
 _END = object()
 
@@ -241,6 +241,22 @@ def _stateful_samplers(sampler: Any) -> dict[str, Stateful]:
         if isinstance(one, Stateful) and id(one) not in seen:
             found[name] = one
     return found
+
+
+_COMMON: WeakKeyDictionary[Any, CommonStreams] = WeakKeyDictionary()
+
+
+def keep_streams(loader: Any, streams: CommonStreams) -> None:
+    """Keep the streams of the loader of a share, which the walk over it asks for."""
+    _COMMON[loader] = streams
+
+
+def streams_of(loader: Any) -> CommonStreams | None:
+    """Give the streams of the loader of a share; ``None`` in one process."""
+    try:
+        return _COMMON.get(loader)
+    except TypeError:  # a list
+        return None
 
 
 # The source of a loader, and the loader's shadow if it has one. A cursor lives for one pass and

@@ -16,7 +16,6 @@ import random
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -132,20 +131,6 @@ class CommonStreams:
 
 
 _END = object()
-_COMMON: WeakKeyDictionary[Any, CommonStreams] = WeakKeyDictionary()
-
-
-def keep_streams(loader: Any, streams: CommonStreams) -> None:
-    """Keep the streams of the loader of a share, which the walk over it asks for."""
-    _COMMON[loader] = streams
-
-
-def streams_of(loader: Any) -> CommonStreams | None:
-    """Give the streams of the loader of a share; ``None`` in one process."""
-    try:
-        return _COMMON.get(loader)
-    except TypeError:  # a list
-        return None
 
 
 def _states() -> tuple[Any, Any, Any]:

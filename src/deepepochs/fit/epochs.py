@@ -8,6 +8,7 @@ the one that was not resumes.
 from __future__ import annotations
 
 import signal
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain, islice
@@ -221,9 +222,42 @@ class FitSession(Session):
             streams.load_state_dict(random)
         else:
             streams.part()
-        walked = loaders_of(self.trainer, self.plan)
+        self._begin_loaders()
+
+    def _begin_loaders(self) -> None:
         seeding, saved = self.trainer.worker_seeding, self.place.get("loaders")
-        self.loaders.begin(walked, seeding, saved, self.fits.num_calls)
+        self.loaders.begin(self._own_loaders(), seeding, saved, self.fits.num_calls)
+
+    def skip(self) -> None:
+        """Count the fit, which an earlier process has finished."""
+        self.loaders.keep(self._own_loaders(), self.fits.num_calls)
+        self.fits.skip(self.span)
+
+    def end_at_once(self, resumption: Resumption | None) -> None:
+        """Count the fit, which has no epoch left to run."""
+        if resumption is not None:
+            resumption.put_back()
+        random = self.place.get("random")
+        self._begin_loaders()
+        self.fits.begin(self.span, self.plan.settings(self.trainer.loss_fn), resumes=self.resumes)
+        self.place.clear()
+        done, end = self.fits.progress.epoch_idx, self.span.end
+        if random is not None:
+            # As they were in the script after this fit.
+            self.trainer.runtime.streams.load_state_dict(random)
+        if self.resumes:
+            inside = "" if self.epoch is None else ", and the checkpoint is inside of the next one"
+            self.trainer.print(
+                f"running ID {self.trainer.running_id} has nothing left to do: {done} of {end} epochs "
+                f"are done{inside}. To go on, give a larger number of epochs; for a new run, another "
+                "running_id or resume=False."
+            )
+        else:
+            warnings.warn(
+                f"fit() runs no epoch: {done} of {end} are done. Give fit(..., epochs=n) for n more.",
+                UserWarning,
+                stacklevel=3,
+            )
 
     def _set_up_again(self, epoch: EpochState) -> None:
         """Call the hooks again that came before the place, inside an epoch, of a loaded state."""
@@ -294,7 +328,7 @@ class FitSession(Session):
 
     def _tell_epoch(self, epoch: EpochState) -> None:
         """Call ``set_epoch`` in the loaders, before the hooks: a script may give other numbers."""
-        for loader in loaders_of(self.trainer, self.plan).values():
+        for loader in self._own_loaders().values():
             set_epoch(loader, epoch.epoch_idx)
 
     def begin_stage(self, epoch: EpochState, stage: Stage) -> None:
@@ -400,11 +434,10 @@ class FitSession(Session):
             )
         return self.epoch.totals[stage]
 
-
-def loaders_of(trainer: TrainerView, plan: FitPlan) -> dict[str, Any]:
-    """Give the loaders of a fit in this process, by ``<stage>/<index of the task>``."""
-    return {
-        f"{stage}/{index}": trainer.runtime.share(task.dataloader)
-        for stage, tasks in plan.tasks.items()
-        for index, task in enumerate(tasks)
-    }
+    def _own_loaders(self) -> dict[str, Any]:
+        """The loaders of the fit in this process, by ``<stage>/<index of the task>``."""
+        return {
+            f"{stage}/{index}": self.trainer.runtime.share(task.dataloader)
+            for stage, tasks in self.plan.tasks.items()
+            for index, task in enumerate(tasks)
+        }

@@ -108,12 +108,11 @@ def plan_fit(
     """Make the plan of a fit from its arguments.
 
     Raises:
-        LoopException: neither or both of ``train_dl`` and ``train_tasks``.
+        LoopException: neither or both of ``train_dl`` and ``train_tasks``; a call is running.
         ConfigError: another argument that cannot be right.
     """
-    if (train_dl is None) == (
-        train_tasks is None or not as_list("train_tasks", train_tasks, EpochTask)
-    ):
+    training = as_list("train_tasks", train_tasks, EpochTask)
+    if (train_dl is None) == (not training):
         found = "neither" if train_dl is None else "both"
         raise LoopException(f"fit() got {found} of train_dl and train_tasks: give one of them.")
     if epochs is not None:
@@ -121,7 +120,6 @@ def plan_fit(
     check_count("val_freq", val_freq, 1)
     check_flag("do_val_loss", do_val_loss)
     check_batch_size(batch_size)
-    training = as_list("train_tasks", train_tasks, EpochTask)
     validation = as_list("val_tasks", val_tasks, EpochTask)
     if train_dl is not None:
         training = [as_task(train_dl, "train_dl", batch_size)]
@@ -143,13 +141,14 @@ def plan_fit(
         _warn_of_loader_arguments("val_dl", batch_size if train_dl is None else None, flags)
     tasks = {Stage.TRAIN: training, Stage.VAL: validation}
     _warn_of_unused_verbs(trainer, tasks)
-    plan = FitPlan(
-        tasks,
-        {stage: [*metrics_of_stage, *common] for stage, metrics_of_stage in extra.items()},
-        trainer.metric_patch,
-        val_freq,
-    )
+    planned = {stage: [*own, *common] for stage, own in extra.items()}
+    plan = FitPlan(tasks, planned, trainer.metric_patch, val_freq)
     check_step_args(trainer, [*training, *validation])
+    if trainer.session is not None:
+        raise LoopException(
+            "fit() was called inside a running fit or test. Train another model with a trainer "
+            "of its own, or call fit() after this one."
+        )
     return plan
 
 

@@ -17,7 +17,8 @@ from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, ge
 
 from .. import rng
 from ..data.cursor import counts_exactly
-from ..data.seeding import CommonStreams, epoch_seed_from, keep_streams, streams_of
+from ..data.routes import keep_streams, streams_of
+from ..data.seeding import CommonStreams, epoch_seed_from
 from ..errors import ConfigError, DataError
 
 if TYPE_CHECKING:
