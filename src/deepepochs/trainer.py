@@ -333,6 +333,8 @@ class TrainerBase(Steps):
                 for callback in checking:
                     callback.check_fit(self, session)
             self._take_folders(session.kind)
+        if self._earlier is not None and session.kind in (Kind.TEST, Kind.PREDICT):
+            self._earlier.warn_of_weights(self.fits.num_calls, session.kind.value)
         outer, self.session = self.session, session
         try:
             with self.runtime.call(f"{session.kind.value}()"), session:
@@ -407,8 +409,6 @@ class TrainerBase(Steps):
             of several tasks pooled, and each task's own.
         """
         plan = plan_test(self, test_dl, tasks, metrics, do_loss, batch_size)
-        if self._earlier is not None:
-            self._earlier.warn_of_weights(self.fits.num_calls, "test")
         testing = plan.tasks[Stage.TEST]
         values: dict[str, Any] = {}
         session = Session(self, plan, Kind.TEST, self.callbacks, self.session)
@@ -441,8 +441,6 @@ class TrainerBase(Steps):
             CheckpointError: ``best``, and there are no best weights, as for ``load_best``.
         """
         task = as_task(dataloader, "dataloader", None)
-        if self._earlier is not None:
-            self._earlier.warn_of_weights(self.fits.num_calls, "predict")
         plan = FitPlan({Stage.PREDICT: [task]}, {Stage.PREDICT: []}, "tensor")
         outputs: list[Any] = []
         loan = self._best_on_loan() if check_flag("best", best) else nullcontext()

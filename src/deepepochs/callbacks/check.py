@@ -127,17 +127,19 @@ class CheckCallback(RunRecordCallback):
         place, self._best_place = self._best_place, None
         state = trainer.state_dict()  # in every process: each has a part of the state
         store = CheckpointStore(self.folder(trainer), self.keep)
-        if self._source is not None:
-            if self._source.resolve() != store.folder.resolve():
-                in_main_process(
-                    trainer.runtime, "copy the best states", store.take_best, self._source
-                )
-                self._best_from = self._source
+        if self._source is not None and self._source.resolve() == store.folder.resolve():
             self._source = None
-        in_main_process(trainer.runtime, "save its checkpoint", store.save, state, place)
-        if place is not None and self.keep > 1:
-            # Best states of the metric that was monitored before.
-            in_main_process(trainer.runtime, "remove these", store.drop_best, len(self.best_values))
+
+        def write() -> None:
+            if self._source is not None:
+                store.take_best(self._source)
+            store.save(state, place)
+            if place is not None and self.keep > 1:
+                store.drop_best(len(self.best_values))  # those of another monitor
+
+        in_main_process(trainer.runtime, "save its checkpoint", write)
+        if self._source is not None:
+            self._best_from, self._source = self._source, None
         self._has_saved, self._is_other = True, False
         self._saved_at_s = time.monotonic()
 
@@ -252,7 +254,19 @@ class CheckCallback(RunRecordCallback):
                 "trainer.load_weights(path)."
             )
         with together(trainer.runtime, "read the best state"):
-            return self._read_own(path)
+            if not path.exists():
+                raise CheckpointNotFound(
+                    f"{path}, the best state of this run, is not there any more."
+                )
+            state = load(path)
+            values = state.get("history", {}).get(self.on_stage, {}).get("values", {})
+            found = [float(value) for value in values.get(self.monitor, [])[-1:]]
+            if found != self.best_values[:1]:
+                raise CheckpointNotFound(
+                    f"{path} is not of this run, whose best {self.monitor} is "
+                    f"{self.best_values[0]:.4g}: it has {found[0] if found else 'no such value'}."
+                )
+        return state
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -305,20 +319,6 @@ class CheckCallback(RunRecordCallback):
 
     def _note_source(self, path: Path) -> None:
         self._source = (path if path.is_dir() else path.parent).absolute()
-
-    def _read_own(self, path: Path) -> dict[str, Any]:
-        """Read a best state; raise ``CheckpointNotFound`` unless it has this run's best value."""
-        if not path.exists():
-            raise CheckpointNotFound(f"{path}, the best state of this run, is not there any more.")
-        state = load(path)
-        values = state.get("history", {}).get(self.on_stage, {}).get("values", {})
-        found = [float(value) for value in values.get(self.monitor, [])[-1:]]
-        if found != self.best_values[:1]:
-            raise CheckpointNotFound(
-                f"{path} is not of this run, whose best {self.monitor} is {self.best_values[0]:.4g}: "
-                f"it has {found[0] if found else 'no such value'}."
-            )
-        return state
 
     def _check(self, value: float) -> None:
         self.watch.update(value)

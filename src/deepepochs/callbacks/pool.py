@@ -110,8 +110,9 @@ def match_callbacks(
             found[state] = name
             if named[name].keeps_checkpoints:  # it says itself what becomes of its best
                 continue
-            if other := _other_names(saved[state], named[name].made_with):
-                told.append(f"the state of {kind}({other[0]}) goes to {kind}({other[1]})")
+            there, now = _other_names(saved[state], named[name].made_with)
+            if there:
+                told.append(f"the state of {kind}({there}) goes to {kind}({now})")
         told += [
             f"the state of {f'{kind}({_shown(saved[state])})' if states[1:] else f'a {kind}'} is left "
             "out, since there is no such callback here"
@@ -129,7 +130,7 @@ def _shown(arguments: Mapping[str, str]) -> str:
     return ", ".join(f"{name}={value}" for name, value in arguments.items())
 
 
-def _other_names(saved: Mapping[str, str], here: Mapping[str, str]) -> tuple[str, str] | None:
+def _other_names(saved: Mapping[str, str], here: Mapping[str, str]) -> list[str]:
     """The texts in which the arguments differ, except for folders: numbers are settings."""
     names = [
         name
@@ -139,9 +140,7 @@ def _other_names(saved: Mapping[str, str], here: Mapping[str, str]) -> tuple[str
         and not name.endswith("_dir")
         and (value[0] in "'\"" or here[name][0] in "'\"")
     ]
-    if not names:
-        return None
-    return tuple(_shown({name: every[name] for name in names}) for every in (saved, here))  # type: ignore[return-value]
+    return [_shown({name: every[name] for name in names}) for every in (saved, here)]
 
 
 def _check_all(callbacks: list[Callback]) -> None:

@@ -56,10 +56,10 @@ class Cursor:
     ``__iter__``) the consumed batches are loaded again and dropped. That is exact if the same
     random states at the start give the same batches.
 
-    A resume is not exact for state that a data set keeps elsewhere or in its worker processes; for iterable data sets whose
-    persistent workers have made a pass before; for ``in_order=False`` with workers, which has no
-    fixed order; and for a sampler without ``state_dict`` that draws one by one from the *global*
-    generator and remembers what it drew.
+    A resume is not exact for state that a data set keeps elsewhere or in its worker processes;
+    for iterable data sets whose persistent workers have made a pass before; for
+    ``in_order=False`` with workers, which has no fixed order; and for a sampler without
+    ``state_dict`` that draws one by one from the *global* generator and remembers what it drew.
 
     Args:
         loader: a ``DataLoader`` or any iterable of batches.

@@ -23,9 +23,10 @@ from ..state.strict import at_present, copied_to_cpu, load_parts
 EARLY = ("history", "callbacks", "random", "progress", "epoch", "loaders")
 """The parts that fit whatever a hook builds: they are loaded before it."""
 
-_SET_UP = [name for name in HOOKS if name in ("on_before_fit", "on_before_epoch")] + [
-    f"on_before_{stage}_{which}" for stage in ("train", "val") for which in ("epochs", "epoch")
-]
+_SET_UP = (
+    *("on_before_fit", "on_before_epoch", "on_before_train_epochs", "on_before_train_epoch"),
+    *("on_before_val_epochs", "on_before_val_epoch"),
+)
 
 
 class Resumption:
@@ -45,12 +46,8 @@ class Resumption:
         self._place = place
         self._before: dict[str, Any] | None = None  # the early parts, where the others wait
         if state is None:
-            parts = trainer.parts()
-            self._state = {
-                name: copied_to_cpu(at_present(part))
-                for name, part in parts.items()
-                if name not in EARLY or name == "callbacks"
-            }
+            late = _late(trainer.parts())
+            self._state = {name: copied_to_cpu(at_present(part)) for name, part in late.items()}
             for optimizer in trainer.opt:
                 optimizer.shrink()
         else:

@@ -19,8 +19,6 @@ from torch.nn.parameter import is_lazy
 from ..errors import CheckpointError, CheckpointMismatch, add_note, warn_user
 from ..nest.operations import walk
 
-NOTHING: Mapping[str, Any] = MappingProxyType({})
-
 
 class Part(Protocol):
     """What has a state: PyTorch's ``Stateful`` protocol."""
@@ -214,7 +212,7 @@ def put_buffer(owner: nn.Module, key: str, saved: Tensor | None) -> None:
 
 
 def check_module_state(
-    where: str, module: nn.Module, state: Any, grown: Mapping[str, Any] = NOTHING
+    where: str, module: nn.Module, state: Any, grown: Mapping[str, Any] = MappingProxyType({})
 ) -> None:
     """Raise ``CheckpointMismatch`` unless keys, shapes and types are those of the module.
 

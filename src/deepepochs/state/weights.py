@@ -66,24 +66,21 @@ def take_weights(trainer: TrainerView, state: Mapping[str, Any], *, strict: bool
         CheckpointMismatch: they do not fit; the trainer is as it was.
     """
     parts, given = _weights_of(trainer), _find_weights(state)
-    module = trainer.runtime.unwrap(trainer.model)
-    own = module.state_dict()
+    own = trainer.runtime.unwrap(trainer.model).state_dict()
     given["model"] = _renamed(own, given["model"])
-    told = ""
-    if strict:
-        is_whole = "progress" in state and state.get("format") != "0.6"
-        wanted = {name: parts[name] for name in parts if is_whole or name in given}
-        states = {name: given[name] for name in wanted if name in given}
-        try:
-            load_parts(wanted, states)
-        except CheckpointMismatch as error:
-            add_note(error, "load_weights(..., strict=False) takes the entries that fit.")
-            raise
-    else:
+    if not strict:
         told = _take_what_fits(parts["model"], own, given["model"])
         for name in [name for name in parts if name != "model" and name in given]:
             _take_what_fits(parts[name], parts[name].state_dict(), given[name], needs_one=False)
-    return told
+        return told
+    is_whole = "progress" in state and state.get("format") != "0.6"
+    wanted = {name: parts[name] for name in parts if is_whole or name in given}
+    try:
+        load_parts(wanted, {name: given[name] for name in wanted if name in given})
+    except CheckpointMismatch as error:
+        add_note(error, "load_weights(..., strict=False) takes the entries that fit.")
+        raise
+    return ""
 
 
 @contextmanager
