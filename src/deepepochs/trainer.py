@@ -37,14 +37,7 @@ from .callbacks.pool import CallbackPool
 from .data.cursor import Loaders
 from .errors import ConfigError, LoopException
 from .fit.epochs import FitLog, FitSession
-from .fit.plan import (
-    FitPlan,
-    as_task,
-    plan_fit,
-    plan_search,
-    plan_test,
-    warn_of_plan,
-)
+from .fit.plan import FitPlan, as_task, plan_fit, plan_search, plan_test
 from .fit.save_points import SavePoints
 from .fit.session import Kind, Session, not_running
 from .history import History, Progress
@@ -214,7 +207,7 @@ class TrainerBase(Steps):
         )
         self.logger: Any = None
         self._own_logger: Any = None  # the one that was opened here
-        self._to_resume = resume  # what is still to be looked for at the first fit
+        self._to_resume = resume is not None and resume is not False  # at the first fit
         self._earlier: EarlierFits | None = None
         self._val_freq = 1
         self._metrics: dict[Stage, list[Any]] = {}
@@ -293,7 +286,7 @@ class TrainerBase(Steps):
         if span.end <= self.progress.epoch_idx:
             session.end_at_once(resumption)
             return self.history.since(span.start)
-        warn_of_plan(self, plan, range(self.progress.epoch_idx, span.end))
+        session.check()
         with self._opened(session), session.save_points.signals:
             session.begin(resumption)
             with session.until_stopped():
@@ -326,12 +319,6 @@ class TrainerBase(Steps):
     def _opened(self, session: Session) -> Iterator[Session]:
         """Make a session the one that runs, for a block."""
         if session.outer is None:
-            if session.kind is Kind.FIT:
-                checking = (
-                    c for c in self.callbacks if type(c).check_fit is not Callback.check_fit
-                )
-                for callback in checking:
-                    callback.check_fit(self, session)
             self._take_folders(session.kind)
         if self._earlier is not None and session.kind in (Kind.TEST, Kind.PREDICT):
             self._earlier.warn_of_weights(self.fits.num_calls, session.kind.value)
@@ -352,8 +339,7 @@ class TrainerBase(Steps):
 
     def _resume_if_asked(self) -> Resumption | None:
         """Load what ``resume`` asks for, before the fit in which it was saved."""
-        asked = self._to_resume is not False and self._to_resume is not None
-        if asked and not self.fits.num_calls:
+        if self._to_resume and not self.fits.num_calls:
             if self.checker is None:
                 raise ConfigError(
                     f"resume={self.resume!r} needs a CheckCallback, which knows where checkpoints "

@@ -28,7 +28,7 @@ from ..run import Run
 from ..runtime.base import together
 from ..stages import Stage
 from ..state.place import EpochState, Place
-from .plan import FitPlan, look_for_monitors, unknown_monitor
+from .plan import FitPlan, look_for_monitors, unknown_monitor, warn_of_plan
 from .session import Kind, Session
 
 if TYPE_CHECKING:
@@ -190,6 +190,13 @@ class FitSession(Session):
     def epoch_state(self) -> dict[str, Any] | None:
         """The state of the epoch that is under way."""
         return None if self.epoch is None else self.epoch.state_dict(self.run)
+
+    def check(self) -> None:
+        """Warn of what is hardly meant; raise for what a callback needs and the fit does not have."""
+        warn_of_plan(self.trainer, self.plan, range(self.fits.progress.epoch_idx, self.span.end))
+        for callback in self.trainer.callbacks:
+            if type(callback).check_fit is not Callback.check_fit:
+                callback.check_fit(self.trainer, self)
 
     def begin(self, resumption: Resumption | None) -> None:
         """Begin anew, or where a loaded state was taken.

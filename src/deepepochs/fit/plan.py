@@ -214,7 +214,7 @@ def warn_of_plan(trainer: TrainerView, plan: FitPlan, epochs: range) -> None:
         warnings.warn(
             f"val_freq={plan.val_freq} is more than the epochs of this fit: it never validates.",
             UserWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
     _warn_of_schedules(trainer, plan, epochs.stop)
 
@@ -276,7 +276,7 @@ def _warn_of_schedules(trainer: TrainerView, plan: FitPlan, epochs: int) -> None
                 f"in a fit of {epochs} epochs"
                 f"{f' with about {steps[0]} mini-batches' if steps else ''}: give {remedy}.",
                 UserWarning,
-                stacklevel=4,
+                stacklevel=5,
             )
 
 
