@@ -398,7 +398,7 @@ class TrainerBase(Steps):
         testing = plan.tasks[Stage.TEST]
         values: dict[str, Any] = {}
         session = Session(self, plan, Kind.TEST, self.callbacks, self.session)
-        with self._best_on_loan(for_test=True), self._opened(session):
+        with self._using_best(for_test=True), self._opened(session):
             session.fire("on_before_test_epochs", tasks=testing)
             for index, task in enumerate(testing):
                 run_pass(session, task, Stage.TEST, (index, len(testing)))
@@ -429,9 +429,9 @@ class TrainerBase(Steps):
         task = as_task(dataloader, "dataloader", None)
         plan = FitPlan({Stage.PREDICT: [task]}, {Stage.PREDICT: []}, "tensor")
         outputs: list[Any] = []
-        loan = self._best_on_loan() if check_flag("best", best) else nullcontext()
+        using_best = self._using_best() if check_flag("best", best) else nullcontext()
         session = Session(self, plan, Kind.PREDICT, self.callbacks, self.session)
-        with loan, self._opened(session):
+        with using_best, self._opened(session):
             session.modes.set(training=False)
             outputs = predict_batches(self, dataloader, with_targets=with_targets)
         if not outputs and self.stop_reason is None:
@@ -560,7 +560,7 @@ class TrainerBase(Steps):
                 "the data already. Load it before fit(), or take load_weights(state)."
             )
         checking = together(self.runtime, "load the state")
-        load_parts(self.parts(), from_plain(dict(state)), checking=checking, tells=True)
+        load_parts(self.parts(), from_plain(dict(state)), checking=checking, warns=True)
         self._note_load()
         self._folders.continue_run(self.running_id)
 
@@ -663,7 +663,7 @@ class TrainerBase(Steps):
         return state
 
     @contextmanager
-    def _best_on_loan(self, *, for_test: bool = False) -> Iterator[None]:
+    def _using_best(self, *, for_test: bool = False) -> Iterator[None]:
         """Use the best weights in a block; a test does so only where it is to, and says it."""
         state = None
         if not for_test:
@@ -674,9 +674,9 @@ class TrainerBase(Steps):
         if state is None:
             yield
             return
-        from .state.weights import weights_on_loan
+        from .state.weights import using_weights
 
-        with weights_on_loan(self, state):
+        with using_weights(self, state):
             yield
 
     def _note_load(self, source: Path | None = None) -> None:

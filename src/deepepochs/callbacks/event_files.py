@@ -86,7 +86,7 @@ class EventFileCallback(Callback):
         super().__init__()
         self.log_dir = Path(log_dir).absolute()
         self._folder: Path | None = None
-        self._rewind_to: dict[str, Any] | None = None
+        self._rewind_to: dict[str, int] | None = None
 
     @property
     def runs_in(self) -> Path:
@@ -102,7 +102,7 @@ class EventFileCallback(Callback):
         """Run TensorBoard on ``log_dir``, and wait until it ends."""
         return run_tensorboard(self.log_dir, *options)
 
-    def take_sizes(self) -> dict[str, Any] | None:
+    def take_sizes(self) -> dict[str, int] | None:
         """Return the sizes from a loaded checkpoint, and forget them."""
         sizes, self._rewind_to = self._rewind_to, None
         return sizes
@@ -117,7 +117,7 @@ class EventFileCallback(Callback):
                 # A fit that does not resume goes on where the files are now.
                 if saved is not None and trainer.is_resumed:
                     trainer.close_logger()
-                    rewind_files(run_folder(self.log_dir, trainer.running_id), saved["sizes"])
+                    rewind_files(run_folder(self.log_dir, trainer.running_id), saved)
             self.writer(trainer)
         super().on_before_fit(trainer=trainer, epochs=epochs)
 
@@ -158,7 +158,7 @@ class EventFileCallback(Callback):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Load the sizes; the next fit cuts the files to them."""
         if "sizes" in state:
-            self._rewind_to = {"running_id": state["running_id"], "sizes": dict(state["sizes"])}
+            self._rewind_to = dict(state["sizes"])
 
 
 def event_files(folder: Path) -> list[Path]:

@@ -60,7 +60,7 @@ class Resumption:
         table = HookTable(self._trainer.callbacks, HOOKS)
         builds = any(not is_of_library(hook) for name in _SET_UP for hook in table[name])
         try:
-            load_parts(parts, state, grows=not builds, tells=True)
+            load_parts(parts, state, grows=not builds, warns=True)
         except CheckpointMismatch:
             if not builds or not state.keys() >= set(EARLY):
                 raise
@@ -78,7 +78,7 @@ class Resumption:
         """
         parts = self._trainer.parts()
         try:
-            load_parts(_late(parts), _late(self._state), tells=self._before is not None)
+            load_parts(_late(parts), _late(self._state), warns=self._before is not None)
         except CheckpointMismatch:
             if self._before is not None:
                 load_parts({name: parts[name] for name in EARLY}, self._before)

@@ -3,13 +3,13 @@
 ::
 
     folders = RunFolders()
-    running_id, said = folders.enter({Path("logs").absolute()}, "mine")
+    running_id, said = folders.enter([Path("logs").absolute()], "mine")
     # logs/mine is free for this run: an earlier run in it is in logs/mine.1 now
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ..errors import CheckpointError
@@ -40,7 +40,7 @@ class RunFolders:
         """Note that the trainer has loaded a state of a run, whose folders become its own."""
         self._continued = running_id
 
-    def enter(self, parents: Iterable[Path], running_id: str) -> tuple[str, list[str]]:
+    def enter(self, parents: Sequence[Path], running_id: str) -> tuple[str, list[str]]:
         """Move the folders of an earlier run aside, before this run writes to them.
 
         Args:
@@ -54,7 +54,6 @@ class RunFolders:
             CheckpointError: a folder cannot be moved.
             RunLockedError: the earlier run still runs.
         """
-        parents = list(parents)
         running_id, said = self.follow(parents, running_id)
         folders = [run_folder(parent, running_id) for parent in parents]
         if running_id != self._continued:
@@ -69,7 +68,7 @@ class RunFolders:
             self._own[folder] = identity(folder)
         return running_id, said
 
-    def follow(self, parents: Iterable[Path], running_id: str) -> tuple[str, list[str]]:
+    def follow(self, parents: Sequence[Path], running_id: str) -> tuple[str, list[str]]:
         """Find the folders of this run again, if another run has moved them aside.
 
         Those that no run has used become its own: a test may write to them before a fit.

@@ -68,7 +68,7 @@ def load_parts(
     *,
     checking: AbstractContextManager[Any] = nullcontext(),  # noqa: B008
     grows: bool = True,
-    tells: bool = False,
+    warns: bool = False,
 ) -> None:
     """Load a state into parts: all of it, or nothing.
 
@@ -78,7 +78,7 @@ def load_parts(
         checking: a block around the checks, in which all processes refuse what one refuses.
         grows: whether parts may take what came with training and the script does not have yet,
             as parameter groups.
-        tells: whether to say in one warning where the script and the state differ.
+        warns: whether to say in one warning where the script and the state differ.
 
     Raises:
         CheckpointMismatch: parts are missing or unknown, or do not fit.
@@ -90,7 +90,7 @@ def load_parts(
     }
     with checking:
         _check_parts(parts, state, grows=grows)
-    told = _differences(parts, state) if tells else []
+    told = _differences(parts, state) if warns else []
     order = sorted(parts, key=lambda name: getattr(parts[name], "is_place", False))
     before: dict[str, Any] = {}
     try:

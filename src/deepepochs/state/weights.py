@@ -1,4 +1,4 @@
-"""Weights alone: what ``load_weights`` takes, what ``save_weights`` writes, and a loan of the best.
+"""Weights alone: what ``load_weights`` takes, what ``save_weights`` writes, and a use of the best for a while.
 
 Weights are those of the model and of a loss function with weights, and what the optimizers train
 beside them. The optimizers' own state is no part of them.
@@ -84,7 +84,7 @@ def take_weights(trainer: TrainerView, state: Mapping[str, Any], *, strict: bool
 
 
 @contextmanager
-def weights_on_loan(trainer: TrainerView, state: Mapping[str, Any]) -> Iterator[None]:
+def using_weights(trainer: TrainerView, state: Mapping[str, Any]) -> Iterator[None]:
     """Let the block use the weights of another moment of the run; put back those of now."""
     names = [*WEIGHTS]
     if any(hasattr(bare(optimizer.opt), "eval") for optimizer in trainer.opt):
@@ -139,12 +139,11 @@ def _weights_of(trainer: TrainerView) -> dict[str, Part]:
 def _find_weights(state: Mapping[str, Any]) -> dict[str, Any]:
     """Find the weights in a trainer's state, a model's ``state_dict``, or a dict that has one."""
     entry = next((key for key in ENTRIES if isinstance(state.get(key), Mapping)), None)
+    if entry == "model":
+        names = [name for name in WEIGHTS if isinstance(state.get(name), Mapping)]
+        return dict(from_plain({name: state[name] for name in names}))
     if entry is not None:
-        found = {"model": state[entry]}
-        if entry == "model":
-            others = [name for name in WEIGHTS if isinstance(state.get(name), Mapping)]
-            found = dict(from_plain({name: state[name] for name in others}))
-        return found
+        return {"model": state[entry]}
     if state and any(isinstance(value, Tensor) for value in state.values()):
         return {"model": state}
     raise CheckpointMismatch(
@@ -160,17 +159,15 @@ def _plain_name(name: str) -> str:
 
 def _renamed(own: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """Give weights the names that they have in this model, with or without a wrapper."""
-    if not isinstance(given, Mapping) or set(given) <= set(own):
-        return dict(given)
     names = {_plain_name(name): name for name in own}
+    if set(given) <= set(own) or len(names) < len(own):
+        return dict(given)
     plain = {name: _plain_name(name) for name in given}
     first = {name.partition(".")[0] for name in plain.values()}
     if len(first) == 1:
         # The model was an attribute of another module, as in a LightningModule.
         shorter = {name: plain[name].partition(".")[2] for name in plain}
         plain = shorter if {*shorter.values()} == {*names} else plain
-    if len(names) < len(own):
-        return dict(given)
     return {
         name if name in own else names.get(plain[name], name): value
         for name, value in given.items()
