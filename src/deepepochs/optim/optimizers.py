@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from ..errors import CheckpointMismatch, ConfigError, ConfigTypeError
 from ..metrics.direction import direction_of
-from .fits import bare, check_fit, is_optimizer, load_state, read_settings, state_of, type_name
+from .fits import bare, check_fit, is_optimizer, load_state, state_of, type_name
 from .schedules import LinearCosineScheduler
+from .settings import read_settings
 
 __all__ = [
     "AnyOptimizer", "LinearCosineScheduler", "Optimizer", "Optimizers", "as_optimizers",
@@ -48,7 +49,7 @@ class Optimizer:
         opt: the torch optimizer.
         scheduler: its scheduler, or `None`.
         sched_on: `'step'` or `'epoch'`.
-        was_told_when: whether `sched_on` was given.
+        is_sched_on_given: whether `sched_on` was given.
         needs_loss: whether the scheduler's step needs a loss, or what `monitor` names.
         monitor: the metric that the scheduler is given; `None`: the loss.
         training: the mode of an optimizer that has modes, as last set here; else `None`.
@@ -90,7 +91,7 @@ class Optimizer:
             raise ConfigError(f"sched_on={sched_on!r}: it must be 'step' or 'epoch'.")
         self.scheduler = scheduler
         self.sched_on = sched_on or "epoch"
-        self.was_told_when = sched_on is not None
+        self.is_sched_on_given = sched_on is not None
         self.needs_loss = _takes_loss(opt, scheduler, sched_with_loss, monitor)
         self.monitor = _checked_monitor(scheduler, self.sched_on, monitor, self.needs_loss)
         self._moves_on_step = scheduler is not None and self.sched_on == "step"

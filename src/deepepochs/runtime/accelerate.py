@@ -23,12 +23,13 @@ from ..errors import ConfigError
 from ..optim.accumulation import NO_WINDOW, AnyWindow, Window
 from ..optim.fits import bare
 from ..optim.optimizers import Optimizer, Optimizers, params_of
+from .base import Streams
 from .exchange import exchange_of
 from .gloo import leave_gloo_at_exit, release_at_exit
 from .outside_weights import OutsideWeights
 from .rounds import ASIDE, Rounds
 from .shares import Shares, is_prepared
-from .streams import PartedStreams, Streams
+from .streams import PartedStreams
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

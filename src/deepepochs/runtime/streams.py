@@ -8,33 +8,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager
 from typing import Any
 
 from .. import rng
-
-
-class Streams:
-    """The random streams of a run in one process: those of the script."""
-
-    def opened(self) -> AbstractContextManager[None]:
-        """Draw as inside of a call during the block, and after it as outside."""
-        return contextlib.nullcontext()
-
-    def part(self) -> None:
-        """Part from the other processes, if a hook has seeded all alike."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """The random states, to be saved."""
-        return rng.get_state()
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore the random states, inside of a call those of a call.
-
-        Raises:
-            CheckpointMismatch: they are malformed.
-        """
-        rng.set_state(state)
+from .base import Streams
 
 
 class PartedStreams(Streams):

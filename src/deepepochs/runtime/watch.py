@@ -74,6 +74,16 @@ class Watch:
         self._thread = threading.Thread(target=self._look, name="deepepochs-watch", daemon=True)
         self._thread.start()
 
+    @contextlib.contextmanager
+    def exchanging(self, where: str) -> Iterator[None]:
+        """Note that the main thread exchanges something during the block."""
+        self.num_exchanges += 1
+        self.exchange = where
+        try:
+            yield
+        finally:
+            self.exchange = None
+
     def enter(self) -> None:
         """Note that a call begins."""
         self._error = None
@@ -82,15 +92,6 @@ class Watch:
     def leave(self) -> None:
         """Note that a call ends."""
         self.in_call = False
-
-    def begin_exchange(self, where: str) -> None:
-        """Note that the main thread waits in an exchange."""
-        self.num_exchanges += 1
-        self.exchange = where
-
-    def end_exchange(self) -> None:
-        """Note that the exchange is over."""
-        self.exchange = None
 
     def fail(self, call: int, where: str, error: BaseException) -> None:
         """Tell that a call is left with an error."""
