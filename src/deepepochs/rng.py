@@ -121,7 +121,7 @@ def preserved(*holders: Any) -> Iterator[None]:
         True
     """
     own = [(generator, read_generator(generator)) for generator in generators_of(*holders)]
-    # As they are, since `get_state` makes tensors for a file.
+    # Not with `get_state`, which makes tensors for a file.
     python, numpy, cpu = random.getstate(), np.random.get_state(legacy=False), torch.get_rng_state()
     devices = _device_states()
     try:

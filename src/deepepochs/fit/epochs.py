@@ -220,7 +220,7 @@ class FitSession(Session):
         if (random := self.place.get("random")) is not None:
             streams.load_state_dict(random)
         else:
-            streams.part()
+            streams.separate()
         walked = loaders_of(self.trainer, self.plan)
         seeding, saved = self.trainer.worker_seeding, self.place.get("loaders")
         self.loaders.begin(walked, seeding, saved, self.fits.num_calls)

@@ -98,13 +98,13 @@ def load_state(opt: torch.optim.Optimizer, state: dict[str, Any]) -> None:
         opt.load_state_dict(copy.deepcopy(saved.get(OWN_FORM, saved)))
     else:
         opt.load_state_dict(saved)
-        # torch keeps tensors that need no cast.
+        # torch uses the given tensors themselves where they need no cast.
         given = {id(value) for entry in saved["state"].values() for value in entry.values()}
         for entry in outer.state.values():
             for key, value in entry.items():
                 if isinstance(value, Tensor) and id(value) in given:
                     entry[key] = value.clone()
-    # torch loads into new groups: who had the same list before has the same after.
+    # torch makes new groups: optimizers that shared one list of groups share it again.
     for one in sharing:
         if outer.param_groups is not groups:
             one.param_groups = outer.param_groups

@@ -29,8 +29,8 @@ class Streams:
         """Draw as inside of a call during the block, and after it as outside."""
         return nullcontext()
 
-    def part(self) -> None:
-        """Part from the other processes, if a hook has seeded all alike."""
+    def separate(self) -> None:
+        """Draw other numbers than the other processes, also if a hook has seeded all alike."""
 
     def state_dict(self) -> dict[str, Any]:
         """The random states, to be saved."""

@@ -14,7 +14,7 @@ from .. import rng
 from .base import Streams
 
 
-class PartedStreams(Streams):
+class SeparateStreams(Streams):
     """The random streams of one of several processes.
 
     The main process goes on with the script's. Another one derives its own from these and its
@@ -29,14 +29,14 @@ class PartedStreams(Streams):
     def opened(self) -> Iterator[None]:
         # Derived from what all have, not from what a process has drawn when the call ends.
         self._outside = rng.derive_seeds("after the call")
-        self.part()
+        self.separate()
         try:
             yield
         finally:
             rng.use_seeds(self._outside)
             self._outside = None
 
-    def part(self) -> None:
+    def separate(self) -> None:
         if self.rank:
             rng.use_seeds(rng.derive_seeds(f"process {self.rank}"))
 
@@ -52,6 +52,6 @@ class PartedStreams(Streams):
             if outside is not None:
                 rng.use_seeds(outside)
         elif outside is None:  # saved outside of a call, where all are alike
-            self.part()
+            self.separate()
         else:
             self._outside = dict(outside)

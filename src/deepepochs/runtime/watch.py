@@ -114,8 +114,8 @@ class Watch:
     def deadlock(self, here: Any = None) -> dict[int, str] | None:
         """Give where all others wait, if none of them is busy and one is at another place.
 
-        They must have said so twice, at this look and at the one before. If this process waits
-        elsewhere than in an exchange, ``here``, so must they all.
+        They must have said so twice, at this look and at the one before. ``here`` is the place of a
+        process that does not wait in an exchange; then no other one may wait in one.
         """
         before, self._seen = self._seen, dict(self._told("waits"))
         if here is not None and any(place["is_ours"] for place in self._seen.values()):
