@@ -10,20 +10,18 @@ from .arguments import default_loss
 from .errors import LoopException, StopLoopException
 from .legacy.mappings import concat_dicts, ddict, flatten_dict, keyset, listify, sum_dicts
 from .legacy.naming import check_path, make_runningid, rename
-from .legacy.printing import log_batch as log_batch
-from .legacy.printing import log_epoch as log_epoch
-from .legacy.printing import print_out as print_out
-from .nest.operations import (
-    TensorDict,
-    TensorTuple,
+from .legacy.nested import (
     batch_size,
     clone_value,
     compose_data,
-    concat,
     detach_clone,
     tensor_tuple,
     to_numpy,
 )
+from .legacy.printing import log_batch as log_batch
+from .legacy.printing import log_epoch as log_epoch
+from .legacy.printing import print_out as print_out
+from .nest.operations import TensorDict, TensorTuple, concat
 from .rng import set_seed
 from .show.screens import info as info
 

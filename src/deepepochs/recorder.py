@@ -17,7 +17,6 @@ from torch import Tensor
 from . import rng
 from .errors import (
     ArgumentsChanged,
-    CheckpointMismatch,
     MetricError,
     NotFiniteError,
     add_note,
@@ -27,35 +26,38 @@ from .faults import named_patches, not_a_loss, recorded_twice
 from .nest.reuse import BufferGuard, clones, same_values
 from .patches import MeanPatch, PatchBase, TensorPatch, ValuePatch
 from .patches.plan import MetricPlan, complete_patches
-from .patches.resumed import RestoredPatch, join_patches, merge_patches, merged_states
+from .patches.resumed import (
+    join_patches,
+    merge_patches,
+    merged_states,
+    patch_kinds,
+    patch_states,
+    restored_patches,
+)
 from .patches.tensors import as_chunk
 from .patches.totals import LOSS, BatchMetrics, PassPatches
 from .patches.trial import try_metric
 from .runtime.base import Runtime
-
-ADVICE = "Give the same metrics, or start from a checkpoint of the end of an epoch."
 
 
 class LossWatch:
     """Raises, warns or does nothing about a loss that is NaN or infinite.
 
     The policy is ``'stop'``, ``'warn'`` or ``'ignore'``; task and epoch are words for messages.
+
+    Attributes:
+        warned_of: the latest mini-batch of this pass that was warned of; ``None``: there is none.
     """
 
     def __init__(self, policy: str, task: str, epoch: str = "") -> None:
         self.policy = policy
         self.task = task
         self.epoch = epoch
-        self._warned: int | None = None
-
-    @property
-    def has_warned(self) -> bool:
-        """Whether a loss of this pass was warned of."""
-        return self._warned is not None
+        self.warned_of: int | None = None
 
     def report(self, loss: float, batch_idx: int, *, is_late: bool = False) -> None:
         """Warn or raise, once for each mini-batch. A loss on an accelerator is read late."""
-        if self.policy == "ignore" or self._warned == batch_idx:
+        if self.policy == "ignore" or self.warned_of == batch_idx:
             return
         exact = "at or before " if is_late else ""
         text = (
@@ -65,7 +67,7 @@ class LossWatch:
         )
         if self.policy != "warn":
             raise NotFiniteError(text)
-        self._warned = batch_idx
+        self.warned_of = batch_idx
         warn_user(text, RuntimeWarning)
 
     def report_no_weight(self) -> None:
@@ -77,10 +79,6 @@ class LossWatch:
             "at what batch_size gives, and for mini-batches without samples.",
             RuntimeWarning,
         )
-
-
-def unreported(_loss: Any) -> None:
-    """Say nothing of the loss of a mini-batch that weighs nothing."""
 
 
 class Recorder:
@@ -109,9 +107,9 @@ class Recorder:
         self._batch: dict[str, PatchBase] = {}
         # What TensorPatches get at the end of the mini-batch, without a patch for it alone.
         self._kept: tuple[Any, Any] | None = None
-        # Loss, patches and kept outputs of the latest mini-batch that has ended.
-        self._ended: tuple[Any, dict[str, PatchBase], tuple[Any, Any] | None] = (None, {}, None)
-        self._ended_weight = 0.0
+        # Loss, patches, kept outputs and weight of the latest mini-batch that has ended.
+        self._ended: tuple[Any, dict[str, PatchBase], tuple[Any, Any] | None, float]
+        self._ended = None, {}, None, 0.0
         self._returned: set[str] = set()  # names that steps have returned in this pass
         self._saved_merged: dict[str, Any] = {}
         self._untried = {name for name, _ in self.plan}
@@ -233,9 +231,8 @@ class Recorder:
 
     def end_batch(self, weight: float, batch_idx: int, *, counts: bool = True) -> None:
         """Merge what was recorded, unless the mini-batch only fills up a round."""
-        loss, batch, kept = self._ended = self._loss, self._batch, self._kept
+        loss, batch, kept, _ = self._ended = self._loss, self._batch, self._kept, weight
         seen, self.seen = self.seen, None  # it holds the graph of its mini-batch
-        self._ended_weight = weight
         self._loss, self._batch, self._kept = None, {}, None
         is_new = type(loss) is float and (seen is None or seen[1] is not loss)
         if is_new and weight and not isfinite(loss):  # the mean over no samples is 0/0
@@ -281,10 +278,11 @@ class Recorder:
 
     def metrics(self, batch_idx: int) -> BatchMetrics:
         """Give the metrics of the mini-batch that has ended, computed when they are read."""
-        loss, patches, kept = self._ended
-        is_late, weighs = type(loss) is not float, self._ended_weight > 0
-        known = partial(self.watch.report, batch_idx=batch_idx, is_late=is_late)
-        report: Callable[[Any], None] = known if weighs else unreported
+        loss, patches, kept, weight = self._ended
+        report = None
+        if weight > 0:
+            is_late = type(loss) is not float
+            report = partial(self.watch.report, batch_idx=batch_idx, is_late=is_late)
         if kept is None:
             return BatchMetrics(loss, lambda: patches, report)
         complete = partial(complete_patches, self.plan, kept, patches, self._on_copies)
@@ -299,7 +297,7 @@ class Recorder:
         self.patches = done = self.ordered()
         values = done.metrics()
         loss = values.get(LOSS)
-        if type(loss) is float and not self.watch.has_warned and not isfinite(loss):
+        if type(loss) is float and self.watch.warned_of is None and not isfinite(loss):
             patch = done[LOSS]
             if type(patch) is ValuePatch and not patch.weight:
                 self.watch.report_no_weight()
@@ -366,56 +364,3 @@ def loaded(patch: PatchBase, given: tuple[Any, Any], num_samples: int | None) ->
         return patch.load(*given)
     patch.keep(as_chunk(given[0], num_samples), as_chunk(given[1], num_samples))
     return patch
-
-
-def patch_kinds(plan: tuple[MetricPlan, ...]) -> dict[str, str]:
-    """Name the class of patch in which each metric of a plan is kept."""
-    return {name: type(make(1)).__name__ for name, make in plan}
-
-
-def check_same_metrics(where: str, saved: Mapping[str, str], here: Mapping[str, str]) -> None:
-    """Raise ``CheckpointMismatch`` unless the metrics of a pass are those of the saved one."""
-    faults = [f"{name!r} is not computed" for name in saved if name not in here]
-    faults += [f"{name!r} is new" for name in here if name not in saved]
-    faults += [
-        f"{name!r} was kept in a {saved[name]}, and is in a {kind}"
-        for name, kind in here.items()
-        if saved.get(name, kind) != kind
-    ]
-    if faults:
-        raise CheckpointMismatch(
-            f"The checkpoint was taken inside {where}, whose metrics are others here: "
-            f"{'; '.join(faults)}. {ADVICE}"
-        )
-
-
-def patch_states(patches: Mapping[str, PatchBase], planned: set[str]) -> dict[str, Any]:
-    """Give the states of merged patches; ``planned`` are those that a plan can make again."""
-    return {
-        name: {"planned": True, "state": patch.state_dict()}
-        if name in planned and not isinstance(patch, RestoredPatch)
-        else {"planned": False, **RestoredPatch.of(patch).state_dict()}
-        for name, patch in patches.items()
-    }
-
-
-def restored_patches(
-    states: Mapping[str, Any], makers: Mapping[str, Callable[[Any], PatchBase]]
-) -> dict[str, PatchBase]:
-    """Make the patches again, those of steps as ``RestoredPatch``.
-
-    Raises:
-        CheckpointMismatch: a state that the metric of its name cannot load.
-    """
-    patches: dict[str, PatchBase] = {}
-    for name, saved in states.items():
-        patch = patches[name] = makers[name](1) if saved["planned"] else RestoredPatch()
-        try:
-            patch.load_state_dict(saved["state"] if saved["planned"] else saved)
-        except Exception as error:  # a metric of another kind fails in any way
-            add_note(error, f"while restoring the metric {name!r}")
-            raise CheckpointMismatch(
-                f"The metric {name!r} cannot take its state of the checkpoint ({error!r}): it is "
-                f"another metric by that name. {ADVICE}"
-            ) from error
-    return patches

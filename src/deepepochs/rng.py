@@ -7,7 +7,6 @@ loads with ``weights_only=True``.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import hashlib
 import random
@@ -20,6 +19,7 @@ import numpy as np
 import torch
 
 from .errors import CheckpointMismatch, ConfigError
+from .nest.functions import enclosed_by, globals_of
 
 __all__ = ["get_state", "preserved", "set_seed", "set_state"]
 
@@ -121,7 +121,7 @@ def preserved(*holders: Any) -> Iterator[None]:
         True
     """
     own = [(generator, read_generator(generator)) for generator in generators_of(*holders)]
-    # As they are, since `get_state` makes tensors for a file.
+    # Not with `get_state`, which makes tensors for a file.
     python, numpy, cpu = random.getstate(), np.random.get_state(legacy=False), torch.get_rng_state()
     devices = _device_states()
     try:
@@ -206,12 +206,8 @@ def _is_of_a_library(holder: Any) -> bool:
 def _held_by(holder: Any, *, is_given: bool) -> list[Any]:
     """Give what a function or a container holds, and the attributes of an object that was given."""
     if isinstance(holder, FunctionType):
-        used = [holder.__globals__.get(name) for name in holder.__code__.co_names]
-        held = [*used, *(holder.__defaults__ or ()), *(holder.__kwdefaults__ or {}).values()]
-        for cell in holder.__closure__ or ():
-            with contextlib.suppress(ValueError):  # an empty cell
-                held.append(cell.cell_contents)
-        return held
+        defaults = [*(holder.__defaults__ or ()), *(holder.__kwdefaults__ or {}).values()]
+        return [*globals_of(holder).values(), *defaults, *enclosed_by(holder).values()]
     if isinstance(holder, functools.partial):
         return [holder.func, *holder.args, *holder.keywords.values()]
     if isinstance(holder, MethodType):

@@ -7,7 +7,6 @@ one mini-batch to the next. A checkpoint in the middle of an epoch keeps its sta
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -23,7 +22,8 @@ from .optim.accumulation import NO_WINDOW, AnyWindow
 from .optim.optimizers import Optimizer, Optimizers
 from .patches import PatchBase
 from .patches.plan import MetricPlan
-from .recorder import LossWatch, Recorder, check_same_metrics, patch_kinds
+from .patches.resumed import check_same_metrics, patch_kinds
+from .recorder import LossWatch, Recorder
 from .runtime.rounds import Rounds
 from .stages import Stage
 
@@ -112,7 +112,7 @@ class StepLosses:
             # Each process would move its schedule by its own samples, and the rates would part.
             loss = loss.new_tensor(run.rounds.mean(float(loss)))
         if not (run.weigher.weight if run.rounds is None else run.rounds.weight):
-            # Nothing has no loss: a schedule is fed the one before, or NaN.
+            # A mini-batch that weighs nothing has no loss: a schedule gets the one before, or NaN.
             self.mean = loss.new_tensor(math.nan) if self.mean is None else self.mean
             return
         if share != 1.0:
@@ -301,8 +301,9 @@ class Run:
         if self.rounds is not None:
             is_filler = self.rounds.end_batch()
         recorder.end_batch(self.weigher.weight, self.batch_idx, counts=not is_filler)
-        if self.weigher.doubt and not is_filler:
-            self._warn_of_doubt()
+        doubt = "" if is_filler else self.weigher.doubt
+        if doubt and self.trainer.tell_once("what a mini-batch weighs"):
+            warn_user(doubt, UserWarning)
 
     def _skip_in_window(self, window: AnyWindow) -> None:
         """Leave a mini-batch without a backward pass out of its window."""
@@ -373,16 +374,11 @@ class Run:
                 f"{here} here: give the same, or start from a checkpoint of the end of an epoch."
             )
 
-    def _warn_of_doubt(self) -> None:
-        if self.trainer.tell_once("what a mini-batch weighs"):
-            warn_user(self.weigher.doubt, UserWarning)
-
     def _warn_no_backward(self) -> None:
         name = self.recorder.step_name
         if self.trainer.tell_once(f"{name} without backward"):
-            warnings.warn(
+            warn_user(
                 f"{name} returned without a backward pass: nothing is learnt from its "
                 "mini-batch. Call self.loss(model_out, batch_y) or self.backward(value).",
                 RuntimeWarning,
-                stacklevel=2,
             )

@@ -15,23 +15,25 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
 from deepepochs.errors import ConfigError, DataError
+from deepepochs.legacy.nested import (
+    batch_size,
+    clone_value,
+    compose_data,
+    detach_clone,
+    tensor_tuple,
+    to_numpy,
+)
 from deepepochs.nest.operations import (
     TensorDict,
     TensorTuple,
-    batch_size,
     batches,
-    clone_value,
-    compose_data,
     concat,
     describe,
     detach,
-    detach_clone,
     first_tensor,
     map_tensors,
-    tensor_tuple,
     to_cpu,
     to_device,
-    to_numpy,
 )
 
 

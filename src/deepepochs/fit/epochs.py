@@ -228,7 +228,7 @@ class FitSession(Session):
         if (random := self.place.get("random")) is not None:
             streams.load_state_dict(random)
         else:
-            streams.part()
+            streams.separate()
         self._begin_loaders()
 
     def _begin_loaders(self) -> None:

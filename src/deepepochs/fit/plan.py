@@ -260,14 +260,14 @@ def _warn_of_schedules(trainer: TrainerView, plan: FitPlan, epochs: int) -> None
     for index, optimizer in enumerate(trainer.opt):
         if optimizer.scheduler is None or not epochs:
             continue
-        from ..optim.moments import made_for_epochs, made_for_steps
+        from ..optim.schedule_units import made_for_epochs, made_for_steps
 
         on_step = optimizer.sched_on == "step"
         why, remedy = None, ""
         if on_step:
             why = made_for_epochs(optimizer.scheduler, epochs, steps)
             remedy = "sched_on='epoch', or make it for steps"
-        elif not optimizer.was_told_when:
+        elif not optimizer.is_sched_on_given:
             why = made_for_steps(optimizer.scheduler, epochs, steps)
             remedy = "sched_on='step' to Optimizer, or sched_on='epoch' if this is meant"
         if why is not None and trainer.tell_once(f"schedule {index}"):

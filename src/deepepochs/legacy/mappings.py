@@ -8,7 +8,7 @@ from typing import Any
 from ..errors import ConfigError
 from ..nest.codec import own_container
 from ..nest.operations import listify as listify
-from ..nest.operations import to_numpy
+from .nested import to_numpy
 
 
 @own_container

@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from numbers import Real
 from typing import Any, NamedTuple
 
@@ -95,8 +95,13 @@ def guess(batch_x: Any, batch_y: Any) -> Guess:
     return _of_inputs(parts)
 
 
+def _told_by(parts: Iterable[Any]) -> list[tuple[int, ...]]:
+    """Give the possible counts of each part that tells some."""
+    return [counts for counts in map(possible_counts, parts) if counts]
+
+
 def _of_target(target: tuple[int, ...], parts: Sequence[Any]) -> Guess:
-    told = [counts for counts in map(possible_counts, parts) if counts]
+    told = _told_by(parts)
     for number in target:
         if not told or any(number in counts for counts in told):
             return Guess(number)
@@ -108,14 +113,14 @@ def _of_target(target: tuple[int, ...], parts: Sequence[Any]) -> Guess:
 
 
 def _of_inputs(parts: Sequence[Any]) -> Guess:
-    told = [counts for counts in map(possible_counts, parts) if counts]
+    told = _told_by(parts)
     if not told:
         return Guess(None)
     numbers = dict.fromkeys(number for counts in told for number in counts)
     number = max(numbers, key=lambda n: sum(n in counts for counts in told))
     if 2 * sum(number in counts for counts in told) > len(told) > 1:
         return Guess(number)
-    # One dict is the batch itself, unless the others are lists of several.
+    # A list of one dict is the whole mini-batch: nobody reads it as one sample.
     others = [n for n in numbers if n != number and (len(told) > 1 or n != 1)]
     if not others:
         return Guess(number)
@@ -162,7 +167,8 @@ def possible_counts(x: Any) -> tuple[int, ...]:
     (2, 3)
     """
     if isinstance(x, (Tensor, np.ndarray)):
-        return (int(_length(x)),) if x.ndim else ()
+        # A nested tensor has a size, and no shape.
+        return (int(x.size(0) if isinstance(x, Tensor) else x.shape[0]),) if x.ndim else ()
     if isinstance(x, PackedSequence):
         return (int(x.batch_sizes[0]),)
     if isinstance(x, Mapping):
@@ -179,10 +185,6 @@ def possible_counts(x: Any) -> tuple[int, ...]:
         return (len(x),)
     except (TypeError, NotImplementedError):  # SciPy's sparse matrices have a length that raises
         return ()
-
-
-def _length(x: Any) -> Any:
-    return x.size(0) if isinstance(x, Tensor) else x.shape[0]
 
 
 def _counts_of_list(x: Sequence[Any]) -> tuple[int, ...]:

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from ..errors import CheckpointMismatch, ConfigError, ConfigTypeError
 from ..metrics.direction import direction_of
-from .fits import bare, check_fit, is_optimizer, load_state, read_settings, state_of, type_name
+from .fits import bare, check_fit, is_optimizer, load_state, state_of, type_name
 from .schedules import LinearCosineScheduler
+from .settings import read_settings
 
 __all__ = [
     "AnyOptimizer", "LinearCosineScheduler", "Optimizer", "Optimizers", "as_optimizers",
@@ -48,7 +49,7 @@ class Optimizer:
         opt: the torch optimizer.
         scheduler: its scheduler, or `None`.
         sched_on: `'step'` or `'epoch'`.
-        was_told_when: whether `sched_on` was given.
+        is_sched_on_given: whether `sched_on` was given.
         needs_loss: whether the scheduler's step needs a loss, or what `monitor` names.
         monitor: the metric that the scheduler is given; `None`: the loss.
         training: the mode of an optimizer that has modes, as last set here; else `None`.
@@ -90,11 +91,10 @@ class Optimizer:
             raise ConfigError(f"sched_on={sched_on!r}: it must be 'step' or 'epoch'.")
         self.scheduler = scheduler
         self.sched_on = sched_on or "epoch"
-        self.was_told_when = sched_on is not None
+        self.is_sched_on_given = sched_on is not None
         self.needs_loss = _takes_loss(opt, scheduler, sched_with_loss, monitor)
         self.monitor = _checked_monitor(scheduler, self.sched_on, monitor, self.needs_loss)
         self._moves_on_step = scheduler is not None and self.sched_on == "step"
-        self._moves_on_epoch = scheduler is not None and self.sched_on == "epoch"
         self._restored = False
         self.training: bool | None = None
         self._own_groups: list[list[Tensor]] | None = None
@@ -182,7 +182,7 @@ class Optimizer:
             ):
                 self.sched_step(loss)
         elif at == "epoch":
-            if self._moves_on_epoch:
+            if self.sched_on == "epoch":
                 self.sched_step(loss)
         else:
             raise ConfigError(f"Optimizer.step(at={at!r}): it must be 'step' or 'epoch'.")
@@ -316,13 +316,19 @@ class Optimizer:
 
 def _needs_closure(opt: torch.optim.Optimizer) -> bool:
     """Whether `opt` cannot step without an argument."""
+    # The class's step: a scheduler wraps that of the object.
+    return any(map(_is_needed, (_parameters(type(opt).step) or [])[1:]))
+
+
+def _is_needed(parameter: inspect.Parameter) -> bool:
+    return parameter.default is parameter.empty and parameter.kind not in _VARIADIC
+
+
+def _parameters(function: Any) -> list[inspect.Parameter] | None:
     try:
-        # The class's step: a scheduler wraps that of the object.
-        parameters = list(inspect.signature(type(opt).step).parameters.values())[1:]
-    except (TypeError, ValueError):  # the signature of a step written in C cannot be read
-        return False
-    named = (parameter for parameter in parameters if parameter.kind not in _VARIADIC)
-    return any(parameter.default is parameter.empty for parameter in named)
+        return list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError):  # the signature of what is written in C cannot be read
+        return None
 
 
 def _takes_loss(
@@ -344,8 +350,11 @@ def _takes_loss(
             f"The {type_name(scheduler)} of an Optimizer was made for another optimizer than its "
             f"{type_name(opt)}: make it with that one."
         )
-    argument, is_needed = _first_argument(scheduler)
-    if is_needed and argument == "epoch":
+    parameters = _parameters(scheduler.step)
+    first = parameters[0] if parameters else None
+    is_needed = first is not None and _is_needed(first)
+    counts_epochs = first is not None and first.name == "epoch"
+    if is_needed and counts_epochs:
         raise ConfigError(
             f"{type_name(scheduler)}.step wants the number of the epoch, and a scheduler of an Optimizer "
             "gets a loss or nothing: give the Optimizer no scheduler, and step this one in the hook "
@@ -353,21 +362,9 @@ def _takes_loss(
         )
     asked = f"monitor={monitor!r}" if monitor is not None else "sched_with_loss=True"
     is_asked = sched_with_loss or monitor is not None
-    if is_asked and argument in (None, "epoch"):
+    if is_asked and (parameters == [] or counts_epochs):
         raise ConfigError(f"{asked}, but {type_name(scheduler)}.step takes no loss: leave it out.")
     return is_asked or is_needed
-
-
-def _first_argument(scheduler: Any) -> tuple[str | None, bool]:
-    """Return the first argument of a scheduler's `step`, and whether it has no default."""
-    try:
-        parameters = list(inspect.signature(scheduler.step).parameters.values())
-    except (TypeError, ValueError):
-        return "", False
-    if not parameters:
-        return None, False
-    first = parameters[0]
-    return first.name, first.default is first.empty and first.kind not in _VARIADIC
 
 
 def _checked_monitor(

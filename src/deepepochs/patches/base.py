@@ -139,21 +139,22 @@ class PatchBase:
         """
         return {
             key: for_checkpoint(value, f"{type(self).__name__}.{key}")
-            for key, value in self.__dict__.items()
-            if key not in ("name", "on_copies") and not is_configuration(value)
+            for key, value in self._attributes_with_data().items()
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Load what `state_dict` gave, in place of what this patch holds."""
-        for key, value in list(self.__dict__.items()):
-            if (
-                key not in ("name", "on_copies")
-                and key not in state
-                and not is_configuration(value)
-            ):
-                del self.__dict__[key]
+        for key in self._attributes_with_data().keys() - state.keys():
+            del self.__dict__[key]
         for key, value in state.items():
             setattr(self, key, copied(value))
+
+    def _attributes_with_data(self) -> dict[str, Any]:
+        return {
+            key: value
+            for key, value in self.__dict__.items()
+            if key not in ("name", "on_copies") and not is_configuration(value)
+        }
 
     def __repr__(self) -> str:
         """Give the class, the metric and the name."""
@@ -325,13 +326,9 @@ def flatten_value(name: str, value: Any) -> dict[str, Any]:
 def call_metric(
     metric: Callable[..., Any], *args: Any, on_copies: bool = False, **named: Any
 ) -> Any:
-    """Call a metric outside autograd; an error gets a note with the metric's arguments.
+    """Call a metric outside autograd, ``on_copies`` of tensors if asked.
 
-    Args:
-        metric: the function.
-        args: its arguments.
-        on_copies: copy the tensors first.
-        named: its named arguments.
+    An error gets a note with the metric's arguments.
 
     Raises:
         ArgumentsChanged: it has changed its arguments in place, and they were no copies.

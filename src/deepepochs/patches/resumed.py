@@ -16,10 +16,13 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ..errors import CheckpointMismatch, MetricError, PatchError
+from ..errors import CheckpointMismatch, MetricError, PatchError, add_note
 from ..nest import operations as nested
 from ..show.screens import to_array
 from .base import PatchBase, flatten_value
+from .plan import MetricPlan
+
+ADVICE = "Give the same metrics, or start from a checkpoint of the end of an epoch."
 
 
 class RestoredPatch(PatchBase):
@@ -58,8 +61,7 @@ class RestoredPatch(PatchBase):
         if type(like).__name__ != self.kind:
             raise CheckpointMismatch(
                 f"The checkpoint holds a {self.kind} where a {type(like).__name__} is added: one "
-                "name stands for one kind of patch. Give the same metrics, or start from a "
-                "checkpoint of the end of an epoch."
+                f"name stands for one kind of patch. {ADVICE}"
             )
         patch = like.copy()
         patch.load_state_dict(self.state)
@@ -174,3 +176,56 @@ def _restored(name: str, sources: list[Mapping[str, Any]]) -> RestoredPatch:
         f"Steps returned the metric {name!r} before the resume, and no mini-batch came after it, so "
         "its class is not known. Resume from another checkpoint."
     )
+
+
+def patch_kinds(plan: tuple[MetricPlan, ...]) -> dict[str, str]:
+    """Name the class of patch in which each metric of a plan is kept."""
+    return {name: type(make(1)).__name__ for name, make in plan}
+
+
+def check_same_metrics(where: str, saved: Mapping[str, str], here: Mapping[str, str]) -> None:
+    """Raise ``CheckpointMismatch`` unless the metrics of a pass are those of the saved one."""
+    faults = [f"{name!r} is not computed" for name in saved if name not in here]
+    faults += [f"{name!r} is new" for name in here if name not in saved]
+    faults += [
+        f"{name!r} was kept in a {saved[name]}, and is in a {kind}"
+        for name, kind in here.items()
+        if saved.get(name, kind) != kind
+    ]
+    if faults:
+        raise CheckpointMismatch(
+            f"The checkpoint was taken inside {where}, whose metrics are others here: "
+            f"{'; '.join(faults)}. {ADVICE}"
+        )
+
+
+def patch_states(patches: Mapping[str, PatchBase], planned: set[str]) -> dict[str, Any]:
+    """Give the states of merged patches; ``planned`` are those that a plan can make again."""
+    return {
+        name: {"planned": True, "state": patch.state_dict()}
+        if name in planned and not isinstance(patch, RestoredPatch)
+        else {"planned": False, **RestoredPatch.of(patch).state_dict()}
+        for name, patch in patches.items()
+    }
+
+
+def restored_patches(
+    states: Mapping[str, Any], makers: Mapping[str, Callable[[Any], PatchBase]]
+) -> dict[str, PatchBase]:
+    """Make the patches again, those of steps as ``RestoredPatch``.
+
+    Raises:
+        CheckpointMismatch: a state that the metric of its name cannot load.
+    """
+    patches: dict[str, PatchBase] = {}
+    for name, saved in states.items():
+        patch = patches[name] = makers[name](1) if saved["planned"] else RestoredPatch()
+        try:
+            patch.load_state_dict(saved["state"] if saved["planned"] else saved)
+        except Exception as error:  # a metric of another kind fails in any way
+            add_note(error, f"while restoring the metric {name!r}")
+            raise CheckpointMismatch(
+                f"The metric {name!r} cannot take its state of the checkpoint ({error!r}): it is "
+                f"another metric by that name. {ADVICE}"
+            ) from error
+    return patches

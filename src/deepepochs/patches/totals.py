@@ -27,7 +27,13 @@ LOSS = "loss"
 
 
 class BatchMetrics(Mapping[str, Any]):
-    """The metrics of one mini-batch, computed when they are read."""
+    """The metrics of one mini-batch, computed when they are read.
+
+    Args:
+        loss: of the mini-batch.
+        patches: gives the patches.
+        report_not_finite: is told of a loss that is NaN or infinite, unless it is ``None``.
+    """
 
     __slots__ = ("_loss", "_patches", "_report", "_values")
 
@@ -35,7 +41,7 @@ class BatchMetrics(Mapping[str, Any]):
         self,
         loss: Any,
         patches: Callable[[], Mapping[str, PatchBase]],
-        report_not_finite: Callable[[Any], None],
+        report_not_finite: Callable[[Any], None] | None,
     ) -> None:
         self._loss = loss
         self._patches = patches
@@ -47,7 +53,7 @@ class BatchMetrics(Mapping[str, Any]):
             values: dict[str, Any] = {}
             if self._loss is not None:
                 values[LOSS] = to_value(self._loss)
-                if not np.isfinite(values[LOSS]):
+                if self._report is not None and not np.isfinite(values[LOSS]):
                     self._report(values[LOSS])
             self._values = {**values, **shown_values(PassPatches(self._patches()))}
         return self._values

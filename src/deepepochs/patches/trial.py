@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from .. import rng
 from ..errors import ArgumentsChanged, DeepEpochsError, MetricError, add_note
 from ..nest.operations import first_tensor, map_tensors
-from ..nest.reuse import clones
 from ..show.screens import to_value
 from .base import PatchBase, call_metric, flatten_value
 from .tensors import TensorPatch, is_whole
@@ -73,11 +72,16 @@ def try_metric(name: str, patch: PatchBase) -> Exception | None:
 
 def value_apart(patch: PatchBase) -> Any:
     """Give the value of a patch, and put back what computing it draws or counts."""
-    metric = getattr(patch, "metric", None)
-    with rng.preserved(metric), torch.no_grad():
-        if type(patch) is TensorPatch:
-            return call_metric(apart(metric), *patch.arguments(), on_copies=patch.on_copies)
+    if type(patch) is TensorPatch:
+        return call_apart(patch.metric, patch.arguments(), on_copies=patch.on_copies)
+    with rng.preserved(getattr(patch, "metric", None)), torch.no_grad():
         return patch()
+
+
+def call_apart(metric: Any, arguments: tuple[Any, ...], *, on_copies: bool = False) -> Any:
+    """Call a metric, and leave random states, generators and its attributes as they are."""
+    with rng.preserved(metric):
+        return call_metric(apart(metric), *arguments, on_copies=on_copies)
 
 
 def apart(metric: Any) -> Any:
@@ -113,8 +117,7 @@ def _fails_without_values(patch: PatchBase, error: Exception) -> bool:
         return torch.empty(rows, dtype=tensor.dtype, device="meta")
 
     try:
-        with rng.preserved(patch.metric):
-            call_metric(apart(patch.metric), *map_tensors(without_values, arguments))
+        call_apart(patch.metric, map_tensors(without_values, arguments))
     except Exception as again:
         # What asks for a value fails as well, with an error about meta tensors.
         return type(again) is type(error) and "meta" not in str(again)
@@ -154,9 +157,8 @@ def _have_samples(name: str, patch: PatchBase, lengths: dict[str, int]) -> bool:
         return tensor[:-1] if tensor.ndim and len(tensor) == num else tensor
 
     try:
-        with rng.preserved(patch.metric), torch.no_grad():
-            value = call_metric(apart(patch.metric), *clones(map_tensors(shorter, arguments)))
-            later = _lengths(name, value)
+        value = call_apart(patch.metric, map_tensors(shorter, arguments), on_copies=True)
+        later = _lengths(name, value)
     except Exception:
         return False
     return any(length == num and later.get(key) == num - 1 for key, length in lengths.items())

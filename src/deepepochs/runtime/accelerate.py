@@ -10,9 +10,9 @@ sums over the processes in which every sample counts once.
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -23,12 +23,13 @@ from ..errors import ConfigError
 from ..optim.accumulation import NO_WINDOW, AnyWindow, Window
 from ..optim.fits import bare
 from ..optim.optimizers import Optimizer, Optimizers, params_of
+from .base import Streams
 from .exchange import exchange_of
 from .gloo import leave_gloo_at_exit, release_at_exit
 from .outside_weights import OutsideWeights
 from .rounds import ASIDE, Rounds
 from .shares import Shares, is_prepared
-from .streams import PartedStreams, Streams
+from .streams import SeparateStreams
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -49,7 +50,7 @@ class AccelerateRuntime:
         self.rank: int = accelerator.process_index
         self.num_processes: int = accelerator.num_processes
         self._shares = Shares(accelerator, self.gather_objects)
-        self.streams = PartedStreams(self.rank) if self.num_processes > 1 else Streams()
+        self.streams = SeparateStreams(self.rank) if self.num_processes > 1 else Streams()
         # With shares of different lengths one process would end a window before the others.
         accelerator.gradient_state.plugin_kwargs["sync_with_dataloader"] = False
         if self.num_processes > 1:
@@ -149,12 +150,10 @@ class AccelerateRuntime:
         module: nn.Module = self.accelerator.unwrap_model(model)
         return module
 
-    def sync_gradients(
-        self, model: nn.Module, wanted: bool
-    ) -> contextlib.AbstractContextManager[Any]:
+    def sync_gradients(self, model: nn.Module, wanted: bool) -> AbstractContextManager[Any]:
         if wanted or self.num_processes == 1:
-            return contextlib.nullcontext()
-        context: contextlib.AbstractContextManager[Any] = self.accelerator.no_sync(model)
+            return nullcontext()
+        context: AbstractContextManager[Any] = self.accelerator.no_sync(model)
         return context
 
     def window(self, size: int) -> AnyWindow | None:
@@ -167,14 +166,14 @@ class AccelerateRuntime:
     def share(self, loader: Any) -> Any:
         return self._shares.of(loader)
 
-    def shared(self, loader: Any) -> contextlib.AbstractContextManager[Any]:
+    def shared(self, loader: Any) -> AbstractContextManager[Any]:
         return self._shares.opened(loader)
 
     def filler(self, loader: Any) -> Any:
         return self._shares.filler(loader)
 
-    def call(self, name: str) -> contextlib.AbstractContextManager[Any]:
-        return contextlib.nullcontext() if self.num_processes == 1 else self._exchange.call(name)
+    def call(self, name: str) -> AbstractContextManager[Any]:
+        return nullcontext() if self.num_processes == 1 else self._exchange.call(name)
 
     def any(self, flag: bool, purpose: str = ASIDE) -> bool:
         return self.total([float(flag)], purpose)[0] > 0

@@ -6,7 +6,7 @@ on one device.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from typing import Any, Protocol
@@ -14,12 +14,35 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from .. import rng
 from ..data.cursor import Cursor
 from ..errors import CheckpointError, CheckpointMismatch, ConfigError
 from ..optim.accumulation import AnyWindow, Window
 from ..optim.optimizers import Optimizer, Optimizers
 from .rounds import ASIDE, Processes, Rounds
-from .streams import Streams
+
+
+class Streams:
+    """The random streams of a run in one process: those of the script."""
+
+    def opened(self) -> AbstractContextManager[None]:
+        """Draw as inside of a call during the block, and after it as outside."""
+        return nullcontext()
+
+    def separate(self) -> None:
+        """Draw other numbers than the other processes, also if a hook has seeded all alike."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """The random states, to be saved."""
+        return rng.get_state()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore the random states, inside of a call those of a call.
+
+        Raises:
+            CheckpointMismatch: they are malformed.
+        """
+        rng.set_state(state)
 
 
 class Runtime(Processes, Protocol):

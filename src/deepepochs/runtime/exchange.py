@@ -16,7 +16,6 @@ import contextlib
 import itertools
 import pickle
 import struct
-import warnings
 import weakref
 from collections.abc import Iterator
 from datetime import timedelta
@@ -25,7 +24,7 @@ from typing import Any
 import torch
 from torch import distributed
 
-from ..errors import LoopException, StopLoopException
+from ..errors import LoopException, StopLoopException, warn_user
 from .watch import ADVICE, Watch, apart
 
 # The length of the value, what the process is about to do, and a short value itself.
@@ -49,6 +48,7 @@ class Exchange:
         self.num_calls = 0
         self._call = "the script"
         self._broken: str | None = None
+        self._latest: list[torch.Tensor] = []
         self._watch = Watch(rank, num_processes)
         self._meet()
         self._group: Any = distributed.new_group(backend="gloo", timeout=_timeout())
@@ -71,22 +71,16 @@ class Exchange:
             return
         everyone = [torch.zeros(1, device="cpu") for _ in range(self.num_processes)]
         work = distributed.all_gather(everyone, everyone[0].clone(), async_op=True)
-        for seconds in itertools.count(1):
-            try:
-                work.wait(timedelta(seconds=1))
-                return
-            except RuntimeError as error:
-                if work.is_completed():
-                    raise LoopException(
-                        f"Process {self.rank} makes a Trainer, and has lost the connection to "
-                        f"another process, which has ended or failed. {ADVICE}"
-                    ) from error
-            if seconds == _PATIENCE:
-                warnings.warn(
-                    f"Process {self.rank} waits for the others to make their Trainer. {ADVICE}",
-                    RuntimeWarning,
-                    stacklevel=7,
-                )
+        try:
+            for seconds in _seconds_of(work):
+                if seconds == _PATIENCE:
+                    text = f"Process {self.rank} waits for the others to make their Trainer. "
+                    warn_user(f"{text}{ADVICE}", RuntimeWarning)
+        except RuntimeError as error:
+            raise LoopException(
+                f"Process {self.rank} makes a Trainer, and has lost the connection to another "
+                f"process, which has ended or failed. {ADVICE}"
+            ) from error
 
     @contextlib.contextmanager
     def call(self, name: str) -> Iterator[None]:
@@ -127,8 +121,15 @@ class Exchange:
         inline = value if len(value) <= _INLINE else b""
         header = bytearray(_HEADER.pack(len(value), text, inline))
         headers = [_HEADER.unpack(of) for of in self._all(where, header)]
-        if any(other.rstrip(b"\0") != text for _, other, _ in headers):
-            raise LoopException(self._apart([other for _, other, _ in headers]))
+        places = [place.rstrip(b"\0") for _, place, _ in headers]
+        if any(place != text for place in places):
+            named = "; ".join(
+                f"process {rank} is in {place.decode(errors='replace')}"
+                for rank, place in enumerate(places)
+            )
+            raise LoopException(
+                f"The processes are about to do different things: {named}. {ADVICE}"
+            )
         longest = max(length for length, _, _ in headers)
         if longest <= _INLINE:
             return [of[:length] for length, _, of in headers]
@@ -152,45 +153,36 @@ class Exchange:
             raise LoopException(
                 f"The processes have lost one another before: {self._broken} Start the script anew."
             )
-        size = len(own)
-        everyone = torch.empty((self.num_processes, size), dtype=torch.uint8, device="cpu")
-        self._watch.begin_exchange(where)
+        everyone = torch.empty((self.num_processes, len(own)), dtype=torch.uint8, device="cpu")
         try:
-            mine = torch.frombuffer(own, dtype=torch.uint8)
-            rows = list(everyone.unbind())
-            self._wait(distributed.all_gather(rows, mine, self._group, async_op=True), where)
+            with self._watch.exchanging(where):
+                mine = torch.frombuffer(own, dtype=torch.uint8)
+                rows = list(everyone.unbind())
+                # A thread of gloo lets go of the tensors a moment after the exchange. Were it their
+                # last owner, it would take locks of Python, and a worker that a loader forks in
+                # that moment would wait for them for ever. So they are kept until the next one.
+                self._latest = [mine, *rows]
+                self._wait(distributed.all_gather(rows, mine, self._group, async_op=True), where)
         except BaseException as error:
             self._broken = str(error)
             raise
-        finally:
-            self._watch.end_exchange()
         return [memoryview(row) for row in everyone.numpy()]
 
     def _wait(self, work: Any, where: str) -> None:
         """Wait for the others, and look now and then whether they can still come."""
         gone: tuple[int, str] | None = None
-        for seconds in itertools.count(1):
-            try:
-                work.wait(timedelta(seconds=1))
-                return
-            except RuntimeError as error:
-                if work.is_completed():
-                    raise LoopException(self._lost(where)) from error
-            if seconds % _LOOK_EVERY:
-                continue
-            # Twice: what the others have sent may be on its way.
-            last, gone = gone, self._watch.gone(self.num_calls)
-            if gone is not None and gone == last:
-                raise LoopException(self._without(where, *gone))
-            if seconds > _PATIENCE and (stuck := self._watch.deadlock()) is not None:
-                raise LoopException(self._stuck(where, stuck))
-
-    def _apart(self, places: list[bytes]) -> str:
-        named = "; ".join(
-            f"process {rank} is in {place.rstrip(bytes(1)).decode(errors='replace')}"
-            for rank, place in enumerate(places)
-        )
-        return f"The processes are about to do different things: {named}. {ADVICE}"
+        try:
+            for seconds in _seconds_of(work):
+                if seconds % _LOOK_EVERY:
+                    continue
+                # Twice: what the others have sent may be on its way.
+                last, gone = gone, self._watch.gone(self.num_calls)
+                if gone is not None and gone == last:
+                    raise LoopException(self._without(where, *gone))
+                if seconds > _PATIENCE and (stuck := self._watch.deadlock()) is not None:
+                    raise LoopException(self._stuck(where, stuck))
+        except RuntimeError as error:
+            raise LoopException(self._lost(where)) from error
 
     def _without(self, where: str, rank: int, what: str) -> str:
         return (
@@ -210,6 +202,18 @@ class Exchange:
             f"Process {self.rank} has lost the connection to another process, which was ended or has "
             f"failed: its own message says why. Process {self.rank} is in {where}."
         )
+
+
+def _seconds_of(work: Any) -> Iterator[int]:
+    """Wait for an exchange, and give the seconds so far after each second; raise if it fails."""
+    for seconds in itertools.count(1):
+        try:
+            work.wait(timedelta(seconds=1))
+            return
+        except RuntimeError:
+            if work.is_completed():
+                raise
+        yield seconds
 
 
 _MADE: list[Exchange] = []

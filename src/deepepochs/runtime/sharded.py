@@ -11,8 +11,8 @@ exchanges its weights and gradients by itself.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
@@ -73,11 +73,9 @@ class ShardedRuntime(AccelerateRuntime):
     def join_gradients(self, optimizers: Sequence[Optimizer], *, has_samples: bool) -> None:
         """Do nothing: all trained weights are the model's."""
 
-    def sync_gradients(
-        self, model: nn.Module, wanted: bool
-    ) -> contextlib.AbstractContextManager[Any]:
+    def sync_gradients(self, model: nn.Module, wanted: bool) -> AbstractContextManager[Any]:
         """Exchange gradients after every mini-batch: otherwise a checkpoint could not have them."""
-        return contextlib.nullcontext()
+        return nullcontext()
 
     def clip_by_norm(self, parameters: Iterable[Tensor], max_norm: float, norm_type: float) -> None:
         weights = [weight for weight in parameters if weight.grad is not None]
@@ -87,7 +85,7 @@ class ShardedRuntime(AccelerateRuntime):
         total = norm.full_tensor() if is_shard(norm) else norm
         nn.utils.clip_grads_with_norm_(weights, max_norm, total)
 
-    @contextlib.contextmanager
+    @contextmanager
     def shared(self, loader: Any) -> Iterator[Any]:
         """Give the share for one pass; reshard the weights after it."""
         try:

@@ -8,36 +8,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager
 from typing import Any
 
 from .. import rng
+from .base import Streams
 
 
-class Streams:
-    """The random streams of a run in one process: those of the script."""
-
-    def opened(self) -> AbstractContextManager[None]:
-        """Draw as inside of a call during the block, and after it as outside."""
-        return contextlib.nullcontext()
-
-    def part(self) -> None:
-        """Part from the other processes, if a hook has seeded all alike."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """The random states, to be saved."""
-        return rng.get_state()
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore the random states, inside of a call those of a call.
-
-        Raises:
-            CheckpointMismatch: they are malformed.
-        """
-        rng.set_state(state)
-
-
-class PartedStreams(Streams):
+class SeparateStreams(Streams):
     """The random streams of one of several processes.
 
     The main process goes on with the script's. Another one derives its own from these and its
@@ -52,14 +29,14 @@ class PartedStreams(Streams):
     def opened(self) -> Iterator[None]:
         # Derived from what all have, not from what a process has drawn when the call ends.
         self._outside = rng.derive_seeds("after the call")
-        self.part()
+        self.separate()
         try:
             yield
         finally:
             rng.use_seeds(self._outside)
             self._outside = None
 
-    def part(self) -> None:
+    def separate(self) -> None:
         if self.rank:
             rng.use_seeds(rng.derive_seeds(f"process {self.rank}"))
 
@@ -75,6 +52,6 @@ class PartedStreams(Streams):
             if outside is not None:
                 rng.use_seeds(outside)
         elif outside is None:  # saved outside of a call, where all are alike
-            self.part()
+            self.separate()
         else:
             self._outside = dict(outside)

@@ -74,6 +74,16 @@ class Watch:
         self._thread = threading.Thread(target=self._look, name="deepepochs-watch", daemon=True)
         self._thread.start()
 
+    @contextlib.contextmanager
+    def exchanging(self, where: str) -> Iterator[None]:
+        """Note that the main thread exchanges something during the block."""
+        self.num_exchanges += 1
+        self.exchange = where
+        try:
+            yield
+        finally:
+            self.exchange = None
+
     def enter(self) -> None:
         """Note that a call begins."""
         self._error = None
@@ -82,15 +92,6 @@ class Watch:
     def leave(self) -> None:
         """Note that a call ends."""
         self.in_call = False
-
-    def begin_exchange(self, where: str) -> None:
-        """Note that the main thread waits in an exchange."""
-        self.num_exchanges += 1
-        self.exchange = where
-
-    def end_exchange(self) -> None:
-        """Note that the exchange is over."""
-        self.exchange = None
 
     def fail(self, call: int, where: str, error: BaseException) -> None:
         """Tell that a call is left with an error."""
@@ -113,8 +114,8 @@ class Watch:
     def deadlock(self, here: Any = None) -> dict[int, str] | None:
         """Give where all others wait, if none of them is busy and one is at another place.
 
-        They must have said so twice, at this look and at the one before. If this process waits
-        elsewhere than in an exchange, ``here``, so must they all.
+        They must have said so twice, at this look and at the one before. ``here`` is the place of a
+        process that does not wait in an exchange; then no other one may wait in one.
         """
         before, self._seen = self._seen, dict(self._told("waits"))
         if here is not None and any(place["is_ours"] for place in self._seen.values()):

@@ -13,8 +13,9 @@ from typing import Any
 from torch import Tensor
 
 from ..errors import CheckpointMismatch
-from ..optim.fits import bare, check_length, compare_settings, type_name
+from ..optim.fits import bare, type_name
 from ..optim.optimizers import Optimizer, Optimizers
+from ..optim.settings import check_length, compare_settings
 from .strict import CheckedPart, Part
 
 Groups = list[list[Tensor]]

@@ -15,15 +15,16 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Iterator, Sequence
+from types import FunctionType, MethodType
 from typing import Any
 
 from torch.optim import lr_scheduler as torchs
 
+from ..nest.functions import enclosed_by
 from .fits import bare
 from .schedules import LinearCosineScheduler
 
-# The moves that a schedule has. One that rises, or that goes once up and down, is of no use if
-# the fit ends before it.
+# The attribute that says how many moves a schedule has.
 LENGTHS = {
     torchs.CosineAnnealingLR: "T_max",
     torchs.CosineAnnealingWarmRestarts: "T_0",
@@ -34,6 +35,7 @@ LENGTHS = {
     torchs.OneCycleLR: "total_steps",
     LinearCosineScheduler: "total_steps",
 }
+# These, and those that rise, are of no use if the fit ends before them.
 WHOLE = (torchs.OneCycleLR, torchs.CyclicLR, LinearCosineScheduler)
 HARDLY = 0.01  # of the rate that the optimizer was given
 VANISHED = 1e-9
@@ -92,9 +94,8 @@ def parts_of(scheduler: Any) -> Iterator[Any]:
 
 
 def _is_long(one: Any, length: float, epochs: int, num_steps: Sequence[int]) -> bool:
-    rises = getattr(one, "start_factor", getattr(one, "factor", 1.0)) < getattr(
-        one, "end_factor", 1.0
-    )
+    start = getattr(one, "start_factor", getattr(one, "factor", 1.0))
+    rises = start < getattr(one, "end_factor", 1.0)
     if isinstance(one, WHOLE) or rises:
         return all(length >= number / epochs for number in num_steps)
     return _is_near(length, epochs, num_steps)
@@ -117,5 +118,6 @@ def _numbers_of(functions: Iterable[Any]) -> set[int]:
         if isinstance(function, functools.partial):
             found += [*function.args, *function.keywords.values()]
             function = function.func
-        found += [cell.cell_contents for cell in getattr(function, "__closure__", None) or ()]
+        if isinstance(function, (FunctionType, MethodType)):
+            found += enclosed_by(function).values()
     return {value for value in found if type(value) is int}
