@@ -447,7 +447,7 @@ def test_theirs_that_are_not_exact_are_told() -> None:
         kept = stateful.StatefulDataLoader(Sticky(), 3, num_workers=1, persistent_workers=True)
     sent = accelerate.Accelerator(cpu=True).prepare(DataLoader(Sticky(), batch_size=3))
     for loader, name in ((kept, "loader.persistent_workers"), (sent, "loader")):
-        assert [told for told, _ in follow(loader).unread(loader)] == [name]
+        assert [told for told, *_ in follow(loader).unread(loader)] == [name]
 
 
 READ: dict[str, Callable[[], Any]] = {
