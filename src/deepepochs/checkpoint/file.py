@@ -293,7 +293,8 @@ def _interpret(content: Any, sealed: bool, source: Path) -> dict[str, Any]:
         return _from_0_6(content)
     held = f"the keys {list(content)[:8]}" if isinstance(content, dict) else type(content).__name__
     raise CheckpointDamaged(
-        f"{source} is a torch file but no checkpoint of this library: it holds {held}"
+        f"{source} is a torch file but no checkpoint of this library: it holds {held}. "
+        "Weights alone are loaded with trainer.load_weights(path)"
     )
 
 
