@@ -397,6 +397,7 @@ BAD_BATCH = [
     Case("unknown key", lambda: fit([{"x": X}]), TypeError, "batch_x is a dict with keys 'x' (a tensor [12, 3] float32): call self.model(**batch_x)"),
     Case("targets without a loss function", lambda: fit(DL, loss=None), TypeError, "No loss function was given: the whole mini-batch is input"),
     Case("one input too many to predict", lambda: trainer().predict([(X, X, Y)]), TypeError, "batch_x is a tuple of 2 tensors [12, 3] float32, [12, 3] float32, what predict gave the model"),
+    Case("targets to predict without a loss function", lambda: trainer(loss=None).predict(DL), TypeError, "is the target, give with_targets=True"),
     Case("tuple to the model", lambda: run_step(bare_to_model), TypeError, "batch_x is a tuple of 1 tensor [4, 3] float32: call self.model(*batch_x)"),
     Case("wrong width", lambda: fit(model=nn.Linear(5, 2)), RuntimeError, "mat1 and mat2 shapes cannot be multiplied (4x3 and 5x2)"),
     Case("wrong width to the first layer", lambda: fit(model=nn.Linear(5, 2)), RuntimeError, "Steps.train_step got batch 0 of train task '0' (both counted from 0): batch_x is a tuple of 1 tensor [4, 3] float32; batch_y is a tensor [4] int64"),
