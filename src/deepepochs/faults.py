@@ -83,7 +83,7 @@ def not_a_loss(step_name: str, loss: Any) -> StepError:
     elif isinstance(loss, (tuple, list)):
         advice = "Hand on the one that is the loss"
     return StepError(
-        f"{step_name}: the loss is {nested.describe(loss)}, and a loss is a tensor of no "
+        f"{step_name}: the loss is {nested.describe(loss)}, and must be a tensor with no "
         f"dimension. {advice}."
     )
 
@@ -131,8 +131,8 @@ def note_no_gradient(stage: str, error: Exception) -> None:
     if NO_GRADIENT in str(error):
         add_note(
             error,
-            f"Gradients are off in {stage}. To have them there all the same, compute what they are "
-            "of inside of `with torch.enable_grad():`",
+            f"Gradients are off in {stage}. Where you need them, call the model inside "
+            "`with torch.enable_grad():`",
         )
 
 

@@ -117,6 +117,8 @@ def predict_batches(trainer: Any, loader: Any, *, with_targets: bool | None) -> 
                 model_out = trainer.call_model(batch_x)
             except Exception as error:
                 add_note(error, f"batch_x is {describe(batch_x)}, what predict gave the model")
+                if batch_y is None and len(batch_x) > 1 and not isinstance(batch_x, dict):
+                    add_note(error, "If the last of them is the target, give with_targets=True.")
                 note_no_gradient(Stage.PREDICT, error)
                 raise
             if rounds is None or not rounds.is_filler:

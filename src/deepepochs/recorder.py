@@ -253,7 +253,9 @@ class Recorder:
                     if name not in batch:
                         cast(TensorPatch, self.patches[name]).keep(*kept)
             except MetricError as error:
-                add_note(error, f"{self.step_name} recorded them in batch {batch_idx}, from 0.")
+                add_note(
+                    error, f"{self.step_name} recorded them in batch {batch_idx} (counted from 0)."
+                )
                 raise
         for name in batch:
             self._join(name, batch[name])

@@ -425,7 +425,10 @@ class BeginsLate:
 
 
 UNREAD: dict[str, tuple[Callable[[], Any], str]] = {
-    "an iterator that goes on": (lambda: sampled(Carries()), "sampler.rest .* is an iterator"),
+    "an iterator that goes on": (
+        lambda: sampled(Carries()),
+        "sampler.rest .* is an iterator.* state_dict and",
+    ),
     "the system's numbers": (
         lambda: transformed(Noise(random.SystemRandom())),
         r"dataset.transforms.0.settings.inner.0.generator_of_mine .* draws from the system",
@@ -433,7 +436,7 @@ UNREAD: dict[str, tuple[Callable[[], Any], str]] = {
     "a long order": (lambda: sampled(ManyIndices()), "sampler.order .* too large for a checkpoint"),
     "a generator in workers": (
         lambda: DataLoader(Numbers(Noise(random.Random(0))), 3, num_workers=1),
-        "generator_of_mine .* is copied into the worker processes",
+        "generator_of_mine .* is copied into the worker processes.* functions of torch",
     ),
     "an inner loader": (BeginsLate, "inner .* draws a number when"),
 }
@@ -447,7 +450,7 @@ def test_theirs_that_are_not_exact_are_told() -> None:
         kept = stateful.StatefulDataLoader(Sticky(), 3, num_workers=1, persistent_workers=True)
     sent = accelerate.Accelerator(cpu=True).prepare(DataLoader(Sticky(), batch_size=3))
     for loader, name in ((kept, "loader.persistent_workers"), (sent, "loader")):
-        assert [told for told, _ in follow(loader).unread(loader)] == [name]
+        assert [told for told, *_ in follow(loader).unread(loader)] == [name]
 
 
 READ: dict[str, Callable[[], Any]] = {

@@ -314,7 +314,7 @@ def test_the_trials_of_a_search_are_runs_of_their_own(capsys: pytest.CaptureFixt
         fit(trial)
     assert len({trial.running_id for trial in trials}) == 3
     assert [trial.progress.epoch_idx for trial in trials] == [2, 2, 2]
-    assert capsys.readouterr().out.count("so give each trainer a running_id") == 2
+    assert capsys.readouterr().out.count("give each trainer its own running_id") == 2
 
 
 def test_the_first_trainer_of_a_process_goes_on_with_the_newest_run(

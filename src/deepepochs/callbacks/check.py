@@ -375,8 +375,8 @@ def _find_run(trainer: TrainerView, ckpt_dir: Path) -> Path | str:
     used = use_here(ckpt_dir)
     if used and trainer.resume == "auto":
         return (
-            "resume='auto' without a running_id finds the newest run for the first trainer of a "
-            "process alone, so give each trainer a running_id"
+            "resume='auto' without a running_id resumes the newest run in the first trainer of a "
+            "process only; give each trainer its own running_id"
         )
     return latest_run(ckpt_dir) or f"no checkpoint in {ckpt_dir}"
 

@@ -265,7 +265,9 @@ def _read(file: BinaryIO, source: Path) -> Any:
         raise
     except Exception as error:  # torch's reader raises nearly anything on odd content
         found = re.search(r"GLOBAL (\S+)", str(error))
-        fault = f"it asks for {found[1]}" if found else _reason(error)
+        fault = _reason(error)
+        if found:
+            fault = f"it asks for {found[1]}. Of a model, save its state_dict()"
         raise CheckpointDamaged(
             f"{source} holds more than tensors and plain values, and was refused without "
             f"running anything in it: {fault}"
@@ -291,7 +293,8 @@ def _interpret(content: Any, sealed: bool, source: Path) -> dict[str, Any]:
         return _from_0_6(content)
     held = f"the keys {list(content)[:8]}" if isinstance(content, dict) else type(content).__name__
     raise CheckpointDamaged(
-        f"{source} is a torch file but no checkpoint of this library: it holds {held}"
+        f"{source} is a torch file but no checkpoint of this library: it holds {held}. "
+        "Weights alone are loaded with trainer.load_weights(path)"
     )
 
 
@@ -320,7 +323,7 @@ def not_found(path: Path) -> str:
     """The message for a missing file, with the files that are in its folder, or beside that."""
     text, folder = f"no checkpoint {path}", path.parent
     if not folder.is_dir():
-        text, folder = f"{text}: there is no folder {folder}", folder.parent
+        text, folder = f"{text}, and there is no folder {folder}", folder.parent
     if not folder.is_dir():
         return text
     names = sorted(found.name for found in folder.iterdir() if not found.name.startswith("."))

@@ -20,7 +20,6 @@ drawn at random on the way.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain, islice
 from typing import Any
@@ -28,7 +27,7 @@ from typing import Any
 from torch.utils.data import DataLoader, IterableDataset
 
 from .. import rng
-from ..errors import CheckpointMismatch, ConfigError
+from ..errors import CheckpointMismatch, ConfigError, warn_user
 from .followed import follow, read_moment, restore_moment
 from .routes import Route, choose_route, streams_of, unwrap
 
@@ -311,23 +310,20 @@ class Loaders:
 
     def _warn_of_unread(self) -> None:
         for label, loader in self._loaders.items():
-            for name, why in follow(loader).unread(loader):
+            for name, why, remedy in follow(loader).unread(loader):
                 where = f"{name.removeprefix('loader.')} of the loader of {label}"
                 if where not in self._told:
                     self._told.add(where)
-                    warnings.warn(
+                    warn_user(
                         f"{where} {why}: a resume from this checkpoint is not exact to the bit. "
-                        "Draw from torch, NumPy or random, or give the object that holds it "
-                        "state_dict and load_state_dict. trainer.verify_resume(...) tries it.",
+                        f"{remedy} trainer.verify_resume(...) shows what differs.",
                         UserWarning,
-                        stacklevel=2,
                     )
 
 
 def _warn_of_other_loader(label: str, why: str) -> None:
-    warnings.warn(
+    warn_user(
         f"The loader of {label} is not that of the checkpoint, so the fit resumes with other "
         f"data, not to the bit: {why}",
         UserWarning,
-        stacklevel=4,
     )

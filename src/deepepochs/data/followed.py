@@ -415,27 +415,35 @@ class Followed:
         yield from first
         yield from iterator
 
-    def unread(self, loader: Any) -> Iterator[tuple[str, str]]:
-        """Give the path of each thing that draws or counts and cannot be read, and why."""
+    def unread(self, loader: Any) -> Iterator[tuple[str, str, str]]:
+        """Give the path of each thing that draws or counts and cannot be read, why, and the remedy."""
+        global_draws = "Draw with the functions of torch, NumPy or random instead."
+        own_state = "Give the object that holds it state_dict and load_state_dict."
         has_workers = getattr(loader, "num_workers", 0) > 0
         if any(kind.__name__ == "DataLoaderDispatcher" for kind in type(loader).__mro__):
-            yield "loader", "loads a mini-batch ahead, whose draws are lost"
+            why = "loads a mini-batch ahead, whose draws are lost"
+            yield "loader", why, "Leave out dispatch_batches=True."
         if is_torchdata(loader) and loader.persistent_workers and _is_stateful(loader.dataset):
-            yield "loader.persistent_workers", "keeps a data set with state over several passes"
+            why = "keeps a data set with state over several passes"
+            yield "loader.persistent_workers", why, "Leave out persistent_workers=True."
         for name, piece in walk(loader):
             kind, value = piece.kind, piece.value
             if kind == "unreadable":
-                yield name, "draws from the system, and has no state"
+                yield name, "draws from the system, and has no state", global_draws
             elif kind == "iterator" and value is self._iterators.get(name):
-                yield name, "is an iterator, whose place cannot be read"
+                yield name, "is an iterator, whose place cannot be read", own_state
             elif kind == "large" and not _is_same(_freeze(piece), self._first.get(name)):
-                yield name, f"has changed, and is too large for a checkpoint (over {MAX_ENTRIES})"
+                why = f"has changed, and is too large for a checkpoint (over {MAX_ENTRIES} entries)"
+                yield name, why, own_state
             elif isinstance(value, DataLoader) and _begins_late(loader):
-                yield name, "draws a number when the resumed loader begins to iterate"
+                why = "draws a number when the resumed loader begins to iterate"
+                yield name, why, "Give fit() a DataLoader itself."
             elif type(value).__name__ == _UNSAVED and is_torchdata(loader):
-                yield name, "is a buffer, which the state_dict of its data set leaves out"
+                why = "is a buffer, which the state_dict of its data set leaves out"
+                yield name, why, "Leave out the buffer, or use a plain DataLoader."
             elif kind == "generator" and has_workers and piece.root in _BY_PARTS and value:
-                yield name, "is copied into the worker processes, whose draws cannot be read"
+                why = "is copied into the worker processes, whose draws cannot be read"
+                yield name, why, global_draws
 
     def _put_new(self, loader: Any, owners: Mapping[str, Any], name: str, saved: Any) -> None:
         """Set what was made in the run and is not there yet, such as a generator at first use."""

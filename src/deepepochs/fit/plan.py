@@ -338,8 +338,8 @@ def check_step_args(trainer: TrainerView, tasks: list[EpochTask]) -> None:
             near = difflib.get_close_matches(given, known, n=1)
             raise ConfigError(
                 f"{type(task).__name__}(..., {given}=...): no step takes {given!r}. "
-                f"{f'Did you mean {near[0]!r}? ' if near else ''}What is no argument of EpochTask "
-                "itself is handed to the steps, and the default steps take nothing more."
+                f"{f'Did you mean {near[0]!r}? ' if near else ''}Further arguments of EpochTask go "
+                "to the steps; the default steps have none."
             )
 
 

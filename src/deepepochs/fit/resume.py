@@ -150,7 +150,7 @@ class EarlierFits:
         if num == self.num_past:
             self._load_end(trainer, place)
         else:
-            self._fault = f"of its {self.num_past} finished fits only the last one's end is kept"
+            self._fault = "only the end of the last finished fit is kept"
         return past
 
     def _load_end(self, trainer: TrainerView, place: Place) -> None:
@@ -178,7 +178,8 @@ class EarlierFits:
         """Warn of a call between skipped fits that does not see the weights it has seen."""
         if 0 < num_calls <= self.num_past and self._fault is not None:
             warn_user(
-                f"{call}() is called between two fits that an earlier process has called, and the "
-                f"weights are not those of then: {self._fault}. Its result is another one.",
+                f"{call}() comes between fits that an earlier process has finished, and its result "
+                f"differs from the one there: the weights of that time were not found "
+                f"({self._fault}).",
                 UserWarning,
             )

@@ -6,7 +6,6 @@ A test that a hook of a fit calls is a session inside the fit's, its ``outer``.
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from enum import Enum
@@ -251,12 +250,11 @@ class Session:
         if run.num_steps or run.resumed or not self.opt.gradients():
             return
         if self.trainer.tell_once("step"):
-            warnings.warn(
+            warn_user(
                 f"{run.recorder.step_name} made gradients in {run.batch_idx + 1} mini-batches and no "
                 "optimizer step: nothing was learnt. Call self.optimize(), or leave out "
                 "do_optimize=False.",
                 RuntimeWarning,
-                stacklevel=2,
             )
 
     def _warn_of_length(self, run: Run) -> None:
@@ -278,12 +276,11 @@ class Session:
             if weight.grad is not None and id(weight) not in trained
         ]
         if idle and self.trainer.tell_once("loss"):
-            warnings.warn(
+            warn_user(
                 f"The loss function has weights that get gradients, and no optimizer trains them: "
                 f"{', '.join(idle[:5])}. Give them to one, as in Adam([*model.parameters(), "
                 "*loss.parameters()]), or freeze them.",
                 UserWarning,
-                stacklevel=2,
             )
 
     def _report_empty(self, run: Run) -> None:
@@ -294,7 +291,7 @@ class Session:
         )
         if run.is_training:
             raise DataError(text)
-        warnings.warn(text, UserWarning, stacklevel=2)
+        warn_user(text, UserWarning)
 
 
 def not_running(task: EpochTask, stage: Stage) -> LoopException:

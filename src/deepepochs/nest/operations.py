@@ -174,7 +174,8 @@ def _describe_items(x: Sequence[Any], dtypes: bool) -> str:
     if len({type(item) for item in x}) == 1 and not isinstance(x[0], (Mapping, tuple, list)):
         return f"{len(x)} {type(x[0]).__name__}"
     more = f" and {len(x) - 5} more" if len(x) > 5 else ""
-    return f"{len(x)} items: " + ", ".join(describe(item, dtypes=dtypes) for item in x[:5]) + more
+    count = f"{len(x)} items" if len(x) > 1 else "1 item"
+    return f"{count}: " + ", ".join(describe(item, dtypes=dtypes) for item in x[:5]) + more
 
 
 def to_device(x: Any, device: str | torch.device, *, non_blocking: bool = False) -> Any:

@@ -556,7 +556,8 @@ def as_optimizers(opt: Any, model: nn.Module, loss: nn.Module | None) -> Optimiz
         )
     if not isinstance(opt, (list, tuple)) or not opt:
         raise ConfigTypeError(
-            f"opt={opt!r}: give a torch optimizer, a deepepochs.Optimizer, a list of them, or None."
+            f"opt={opt!r}: give a torch optimizer, a deepepochs.Optimizer, a list of them, or None. "
+            "A wrapper needs param_groups (a list), step, zero_grad, state_dict and load_state_dict."
         )
     optimizers = opt if isinstance(opt, Optimizers) else Optimizers(opt)
     known = {id(weight) for weight in (*model.parameters(), *of_loss)}

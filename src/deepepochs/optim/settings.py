@@ -106,7 +106,7 @@ def check_length(scheduler: Any, state: Mapping[str, Any]) -> None:
             f"The OneCycleLR of the checkpoint ends after {saved} steps, and that of the script after "
             f"{inside.total_steps}: a cycle that has begun cannot be made longer. Give "
             f"total_steps={saved} and no more epochs, or take the weights alone with "
-            "trainer.load_weights(deepepochs.checkpoint.load(path)) and begin a new cycle."
+            "trainer.load_weights(path) and begin a new cycle."
         )
 
 

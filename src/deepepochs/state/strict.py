@@ -113,11 +113,12 @@ def _differences(parts: Mapping[str, Part], state: Mapping[str, Any]) -> list[st
 
 
 def _check_parts(parts: Mapping[str, Part], state: Mapping[str, Any], *, grows: bool) -> None:
-    missing, unknown = sorted(parts.keys() - state.keys()), sorted(state.keys() - parts.keys())
-    if missing or unknown:
+    sides = {"missing": parts.keys() - state.keys(), "unknown": state.keys() - parts.keys()}
+    told = [f"{side} {', '.join(sorted(names))}" for side, names in sides.items() if names]
+    if told:
         raise CheckpointMismatch(
-            f"The state does not fit this trainer: missing {missing or 'nothing'}, unknown "
-            f"{unknown or 'nothing'}. Was it saved with another loss, other optimizers or another version?"
+            f"The state does not fit this trainer: {'; '.join(told)}. Was it saved with another "
+            "loss, other optimizers, parts of another class or another version?"
         )
     grown = state["extras"].get("grown", {}) if "extras" in parts else {}
     for name, part in parts.items():

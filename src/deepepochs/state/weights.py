@@ -112,8 +112,9 @@ def told_of_flags(model: nn.Module) -> Iterator[None]:
     ]
     if changed:
         warn_user(
-            f"The checkpoint has set requires_grad as it was saved: {_listed(changed)}. Freeze "
-            "layers after load_checkpoint(), or take the weights alone with load_weights().",
+            f"load_checkpoint() has set requires_grad as it was saved: {_listed(changed)}. "
+            "To have it otherwise, set it after load_checkpoint(), or take "
+            "the weights alone with load_weights().",
             UserWarning,
         )
 
