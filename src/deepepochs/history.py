@@ -64,7 +64,7 @@ class Progress(NamedTuple):
         missing = [name for name in cls._fields if name not in state]
         if missing:
             raise CheckpointMismatch(
-                f"The saved progress lacks {', '.join(missing)}: this library did not save it."
+                f"The saved progress is missing {', '.join(missing)}: this library did not save it."
             )
         return cls(*(int(state[name]) for name in cls._fields))
 

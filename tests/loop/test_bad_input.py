@@ -274,7 +274,7 @@ BAD_TRAINER = [
     Case("model class", lambda: trainer(nn.Linear), ConfigTypeError, "model=Linear is a class: give an object, Linear()"),
     Case("no model", lambda: Trainer(None, F.mse_loss), ConfigTypeError, "model=None: give an nn.Module"),  # type: ignore[arg-type]
     Case("model name", lambda: trainer("resnet"), ConfigTypeError, "model='resnet' is a str: give an nn.Module"),
-    Case("model without weights", lambda: trainer(nn.ReLU()), ConfigError, "the model has no weights"),
+    Case("model without weights", lambda: trainer(nn.ReLU()), ConfigError, "over the weights of the model, and it has none"),
     Case("loss class", lambda: trainer(loss=nn.CrossEntropyLoss), ConfigTypeError, "loss=CrossEntropyLoss is a class: give an object"),
     Case("loss name", lambda: trainer(loss="mse"), ConfigTypeError, "loss='mse' is a str: give a function (model_out, targets)"),
     Case("optimizer of another model", lambda: trainer(opt=foreign_optimizer()), ConfigError, "Optimizer 0 (SGD) holds none of this model's weights"),

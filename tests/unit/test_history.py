@@ -268,5 +268,5 @@ def test_progress_is_frozen() -> None:
 
 
 def test_a_progress_state_that_lacks_a_counter_is_refused() -> None:
-    with pytest.raises(CheckpointMismatch, match="lacks num_val_batches, num_steps"):
+    with pytest.raises(CheckpointMismatch, match="is missing num_val_batches, num_steps"):
         Progress.from_state({"epoch_idx": 1, "num_train_batches": 3})

@@ -101,8 +101,8 @@ class FitLog:
         ]
         if changed:
             warn_user(
-                f"This fit resumes one that was called otherwise: {'; '.join(changed)}. From here on "
-                "it is as the script says.",
+                f"The script differs from the checkpoint: {'; '.join(changed)}. What the script "
+                "says is used from here on.",
                 UserWarning,
             )
 

@@ -181,8 +181,8 @@ def _check_inner(opt: torch.optim.Optimizer, state: dict[str, Any]) -> None:
     for name, saved in state.get("inner", {}).items():
         if name not in here:
             raise CheckpointMismatch(
-                f"The saved state has one of an optimizer in {type_name(bare(opt))}.{name}, which is "
-                "not there: make it as it was saved."
+                f"The checkpoint has the state of an optimizer {type_name(bare(opt))}.{name}, which "
+                "is not there: make it as it was saved."
             )
         check_fit(here[name], None, saved)
 

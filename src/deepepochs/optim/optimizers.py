@@ -545,7 +545,9 @@ def as_optimizers(opt: Any, model: nn.Module, loss: nn.Module | None) -> Optimiz
     if opt is None:
         weights = list({id(w): w for w in (*model.parameters(), *of_loss)}.values())
         if not weights:
-            raise ConfigError("opt=None: the model has no weights to make an Adam over.")
+            raise ConfigError(
+                "opt=None makes an Adam over the weights of the model, and it has none."
+            )
         return Optimizers([torch.optim.Adam(weights, lr=0.001)])
     if is_optimizer(opt):
         opt = [opt]

@@ -194,7 +194,7 @@ def check_same_metrics(where: str, saved: Mapping[str, str], here: Mapping[str, 
     ]
     if faults:
         raise CheckpointMismatch(
-            f"The checkpoint was taken inside {where}, whose metrics are others here: "
+            f"The checkpoint was taken inside {where}, with other metrics than the script has: "
             f"{'; '.join(faults)}. {ADVICE}"
         )
 
@@ -225,7 +225,7 @@ def restored_patches(
         except Exception as error:  # a metric of another kind fails in any way
             add_note(error, f"while restoring the metric {name!r}")
             raise CheckpointMismatch(
-                f"The metric {name!r} cannot take its state of the checkpoint ({error!r}): it is "
-                f"another metric by that name. {ADVICE}"
+                f"The metric {name!r} cannot load its state from the checkpoint ({error!r}): that is "
+                f"of another metric with this name. {ADVICE}"
             ) from error
     return patches

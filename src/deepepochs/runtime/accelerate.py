@@ -90,8 +90,8 @@ class AccelerateRuntime:
         fresh = [o for o in opt if not isinstance(o.opt, AcceleratedOptimizer)]
         if odd := [o.opt for o in fresh if not isinstance(o.opt, torch.optim.Optimizer)]:
             raise ConfigError(
-                f"Accelerate prepares subclasses of torch.optim.Optimizer alone, and "
-                f"{type(odd[0]).__name__} is none: take another, or leave out the Accelerator."
+                f"Accelerate takes subclasses of torch.optim.Optimizer only, and "
+                f"{type(odd[0]).__name__} is not one: take another, or leave out the Accelerator."
             )
         todo: list[Any] = [*models, *(o.opt for o in fresh)]
         if not todo:

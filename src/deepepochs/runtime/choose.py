@@ -32,8 +32,8 @@ def make_runtime(model: nn.Module, device: Any, precision: str | None) -> Runtim
     if accelerator is None:
         if sharded:
             raise ConfigError(
-                "The model is sharded over processes (fully_shard), which device="
-                f"{device!r} knows nothing of. Start the script with torchrun and give "
+                "The model is sharded over processes (fully_shard), which does not work with device="
+                f"{device!r}. Start the script with torchrun and give "
                 "device='auto', or give an accelerate.Accelerator, Accelerator(cpu=True) without "
                 "a GPU."
             )

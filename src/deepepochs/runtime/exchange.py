@@ -151,7 +151,7 @@ class Exchange:
         """Exchange as many bytes of each process."""
         if self._broken is not None:
             raise LoopException(
-                f"The processes have lost one another before: {self._broken} Start the script anew."
+                f"The processes lost their connection before: {self._broken} Start the script anew."
             )
         everyone = torch.empty((self.num_processes, len(own)), dtype=torch.uint8, device="cpu")
         try:

@@ -127,7 +127,7 @@ def _check_parts(parts: Mapping[str, Part], state: Mapping[str, Any], *, grows: 
         return
     for name, part in parts.items():
         if isinstance(part, CheckedPart) and part.grows_by(state[name]):
-            raise CheckpointMismatch(f"The part {name!r} has got more in training.")
+            raise CheckpointMismatch(f"The part {name!r} has grown in training.")
 
 
 def check_gradients(weights: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> None:
