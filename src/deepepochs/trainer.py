@@ -316,7 +316,7 @@ class TrainerBase(Steps):
             self.print(sentence)
 
     @contextmanager
-    def _opened(self, session: Session) -> Iterator[Session]:
+    def _opened(self, session: Session) -> Iterator[None]:
         """Make a session the one that runs, for a block."""
         if session.outer is None:
             self._take_folders(session.kind)
@@ -325,7 +325,7 @@ class TrainerBase(Steps):
         outer, self.session = self.session, session
         try:
             with self.runtime.call(f"{session.kind.value}()"), session:
-                yield session
+                yield
         finally:
             self.session = outer
             if outer is None and session.kind is not Kind.TRY:

@@ -135,7 +135,7 @@ def test_a_script_of_three_fits_ends_the_same(
 def test_a_test_that_sees_other_weights_than_it_has_seen_is_told(tmp_path: Path) -> None:
     with pytest.raises(BrokenOff):
         long_script(tmp_path, try_it, stop_at=10)
-    with pytest.warns(UserWarning, match="only the last one's end is kept"):
+    with pytest.warns(UserWarning, match="only the end of the last finished fit is kept"):
         long_script(tmp_path, try_it)
 
 
@@ -146,9 +146,7 @@ def test_a_missing_end_of_a_fit_is_told_where_the_weights_are_asked_for(tmp_path
             long_script(folder, between, stop_at=6, num_fits=2)
         (folder / "r" / "last-fit.ckpt").unlink()
         if is_told:
-            with pytest.warns(
-                UserWarning, match=r"test\(\) is called between .* no .*last-fit\.ckpt"
-            ):
+            with pytest.warns(UserWarning, match=r"test\(\) comes between .* no .*last-fit\.ckpt"):
                 long_script(folder, between, num_fits=2)
         else:
             long_script(folder, between, num_fits=2)

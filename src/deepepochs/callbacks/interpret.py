@@ -181,8 +181,7 @@ class InterpretCallback(EventFileCallback):
     def on_train_metrics(self, trainer: TrainerView, **others: Any) -> None:
         self._count(trainer, **others)
 
-    def on_val_metrics(self, trainer: TrainerView, **others: Any) -> None:
-        self._count(trainer, **others)
+    on_val_metrics = on_train_metrics
 
     def on_test_metrics(
         self, trainer: TrainerView, model_out: Any, batch_y: Any, **others: Any

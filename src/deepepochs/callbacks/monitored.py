@@ -100,14 +100,12 @@ class MonitoredMetric:
             if run.stage is Stage.TRAIN and (self._has_same_metrics or self._has_same_step):
                 self._look_in_training(plan, metrics, is_whole=run.num_tasks == 1)
             return
-        names = self._seen[run.task_idx] = names_in(metrics)
-        values = {name: metrics[name] for name in metrics}
-        if run.num_tasks > 1:
-            prefix = f"{run.task.label(run.task_idx)}/"
-            values.update({prefix + name: metrics[name] for name in metrics})
-            self._seen[run.task_idx] = [*names, *(prefix + name for name in names)]
-        if self.name in values:
-            self.value(plan, values)
+        names = names_in(metrics)
+        prefix = f"{run.task.label(run.task_idx)}/" if run.num_tasks > 1 else ""
+        self._seen[run.task_idx] = [*names, *(prefix + name for name in names if prefix)]
+        name = self.name if self.name in metrics else self.name.removeprefix(prefix)
+        if name in metrics:
+            self.value(plan, {self.name: metrics[name]})
             self.looks = False
         elif len(self._seen) == run.num_tasks:
             self.looks = False
@@ -195,15 +193,14 @@ class MonitoredMetric:
         stems = [name for name in self._planned if name not in recorded]
         stem = self.name.rpartition(".")[0]
         stems += [f"{stem}."] if stem else []
-        if self.name in self._planned or not stems:
-            raise self._missing(plan, recorded)
-        if any(name.startswith(tuple(stems)) for name in recorded):
+        is_planned = self.name in self._planned
+        if not is_planned and any(name.startswith(tuple(stems)) for name in recorded):
             warn_user(  # a dict may get further keys
                 f"{self._missing(plan, recorded)} If a later mini-batch does not have it either, "
                 "the fit ends with an error after the epoch.",
                 UserWarning,
             )
-        elif not self._planned:
+        elif is_planned or not stems or not self._planned:
             raise self._missing(plan, recorded)
 
     def _missing(

@@ -300,7 +300,6 @@ class IndexRoute:
         self.is_prepared = self.owner is not loader
         self.seeds = worker_seeding == "position" and self.owner.num_workers > 0
         self.fetch = tensor_fetch(self.owner) if fast_path else None
-        self.key = "sampler" if self.owner.batch_sampler is None else "batch_sampler"
         # An __iter__ of a subclass may change attributes, so it must run on the loader itself. And
         # it may join or leave out batches: a resume has to load the consumed ones and drop them.
         stock = type(self.owner).__iter__ is DataLoader.__iter__
@@ -316,7 +315,7 @@ class IndexRoute:
         source, twin = self._start()
         if self.owner.persistent_workers:
             self.num_passes = source.num_passes or self.earlier_passes
-        self.start_samplers = read_samplers(self._sampler())
+        self.start_samplers = read_samplers(sampler_of(self.owner))
         if self.fetch is None and self.owner.num_workers == 0 and not self.is_prepared:
             return iter(self.loader)
         return self._follow(source, twin)
@@ -328,7 +327,7 @@ class IndexRoute:
         self.num_passes = self.earlier_passes = int(state["num_passes"])
         source, twin = self._start()
         self.start_samplers = state["start_samplers"]
-        load_samplers(self._sampler(), self.start_samplers)
+        load_samplers(sampler_of(self.owner), self.start_samplers)
         load_dataset(self.owner, state)
         return self._follow(source, twin, Replay(state["walk"], index, resume), state["epoch_seed"])
 
@@ -338,7 +337,11 @@ class IndexRoute:
         if not running:
             kept = _PERSISTENT.get(self.owner)
             earlier = self.earlier_passes if kept is None else kept[0].num_passes
-            return {**state, "num_passes": earlier, "samplers": read_samplers(self._sampler())}
+            return {
+                **state,
+                "num_passes": earlier,
+                "samplers": read_samplers(sampler_of(self.owner)),
+            }
         # Where the consumed batches are loaded again, the walk is not needed.
         walked = None if self.source is None or not self.is_shadowed else self.source.walk
         return {
@@ -346,13 +349,15 @@ class IndexRoute:
             "num_passes": self.num_passes,
             "epoch_seed": None if self.source is None else self.source.epoch_seed,
             "start_samplers": self.start_samplers,
-            "walk": walk_state(index, self._sampler()) if walked is None else walked.state_dict(),
+            "walk": walk_state(index, sampler_of(self.owner))
+            if walked is None
+            else walked.state_dict(),
         }
 
     def load_idle(self, state: dict[str, Any]) -> None:
         """Load the state of the loader between two passes."""
         self.earlier_passes = int(state["num_passes"])
-        load_samplers(self._sampler(), state["samplers"])
+        load_samplers(sampler_of(self.owner), state["samplers"])
         load_dataset(self.owner, state)
 
     def _start(self) -> tuple[IndexSource, Any]:
@@ -365,15 +370,17 @@ class IndexRoute:
             if is_torchdata(self.owner):
                 # Accelerate has read its state, and so it has made an iterator already.
                 self.owner.load_state_dict({})
-            source = IndexSource(self._sampler(), self.streams)
-            twin = shadow(self.owner, self.key, source) if self.is_shadowed else None
+            source = IndexSource(sampler_of(self.owner), self.streams)
+            twin = (
+                shadow(self.owner, _sampler_name(self.owner), source) if self.is_shadowed else None
+            )
             if self.owner.persistent_workers:
                 _PERSISTENT[self.owner] = source, twin
         if self.owner.persistent_workers and self.earlier_passes and not source.num_passes:
             # The first pass draws a seed for the workers and later ones do not. So the workers are
             # started without a pass where the present one is not the first of the run.
             moment = read_moment(self.loader)
-            with source.dry(), self._in_place(source):
+            with source.dry(), _in_place(self.owner, source):
                 iter(self.loader if twin is None else twin)
             restore_moment(self.loader, moment)
         return source, twin
@@ -413,7 +420,7 @@ class IndexRoute:
             yield batch
 
     def _load_and_drop(self, source: IndexSource, replay: Replay | None) -> Iterator[Any]:
-        with self._in_place(source):
+        with _in_place(self.owner, source):
             iterator = iter(self.loader)
             if replay is not None:
                 drop(iterator, replay.index)
@@ -429,23 +436,6 @@ class IndexRoute:
             to_device = partial(move, args=(device,), kwargs={})
             yield from map(partial(walk, to_device), batches)
         self.loader.set_epoch(self.loader.iteration + 1)
-
-    @contextmanager
-    def _in_place(self, source: IndexSource) -> Iterator[None]:
-        """Put the source in the sampler's place in the loader itself; a shadow has it there."""
-        if self.is_shadowed:
-            yield
-            return
-        sampler = vars(self.owner)[self.key]
-        vars(self.owner)[self.key] = source
-        try:
-            yield
-        finally:
-            vars(self.owner)[self.key] = sampler
-
-    def _sampler(self) -> Any:
-        sampler = vars(self.owner)[self.key]
-        return sampler.inner_sampler if isinstance(sampler, IndexSource) else sampler
 
 
 class PlainRoute:
@@ -502,7 +492,7 @@ class StatefulRoute(PlainRoute):
         if not self.seeds:
             return iter(self.loader)
         self.num_passes = self._passes_begun()
-        self.start_samplers = read_samplers(self._sampler())
+        self.start_samplers = read_samplers(sampler_of(self.owner))
         return self._seeded()
 
     def reopen(
@@ -511,7 +501,7 @@ class StatefulRoute(PlainRoute):
         load_state(self.loader, state["loader"])
         if self.seeds and "num_passes" in state:
             self.num_passes, self.start_samplers = state["num_passes"], state["samplers"]
-            load_samplers(self._sampler(), self.start_samplers)
+            load_samplers(sampler_of(self.owner), self.start_samplers)
             iterator = self._seeded()
         else:
             with _without_restart(self.loader):
@@ -527,7 +517,7 @@ class StatefulRoute(PlainRoute):
         if self.is_torchdata:
             own = dataset_state(self.loader)
             if self.seeds:
-                own["samplers"] = read_samplers(self._sampler())
+                own["samplers"] = read_samplers(sampler_of(self.owner))
                 own["num_passes"] = self._passes_begun()
             return own
         if _is_nodes(self.loader) and self.loader._it is None:
@@ -548,29 +538,20 @@ class StatefulRoute(PlainRoute):
             load_dataset(self.loader, state)
             if self.seeds and "num_passes" in state:
                 self.num_passes = state["num_passes"]
-                load_samplers(self._sampler(), state["samplers"])
+                load_samplers(sampler_of(self.owner), state["samplers"])
 
     def _passes_begun(self) -> int:
         kept = _SEEDED.get(self.owner) if self.owner.persistent_workers else None
         return self.num_passes if kept is None else kept.num_passes
 
-    def _sampler(self) -> Any:
-        whole = self.owner.batch_sampler
-        return self.owner.sampler if whole is None else whole
-
     def _seeded(self) -> Iterator[Any]:
         """Begin a pass in which the indices carry seeds to the workers."""
-        key = "sampler" if self.owner.batch_sampler is None else "batch_sampler"
-        sampler = vars(self.owner)[key]
         if not self.owner.persistent_workers or self.owner not in _SEEDED:
-            _SEEDED[self.owner] = SeededSampler(sampler)
+            _SEEDED[self.owner] = SeededSampler(sampler_of(self.owner))
         seeded = _SEEDED[self.owner]
         seeded.begin_pass(self.num_passes, epoch_seed_from(self.owner.generator, self.num_passes))
-        vars(self.owner)[key] = seeded
-        try:
+        with _in_place(self.owner, seeded):
             return iter(self.loader)
-        finally:
-            vars(self.owner)[key] = sampler
 
 
 # The samplers that seed the workers of torchdata's loaders; persistent workers keep theirs.
@@ -725,6 +706,28 @@ def shadow(loader: Any, name: str, value: Any) -> Any:
     vars(twin)[name] = value
     vars(twin)["_iterator"] = None  # the persistent workers are the loader's own
     return twin
+
+
+def _sampler_name(owner: DataLoader[Any]) -> str:
+    return "sampler" if owner.batch_sampler is None else "batch_sampler"
+
+
+def sampler_of(owner: DataLoader[Any]) -> Any:
+    """Give the batch sampler of a loader, or its sampler where it does not batch."""
+    sampler = vars(owner)[_sampler_name(owner)]
+    return sampler.inner_sampler if isinstance(sampler, IndexSource) else sampler
+
+
+@contextmanager
+def _in_place(owner: DataLoader[Any], source: Any) -> Iterator[None]:
+    """Put a source in the place of that sampler, in the loader itself."""
+    name = _sampler_name(owner)
+    sampler = vars(owner)[name]
+    vars(owner)[name] = source
+    try:
+        yield
+    finally:
+        vars(owner)[name] = sampler
 
 
 def unwrap(loader: Any) -> Any:

@@ -183,6 +183,11 @@ class FitSession(Session):
         """The epoch that is under way, from 0."""
         return None if self.epoch is None else self.epoch.epoch_idx
 
+    @property
+    def _waiting(self) -> dict[str, Any] | None:
+        """The state of the pass inside which the checkpoint was taken, until it resumes."""
+        return None if self.epoch is None else self.epoch.waiting
+
     def has_metrics_of(self, stage: str) -> bool:
         """Whether the present epoch has ended a stage."""
         return self.epoch is not None and Stage(stage) in self.epoch.metrics
@@ -208,7 +213,7 @@ class FitSession(Session):
         self.fire("on_before_fit", epochs=self.span.end)
         with together(self.trainer.runtime, "begin the fit"):
             self._bring_to_place()
-        if self.epoch is None or self.epoch.waiting is None:
+        if self._waiting is None:
             self._consume_place()
 
     def _bring_to_place(self) -> None:
@@ -222,7 +227,7 @@ class FitSession(Session):
         if resumption is None:
             # What a fit that was cut short, or the user, has left must not be part of this one.
             self.opt.drop_gradients()
-        elif self.epoch is None or self.epoch.waiting is None:
+        elif self._waiting is None:
             resumption.put_back()
         # Inside a pass, its own hooks come first: see `batches`.
         if (random := self.place.get("random")) is not None:
@@ -406,9 +411,9 @@ class FitSession(Session):
     def make_run(self, *args: Any, **options: Any) -> Run:
         """Make the run of a pass, and bring it to where the checkpoint was taken inside it."""
         run = super().make_run(*args, **options)
-        if self.epoch is not None and self.epoch.waiting is not None:
+        if self._waiting is not None:
             with together(self.trainer.runtime, "resume the pass"):
-                run.load_state_dict(self.epoch.waiting)
+                run.load_state_dict(self._waiting)
         return run
 
     def batches(self, run: Run) -> Iterable[tuple[int, Any]]:
@@ -417,11 +422,11 @@ class FitSession(Session):
         if any(optimizer.monitor is not None for optimizer in self.opt):
             walk = iter(batches)
             batches = chain(islice(walk, 1), look_for_monitors(run, self.plan), walk)
-        if self.epoch is None or self.epoch.waiting is None:
+        if self._waiting is None:
             return batches
         if self._resumption is not None:
             self._resumption.put_back()
-        run.restore_modes(self.epoch.waiting)
+        run.restore_modes(self._waiting)
         rest = iter(batches)
         first = list(islice(rest, 1))
         self._consume_place()
@@ -429,7 +434,7 @@ class FitSession(Session):
 
     def end_run(self, run: Run) -> None:
         """Count the pass, unless it was to resume and its first mini-batch never came."""
-        if self.epoch is None or self.epoch.waiting is None:
+        if self._waiting is None:
             self.fits.count(run)
 
     def totals_of(self, stage: Stage) -> StageTotals:

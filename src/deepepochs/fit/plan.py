@@ -15,7 +15,7 @@ from typing import Any
 
 from ..arguments import as_list, check_batch_size, check_count, check_flag
 from ..contracts import TrainerView
-from ..errors import ConfigError, LoopException, MetricError
+from ..errors import ConfigError, LoopException, MetricError, warn_user
 from ..nest.samples import BatchSize
 from ..patches.plan import MetricPlan, check_metrics, plan_metrics
 from ..patches.totals import LOSS
@@ -271,12 +271,11 @@ def _warn_of_schedules(trainer: TrainerView, plan: FitPlan, epochs: int) -> None
             why = made_for_steps(optimizer.scheduler, epochs, steps)
             remedy = "sched_on='step' to Optimizer, or sched_on='epoch' if this is meant"
         if why is not None and trainer.tell_once(f"schedule {index}"):
-            warnings.warn(
+            warn_user(
                 f"{why}, and it moves {'with every optimizer step' if on_step else 'once an epoch'}, "
                 f"in a fit of {epochs} epochs"
                 f"{f' with about {steps[0]} mini-batches' if steps else ''}: give {remedy}.",
                 UserWarning,
-                stacklevel=5,
             )
 
 

@@ -69,7 +69,7 @@ class OptimizersPart(CheckedPart):
         for optimizer, one in zip(self._opt, states, strict=True):
             if (groups := self._groups(optimizer, one)) is not None:
                 optimizer.grow(groups)
-        self._inner.load_state_dict(state)
+        self._inner.load_state_dict(states)
         for optimizer, one in zip(self._opt, states, strict=True):
             optimizer.take_settings(one.get("settings"))
 

@@ -80,7 +80,7 @@ class ShardedGradients(CheckedPart):
             weight.grad = saved
 
 
-class ShardedOptimizers(CheckedPart):
+class ShardedOptimizers:
     """The optimizers, with the state of each weight."""
 
     def __init__(self, opt: Optimizers, *, is_main: bool) -> None:
@@ -94,12 +94,8 @@ class ShardedOptimizers(CheckedPart):
         whole: list[dict[str, Any]] = gathered(states, is_main=self._is_main)
         return whole
 
-    def check_state(self, state: Any) -> None:
-        self._opt.check_state(state)
-
     def load_state_dict(self, state: Any) -> None:
-        states = [state] if isinstance(state, dict) else list(state)
-        pairs = zip(self._opt, states, strict=True)
+        pairs = zip(self._opt, state, strict=True)
         self._opt.load_state_dict([_sharded(optimizer, one) for optimizer, one in pairs])
 
 
