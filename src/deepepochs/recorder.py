@@ -14,17 +14,15 @@ from typing import Any, cast
 import numpy as np
 from torch import Tensor
 
-from . import rng
 from .errors import (
-    ArgumentsChanged,
     MetricError,
     NotFiniteError,
     add_note,
     warn_user,
 )
 from .faults import named_patches, not_a_loss, recorded_twice
-from .nest.reuse import BufferGuard, clones, same_values
-from .patches import MeanPatch, PatchBase, TensorPatch, ValuePatch
+from .nest.reuse import BufferGuard
+from .patches import PatchBase, TensorPatch, ValuePatch
 from .patches.plan import MetricPlan, complete_patches
 from .patches.resumed import (
     join_patches,
@@ -34,9 +32,9 @@ from .patches.resumed import (
     patch_states,
     restored_patches,
 )
-from .patches.tensors import as_chunk
+from .patches.tensors import as_chunk, loaded
 from .patches.totals import LOSS, BatchMetrics, PassPatches
-from .patches.trial import try_metric
+from .patches.trial import Trials
 from .runtime.base import Runtime
 
 
@@ -102,7 +100,6 @@ class Recorder:
         self.patches: dict[str, PatchBase] = {}
         self.seen: tuple[Tensor, float | None] | None = None
         self.watch = watch
-        self.tell_once = tell_once
         self._loss: Any = None
         self._batch: dict[str, PatchBase] = {}
         # What TensorPatches get at the end of the mini-batch, without a patch for it alone.
@@ -113,7 +110,7 @@ class Recorder:
         self._returned: set[str] = set()  # names that steps have returned in this pass
         self._saved_merged: dict[str, Any] = {}
         self._untried = {name for name, _ in self.plan}
-        self._on_copies: set[str] = set()  # metrics that change their arguments in place
+        self._trials = Trials(tell_once)
         self._guard = BufferGuard()
 
     # one mini-batch
@@ -154,75 +151,34 @@ class Recorder:
         ``num_samples`` tells lists with an entry for each sample from several outputs.
         """
         patches, keeps = self._batch, False
+        given = model_out, batch_y
         if self._guard.acts:
-            model_out, batch_y = self._guard.own((model_out, batch_y))
+            given = model_out, batch_y = self._guard.own(given)
         for name, make in self.plan:
             if self._kept is not None or name in patches:
                 raise recorded_twice(self.step_name, name)
             if name in self._untried:
-                self._try_planned(name, make(weight), model_out, batch_y, num_samples)
+                # A loss that is NaN is told, and not what comes of it.
+                if type(self._loss) is not float or isfinite(self._loss):
+                    self._untried.discard(name)
+                    self._trials.try_planned(name, make(weight), given, num_samples)
             elif type(self.patches.get(name)) is TensorPatch and name not in self._returned:
                 keeps = True
                 continue
             patch = make(weight)
-            if name in self._on_copies:
+            if name in self._trials.on_copies:
                 patch.use_copies()
-            patches[name] = loaded(patch, (model_out, batch_y), num_samples)
+            patches[name] = loaded(patch, given, num_samples)
         if keeps:
             self._kept = as_chunk(model_out, num_samples), as_chunk(batch_y, num_samples)
-
-    def _try_planned(
-        self, name: str, patch: PatchBase, model_out: Any, batch_y: Any, num_samples: int | None
-    ) -> None:
-        """Try a metric that is new in this pass."""
-        if type(self._loss) is float and not isfinite(self._loss):
-            return  # the loss is to be told, and not what comes of it
-        self._untried.discard(name)
-        if isinstance(patch, (TensorPatch, MeanPatch)):
-            self._try_function(name, patch.metric, (model_out, batch_y), num_samples)
-        else:
-            with rng.preserved():
-                patch = loaded(patch, clones((model_out, batch_y)), num_samples)
-            self._tell_undefined(name, try_metric(name, patch))
-
-    def _try_function(
-        self, name: str, metric: Any, given: tuple[Any, Any], num_samples: int | None
-    ) -> None:
-        own = clones(given)
-        is_changing = False
-        try:
-            probe = loaded(TensorPatch(metric), own, num_samples)
-            self._tell_undefined(name, try_metric(name, probe))
-        except ArgumentsChanged:
-            is_changing = True
-        if is_changing or not same_values(own, given):
-            self._on_copies.add(name)
-            if self.tell_once(f"{name} changes its arguments"):
-                warn_user(
-                    f"The metric {name!r} changes its arguments in place. It is given copies from "
-                    "now on, which cost time and memory: compute new tensors, for example with "
-                    "preds.sigmoid() instead of preds.sigmoid_().",
-                    RuntimeWarning,
-                )
-
-    def _tell_undefined(self, name: str, error: Exception | None) -> None:
-        if error is not None and self.tell_once(f"{name} has no value"):
-            warn_user(
-                f"The metric {name!r} has no value on the first mini-batch "
-                f"({type(error).__name__}: {error}). It is computed from the whole pass at its end; "
-                "if it fails there too, so does the run.",
-                RuntimeWarning,
-            )
 
     def take_returned(self, returned: Any, weight: float) -> None:
         """Record the patches that a step has returned, and the means in patches of the weight."""
         patches = named_patches(self.step_name, returned, weight)
         for name, patch in patches.items():
-            if name not in self._returned and type(patch) is TensorPatch:
-                self._try_function(name, patch.metric, patch.arguments(), None)
-            elif name not in self._returned:
-                self._tell_undefined(name, try_metric(name, patch))
-            if name in self._on_copies:
+            if name not in self._returned:
+                self._trials.try_returned(name, patch)
+            if name in self._trials.on_copies:
                 patch.use_copies()
         self._returned.update(patches)
         self._batch = {**self._batch, **patches}
@@ -273,7 +229,7 @@ class Recorder:
     def batch_patches(self) -> dict[str, PatchBase]:
         """The patches recorded for the present mini-batch, to be read and changed."""
         if self._kept is not None:
-            made = complete_patches(self.plan, self._kept, self._batch, self._on_copies)
+            made = complete_patches(self.plan, self._kept, self._batch, self._trials.on_copies)
             self._batch.update(made)
             self._kept = None
         return self._batch
@@ -287,7 +243,7 @@ class Recorder:
             report = partial(self.watch.report, batch_idx=batch_idx, is_late=is_late)
         if kept is None:
             return BatchMetrics(loss, lambda: patches, report)
-        complete = partial(complete_patches, self.plan, kept, patches, self._on_copies)
+        complete = partial(complete_patches, self.plan, kept, patches, self._trials.on_copies)
         return BatchMetrics(loss, complete, report)
 
     # the pass
@@ -358,11 +314,3 @@ class Recorder:
     @property
     def _makers(self) -> dict[str, Callable[[Any], PatchBase]]:
         return {LOSS: ValuePatch, **dict(self.plan)}
-
-
-def loaded(patch: PatchBase, given: tuple[Any, Any], num_samples: int | None) -> PatchBase:
-    """Load a patch with outputs and targets; ``num_samples`` tells lists of samples."""
-    if type(patch) is not TensorPatch:
-        return patch.load(*given)
-    patch.keep(as_chunk(given[0], num_samples), as_chunk(given[1], num_samples))
-    return patch

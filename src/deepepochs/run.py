@@ -310,7 +310,7 @@ class Run:
         window.leave_out()
         if self.rounds is not None and window.size > 1 and window.closes and window.count > 1:
             # Its backward pass would have exchanged the gradients of the whole window.
-            self.trainer.runtime.join_kept_back(self.opt)
+            self.trainer.runtime.join_accumulated(self.opt)
 
     def finish_window(self, *, at_end: bool = False) -> None:
         """Make the optimizer steps that waited for the end of an accumulation window."""

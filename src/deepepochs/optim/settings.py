@@ -18,8 +18,9 @@ from torch.optim.lr_scheduler import OneCycleLR
 from ..errors import CheckpointMismatch
 from ..nest.functions import enclosed_by, globals_of
 
-# They follow from the rate of the group, or are no settings.
-_OF_THE_RATE = frozenset(["initial_lr", "params", "param_names"])
+# Of a group: what follows from its rate, or is no setting.
+_NO_SETTINGS = frozenset(["initial_lr", "params", "param_names"])
+# Of a schedule: what it has counted and computed.
 _COUNTED = frozenset(
     ["_last_lr", "base_lrs", "last_lr", "_step_count", "last_epoch", "_schedule_phases"]
 )
@@ -111,7 +112,7 @@ def check_length(scheduler: Any, state: Mapping[str, Any]) -> None:
 
 
 def _options(group: Mapping[str, Any]) -> dict[str, Any]:
-    values = {name: _plain(value) for name, value in group.items() if name not in _OF_THE_RATE}
+    values = {name: _plain(value) for name, value in group.items() if name not in _NO_SETTINGS}
     return {name: value[0] for name, value in values.items() if value}
 
 

@@ -258,3 +258,11 @@ def as_chunk(value: Any, num_samples: int | None = None) -> Any:
     # A graph detaches its tensors in place, so it is copied first.
     is_graph = callable(getattr(value, "detach", None))
     return copy.copy(value).detach() if is_graph else value
+
+
+def loaded(patch: PatchBase, given: tuple[Any, Any], num_samples: int | None) -> PatchBase:
+    """Load a patch with outputs and targets; ``num_samples`` tells lists of samples."""
+    if type(patch) is not TensorPatch:
+        return patch.load(*given)
+    patch.keep(as_chunk(given[0], num_samples), as_chunk(given[1], num_samples))
+    return patch

@@ -21,7 +21,7 @@ from ..errors import ArgumentsChanged, MetricError, PatchError, add_note
 from ..show.screens import UNDEFINED, to_value
 from .base import PatchBase, flatten_value
 from .resumed import RestoredPatch, join_patches
-from .trial import value_apart
+from .trial import value_without_trace
 
 LOSS = "loss"
 
@@ -86,7 +86,7 @@ def shown_values(patches: PassPatches) -> dict[str, Any]:
     for key, patch in patches.items():
         name = patches.name_of(key)
         try:
-            flat = flatten_value(name, value_apart(patch))
+            flat = flatten_value(name, value_without_trace(patch))
         except ArgumentsChanged:
             raise
         except Exception:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import functools
+from collections.abc import Callable
 from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any
 
@@ -17,11 +18,13 @@ import torch
 from torch import Tensor, nn
 
 from .. import rng
-from ..errors import ArgumentsChanged, DeepEpochsError, MetricError, add_note
+from ..errors import ArgumentsChanged, DeepEpochsError, MetricError, add_note, warn_user
 from ..nest.operations import first_tensor, map_tensors
+from ..nest.reuse import clones, same_values
 from ..show.screens import to_value
 from .base import PatchBase, call_metric, flatten_value
-from .tensors import TensorPatch, is_whole
+from .tensors import TensorPatch, is_whole, loaded
+from .values import MeanPatch
 
 PROGRAM_ERRORS = (
     DeepEpochsError, TypeError, AttributeError, NameError, ImportError, NotImplementedError,
@@ -29,6 +32,65 @@ PROGRAM_ERRORS = (
 """Errors that the values of a mini-batch do not cause."""
 
 NUM_ROWS = 64  # of the tensors without values
+
+
+class Trials:
+    """Tries each metric of a pass once, and warns of what it finds.
+
+    Attributes:
+        on_copies: names of the metrics that change their arguments in place, and so get copies.
+    """
+
+    def __init__(self, tell_once: Callable[[str], bool]) -> None:
+        self.on_copies: set[str] = set()
+        self._tell_once = tell_once
+
+    def try_planned(
+        self, name: str, patch: PatchBase, given: tuple[Any, Any], num_samples: int | None
+    ) -> None:
+        """Try a metric of the plan, with an empty patch of it and what it is to be loaded with."""
+        if isinstance(patch, (TensorPatch, MeanPatch)):
+            self._try_function(name, patch.metric, given, num_samples)
+        else:
+            with rng.preserved():
+                patch = loaded(patch, clones(given), num_samples)
+            self._try_patch(name, patch)
+
+    def try_returned(self, name: str, patch: PatchBase) -> None:
+        """Try a patch that a step has returned."""
+        if type(patch) is TensorPatch:
+            self._try_function(name, patch.metric, patch.arguments(), None)
+        else:
+            self._try_patch(name, patch)
+
+    def _try_function(
+        self, name: str, metric: Any, given: tuple[Any, Any], num_samples: int | None
+    ) -> None:
+        own = clones(given)
+        try:
+            self._try_patch(name, loaded(TensorPatch(metric), own, num_samples))
+            is_changing = not same_values(own, given)
+        except ArgumentsChanged:
+            is_changing = True
+        if is_changing:
+            self.on_copies.add(name)
+            if self._tell_once(f"{name} changes its arguments"):
+                warn_user(
+                    f"The metric {name!r} changes its arguments in place. It is given copies from "
+                    "now on, which cost time and memory: compute new tensors, for example with "
+                    "preds.sigmoid() instead of preds.sigmoid_().",
+                    RuntimeWarning,
+                )
+
+    def _try_patch(self, name: str, patch: PatchBase) -> None:
+        error = try_metric(name, patch)
+        if error is not None and self._tell_once(f"{name} has no value"):
+            warn_user(
+                f"The metric {name!r} has no value on the first mini-batch "
+                f"({type(error).__name__}: {error}). It is computed from the whole pass at its end; "
+                "if it fails there too, so does the run.",
+                RuntimeWarning,
+            )
 
 
 def try_metric(name: str, patch: PatchBase) -> Exception | None:
@@ -53,7 +115,7 @@ def try_metric(name: str, patch: PatchBase) -> Exception | None:
         Exception: what the metric raised.
     """
     try:
-        value = value_apart(patch)
+        value = value_without_trace(patch)
     except ArgumentsChanged:
         raise
     except Exception as error:
@@ -70,21 +132,21 @@ def try_metric(name: str, patch: PatchBase) -> Exception | None:
     return None
 
 
-def value_apart(patch: PatchBase) -> Any:
+def value_without_trace(patch: PatchBase) -> Any:
     """Give the value of a patch, and put back what computing it draws or counts."""
     if type(patch) is TensorPatch:
-        return call_apart(patch.metric, patch.arguments(), on_copies=patch.on_copies)
+        return call_without_trace(patch.metric, patch.arguments(), on_copies=patch.on_copies)
     with rng.preserved(getattr(patch, "metric", None)), torch.no_grad():
         return patch()
 
 
-def call_apart(metric: Any, arguments: tuple[Any, ...], *, on_copies: bool = False) -> Any:
+def call_without_trace(metric: Any, arguments: tuple[Any, ...], *, on_copies: bool = False) -> Any:
     """Call a metric, and leave random states, generators and its attributes as they are."""
     with rng.preserved(metric):
-        return call_metric(apart(metric), *arguments, on_copies=on_copies)
+        return call_metric(copy_of_metric(metric), *arguments, on_copies=on_copies)
 
 
-def apart(metric: Any) -> Any:
+def copy_of_metric(metric: Any) -> Any:
     """Copy a metric that is an object, so that a call leaves its attributes as they are.
 
     Weights and inner modules are shared: calls do not change them. Functions are not copied.
@@ -92,7 +154,7 @@ def apart(metric: Any) -> Any:
     if isinstance(metric, (FunctionType, BuiltinFunctionType, MethodType, type)):
         return metric
     if isinstance(metric, functools.partial):
-        return functools.partial(apart(metric.func), *metric.args, **metric.keywords)
+        return functools.partial(copy_of_metric(metric.func), *metric.args, **metric.keywords)
     held = list(getattr(metric, "__dict__", {}).values())
     if isinstance(metric, nn.Module):
         held += [*metric.parameters(), *metric.children()]
@@ -117,7 +179,7 @@ def _fails_without_values(patch: PatchBase, error: Exception) -> bool:
         return torch.empty(rows, dtype=tensor.dtype, device="meta")
 
     try:
-        call_apart(patch.metric, map_tensors(without_values, arguments))
+        call_without_trace(patch.metric, map_tensors(without_values, arguments))
     except Exception as again:
         # What asks for a value fails as well, with an error about meta tensors.
         return type(again) is type(error) and "meta" not in str(again)
@@ -157,7 +219,7 @@ def _have_samples(name: str, patch: PatchBase, lengths: dict[str, int]) -> bool:
         return tensor[:-1] if tensor.ndim and len(tensor) == num else tensor
 
     try:
-        value = call_apart(patch.metric, map_tensors(shorter, arguments), on_copies=True)
+        value = call_without_trace(patch.metric, map_tensors(shorter, arguments), on_copies=True)
         later = _lengths(name, value)
     except Exception:
         return False

@@ -157,7 +157,7 @@ class AccelerateRuntime:
         return context
 
     def window(self, size: int) -> AnyWindow | None:
-        by_hand = HandWindow(self.accelerator, self.join_kept_back)
+        by_hand = HandWindow(self.accelerator, self.join_accumulated)
         return CountedWindow(size, by_hand) if size > 1 else by_hand
 
     def rounds(self, cursor: Cursor, hooks: Any = None, of_fillers: Any = None) -> Rounds | None:
@@ -184,7 +184,7 @@ class AccelerateRuntime:
     def gather_objects(self, value: Any, purpose: str = ASIDE) -> list[Any]:
         return [value] if self.num_processes == 1 else self._exchange.objects(purpose, value)
 
-    def join_kept_back(self, optimizers: Sequence[Optimizer]) -> None:
+    def join_accumulated(self, optimizers: Sequence[Optimizer]) -> None:
         if self.num_processes > 1:
             self._outside.end_window(optimizers)
 

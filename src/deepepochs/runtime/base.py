@@ -75,7 +75,7 @@ class Runtime(Processes, Protocol):
     def join_gradients(self, optimizers: Sequence[Optimizer], *, has_samples: bool) -> None:
         """Average the gradients that the backward pass has not exchanged."""
 
-    def join_kept_back(self, optimizers: Sequence[Optimizer]) -> None:
+    def join_accumulated(self, optimizers: Sequence[Optimizer]) -> None:
         """Average the model's gradients that were kept in their processes for a window."""
 
     def scaled_step(self, optimizers: Sequence[Optimizer], loss: Any) -> None:
@@ -141,7 +141,7 @@ class LocalRuntime:
     def join_gradients(self, optimizers: Sequence[Optimizer], *, has_samples: bool) -> None:
         return None
 
-    def join_kept_back(self, optimizers: Sequence[Optimizer]) -> None:
+    def join_accumulated(self, optimizers: Sequence[Optimizer]) -> None:
         return None
 
     def scaled_step(self, optimizers: Sequence[Optimizer], loss: Any) -> None:

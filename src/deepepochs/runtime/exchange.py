@@ -24,8 +24,8 @@ from typing import Any
 import torch
 from torch import distributed
 
-from ..errors import LoopException, StopLoopException, warn_user
-from .watch import ADVICE, Watch, apart
+from ..errors import LoopException, warn_user
+from .watch import ADVICE, Watch, text_of_deadlock
 
 # The length of the value, what the process is about to do, and a short value itself.
 _HEADER = struct.Struct("=q160s64s")
@@ -88,23 +88,19 @@ class Exchange:
         if self._call.startswith(name):
             yield
             return
-        outer, outermost = self._call, self._call == "the script"
-        if outermost:
+        outer = self._call
+        watched: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+        if outer == "the script":
             self.num_calls += 1
-            self._watch.enter()
-        self._call = f"{name} (call {self.num_calls})" if outermost else f"{name} inside of {outer}"
+            self._call = f"{name} (call {self.num_calls})"
+            watched = self._watch.calling(self.num_calls, self._call)
+        else:
+            self._call = f"{name} inside of {outer}"
         try:
-            yield
-        except StopLoopException:
-            raise
-        except BaseException as error:
-            if outermost:
-                self._watch.fail(self.num_calls, self._call, error)
-            raise
+            with watched:
+                yield
         finally:
             self._call = outer
-            if outermost:
-                self._watch.leave()
 
     def gather(self, purpose: str, value: bytes) -> list[Any]:
         """Give the bytes of every process, in the order of the ranks.
@@ -192,7 +188,7 @@ class Exchange:
 
     def _stuck(self, where: str, places: dict[int, str]) -> str:
         named = "; ".join(f"process {rank} {what}" for rank, what in places.items())
-        return apart(f"process {self.rank} is in {where}; {named}")
+        return text_of_deadlock(f"process {self.rank} is in {where}; {named}")
 
     def _lost(self, where: str) -> str:
         gone = self._watch.gone(self.num_calls)

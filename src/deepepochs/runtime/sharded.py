@@ -94,5 +94,5 @@ class ShardedRuntime(AccelerateRuntime):
         finally:
             reshard(self._model)
 
-    def join_kept_back(self, optimizers: Sequence[Optimizer]) -> None:
+    def join_accumulated(self, optimizers: Sequence[Optimizer]) -> None:
         """Do nothing: gradients are exchanged after every mini-batch."""

@@ -25,6 +25,7 @@ from typing import Any
 
 from torch import distributed
 
+from ..errors import StopLoopException
 from .rounds import UNUSED
 
 ADVICE = (
@@ -84,19 +85,21 @@ class Watch:
         finally:
             self.exchange = None
 
-    def enter(self) -> None:
-        """Note that a call begins."""
+    @contextlib.contextmanager
+    def calling(self, call: int, where: str) -> Iterator[None]:
+        """Note that the block is a call, and tell the others if it is left with an error."""
         self._error = None
         self.in_call = True
-
-    def leave(self) -> None:
-        """Note that a call ends."""
-        self.in_call = False
-
-    def fail(self, call: int, where: str, error: BaseException) -> None:
-        """Tell that a call is left with an error."""
-        self._error = f"has left {where} with {error!r}"[:400]
-        self._tell("left", {"call": call, "what": self._error})
+        try:
+            yield
+        except StopLoopException:
+            raise
+        except BaseException as error:
+            self._error = f"has left {where} with {error!r}"[:400]
+            self._tell("left", {"call": call, "what": self._error})
+            raise
+        finally:
+            self.in_call = False
 
     def end(self) -> None:
         """Tell that the script has ended, and look no more."""
@@ -159,7 +162,7 @@ class Watch:
         """End the process: its main thread cannot raise where it is, as PyTorch does with NCCL."""
         places = {self.rank: what, **others}
         named = "; ".join(f"process {rank} {places[rank]}" for rank in sorted(places))
-        sys.__stderr__.write(f"deepepochs: {apart(named)}\n")  # type: ignore[union-attr]
+        sys.__stderr__.write(f"deepepochs: {text_of_deadlock(named)}\n")  # type: ignore[union-attr]
         faulthandler.dump_traceback(sys.__stderr__)  # type: ignore[arg-type]
         sys.__stderr__.flush()  # type: ignore[union-attr]
         os._exit(1)
@@ -201,7 +204,7 @@ class Watch:
         return {}
 
 
-def apart(named: str) -> str:
+def text_of_deadlock(named: str) -> str:
     """Say that the processes wait for one another, and what is to be done."""
     advice = UNUSED if BACKWARD in named else ADVICE
     return f"The processes wait for one another at different places: {named}. {advice}"
