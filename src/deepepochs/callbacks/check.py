@@ -244,6 +244,8 @@ class CheckCallback(RunRecordCallback):
             CheckpointNotFound: there is none.
             CheckpointDamaged: its file is damaged.
         """
+        if self._best_place == 1:
+            return trainer.state_dict()  # of this epoch: written when all hooks have run
         path = CheckpointStore(self._source or self.folder(trainer)).best()
         if not self.best_values:
             raise CheckpointNotFound(
