@@ -328,6 +328,21 @@ def test_in_a_hook_after_the_check_the_best_may_be_the_present_weights(
     assert ask.got == ([True, False] if order < 0 else [False, False])
 
 
+@pytest.mark.parametrize("mode", ["max", None])
+def test_a_mode_that_nothing_tells_is_that_of_the_resumed_run(
+    mode: str | None, tmp_path: Path
+) -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        first = make(tmp_path, 0.5, 0.9, check={"mode": mode}, running_id="a")
+        first.fit(LOADER, LOADER)
+    assert len(caught) == (mode is None)  # it asks for the mode
+    check = {"mode": None}
+    again = make(tmp_path, 0.5, 0.9, 0.7, check=check, running_id="a", resume="auto")
+    again.fit(LOADER, LOADER)  # without a warning
+    assert again.checker.best_values == ([0.9] if mode == "max" else [0.5])
+
+
 def test_without_best_weights_they_cannot_be_loaded(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="without a CheckCallback"):
         Trainer(nn.Linear(4, 3)).load_best()

@@ -9,6 +9,7 @@ import random
 import re
 import sys
 import warnings
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -693,6 +694,26 @@ def test_a_loader_of_an_earlier_fit_is_saved_and_restored() -> None:
     begin(loaders, first, 2)
     assert order(loaders, first) == expected
     assert expected != [as_bits(batch) for _, batch in Cursor(sampled(Turns()))]
+
+
+def test_a_loader_that_is_gone_is_not_kept() -> None:
+    loaders = Loaders()
+    begin(loaders, sampled(Turns()), 0)
+    begin(loaders, sampled(Turns()), 1)
+    assert loaders.state_dict().keys() == {"train/0"}
+
+
+def test_many_fits_keep_no_data_of_the_fits_before(tmp_path: Path) -> None:
+    check = CheckCallback("loss", on_stage="train", ckpt_dir=tmp_path)
+    trainer = Trainer(Sums(), epochs=1, callbacks=check, show_info=False)
+    alive, sizes = [], []
+    for _ in range(12):
+        loader = transformed(Warmer())
+        alive.append(weakref.ref(loader.dataset))
+        trainer.fit(loader, epochs=1)
+        sizes.append((trainer.run_dir / "checkpoint.ckpt").stat().st_size)
+    assert sum(dataset() is not None for dataset in alive) == 1
+    assert sizes[-1] < 1.2 * sizes[1]  # the history grows by 11 epochs
 
 
 def test_saves_between_passes_use_one_cursor(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -162,7 +162,8 @@ class CheckCallback(RunRecordCallback):
 
     def check_fit(self, trainer: TrainerView, session: Any) -> None:
         """Raise if the fit does not compute the monitored metric, or its mode is not known."""
-        self.metric.begin(trainer, session)
+        is_known = trainer.is_resumed and self.watch.best is not None
+        self.metric.begin(trainer, session, self.watch.mode if is_known else None)
 
     def on_before_fit(self, trainer: TrainerView, epochs: int) -> None:
         """Lock the run's folder; stop at once if the resumed run had already stopped early."""
