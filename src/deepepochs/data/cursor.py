@@ -24,6 +24,7 @@ import contextlib
 import warnings
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -197,9 +198,9 @@ class Cursor:
         if self._streams is not None and "order" in state["start"]:
             self._streams.begin(state["start"]["order"])
         self._resume = None
-        iterator = self._route.reopen(
-            state["route"], self.index, lambda: restore_moment(self.loader, now)
-        )
+        # Without this cursor in it, which would be a circle that keeps the loader alive.
+        restore = partial(restore_moment, self.loader, now)
+        iterator = self._route.reopen(state["route"], self.index, restore)
         self._followed.note_stuck(self.loader, state["parts"])
         return self._followed.releasing(iterator)
 
