@@ -250,6 +250,10 @@ class Loaders:
         self._earlier: dict[str, weakref.ref[Any]] = {}
         self._told: set[str] = set()
 
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy of a trainer has its own data; a weak reference cannot be pickled.
+        return {**vars(self), "_earlier": {}}
+
     def keep(self, loaders: Mapping[str, Any], fit_idx: int) -> None:
         """Know the loaders of a fit, from 0, as long as they live: a later fit may walk them.
 
