@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from functools import partial
+from types import FunctionType
 from typing import Any
 
 import pytest
@@ -193,11 +194,23 @@ class Several:
         return self(out, y)
 
 
+def by_its_name(loss: Smoothed) -> Any:
+    """A function of a script, where the loss is a global name."""
+
+    def scaled(out: Tensor, y: Tensor) -> Tensor:
+        return 2.0 * criterion(out, y)  # type: ignore[name-defined]  # noqa: F821
+
+    return FunctionType(scaled.__code__, {"criterion": loss})
+
+
 FORMS: dict[str, Callable[[Smoothed], Any]] = {
     "itself": lambda loss: loss,
     "in a partial": lambda loss: partial(loss, weight=2.0),
     "in an object": lambda loss: Several(loss),
     "in a method of an object": lambda loss: Several(loss).method,
+    "in a closure": lambda loss: lambda out, y: loss(out, y.long()),
+    "in a default": lambda loss: lambda out, y, inner=loss: inner(out, y),
+    "in a global": by_its_name,
 }
 
 
@@ -306,6 +319,19 @@ def test_a_part_of_a_loss_that_is_in_evaluation_mode_stays_in_it() -> None:
     trainer.find_lr(DL, max_batch=3)
     assert loss.modes == {(True, False), (False, False)}
     assert loss.training and not loss.teacher.training
+
+
+def test_what_a_function_calls_in_evaluation_mode_is_no_part_of_the_loss() -> None:
+    teacher = nn.Sequential(nn.Linear(4, 3), nn.Dropout()).eval()
+    before = weights(teacher)
+
+    def distil(out: Tensor, y: Tensor) -> Tensor:
+        return F.mse_loss(out, teacher(X[:4]))
+
+    trainer = Trainer(linear(), distil, epochs=1, show_info=False)
+    trainer.fit(DL)
+    assert same(before, weights(teacher)) and not teacher.training
+    assert trainer.loss_module is None
 
 
 def test_a_loss_that_holds_the_model_leaves_the_model_its_own() -> None:

@@ -302,6 +302,47 @@ def test_predict_uses_the_best_weights_where_asked(tmp_path: Path) -> None:
     assert torch.equal(trainer.load_best().predict(INPUTS), best)
 
 
+@pytest.mark.parametrize("order", [-5, 5])
+def test_in_a_hook_after_the_check_the_best_may_be_the_present_weights(
+    order: int, tmp_path: Path
+) -> None:
+    class Ask(Callback):
+        def __init__(self) -> None:
+            super().__init__()
+            self.order = order
+            self.got: list[bool] = []
+
+        def on_after_epoch(self, trainer: Any, epoch_idx: int, **others: Any) -> None:
+            if epoch_idx:
+                present = trainer.predict(INPUTS, with_targets=False)
+                best = trainer.predict(INPUTS, with_targets=False, best=True)
+                self.got.append(torch.equal(present, best))
+                before = weights_of(trainer)
+                trainer.load_best()
+                assert same(before, weights_of(trainer)) is self.got[-1]
+
+    ask = Ask()
+    trainer = make(tmp_path, 0.5, 0.4, 0.6, callbacks=[ask])
+    trainer.fit(LOADER, LOADER)
+    # An outer callback comes after the check, an inner one before it.
+    assert ask.got == ([True, False] if order < 0 else [False, False])
+
+
+@pytest.mark.parametrize("mode", ["max", None])
+def test_a_mode_that_nothing_tells_is_that_of_the_resumed_run(
+    mode: str | None, tmp_path: Path
+) -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        first = make(tmp_path, 0.5, 0.9, check={"mode": mode}, running_id="a")
+        first.fit(LOADER, LOADER)
+    assert len(caught) == (mode is None)  # it asks for the mode
+    check = {"mode": None}
+    again = make(tmp_path, 0.5, 0.9, 0.7, check=check, running_id="a", resume="auto")
+    again.fit(LOADER, LOADER)  # without a warning
+    assert again.checker.best_values == ([0.9] if mode == "max" else [0.5])
+
+
 def test_without_best_weights_they_cannot_be_loaded(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="without a CheckCallback"):
         Trainer(nn.Linear(4, 3)).load_best()

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+import enum
 import itertools
 import random
 import re
 import sys
 import warnings
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -85,6 +88,65 @@ class Warmer(Noise):
         self.counts["calls"] += 1
         self.counts[7] += 2
         return row + self.level * self.counts["calls"] - self.counts[7]
+
+
+@dataclasses.dataclass(slots=True)
+class Slotted:
+    """Has no ``__dict__``."""
+
+    generator: Any = dataclasses.field(default_factory=lambda: random.Random(5))
+    calls: int = 0
+    late: Any = None
+
+    def __call__(self, row: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        if self.late is None:
+            self.late = np.random.default_rng(8)
+        return row + self.calls * self.generator.random() + self.late.random()
+
+
+class Pair(NamedTuple):
+    first: Any
+    second: Any
+
+    def __call__(self, row: torch.Tensor) -> torch.Tensor:
+        return self.second(self.first(row))
+
+
+class Pipeline(list[Any]):
+    def __call__(self, row: torch.Tensor) -> torch.Tensor:
+        for transform in self:
+            row = transform(row)
+        return row
+
+
+class Kind(enum.Enum):
+    STRONG = 1
+
+
+class ByKind:
+    """Keeps its generators under keys that are no text."""
+
+    def __init__(self) -> None:
+        self.generators = {Kind.STRONG: random.Random(1), (1, "b"): random.Random(2)}
+
+    def __call__(self, row: torch.Tensor) -> torch.Tensor:
+        return row + sum(generator.random() for generator in self.generators.values())
+
+
+class ToAndFro:
+    """Walks in the one direction and then in the other."""
+
+    def __init__(self) -> None:
+        self.is_back = False
+        self.phase = "first"
+
+    def __len__(self) -> int:
+        return NUM
+
+    def __iter__(self) -> Iterator[int]:
+        self.is_back, self.phase = not self.is_back, "later"
+        return iter(range(NUM)[:: -1 if self.is_back else 1])
 
 
 class OfItsClass:
@@ -252,6 +314,11 @@ FOLLOWED: dict[str, Callable[[], Any]] = {
     ),
     "generator at first use": lambda: transformed(Late()),
     "counters": lambda: transformed(Warmer()),
+    "slots": lambda: transformed(Slotted()),
+    "named tuple of transforms": lambda: transformed(Pair(Warmer(), Noise(random.Random(1)))),
+    "transforms in a class of lists": lambda: transformed(Pipeline([Slotted(), Warmer()])),
+    "keys that are no text": lambda: transformed(ByKind()),
+    "sampler with a flag": lambda: sampled(ToAndFro()),
     "state of a transform": lambda: transformed(KeepsState()),
     "collate function": lambda: DataLoader(Numbers(), 3, collate_fn=counting_collate()),
     "subset and concatenation": lambda: DataLoader(
@@ -408,6 +475,20 @@ class ManyIndices(LazySampler):
         return iter([index % NUM for index in self.order[:NUM]])
 
 
+class Spawns:
+    """Orders each pass by a generator of its own, as NumPy advises."""
+
+    def __init__(self, seeds: Any) -> None:
+        self.seeds = seeds
+
+    def __len__(self) -> int:
+        return NUM
+
+    def __iter__(self) -> Iterator[int]:
+        (child,) = self.seeds.spawn(1)
+        return iter(np.random.default_rng(child).permutation(NUM).tolist())
+
+
 class BeginsLate:
     """A loader with a state, whose inner loader begins when its first batch is wanted."""
 
@@ -438,6 +519,14 @@ UNREAD: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: DataLoader(Numbers(Noise(random.Random(0))), 3, num_workers=1),
         "generator_of_mine .* is copied into the worker processes.* functions of torch",
     ),
+    "spawned seeds": (
+        lambda: sampled(Spawns(np.random.SeedSequence(1))),
+        "seeds .* spawns generators",
+    ),
+    "spawned generators": (
+        lambda: sampled(Spawns(np.random.default_rng(1))),
+        "seeds .* spawns generators",
+    ),
     "an inner loader": (BeginsLate, "inner .* draws a number when"),
 }
 
@@ -453,12 +542,19 @@ def test_theirs_that_are_not_exact_are_told() -> None:
         assert [told for told, *_ in follow(loader).unread(loader)] == [name]
 
 
+def spawned() -> np.random.Generator:
+    (generator,) = np.random.default_rng(1).spawn(1)
+    generator.spawn(2)
+    return generator
+
+
 READ: dict[str, Callable[[], Any]] = {
     "plain": transformed,
     "counters": lambda: transformed(Warmer()),
     "an iterator for each pass": lambda: sampled(MakesAgain()),
     "a list": lambda: [torch.ones(2, 2, dtype=torch.float64)] * 3,
     "workers": lambda: DataLoader(Numbers(), 3, shuffle=True, num_workers=1),
+    "seeds that were spawned before": lambda: transformed(Noise(spawned())),
     "large and unchanged": lambda: DataLoader(Large(100_000), 3),
 }
 
@@ -601,6 +697,26 @@ def test_a_loader_of_an_earlier_fit_is_saved_and_restored() -> None:
     begin(loaders, first, 2)
     assert order(loaders, first) == expected
     assert expected != [as_bits(batch) for _, batch in Cursor(sampled(Turns()))]
+
+
+def test_a_loader_that_is_gone_is_not_kept() -> None:
+    loaders = Loaders()
+    begin(loaders, sampled(Turns()), 0)
+    begin(loaders, sampled(Turns()), 1)
+    assert loaders.state_dict().keys() == {"train/0"}
+
+
+def test_many_fits_keep_no_data_of_the_fits_before(tmp_path: Path) -> None:
+    check = CheckCallback("loss", on_stage="train", ckpt_dir=tmp_path)
+    trainer = Trainer(Sums(), epochs=1, callbacks=check, show_info=False)
+    alive, sizes = [], []
+    for _ in range(12):
+        loader = transformed(Warmer())
+        alive.append(weakref.ref(loader.dataset))
+        trainer.fit(loader, epochs=1)
+        sizes.append((trainer.run_dir / "checkpoint.ckpt").stat().st_size)
+    assert sum(dataset() is not None for dataset in alive) == 1
+    assert sizes[-1] < 1.2 * sizes[1]  # the history grows by 11 epochs
 
 
 def test_saves_between_passes_use_one_cursor(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -164,7 +164,8 @@ class CheckCallback(RunRecordCallback):
 
     def check_fit(self, trainer: TrainerView, session: Any) -> None:
         """Raise if the fit does not compute the monitored metric, or its mode is not known."""
-        self.metric.begin(trainer, session)
+        is_known = trainer.is_resumed and self.watch.best is not None
+        self.metric.begin(trainer, session, self.watch.mode if is_known else None)
 
     def on_before_fit(self, trainer: TrainerView, epochs: int) -> None:
         """Lock the run's folder; stop at once if the resumed run had already stopped early."""
@@ -246,6 +247,8 @@ class CheckCallback(RunRecordCallback):
             CheckpointNotFound: there is none.
             CheckpointDamaged: its file is damaged.
         """
+        if self._best_place == 1:
+            return trainer.state_dict()  # of this epoch: written when all hooks have run
         path = CheckpointStore(self._source or self.folder(trainer)).best()
         if not self.best_values:
             raise CheckpointNotFound(

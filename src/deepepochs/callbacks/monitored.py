@@ -56,8 +56,10 @@ class MonitoredMetric:
         self._has_same_metrics = self._has_same_step = False
         self._seen: dict[int, list[str]] = {}  # by task index: what its first mini-batch recorded
 
-    def begin(self, trainer: TrainerView, session: Any) -> None:
+    def begin(self, trainer: TrainerView, session: Any, resumed: str | None = None) -> None:
         """Check what is known before the first mini-batch of a fit; find the mode.
+
+        ``resumed`` is the mode of the run that is resumed, which counts where nothing else tells.
 
         Raises:
             CallbackException: the fit does not compute the metric.
@@ -84,7 +86,7 @@ class MonitoredMetric:
             and all(any(one is other for other in in_training) for one in self._planned.values())
         )
         self._has_same_step = not self._planned and len(steps_of(trainer, plan)) == 1
-        self.mode = self._direction(trainer)
+        self.mode = self._direction(trainer, resumed)
 
     def look(self, trainer: TrainerView, metrics: Metrics) -> None:
         """Look for the metric in what the first mini-batch of each task has recorded.
@@ -161,7 +163,7 @@ class MonitoredMetric:
                 f"validates. Give a smaller val_freq, or {instead}."
             )
 
-    def _direction(self, trainer: TrainerView) -> str:
+    def _direction(self, trainer: TrainerView, resumed: str | None) -> str:
         known = [
             direction_of(self.name, entry_of(metric, self.name))
             for metric in self._planned.values()
@@ -176,8 +178,8 @@ class MonitoredMetric:
                     UserWarning,
                 )
             return self.mode
-        if best is not None:
-            return best
+        if best is not None or resumed is not None:
+            return best or str(resumed)
         text = (
             f"{self.owner} monitors {self.name!r}, and nothing says whether more or less of it is "
             f"better: give {self.owner}({self.name!r}, mode='max') or mode='min'"

@@ -20,7 +20,10 @@ drawn at random on the way.
 
 from __future__ import annotations
 
+import contextlib
+import weakref
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from itertools import chain, islice
 from typing import Any
 
@@ -190,9 +193,9 @@ class Cursor:
         if self._streams is not None and "order" in state["start"]:
             self._streams.begin(state["start"]["order"])
         self._resume = None
-        iterator = self._route.reopen(
-            state["route"], self.index, lambda: restore_moment(self.loader, now)
-        )
+        # Without this cursor in it, which would be a circle that keeps the loader alive.
+        restore = partial(restore_moment, self.loader, now)
+        iterator = self._route.reopen(state["route"], self.index, restore)
         self._followed.note_stuck(self.loader, state["parts"])
         return self._followed.releasing(iterator)
 
@@ -239,13 +242,23 @@ class Loaders:
         self._loaders: dict[str, Any] = {}
         self._prepared: dict[int, Cursor] = {}
         self._idle: dict[int, Cursor] = {}  # read the state of loaders that are not walked
-        self._earlier: dict[str, Any] = {}
+        self._earlier: dict[str, weakref.ref[Any]] = {}
         self._told: set[str] = set()
 
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy of a trainer has its own data; a weak reference cannot be pickled.
+        return {**vars(self), "_earlier": {}}
+
     def keep(self, loaders: Mapping[str, Any], fit_idx: int) -> None:
-        """Keep the loaders of a fit, from 0, since a later fit may walk them."""
+        """Know the loaders of a fit, from 0, as long as they live: a later fit may walk them.
+
+        To keep them would keep the data of all fits in memory.
+        """
+        there = {label: each for label, each in self._earlier.items() if each() is not None}
         for label, loader in loaders.items():
-            self._earlier[f"{fit_idx}:{label}"] = loader
+            with contextlib.suppress(TypeError):  # a list, which carries nothing
+                there[f"{fit_idx}:{label}"] = weakref.ref(loader)
+        self._earlier = there
 
     def begin(
         self,
@@ -298,8 +311,9 @@ class Loaders:
     def _known(self) -> dict[str, Any]:
         """The loaders of the latest fit by label, and of earlier ones by ``<fit>:<label>``."""
         known = dict(self._loaders)
-        for label, loader in self._earlier.items():
-            if not any(loader is other for other in known.values()):
+        for label, reference in self._earlier.items():
+            loader = reference()
+            if loader is not None and not any(loader is other for other in known.values()):
                 known[label] = loader
         return known
 

@@ -17,6 +17,7 @@ and closures, and reads and restores it.
 from __future__ import annotations
 
 import copy
+import enum
 import inspect
 import itertools
 import random
@@ -50,6 +51,7 @@ _COUNTERS = ("epoch", "iteration", "initial_seed")
 _NUMBERS = (int, float)
 _PLAIN = frozenset({int, float, str, bool, bytes, type(None)})
 _SEQUENCES = frozenset({list, tuple, set, deque})
+_LIKE_SEQUENCES = (list, tuple, set, deque)
 _ITERATORS: tuple[type[Any], ...] = (
     *(types.GeneratorType, type(iter([])), type(iter(())), type(iter({})), type(iter(range(0)))),
     *(map, filter, zip, enumerate, itertools.count, itertools.cycle, itertools.chain),
@@ -102,7 +104,7 @@ class Piece(NamedTuple):
     Attributes:
         kind: ``'object'``; ``'generator'``, ``'number'`` or ``'numbers'`` (a container), which
             are followed; ``'own'``, a plain attribute of an object with ``state_dict``;
-            ``'large'``, ``'iterator'`` or ``'unreadable'``, which are watched only.
+            ``'large'``, ``'seeds'``, ``'iterator'`` or ``'unreadable'``, which are watched only.
         holder: the attributes, dict or list that it is in.
         key: where it is there.
         value: the thing itself.
@@ -118,7 +120,7 @@ class Piece(NamedTuple):
 
 def walk(loader: Any) -> Iterator[tuple[str, Piece]]:
     """Walk what a loader holds, the nearest first; give each thing once, with its path."""
-    if type(loader) in _SEQUENCES or not hasattr(loader, "__dict__"):
+    if type(loader) in _SEQUENCES or not _has_attributes(loader):
         return  # the entries of a list are mini-batches
     seen = {id(loader)}
     # A loader that is no DataLoader and has a state of its own: only generators are followed.
@@ -130,17 +132,18 @@ def walk(loader: Any) -> Iterator[tuple[str, Piece]]:
             break
         path, owner, root, is_own = queue.popleft()
         is_part, is_dict = False, isinstance(owner, dict)
-        if hasattr(owner, "__dict__") and not is_bare:
+        if _has_attributes(owner) and not is_bare:
             is_own = _has_own_state(owner, loader, root)
             is_part = is_own and root in _BY_PARTS and owner is not getattr(loader, "dataset", None)
         yield path, Piece("state" if is_part else "object", None, None, owner, root)
         for holder, key, value in _children(owner):
-            name = f"{path}[{key}]" if is_dict and type(key) is int else f"{path}.{key}"
+            is_item = is_dict and type(key) is not str
+            name = f"{path}[{key!r}]" if is_item else f"{path}.{key}"
             top = root or ("" if key == "base_dataloader" else str(key))
             # During a pass an IndexSource may be in the sampler's place.
             is_stand_in = hasattr(value, "__dict__") and "inner_sampler" in vars(value)
             value = vars(value)["inner_sampler"] if is_stand_in else value
-            kind = _kind(key, value)
+            kind = _kind(key, value, is_sampler=top in _SAMPLERS)
             if kind == "generator":
                 if value is None or id(value) not in seen:
                     seen.add(id(value))
@@ -179,7 +182,7 @@ def _is_stateful(owner: Any) -> bool:
 def _children(owner: Any) -> Iterator[tuple[Any, Any, Any]]:
     """Give (holder, key, value) of what an object, a container or a function holds."""
     if isinstance(owner, dict):
-        yield from ((owner, key, owner[key]) for key in list(owner) if type(key) in (str, int))
+        yield from ((owner, key, owner[key]) for key in list(owner) if _is_readable(key))
     elif type(owner) in (list, deque):
         yield from ((owner, index, value) for index, value in enumerate(list(owner)))
     elif type(owner) in (tuple, set):
@@ -199,11 +202,52 @@ def _children(owner: Any) -> Iterator[tuple[Any, Any, Any]]:
         left_out: set[str] = set()
         if isinstance(owner, (DataLoader, torch.nn.Module)):
             left_out = _OF_PASSES if isinstance(owner, DataLoader) else _OF_MODULES
-        attributes = vars(owner)
+        if isinstance(owner, _LIKE_SEQUENCES) and len(owner) <= MAX_CHILDREN:
+            holder = owner if isinstance(owner, list) else None
+            yield from ((holder, index, value) for index, value in enumerate(list(owner)))
+        attributes = vars(owner) if hasattr(owner, "__dict__") else {}
         for key, value in list(attributes.items()):
             if key not in left_out:
                 yield attributes, key, value
+        slots = Slots(owner)
+        yield from ((slots, key, value) for key, value in slots.filled())
         yield from _of_class(type(owner))
+
+
+class Slots:
+    """The attributes that an object has by ``__slots__``, to be set as those of a dict are."""
+
+    def __init__(self, owner: Any) -> None:
+        self.owner = owner
+
+    def names(self) -> Iterator[str]:
+        """Give the names of all attributes, also of those that are not set."""
+        for base in type(self.owner).__mro__:
+            slots = vars(base).get("__slots__", ())
+            for name in (slots,) if isinstance(slots, str) else slots:
+                if name not in ("__dict__", "__weakref__"):
+                    is_private = name.startswith("__") and not name.endswith("__")
+                    yield f"_{base.__name__.lstrip('_')}{name}" if is_private else name
+
+    def filled(self) -> Iterator[tuple[str, Any]]:
+        """Give the attributes that are set."""
+        for name in self.names():
+            if hasattr(self.owner, name):
+                yield name, getattr(self.owner, name)
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        object.__setattr__(self.owner, name, value)  # a frozen dataclass lets no other way
+
+
+def _has_attributes(value: Any) -> bool:
+    return hasattr(value, "__dict__") or any(True for _ in Slots(value).names())
+
+
+def _is_readable(key: Any) -> bool:
+    """Whether a key of a dict looks alike in another process."""
+    if type(key) is tuple:
+        return all(map(_is_readable, key))
+    return type(key) in _PLAIN or isinstance(key, enum.Enum)
 
 
 def _of_class(cls: type) -> Iterator[tuple[Any, Any, Any]]:
@@ -240,7 +284,8 @@ def _is_open(value: Any) -> bool:
         return len(value) <= MAX_CHILDREN
     if isinstance(value, (types.FunctionType, types.MethodType)):
         return True
-    if not hasattr(value, "__dict__") or isinstance(value, (type, types.ModuleType)):
+    holds = isinstance(value, _LIKE_SEQUENCES) or _has_attributes(value)
+    if isinstance(value, (type, types.ModuleType)) or not holds:
         return False
     module = kind.__module__
     if module.partition(".")[0] in _CLOSED or module.startswith(_CLOSED_PARTS):
@@ -250,9 +295,13 @@ def _is_open(value: Any) -> bool:
     return not is_ours and not isinstance(value, (torch.Tensor, np.ndarray))
 
 
-def _kind(key: Any, value: Any) -> str:
+def _kind(key: Any, value: Any, *, is_sampler: bool) -> str:
     """Give the kind of a `Piece`; empty for a thing that is none but may hold some."""
     kind = type(value)
+    if is_sampler and kind in (bool, str):
+        return "number"  # in a data set a flag may say that a file is open
+    if isinstance(value, np.random.SeedSequence):
+        return "seeds"
     if isinstance(value, _GENERATORS) or (key == "generator" and value is None):
         return "unreadable" if isinstance(value, random.SystemRandom) else "generator"
     if kind in _NUMBERS or isinstance(value, np.number):
@@ -318,6 +367,8 @@ class Followed:
             if piece.kind in ("number", "numbers", "large")
             or (piece.kind == "own" and type(piece.value) in _PLAIN)
         }
+        counts = ((name, _num_spawned(piece.value)) for name, piece in walk(loader))
+        self._spawned = {name: count for name, count in counts if count}
         self._iterators: dict[str, Any] = {}  # that were there when the latest pass began
         self._stuck: list[tuple[Any, Any, Any, Any]] = []
 
@@ -435,6 +486,9 @@ class Followed:
             elif kind == "large" and not _is_same(_freeze(piece), self._first.get(name)):
                 why = f"has changed, and is too large for a checkpoint (over {MAX_ENTRIES} entries)"
                 yield name, why, own_state
+            elif _num_spawned(value) > self._spawned.get(name, 0):
+                why = "spawns generators, and their number cannot be restored"
+                yield name, why, global_draws
             elif isinstance(value, DataLoader) and _begins_late(loader):
                 why = "draws a number when the resumed loader begins to iterate"
                 yield name, why, "Give fit() a DataLoader itself."
@@ -448,16 +502,27 @@ class Followed:
     def _put_new(self, loader: Any, owners: Mapping[str, Any], name: str, saved: Any) -> None:
         """Set what was made in the run and is not there yet, such as a generator at first use."""
         path, _, last = name.rpartition("[" if name.endswith("]") else ".")
-        key = int(last[:-1]) if name.endswith("]") else last
+        is_index = name.endswith("]")
+        key = int(last[:-1]) if is_index and last[:-1].lstrip("-").isdigit() else last
         owner, made = owners.get(path), _made(key, saved)
         is_generator = made is None or isinstance(made, _GENERATORS)
-        if isinstance(owner, dict):
+        slots = Slots(owner)
+        if isinstance(owner, dict) and (not is_index or type(key) is int):
             owner[key] = made
+        elif last in slots.names() and not _has_own_state(owner, loader, f"{path}.".split(".")[1]):
+            slots[last] = made
         elif not hasattr(owner, "__dict__") or (is_generator and not hasattr(owner, last)):
             if is_generator:
                 raise _mismatch(loader, {name})
         elif not _has_own_state(owner, loader, f"{path}.".split(".")[1]):
             vars(owner)[last] = made
+
+
+def _num_spawned(value: Any) -> int:
+    """How many children a generator or a sequence of seeds of NumPy has spawned."""
+    if isinstance(value, np.random.Generator):
+        value = value.bit_generator.seed_seq
+    return int(getattr(value, "n_children_spawned", 0))
 
 
 def is_torchdata(loader: Any) -> bool:
@@ -476,7 +541,7 @@ def sampler_objects(sampler: Any) -> Iterator[tuple[str, Any]]:
     """Give the objects in a sampler, the nearest first, without those of the data set in it."""
     data: list[str] = []
     for path, piece in walk(sampler):
-        if piece.kind in ("object", "state") and hasattr(piece.value, "__dict__"):
+        if piece.kind in ("object", "state") and _has_attributes(piece.value):
             if isinstance(piece.value, Dataset) or path.endswith(".data_source"):
                 data.append(f"{path}.")
             elif not path.startswith(tuple(data)):
