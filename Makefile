@@ -66,7 +66,7 @@ check: lint docs test
 
 # The ends of what pyproject.toml promises, each with a Python and a torch of its own and whatever
 # else pip finds to go with them. These releases of torch bring their CUDA packages: some GB.
-OLDEST ?= python3.10 torch==2.6.0
+OLDEST ?= python3.10 torch==2.8.0
 NEWEST ?= python3.13 torch==2.14.1
 
 compat: compat-oldest compat-newest

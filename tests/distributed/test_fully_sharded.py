@@ -16,11 +16,6 @@ sys.path.insert(0, str(Path(__file__).parent))
 from launching import Ended, launch, results
 from test_same_numbers import differences
 
-pytestmark = pytest.mark.skipif(
-    not hasattr(torch.cpu.Stream, "record_event"),
-    reason=f"fully_shard of torch {torch.__version__} does not run on a CPU",
-)
-
 CASES = [
     "function_metrics", "mean_and_confusion", "returned_patches", "whole_batches", "few_samples",
     "streams", "ready_batches", "accumulated", "by_hand", "several", "plateau", "predictions",
