@@ -154,6 +154,19 @@ def test_a_patch_that_was_loaded_before_a_change_says_so() -> None:
         patch()
 
 
+class InInferenceMode(nn.Linear):
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        with torch.inference_mode():
+            return super().forward(inputs)
+
+
+def test_outputs_of_inference_mode_are_predicted() -> None:
+    model = InInferenceMode(4, 3)
+    batches = list(torch.randn(3, 8, 4))
+    predicted = Trainer(model, F.cross_entropy, show_info=False).predict(batches)
+    assert torch.equal(predicted, torch.cat([model(batch) for batch in batches]))
+
+
 def test_tensors_of_inference_mode_have_no_version_and_are_kept(data: DataLoader[Any]) -> None:
     class Inferring(EpochTask):
         def step(self, batch_x: Any, batch_y: Any, **step_args: Any) -> None:

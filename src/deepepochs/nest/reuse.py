@@ -53,12 +53,17 @@ def hold_tensor(tensor: Tensor) -> Tensor:
         is_safe = tensor._version == 0
     except RuntimeError:  # made in inference mode
         is_safe = False
-    return tensor if is_safe else tensor.clone()
+    return tensor if is_safe else _clone(tensor)
 
 
 def clones(x: Any) -> Any:
     """Copy every tensor in `x`; other objects are shared."""
-    return map_tensors(torch.clone, x)
+    return map_tensors(_clone, x)
+
+
+def _clone(tensor: Tensor) -> Tensor:
+    # The copy of a tensor that was made in inference mode counts as written to; its data does not.
+    return tensor.clone().data if tensor.is_inference() else tensor.clone()
 
 
 def versions(x: Any) -> list[int]:
