@@ -128,6 +128,21 @@ def test_it_is_said_at_each_resume_as_long_as_the_script_differs() -> None:
         state = copy.deepcopy(trainer.state_dict())
 
 
+@pytest.mark.parametrize("form", [lambda loss: loss, lambda loss: lambda out, y: loss(out, y)])
+def test_other_class_weights_are_said(form: Callable[[nn.Module], Any]) -> None:
+    def trained(weights: list[float]) -> Trainer:
+        loss = form(nn.CrossEntropyLoss(weight=torch.tensor(weights)))
+        return trainer_of(sgd(), loss=loss, epochs=2)
+
+    first = trained([1.0, 2.0, 3.0])
+    first.fit(batches(), epochs=1)
+    state = first.state_dict()
+    same, other = trained([1.0, 2.0, 3.0]), trained([1.0, 1.0, 1.0])
+    same.load_state_dict(state)
+    with pytest.warns(UserWarning, match=r"goes on with weight=\[1.0, 2.0, 3.0\] \(\[1.0, 1.0"):
+        other.load_state_dict(state)
+
+
 def test_other_groups_are_said() -> None:
     def joined(model: nn.Module) -> Any:
         return torch.optim.Adam(model.parameters())

@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager, nullcontext
 from types import MappingProxyType
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
@@ -109,7 +110,30 @@ def load_parts(
 
 def _differences(parts: Mapping[str, Part], state: Mapping[str, Any]) -> list[str]:
     checked = {name: part for name, part in parts.items() if isinstance(part, CheckedPart)}
-    return [text for name, part in checked.items() for text in part.differences(state[name])]
+    told = [text for name, part in checked.items() for text in part.differences(state[name])]
+    for name in ("loss_fn", "loss_parts"):
+        if isinstance(part := parts.get(name), nn.Module):
+            told += _other_class_weights(part, state[name])
+    return told
+
+
+def _other_class_weights(loss: nn.Module, state: Mapping[str, Any]) -> list[str]:
+    """Say which class weights of PyTorch's own losses differ. Other buffers may be trained."""
+    told = []
+    for name, module in loss.named_modules():
+        if type(module).__module__ != "torch.nn.modules.loss":
+            continue
+        for key, here in module.named_buffers():
+            saved = state[f"{name}.{key}" if name else key]
+            if not torch.equal(here.cpu(), saved.cpu()):
+                more = ", ..." if here.numel() > 8 else ""
+                first, other = (str(value.flatten()[:8].tolist())[:-1] for value in (saved, here))
+                told.append(
+                    f"the {type(module).__name__} goes on with {key}={first}{more}] "
+                    f"({other}{more}] in the script): to change that, set it after "
+                    "trainer.load_checkpoint(path)"
+                )
+    return told
 
 
 def _check_parts(parts: Mapping[str, Part], state: Mapping[str, Any], *, grows: bool) -> None:
