@@ -121,6 +121,8 @@ def predict_batches(trainer: Any, loader: Any, *, with_targets: bool | None) -> 
                     add_note(error, "If the last of them is the target, give with_targets=True.")
                 note_no_gradient(Stage.PREDICT, error)
                 raise
+            if model_out is None:
+                raise DataError("predict() got None: the model has to return its outputs.")
             if rounds is None or not rounds.is_filler:
                 model_out = guard.own(model_out) if guard.acts else model_out
                 outputs.append(mark_lists(nested.to_cpu(hold(model_out)), num_samples))

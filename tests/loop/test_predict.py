@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from deepepochs import Callback, EpochTask, Trainer
+from deepepochs import Callback, DataError, EpochTask, Trainer
 
 torch.manual_seed(7)
 X, Y = torch.randn(10, 3), torch.arange(10) % 2
@@ -166,6 +166,16 @@ def test_inside_a_fit_it_changes_nothing_of_the_fit() -> None:
         history = trainer.fit(DL, DL)
         results.append((dict(history), [p.tolist() for p in trainer.model.parameters()]))
     assert results[0] == results[1]
+
+
+def test_a_model_that_returns_nothing_is_told() -> None:
+    class Forgets(nn.Linear):
+        def forward(self, inputs: torch.Tensor) -> None:  # type: ignore[override]
+            super().forward(inputs)
+
+    trainer = Trainer(Forgets(3, 2), nn.MSELoss(), show_info=False)
+    with pytest.raises(DataError, match="got None"):
+        trainer.predict([(X, Y)])
 
 
 def test_an_empty_loader_gives_an_empty_list_and_a_warning() -> None:
