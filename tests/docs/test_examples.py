@@ -24,7 +24,8 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 # The first starts as a reader starts it, and one more that has a warning of its own to ignore.
 STARTED = {"1-basic.py": [], "12-node-classification.py": [
     # torch_geometric still calls it when it is imported.
-    "-W", "ignore:`torch.jit.script` is deprecated:DeprecationWarning",
+    "-W", "ignore:`torch.jit.script` is deprecated",
+    "-W", "ignore:Failing to pass a value to the 'type_params':DeprecationWarning",
 ]}  # fmt: skip
 # The digits are 5,000 lines of text: read once, for all.
 WARM = warm_python.WarmPython("-W", "error", prelude="""
