@@ -233,6 +233,7 @@ def fit_to(folder: Path, stop: bool, **options: Any) -> Trainer:
     ("saved", "here", "text"),
     [
         ({}, {"fit": {"val_freq": 2}}, r"val_freq is 2 \(1 in the checkpoint\)"),
+        ({}, {"precision": "bf16"}, r"precision is bf16 \(no in the checkpoint\)"),
         ({}, {"fit": {"train_dl": batches(8)}}, r"train/0 is 2 mini-batches of 8 .*\(4 .* of 4 by"),
         ({}, {"loss": nn.MultiMarginLoss()}, r"loss is MultiMarginLoss \(cross_entropy in"),
         (

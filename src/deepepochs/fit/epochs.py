@@ -251,7 +251,7 @@ class FitSession(Session):
             resumption.put_back()
         random = self.place.get("random")
         self._begin_loaders()
-        self.fits.begin(self.span, self.plan.settings(self.trainer.loss_fn), resumes=self.resumes)
+        self.fits.begin(self.span, self.plan.settings(self.trainer), resumes=self.resumes)
         self.place.clear()
         done, end = self.fits.progress.epoch_idx, self.span.end
         if random is not None:
@@ -292,7 +292,7 @@ class FitSession(Session):
 
     def _consume_place(self) -> None:
         """Forget the loaded state, and record the fit: it cannot be refused any more."""
-        settings = self.plan.settings(self.trainer.loss_fn)
+        settings = self.plan.settings(self.trainer)
         if self.resumes:
             self.fits.warn_of_other_settings(settings)
         self.fits.begin(self.span, settings, resumes=self.resumes)

@@ -76,9 +76,10 @@ class FitPlan:
         of_val = [task for task in self.tasks[Stage.VAL] if monitor is not None or task.do_loss]
         return Stage.VAL if of_val else Stage.TRAIN
 
-    def settings(self, loss_fn: Any) -> dict[str, str]:
+    def settings(self, trainer: TrainerView) -> dict[str, str]:
         """Say in words what a fit is called with, to be compared at a resume."""
-        said = {"val_freq": str(self.val_freq), "loss": _describe_loss(loss_fn)}
+        said = {"val_freq": str(self.val_freq), "loss": _describe_loss(trainer.loss_fn)}
+        said["precision"] = getattr(trainer.accelerator, "mixed_precision", "no")
         for stage, tasks in self.tasks.items():
             for index, task in enumerate(tasks):
                 said[f"the loader of {stage}/{index}"] = _describe_loader(task)
