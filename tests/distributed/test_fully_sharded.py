@@ -16,6 +16,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 from launching import Ended, launch, results
 from test_same_numbers import differences
 
+pytestmark = pytest.mark.skipif(
+    torch.__version__ < "2.13", reason="older releases shard over CPUs with wrong gradients"
+)
+
 CASES = [
     "function_metrics", "mean_and_confusion", "returned_patches", "whole_batches", "few_samples",
     "streams", "ready_batches", "accumulated", "by_hand", "several", "plateau", "predictions",
