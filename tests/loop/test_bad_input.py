@@ -401,7 +401,7 @@ BAD_BATCH = [
     Case("tuple to the model", lambda: run_step(bare_to_model), TypeError, "batch_x is a tuple of 1 tensor [4, 3] float32: call self.model(*batch_x)"),
     Case("wrong width", lambda: fit(model=nn.Linear(5, 2)), RuntimeError, "mat1 and mat2 shapes cannot be multiplied (4x3 and 5x2)"),
     Case("wrong width to the first layer", lambda: fit(model=nn.Linear(5, 2)), RuntimeError, "Steps.train_step got batch 0 of train task '0' (both counted from 0): batch_x is a tuple of 1 tensor [4, 3] float32; batch_y is a tensor [4] int64"),
-    Case("targets of a wrong dtype", lambda: fit([(X, Y.float())]), RuntimeError, "target dtype"),
+    Case("targets of a wrong dtype", lambda: fit([(X, Y.float())]), RuntimeError, "[12] float32"),
     Case("inputs of a wrong dtype", lambda: fit([(X.double(), Y)]), RuntimeError, "must have the same dtype"),
     Case("targets out of range", lambda: fit([(X, Y + 5)]), IndexError, "out of bounds"),
     Case("targets out of range in a test", lambda: trainer().test([(X, Y), (X, Y + 5)]), IndexError, "Steps.test_step got batch 1 of test task '0'"),

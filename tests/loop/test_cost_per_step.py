@@ -35,7 +35,7 @@ from calls_of_a_step import (
 )
 from memory_growth import fit_with_every_metric
 
-OWN_CALLS = 3
+OWN_CALLS = 3 if sys.version_info >= (3, 11) else 4
 """Calls of a step beyond model, loss, torch.autograd.backward and optimizer: 0.5 measured."""
 
 STATM = Path("/proc/self/statm")

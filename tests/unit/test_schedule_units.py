@@ -92,6 +92,8 @@ def told(
     opt = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
+        # SequentialLR of torch 2.8 says this of itself.
+        warnings.filterwarnings("ignore", "The epoch parameter in")
         optimizer = Optimizer(opt, make(opt), **options)
         one = Trainer(
             model, F.cross_entropy, optimizer, epochs=epochs, show_info=False, **(trainer or {})

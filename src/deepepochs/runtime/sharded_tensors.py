@@ -73,12 +73,6 @@ def refuse_layout(model: nn.Module, num_processes: int, device: torch.device) ->
     from torch.distributed.fsdp import FSDPModule
     from torch.distributed.tensor.placement_types import Replicate, Shard
 
-    if num_processes > 1 and device.type == "cpu" and torch.__version__ < "2.13":
-        # The sum of all processes, where it is their mean on a GPU and since then on a CPU, too.
-        raise ConfigError(
-            f"With torch {torch.__version__} a model that is sharded over CPUs trains with wrong "
-            "gradients: take torch 2.13 or newer, or GPUs."
-        )
     if not isinstance(model, FSDPModule):
         raise ConfigError(f"Layers of {type(model).__name__} are sharded, and it is not. {HOW}")
     weight: Any
@@ -104,6 +98,12 @@ def refuse_layout(model: nn.Module, num_processes: int, device: torch.device) ->
                 f"{name} is on {here!r}, and the Accelerator on {device.type!r}: shard on a mesh of "
                 f"that device, init_device_mesh({device.type!r}, ...), and give the weights values."
             )
+    if num_processes > 1 and device.type == "cpu" and torch.__version__ < "2.13":
+        # Seen with 2.8.0; 2.13.0 and 2.14.1 are right.
+        raise ConfigError(
+            f"With torch {torch.__version__} a model that is sharded over CPUs trains with wrong "
+            "gradients: take torch 2.13 or newer, or GPUs."
+        )
 
 
 def gathered(state: Any, *, is_main: bool) -> Any:
