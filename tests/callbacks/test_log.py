@@ -6,6 +6,7 @@ import contextlib
 import csv
 import gc
 import io
+import itertools
 import posixpath
 import re
 import signal
@@ -41,7 +42,7 @@ from deepepochs import (
     Optimizer,
     TrackerCallback,
 )
-from deepepochs.callbacks import event_files
+from deepepochs.callbacks import event_files, event_writer
 from deepepochs.callbacks.log import run_tensorboard
 from deepepochs.callbacks.trackers import mlflow_names
 
@@ -675,3 +676,15 @@ def test_a_tracker_by_name_is_made_for_the_run(tmp_path: Path) -> None:
     trainer.fit(loaders()[0])
     callback.finish()
     assert steps(scalars(tmp_path / "runs")["loss/train"]) == [1, 2]
+
+
+def test_files_of_one_second_are_read_in_the_order_of_their_making(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(event_writer, "_numbers", itertools.count(9))
+    monkeypatch.setattr(event_writer.time, "time", lambda: 1.0)
+    for _ in range(2):
+        with event_writer.RunWriter(tmp_path) as writer:
+            writer.add_scalar("a", 1.0, 1)
+    numbers = [int(path.name.split(".")[-1]) for path in sorted(tmp_path.iterdir())]
+    assert numbers == [9, 10]

@@ -44,7 +44,8 @@ class RunWriter(SummaryWriter):
 
     def __init__(self, log_dir: str | os.PathLike[str], suffix: str = "") -> None:
         # Time, machine, process and number, as TensorBoard's own writer: no other file has them.
-        place = f"{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}.{next(_numbers)}"
+        # TensorBoard reads files in the order of their names: .10 would come before .9.
+        place = f"{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}.{next(_numbers):06d}"
         self._path = Path(log_dir) / f"events.out.tfevents.{place}{suffix}"
         self._faults = DiskFaults("the log for TensorBoard")
         super().__init__(str(log_dir))
