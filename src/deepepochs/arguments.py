@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Iterable, Mapping
-from functools import partial
 from numbers import Integral
-from types import FunctionType, MethodType
 from typing import Any
 
 import numpy as np
@@ -112,64 +109,6 @@ def as_list(name: str, value: Any, kind: type) -> list[Any]:
                 f"{name} holds {found}: give one {kind.__name__} object or a list of them."
             )
     return listed
-
-
-class HeldModules(nn.ModuleList):
-    """The modules that a loss function holds that is none itself."""
-
-    is_optional = True
-    """Checkpoints of earlier releases do not have their state."""
-
-
-def find_loss_module(loss_fn: Any, model: nn.Module) -> nn.Module | None:
-    """Return the modules of a loss function as one, or ``None`` if there are none.
-
-    It is the loss function itself if that is a module. A ``partial``, a bound method and an object
-    that can be called may hold modules, in lists and dicts as well. So may a function, in its
-    closure, defaults and globals: there, a module in eval mode is a fixed one that it only calls.
-    Those of the model are not the loss function's.
-    """
-    if isinstance(loss_fn, nn.Module):
-        return loss_fn
-    known = set(map(id, model.modules()))
-    held = [
-        one
-        for one in _modules_in(loss_fn, depth=3)
-        if id(one) not in known and known.isdisjoint(map(id, one.modules()))
-    ]
-    return HeldModules({id(one): one for one in held}.values()) if held else None
-
-
-def _modules_in(thing: Any, depth: int) -> list[nn.Module]:
-    if isinstance(thing, nn.Module):
-        return [thing]
-    if isinstance(thing, (list, tuple)):
-        inside = list(thing)
-    elif isinstance(thing, dict):
-        inside = list(thing.values())
-    elif isinstance(thing, partial):
-        inside = [thing.func, *thing.args, *thing.keywords.values()]
-    elif isinstance(thing, MethodType):
-        inside = [thing.__self__]
-    elif isinstance(thing, FunctionType):
-        inside = _named_in(thing)
-        found = [one for item in inside if depth for one in _modules_in(item, depth - 1)]
-        return [one for one in found if one.training]
-    elif callable(thing) and not isinstance(thing, type):
-        inside = list(getattr(thing, "__dict__", {}).values())
-    else:
-        return []
-    return [one for item in inside if depth for one in _modules_in(item, depth - 1)]
-
-
-def _named_in(function: FunctionType) -> list[Any]:
-    """Give what a function has in its closure and defaults, and the global modules it names."""
-    inside = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
-    for cell in function.__closure__ or ():
-        with contextlib.suppress(ValueError):  # not filled yet
-            inside.append(cell.cell_contents)
-    named = (function.__globals__.get(name) for name in function.__code__.co_names)
-    return inside + [one for one in named if isinstance(one, nn.Module)]
 
 
 def default_loss(preds: Any, targets: Any = None) -> Any:

@@ -29,7 +29,6 @@ from .arguments import (
     check_loss,
     check_model,
     default_loss,
-    find_loss_module,
 )
 from .callbacks.base import Callback
 from .callbacks.console import ConsoleCallback
@@ -46,6 +45,7 @@ from .nest import operations as nested
 from .nest.codec import from_plain, to_plain
 from .nest.operations import split_batch
 from .nest.samples import BatchSize, join_outputs
+from .optim.loss_modules import find_loss_module
 from .optim.optimizers import AnyOptimizer, Optimizers, as_optimizers
 from .patches import check_patch_kind
 from .patches.plan import Metric, check_metrics
@@ -305,7 +305,7 @@ class TrainerBase(Steps):
     def _take_folders(self, kind: Kind) -> None:
         """Have the run's folders ready for a call that writes to them."""
         parents = self._folders_of_runs()
-        if not parents or kind not in (Kind.FIT, Kind.TEST):
+        if not parents:
             return
         take = self._folders.enter if kind is Kind.FIT else self._folders.follow
         taken = in_main_process(
@@ -318,8 +318,8 @@ class TrainerBase(Steps):
     @contextmanager
     def _opened(self, session: Session) -> Iterator[None]:
         """Make a session the one that runs, for a block."""
-        if session.outer is None:
-            self._take_folders(session.kind)
+        if session.kind is Kind.FIT:
+            self._take_folders(Kind.FIT)
         if self._earlier is not None and session.kind in (Kind.TEST, Kind.PREDICT):
             self._earlier.warn_of_weights(self.fits.num_calls, session.kind.value)
         outer, self.session = self.session, session
@@ -668,9 +668,9 @@ class TrainerBase(Steps):
         state = None
         if not for_test:
             state = self._read_best()
-        elif self.session is None and self.checker is not None:
+        elif self.session is None:
             self._take_folders(Kind.TEST)
-            state = self.checker.best_for_test(self)
+            state = None if self.checker is None else self.checker.best_for_test(self)
         if state is None:
             yield
             return
@@ -758,9 +758,8 @@ class TrainerBase(Steps):
         return run_folder(first if self.checker is None else self.checker.runs_in, self.running_id)
 
     def _folders_of_runs(self) -> list[Path]:
-        """The folders of runs that callbacks write to; most write none, and are not asked."""
-        asked = (cbk for cbk in self.callbacks if type(cbk).runs_in is not Callback.runs_in)
-        found = dict.fromkeys(cbk.runs_in for cbk in asked)
+        """The folders of runs that callbacks write to."""
+        found = dict.fromkeys(callback.runs_in for callback in self.callbacks)
         return [folder for folder in found if folder is not None]
 
     def adopt_run(self, running_id: str) -> None:

@@ -726,3 +726,22 @@ def test_saves_between_passes_use_one_cursor(monkeypatch: pytest.MonkeyPatch) ->
     loaders.state_dict()
     monkeypatch.setattr(Cursor, "__init__", None)  # another one would be an error
     assert loaders.state_dict().keys() == {"train/0"}
+
+
+def test_a_wrapper_of_the_users_whose_attribute_is_named_as_ours_is_followed() -> None:
+    class Counts:
+        def __init__(self, inner: Any) -> None:
+            self.inner_sampler = inner
+            self.num_walks = 0
+
+        def __iter__(self) -> Iterator[int]:
+            self.num_walks += 1
+            return iter(self.inner_sampler)
+
+        def __len__(self) -> int:
+            return len(self.inner_sampler)
+
+    loader = DataLoader([1, 2, 3, 4], sampler=Counts(range(4)))  # type: ignore[arg-type]
+    state = follow(loader)
+    list(loader)
+    assert state.read(loader)["loader.sampler.num_walks"] == 1

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from ..errors import warn_user
 
 
 class DiskFaults:
@@ -33,9 +34,8 @@ class DiskFaults:
             if self._has_warned:
                 return
             self._has_warned = True
-            warnings.warn(
+            warn_user(
                 f"{self._what} cannot be written ({error.strerror or error}): the run goes on, and "
                 "its values are in trainer.history.",
                 RuntimeWarning,
-                stacklevel=4,
             )

@@ -15,6 +15,7 @@ import numpy as np
 
 from .. import rng
 from ..errors import CallbackException, ConfigError, warn_user
+from ..hooks import is_of_library
 from ..metrics.direction import direction_of
 from ..patches.base import PatchBase, metric_name
 from ..stages import Stage
@@ -289,7 +290,7 @@ def records_as_planned(trainer: TrainerView, session: Any, stage: Stage) -> bool
     """
     hooks = session.hooks.stages[stage]
     for hook in (*hooks.before_batch, *hooks.before_forward, *hooks.after_forward, *hooks.metrics):
-        if not type(getattr(hook, "__self__", None)).__module__.startswith("deepepochs."):
+        if not is_of_library(hook):
             return False
     default = getattr(Steps, STEP_NAMES[stage][1])
     for task in session.plan.tasks[stage]:

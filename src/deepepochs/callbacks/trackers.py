@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import posixpath
 import re
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..arguments import check_count
-from ..errors import ConfigError, MissingExtraError
+from ..errors import ConfigError, MissingExtraError, warn_user
 from ..show.screens import spread
 from .base import Callback
 
@@ -232,12 +231,11 @@ class TrackerCallback(Callback):
             self._has_warned = True
             name = self.tracker if isinstance(self.tracker, str) else type(self.tracker).__name__
             reason = (str(error).strip().splitlines() or ["no message"])[0]
-            warnings.warn(
+            warn_user(
                 f"TrackerCallback: {name} failed to {action} ({type(error).__name__}: {reason}). "
                 "The run goes on, and its values are in trainer.history. After "
                 f"{MAX_FAULTS} failures in a row nothing more is sent in this fit.",
                 RuntimeWarning,
-                stacklevel=4,
             )
 
 

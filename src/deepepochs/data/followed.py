@@ -98,6 +98,16 @@ def load_state(owner: Stateful, state: Any) -> None:
     owner.load_state_dict(copy.deepcopy(state))
 
 
+class StandIn:
+    """Takes the place of a sampler in its loader during a pass; a walk goes on to the sampler.
+
+    Attributes:
+        inner_sampler: the sampler.
+    """
+
+    inner_sampler: Any
+
+
 class Piece(NamedTuple):
     """Something found on a walk.
 
@@ -140,9 +150,7 @@ def walk(loader: Any) -> Iterator[tuple[str, Piece]]:
             is_item = is_dict and type(key) is not str
             name = f"{path}[{key!r}]" if is_item else f"{path}.{key}"
             top = root or ("" if key == "base_dataloader" else str(key))
-            # During a pass an IndexSource may be in the sampler's place.
-            is_stand_in = hasattr(value, "__dict__") and "inner_sampler" in vars(value)
-            value = vars(value)["inner_sampler"] if is_stand_in else value
+            value = value.inner_sampler if isinstance(value, StandIn) else value
             kind = _kind(key, value, is_sampler=top in _SAMPLERS)
             if kind == "generator":
                 if value is None or id(value) not in seen:

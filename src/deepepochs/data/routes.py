@@ -33,6 +33,7 @@ from ..nest.codec import is_plain
 from ..nest.operations import move, walk
 from .fast_path import tensor_fetch
 from .followed import (
+    StandIn,
     Stateful,
     follow,
     is_torchdata,
@@ -57,7 +58,7 @@ class Replay:
     resume: Callable[[], None]  # restores the random states of the save
 
 
-class IndexSource:
+class IndexSource(StandIn):
     """Stands in for a loader's batch sampler, or for its sampler where it does not batch.
 
     All other attributes are the sampler's.
@@ -715,7 +716,7 @@ def _sampler_name(owner: DataLoader[Any]) -> str:
 def sampler_of(owner: DataLoader[Any]) -> Any:
     """Give the batch sampler of a loader, or its sampler where it does not batch."""
     sampler = vars(owner)[_sampler_name(owner)]
-    return sampler.inner_sampler if isinstance(sampler, IndexSource) else sampler
+    return sampler.inner_sampler if isinstance(sampler, StandIn) else sampler
 
 
 @contextmanager

@@ -21,6 +21,8 @@ import numpy as np
 import torch
 from torch.utils.data import get_worker_info
 
+from .followed import StandIn
+
 
 def epoch_seed_from(generator: torch.Generator | None, num_passes: int = 0) -> int:
     """Derive an epoch's seed, 0 to 2**63 - 1, from a generator's state, without a draw.
@@ -168,7 +170,7 @@ def _arrive(indices: Any, epoch_seed: int, position: int | str) -> Any:
     return indices
 
 
-class SeededSampler:
+class SeededSampler(StandIn):
     """Stands in for the sampler of a loader of torchdata, whose indices then carry seeds.
 
     Its state is the number of batches that were drawn. The random states are those of the start

@@ -200,8 +200,7 @@ class FitSession(Session):
         """Warn of what is hardly meant; raise for what a callback needs and the fit does not have."""
         warn_of_plan(self.trainer, self.plan, range(self.fits.progress.epoch_idx, self.span.end))
         for callback in self.trainer.callbacks:
-            if type(callback).check_fit is not Callback.check_fit:
-                callback.check_fit(self.trainer, self)
+            callback.check_fit(self.trainer, self)
 
     def begin(self, resumption: Resumption | None) -> None:
         """Begin anew, or where a loaded state was taken.

@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..arguments import HeldModules
 from ..callbacks.base import HOOKS, Callback
 from ..contracts import SessionView, TrainerView
 from ..data.cursor import Cursor
@@ -24,6 +23,7 @@ from ..data.routes import own_workers
 from ..errors import DataError, LoopException, StopLoopException, warn_user
 from ..hooks import HookTable, StageHooks, fire, fire_in_step
 from ..nest import operations as nested
+from ..optim.loss_modules import HeldModules
 from ..optim.optimizers import Optimizer, Optimizers
 from ..patches.totals import StageTotals
 from ..recorder import LossWatch

@@ -19,13 +19,13 @@ import torch
 from torch import Tensor, nn
 
 from .. import rng
-from ..arguments import HeldModules
 from ..callbacks.pool import CallbackPool, match_callbacks
 from ..contracts import TrainerView
 from ..data.cursor import Loaders
 from ..errors import CheckpointError, CheckpointMismatch
 from ..history import Progress
 from ..nest import operations as nested
+from ..optim.loss_modules import HeldModules
 from ..optim.optimizers import Optimizers
 from ..runtime.base import Runtime
 from ..runtime.sharded_tensors import reshard

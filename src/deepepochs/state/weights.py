@@ -1,4 +1,4 @@
-"""Weights alone: what ``load_weights`` takes, what ``save_weights`` writes, and a use of the best for a while.
+"""Weights without the rest of the state: to load them, save them, or use others for a while.
 
 Weights are those of the model and of a loss function with weights, and what the optimizers train
 beside them. The optimizers' own state is no part of them.
