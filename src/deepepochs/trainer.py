@@ -305,7 +305,8 @@ class TrainerBase(Steps):
                         session.end_stage(epoch, stage)
                     session.end_epoch(epoch)
             session.end()
-        session.pass_on(self.on_interrupt)
+        if (interruption := session.pass_on(self.on_interrupt)) is not None:
+            raise interruption from None
         return self.history.since(span.start)
 
     def _take_folders(self, kind: Kind) -> None:

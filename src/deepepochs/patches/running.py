@@ -22,7 +22,6 @@ from ..show.screens import to_array
 from .base import PatchBase, flatten_value
 from .confusion import ConfusionMetrics, ConfusionPatch
 from .tensors import Chunks, TensorPatch, is_whole, join
-from .torchmetric import MetricPatch
 from .totals import PassPatches, shown_values
 from .trial import call_without_trace, value_without_trace
 from .values import MeanPatch, ValuePatch
@@ -91,7 +90,7 @@ class _Copied(_Metric):
     """A patch of any class: what reading it changes is not known, so a copy is read."""
 
     def look(self, patch: PatchBase) -> Any:
-        if _num_numbers(patch) > MOST_NUMBERS:
+        if patch.num_numbers(MOST_NUMBERS) > MOST_NUMBERS:
             return None
         return value_without_trace(patch.copy())
 
@@ -175,22 +174,3 @@ def _num_rows(item: Any) -> int:
         return len(item)
     tensor = first_tensor(item) if is_whole(item) else None
     return len(tensor) if tensor is not None and tensor.ndim else 1
-
-
-def _num_numbers(patch: PatchBase) -> int:
-    """Count the numbers that a patch holds."""
-    held: list[Any] = [vars(patch)]
-    if isinstance(patch, MetricPatch):
-        held = [vars(module) for metric in patch.sums for module in metric.modules()]
-    total = 0
-    while held and total <= MOST_NUMBERS:
-        item = held.pop()
-        if isinstance(item, dict):
-            held += item.values()
-        elif isinstance(item, (list, tuple, set)):
-            held += item
-        elif isinstance(item, PatchBase):
-            held.append(vars(item))
-        else:
-            total += max(1, getattr(item, "nbytes", 0) // 4)
-    return total
