@@ -20,14 +20,14 @@ from ..nest.operations import first_tensor, map_tensors, to_cpu
 from ..nest.reuse import leaves
 from ..show.screens import to_array
 from .base import PatchBase, flatten_value
-from .confusion import ConfusionMetrics, ConfusionPatch
+from .confusion import ConfusionMetrics, ConfusionPatch, CountsPatch
 from .tensors import Chunks, TensorPatch, is_whole, join
 from .totals import PassPatches, shown_values
 from .trial import call_without_trace, value_without_trace
 from .values import MeanPatch, ValuePatch
 
-# Reading them costs little and changes nothing.
-SUMS = (ValuePatch, MeanPatch, ConfusionPatch, ConfusionMetrics)
+# Reading them costs little, and changes no value that is read later.
+SUMS = (ValuePatch, MeanPatch, ConfusionPatch, ConfusionMetrics, CountsPatch)
 REST = 100  # times as long as a look took, until the next one
 MOST_NUMBERS = 100_000  # that are copied to read a patch of another class
 
