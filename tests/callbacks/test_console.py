@@ -8,8 +8,8 @@ import os
 import random
 import re
 import signal
-import subprocess
 import sys
+import traceback
 import types
 import warnings
 from collections.abc import Callable, Iterator
@@ -953,26 +953,22 @@ def test_a_resume_between_epochs_or_in_validation_says_so(
     assert "resuming run r at epoch 3\n" in capsys.readouterr().out
 
 
-CTRL_C = """
-import signal, torch
-from deepepochs import Callback, Trainer
-class Presses(Callback):
-    def on_after_train_batch(self, batch_idx, **others):
-        signal.raise_signal(signal.SIGINT)
-data = [(torch.ones(2, 1), torch.ones(2, 1))] * 3
-Trainer(torch.nn.Linear(1, 1), torch.nn.MSELoss(), callbacks=Presses()).fit(data)
-"""
-
-
 def test_ctrl_c_ends_in_one_short_traceback() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", CTRL_C], capture_output=True, text=True, check=False
-    )
-    assert done.returncode != 0
-    lines = done.stderr.splitlines()
-    assert lines[0] == "Traceback (most recent call last):" and lines[-1] == "KeyboardInterrupt"
-    assert sum(line.startswith("  File") for line in lines) == 2
-    assert "stopped by Ctrl-C in epoch 1, after 1 mini-batches" in done.stdout
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        trainer(callbacks=Interrupts(signal.SIGINT, 1)).fit(loader())
+    shown = "".join(traceback.format_exception(stopped.value))
+    assert shown.count("Traceback (most recent call last)") == 1
+    assert [frame.name for frame in stopped.traceback][1:] == ["fit"]
+
+
+def test_a_handler_of_the_script_gets_its_signal(monkeypatch: pytest.MonkeyPatch) -> None:
+    got: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: got.append(number))
+    try:
+        trainer(callbacks=Interrupts(signal.SIGTERM, 1)).fit(loader())
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert got == [signal.SIGTERM]
 
 
 # --- the argument console, and those of 0.6
