@@ -206,6 +206,11 @@ class TrainerBase(Steps):
             check_flag("log_batch", log_batch)
             consoles = [ConsoleCallback(log_long, log_batch, log_tqdm, console=console)]
             given = [*consoles, *given]
+        elif console != "auto":
+            raise ConfigError(
+                f"console={console!r} is given together with a {type(consoles[0]).__name__}: give it "
+                "to the callback, or leave the callback out."
+            )
         self.default_cbk: Any = consoles[0]
         self.callbacks = CallbackPool(given)
         self.resume = resume

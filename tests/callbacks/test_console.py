@@ -1022,6 +1022,17 @@ def test_an_argument_for_the_console_that_is_none_names_those_there_are() -> Non
         trainer(console="quiet")
 
 
+def test_a_console_of_the_script_is_told_itself_what_to_show(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(ConfigError, match="give it to the callback"):
+        trainer(console="off", callbacks=ConsoleCallback())
+    made = trainer(callbacks=ConsoleCallback(console="off"))
+    made.fit(loader())
+    made.note("unheard")
+    assert capsys.readouterr().out == ""
+
+
 @pytest.mark.usefixtures("each_batch")
 @pytest.mark.parametrize("name", ["NO_COLOR", "TERM"])
 def test_there_is_no_colour_where_it_is_not_wanted(

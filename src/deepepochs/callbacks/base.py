@@ -82,11 +82,11 @@ class Callback:
         return None
 
     @property
-    def follows(self) -> tuple[str, str, str] | None:
+    def decides_best(self) -> tuple[str, str, str] | None:
         """Stage, name and mode of the metric that says which epoch is best, if it is known here."""
         return None
 
-    def leaves(self, trainer: Any) -> Mapping[str, Path]:
+    def files_of(self, trainer: Any) -> Mapping[str, Path]:
         """What there is of the run for later: what it is, as ``'report'``, and where."""
         return {}
 
