@@ -22,7 +22,7 @@ from ..optim.monitor import Monitor
 from ..runs.folder import run_folder
 from ..runs.ownership import use_here
 from ..runtime.base import in_main_process, together
-from .base import Metrics
+from .base import Callback, Metrics
 from .monitored import MonitoredMetric
 from .run_record import RunRecordCallback
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from ..contracts import TrainerView
 
 
-class CheckCallback(RunRecordCallback):
+class CheckCallback(Callback):
     """Saves the state of the run, keeps the best states, and stops early.
 
     The run's folder has its record, ``checkpoint.ckpt`` (the last state), ``previous.ckpt`` and
@@ -72,7 +72,6 @@ class CheckCallback(RunRecordCallback):
     """
 
     order = -1
-    holds_lock = True
     keeps_checkpoints = True
 
     def __init__(
@@ -88,10 +87,10 @@ class CheckCallback(RunRecordCallback):
         every_s: float | None = None,
         keep: int = 1,
     ) -> None:
-        super().__init__(ckpt_dir)
+        super().__init__()
+        self.run_record = RunRecordCallback(ckpt_dir)
         if not isinstance(monitor, str) or not monitor:
             raise ConfigError(f"CheckCallback(monitor={monitor!r}): give the name of a metric.")
-        self.monitor = monitor
         self.on_stage = check_choice("on_stage", on_stage, ["train", "val"])
         if mode is not None:
             check_choice("mode", mode, ["min", "max"])
@@ -118,9 +117,27 @@ class CheckCallback(RunRecordCallback):
         self._start = Path.cwd()  # a relative path to resume starts here
 
     @property
+    def companions(self) -> tuple[Callback, ...]:
+        """The record of the run."""
+        return (self.run_record,)
+
+    @property
+    def monitor(self) -> str:
+        """The name of the metric that decides which state is best."""
+        return self.metric.name
+
+    @property
+    def runs_in(self) -> Path:
+        return self.ckpt_dir
+
+    def folder(self, trainer: TrainerView) -> Path:
+        """The folder of the trainer's run."""
+        return self.run_record.folder(trainer)
+
+    @property
     def ckpt_dir(self) -> Path:
         """The folder of the runs."""
-        return self.log_dir
+        return self.run_record.log_dir
 
     def save(self, trainer: TrainerView) -> None:
         """Write the trainer's state as the last one, and as a best one if it is."""
@@ -171,7 +188,6 @@ class CheckCallback(RunRecordCallback):
         """Lock the run's folder; stop at once if the resumed run had already stopped early."""
         self._lock_run(trainer)
         self._begin_run(trainer, self.metric.mode or "min")
-        super().on_before_fit(trainer, epochs)
         self._saved_at_s = time.monotonic()
         trainer.add_saver(self.save)
         if trainer.is_resumed:
@@ -197,7 +213,6 @@ class CheckCallback(RunRecordCallback):
 
     def on_after_epoch(self, *, trainer: TrainerView, **others: Any) -> None:
         """Check the monitored metric, save, and stop if the patience is exhausted."""
-        super().on_after_epoch(trainer=trainer, **others)
         session = trainer.session
         if session is not None and session.has_metrics_of(self.on_stage):
             self._check(self.metric.value(session.plan, others[f"{self.on_stage}_metrics"]))
@@ -343,7 +358,7 @@ class CheckCallback(RunRecordCallback):
                 raise ConfigError(
                     f"Two CheckCallbacks write to {folder}: give one of them another ckpt_dir."
                 )
-        in_main_process(trainer.runtime, "lock the run's folder", self.lock, folder)
+        in_main_process(trainer.runtime, "lock the run's folder", self.run_record.lock, folder)
 
 
 def find_checkpoint(trainer: TrainerView, ckpt_dir: Path, start: Path) -> Path | str:

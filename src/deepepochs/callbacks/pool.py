@@ -180,6 +180,8 @@ def _check_callback(callback: object) -> None:
             if name not in HOOKS:
                 raise HookError(f"{where}: there is no such hook.{_nearest(name)}")
             _check_signature(where, getattr(callback, name), name)
+    for companion in callback.companions:
+        _check_callback(companion)
 
 
 def _check_signature(where: str, method: BoundHook, name: str) -> None:
