@@ -74,11 +74,10 @@ class Session:
         self.run: Run | None = None
         self.totals = StageTotals()
         self.pace_end_s = 0.0
-        self.opt, self.on_nan = trainer.opt, trainer.on_nan
+        self.opt = trainer.opt
         if kind is Kind.TRY:
             # A scheduler may know how many steps it is to make, and object to more.
             self.opt = Optimizers(Optimizer(optimizer.opt) for optimizer in trainer.opt)
-            self.on_nan = "ignore"
         self.modes: Modes = Modes(trainer, None if outer is None else outer.modes)
         self._undo = ExitStack()
 
@@ -173,6 +172,7 @@ class Session:
         if stage is Stage.TRAIN and self._may_gain_weights():
             hooks, of_fillers = map(self._dropping_stale, (hooks, of_fillers))
         epoch = "" if self.epoch_idx is None else f"epoch {self.epoch_idx}, "
+        on_nan = "ignore" if self.kind is Kind.TRY else trainer.on_nan
         return Run(
             trainer,
             self.opt,
@@ -185,7 +185,7 @@ class Session:
             cursor=cursor,
             window=runtime.window(trainer.grad_accumulate) if stage is Stage.TRAIN else None,
             rounds=runtime.rounds(cursor, hooks, of_fillers),
-            watch=LossWatch(self.on_nan, f"{stage} task {task.label(place[0])!r}", epoch),
+            watch=LossWatch(on_nan, f"{stage} task {task.label(place[0])!r}", epoch),
         )
 
     @property
