@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from deepepochs.errors import CheckpointMismatch
 from deepepochs.fit.epochs import FitLog, FitSpan
@@ -63,6 +64,14 @@ def test_an_epoch_resumes_with_the_values_the_passes_and_the_waiting_run_that_it
     assert again.state_dict(None)["run"] == again.waiting == {"batch_idx": 7}
     again.resume()
     assert again.waiting is None
+
+
+def test_the_values_of_an_earlier_file_are_tensors_and_load_as_numbers_and_arrays() -> None:
+    state = EpochState(0).state_dict(None)
+    state["metrics"] = {"train": {"loss": torch.tensor(0.1), "recall": torch.tensor([0.5, 1.0])}}
+    values = EpochState.from_state(state).metrics[Stage.TRAIN]
+    assert type(values["loss"]) is float
+    assert values["recall"].tolist() == [0.5, 1.0]
 
 
 def test_only_a_stage_that_is_under_way_must_have_the_tasks_that_it_had() -> None:
