@@ -68,7 +68,7 @@ class Weigher:
         number = self.num_samples
         if self._first is None:
             self._first = number
-        # A 1 says plainly that all mini-batches count alike.
+        # With 1 or 0 it is a choice to weigh all mini-batches equally: no warning.
         if number is None or number == self._first or self.batch_size in (0, 1):
             return ""
         return (

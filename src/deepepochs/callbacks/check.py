@@ -38,8 +38,8 @@ class CheckCallback(Callback):
     The state is saved after every epoch, and when a signal or ``trainer.stop`` stops the
     fit. A test uses the best weights, and puts back those that it found.
 
-    The best belongs to one metric of one run. A run that resumes with another ``monitor``,
-    ``on_stage`` or ``mode`` begins its best anew, with a warning.
+    A best state is that of one metric in one run. If a run resumes with another ``monitor``,
+    ``on_stage`` or ``mode``, the best value is reset, with a warning.
 
     Args:
         monitor: the metric that decides which state is best: its name, with several tasks also
@@ -300,8 +300,9 @@ class CheckCallback(Callback):
         watch = Monitor(state["watch"]["mode"], self.patience)
         watch.load_state_dict(state["watch"])
         if monitor != (self.monitor, self.on_stage):
-            here = f"is {self.on_stage} {self.monitor!r}"
-            self._begin_anew(watch, self.metric.mode, f"of {monitor[1]} {monitor[0]!r}", here)
+            there = f"is of {monitor[1]} {monitor[0]!r}"
+            here = f"monitors {self.on_stage} {self.monitor!r}"
+            self._begin_anew(watch, self.metric.mode, there, here)
         elif self.metric.mode not in (None, watch.mode):
             self._set_mode(watch, self.metric.mode)
         else:
@@ -319,17 +320,17 @@ class CheckCallback(Callback):
             self._source = None
 
     def _set_mode(self, watch: Monitor, mode: str | None) -> None:
-        there, here = f"of mode={watch.mode!r}", f"has mode={mode!r}"
+        there, here = f"was found with mode={watch.mode!r}", f"has mode={mode!r}"
         self._begin_anew(watch, mode, there, here)
 
     def _begin_anew(self, watch: Monitor, mode: str | None, there: str, here: str) -> None:
-        """Begin without a best value, and say so: the saved one is of another metric."""
-        text = f"{there}, and the monitor of this CheckCallback {here}"
+        """Reset the best value, with a warning: the saved one is of another metric."""
+        text = f"{there}, and this CheckCallback {here}"
         if watch.best is not None and text != self._told:
             self._told = text  # a state may be loaded twice
             warn_user(
-                f"The best value so far, {watch.best:.4g}, is {text}: the best begins anew, and the "
-                "next check replaces best.ckpt.",
+                f"The saved best value, {watch.best:.4g}, {text}. The best value is reset: the next "
+                "check overwrites best.ckpt.",
                 UserWarning,
             )
         self.watch = Monitor(mode or "min", self.patience)

@@ -108,7 +108,7 @@ def match_callbacks(
             if state in found or name in found.values():
                 continue
             found[state] = name
-            if named[name].keeps_checkpoints:  # it says itself what becomes of its best
+            if named[name].keeps_checkpoints:  # CheckCallback has its own warning of the best value
                 continue
             there, now = _other_names(saved[state], named[name].made_with)
             if there:

@@ -255,7 +255,7 @@ class Loaders:
         """
         there = {label: each for label, each in self._earlier.items() if each() is not None}
         for label, loader in loaders.items():
-            with contextlib.suppress(TypeError):  # a list, which carries nothing
+            with contextlib.suppress(TypeError):  # a list has no state and no weak references
                 there[f"{fit_idx}:{label}"] = weakref.ref(loader)
         self._earlier = there
 
@@ -282,7 +282,7 @@ class Loaders:
         for label, state in (saved or {}).items():
             if label not in here:
                 if ":" not in label:
-                    _warn_of_other_loader(label, "this fit has none there")
+                    _warn_of_other_loader(label, "this fit has no such loader")
                 continue
             cursor = Cursor(here[label], worker_seeding=worker_seeding)
             try:
@@ -336,7 +336,7 @@ class Loaders:
 
 def _warn_of_other_loader(label: str, why: str) -> None:
     warn_user(
-        f"The loader of {label} is not that of the checkpoint, so the fit resumes with other "
-        f"data, not to the bit: {why}",
+        f"The checkpoint was saved with another loader of {label}. The fit resumes with other data, so "
+        f"its results differ from those of the unbroken run: {why}",
         UserWarning,
     )

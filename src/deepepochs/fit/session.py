@@ -239,7 +239,10 @@ class Session:
         return values
 
     def stage_values(self, totals: StageTotals) -> dict[str, Any]:
-        """The values of a stage: the main process's, and those that only another could pool."""
+        """The values of a stage as the main process has them.
+
+        Added are those that it could not compute, and another process could.
+        """
         runtime = self.trainer.runtime
         own = totals.metrics() if runtime.is_main or len(totals.passes) > 1 else {}
         gathered: list[dict[str, Any]] = runtime.gather_objects(own, "ends a stage")
@@ -295,7 +298,7 @@ class Session:
 
 
 def not_running(task: EpochTask, stage: Stage) -> LoopException:
-    """The error for a task that is called where it is none of the call's."""
+    """The error for a task that does not belong to the call that runs."""
     return LoopException(
         f"This {type(task).__name__} is not a {stage} task of what runs now. Give it to fit() or "
         "test()."
