@@ -36,7 +36,7 @@ from deepepochs import (
     rename,
 )
 from deepepochs.callbacks.run_facts import git_commit
-from deepepochs.errors import ConfigTypeError, RunLockedError
+from deepepochs.errors import RunLockedError
 from deepepochs.metrics import accuracy
 from deepepochs.report import compare_page, png, run_page, sample_picture
 from deepepochs.report.svg import Scale
@@ -194,7 +194,7 @@ def test_companions_are_checked_and_called_further_in_than_their_callback() -> N
         "first begins", "companion begins", "last begins",
         "last ends", "companion ends", "first ends",
     ]  # fmt: skip
-    with pytest.raises(ConfigTypeError, match="not a Callback"):
+    with pytest.raises(TypeError, match="not a Callback"):
         pool.append(Named("second", "no callback"))  # type: ignore[arg-type]
 
 

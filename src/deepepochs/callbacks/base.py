@@ -81,11 +81,6 @@ class Callback:
         """The folder of runs that this callback writes to; ``None`` if it writes no files."""
         return None
 
-    @property
-    def companions(self) -> tuple[Callback, ...]:
-        """Callbacks that this one brings with it. Their hooks are called further in than its own."""
-        return ()
-
     def move_to(self, folder: Path) -> None:
         """Write to another folder from now on, for example in a trial run."""
         for name in ("ckpt_dir", "log_dir"):
@@ -99,6 +94,11 @@ class Callback:
 
         Unlike in a hook, nothing of the fit is there yet, not even the run's folder.
         """
+
+    @property
+    def companions(self) -> tuple[Callback, ...]:
+        """Callbacks that this one brings with it. Their hooks are called further in than its own."""
+        return ()
 
     # fit begins
     @outer_first

@@ -70,7 +70,7 @@ class StopSignals:
         self.received = self.received or received
 
     def pass_on(self) -> None:
-        """Do what the signal does by default.
+        """Do now what the signal would have done without this.
 
         Raises:
             SystemExit: with code 143, after SIGTERM.

@@ -118,6 +118,11 @@ class Session:
         """The fit that this call is or runs inside of, or ``None``."""
         return None if self.outer is None else self.outer.fit
 
+    @property
+    def on_nan(self) -> str:
+        """What a loss that is NaN or infinite does: ``'stop'``, ``'warn'`` or ``'ignore'``."""
+        return "ignore" if self.kind is Kind.TRY else self.trainer.on_nan
+
     def has_metrics_of(self, stage: str) -> bool:
         """Whether the present epoch of this call has ended a stage."""
         return False
@@ -172,7 +177,6 @@ class Session:
         if stage is Stage.TRAIN and self._may_gain_weights():
             hooks, of_fillers = map(self._dropping_stale, (hooks, of_fillers))
         epoch = "" if self.epoch_idx is None else f"epoch {self.epoch_idx}, "
-        on_nan = "ignore" if self.kind is Kind.TRY else trainer.on_nan
         return Run(
             trainer,
             self.opt,
@@ -185,7 +189,7 @@ class Session:
             cursor=cursor,
             window=runtime.window(trainer.grad_accumulate) if stage is Stage.TRAIN else None,
             rounds=runtime.rounds(cursor, hooks, of_fillers),
-            watch=LossWatch(on_nan, f"{stage} task {task.label(place[0])!r}", epoch),
+            watch=LossWatch(self.on_nan, f"{stage} task {task.label(place[0])!r}", epoch),
         )
 
     @property

@@ -79,9 +79,8 @@ class BatchMetrics(Mapping[str, Any]):
 def shown_values(patches: PassPatches) -> dict[str, Any]:
     """Give the values of a mini-batch's patches; `UNDEFINED` where one cannot be computed.
 
-    The values are only displayed, so computing them restores the random state, and an error shows
-    as `UNDEFINED` instead of ending the run. The exception is a metric that changes its arguments
-    in place: it raises, because the values of the epoch would be wrong.
+    They are for showing only: computing them draws no random number, and an error in it is none
+    of the run. One that changes its arguments is: what is kept for the epoch is wrong then.
     """
     values: dict[str, Any] = {}
     for key, patch in patches.items():
