@@ -118,11 +118,6 @@ class Session:
         """The fit that this call is or runs inside of, or ``None``."""
         return None if self.outer is None else self.outer.fit
 
-    @property
-    def on_nan(self) -> str:
-        """What a loss that is NaN or infinite does: ``'stop'``, ``'warn'`` or ``'ignore'``."""
-        return "ignore" if self.kind is Kind.TRY else self.trainer.on_nan
-
     def has_metrics_of(self, stage: str) -> bool:
         """Whether the present epoch of this call has ended a stage."""
         return False
@@ -130,6 +125,11 @@ class Session:
     def epoch_state(self) -> dict[str, Any] | None:
         """The state of the epoch of this call that is under way."""
         return None
+
+    @property
+    def on_nan(self) -> str:
+        """What a loss that is NaN or infinite does: ``'stop'``, ``'warn'`` or ``'ignore'``."""
+        return "ignore" if self.kind is Kind.TRY else self.trainer.on_nan
 
     def rest(self, until_s: float) -> None:
         """Call no paced hook before a moment."""
