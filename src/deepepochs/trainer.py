@@ -421,9 +421,9 @@ class TrainerBase(Steps):
         Args:
             dataloader: a loader as for ``test``, or one that yields inputs only.
             with_targets: the last element of a mini-batch, or the entry ``targets`` of a dict,
-                is a target to leave out. ``None``: it is where a loss function is given and a
-                mini-batch has more than one element; a ``prepare_data`` of your own splits it
-                instead.
+                is a target to leave out. ``None``: the target is left out if the trainer has a
+                loss function and the mini-batch has more than one element. If you have
+                overridden ``prepare_data``, it splits the mini-batch.
             best: use the best weights of this run, and put back those that are there.
 
         Returns:
@@ -494,9 +494,9 @@ class TrainerBase(Steps):
     ) -> LRCurve:
         """Train with a rising learning rate, note the losses, and put everything back.
 
-        Weights, optimizers, schedulers, gradients, random states and the order of the data
-        are afterwards as they were. Of the callbacks those take part that declare
-        ``acts_in_tries``, as gradient clipping does; schedulers rest.
+        Afterwards weights, optimizers, schedulers, gradients, random states and the order of
+        the data are restored. Only callbacks with ``acts_in_tries = True`` are called, such as
+        ``GradClipCallback``. Schedulers do not step.
 
         Args:
             train_dl: training loader; exactly one of it and ``train_tasks`` is given.
@@ -593,8 +593,8 @@ class TrainerBase(Steps):
             source: a checkpoint; the folder or id of a run, for its newest checkpoint; a file
                 of ``torch.save`` or ``.safetensors`` with a ``state_dict``; or a dict: a
                 ``state_dict``, one that has it under ``'model'`` or ``'state_dict'``, or what
-                ``trainer.state_dict()`` gives. Names may begin as those of a compiled model or
-                of DDP do.
+                ``trainer.state_dict()`` gives. Names may have the prefix of a compiled model
+                (``_orig_mod.``) or of DDP (``module.``).
             strict: all names, shapes and types must be those of the model. ``False``: take
                 the entries of the same name and shape, for example for another head, and say
                 what was left.
@@ -784,8 +784,8 @@ class TrainerBase(Steps):
     def report(self, path: str | PathLike[str] | None = None) -> Path:
         """Write a page of HTML on the run: curves, metrics, settings, model and machine.
 
-        It is one file that asks for nothing from anywhere. With an ``InterpretCallback`` it
-        has its confusion matrix and samples.
+        The page is one file, and loads nothing from the network. With an ``InterpretCallback``
+        it has its confusion matrix and samples.
 
         Args:
             path: the file; ``None``: ``report.html`` in the run's folder.

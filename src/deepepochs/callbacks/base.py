@@ -86,12 +86,19 @@ class Callback:
         for name in ("ckpt_dir", "log_dir"):
             if name in vars(self):
                 setattr(self, name, folder)
+        for companion in self.companions:
+            companion.move_to(folder)
 
     def check_fit(self, trainer: Any, session: Any) -> None:
         """Raise if a fit that is about to begin is not what this callback needs.
 
         Unlike in a hook, nothing of the fit is there yet, not even the run's folder.
         """
+
+    @property
+    def companions(self) -> tuple[Callback, ...]:
+        """Callbacks that this one brings with it. Their hooks are called further in than its own."""
+        return ()
 
     # fit begins
     @outer_first

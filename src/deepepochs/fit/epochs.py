@@ -224,7 +224,7 @@ class FitSession(Session):
             self._tell_epoch(self.epoch)
             self._set_up_again(self.epoch)
         if resumption is None:
-            # What a fit that was cut short, or the user, has left must not be part of this one.
+            # Gradients that an interrupted fit or the user has left must not enter the first step.
             self.opt.drop_gradients()
         elif self._waiting is None:
             resumption.put_back()
@@ -271,7 +271,7 @@ class FitSession(Session):
             )
 
     def _set_up_again(self, epoch: EpochState) -> None:
-        """Call the hooks again that came before the place, inside an epoch, of a loaded state."""
+        """Call the hooks again that had run in this epoch before the checkpoint was saved."""
         self._before_epoch(epoch)
         for stage, _ in self.plan.stages_of(epoch.epoch_idx):
             if stage in epoch.begun and stage not in epoch.metrics:
