@@ -77,7 +77,7 @@ UNLISTED = frozenset([
     "adopt_run", "auto_traindata_to_device", "buffer_shapes", "checker", "close_logger", "current_task",
     "default_cbk", "fits", "general_metrics", "grad_accumulate", "has_own_id", "has_own_split",
     "hyper_params", "ignore_resume", "init_epoch", "is_fit_run", "is_interrupted", "is_resumed",
-    "loaders", "log_tqdm", "loss_module", "metric_patch", "moves_data", "on_interrupt", "on_nan", "place",
+    "loaders", "log_tqdm", "loss_module", "metric_patch", "moves_data", "note", "on_interrupt", "on_nan", "place",
     "resume", "resume_from", "run_task", "runtime", "show_info", "splits_pairs", "tell_once",
     "targets", "test_metrics", "train_metrics", "val_freq", "val_metrics", "worker_seeding",
 ])  # fmt: skip
@@ -90,7 +90,9 @@ class TrainerBase(Steps):
         >>> data = [(torch.randn(8, 4), torch.randn(8, 1)) for _ in range(3)]
         >>> trainer = Trainer(nn.Linear(4, 1), nn.MSELoss(), epochs=2, show_info=False)
         >>> history = trainer.fit(data)  # doctest: +ELLIPSIS
-        E 1/2  TRAIN> loss: ...
+        <BLANKLINE>
+        epoch     loss      time  best
+          1/2 ...
         >>> len(history["train"]["loss"])
         2
     """
@@ -123,6 +125,7 @@ class TrainerBase(Steps):
         worker_seeding: str = "position",
         precision: str | None = None,
         targets: str | None = None,
+        console: str = "auto",
     ) -> None:
         """Make a trainer.
 
@@ -146,8 +149,8 @@ class TrainerBase(Steps):
             running_id: name of this run's folder; ``None``: a new one from the time.
             hyper_params: values that ``LogCallback`` writes after a test.
             log_long: print 7 decimals instead of 4.
-            log_batch: show mini-batches in a terminal.
-            log_tqdm: show a tqdm bar over the epochs.
+            log_batch: ``False`` is ``console='rows'``.
+            log_tqdm: show the progress within the epoch, whatever ``log_batch`` is.
             show_info: print a header at the first fit.
             auto_traindata_to_device: ``False`` hands training mini-batches to the step
                 where the loader left them.
@@ -163,6 +166,9 @@ class TrainerBase(Steps):
             targets: the name of the entry of a dict mini-batch that is ``batch_y``, for the
                 metrics and the loss function. It is taken out of ``batch_x``, unless the model
                 computes the loss itself. ``None``: a dict is all input.
+            console: ``'auto'``: a row for each epoch, and in a terminal or notebook a live line
+                with the progress within it; ``'rows'``: without the live line; ``'bar'``: with it
+                also where the output does not say that it is a terminal; ``'off'``: nothing.
 
         Raises:
             ConfigError: an argument that cannot be right; the message says what to give.
@@ -198,7 +204,7 @@ class TrainerBase(Steps):
         if not consoles:
             check_flag("log_long", log_long)
             check_flag("log_batch", log_batch)
-            consoles = [ConsoleCallback(log_long, log_batch, log_tqdm)]
+            consoles = [ConsoleCallback(log_long, log_batch, log_tqdm, console=console)]
             given = [*consoles, *given]
         self.default_cbk: Any = consoles[0]
         self.callbacks = CallbackPool(given)
@@ -306,7 +312,8 @@ class TrainerBase(Steps):
                         session.end_stage(epoch, stage)
                     session.end_epoch(epoch)
             session.end()
-        session.pass_on(self.on_interrupt)
+        if (interruption := session.pass_on(self.on_interrupt)) is not None:
+            raise interruption from None
         return self.history.since(span.start)
 
     def _take_folders(self, kind: Kind) -> None:
@@ -320,7 +327,7 @@ class TrainerBase(Steps):
         )
         self.running_id, said = self.runtime.gather_objects(taken)[0]
         for sentence in said:
-            self.print(sentence)
+            self.note(sentence)
 
     @contextmanager
     def _opened(self, session: Session) -> Iterator[None]:
@@ -454,6 +461,11 @@ class TrainerBase(Steps):
         """Print in the main process only, without breaking the console's line."""
         if self.main_process:
             self.default_cbk.write(*values, **options)
+
+    def note(self, text: str) -> None:
+        """Print a sentence of the library, unless the console is off."""
+        if self.main_process:
+            getattr(self.default_cbk, "note", self.default_cbk.write)(text)
 
     def prepare_data(self, batch_data: Any, to_device: bool = True) -> tuple[Any, Any]:
         """Split a mini-batch into ``(batch_x, batch_y)``, moved to the device if asked."""
@@ -616,7 +628,7 @@ class TrainerBase(Steps):
             where, state = read_source(self, source)
         told = take_weights(self, state, strict=check_flag("strict", strict))
         if told or not isinstance(source, Mapping):
-            self.print(f"loading weights of {where}{': ' if told else ''}{told}")
+            self.note(f"loading weights of {where}{': ' if told else ''}{told}")
         self._note_load()
         return self
 
@@ -663,7 +675,7 @@ class TrainerBase(Steps):
         from .state.weights import take_weights
 
         take_weights(self, self._read_best(), strict=True)
-        self.print(f"loading best model from running ID {self.running_id}")
+        self.note(f"loading best model from running ID {self.running_id}")
         return self
 
     def _read_best(self) -> dict[str, Any]:
@@ -716,7 +728,7 @@ class TrainerBase(Steps):
 
         with together(self.runtime, "read the checkpoint"):
             source, state = read_checkpoint(path)
-        self.print(f"loading checkpoint {source}")
+        self.note(f"loading checkpoint {source}")
         if state.get("format") == "0.6":
             load_0_6(self.parts(), state)
         else:
