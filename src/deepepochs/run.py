@@ -213,6 +213,11 @@ class Run:
         return self.weigher.weight
 
     @property
+    def num_samples(self) -> int | None:
+        """The samples of the present mini-batch; ``None`` if nothing in it tells."""
+        return self.weigher.num_samples
+
+    @property
     def batch_loss(self) -> Any:
         """The loss of the present mini-batch, if one was recorded."""
         return self.recorder.batch_loss

@@ -79,7 +79,7 @@ UNLISTED = frozenset([
     "adopt_run", "auto_traindata_to_device", "buffer_shapes", "checker", "close_logger", "current_task",
     "default_cbk", "fits", "general_metrics", "grad_accumulate", "has_own_id", "has_own_split",
     "hyper_params", "ignore_resume", "init_epoch", "is_fit_run", "is_interrupted", "is_resumed",
-    "loaders", "log_tqdm", "loss_module", "metric_patch", "moves_data", "on_interrupt", "on_nan", "place",
+    "loaders", "log_tqdm", "loss_module", "metric_patch", "moves_data", "note", "on_interrupt", "on_nan", "place",
     "resume", "resume_from", "run_task", "runtime", "show_info", "splits_pairs", "tell_once",
     "test_metrics", "train_metrics", "val_freq", "val_metrics", "worker_seeding",
 ])  # fmt: skip
@@ -92,7 +92,9 @@ class TrainerBase(Steps):
         >>> data = [(torch.randn(8, 4), torch.randn(8, 1)) for _ in range(3)]
         >>> trainer = Trainer(nn.Linear(4, 1), nn.MSELoss(), epochs=2, show_info=False)
         >>> history = trainer.fit(data)  # doctest: +ELLIPSIS
-        E 1/2  TRAIN> loss: ...
+        <BLANKLINE>
+        epoch      loss      time  best
+          1/2 ...
         >>> len(history["train"]["loss"])
         2
     """
@@ -124,6 +126,7 @@ class TrainerBase(Steps):
         on_interrupt: str = "raise",
         worker_seeding: str = "position",
         precision: str | None = None,
+        console: str = "auto",
     ) -> None:
         """Make a trainer.
 
@@ -146,8 +149,8 @@ class TrainerBase(Steps):
             running_id: name of this run's folder; ``None``: a new one from the time.
             hyper_params: values that ``LogCallback`` writes after a test.
             log_long: print 7 decimals instead of 4.
-            log_batch: show mini-batches in a terminal.
-            log_tqdm: show a tqdm bar over the epochs.
+            log_batch: ``False`` is ``console='rows'``.
+            log_tqdm: show the progress within the epoch, whatever ``log_batch`` is.
             show_info: print a header at the first fit.
             auto_traindata_to_device: ``False`` hands training mini-batches to the step
                 where the loader left them.
@@ -160,6 +163,9 @@ class TrainerBase(Steps):
                 a worker process from its place in the epoch; ``'torch'`` leaves PyTorch's own.
             precision: ``'bf16'`` or ``'fp16'``: mixed precision without an ``Accelerator`` of
                 one's own.
+            console: ``'auto'``: a row for each epoch, and in a terminal or notebook a live line
+                with the progress within it; ``'rows'``: without the live line; ``'bar'``: with it
+                also where the output does not say that it is a terminal; ``'off'``: nothing.
 
         Raises:
             ConfigError: an argument that cannot be right; the message says what to give.
@@ -194,7 +200,7 @@ class TrainerBase(Steps):
         if not consoles:
             check_flag("log_long", log_long)
             check_flag("log_batch", log_batch)
-            consoles = [ConsoleCallback(log_long, log_batch, log_tqdm)]
+            consoles = [ConsoleCallback(log_long, log_batch, log_tqdm, console=console)]
             given = [*consoles, *given]
         self.default_cbk: Any = consoles[0]
         self.callbacks = CallbackPool(given)
@@ -340,7 +346,7 @@ class TrainerBase(Steps):
         )
         self.running_id, said = self.runtime.gather_objects(taken)[0]
         for sentence in said:
-            self.print(sentence)
+            self.note(sentence)
 
     @contextmanager
     def _opened(self, session: Session) -> Iterator[None]:
@@ -473,6 +479,11 @@ class TrainerBase(Steps):
         """Print in the main process only, without breaking the console's line."""
         if self.main_process:
             self.default_cbk.write(*values, **options)
+
+    def note(self, text: str) -> None:
+        """Print a sentence of the library, unless the console is off."""
+        if self.main_process:
+            getattr(self.default_cbk, "note", self.default_cbk.write)(text)
 
     def prepare_data(self, batch_data: Any, to_device: bool = True) -> tuple[Any, Any]:
         """Split a mini-batch into ``(batch_x, batch_y)``, moved to the device if asked."""
@@ -630,7 +641,7 @@ class TrainerBase(Steps):
             where, state = read_source(self, source)
         told = take_weights(self, state, strict=check_flag("strict", strict))
         if told or not isinstance(source, Mapping):
-            self.print(f"loading weights of {where}{': ' if told else ''}{told}")
+            self.note(f"loading weights of {where}{': ' if told else ''}{told}")
         self._note_load()
         return self
 
@@ -677,7 +688,7 @@ class TrainerBase(Steps):
         from .state.weights import take_weights
 
         take_weights(self, self._read_best(), strict=True)
-        self.print(f"loading best model from running ID {self.running_id}")
+        self.note(f"loading best model from running ID {self.running_id}")
         return self
 
     def _read_best(self) -> dict[str, Any]:
@@ -730,7 +741,7 @@ class TrainerBase(Steps):
 
         with together(self.runtime, "read the checkpoint"):
             source, state = read_checkpoint(path)
-        self.print(f"loading checkpoint {source}")
+        self.note(f"loading checkpoint {source}")
         if state.get("format") == "0.6":
             load_0_6(self.parts(), state)
         else:

@@ -81,6 +81,15 @@ class Callback:
         """The folder of runs that this callback writes to; ``None`` if it writes no files."""
         return None
 
+    @property
+    def follows(self) -> tuple[str, str, str] | None:
+        """Stage, name and mode of the metric that says which epoch is best, if it is known here."""
+        return None
+
+    def leaves(self, trainer: Any) -> Mapping[str, Path]:
+        """What there is of the run for later: what it is, as ``'report'``, and where."""
+        return {}
+
     def move_to(self, folder: Path) -> None:
         """Write to another folder from now on, for example in a trial run."""
         for name in ("ckpt_dir", "log_dir"):

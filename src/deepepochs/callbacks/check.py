@@ -122,6 +122,13 @@ class CheckCallback(RunRecordCallback):
         """The folder of the runs."""
         return self.log_dir
 
+    @property
+    def follows(self) -> tuple[str, str, str]:
+        return self.on_stage, self.monitor, self.watch.mode
+
+    def leaves(self, trainer: TrainerView) -> dict[str, Path]:
+        return {"checkpoints": self.folder(trainer)} if self._has_saved else {}
+
     def save(self, trainer: TrainerView) -> None:
         """Write the trainer's state as the last one, and as a best one if it is."""
         place, self._best_place = self._best_place, None
@@ -152,10 +159,8 @@ class CheckCallback(RunRecordCallback):
         found = find_checkpoint(trainer, self.ckpt_dir, self._start)
         source = trainer.runtime.gather_objects(found, "looks for a checkpoint")[0]
         if isinstance(source, str):
-            trainer.print(f"{source}: training starts anew")
+            trainer.note(f"{source}: training starts anew")
             return
-        if source.is_dir():
-            trainer.print(f"loading checkpoint of running ID {source.name}")
         trainer.resume_from(source)
         self._has_saved, self._is_other = True, False
         self._note_source(source)
@@ -237,7 +242,7 @@ class CheckCallback(RunRecordCallback):
                 UserWarning,
             )
         best = f"{self.on_stage} {self.monitor} {self.best_values[0]:.4g}"
-        trainer.print(f"loading best model from running ID {trainer.running_id} ({best})")
+        trainer.note(f"loading best model from running ID {trainer.running_id} ({best})")
         return state
 
     def read_best(self, trainer: TrainerView) -> dict[str, Any]:

@@ -172,7 +172,7 @@ def show_curve(trainer: TrainerView, curve: LRCurve) -> None:
     path = trainer.run_dir / "lr_find.png"
     path.parent.mkdir(parents=True, exist_ok=True)
     curve.plot().savefig(path)
-    trainer.print(f"learning rates and losses: {path}")
+    trainer.note(f"learning rates and losses: {path}")
     if can_show():
         import matplotlib.pyplot as plt
 

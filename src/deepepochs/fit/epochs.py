@@ -259,7 +259,7 @@ class FitSession(Session):
             self.trainer.runtime.streams.load_state_dict(random)
         if self.resumes:
             inside = "" if self.epoch is None else ", and the checkpoint is inside of the next one"
-            self.trainer.print(
+            self.trainer.note(
                 f"running ID {self.trainer.running_id} has nothing left to do: {done} of {end} epochs "
                 f"are done{inside}. To go on, give a larger number of epochs; for a new run, another "
                 "running_id or resume=False."

@@ -48,6 +48,7 @@ class Optimizer:
 
     Attributes:
         opt: the torch optimizer.
+        kind: the name of its class.
         scheduler: its scheduler, or `None`.
         sched_on: `'step'` or `'epoch'`.
         is_sched_on_given: whether `sched_on` was given.
@@ -90,6 +91,7 @@ class Optimizer:
             )
         if sched_on not in ("step", "epoch", None):
             raise ConfigError(f"sched_on={sched_on!r}: it must be 'step' or 'epoch'.")
+        self.kind = type(bare(opt)).__name__
         self.scheduler = scheduler
         self.sched_on = sched_on or "epoch"
         self.is_sched_on_given = sched_on is not None

@@ -142,6 +142,7 @@ class Chunks:
     def __init__(self, items: list[Any] | None = None) -> None:
         self.items = [] if items is None else items
         self.num_moved = 0  # items before this index are on the CPU
+        self.num_joined = 0  # how often items were joined: their indexes are others then
 
     def __deepcopy__(self, memo: Any) -> Chunks:
         """Give an independent list of the same chunks, which are never changed."""
@@ -177,6 +178,7 @@ class Chunks:
                 chunks = [joined] if is_whole(joined) else chunks
             self.items.extend(map(to_cpu, chunks) if is_away else chunks)
         self.num_moved = len(self.items)
+        self.num_joined += 1
 
     def joined(self, keep_on_device: bool) -> Any:
         """Give all chunks as one value, on the CPU unless `keep_on_device` is true.
@@ -191,6 +193,7 @@ class Chunks:
         value = join(self.items)
         if is_whole(value):
             self.items = [value]  # keeping the parts would double the memory
+            self.num_joined += 1
             self.num_moved = min(self.num_moved, 1)
         return value
 
