@@ -22,7 +22,7 @@ import csv
 import difflib
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -33,8 +33,8 @@ import torch
 from .errors import CheckpointMismatch, ConfigError, MetricNotFound, MissingExtraError
 from .metrics.direction import direction_of
 from .show.figures import draw_curves, figure_to_image, for_any_background
-from .show.screens import format_value, spread, terminal_columns, text_width, to_value
-from .show.tables import html_table, text_table
+from .show.screens import cell, spread, terminal_columns, text_width, to_value
+from .show.tables import folded, html_table, text_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from .show.figures import Figure
 
 Value = float | np.ndarray[Any, Any]
-MAX_ROWS = 20  # epochs that a printed history shows; a longer one shows the first and the last ten
+MAX_UNFOLDED = 200  # epochs in the table that a notebook unfolds
 MAX_PLOTS = 12  # metrics that a notebook draws for the value of a cell
 PLOT_SIZE = (3.8, 2.8)  # inches of such a plot: three fit beside each other, and one on a phone
 
@@ -135,7 +135,7 @@ class Results(dict[str, Any]):
         tasks: dict[str, dict[str, str]] = {}
         for key, value in self.items():
             task, _, name = key.rpartition("/")
-            tasks.setdefault(task, {})[name] = format_value(value)
+            tasks.setdefault(task, {})[name] = cell(value)
         names = list(dict.fromkeys(name for row in tasks.values() for name in row))
         rows = [[task or "all", *(row.get(n, "") for n in names)] for task, row in tasks.items()]
         rows.insert(0, ["", *names])
@@ -360,7 +360,7 @@ class History(dict[str, dict[str, list[Value]]]):
         """Return the latest and the best values, the curves, and all epochs to unfold."""
         if not self.epochs:
             return f"<p>{self!r}</p>"
-        head, *rows = self._rows()
+        head, *rows = self._rows(most=MAX_UNFOLDED)
         names = list(dict.fromkeys(name for _, name, _ in self._columns()))
         with for_any_background():
             images = [
@@ -368,33 +368,32 @@ class History(dict[str, dict[str, list[Value]]]):
                 for name in names[:MAX_PLOTS]
             ]
         return (
-            f"{html_table(*self._summary())}<div>{''.join(images)}</div>"
+            f'<div style="overflow-x:auto">{html_table(*self._summary())}{"".join(images)}'
             f'<details><summary style="cursor:pointer">{_epochs_of(len(self.epochs))}</summary>'
-            f"{html_table(head, rows)}</details>"
+            f"{html_table(head, rows)}</details></div>"
         )
 
     def _marked(self) -> dict[tuple[str, str], Best]:
         """Return the best epochs that are marked: of a single epoch none."""
         return self._bests() if len(self.epochs) > 1 else {}
 
-    def _rows(self, only: str | None = None) -> list[list[str]]:
-        """Return a row of titles and one for each epoch, of all stages or of one."""
+    def _rows(self, only: str | None = None, most: int = 20) -> list[Sequence[str]]:
+        """Return a row of titles and one for each epoch, of all stages or of one.
+
+        Of more than `most` epochs the middle is left out.
+        """
         bests = self._marked()
         columns = [["epoch", *(str(idx + 1) for idx in self.epochs)]]
         for stage, name, values in self._columns():
             cells = [name if only else f"{stage} {name}"]
-            cells += [format_value(values[idx]) if idx in values else "" for idx in self.epochs]
+            cells += [cell(values[idx]) if idx in values else "" for idx in self.epochs]
             if (stage, name) in bests:
                 place = self.epochs.index(bests[stage, name].epoch - 1) + 1
-                cells = [f"{cell}{'*' if row == place else ' '}" for row, cell in enumerate(cells)]
+                cells = [f"{text}{'*' if row == place else ' '}" for row, text in enumerate(cells)]
             if only in (stage, None):
                 columns.append(cells)
-        table = [list(row) for row in zip(*columns, strict=True)]
-        if len(table) > MAX_ROWS + 1:
-            half, gap = MAX_ROWS // 2, ["..."] * len(columns)
-            best = [row for row in table[half + 1 : -half] if any(c.endswith("*") for c in row)]
-            table[half + 1 : -half] = [gap, *(line for row in best for line in (row, gap))]
-        return table
+        head, *rows = zip(*columns, strict=True)
+        return [head, *folded(rows, most)]
 
     def _summary(self) -> tuple[list[str], list[list[str]]]:
         """Return titles, and a row for each metric: its latest values and the best one."""
@@ -402,10 +401,10 @@ class History(dict[str, dict[str, list[Value]]]):
         stages = [stage for stage, _ in self._stages() if stage in self]
         rows = {name: [name, *([""] * len(stages))] for _, name, _ in self._columns()}
         for stage, name, values in self._columns():
-            rows[name][stages.index(stage) + 1] = format_value(list(values.values())[-1])
+            rows[name][stages.index(stage) + 1] = cell(list(values.values())[-1])
         for name, row in rows.items():
             stage, best = bests.get(name, ("", None))
-            row += ["", ""] if best is None else [format_value(best.value), str(best.epoch)]
+            row += ["", ""] if best is None else [cell(best.value), str(best.epoch)]
         return ["", *stages, f"best {stages[-1]}", "in epoch"], list(rows.values())
 
     def _add_row(
