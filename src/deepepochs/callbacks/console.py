@@ -86,12 +86,11 @@ class ConsoleCallback(Callback):
         self._rates: dict[str, float | None] = {}
         self._began = Beginning()
         self._test_began_s = self._task_began_s = 0.0
-        self._passes: weakref.WeakKeyDictionary[RunView, PassProgress]
-        self._passes = weakref.WeakKeyDictionary()
+        # While something is shown. An entry goes with its pass: a test may run inside of another.
+        self._passes: weakref.WeakKeyDictionary[RunView, PassProgress] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        state = {**super().__getstate__(), "_screen": None, "_in_fit": False}
-        return {**state, "_passes": weakref.WeakKeyDictionary()}
+        return {**super().__getstate__(), "_screen": None, "_passes": None, "_in_fit": False}
 
     def write(self, *values: Any, sep: str = " ", end: str = "\n", file: Any = None) -> None:
         """Print as `print` does, without breaking the live line."""
@@ -121,6 +120,8 @@ class ConsoleCallback(Callback):
         if trainer.show_info and not self._shown_header:
             self._shown_header = True
             screen.header(list(facts_of(trainer)), trainer.running_id)
+        if trainer.session is not None and trainer.session.resumes_at:
+            screen.note(f"resuming {trainer.session.resumes_at}")
         self._began = Beginning(monotonic(), trainer.init_epoch)
         self._table = table_of(trainer, epochs)
 
@@ -132,11 +133,11 @@ class ConsoleCallback(Callback):
     @paced
     def on_after_train_batch(self, trainer: TrainerView, metrics: Any, batch_idx: int) -> None:
         """Show how far the pass is."""
-        screen, run = self._screen, trainer.run
-        if screen is None or not screen.is_live or run is None:
+        screen, passes, run = self._screen, self._passes, trainer.run
+        if screen is None or not screen.is_live or passes is None or run is None:
             return
         metrics.check_loss()
-        progress = self._passes.setdefault(run, PassProgress())
+        progress = passes.setdefault(run, PassProgress())
         epoch = None if run.stage is Stage.TEST else (trainer.init_epoch + 1, self._table.epochs)
         screen.live(progress.live(run, epoch, trainer.runtime.num_processes))
 
@@ -196,12 +197,13 @@ class ConsoleCallback(Callback):
     def _open(self, trainer: TrainerView) -> Screen | None:
         if trainer.main_process and self.console != "off":
             self._screen = open_screen(self.output, self.console, self.round_to)
+            self._passes = weakref.WeakKeyDictionary()
         return self._screen
 
     def _close(self) -> None:
         if self._screen is not None:
             self._screen.close()
-        self._screen = None
+        self._screen = self._passes = None
         self._in_fit = False
 
     def _ending(self, trainer: TrainerView) -> Iterator[str]:
@@ -212,7 +214,7 @@ class ConsoleCallback(Callback):
             if trainer.init_epoch == table.epochs
             else f" of {table.epochs - self._began.epoch_idx}"
         )
-        many = "" if (of or done) and f"{done}{of}" == "1" else "s"
+        many = "" if f"{done}{of}" == "1" else "s"
         yield f"{done}{of} epoch{many} in {duration(monotonic() - self._began.fit_s)}"
         if trainer.is_interrupted:
             yield f"stopped by {signal_of(trainer)} {self._where(trainer)}"

@@ -313,6 +313,16 @@ class FitSession(Session):
             self.save_points.stop("interrupted")
 
     @property
+    def resumes_at(self) -> str:
+        """Where the fit resumes, in words; ``''`` if it does not."""
+        if self._resumption is None:
+            return ""
+        run = f"run {self._resumption.run} " if self._resumption.run else ""
+        if self.epoch is None:
+            return f"{run}at epoch {self.fits.progress.epoch_idx + 1}"
+        return f"{run}in epoch {self.epoch.epoch_idx + 1}, {self.epoch.in_words()}"
+
+    @property
     def is_interrupted(self) -> bool:
         """Whether it is a signal or Ctrl-C that ends the fit."""
         return self._is_interrupted or self.save_points.signals.received is not None
@@ -321,13 +331,12 @@ class FitSession(Session):
         """Call the hooks after a fit."""
         fire_in_step(self.hooks["on_after_fit"], self.trainer)
 
-    def pass_on(self, on_interrupt: str) -> None:
-        """Do what the signal or Ctrl-C that has ended the fit does without this library."""
+    def pass_on(self, on_interrupt: str) -> BaseException | None:
+        """Do what the signal or Ctrl-C that has ended the fit does, or give what is to be raised."""
         signals = self.save_points.signals
-        if on_interrupt == "raise" or signals.received is signal.SIGTERM:
-            signals.pass_on()
-            if self._is_interrupted:
-                raise KeyboardInterrupt
+        if on_interrupt != "raise" and signals.received is not signal.SIGTERM:
+            return None
+        return signals.pass_on() or (KeyboardInterrupt() if self._is_interrupted else None)
 
     def begin_epoch(self) -> EpochState:
         """Give the epoch that is under way, or begin one."""

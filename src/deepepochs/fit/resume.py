@@ -37,11 +37,17 @@ class Resumption:
         place: its place.
         state: the state; ``None``: it was loaded by hand, and the trainer may have been changed
             since, so it is what the trainer has now.
+        run: the name of the run that has saved it; ``''``: it was loaded by hand.
     """
 
     def __init__(
-        self, trainer: TrainerView, place: Place, state: Mapping[str, Any] | None = None
+        self,
+        trainer: TrainerView,
+        place: Place,
+        state: Mapping[str, Any] | None = None,
+        run: str = "",
     ) -> None:
+        self.run = run
         self._trainer = trainer
         self._place = place
         self._before: dict[str, Any] | None = None  # the early parts, where the others wait
@@ -136,8 +142,7 @@ class EarlierFits:
             CheckpointError: it cannot be loaded; the trainer is as it was.
         """
         state = from_plain(load(self._source))
-        trainer.print(f"loading checkpoint {self._source}")
-        resumption = Resumption(trainer, place, state)
+        resumption = Resumption(trainer, place, state, self._source.absolute().parent.name)
         self._was_loaded = True
         return resumption
 

@@ -119,6 +119,11 @@ class Session:
         """The fit that this call is or runs inside of, or ``None``."""
         return None if self.outer is None else self.outer.fit
 
+    @property
+    def resumes_at(self) -> str:
+        """Where a fit resumes, in words."""
+        return ""
+
     def has_metrics_of(self, stage: str) -> bool:
         """Whether the present epoch of this call has ended a stage."""
         return False

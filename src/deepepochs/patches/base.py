@@ -130,6 +130,10 @@ class PatchBase:
             new.__dict__[key] = copied(value)
         return new
 
+    def num_numbers(self, most: int) -> int:
+        """Count the numbers that the patch holds; stop at more than `most`."""
+        return count_numbers(self.__dict__, most)
+
     def state_dict(self) -> dict[str, Any]:
         """Give a copy of all attributes but metrics, models and the name.
 
@@ -250,6 +254,22 @@ def copied(value: Any) -> Any:
         return item if callable(item) else copy.deepcopy(item)
 
     return walk(leaf, value)
+
+
+def count_numbers(value: Any, most: int) -> int:
+    """Count the numbers in containers, tensors, arrays and patches; stop at more than `most`."""
+    total, waiting = 0, [value]
+    while waiting and total <= most:
+        item = waiting.pop()
+        if isinstance(item, dict):
+            waiting += item.values()
+        elif isinstance(item, (list, tuple, set, frozenset)):
+            waiting += item
+        elif isinstance(item, PatchBase):
+            total += item.num_numbers(most)
+        else:
+            total += item.numel() if isinstance(item, Tensor) else np.size(item)
+    return total
 
 
 def for_checkpoint(value: Any, where: str) -> Any:

@@ -20,15 +20,14 @@ from ..nest.operations import first_tensor, map_tensors, to_cpu
 from ..nest.reuse import leaves
 from ..show.screens import to_array
 from .base import PatchBase, flatten_value
-from .confusion import ConfusionMetrics, ConfusionPatch
+from .confusion import ConfusionMetrics, ConfusionPatch, CountsPatch
 from .tensors import Chunks, TensorPatch, is_whole, join
-from .torchmetric import MetricPatch
 from .totals import PassPatches, shown_values
 from .trial import call_without_trace, value_without_trace
 from .values import MeanPatch, ValuePatch
 
-# Reading them costs little and changes nothing.
-SUMS = (ValuePatch, MeanPatch, ConfusionPatch, ConfusionMetrics)
+# Reading them costs little, and changes no value that is read later.
+SUMS = (ValuePatch, MeanPatch, ConfusionPatch, ConfusionMetrics, CountsPatch)
 REST = 100  # times as long as a look took, until the next one
 MOST_NUMBERS = 100_000  # that are copied to read a patch of another class
 
@@ -91,7 +90,7 @@ class _Copied(_Metric):
     """A patch of any class: what reading it changes is not known, so a copy is read."""
 
     def look(self, patch: PatchBase) -> Any:
-        if _num_numbers(patch) > MOST_NUMBERS:
+        if patch.num_numbers(MOST_NUMBERS) > MOST_NUMBERS:
             return None
         return value_without_trace(patch.copy())
 
@@ -175,22 +174,3 @@ def _num_rows(item: Any) -> int:
         return len(item)
     tensor = first_tensor(item) if is_whole(item) else None
     return len(tensor) if tensor is not None and tensor.ndim else 1
-
-
-def _num_numbers(patch: PatchBase) -> int:
-    """Count the numbers that a patch holds."""
-    held: list[Any] = [vars(patch)]
-    if isinstance(patch, MetricPatch):
-        held = [vars(module) for metric in patch.sums for module in metric.modules()]
-    total = 0
-    while held and total <= MOST_NUMBERS:
-        item = held.pop()
-        if isinstance(item, dict):
-            held += item.values()
-        elif isinstance(item, (list, tuple, set)):
-            held += item
-        elif isinstance(item, PatchBase):
-            held.append(vars(item))
-        else:
-            total += max(1, getattr(item, "nbytes", 0) // 4)
-    return total

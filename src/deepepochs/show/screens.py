@@ -24,13 +24,14 @@ import os
 import shutil
 import sys
 import unicodedata
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from ..errors import warn_user
 
 MAX_SHOWN = 6  # of a longer vector only the first and the last entries are written
 
@@ -287,7 +288,7 @@ Piece = tuple[str, str]
 
 Line = list[Piece]
 
-MAX_NAME = 24  # a longer name is cut in its middle
+MAX_NAME = 18  # a longer name is cut in its middle
 TIME_WIDTH = 8
 POOLED = "all"  # the name of the values of all tasks
 
@@ -322,9 +323,9 @@ def cell(value: Any, round_to: int = 4) -> str:
         return str(value)
     if array.ndim == 0:
         return number(float(array), round_to)
-    entries = [number(float(entry), 2) for entry in array.flat[:4]]
+    entries = [f"{float(entry):.2f}" for entry in array.flat[:4]]
     if array.size > 4:
-        entries[2:] = ["…", *(number(float(entry), 2) for entry in array.flat[-2:])]
+        entries[2:] = ["…", *(f"{float(entry):.2f}" for entry in array.flat[-2:])]
     return f"[{' '.join(entries)}]"
 
 
@@ -372,6 +373,10 @@ class TextTable:
 
     def lines(self, table: EpochTable, columns: int | None = None) -> Iterator[Line]:
         """Yield the lines of the last row, with the names before it if need be."""
+        for line in self._lines(table, columns):
+            yield line if columns is None else cut_line(line, columns)
+
+    def _lines(self, table: EpochTable, columns: int | None) -> Iterator[Line]:
         row, digits = table.rows[-1], len(str(table.epochs))
         epoch_width = max(5, 2 * digits + 1)
         shown, widths, left_out = self._fitting(table, columns, epoch_width)
@@ -393,8 +398,8 @@ class TextTable:
 
     def _told(self, left_out: Sequence[Column], columns: int | None) -> Iterator[Line]:
         names = list(dict.fromkeys(column.name for column in left_out))
-        words = ["Not wide enough for", *(f"{name}," for name in names[:-1])]
-        for text in joined([*words, f"{names[-1]}.", "They are in history."], columns, " "):
+        words = ["no room for", *(f"{name}," for name in names[:-1]), names[-1]]
+        for text in joined([*words, "(see trainer.history)"], columns, " "):
             yield [("dim", text)]
 
     def _cell(self, column: Column, value: Any) -> str:
@@ -424,6 +429,7 @@ class TextTable:
             # A metric is shown as a whole; of the loss alone what fits.
             is_whole = every[index + 1 : index + 2] != [every[index]._replace(stage="val")]
             num = index + 1 if is_whole or not index else num
+        num = max(num, 1)
         return every[:num], widths[:num], every[num:]
 
     def _width(self, table: EpochTable, column: Column) -> int:
@@ -454,20 +460,38 @@ class TextTable:
         yield [("dim", lower + "  " + right("time", TIME_WIDTH) + "  best")]
 
 
+def cut_line(line: Line, columns: int) -> Line:
+    """Return the start of a line that fits."""
+    kept: Line = []
+    for style, text in line:
+        piece = cut(text, columns)
+        columns -= text_width(piece)
+        kept.append((style, piece))
+    return kept
+
+
+def width_of(line: Line) -> int:
+    """Return the columns of a line."""
+    return sum(text_width(text) for _, text in line)
+
+
 def _centred(text: str, columns: int) -> str:
     free = columns - text_width(text)
     return pad(" " * ((free + 1) // 2) + text, columns)
 
 
-def tested_line(tested: Tested, round_to: int = 4) -> Line:
-    """Return the line of a tested task."""
+def tested_line(tested: Tested, columns: int | None = None, round_to: int = 4) -> Line:
+    """Return the line of a tested task; what does not fit is left out, from the right."""
     line: Line = [("dim", "test")]
     if tested.task:
         line.append(("", f" {pad(tested.task, max(map(text_width, [POOLED, *tested.names])))}"))
+    last: Line = [("dim", f"  {duration(tested.seconds)}")]
     for name, value in tested.values.items():
-        line += [("dim", f"  {name} "), ("", cell(value, round_to))]
-    line.append(("dim", f"  {duration(tested.seconds)}"))
-    return line
+        piece: Line = [("dim", f"  {short_name(name)} "), ("", cell(value, round_to))]
+        if columns is not None and width_of([*line, *piece, *last, ("", "  …")]) > columns:
+            return [*line, ("dim", "  …"), *last]
+        line += piece
+    return [*line, *last]
 
 
 def joined(facts: Sequence[str], columns: int | None, between: str = " · ") -> list[str]:
@@ -515,10 +539,9 @@ class Output:
                 stream.flush()
         except Exception as error:  # of any kind: the stream may be the user's own
             self._lost = stream
-            warnings.warn(
+            warn_user(
                 f"Standard output cannot be written ({error}): training continues without output.",
                 RuntimeWarning,
-                stacklevel=2,
             )
 
 
@@ -552,7 +575,7 @@ class Screen:
 
     def tested(self, tested: Tested) -> None:
         """Show the values of a tested task."""
-        self.put(tested_line(tested, self.round_to))
+        self.put(tested_line(tested, self.columns(), self.round_to))
 
     def note(self, text: str) -> None:
         """Show a sentence."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from .screens import (
     Line,
@@ -17,17 +17,19 @@ from .screens import (
     Output,
     Screen,
     cell,
-    cut,
+    cut_line,
     duration,
     is_terminal,
+    short_name,
     terminal_columns,
     text_width,
+    width_of,
 )
 
 STYLES = {"dim": "\x1b[2m", "best": "\x1b[32m"}
 PLAIN = "\x1b[0m"
 ERASE = "\x1b[K"  # up to the end of the line
-BAR = (8, 30)  # its smallest and its largest width
+BAR = (6, 30)  # its smallest and its largest width
 
 
 class TerminalScreen(Screen):
@@ -43,7 +45,7 @@ class TerminalScreen(Screen):
         self._longest = 0  # columns of the live line that is shown
 
     def live(self, live: Live) -> None:
-        columns = self.columns()
+        columns = terminal_columns()
         line = cut_line(live_line(live, columns - 1, self.round_to), columns - 1)
         width = columns if self._is_ansi else max(self._longest, width_of(line))
         line.append(("", " " * (width - width_of(line))))
@@ -62,7 +64,8 @@ class TerminalScreen(Screen):
             self._longest = 0
 
     def columns(self) -> int:
-        return terminal_columns()
+        # A full last column would wrap where that is not known.
+        return terminal_columns() - (0 if self._is_ansi else 1)
 
     def _erased(self) -> str:
         """Give what removes the live line."""
@@ -88,33 +91,39 @@ def understands_ansi(environment: Mapping[str, str]) -> bool:
 
 def live_line(live: Live, columns: int, round_to: int = 4) -> Line:
     """Lay out the live line: what does not fit is left out, from the right."""
-    epoch = "" if live.epoch is None else f"{live.epoch[0]}/{live.epoch[1]}"
-    head: Line = [("", epoch.rjust(5)), ("dim", f" {live.stage}")]
+    head: Line = [("dim", live.stage)]
+    if live.epoch is not None:
+        head.insert(0, ("", f"{live.epoch[0]}/{live.epoch[1]} ".rjust(6)))
     if live.task:
         head.append(("", f" {live.task}"))
-    if live.total is None:
-        count = f"  {live.done:,} batches"
-    else:
-        count = f"  {live.done:>{len(str(live.total))}}/{live.total}"
-    rest: list[Line] = []
-    if live.left_s is not None:
-        rest.append([("", f"  {clock(live.left_s)}"), ("dim", " left")])
-    for name, value in live.values.items():
-        rest.append([("dim", f"  {name} "), ("", cell(value, round_to))])
-    if live.speed is not None:
-        much, what = live.speed
-        rest.append([("dim", f"  {much:,.{0 if much >= 10 else 1}f} {what}/s")])
+    count = f" {live.done:,} batches"
+    if live.total is not None:
+        count = f" {live.done:>{len(str(live.total))}}/{live.total}"
     room = columns - width_of(head) - text_width(count)
     least = 0 if live.total is None else 1 + BAR[0]
     line: Line = []
-    for piece in rest:
+    for piece in pieces(live, round_to):
         if width_of(piece) + least > room:
             break
         room -= width_of(piece)
         line += piece
-    if live.total is None or room < least:
-        return [*head, ("", count), *line]
-    return [*head, *bar(live.done / max(live.total, 1), min(room - 1, BAR[1])), ("", count), *line]
+    drawn: Line = []
+    if live.total is not None and room >= least:
+        drawn = bar(live.done / max(live.total, 1), min(room - 1, BAR[1]))
+    return [*head, *drawn, ("", count), *line]
+
+
+def pieces(live: Live, round_to: int) -> Iterator[Line]:
+    """Yield what comes after the bar and the count, the most important first."""
+    if live.total is not None:
+        left = "" if live.left_s is None else f"{clock(live.left_s)} left"
+        yield [("", f"  {left:<9}")]  # kept free at first, so that the bar stays as long as it is
+    for name, value in live.values.items():
+        yield [("dim", f"  {short_name(name)} "), ("", cell(value, round_to))]
+    much, what = live.speed or (0, "samples")
+    unit = "/s" if what == "samples" else f" {what}/s"
+    shown = f"{much:,.{0 if much >= 10 else 1}f}{unit}" if much else ""
+    yield [("dim", f"  {shown:<8}")]
 
 
 def bar(share: float, columns: int) -> Line:
@@ -128,18 +137,3 @@ def clock(seconds: float) -> str:
     """Return minutes and seconds, or hours, minutes and seconds."""
     text = duration(max(60, seconds))
     return text if seconds >= 60 else f"0:{int(seconds):02}"
-
-
-def cut_line(line: Line, columns: int) -> Line:
-    """Return the start of a line that fits."""
-    kept: Line = []
-    for style, text in line:
-        piece = cut(text, columns)
-        columns -= text_width(piece)
-        kept.append((style, piece))
-    return kept
-
-
-def width_of(line: Line) -> int:
-    """Return the columns of a line."""
-    return sum(text_width(text) for _, text in line)

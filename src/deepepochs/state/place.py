@@ -92,6 +92,17 @@ class EpochState:
         self.totals[stage].close()
         return values
 
+    def in_words(self) -> str:
+        """How far the epoch is: the mini-batches of the pass that waits."""
+        under_way = [stage for stage in self.begun if stage not in self.metrics]
+        done = 0 if self.waiting is None else int(self.waiting["batch_idx"]) + 1
+        if not under_way:
+            return "after its last mini-batch"
+        stage = under_way[0]
+        labels, inside = self.begun[stage], "" if stage is Stage.TRAIN else "in validation, "
+        task = f" of task {labels[self.num_done(stage)]!r}" if len(labels) > 1 else ""
+        return f"{inside}after {done:,} mini-batches{task}"
+
     def resume(self) -> None:
         """Forget the state of the waiting pass: it has resumed."""
         self.waiting = None
