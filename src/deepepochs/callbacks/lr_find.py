@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..arguments import check_count
 from ..errors import CallbackException, ConfigError
-from ..show.figures import can_show
+from ..show.figures import can_show, is_inline
 from ..show.lr_curve import LRCurve
 from .base import Callback
 
@@ -171,9 +171,9 @@ def show_curve(trainer: TrainerView, curve: LRCurve) -> None:
     """Write the plot of a curve to the run's folder, and show it if there is a display."""
     path = trainer.run_dir / "lr_find.png"
     path.parent.mkdir(parents=True, exist_ok=True)
-    curve.plot().savefig(path)
+    curve.plot().savefig(path)  # a notebook shows this one below the cell
     trainer.note(f"learning rates and losses: {path}")
-    if can_show():
+    if can_show() and not is_inline():
         import matplotlib.pyplot as plt
 
         curve.plot(plt.figure(layout="constrained"))
