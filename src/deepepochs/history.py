@@ -515,8 +515,12 @@ def _nearest(name: str, known: Iterable[str]) -> str | None:
     names = list(known)
     if name in names:
         return name
-    near = [one for one in names if min(len(one), len(name)) > 1 and (one in name or name in one)]
-    found = near or difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    inside = [one for one in names if min(len(one), len(name)) > 1 and (one in name or name in one)]
+    found = (
+        difflib.get_close_matches(name, names, n=1, cutoff=0.8)
+        or inside
+        or difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    )
     return found[0] if found else None
 
 
