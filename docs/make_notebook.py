@@ -1,4 +1,4 @@
-"""Makes the picture of ``notebook.md``: runs a notebook, and draws its cells as a page.
+"""Makes the picture of notebooks in ``seeing.md``: runs a notebook, and draws its cells as a page.
 
 Needs Chromium, nbclient and ipykernel, ``pip install "deepepochs[examples]"``, and a minute::
 
@@ -137,7 +137,7 @@ def main() -> None:
         file = folder / "page.html"
         if look is None:
             file.write_text(page(cells), encoding="utf-8")
-            take_picture(file, TARGET / "notebook.png", 980, 860)
+            take_picture(file, TARGET / "notebook.png", 980, 900)
             return
         look.mkdir(parents=True, exist_ok=True)
         for kind in ("light", "dark"):
