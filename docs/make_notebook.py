@@ -1,4 +1,4 @@
-"""Makes the picture of notebooks in ``seeing.md``: runs a notebook, and draws its cells as a page.
+"""Makes the picture of ``notebooks.md``: runs a notebook, and draws its cells as a page.
 
 Needs Chromium, nbclient and ipykernel, ``pip install "deepepochs[examples]"``, and a minute::
 

@@ -30,10 +30,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 
+from .arguments import check_choice
 from .errors import CheckpointMismatch, ConfigError, MetricNotFound, MissingExtraError
 from .metrics.direction import direction_of
 from .show.figures import draw_curves, figure_to_image, for_any_background
-from .show.screens import cell, spread, terminal_columns, text_width, to_value
+from .show.screens import POOLED, cell, spread, terminal_columns, text_width, to_value
 from .show.tables import folded, html_table, text_table
 
 if TYPE_CHECKING:
@@ -137,7 +138,7 @@ class Results(dict[str, Any]):
             task, _, name = key.rpartition("/")
             tasks.setdefault(task, {})[name] = cell(value)
         names = list(dict.fromkeys(name for row in tasks.values() for name in row))
-        rows = [[task or "all", *(row.get(n, "") for n in names)] for task, row in tasks.items()]
+        rows = [[task or POOLED, *(row.get(n, "") for n in names)] for task, row in tasks.items()]
         rows.insert(0, ["", *names])
         return rows if len(tasks) > 1 else [row[1:] for row in rows]
 
@@ -241,8 +242,11 @@ class History(dict[str, dict[str, list[Value]]]):
             Best(epoch=2, value=0.5)
         """
         stage, metric = self._find(name)
-        mode = mode or self._direction(metric)
-        if mode not in ("max", "min"):
+        if mode is None:
+            mode = self._direction(metric)
+        else:
+            check_choice("mode", mode, ["max", "min"])
+        if mode is None:
             raise ConfigError(
                 f"Nothing says whether more or less of {metric!r} is better: give "
                 f"history.best({name!r}, mode='max') or mode='min'."
@@ -304,7 +308,7 @@ class History(dict[str, dict[str, list[Value]]]):
         shows it.
 
         Args:
-            names: the metrics to draw; `None` draws all.
+            names: one or several metrics, without a stage; `None` draws all.
 
         Raises:
             ConfigError: there is no epoch, or no metric with such a name.
@@ -483,7 +487,7 @@ class History(dict[str, dict[str, list[Value]]]):
             return f"{asked}: the history is empty, for no epoch was run."
         if stage == "test":
             return f"{asked}: the results of a test are what trainer.test() returns."
-        if stage == "val" not in self:
+        if stage == "val" and "val" not in self:
             return f"{asked}: no epoch was validated. Give validation data: fit(train_dl, val_dl)."
         tables = {stage: self[stage]} if stage in self else self
         near = _nearest(metric, [known for table in tables.values() for known in table])

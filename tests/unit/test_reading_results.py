@@ -176,6 +176,8 @@ def test_a_metric_whose_direction_is_unknown_asks_for_it() -> None:
     ):
         made.best("score")
     assert made.best("score", "max") == (2, 2.0)
+    with pytest.raises(ConfigError, match="mode='most': give one of 'max', 'min'"):
+        made.best("score", "most")
     assert "score" in made.plot().axes[1].get_title()  # drawn without a best epoch
     with pytest.raises(KeyError, match=r"'val_score' in the history.*Did you mean 'train_score'\?"):
         made.best("val_score")
