@@ -41,6 +41,7 @@ class NotebookScreen(Screen):
         self.is_live = is_live
         self._facts: list[str] = []
         self._epochs: EpochTable | None = None
+        self._table_html = ""  # of these epochs, once it was needed
         self._curve = SmallCurve()
         self._live: Live | None = None
         self._tests: list[Tested] = []
@@ -63,7 +64,7 @@ class NotebookScreen(Screen):
 
     def row(self, table: EpochTable) -> None:
         super().row(table)
-        self._live, self._epochs = None, table
+        self._live, self._epochs, self._table_html = None, table, ""
         self._show_if_due()
 
     def tested(self, tested: Tested) -> None:
@@ -135,9 +136,10 @@ class NotebookScreen(Screen):
             yield f'<div style="{QUIET}">{escape(" · ".join(self._facts))}</div>'
         curve = self._curve.html(self._epochs, as_image=is_last)
         if self._epochs is not None or curve:
-            table = "" if self._epochs is None else epochs_html(self._epochs, self.round_to)
+            if self._epochs is not None and not self._table_html:
+                self._table_html = epochs_html(self._epochs, self.round_to)
             style = "display:flex;flex-wrap:wrap;gap:.5em 2em;align-items:flex-start"
-            yield f'<div style="{style}"><div>{table}</div>{curve}</div>'
+            yield f'<div style="{style}"><div>{self._table_html}</div>{curve}</div>'
         if self._live is not None:
             yield live_html(self._live, self.round_to, is_over=is_last)
         for tested in self._tests[-MAX_TESTS:]:
