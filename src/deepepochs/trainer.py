@@ -94,7 +94,7 @@ class TrainerBase(Steps):
         >>> trainer = Trainer(nn.Linear(4, 1), nn.MSELoss(), epochs=2, show_info=False)
         >>> history = trainer.fit(data)  # doctest: +ELLIPSIS
         <BLANKLINE>
-        epoch      loss      time  best
+        epoch     loss      time  best
           1/2 ...
         >>> len(history["train"]["loss"])
         2

@@ -3,9 +3,9 @@
 A terminal has a live line, which is drawn again at most ten times a second, and a row for each
 epoch; a file or pipe has the rows only, a notebook one display that is updated::
 
-                   loss              accuracy
-    epoch     train       val     train       val      time  best
-      1/5    0.4832    0.2841    0.8631    0.9180      1.8s     *
+                 loss            accuracy
+    epoch    train      val    train      val      time  best
+      1/5   0.4832   0.2841   0.8631   0.9180      1.8s     *
       2/5 train ━━━━━━━━╸──────   81/125  0:01 left  loss 0.2101  accuracy 0.9375
 """
 

@@ -11,9 +11,9 @@ warning, and the training continues.
 >>> table = EpochTable(epochs=2, decides=(Column("loss", "val"), "min"))
 >>> table.add(1, {"loss": 2.2457}, {"loss": 2.1551}, seconds=1.8)
 >>> open_screen().row(table)
-               loss
-epoch     train       val      time  best
-  1/2    2.2457    2.1551      1.8s     *
+             loss
+epoch    train      val      time  best
+  1/2   2.2457   2.1551      1.8s     *
 """
 
 from __future__ import annotations
@@ -294,12 +294,12 @@ POOLED = "all"  # the name of the values of all tasks
 
 
 def number(value: float, round_to: int = 4) -> str:
-    """Return a number in at most `round_to + 4` characters.
+    """Return a number in at most `round_to + 3` characters.
 
     >>> number(0.184), number(12345.6789), number(-0.00001234), number(1.5e12)
-    ('0.1840', '12345.68', '-1.2e-05', '1.50e+12')
+    ('0.1840', '12345.7', '-1e-05', '1.5e+12')
     """
-    width = round_to + 4
+    width = round_to + 3
     if math.isfinite(value) and (value == 0 or abs(value) >= 10.0 ** (1 - round_to)):
         for decimals in range(round_to, -1, -1):
             if len(text := f"{value:.{decimals}f}") <= width:
@@ -435,7 +435,7 @@ class TextTable:
     def _width(self, table: EpochTable, column: Column) -> int:
         values = [row.values[column] for row in table.rows if column in row.values]
         is_vector = np.ndim(values[-1]) > 0 if values else False
-        return text_width(cell(values[-1])) if is_vector else self.round_to + 4
+        return text_width(cell(values[-1])) if is_vector else self.round_to + 3
 
     def _names(self) -> Iterator[Line]:
         """Yield the header: names above stages, or names alone where there is one stage."""
