@@ -10,20 +10,20 @@ import base64
 import importlib
 import math
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from html import escape
 from time import monotonic
 from typing import Any
 
 from .figures import COLORS, LOG_RATIO
 from .screens import Column, EpochTable, Line, Live, Output, Screen, Tested, cell, duration
-from .tables import QUIET, folded, html_table
+from .tables import QUIET, html_table, kept
 from .terminal import clock, live_line
 
 PACE_S = 0.1  # seconds from one update to the next
 DISPLAY_LINES = 100  # lines of the text; earlier ones are left out, since each update sends all
 COLUMNS = 100  # of the text
-MAX_POINTS = 200  # of the curve within the epochs
+MAX_POINTS = 200  # of each curve
 MAX_TESTS = 20  # of those in a fit, the latest
 MAX_DOTS = 40  # epochs that have a dot
 
@@ -65,6 +65,7 @@ class NotebookScreen(Screen):
     def row(self, table: EpochTable) -> None:
         super().row(table)
         self._live, self._epochs, self._table_html = None, table, ""
+        self._curve.add_rows(table)
         self._show_if_due()
 
     def tested(self, tested: Tested) -> None:
@@ -134,7 +135,7 @@ class NotebookScreen(Screen):
         yield '<div style="overflow-x:auto">'
         if self._facts:
             yield f'<div style="{QUIET}">{escape(" · ".join(self._facts))}</div>'
-        curve = self._curve.html(self._epochs, as_image=is_last)
+        curve = self._curve.html(as_image=is_last)
         if self._epochs is not None or curve:
             if self._epochs is not None and not self._table_html:
                 self._table_html = epochs_html(self._epochs, self.round_to)
@@ -165,16 +166,21 @@ def epochs_html(table: EpochTable, round_to: int) -> str:
         head = [column.stage or column.name for column in columns]
     else:
         head = [column.name for column in columns]
-    rows = []
-    for row in table.rows[table.num_earlier :]:
-        is_best = row is table.best and len(table.rows) > 1
+    rows = table.rows[table.num_earlier :]
+    marked = [i for i, row in enumerate(rows) if row is table.best and len(table.rows) > 1]
+    shown = []
+    for index in kept(len(rows), marked):
+        if index is None:
+            shown.append(["..."] * (len(columns) + 2))
+            continue
+        row = rows[index]
         texts = (
             _text(column, row.values.get(column), round_to)
-            + ("*" if is_best and column == table.decides else "")
+            + ("*" if index in marked and column == table.decides else "")
             for column in columns
         )
-        rows.append([f"{row.epoch}/{table.epochs}", *texts, duration(row.seconds or 0)])
-    return html_table(["epoch", *head, "time"], folded(rows), groups)
+        shown.append([f"{row.epoch}/{table.epochs}", *texts, duration(row.seconds or 0)])
+    return html_table(["epoch", *head, "time"], shown, groups)
 
 
 def _text(column: Column, value: Any, round_to: int) -> str:
@@ -225,38 +231,48 @@ class SmallCurve:
 
     def __init__(self) -> None:
         self._name: str | None = None
-        self._inside: Points = []
+        self._curves: dict[str, Points] = {"inside": [], "train": [], "val": []}
+        self._num_rows = 0  # epochs that were taken
 
     def add(self, live: Live) -> None:
         """Take the mean of a training pass so far, at its place in the epoch."""
-        if live.epoch is None or live.stage != "train" or not live.total or not live.values:
-            return
-        if self._name is None:
-            self._name = "loss" if "loss" in live.values else next(iter(live.values))
-        value = live.values.get(self._name)
-        if isinstance(value, float) and math.isfinite(value):
-            self._inside.append((live.epoch[0] - 1 + live.done / live.total, value))
-        if len(self._inside) > MAX_POINTS:
-            del self._inside[1::2]
+        if live.epoch is not None and live.stage == "train" and live.total:
+            self._choose(live.values)
+            place = live.epoch[0] - 1 + live.done / live.total
+            self._add("inside", place, live.values.get(str(self._name)))
 
-    def html(self, table: EpochTable | None, *, as_image: bool = False) -> str:
+    def add_rows(self, table: EpochTable) -> None:
+        """Take the epochs that are new."""
+        for row in table.rows[self._num_rows :]:
+            self._choose([column.name for column in row.values if column.stage])
+            for stage in ("train", "val"):
+                value = row.values.get(Column(str(self._name), stage))
+                self._add(stage, float(row.epoch), value)
+        self._num_rows = len(table.rows)
+
+    def _choose(self, names: Collection[str]) -> None:
+        if self._name is None and names:
+            self._name = "loss" if "loss" in names else next(iter(names))
+
+    def _add(self, curve: str, place: float, value: Any) -> None:
+        points = self._curves[curve]
+        if isinstance(value, float) and math.isfinite(value):
+            points.append((place, value))
+        if len(points) > MAX_POINTS:
+            del points[1:-1:2]
+
+    def html(self, *, as_image: bool = False) -> str:
         """Return the drawing, or '' as long as there is nothing to draw.
 
         An image is also shown in a notebook that is not trusted.
         """
-        name = self._name
-        if name is None and table is not None:
-            name = next((column.name for column in table.columns if column.stage), None)
-        if name is None:
+        if self._name is None or sum(map(len, self._curves.values())) < 2:
             return ""
-        curves = {"inside": self._inside, **_curves_of(table, name)}
-        if sum(map(len, curves.values())) < 2:
-            return ""
-        svg = self._draw(name, curves)
+        svg = self._draw(self._name, self._curves)
         if not as_image:
             return svg
         code = base64.b64encode(svg.encode()).decode()
-        return f'<img alt="curve of {escape(name)}" src="data:image/svg+xml;base64,{code}">'
+        return f'<img alt="curve of {escape(self._name)}" src="data:image/svg+xml;base64,{code}">'
 
     def _draw(self, name: str, curves: Mapping[str, Points]) -> str:
         every = [point for points in curves.values() for point in points]
@@ -295,7 +311,7 @@ class SmallCurve:
         for stage, points in curves.items():
             color = COLORS.get(stage, COLORS["train"])
             path = " ".join(",".join(place(point)) for point in points)
-            faint = ' opacity=".35"' if stage == "inside" else ""
+            faint = ' opacity=".55"' if stage == "inside" else ""
             line = f'fill="none" stroke="{color}" stroke-width="1.6"{faint}'
             yield f'<polyline points="{path}" {line}/>'
             if stage == "inside" or not points:
@@ -303,14 +319,3 @@ class SmallCurve:
             for across, up in map(place, points if len(points) <= MAX_DOTS else points[-1:]):
                 yield f'<circle cx="{across}" cy="{up}" r="2.2" fill="{color}"/>'
             yield f'<text x="{ends[stage]}" y="12" text-anchor="end" fill="{color}">{stage}</text>'
-
-
-def _curves_of(table: EpochTable | None, name: str) -> dict[str, Points]:
-    """Return the finite values of a metric in the epochs, by stage."""
-    curves: dict[str, Points] = {"train": [], "val": []}
-    for row in [] if table is None else table.rows:
-        for stage, points in curves.items():
-            value = row.values.get(Column(name, stage))
-            if isinstance(value, float) and math.isfinite(value):
-                points.append((float(row.epoch), value))
-    return curves

@@ -32,17 +32,27 @@ def text_table(rows: Iterable[Sequence[str]]) -> str:
     )
 
 
-def folded(rows: Sequence[Sequence[str]], most: int = 20) -> list[Sequence[str]]:
-    """Return of more than `most` rows the first, the last, and those with a best value.
+def kept(num: int, marked: Iterable[int], most: int = 20) -> list[int | None]:
+    """Return which of `num` rows a long table shows: the first, the last, and marked ones.
 
-    A best value ends with ``*``.
+    A `None` stands for rows that are left out.
+
+    >>> kept(9, [5], most=4)
+    [0, 1, None, 5, None, 7, 8]
     """
-    if len(rows) <= most:
-        return list(rows)
+    if num <= most:
+        return [*range(num)]
     half = most // 2
-    gap = ["..."] * len(rows[0])
-    best = [row for row in rows[half:-half] if any(cell.endswith("*") for cell in row)]
-    return [*rows[:half], gap, *(line for row in best for line in (row, gap)), *rows[-half:]]
+    inside = sorted(index for index in set(marked) if half <= index < num - half)
+    middle = [None, *(place for index in inside for place in (index, None))]
+    return [*range(half), *middle, *range(num - half, num)]
+
+
+def folded(rows: Sequence[Sequence[str]], most: int = 20) -> list[Sequence[str]]:
+    """Return the rows that a long table shows; those with a best value, `0.5*`, are marked."""
+    marked = (i for i, row in enumerate(rows) if any(text.endswith("*") for text in row))
+    gap = ["..."] * len(rows[0]) if rows else []
+    return [gap if i is None else rows[i] for i in kept(len(rows), marked, most)]
 
 
 def html_table(
