@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from .arguments import (
     as_list,
@@ -40,7 +41,7 @@ from .fit.epochs import FitLog, FitSession
 from .fit.plan import FitPlan, as_task, plan_fit, plan_search, plan_test
 from .fit.save_points import SavePoints
 from .fit.session import Kind, Session, not_running
-from .history import History, Progress
+from .history import History, Progress, Results
 from .loop import predict_batches, run_pass
 from .nest import operations as nested
 from .nest.codec import from_plain, to_plain
@@ -49,12 +50,14 @@ from .nest.samples import BatchSize, join_outputs
 from .optim.loss_modules import find_loss_module
 from .optim.optimizers import AnyOptimizer, Optimizers, as_optimizers
 from .patches import check_patch_kind
+from .patches.base import metric_name
 from .patches.plan import Metric, check_metrics
 from .run import Run
 from .runs.folder import check_running_id, new_running_id, run_folder
 from .runs.ownership import RunFolders
 from .runtime.base import Runtime, compile_calls, in_main_process, together
 from .runtime.choose import Device, make_runtime
+from .show.tables import html_table
 from .stages import Stage
 from .state.place import Place
 from .steps import Steps
@@ -234,6 +237,30 @@ class TrainerBase(Steps):
         own = {"session": None, "logger": None, "_own_logger": None, "_folders": RunFolders()}
         return {**vars(self), **own}
 
+    def __repr__(self) -> str:
+        if "_folders" not in vars(self):  # __init__ has not come to its end
+            return object.__repr__(self)
+        facts = self._facts()
+        state = f"of run {facts.pop('run')!r}, {facts.pop('epochs')} epochs"
+        lines = (f"  {name + ':':<10} {value}" for name, value in facts.items())
+        return "\n".join([f"{type(self).__name__} {state}", *lines])
+
+    def _repr_html_(self) -> str:
+        return html_table([], self._facts().items())
+
+    def _facts(self) -> dict[str, str]:
+        """Return what is shown of the trainer, by name."""
+        model = self.runtime.unwrap(self.model)
+        sizes = [weight.numel() for weight in model.parameters() if not is_lazy(weight)]
+        return {
+            "run": self.running_id,
+            "epochs": f"{self.init_epoch} of {self.max_epochs}",
+            "model": f"{type(model).__name__}, {sum(sizes):,} parameters",
+            "optimizer": ", ".join(map(repr, self.opt)),
+            "metrics": ", ".join(map(metric_name, self.general_metrics)) or "none",
+            "device": str(self.device),
+        }
+
     def __dir__(self) -> list[str]:
         return [name for name in super().__dir__() if name not in UNLISTED]
 
@@ -390,7 +417,7 @@ class TrainerBase(Steps):
         do_loss: bool = True,
         batch_size: BatchSize = None,
         tasks: EpochTask | Sequence[EpochTask] | None = None,
-    ) -> dict[str, Any]:
+    ) -> Results:
         """Test the model; can be called without a fit.
 
         With a ``CheckCallback``, the best weights of this trainer's run are tested, which is said
@@ -405,18 +432,18 @@ class TrainerBase(Steps):
             tasks: an ``EpochTask`` or a list.
 
         Returns:
-            ``{name: float}``, with a NumPy array for a metric that gives several numbers;
-            of several tasks pooled, and each task's own.
+            A dict ``{name: float}``, with a NumPy array for a metric that gives several numbers;
+            of several tasks pooled, and each task's own. It prints as a table.
         """
         plan = plan_test(self, test_dl, tasks, metrics, do_loss, batch_size)
         testing = plan.tasks[Stage.TEST]
-        values: dict[str, Any] = {}
+        values = Results()
         session = Session(self, plan, Kind.TEST, self.callbacks, self.session)
         with self._using_best(for_test=True), self._opened(session):
             session.fire("on_before_test_epochs", tasks=testing)
             for index, task in enumerate(testing):
                 run_pass(session, task, Stage.TEST, (index, len(testing)))
-            values = session.stage_values(session.totals)
+            values = Results(session.stage_values(session.totals))
             session.fire("on_after_test_epochs", tasks=testing, metrics=values)
         return values
 
@@ -514,7 +541,8 @@ class TrainerBase(Steps):
             train_dl: training loader; exactly one of it and ``train_tasks`` is given.
             max_batch: mini-batches to try; short epochs are repeated.
             min_lr: below the first rate.
-            max_lr: the last rate. A loss of ten times the best one ends the search before it.
+            max_lr: the last rate. The search ends before it where the mean of five losses is
+                ten times the best one.
             opt_id: which optimizer, where the trainer has several; the others keep their rates.
             train_tasks: an ``EpochTask`` or a list.
             batch_size: weight of a mini-batch, as in ``fit``.

@@ -209,6 +209,7 @@ class FitSession(Session):
             CheckpointMismatch: the fit cannot resume there; the place is as it was.
         """
         self._resumption = resumption
+        self.trainer.history.know_directions(self.plan.directions())
         self.fire("on_before_fit", epochs=self.span.end)
         with together(self.trainer.runtime, "begin the fit"):
             self._bring_to_place()
