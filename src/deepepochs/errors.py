@@ -8,7 +8,7 @@ Each class also inherits the built-in that a user would expect, so both
     │   ├── ConfigError (ValueError)         an argument that cannot be right
     │   │   └── ConfigTypeError (TypeError)  an argument of the wrong type
     │   ├── DataError (ValueError)           a loader or a mini-batch
-    │   ├── StepError (TypeError)            what a step did or returned
+    │   ├── StepError (TypeError)            what a step did, was given or returned
     │   ├── MetricError (ValueError)         a metric or its name
     │   ├── ArgumentsChanged (ValueError)    a metric that changes its arguments in place
     │   ├── PatchError (TypeError)           a patch that does not fit
@@ -59,7 +59,10 @@ class DataError(LoopException, ValueError):
 
 
 class StepError(LoopException, TypeError):
-    """A step that did or returned something a step may not."""
+    """A step that did or returned something a step may not, or whose mini-batch does not fit.
+
+    Where PyTorch has raised an error, it is caught as the class of that as well: see `step_error`.
+    """
 
 
 class MetricError(LoopException, ValueError):
@@ -116,6 +119,27 @@ class MissingExtraError(DeepEpochsError, ImportError):
 
 class StopLoopException(Exception):
     """Ends the fit when a hook or a step raises it, as ``trainer.stop(reason)`` does."""
+
+
+def step_error(text: str, cause: type[Exception]) -> StepError:
+    """Make a ``StepError`` that ``except`` also catches as the built-in class of its cause.
+
+    >>> error = step_error("The labels are float32.", RuntimeError)
+    >>> type(error).__name__, isinstance(error, StepError), isinstance(error, RuntimeError)
+    ('StepError', True, True)
+    """
+    kinds = (RuntimeError, ValueError, IndexError, AttributeError)
+    kind = next((kind for kind in kinds if issubclass(cause, kind)), None)
+    return StepError(text) if kind is None else _step_error_class(kind)(text)
+
+
+@cache
+def _step_error_class(kind: type[Exception]) -> type[StepError]:
+    def __reduce__(self: StepError) -> Any:  # a class that is made here cannot be found by name
+        return step_error, (str(self), kind), vars(self) or None
+
+    members = {"__module__": __name__, "__doc__": StepError.__doc__, "__reduce__": __reduce__}
+    return type("StepError", (StepError, kind), members)
 
 
 def add_note(error: Any, note: str) -> None:
