@@ -25,3 +25,10 @@ def explained_prediction(
     from .explain import explained_prediction
 
     return explained_prediction(trainer, batch_x, batch_y, batch_idx, error)
+
+
+def note_loading(error: Exception) -> None:
+    """Add to an error of a DataLoader what is wrong with its samples, if that is known."""
+    from .loading import note_loading
+
+    note_loading(error)

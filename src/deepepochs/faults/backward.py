@@ -7,8 +7,23 @@ from __future__ import annotations
 
 import re
 
+import torch
+
 from .losses import Found, of_dtype
 from .scene import Scene
+
+
+def fault_of_memory(scene: Scene) -> Found | None:
+    """Say that there is not enough memory for a mini-batch."""
+    said = str(scene.error)
+    if not isinstance(scene.error, torch.OutOfMemoryError) and "can't allocate memory" not in said:
+        return None
+    of = "" if scene.num_samples is None else f" of {scene.num_samples} samples"
+    return (
+        f"There is not enough memory for a mini-batch{of}.",
+        "Give the DataLoader a smaller batch_size; Trainer(grad_accumulate=n) makes one optimizer "
+        "step of n mini-batches, and precision='bf16' halves what layers keep.",
+    )
 
 
 def fault_of_backward(scene: Scene) -> Found | None:

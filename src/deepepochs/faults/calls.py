@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from torch import nn
@@ -19,18 +20,29 @@ from .words import brief
 
 
 def fault_of_call(scene: Scene) -> Found | None:
-    """Say why the model, or a layer of it, cannot be called with its arguments."""
+    """Say why the model, or the loss function, cannot be called with its arguments."""
     call = scene.layer
-    if call is None or not isinstance(scene.error, TypeError) or _is_bound(call):
+    if not isinstance(scene.error, TypeError):
+        return None
+    if call is None and scene.given is not None and not _can_be_called(scene.loss_fn, scene.given):
+        name = getattr(scene.loss_fn, "__name__", type(scene.loss_fn).__name__)
+        return (
+            f"The loss function {name}{inspect.signature(scene.loss_fn)} is called with two arguments, "
+            "the model's output and the target.",
+            "Write it as def my_loss(model_out, targets): ...; further arguments need defaults.",
+        )
+    if call is None or _can_be_called(call.module.forward, call.args, call.kwargs):
         return None
     if call.module is not scene.model or scene.is_own_step:
         return None
     return _of_dict(scene, call) if isinstance(scene.batch_x, Mapping) else _of_tuple(scene, call)
 
 
-def _is_bound(call: LayerCall) -> bool:
+def _can_be_called(
+    function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any] = MappingProxyType({})
+) -> bool:
     try:
-        inspect.signature(call.module.forward).bind(*call.args, **call.kwargs)
+        inspect.signature(function).bind(*args, **kwargs)
     except TypeError:
         return False
     return True
@@ -56,7 +68,7 @@ def _of_tuple(scene: Scene, call: LayerCall) -> Found | None:
             f"The loader yields a list of {num} samples, and the model wants them as one tensor.",
             "Leave out collate_fn=, or have it give (torch.stack(inputs), torch.stack(targets)).",
         )
-    found = next((fault for fault in map(of_data, inputs) if fault is not None), None)
+    found = next((found for one in inputs if (found := of_data(one, scene.batch_y))), None)
     forward, wanted = forward_of(call.module), len(_parameters(call.module))
     if scene.loss_fn is default_loss:
         return (
@@ -66,11 +78,13 @@ def _of_tuple(scene: Scene, call: LayerCall) -> Found | None:
             "the targets as well.",
         )
     if len(inputs) > wanted:
+        choose = "a step of your own: self.loss(self.model(batch_x[0]), batch_y)"
+        if scene.is_prediction:
+            choose = "a prepare_data of your own, which returns (batch_x, batch_y)"
         return (
             f"The loader yields {len(inputs) + 1} items: the last is the target, the other "
             f"{len(inputs)} are inputs, and {forward} takes {wanted}.",
-            "Yield (input, target), or choose in a step of your own: "
-            "self.loss(self.model(batch_x[0]), batch_y).",
+            f"Yield (input, target), or choose in {choose}.",
         )
     if found is not None:
         return found

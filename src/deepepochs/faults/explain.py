@@ -10,13 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-import torch
-
 from ..arguments import default_loss
 from ..errors import DeepEpochsError, StopLoopException, add_note, step_error
 from ..runtime.rounds import UNUSED
 from ..stages import Stage
-from .backward import fault_of_backward
+from .backward import fault_of_backward, fault_of_memory
 from .calls import fault_of_call
 from .layers import fault_of_layer
 from .losses import Found, fault_of_loss
@@ -24,6 +22,7 @@ from .scene import Scene, look_at, users_frames
 from .words import DEFAULT_STEP, PassName, brief
 
 FAULTS: tuple[Callable[[Scene], Found | None], ...] = (
+    fault_of_memory,
     fault_of_loss,
     fault_of_call,
     fault_of_layer,
@@ -43,14 +42,14 @@ def explained(run: Any, error: Exception) -> Exception:
         return _in_few_frames(error)
     is_own = trainer.has_own_split or step_name != DEFAULT_STEP
     scene = Scene(error, run.batch_x, run.batch_y, trainer.model, trainer.loss_fn, is_own)
-    scene = scene._replace(is_first=run.batch_idx == 0)
+    scene = scene._replace(is_first=run.batch_idx == 0, num_samples=run.weigher.num_samples)
     where = f"In {run.where}, {step_name}" if step_name != DEFAULT_STEP else f"In {run.where}"
-    hints = []
+    hints = _hints_on_devices(error)
     if "find_unused_parameters" in str(error):  # of DistributedDataParallel
         hints.append(UNUSED)
     if not run.is_training:
         hints += _hints_on_gradients(run.stage, error)
-    return _told(scene, where, [*hints, *_hints_on_devices(error)])
+    return _told(scene, where, hints)
 
 
 def explained_prediction(
@@ -58,6 +57,7 @@ def explained_prediction(
 ) -> Exception:
     """Give the error that is to be raised for one of the model in ``predict``, as ``explained``."""
     scene = Scene(error, batch_x, batch_y, trainer.model, trainer.loss_fn, trainer.has_own_split)
+    scene = scene._replace(is_prediction=True)
     hints = _hints_on_gradients(Stage.PREDICT, error)
     if batch_y is None and not isinstance(batch_x, Mapping) and len(batch_x) > 1:
         hints.append("If the last input is the target, give with_targets=True.")
@@ -120,12 +120,6 @@ def _hints_on_gradients(stage: Stage, error: Exception) -> list[str]:
 
 
 def _hints_on_devices(error: Exception) -> list[str]:
-    if isinstance(error, torch.OutOfMemoryError):
-        return [
-            "The device has no memory left. Give the DataLoader a smaller batch_size, and "
-            "Trainer(grad_accumulate=n) to make the optimizer steps of n mini-batches together; "
-            "precision='bf16' takes half the memory for activations."
-        ]
     if "device-side assert" in str(error):
         return [
             "On a GPU this is, most often, a label or a number for nn.Embedding that is out of "

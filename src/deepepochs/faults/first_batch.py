@@ -48,7 +48,8 @@ def look_at_pair(tell_once: Callable[[str], bool], loss_fn: Any, out: Any, targe
     if title == "cross_entropy":
         _look_at_classes(tell_once, out, targets)
     elif title == "nll_loss":
-        _look_at_logarithms(tell_once, out.detach())
+        if kind_of(out.grad_fn) != "Softmax":  # of which the graph tells
+            _look_at_logarithms(tell_once, out.detach())
     elif not fits(out.shape, targets.shape):
         from .losses import of_numbers  # not needed by a run without faults
         from .scene import LossCall

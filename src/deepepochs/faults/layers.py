@@ -63,7 +63,7 @@ def _no_tensor(scene: Scene, call: LayerCall, x: Any) -> Found | None:
             f"Call self.model({star}batch_x).",
         )
     if scene.is_of_batch(x):
-        return of_data(x)
+        return of_data(x, scene.batch_y)
     title = titled(scene, call.module)
     if isinstance(x, (tuple, list)):
         before = _before(scene, call.module)
@@ -85,7 +85,7 @@ def _no_tensor(scene: Scene, call: LayerCall, x: Any) -> Found | None:
     return None
 
 
-def of_data(x: Any) -> Found | None:
+def of_data(x: Any, batch_y: Any) -> Found | None:
     """Say what is wrong with an input of the model that is no tensor."""
     if isinstance(x, np.ndarray):
         as_float = "" if x.dtype == np.float32 else ".float()"
@@ -101,15 +101,7 @@ def of_data(x: Any) -> Found | None:
             "DataLoader(..., collate_fn=...).",
         )
     if isinstance(x, (tuple, list)) and x and all(isinstance(one, Tensor) for one in x):
-        problem = (
-            f"The inputs are {len(x)} tensors in a list, {brief(x[0])} and so on, not one tensor."
-        )
-        if len({one.shape for one in x}) == 1:
-            return problem, "Give torch.stack(inputs), as a DataLoader does without a collate_fn."
-        return (
-            problem,
-            "Their shapes differ: give torch.nn.utils.rnn.pad_sequence(inputs), or crop.",
-        )
+        return _of_tensors(list(x), batch_y)
     if isinstance(x, (tuple, list)) and x and isinstance(x[0], (int, float, tuple, list)):
         return (
             f"The inputs are lists of numbers, {brief(x)}, and the model wants a tensor.",
@@ -122,6 +114,21 @@ def of_data(x: Any) -> Found | None:
             "Give the data set transform=torchvision.transforms.ToTensor().",
         )
     return None
+
+
+def _of_tensors(x: list[Tensor], batch_y: Any) -> Found:
+    shapes = {tuple(one.shape) for one in x}
+    num = len(batch_y) if isinstance(batch_y, Tensor) and batch_y.ndim else len(x)
+    if shapes == {(num,)} and len(x) != num:
+        return (
+            f"Each sample has a list of {len(x)} numbers, of which the DataLoader makes {len(x)} tensors "
+            f"of {num} numbers each.",
+            "Return tensors from the data set: torch.tensor(x, dtype=torch.float32).",
+        )
+    problem = f"The inputs are {len(x)} tensors in a list, {brief(x[0])} and so on, not one tensor."
+    if len(shapes) == 1:
+        return problem, "Give torch.stack(inputs), as a DataLoader does without a collate_fn."
+    return problem, "Their shapes differ: give torch.nn.utils.rnn.pad_sequence(inputs), or crop."
 
 
 def _before(scene: Scene, module: nn.Module) -> nn.Module | None:
@@ -167,7 +174,7 @@ def _of_convolution(scene: Scene, call: LayerCall, x: Tensor) -> Found | None:
         given, many = x.shape[1], f"{wanted} channel{'s' if wanted > 1 else ''}"
         make = f"nn.{type(layer).__name__}({given}, {layer.out_channels}, ...)"
         return (
-            f"{title} wants {many}, and {_got(scene, x)}: {given} channels.",
+            f"{title} wants {many}, and {_got(scene, x)}: {given}.",
             f"Make it {make}, or give it {many}.",
         )
     if x.ndim == num_dims + 2 or (x.ndim == num_dims + 1 and x.shape[0] == wanted):
@@ -177,6 +184,8 @@ def _of_convolution(scene: Scene, call: LayerCall, x: Tensor) -> Found | None:
     problem = f"{title} wants {shape}, and {_got(scene, x)}"
     if x.ndim == num_dims + 1 and wanted == 1:
         return f"{problem}: the channel is missing.", "Give x.unsqueeze(1)."
+    if x.ndim == 2 == num_dims + 1 and x.shape[1] == wanted:
+        return f"{problem}: the length is missing.", "Give x.unsqueeze(2)."
     if x.ndim == num_dims + 1:
         remedy = "Give one dimension more: x.unsqueeze(1) adds a channel, x.unsqueeze(0) a sample."
         return f"{problem}.", remedy
@@ -275,6 +284,18 @@ def _of_recurrent(scene: Scene, call: LayerCall, x: Tensor) -> Found | None:
     )
 
 
+def _of_attention(scene: Scene, call: LayerCall, x: Tensor) -> Found | None:
+    layer: Any = call.module
+    if x.shape[-1] == layer.embed_dim:
+        return None
+    return (
+        f"{titled(scene, layer)} wants {layer.embed_dim} features, and {_got(scene, x)}: "
+        f"{x.shape[-1]} features.",
+        f"Make it nn.MultiheadAttention({x.shape[-1]}, ...), or put nn.Linear({x.shape[-1]}, "
+        f"{layer.embed_dim}) before it.",
+    )
+
+
 _OF_SHAPE: dict[Any, Callable[[Scene, LayerCall, Tensor], Found | None]] = {
     nn.Linear: _of_linear,
     _ConvNd: _of_convolution,
@@ -282,6 +303,7 @@ _OF_SHAPE: dict[Any, Callable[[Scene, LayerCall, Tensor], Found | None]] = {
     nn.LayerNorm: _of_layer_norm,
     nn.Embedding: _of_embedding,
     nn.RNNBase: _of_recurrent,
+    nn.MultiheadAttention: _of_attention,
 }
 
 

@@ -308,7 +308,8 @@ def of_numbers(call: LossCall) -> Found:
         return other_lengths(out, targets)
     if out.numel() == targets.numel():
         each = f"{problem}: {title} would compare each output with all targets."
-        return each, reshaped(call, name="targets")
+        as_float = "" if targets.dtype == out.dtype else ".float()"
+        return each, reshaped(call, as_float, name="targets")
     if out.ndim == 2 and targets.ndim == 1:
         return f"{problem}: {title} wants one shape for both.", (
             "For one number a sample end the model with one output, and give targets.unsqueeze(1); "

@@ -32,8 +32,8 @@ def named_patches(step_name: str, returned: Any, weight: float) -> dict[str, Pat
         )
         if isinstance(returned, Tensor) and not returned.ndim:
             raise StepError(
-                f"{problem}.\nIf this is the loss, call self.loss(model_out, batch_y) in the step, "
-                "which makes the backward pass and the optimizer step as well, and return nothing."
+                f"{problem}.\nReturn nothing: self.loss(model_out, batch_y) computes the loss, makes "
+                "the backward pass and the optimizer step, and records it."
             )
         raise StepError(
             f"{problem}, for example {{'acc': TensorPatch(accuracy).load(model_out, batch_y)}}."

@@ -69,6 +69,8 @@ class Scene(NamedTuple):
     """What ``self.loss`` was called with."""
     is_backward: bool = False
     """Whether the backward pass has begun."""
+    num_samples: int | None = None
+    is_prediction: bool = False
     is_first: bool = True
     """Whether it is the first mini-batch of its pass."""
 

@@ -22,6 +22,7 @@ from ..data.cursor import Cursor
 from ..data.followed import read_moment, restore_moment
 from ..data.routes import own_workers
 from ..errors import DataError, LoopException, StopLoopException, warn_user
+from ..faults import note_loading
 from ..faults.not_finite import not_finite
 from ..faults.words import PassName
 from ..hooks import HookTable, StageHooks, fire, fire_in_step
@@ -161,6 +162,9 @@ class Session:
                     self._warn_of_no_step(run)
                 if run.is_training and self.trainer.loss_module is not None:
                     self._warn_of_idle_loss(self.trainer.loss_module)
+            except Exception as error:
+                note_loading(error)
+                raise
             finally:
                 self.end_run(run)
                 self.run = outer
@@ -242,6 +246,8 @@ class Session:
             self._warn_of_length(run)
         run.finish_window(at_end=True)
         values = run.recorder.close(self.trainer.runtime, run.batch_idx)
+        if not values and run.batch_idx >= 0 and run.stage is Stage.VAL:
+            self._warn_of_no_value(run)
         label = run.task.label(run.task_idx)
         self.totals_of(run.stage).add(label, run.recorder.ordered(), values)
         return values
@@ -263,6 +269,15 @@ class Session:
                 "mini-batches and no optimizer step: nothing was learnt.\nCall self.optimize(), or leave out "
                 "do_optimize=False.",
                 RuntimeWarning,
+            )
+
+    def _warn_of_no_value(self, run: Run) -> None:
+        name = run.recorder.step_name
+        if (run.task.do_loss or run.recorder.plan) and self.trainer.tell_once(f"{name}: no value"):
+            warn_user(
+                f"{name} recorded neither a loss nor a metric: the validation has no values.\nCall "
+                "self.loss(model_out, batch_y) or self.do_metric(...) in it, or return {name: value}.",
+                UserWarning,
             )
 
     def _warn_of_length(self, run: Run) -> None:

@@ -18,7 +18,6 @@ import os
 import shutil
 import sys
 import unicodedata
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -26,6 +25,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+
+from ..errors import warn_user
 
 MAX_SHOWN = 6  # of a longer vector only the first and the last entries are written
 
@@ -208,10 +209,9 @@ class Output:
                 stream.flush()
         except Exception as error:  # of any kind: the stream may be the user's own
             self._lost = stream
-            warnings.warn(
+            warn_user(
                 f"Standard output cannot be written ({error}): training continues without output.",
                 RuntimeWarning,
-                stacklevel=2,
             )
 
 
@@ -360,10 +360,9 @@ class BarScreen(Screen):
             if self._bar is not None:
                 self._bar.disable = True  # it writes nothing more, at its deletion neither
             self._bar = None
-            warnings.warn(
+            warn_user(
                 f"Standard error cannot be written ({error}): training continues without a bar.",
                 RuntimeWarning,
-                stacklevel=3,
             )
 
 
