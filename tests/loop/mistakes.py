@@ -192,9 +192,9 @@ def without_device_memory(out: Any) -> Any:
 
 LABELS = [
     Mistake("float labels", lambda: fit(linear(), X, CLASSES.float()), "The labels are float32 [32]: cross_entropy wants class numbers", "labels.long()"),
-    Mistake("float labels for the class", lambda: fit(linear(), X, CLASSES.float(), nn.CrossEntropyLoss()), "CrossEntropyLoss wants class numbers", "labels.long()"),
+    Mistake("float labels for the class", lambda: fit(linear(), X, CLASSES.float(), nn.CrossEntropyLoss()), "CrossEntropyLoss wants class numbers", "lambda out, y: loss(out, y.long())"),
     Mistake("float labels for a partial", lambda: fit(linear(), X, CLASSES.float(), partial(F.cross_entropy, label_smoothing=0.1)), "The labels are float32 [32]", "labels.long()"),
-    Mistake("float labels in a loss of one's own", lambda: fit(linear(), X, CLASSES.float(), lambda out, y: F.cross_entropy(out, y) + 1), "The labels are float32 [32]", "labels.long()"),
+    Mistake("float labels in a loss of one's own", lambda: fit(linear(), X, CLASSES.float(), lambda out, y: F.cross_entropy(out, y) + 1), "The labels are float32 [32]", "labels.long(), in the data set or before the loss"),
     Mistake("float labels for nll_loss", lambda: fit(nn.Sequential(linear(), nn.LogSoftmax(1)), X, CLASSES.float(), F.nll_loss), "nll_loss wants class numbers", "labels.long()"),
     Mistake("int32 labels", lambda: fit(linear(), X, CLASSES.int()), "The labels are int32 [32]", "labels.long()"),
     Mistake("bool labels", lambda: fit(linear(2), X, YES.bool()), "The labels are bool [32]", "labels.long()"),
@@ -205,7 +205,7 @@ LABELS = [
     Mistake("labels out of range", lambda: fit(linear(2), X, YES + 5), "The labels go from 5 to 6, and the model has 2 outputs", "at least 7 outputs"),
     Mistake("labels from 1", lambda: fit(linear(), X, CLASSES + 1), "The labels go from 1 to 3, and the model has 3 outputs, for the classes 0 to 2", "labels - 1"),
     Mistake("labels -1 and 1", lambda: fit(linear(2), X, YES * 2 - 1), "The labels go from -1 to 1", "(labels + 1) // 2"),
-    Mistake("negative labels", lambda: fit(linear(), X, CLASSES - 1), "The labels go from -1 to 1, and the model has 3 outputs", "ignore_index=-1"),
+    Mistake("negative labels", lambda: fit(linear(), X, CLASSES - 1), "The labels go from -1 to 1, and the model has 3 outputs", "labels + 1. To leave samples out, say so: nn.CrossEntropyLoss(ignore_index=-1)"),
     Mistake("cross_entropy of one output", lambda: fit(linear(1), X, YES), "The model has one output, [32, 1], and cross_entropy wants one for each class", "binary_cross_entropy_with_logits"),
     Mistake("classes in the last dimension", lambda: fit(nn.Embedding(10, 4), NUMBERS, NUMBERS % 4), "The model gives float32 [32, 5, 4] for labels [32, 5]: cross_entropy wants the classes in dimension 1", "out.movedim(-1, 1)"),
     Mistake("an output of another length", lambda: fit(Net(lambda out: out.view(-1, 6)), X, CLASSES), "The model gives 16 rows, float32 [16, 6], for 32 targets", "x.flatten(1)"),
@@ -227,13 +227,13 @@ LABELS = [
 ]  # fmt: skip
 
 INPUTS = [
-    Mistake("float64 inputs", lambda: fit(linear(), X.double(), CLASSES), "has weights of float32, and the data are float64 [32, 8]", "x.float()"),
+    Mistake("float64 inputs", lambda: fit(linear(), X.double(), CLASSES), "has weights of dtype float32, and the data are float64 [32, 8]", "x.float()"),
     Mistake("float64 inputs from NumPy", lambda: train(linear(), from_samples(lambda i: (np.ones(8), 1))), "the data are float64 [4, 8]", "x.float()"),
     Mistake("ints into Linear", lambda: fit(linear(), X.long(), CLASSES), "the data are int64 [32, 8]", "nn.Embedding"),
-    Mistake("bytes into Conv2d", lambda: fit(small_conv(), IMAGES.byte(), CLASSES), "Layer '0' (Conv2d) has weights of float32, and the data are uint8 [32, 1, 12, 12]", "x.float() / 255"),
+    Mistake("bytes into Conv2d", lambda: fit(small_conv(), IMAGES.byte(), CLASSES), "Layer '0' (Conv2d) has weights of dtype float32, and the data are uint8 [32, 1, 12, 12]", "x.float() / 255"),
     Mistake("half inputs", lambda: fit(linear(), X.half(), CLASSES), "the data are float16 [32, 8]", "x.float()"),
-    Mistake("a float64 model", lambda: fit(linear().double(), X, CLASSES), "has weights of float64, and the data are float32", "model.float()"),
-    Mistake("float64 into attention", lambda: fit(Attention(), X.view(64, 1, 8).double(), CLASSES), "Layer 'attention' (MultiheadAttention) has weights of float32", "x.float()"),
+    Mistake("a float64 model", lambda: fit(linear().double(), X, CLASSES), "has weights of dtype float64, and the data are float32", "model.float()"),
+    Mistake("float64 into attention", lambda: fit(Attention(), X.view(64, 1, 8).double(), CLASSES), "Layer 'attention' (MultiheadAttention) has weights of dtype float32", "x.float()"),
     Mistake("too few features", lambda: fit(nn.Sequential(linear(16, 9), nn.ReLU(), linear(3, 16)), X, CLASSES), "Layer '0' (Linear) wants 9 features, and the data are float32 [32, 8]: 8 features", "nn.Linear(8, 16)"),
     Mistake("layers that do not fit", lambda: fit(nn.Sequential(linear(16), nn.ReLU(), linear(3, 17)), X, CLASSES), "Layer '2' (Linear) wants 17 features, and it gets float32 [32, 16]", "nn.Linear(16, 3)"),
     Mistake("a head that does not fit the convolution", lambda: fit(small_conv(flat=100), IMAGES, CLASSES), "Layer '3' (Linear) wants 100 features, and it gets float32 [32, 200]", "nn.Linear(200, 3)"),
@@ -242,7 +242,7 @@ INPUTS = [
     Mistake("images without a channel", lambda: fit(small_conv(), IMAGES[:, 0], CLASSES), "wants [samples, channels, height, width], and the data are float32 [32, 12, 12]: the channel is missing", "x.unsqueeze(1)"),
     Mistake("flat images into Conv2d", lambda: fit(small_conv(), IMAGES.flatten(1), CLASSES), "and the data are float32 [32, 144]: flat", "x.view(-1, 1, 12, 12)"),
     Mistake("channels last", lambda: fit(small_conv(3), torch.randn(64, 12, 12, 3), CLASSES), "and the data are float32 [32, 12, 12, 3]: they come last", "x.movedim(-1, 1)"),
-    Mistake("colours into one channel", lambda: fit(small_conv(), torch.randn(64, 3, 12, 12), CLASSES), "Layer '0' (Conv2d) wants 1 channel, and the data are float32 [32, 3, 12, 12]: 3", "nn.Conv2d(3, 2, ...)"),
+    Mistake("colours into one channel", lambda: fit(small_conv(), torch.randn(64, 3, 12, 12), CLASSES), "Layer '0' (Conv2d) wants 1 channel, and the data are float32 [32, 3, 12, 12]: 3 channels", "nn.Conv2d(3, 2, ...)"),
     Mistake("a transposed convolution of other channels", lambda: fit(nn.ConvTranspose2d(3, 2, 3), IMAGES, CLASSES), "wants 3 channels", "nn.ConvTranspose2d(1, 2, ...)"),
     Mistake("features into Conv1d", lambda: fit(nn.Conv1d(8, 3, 1), X, CLASSES), "wants [samples, channels, length], and the data are float32 [32, 8]: the length is missing", "x.unsqueeze(2)"),
     Mistake("images smaller than the kernel", lambda: fit(small_conv(), IMAGES[..., :2, :2], CLASSES), "has a kernel of [3, 3], and the data are float32 [32, 1, 2, 2]: smaller", "pool less"),
@@ -290,13 +290,13 @@ BATCHES = [
 
 OUTPUTS = [
     Mistake("a tuple", lambda: fit(Net(lambda out: (out, out)), X, CLASSES), "The model returns (float32 [32, 3], float32 [32, 3]), and cross_entropy wants one tensor", "F.cross_entropy(out[0], y)"),
-    Mistake("a tuple for mse", lambda: fit(Net(lambda out: (out, out)), X, X[:, :3], nn.MSELoss()), "MSELoss wants one tensor", "F.mse_loss(out[0], y)"),
+    Mistake("a tuple for mse", lambda: fit(Net(lambda out: (out, out)), X, X[:, :3], nn.MSELoss()), "MSELoss wants one tensor", "loss(out[0], y)"),
     Mistake("a dict", lambda: fit(Net(lambda out: {"logits": out}), X, CLASSES), "The model returns {'logits': float32 [32, 3]}", "F.cross_entropy(out['logits'], y)"),
     Mistake("an object", lambda: fit(Net(Output), X, CLASSES), "The model returns an Output", "F.cross_entropy(out.logits, y)"),
     Mistake("an object with a loss", lambda: train(Tokens(), [{"input_ids": NUMBERS, "labels": CLASSES}]), "The model returns an Output", "Or leave the loss out: this model computes its own"),
     Mistake("None", lambda: fit(Net(lambda out: None), X, CLASSES), "The model returns None, and cross_entropy wants a tensor", "`return`"),
     Mistake("None for a loss of one's own", lambda: fit(Net(lambda out: None), X, CLASSES, lambda out, y: out.mean()), "The model returns None, and the loss function wants a tensor", "`return`"),
-    Mistake("None in a step", lambda: run_step(gives_none), "self.loss() got None for the model's output", "`return`"),
+    Mistake("None in a step", lambda: run_step(gives_none), "self.loss() got None for the model's output, and cross_entropy", "`return`"),
     Mistake("an array", lambda: fit(Net(lambda out: out.detach().numpy()), X, CLASSES), "The model returns NumPy float32 [32, 3]", "there are no gradients"),
 ]  # fmt: skip
 

@@ -402,7 +402,7 @@ BAD_BATCH = [
     Case("wrong width", lambda: fit(model=nn.Linear(5, 2)), StepError, "It was raised as RuntimeError: mat1 and mat2 shapes cannot be multiplied (4x3 and 5x2)"),
     Case("wrong width to the first layer", lambda: fit(model=nn.Linear(5, 2)), StepError, "In epoch 1, training batch 1 of 3: batch_x is (float32 [4, 3],), batch_y is int64 [4]."),
     Case("targets of a wrong dtype", lambda: fit([(X, Y.float())]), StepError, "The labels are float32 [12]: cross_entropy wants class numbers"),
-    Case("inputs of a wrong dtype", lambda: fit([(X.double(), Y)]), StepError, "has weights of float32, and the data are float64 [12, 3]"),
+    Case("inputs of a wrong dtype", lambda: fit([(X.double(), Y)]), StepError, "has weights of dtype float32, and the data are float64 [12, 3]"),
     Case("targets out of range", lambda: fit([(X, Y + 5)]), StepError, "The labels go from 5 to 6, and the model has 2 outputs, for the classes 0 to 1"),
     Case("targets out of range in a test", lambda: trainer().test([(X, Y), (X, Y + 5)]), StepError, "In test batch 2 of 2:"),
     Case("targets of another length", lambda: fit([(X, Y[:-1])]), StepError, "The model gives 12 rows, float32 [12, 2], for 11 targets, [11]"),

@@ -52,9 +52,10 @@ def look_at_pair(tell_once: Callable[[str], bool], loss_fn: Any, out: Any, targe
             _look_at_logarithms(tell_once, out.detach())
     elif not fits(out.shape, targets.shape):
         from .losses import of_numbers  # not needed by a run without faults
-        from .scene import LossCall
+        from .scene import LossCall, written_as
 
-        raise StepError("\n".join(of_numbers(LossCall(title, out, targets, 0, title))))
+        call = LossCall(title, out, targets, 0, title, written_as(loss_fn, title))
+        raise StepError("\n".join(of_numbers(call)))
 
 
 def fits(first: Sequence[int], second: Sequence[int]) -> bool:

@@ -174,7 +174,7 @@ def _of_convolution(scene: Scene, call: LayerCall, x: Tensor) -> Found | None:
         given, many = x.shape[1], f"{wanted} channel{'s' if wanted > 1 else ''}"
         make = f"nn.{type(layer).__name__}({given}, {layer.out_channels}, ...)"
         return (
-            f"{title} wants {many}, and {_got(scene, x)}: {given}.",
+            f"{title} wants {many}, and {_got(scene, x)}: {given} channel{'s' if given > 1 else ''}.",
             f"Make it {make}, or give it {many}.",
         )
     if x.ndim == num_dims + 2 or (x.ndim == num_dims + 1 and x.shape[0] == wanted):
@@ -333,9 +333,8 @@ def _of_dtype(scene: Scene, call: LayerCall, x: Tensor) -> Found | None:
     weight = next((w for w in call.module.parameters() if w.dtype.is_floating_point), None)
     if weight is None or weight.dtype == x.dtype or "type" not in str(scene.error):
         return None
-    problem = (
-        f"{titled(scene, call.module)} has weights of {dtype_of(weight)}, and {_got(scene, x)}."
-    )
+    title = titled(scene, call.module)
+    problem = f"{title} has weights of dtype {dtype_of(weight)}, and {_got(scene, x)}."
     if weight.dtype != torch.float32:
         return (
             problem,
@@ -346,7 +345,7 @@ def _of_dtype(scene: Scene, call: LayerCall, x: Tensor) -> Found | None:
     if x.dtype.is_floating_point:
         return (
             problem,
-            "Give x.float(), for example torch.tensor(..., dtype=torch.float32) for the data.",
+            "Give x.float(), or make the data so: torch.tensor(..., dtype=torch.float32).",
         )
     return (
         problem,

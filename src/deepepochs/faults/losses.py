@@ -38,9 +38,12 @@ def fault_of_loss(scene: Scene) -> Found | None:
     return None
 
 
-def in_loss(call: LossCall, targets: str = "y", model_out: str = "out") -> str:
-    """Write a loss function that changes what the loss gets."""
-    return f"Trainer(model, lambda out, y: F.{call.function}({model_out}, {targets}))"
+def where(call: LossCall, targets: str = "y", model_out: str = "out") -> str:
+    """Say where what the loss gets can be changed."""
+    if not call.written:
+        return "before the loss" if model_out != "out" else "in the data set or before the loss"
+    own = f"as Trainer(model, lambda out, y: {call.written}({model_out}, {targets}))"
+    return own if model_out != "out" else f"in the data set or {own}"
 
 
 # What is no tensor
@@ -80,10 +83,10 @@ def no_tensors(scene: Scene, model_out: Any, targets: Any, title: str) -> Found 
 
 
 def _no_output(scene: Scene, model_out: Any, title: str) -> Found | None:
-    who = "self.loss() got for" if scene.is_own_step else "The model returns"
+    who = "self.loss() got" if scene.is_own_step else "The model returns"
     if model_out is None:
-        who = "self.loss() got None for the model's output" if scene.is_own_step else f"{who} None"
-        return f"{who}, and {title} wants a tensor.", "End its forward with `return`."
+        what = " for the model's output" if scene.is_own_step else ""
+        return f"{who} None{what}, and {title} wants a tensor.", "End its forward with `return`."
     if isinstance(model_out, np.ndarray):
         return (
             f"The model returns {brief(model_out)}, and {title} wants a tensor.",
@@ -92,15 +95,11 @@ def _no_output(scene: Scene, model_out: Any, title: str) -> Found | None:
     chosen = _chosen(model_out)
     if chosen is None:
         return None
-    remedy = f"Choose one: Trainer(model, lambda out, y: F.{title}({chosen}, y))."
-    if scene.loss is None:
-        remedy = f"Choose one in the loss function, for example {chosen}, or in the model."
-    elif not scene.loss.title.islower():  # a class
-        remedy = f"Choose one: {in_loss(scene.loss, model_out=chosen)}."
+    place = "in the loss function" if scene.loss is None else where(scene.loss, model_out=chosen)
+    remedy = f"Take one of them, {chosen}, {place}."
     if isinstance(_entry(model_out, "loss"), Tensor):
         remedy += " Or leave the loss out: this model computes its own."
-    who = who if scene.is_own_step else "The model returns"
-    what = "the model's output " if scene.is_own_step else ""
+    what = "for the model's output " if scene.is_own_step else ""
     return f"{who} {what}{brief(model_out)}, and {title} wants one tensor.", remedy
 
 
@@ -156,7 +155,7 @@ def _of_classes(call: LossCall) -> Found | None:
         squeezed = f"squeeze(1){long}"
         return (
             f"{given}: {title} wants {[labels.shape[0], *labels.shape[2:]]}, one class number each.",
-            f"Give labels.{squeezed}, as {in_loss(call, f'y.{squeezed}')}.",
+            f"Give labels.{squeezed}, {where(call, f'y.{squeezed}')}.",
         )
     if labels.shape == out.shape and is_whole and out.ndim > 1:
         return (
@@ -169,7 +168,7 @@ def _of_classes(call: LossCall) -> Found | None:
         return (
             f"The model gives {brief(out)} for labels {list(labels.shape)}: {title} wants the "
             f"classes in dimension 1, {[out.shape[0], out.shape[-1], *out.shape[1:-1]]}.",
-            f"Move them there, as {in_loss(call, model_out='out.movedim(-1, 1)')}.",
+            f"Give out.movedim(-1, 1), {where(call, model_out='out.movedim(-1, 1)')}.",
         )
     if out.ndim > 1 and labels.ndim and len(out) != len(labels):
         return other_lengths(out, labels)
@@ -190,7 +189,7 @@ def _no_numbers(call: LossCall, given: str) -> Found:
         )
     return (
         f"{given}: {call.title} wants class numbers, which are int64.",
-        f"Give labels.long(), in the data set or as {in_loss(call, 'y.long()')}.",
+        f"Give labels.long(), {where(call, 'y.long()')}.",
     )
 
 
@@ -212,6 +211,11 @@ def _out_of_range(call: LossCall, num_classes: int) -> Found | None:
     problem = f"{problem}, for the classes 0 to {num_classes - 1}."
     if low == -1 and high == 1 and num_classes <= 2:
         return problem, "Number the classes from 0: (labels + 1) // 2."
+    if low < 0 and high - low < num_classes:
+        return problem, (
+            f"Number the classes from 0, as labels + {-low}. To leave samples out, say so: "
+            f"nn.CrossEntropyLoss(ignore_index={low})."
+        )
     if low < 0:
         return problem, (
             f"Number the classes from 0. To leave samples out, say so: nn.CrossEntropyLoss("
@@ -250,7 +254,7 @@ def _of_probabilities(call: LossCall) -> Found | None:
     if not is_float:
         return (
             f"The labels are {brief(labels)}: {title} wants {dtype_of(out)}.",
-            f"Give labels.float(), in the data set or as {in_loss(call, 'y.float()')}.",
+            f"Give labels.float(), {where(call, 'y.float()')}.",
         )
     if call.function != "binary_cross_entropy":
         return None
@@ -294,7 +298,7 @@ def reshaped(call: LossCall, as_float: str = "", name: str = "labels") -> str:
     elif out.shape == labels.shape[:1] + labels.shape[2:]:
         change = "squeeze(1)"
     change = f"{as_float}.{change}"
-    return f"Give {name}{change}, in the data set or as {in_loss(call, f'y{change}')}."
+    return f"Give {name}{change}, {where(call, f'y{change}')}."
 
 
 # Numbers

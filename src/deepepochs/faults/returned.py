@@ -15,8 +15,6 @@ from ..nest import operations as nested
 from ..patches import PatchBase, ValuePatch
 from .words import DEFAULT_STEP
 
-UNFREEZE = "weight.requires_grad_(True) for those that are to learn"
-
 
 def named_patches(step_name: str, returned: Any, weight: float) -> dict[str, PatchBase]:
     """Give what a step returned as patches by name; plain numbers are means of that weight.
@@ -72,7 +70,10 @@ def not_a_loss(step_name: str, loss: Any, trainer: Any = None) -> StepError:
     if isinstance(loss, Tensor) and not loss.ndim:
         problem = f"{who} depends on no weight that requires a gradient: there is nothing to learn."
         if trainer is not None and not any(w.requires_grad for w in trainer.model.parameters()):
-            return StepError(f"{problem}\nAll weights of the model are frozen: {UNFREEZE}.")
+            return StepError(
+                f"{problem}\nAll weights of the model are frozen. Call "
+                "weight.requires_grad_(True) for those that are to learn."
+            )
         return StepError(
             f"{problem}\nBetween model and loss look for .detach(), .item(), .numpy(), .argmax(), "
             "torch.tensor(...) and torch.no_grad(), which cut it off from the weights."

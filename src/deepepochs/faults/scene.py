@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import traceback
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, NamedTuple
@@ -47,6 +48,8 @@ class LossCall(NamedTuple):
     ignore_index: int
     title: str
     """The name of its class, if it has been called through that, else of the function."""
+    written: str = ""
+    """How the trainer's loss function is written, if it is this loss: ``'F.mse_loss'``, ``'loss'``."""
 
 
 class Scene(NamedTuple):
@@ -93,7 +96,7 @@ def look_at(scene: Scene) -> Scene:
             held = frame.f_locals
             layer = LayerCall(held["self"], held["args"], held["kwargs"])
         elif place[0] == F.__name__ and place[1] in LOSSES:
-            loss = _loss_call(frame, layer)
+            loss = _loss_call(frame, layer, "" if scene.is_own_step else scene.loss_fn)
         elif place == (STEPS, "loss"):
             given = frame.f_locals["model_out"], frame.f_locals["batch_y"]
         elif place == (STEPS, "backward"):
@@ -101,7 +104,7 @@ def look_at(scene: Scene) -> Scene:
     return scene._replace(layer=layer, loss=loss, given=given, is_backward=is_backward)
 
 
-def _loss_call(frame: FrameType, layer: LayerCall | None) -> LossCall:
+def _loss_call(frame: FrameType, layer: LayerCall | None, loss_fn: Any) -> LossCall:
     name, held = frame.f_code.co_name, frame.f_locals
     is_class = layer is not None and isinstance(layer.module, _Loss)
     return LossCall(
@@ -110,7 +113,16 @@ def _loss_call(frame: FrameType, layer: LayerCall | None) -> LossCall:
         held["target"],
         held.get("ignore_index", -100),
         type(layer.module).__name__ if layer is not None and is_class else name,
+        written_as(loss_fn, name),
     )
+
+
+def written_as(loss_fn: Any, function: str) -> str:
+    """Say how a user writes a call of a loss function, if it is one of PyTorch's with its settings."""
+    if loss_fn is getattr(F, function):
+        return f"F.{function}"
+    is_set = isinstance(loss_fn, (_Loss, partial))
+    return "loss" if is_set else ""
 
 
 def users_frames(found: TracebackType | None) -> TracebackType | None:
