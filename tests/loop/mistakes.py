@@ -278,7 +278,7 @@ BATCHES = [
     Mistake("dicts whose target is not named", lambda: train(Net(), [{"x": X, "y": CLASSES}]), "Net.forward(x) has no 'y'", "targets='y'"),
     Mistake("dicts without a target", lambda: train(Net(), [{"x": X}]), "cross_entropy does not know which entry is the target", "targets='labels'"),
     Mistake("dicts that lack an input", lambda: train(nn.Bilinear(8, 8, 3), [{"input1": X}], None), "also takes 'input2'", "Yield these as well"),
-    Mistake("texts", lambda: train(linear(), [(["good", "bad"], CLASSES[:2])]), "The inputs are texts, ('good', 'bad')", "a tokenizer"),
+    Mistake("texts", lambda: train(linear(), [(["good", "bad"], CLASSES[:2])]), "The inputs are texts, such as 'good'", "a tokenizer"),
     Mistake("no loss function", lambda: fit(Net(), X, CLASSES, None), "No loss function was given, so the model gets the whole mini-batch", "Trainer(model, F.cross_entropy)"),
     Mistake("no loss function for nn.Sequential", lambda: fit(nn.Sequential(linear()), X, CLASSES, None), "No loss function was given", "Trainer(model, F.cross_entropy)"),
     Mistake("outputs as loss", lambda: train(linear(), DataLoader(X, batch_size=32), None), "The loss is a tensor [32, 3]", "No loss function was given"),  # type: ignore[arg-type]

@@ -74,6 +74,8 @@ def _told(scene: Scene, where: str, hints: Iterable[str]) -> Exception:
         found = None
     where = f"{where}: {_given(scene)}."
     if found is None:
+        if getattr(scene.model, "_compiled_call_impl", None) is not None:
+            hints = [*hints, "Without compile_model=True such an error says which layer it is of."]
         for note in (where, *hints):
             add_note(error, note)
         return _raised_anew(error)

@@ -24,8 +24,10 @@ from .words import brief, dtype_of, span
 def fault_of_layer(scene: Scene) -> Found | None:
     """Say what is wrong with what the innermost layer has got."""
     call = scene.layer
-    if call is None or not type(call.module).__module__.startswith("torch.nn."):
+    if call is None:
         return None
+    if not type(call.module).__module__.startswith("torch.nn."):
+        return _of_inputs(scene)
     if not call.args or isinstance(call.module, (nn.ModuleList, nn.ModuleDict, nn.Sequential)):
         return None
     x = call.args[0]
@@ -35,6 +37,15 @@ def fault_of_layer(scene: Scene) -> Found | None:
         if isinstance(call.module, kind) and (found := fault(scene, call, x)) is not None:
             return found
     return _of_place(scene, call, x) or _of_dtype(scene, call, x)
+
+
+def _of_inputs(scene: Scene) -> Found | None:
+    """Say that an input is no tensor, where the error names its class."""
+    if isinstance(scene.error, (TypeError, AttributeError)):
+        for x in scene.inputs:
+            if type(x).__name__ in str(scene.error):
+                return of_data(x, scene.batch_y)
+    return None
 
 
 def titled(scene: Scene, module: nn.Module) -> str:
@@ -95,8 +106,9 @@ def of_data(x: Any, batch_y: Any) -> Found | None:
             f"torch.from_numpy(x){as_float}, torch.from_numpy(y)), batch_size=32).",
         )
     if isinstance(x, str) or (isinstance(x, (tuple, list)) and x and isinstance(x[0], str)):
+        text = brief(x if isinstance(x, str) else x[0])
         return (
-            f"The inputs are texts, {brief(x)}, and the model wants numbers.",
+            f"The inputs are texts, such as {text}, and the model wants numbers.",
             "Turn them into numbers before, for example by a tokenizer in "
             "DataLoader(..., collate_fn=...).",
         )

@@ -77,10 +77,14 @@ class Scene(NamedTuple):
     is_first: bool = True
     """Whether it is the first mini-batch of its pass."""
 
+    @property
+    def inputs(self) -> list[Any]:
+        """What the loader has yielded beside the target."""
+        return list(self.batch_x.values() if isinstance(self.batch_x, Mapping) else self.batch_x)
+
     def is_of_batch(self, x: Any) -> bool:
         """Whether something is one of the inputs that the loader has yielded."""
-        inputs = self.batch_x.values() if isinstance(self.batch_x, Mapping) else self.batch_x
-        return any(x is one for one in inputs)
+        return any(x is one for one in self.inputs)
 
     def name_of(self, module: nn.Module) -> str | None:
         """The name of a layer in the model; ``''`` for the model, ``None`` for one that is not in it."""
