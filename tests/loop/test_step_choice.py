@@ -335,7 +335,7 @@ def test_a_training_step_without_backward_warns_once_and_names_the_step() -> Non
 def test_a_validation_step_without_backward_is_right() -> None:
     class Quiet(EpochTask):
         def val_step(self, batch_x: Any, batch_y: Any, **step_args: Any) -> None:
-            self.model(*batch_x)
+            self.do_metric(self.loss_fn(self.model(*batch_x), batch_y))
 
     trainer_of().fit(data(), val_tasks=Quiet(data()))
 

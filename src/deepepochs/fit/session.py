@@ -181,6 +181,8 @@ class Session:
             hooks, of_fillers = map(self._dropping_stale, (hooks, of_fillers))
         is_named = task.name is not None or place[1] > 1
         name = PassName(stage, self.epoch_idx, task.label(place[0]) if is_named else None)
+        # What a split of the user's own leaves of a mini-batch is not known beforehand.
+        sizes = None if trainer.has_own_split else runtime.sizes(cursor, task.batch_size)
         return Run(
             trainer,
             self.opt,
@@ -193,7 +195,7 @@ class Session:
             plan=self.plan.metrics_of(stage, task),
             cursor=cursor,
             window=runtime.window(trainer.grad_accumulate) if stage is Stage.TRAIN else None,
-            rounds=runtime.rounds(cursor, hooks, of_fillers),
+            rounds=runtime.rounds(cursor, hooks, of_fillers, sizes),
             watch=LossWatch(self.on_nan, name, partial(self._not_finite, name)),
         )
 
