@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from .errors import LoopException
 from .faults import no_such_optimizer, not_a_loss
+from .hints.attributes import look_again
 from .hooks import fire_in_step
 from .nest import operations as nested
 from .nest.operations import TensorTuple
@@ -72,6 +73,12 @@ class Steps:
         @property
         def run(self) -> Run | None:
             """The pass that runs now; steps record into it."""
+
+    else:
+        # A type checker must not see this method: it would let any misspelt name pass.
+        def __getattr__(self, name: str) -> Any:
+            """Raise for an attribute that is not there, and say what is meant by it."""
+            return look_again(self, name)
 
     @property
     def _run(self) -> Run:

@@ -28,14 +28,16 @@ from .arguments import (
     check_flag,
     check_loss,
     check_model,
+    check_order,
     check_targets,
     default_loss,
+    with_hints,
 )
 from .callbacks.base import Callback
 from .callbacks.console import ConsoleCallback
 from .callbacks.pool import CallbackPool
 from .data.cursor import Loaders
-from .errors import ConfigError, LoopException
+from .errors import ConfigError, LoopException, warn_user
 from .fit.epochs import FitLog, FitSession
 from .fit.plan import FitPlan, as_task, plan_fit, plan_search, plan_test
 from .fit.save_points import SavePoints
@@ -97,6 +99,7 @@ class TrainerBase(Steps):
 
     model: nn.Module
 
+    @with_hints
     def __init__(
         self,
         model: nn.Module,
@@ -178,6 +181,7 @@ class TrainerBase(Steps):
         self.targets = check_targets(targets)
         self.metric_patch = check_patch_kind(metric_patch)
         self.general_metrics = list(check_metrics(metrics, "metrics"))
+        check_order(model, loss, opt)
         self.loss_fn = check_loss(loss)
         self.loss_module = find_loss_module(self.loss_fn, check_model(model))
         if precision is not None:
@@ -230,6 +234,7 @@ class TrainerBase(Steps):
     def __dir__(self) -> list[str]:
         return [name for name in super().__dir__() if name not in UNLISTED]
 
+    @with_hints
     def fit(
         self,
         train_dl: Iterable[Any] | None = None,
@@ -375,6 +380,7 @@ class TrainerBase(Steps):
         self._earlier = EarlierFits(source, state)
         self.fits.replay(self._earlier.starts)
 
+    @with_hints
     def test(
         self,
         test_dl: Iterable[Any] | None = None,
@@ -412,6 +418,7 @@ class TrainerBase(Steps):
             session.fire("on_after_test_epochs", tasks=testing, metrics=values)
         return values
 
+    @with_hints
     def predict(
         self, dataloader: Iterable[Any], *, with_targets: bool | None = None, best: bool = False
     ) -> Any:
@@ -442,10 +449,8 @@ class TrainerBase(Steps):
             session.modes.set(training=False)
             outputs = predict_batches(self, dataloader, with_targets=with_targets)
         if not outputs and self.stop_reason is None:
-            warnings.warn(
-                "predict() got no mini-batch from its loader, and gives an empty list.",
-                UserWarning,
-                stacklevel=2,
+            warn_user(
+                "predict() got no mini-batch from its loader, and gives an empty list.", UserWarning
             )
         return join_outputs(outputs) if outputs else outputs
 
@@ -480,6 +485,7 @@ class TrainerBase(Steps):
         """Whether the mini-batches of a stage are moved to the device."""
         return self.auto_traindata_to_device or stage is not Stage.TRAIN
 
+    @with_hints
     def find_lr(
         self,
         train_dl: Iterable[Any] | None = None,

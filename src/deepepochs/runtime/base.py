@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from .. import rng
+from ..arguments import found
 from ..data.cursor import Cursor
-from ..errors import CheckpointError, CheckpointMismatch, ConfigError
+from ..errors import CheckpointError, CheckpointMismatch, ConfigError, ConfigTypeError
 from ..optim.accumulation import AnyWindow, Window
 from ..optim.optimizers import Optimizer, Optimizers
 from .rounds import ASIDE, Processes, Rounds
@@ -248,17 +249,23 @@ def pick_device(device: str | torch.device | None) -> torch.device:
     """
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if not isinstance(device, (str, int, torch.device)):
+        raise ConfigTypeError(
+            f"{found('device', device)}: give the name of a device, None, or an "
+            "accelerate.Accelerator. Name what follows the epochs: Trainer(model, loss, opt, epochs, "
+            "metrics=..., callbacks=...)."
+        )
     try:
-        found = torch.device(device)
-        torch.empty(0, device=found)
+        picked = torch.device(device)
+        torch.empty(0, device=picked)
     except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
         # The messages continue with lists of all devices and kernels.
         first = str(error).split("\n")[0].split(". ")[0].strip(" .:")
         raise ConfigError(
             f"device={device!r} cannot be used ({first}): give None, a device that "
             "PyTorch has here such as 'cpu' or 'cuda:0', or an accelerate.Accelerator."
-        ) from error
-    return found
+        ) from None
+    return picked
 
 
 ENGINE_OPTIONS = (False, False, (), True, True)
