@@ -13,6 +13,7 @@ import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -145,7 +146,8 @@ class TrainerBase(Steps):
                 ``'tensor'``, ``'mean'``, ``'confusion'`` or a ``PatchBase`` subclass.
             resume: load a checkpoint and resume there: ``'auto'``, ``True``, a run's id, or the
                 path of a file or of a run's folder; needs a ``CheckCallback``.
-            running_id: name of this run's folder; ``None``: a new one from the time.
+            running_id: name of this run's folder; ``None``: a new one that can be read, such as
+                ``2026-11-25_2136_brave-otter``.
             hyper_params: values that ``LogCallback`` writes after a test.
             log_long: print 7 decimals instead of 4.
             log_batch: show mini-batches in a terminal.
@@ -207,7 +209,8 @@ class TrainerBase(Steps):
         self.callbacks = CallbackPool(given)
         self.resume = resume
         self.has_own_id = running_id is not None
-        own_id = new_running_id() if running_id is None else check_running_id(running_id)
+        made = None if self.has_own_id else new_running_id(self._folders_of_runs())
+        own_id = made or check_running_id(running_id)
         self.running_id: str = self.runtime.gather_objects(own_id, "makes a Trainer")[0]
         self.hyper_params = check_dict("hyper_params", hyper_params)
         self.log_tqdm = check_flag("log_tqdm", log_tqdm)
@@ -318,7 +321,8 @@ class TrainerBase(Steps):
         parents = self._folders_of_runs()
         if not parents:
             return
-        take = self._folders.enter if kind is Kind.FIT else self._folders.follow
+        enter = partial(self._folders.enter, is_given=self.has_own_id)
+        take = enter if kind is Kind.FIT else self._folders.follow
         taken = in_main_process(
             self.runtime, "take the run's folder", take, parents, self.running_id
         )
@@ -819,6 +823,7 @@ class TrainerBase(Steps):
             from .callbacks.event_files import open_writer
 
             parent = self._folders.start / log_dir
+            self._folders.use(run_folder(parent, self.running_id))
             self.logger = self._own_logger = open_writer(run_folder(parent, self.running_id))
             weakref.finalize(self, self.logger.close)
         return self.logger
