@@ -211,38 +211,38 @@ ATTRIBUTES = {
 # What packages of others export, and what it is here.
 EXPORTED = {
     "ModelCheckpoint Checkpoint SaveModelCallback CheckpointCallback CheckpointHandler BackupAndRestore "
-    "BestCheckpoint": "CheckCallback('loss') keeps checkpoints and the best weights",
+    "BestCheckpoint": "CheckCallback('loss') keeps checkpoints and the best weights.",
     "EarlyStopping EarlyStoppingCallback EarlyStopper EarlyStopCallback EarlyStop":
-    "CheckCallback('loss', patience=5) stops early",
+    "CheckCallback('loss', patience=5) stops early.",
     "Learner LightningModule Model Module Sequential NeuralNet NeuralNetClassifier Engine Accelerator "
     "LightningTrainer create_supervised_trainer ModelTrainer":
-    "Trainer(model, loss, opt) trains a torch.nn.Module",
-    "TrainingArguments Config": "the arguments are given to Trainer(model, loss, opt, ...)",
-    "LearningRateFinder LRFinder LRFind lr_find": "trainer.find_lr(train_dl) searches a learning rate",
+    "Trainer(model, loss, opt) trains a torch.nn.Module.",
+    "TrainingArguments Config": "The arguments are given to Trainer(model, loss, opt, ...).",
+    "LearningRateFinder LRFinder LRFind": "trainer.find_lr(train_dl) searches a learning rate.",
     "LearningRateMonitor TensorBoard TensorBoardLogger TensorBoardCallback SummaryWriter":
-    "LogCallback() logs metrics and learning rates for TensorBoard",
+    "LogCallback() logs metrics and learning rates for TensorBoard.",
     "WandbLogger WandbCallback MLFlowLogger MLflowCallback CometLogger NeptuneLogger Tracker":
-    "TrackerCallback sends a run to Weights & Biases or MLflow",
-    "CSVLogger": "CheckCallback and RunRecordCallback write metrics.csv, and history.to_csv(path) writes a table",
+    "TrackerCallback sends a run to Weights & Biases or MLflow.",
+    "CSVLogger": "CheckCallback and RunRecordCallback write metrics.csv, and history.to_csv(path) writes a table.",
     "ProgressBar RichProgressBar TQDMProgressBar ProgressCallback ProgbarLogger":
-    "ConsoleCallback shows the training, and every trainer has one",
+    "ConsoleCallback shows the training, and every trainer has one.",
     "GradientClipping GradientClip GradientClipCallback ClipGradient":
-    "GradClipCallback(1.0, norm_type=2) clips gradients",
+    "GradClipCallback(1.0, norm_type=2) clips gradients.",
     "LearningRateScheduler ReduceLROnPlateau LRScheduler LRSchedulerCallback OneCycleLR OneCycle "
     "CosineAnnealingLR StepLR OneCycleScheduler":
-    "a schedule of torch.optim.lr_scheduler is given with its optimizer: Optimizer(opt, scheduler)",
-    "Adam AdamW SGD RMSprop": "optimizers are those of torch.optim",
+    "A schedule of torch.optim.lr_scheduler is given with its optimizer: Optimizer(opt, scheduler).",
+    "Adam AdamW SGD RMSprop": "Optimizers are those of torch.optim.",
     "cross_entropy CrossEntropyLoss mse_loss MSELoss BCELoss BCEWithLogitsLoss CrossEntropyLossFlat":
-    "loss functions are those of torch.nn and torch.nn.functional",
-    "seed_everything manual_seed set_random_seed seed_all": "set_seed(42) seeds everything",
+    "Loss functions are those of torch.nn and torch.nn.functional.",
+    "seed_everything manual_seed set_random_seed seed_all": "set_seed(42) seeds everything.",
     "DataLoader DataLoaders Dataset TensorDataset LightningDataModule DataModule DataBunch random_split":
-    "data are given in loaders of torch.utils.data",
+    "Data are given in loaders of torch.utils.data.",
     "ConfusionMatrix ClassificationInterpretation Interpretation":
-    "InterpretCallback draws the confusion matrix and keeps the worst samples",
+    "InterpretCallback draws the confusion matrix and keeps the worst samples.",
     "EMA ModelEma EMACallback StochasticWeightAveraging SWA":
-    "AveragedModel of torch.optim.swa_utils averages weights: update it in the hook on_after_optimize",
-    "Profiler PyTorchProfiler SimpleProfiler Timer": "TimingCallback measures where the time of a fit goes",
-    "LambdaCallback CallbackHandler TrainerCallback": "subclass Callback and define the hooks",
+    "AveragedModel of torch.optim.swa_utils averages weights: update it in the hook on_after_optimize.",
+    "Profiler PyTorchProfiler SimpleProfiler Timer": "TimingCallback measures where the time of a fit goes.",
+    "LambdaCallback CallbackHandler TrainerCallback": "Subclass Callback and define the hooks.",
 }  # fmt: skip
 
 # Metrics of others: the first five are in deepepochs.metrics under these names.
@@ -307,10 +307,8 @@ def advice_on_attribute(name: str) -> str | None:
 
 def advice_on_export(name: str, known: Iterable[str]) -> str | None:
     """Say what another package's class or function is here; ``None`` if unknown."""
-    told = _look_up(name, EXPORTED)
-    if told is not None:
-        return f"{told[0].upper()}{told[1:]}."
-    return advice_on_metric(name) or _near(name, list(known), cutoff=0.8) or None
+    told = _look_up(name, EXPORTED) or advice_on_metric(name)
+    return told or _near(name, list(known), cutoff=0.8) or None
 
 
 def advice_on_metric(name: str) -> str | None:

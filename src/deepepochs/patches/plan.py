@@ -135,8 +135,9 @@ def where_defined(metric: Any) -> str:
     code = getattr(inspect.unwrap(metric) if callable(metric) else metric, "__code__", None)
     if code is None:
         return f"the {type(metric).__name__} {metric_name(metric)}"
-    if metric.__module__.partition(".")[0] == __package__.partition(".")[0]:
-        return f"{metric.__module__}.{code.co_name}"
+    module = str(getattr(metric, "__module__", ""))
+    if module.partition(".")[0] == __package__.partition(".")[0]:
+        return f"{module}.{code.co_name}"
     name = "the lambda" if code.co_name == "<lambda>" else code.co_name
     file = Path(code.co_filename)
     # Cells of a notebook have files of their own, whose names say nothing.
