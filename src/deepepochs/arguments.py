@@ -58,7 +58,7 @@ def _not_a_count(name: str, value: object, least: int) -> str:
     if isinstance(value, (float, str)) and text.isdecimal() and int(text) >= least:
         advice = f"give an int, {name}={text}."
     elif name == "epochs" and not isinstance(value, (bool, float, str)) and value is not None:
-        advice = place_of(value) or f"{advice} The order is {ORDER}; name what follows: metrics=..."
+        advice = place_of(value) or f"{advice} Give what follows by name, such as metrics=..."
     return f"{found(name, value)}: {advice}"
 
 

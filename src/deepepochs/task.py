@@ -251,10 +251,10 @@ def _no_loader(loader: Any, where: str) -> str | None:
             "example train_tasks=[EpochTask(one), EpochTask(other)]"
         )
     if isinstance(loader, (str, bytes, Mapping)) or not hasattr(kind, "__iter__"):
-        wanted = "give a DataLoader or another iterable of mini-batches"
-        if isinstance(loader, int):
-            wanted += f"; for a number of epochs write epochs={loader}"
-        return f"{named(loader)}: {wanted}"
+        epochs = (
+            f"for a number of epochs write epochs={loader}; " if isinstance(loader, int) else ""
+        )
+        return f"{named(loader)}: {epochs}give a DataLoader or another iterable of mini-batches"
     if hasattr(kind, "__next__"):
         return f"{describe(loader)}, which can be walked only once: give the DataLoader itself, or a list"
     return None

@@ -51,7 +51,7 @@ from .nest.operations import split_batch
 from .nest.samples import BatchSize, join_outputs
 from .optim.loss_modules import find_loss_module
 from .optim.optimizers import AnyOptimizer, Optimizers, as_optimizers
-from .patches import check_patch_kind
+from .patches import PatchBase, check_patch_kind
 from .patches.plan import Metric, check_metrics
 from .run import Run
 from .runs.folder import check_running_id, new_running_id, run_folder
@@ -110,7 +110,7 @@ class TrainerBase(Steps):
         device: Device = None,
         callbacks: Callback | Sequence[Callback] | None = None,
         metrics: Metric | Sequence[Metric] | None = None,
-        metric_patch: Any = "tensor",
+        metric_patch: str | type[PatchBase] = "tensor",
         resume: bool | int | str | PathLike[str] = False,
         running_id: int | str | None = None,
         hyper_params: dict[str, Any] | None = None,
@@ -141,7 +141,8 @@ class TrainerBase(Steps):
                 else ``'cpu'``; an ``accelerate.Accelerator``; or ``'auto'``, which makes one
                 exactly when the script was started by torchrun or accelerate launch.
             callbacks: one ``Callback`` or a list.
-            metrics: one metric or a list, computed in training, validation and test.
+            metrics: one metric or a list, computed in training, validation and test: functions,
+                objects of torchmetrics, or names of the library's own, as ``'accuracy'``.
             metric_patch: how a metric is carried from mini-batches to the epoch:
                 ``'tensor'``, ``'mean'``, ``'confusion'`` or a ``PatchBase`` subclass.
             resume: load a checkpoint and resume there: ``'auto'``, ``True``, a run's id, or the
@@ -979,5 +980,20 @@ class TrainerBase(Steps):
 class Trainer(TrainerBase):
     """Trains, validates and tests a model.
 
-    Subclass it to give all tasks steps of your own. The arguments are in ``__init__``.
+    The model comes first, then the loss function, the optimizer and the number of epochs. All
+    arguments are described at ``Trainer.__init__``. The data are given to ``fit``, ``test`` and
+    ``predict``. Subclass it to give all tasks steps of your own.
+
+    Example:
+        >>> data = [(torch.randn(8, 4), torch.randint(0, 3, (8,))) for _ in range(3)]
+        >>> model = nn.Linear(4, 3)
+        >>> opt = torch.optim.Adam(model.parameters(), lr=0.01)
+        >>> trainer = Trainer(
+        ...     model, nn.functional.cross_entropy, opt, epochs=1, metrics="accuracy", show_info=False
+        ... )
+        >>> history = trainer.fit(data, data)
+        E 1/1  TRAIN> loss: ...
+        >>> sorted(trainer.test(data))
+        E 1/1  TEST>  loss: ...
+        ['accuracy', 'loss']
     """

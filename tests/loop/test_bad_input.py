@@ -348,7 +348,7 @@ BAD_FIT = [
     Case("array as loader", lambda: fit(X.numpy()), ConfigTypeError, "train_dl is an array [12, 3], and no loader: give DataLoader(TensorDataset(torch.as_tensor("),
     Case("pair of tensors as loader", lambda: fit((X, Y)), ConfigTypeError, "train_dl is a tuple of 2 tensors [12, 3], [12], and no loader: give DataLoader("),
     Case("name as loader", lambda: fit("mnist"), ConfigTypeError, "train_dl is 'mnist', a str: give a DataLoader"),
-    Case("number as loader", lambda: fit(5), ConfigTypeError, "train_dl is 5, an int: give a DataLoader"),
+    Case("number as loader", lambda: fit(5), ConfigTypeError, "train_dl is 5, an int: for a number of epochs write epochs=5; give a DataLoader"),
     Case("loader class", lambda: fit(DataLoader), ConfigTypeError, "train_dl is the class DataLoader: give an object"),
     Case("nothing to predict", lambda: trainer().predict(None), ConfigTypeError, "dataloader is None: give a DataLoader"),
     Case("test without data", lambda: trainer().test(), ConfigError, "neither test_dl nor tasks: give one of them"),

@@ -109,8 +109,8 @@ UNKNOWN = [
     Mistake("Trainer(model, loss, opt, epoch=3)", ConfigTypeError, "Trainer has no argument 'epoch'. Did you mean 'epochs'?"),
     Mistake("Trainer(model, loss, opt, callback=Callback())", ConfigTypeError, "Trainer has no argument 'callback'. Did you mean 'callbacks'?"),
     Mistake("Trainer(model, loss, opt, cbs=[])", ConfigTypeError, "Trainer has no argument 'cbs'. Did you mean 'callbacks'?"),
-    Mistake("Trainer(model, loss, opt, accelerator='gpu')", ConfigTypeError, "Trainer has no argument 'accelerator'. Did you mean 'device'?"),
-    Mistake("Trainer(model, loss, opt, gpus=1)", ConfigTypeError, "Trainer has no argument 'gpus'. Did you mean 'device'?"),
+    Mistake("Trainer(model, loss, opt, accelerator='gpu')", ConfigTypeError, "Trainer has no argument 'accelerator'. Did you mean device='cuda'?"),
+    Mistake("Trainer(model, loss, opt, gpus=1)", ConfigTypeError, "Trainer has no argument 'gpus'. Did you mean device='cuda'?"),
     Mistake("Trainer(model, loss, opt, metrcs=accuracy)", ConfigTypeError, "Trainer has no argument 'metrcs'. Did you mean 'metrics'?"),
     Mistake("Trainer(model, loss, opt, accumulate_grad_batches=2)", ConfigTypeError, "Did you mean 'grad_accumulate'?"),
     Mistake("Trainer(model, loss, lr=0.1)", ConfigTypeError, "Trainer has no argument 'lr'. The learning rate belongs to the optimizer: opt=torch.optim.Adam(model.parameters(), lr=1e-3)."),
@@ -134,14 +134,14 @@ UNKNOWN = [
     Mistake("trainer.fit(train_dl, val_loader=val_dl)", ConfigTypeError, "fit() has no argument 'val_loader'. Did you mean 'val_dl'?"),
     Mistake("trainer.fit(train_dl, valid_dl=val_dl)", ConfigTypeError, "fit() has no argument 'valid_dl'. Did you mean 'val_dl'?"),
     Mistake("trainer.fit(train_dl, max_epochs=2)", ConfigTypeError, "fit() has no argument 'max_epochs'. Did you mean 'epochs'?"),
-    Mistake("trainer.fit(x=x, y=y)", ConfigTypeError, "fit() has no argument 'x'. Data are given in a loader: DataLoader(TensorDataset(x, y), batch_size=32).\nfit() has no argument 'y'."),
+    Mistake("trainer.fit(x=x, y=y)", ConfigTypeError, "fit() has no arguments 'x' and 'y'. Data are given in a loader: DataLoader(TensorDataset(x, y), batch_size=32)."),
     Mistake("trainer.fit(train_dl, callbacks=[Callback()])", ConfigTypeError, "fit() has no argument 'callbacks'. Callbacks are given to the trainer: Trainer(..., callbacks=[...])."),
     Mistake("trainer.fit(train_dl, validation_split=0.2)", ConfigTypeError, "Split the data: train, val = torch.utils.data.random_split(dataset, [0.8, 0.2])"),
     Mistake("trainer.fit(train_dl, optimizer=opt)", ConfigTypeError, "The optimizer is given to the trainer: Trainer(model, loss, opt)."),
     Mistake("trainer.test(test_dl, metric=accuracy)", ConfigTypeError, "test() has no argument 'metric'. Did you mean 'metrics'?"),
     Mistake("trainer.test(dataloader=test_dl)", ConfigTypeError, "test() has no argument 'dataloader'. Did you mean 'test_dl'?"),
     Mistake("trainer.predict()", ConfigTypeError, "predict() needs 'dataloader': predict(dataloader)."),
-    Mistake("trainer.predict(test_dl, True)", ConfigTypeError, "predict() got 2 arguments by position, and takes only dataloader."),
+    Mistake("trainer.predict(test_dl, True)", ConfigTypeError, "predict() got 2 arguments by position and takes 1, predict(dataloader): give the others by name."),
     Mistake("trainer.find_lr(train_dl, start_lr=1e-6)", ConfigTypeError, "find_lr() has no argument 'start_lr'. Did you mean 'min_lr'?"),
     Mistake("trainer.verify_resume(train_dl, metric=accuracy)", ConfigTypeError, "fit() has no argument 'metric'. Did you mean 'metrics'?"),
     Mistake("CheckCallback(metric='accuracy')", ConfigTypeError, "CheckCallback has no argument 'metric'. Did you mean 'monitor'?"),
@@ -170,17 +170,18 @@ SWAPPED = [
     Mistake("Trainer(model, 'sparse_categorical_crossentropy', opt)", ConfigTypeError, "give the function itself, F.cross_entropy"),
     Mistake("Trainer(model, train_dl)", ConfigTypeError, "loss is a DataLoader: the data are given to fit, trainer.fit(train_dl, val_dl)."),
     Mistake("Trainer(model, loss, opt, train_dl)", ConfigTypeError, "epochs is a DataLoader: the data are given to fit, trainer.fit(train_dl, val_dl)."),
-    Mistake("Trainer(model, loss, opt, accuracy)", ConfigTypeError, "epochs is the function accuracy: give an int of at least 0. The order is Trainer(model, loss, opt, epochs); name what follows"),
-    Mistake("Trainer(model, loss, opt, 5, CheckCallback())", ConfigTypeError, "device is a callback (CheckCallback): give the name of a device"),
+    Mistake("Trainer(model, loss, opt, accuracy)", ConfigTypeError, "epochs is the function accuracy: give an int of at least 0. Give what follows by name, such as metrics=..."),
+    Mistake("Trainer(model, loss, opt, 5, CheckCallback())", ConfigTypeError, "device is a callback (CheckCallback): callbacks are given by name, callbacks=[...]."),
+    Mistake("Trainer(model, loss, opt, 5, [accuracy])", ConfigTypeError, "device is a list of 1 function: give the name of a device"),
     Mistake("Trainer(model, loss, opt, 5.0)", ConfigTypeError, "epochs=5.0 is a float: give an int, epochs=5."),
     Mistake("Trainer(model, loss, opt, '5')", ConfigTypeError, "epochs='5' is a str: give an int, epochs=5."),
     Mistake("Trainer(model, loss, opt, precision='16-mixed')", ConfigError, "precision='16-mixed': give one of 'no', 'bf16', 'fp16'. Did you mean 'fp16'?"),
     Mistake("Trainer(model, loss, opt, hyper_params=SimpleNamespace(lr=1))", ConfigTypeError, "hyper_params is a SimpleNamespace: give a dict, such as vars(namespace), or None."),
     Mistake("CheckCallback('accuracy', mode='maximize')", ConfigError, "mode='maximize': give one of 'min', 'max'. Did you mean 'max'?"),
     Mistake("CheckCallback('loss', on_stage='validation')", ConfigError, "on_stage='validation': give one of 'train', 'val'. Did you mean 'val'?"),
-    Mistake("trainer.fit(train_dl, val_dl, 5)", ConfigTypeError, "metrics=5 is an int: give a function (preds, targets) -> number or dict"),
+    Mistake("trainer.fit(train_dl, val_dl, 5)", ConfigTypeError, "metrics=5 is an int: for a number of epochs write epochs=5. For a metric give a function"),
     Mistake("trainer.fit(train_dl, val_dl, test_dl)", ConfigTypeError, "metrics is a DataLoader: fit(train_dl, val_dl) takes two loaders; a third is given to trainer.test(test_dl)."),
-    Mistake("trainer.fit(train_dl, 5)", ConfigTypeError, "val_dl is 5, an int: give a DataLoader or another iterable of mini-batches; for a number of epochs write epochs=5."),
+    Mistake("trainer.fit(train_dl, 5)", ConfigTypeError, "val_dl is 5, an int: for a number of epochs write epochs=5; give a DataLoader"),
     Mistake("trainer.fit(x, y, epochs=5)", ConfigTypeError, "train_dl is an array [12, 3], and no loader: give DataLoader(TensorDataset(torch.as_tensor(inputs), torch.as_tensor(targets)), batch_size=32, shuffle=True)."),
     Mistake("trainer.fit(X, Y)", ConfigTypeError, "train_dl is a tensor [12, 3], and no loader: give DataLoader(TensorDataset(inputs, targets), batch_size=32, shuffle=True)."),
     Mistake("trainer.fit((X, Y))", ConfigTypeError, "train_dl is a tuple of 2 tensors [12, 3], [12], and no loader: give DataLoader("),
@@ -193,7 +194,7 @@ METRICS = [
     Mistake("Trainer(model, loss, opt, metrics=[accuracy, None])", ConfigTypeError, "metrics[1]=None: leave it out."),
     Mistake("Trainer(model, loss, opt, metrics=opt)", ConfigTypeError, "metrics is an optimizer (Adam): the optimizer comes third"),
     Mistake("Trainer(model, loss, opt, metrics=nn.L1Loss)", ConfigTypeError, "metrics=L1Loss is a class: give an object, L1Loss(...)."),
-    Mistake("Trainer(model, loss, opt, metrics={'acc': accuracy})", ConfigTypeError, "give a list; rename('acc')(accuracy) gives a metric another name."),
+    Mistake("Trainer(model, loss, opt, metrics={'acc': accuracy})", ConfigTypeError, "metrics is a dict with keys 'acc' (a function): give a list, in which a metric may have another name: [rename('acc')(accuracy)]."),
     Mistake("Trainer(model, loss, opt, metrics='acc')", ConfigError, "metrics='acc' is no metric of deepepochs. Did you mean 'accuracy'?"),
     Mistake("Trainer(model, loss, opt, metrics=['f1', 'acuracy'])", ConfigError, "metrics[1]='acuracy' is no metric of deepepochs. Did you mean 'accuracy'?"),
     Mistake("trainer.test(test_dl, metrics='f1_macro')", ConfigError, "Give rename('f1_macro')(functools.partial(f1, average='macro'))."),
@@ -333,7 +334,7 @@ def test_what_is_right_is_silent(code: str, capsys: pytest.CaptureFixture[str]) 
 
 
 def test_the_error_of_an_init_of_the_users_is_pythons_own() -> None:
-    with pytest.raises(TypeError, match="argument .hight"):
+    with pytest.raises(TypeError, match=r"argument .hight"):
         MyTrainer(3, hight=2)
     with pytest.raises(TypeError, match=r"MyTrainer.__init__\(\) missing 1 required positional"):
         MyTrainer()  # type: ignore[call-arg]
@@ -454,7 +455,14 @@ def test_no_hint_is_given_for_a_class_that_exists(module: str) -> None:
 
 def test_every_argument_that_a_hint_names_is_one() -> None:
     """What is taken for one of our arguments, and has no sentence, is an argument somewhere."""
-    methods = [Trainer, Trainer.fit, Trainer.test, Trainer.predict, Trainer.find_lr, EpochTask]
+    methods: list[Any] = [
+        Trainer,
+        Trainer.fit,
+        Trainer.test,
+        Trainer.predict,
+        Trainer.find_lr,
+        EpochTask,
+    ]
     methods += [Optimizer, CheckCallback, GradClipCallback, LogCallback]
     known = {name for method in methods for name in inspect.signature(method).parameters}
     assert not hints.MEANT.keys() - known - hints.HOW.keys()

@@ -33,16 +33,12 @@ def refuse(method: Callable[..., Any], args: Sequence[Any], options: Mapping[str
     called = _called(method, args)
     faults: list[str] = []
     if inspect.Parameter.VAR_KEYWORD not in kinds:
-        from .names import advice_on_argument
-
-        faults = [
-            f"{called} has no argument {name!r}. {advice_on_argument(name, names)}"
-            for name in options
-            if name not in names
-        ]
+        faults = _unknown(called, [name for name in options if name not in names], names)
     if len(args) - 1 > len(by_position) and inspect.Parameter.VAR_POSITIONAL not in kinds:
-        order = f"only {', '.join(by_position)}" if by_position else "none"
-        faults.append(f"{called} got {len(args) - 1} arguments by position, and takes {order}.")
+        faults.append(
+            f"{called} got {len(args) - 1} arguments by position and takes {len(by_position)}, "
+            f"{_usage(called, by_position)}: give the others by name."
+        )
     given = by_position[: len(args) - 1]
     faults += [_twice(called, by_position, args, name) for name in given if name in options]
     missing = [
@@ -54,6 +50,21 @@ def refuse(method: Callable[..., Any], args: Sequence[Any], options: Mapping[str
         faults = [f"{called} needs {missing[0]!r}: {_usage(called, by_position)}."]
     if faults:
         raise ConfigTypeError("\n".join(faults)) from None
+
+
+def _unknown(called: str, given: Sequence[str], known: Sequence[str]) -> list[str]:
+    """Say that there are no arguments of some names; those with one remedy share a sentence."""
+    if not given:
+        return []
+    from .names import advice_on_argument
+
+    by_advice: dict[str, list[str]] = {}
+    for name in given:
+        by_advice.setdefault(advice_on_argument(name, known), []).append(repr(name))
+    return [
+        f"{called} has no argument{'s' if len(names) > 1 else ''} {' and '.join(names)}. {advice}"
+        for advice, names in by_advice.items()
+    ]
 
 
 def _called(method: Callable[..., Any], args: Sequence[Any]) -> str:

@@ -80,6 +80,14 @@ MEANT = {
     "initial_epoch": "start_epoch first_epoch",
 }
 
+# Where the value differs as well.
+SHOWN = {
+    "device": "device='cuda'",
+    "precision": "precision='bf16'",
+    "resume": "resume='auto'",
+    "compile_model": "compile_model=True",
+}
+
 # How to give what a function does not take.
 HOW = {
     "loss": "The loss function is given to the trainer: Trainer(model, loss, opt).",
@@ -157,7 +165,7 @@ ATTRIBUTES = {
     "gives the model's outputs: .softmax(1) makes probabilities of scores, .argmax(1) classes.",
     "freeze unfreeze freeze_to freeze_layers": "model.requires_grad_(False) freezes a model or a layer, and "
     "model.requires_grad_(True) unfreezes it; give the optimizer the weights that are to be trained.",
-    "to cuda cpu": "Trainer(..., device='cuda') chooses the device; fit moves model and data to it.",
+    "to cuda cpu": "Trainer(..., device='cuda') chooses the device; the trainer moves the model and the data to it.",
     "half float bfloat16 autocast scaler": "Trainer(..., precision='bf16') or precision='fp16' trains with "
     "mixed precision.",
     "recorder plot plot_loss plot_losses plot_metrics plot_history plot_metric": "trainer.history.plot() "
@@ -292,7 +300,7 @@ def advice_on_argument(name: str, known: Sequence[str]) -> str:
     meanings = [ours for ours, others in MEANT.items() if name == ours or name in others.split()]
     meant = [ours for ours in meanings if ours in known]
     if meant:
-        return f"Did you mean {meant[0]!r}?"
+        return f"Did you mean {SHOWN.get(meant[0], repr(meant[0]))}?"
     explained = [HOW[ours] for ours in meanings if ours in HOW]
     if explained:
         return explained[0]

@@ -83,9 +83,13 @@ def _not_a_metric(where: str, given: Any) -> ConfigTypeError:
     elif isinstance(given, type):
         advice = f"give an object, {given.__name__}(...)."
     elif isinstance(given, int):
-        advice += f" For a number of epochs write epochs={given}."
+        advice = f"for a number of epochs write epochs={given}. For a metric {advice}"
     elif isinstance(given, Mapping):
-        advice = "give a list; rename('acc')(accuracy) gives a metric another name."
+        name, metric = next(iter(given.items()), ("acc", "accuracy"))
+        code = metric if isinstance(metric, str) else metric_name(metric)
+        advice = (
+            f"give a list, in which a metric may have another name: [rename({name!r})({code})]."
+        )
     elif isinstance(given, DataLoader):
         advice = (
             "fit(train_dl, val_dl) takes two loaders; a third is given to trainer.test(test_dl)."

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import rng
-from ..arguments import found
+from ..arguments import found, place_of
 from ..data.cursor import Cursor
 from ..errors import CheckpointError, CheckpointMismatch, ConfigError, ConfigTypeError
 from ..optim.accumulation import AnyWindow, Window
@@ -241,7 +241,7 @@ def compile_calls(model: nn.Module) -> None:
         model._compiled_call_impl = torch.compile(call)
 
 
-def pick_device(device: str | torch.device | None) -> torch.device:
+def pick_device(device: Any) -> torch.device:
     """Return the device for a trainer's argument; ``None`` takes ``'cuda'`` if there is one.
 
     Raises:
@@ -250,11 +250,11 @@ def pick_device(device: str | torch.device | None) -> torch.device:
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if not isinstance(device, (str, int, torch.device)):
-        raise ConfigTypeError(
-            f"{found('device', device)}: give the name of a device, None, or an "
-            "accelerate.Accelerator. Name what follows the epochs: Trainer(model, loss, opt, epochs, "
-            "metrics=..., callbacks=...)."
+        wanted = (
+            "give the name of a device, None, or an accelerate.Accelerator. Give what follows the "
+            "epochs by name, such as metrics=..."
         )
+        raise ConfigTypeError(f"{found('device', device)}: {place_of(device) or wanted}")
     try:
         picked = torch.device(device)
         torch.empty(0, device=picked)
