@@ -42,9 +42,13 @@ def train() -> float:
             count += len(y)
             bar.set_postfix(loss=total / count, accuracy=right / count)
         val_loss, val_accuracy = evaluate(model, val_dl)
-        print(f"epoch {epoch + 1}: loss {total / count:.4f}, accuracy {right / count:.4f}, "
-              f"val_loss {val_loss:.4f}, val_accuracy {val_accuracy:.4f}")
+        print(
+            f"epoch {epoch + 1}: loss {total / count:.4f}, accuracy {right / count:.4f}, "
+            f"val_loss {val_loss:.4f}, val_accuracy {val_accuracy:.4f}"
+        )
     return evaluate(model, test_dl)[1]
+
+
 # end
 
 
@@ -69,4 +73,6 @@ def train_and_resume() -> Any:
         state = {"model": model.state_dict(), "opt": opt.state_dict(), "epoch": epoch + 1}
         torch.save(state, path)
     return model
+
+
 # end

@@ -16,6 +16,8 @@ def train() -> float:
     trainer = Trainer(model, loss_fn, opt, epochs=EPOCHS, metrics="accuracy")
     trainer.fit(train_dl, val_dl)
     return trainer.test(test_dl)["accuracy"]
+
+
 # end
 
 
@@ -28,10 +30,20 @@ def train_and_resume() -> Any:
     model = mlp()
     opt = Adam(model.parameters(), lr=1e-3)
     check = CheckCallback("loss", every_n_batches=50)
-    trainer = Trainer(model, loss_fn, opt, epochs=EPOCHS, metrics="accuracy",
-                      callbacks=check, running_id="digits", resume="auto")
+    trainer = Trainer(
+        model,
+        loss_fn,
+        opt,
+        epochs=EPOCHS,
+        metrics="accuracy",
+        callbacks=check,
+        running_id="digits",
+        resume="auto",
+    )
     trainer.fit(train_dl, val_dl)
     return model
+
+
 # end
 
 

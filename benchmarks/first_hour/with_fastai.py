@@ -17,6 +17,8 @@ def train() -> float:
     learn = Learner(DataLoaders(train_dl, val_dl), mlp(), loss_func=loss_fn, metrics=accuracy)
     learn.fit(EPOCHS, lr=1e-3)
     return learn.validate(dl=test_dl)[1]
+
+
 # end
 
 
@@ -26,12 +28,15 @@ from fastai.callback.tracker import SaveModelCallback
 
 def train_and_resume() -> Any:
     train_dl, val_dl, test_dl = digits()
-    learn = Learner(DataLoaders(train_dl, val_dl), mlp(), loss_func=loss_fn, metrics=accuracy,
-                    path="run")
+    learn = Learner(
+        DataLoaders(train_dl, val_dl), mlp(), loss_func=loss_fn, metrics=accuracy, path="run"
+    )
     saved = sorted(Path("run/models").glob("model_*.pth"))
     if saved:
         learn.load(saved[-1].stem, with_opt=True)
     save = SaveModelCallback(every_epoch=True, with_opt=True)
     learn.fit(EPOCHS, lr=1e-3, cbs=save, start_epoch=len(saved))
     return learn.model
+
+
 # end

@@ -14,10 +14,14 @@ from keras import layers
 
 def mlp() -> Any:
     keras.utils.set_random_seed(0)
-    return keras.Sequential([
-        keras.Input((784,)), layers.Dense(64, activation="relu"), layers.Dropout(0.1),
-        layers.Dense(10),
-    ])
+    return keras.Sequential(
+        [
+            keras.Input((784,)),
+            layers.Dense(64, activation="relu"),
+            layers.Dropout(0.1),
+            layers.Dense(10),
+        ]
+    )
 
 
 # begin: train
@@ -30,6 +34,8 @@ def train() -> float:
     model.compile(keras.optimizers.Adam(1e-3), loss=loss(), metrics=["accuracy"])
     model.fit(train_dl, validation_data=val_dl, epochs=EPOCHS)
     return model.evaluate(test_dl)[1]
+
+
 # end
 
 
@@ -41,6 +47,8 @@ def train_and_resume() -> Any:
     backup = keras.callbacks.BackupAndRestore("run", save_freq=50)
     model.fit(train_dl, validation_data=val_dl, epochs=EPOCHS, callbacks=[backup])
     return model
+
+
 # end
 
 

@@ -50,6 +50,8 @@ def train() -> float:
     model = Digits()
     trainer.fit(model, train_dl, val_dl)
     return trainer.test(model, test_dl)[0]["test_accuracy"]
+
+
 # end
 
 
@@ -65,6 +67,8 @@ def train_and_resume() -> Any:
     last = Path("run/last.ckpt")
     trainer.fit(model, train_dl, val_dl, ckpt_path=last if last.exists() else None)
     return model.net
+
+
 # end
 
 

@@ -346,12 +346,14 @@ def check_step_args(trainer: TrainerView, tasks: list[EpochTask]) -> None:
         for given in task.step_args:
             if any(_takes(step, given) for step in steps):
                 continue
-            known = sorted({name for one in (EpochTask.__init__, *steps) for name in _named(one)})
-            near = difflib.get_close_matches(given, known, n=1)
+            from ..hints.names import advice_on_argument
+
+            known = {name for one in (EpochTask.__init__, *steps) for name in _named(one)}
+            known -= {"self", "batch_x", "batch_y"}
             raise ConfigError(
-                f"{type(task).__name__}(..., {given}=...): no step takes {given!r}. "
-                f"{f'Did you mean {near[0]!r}? ' if near else ''}Further arguments of EpochTask go "
-                "to the steps; the default steps have none."
+                f"{type(task).__name__} has no argument {given!r}, and no step takes it. "
+                f"{advice_on_argument(given, sorted(known))} Other arguments go to the steps; the "
+                "default steps have none."
             )
 
 
