@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from .arguments import check_batch_size, check_flag
+from .arguments import check_batch_size, check_flag, check_targets
 from .contracts import TrainerView
 from .errors import ConfigError, ConfigTypeError, NotBoundError
 from .nest.operations import describe
@@ -54,6 +54,8 @@ class EpochTask(Steps):
             counted.
         name: prefix of this task's own metrics where a stage has several tasks;
             ``None`` takes its index.
+        targets: the name of the entry of a dict mini-batch that is ``batch_y``; ``None``: as the
+            trainer's ``targets`` says.
         **step_args: handed to every step as keyword arguments.
 
     Raises:
@@ -71,6 +73,7 @@ class EpochTask(Steps):
         batch_size: BatchSize = None,
         *,
         name: str | None = None,
+        targets: str | None = None,
         **step_args: Any,
     ) -> None:
         check_loader(dataloader, f"{type(self).__name__}(dataloader)")
@@ -82,6 +85,7 @@ class EpochTask(Steps):
         self.do_loss = check_flag("do_loss", do_loss)
         self.batch_size = batch_size
         self.name = name
+        self.targets = check_targets(targets)
         inner = step_args.pop("step_args", None)
         if inner is not None and not isinstance(inner, Mapping):
             raise ConfigTypeError(f"step_args={inner!r} is {describe(inner)}: give a dict.")

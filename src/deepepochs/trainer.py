@@ -28,6 +28,7 @@ from .arguments import (
     check_flag,
     check_loss,
     check_model,
+    check_targets,
     default_loss,
 )
 from .callbacks.base import Callback
@@ -78,7 +79,7 @@ UNLISTED = frozenset([
     "hyper_params", "ignore_resume", "init_epoch", "is_fit_run", "is_interrupted", "is_resumed",
     "loaders", "log_tqdm", "loss_module", "metric_patch", "moves_data", "on_interrupt", "on_nan", "place",
     "resume", "resume_from", "run_task", "runtime", "show_info", "splits_pairs", "tell_once",
-    "test_metrics", "train_metrics", "val_freq", "val_metrics", "worker_seeding",
+    "targets", "test_metrics", "train_metrics", "val_freq", "val_metrics", "worker_seeding",
 ])  # fmt: skip
 
 
@@ -121,6 +122,7 @@ class TrainerBase(Steps):
         on_interrupt: str = "raise",
         worker_seeding: str = "position",
         precision: str | None = None,
+        targets: str | None = None,
     ) -> None:
         """Make a trainer.
 
@@ -157,6 +159,9 @@ class TrainerBase(Steps):
                 a worker process from its place in the epoch; ``'torch'`` leaves PyTorch's own.
             precision: ``'bf16'`` or ``'fp16'``: mixed precision without an ``Accelerator`` of
                 one's own.
+            targets: the name of the entry of a dict mini-batch that is ``batch_y``, for the
+                metrics and the loss function. It is taken out of ``batch_x``, unless the model
+                computes the loss itself. ``None``: a dict is all input.
 
         Raises:
             ConfigError: an argument that cannot be right; the message says what to give.
@@ -170,6 +175,7 @@ class TrainerBase(Steps):
         self.on_nan = check_choice("on_nan", on_nan, ["stop", "warn", "ignore"])
         self.on_interrupt = check_choice("on_interrupt", on_interrupt, ["raise", "return"])
         self.worker_seeding = check_choice("worker_seeding", worker_seeding, ["position", "torch"])
+        self.targets = check_targets(targets)
         self.metric_patch = check_patch_kind(metric_patch)
         self.general_metrics = list(check_metrics(metrics, "metrics"))
         self.loss_fn = check_loss(loss)
@@ -413,9 +419,10 @@ class TrainerBase(Steps):
 
         Args:
             dataloader: a loader as for ``test``, or one that yields inputs only.
-            with_targets: the last element of a mini-batch is a target to leave out.
-                ``None``: it is where a loss function is given and a mini-batch has more
-                than one element; a ``prepare_data`` of your own splits it instead.
+            with_targets: the last element of a mini-batch, or the entry ``targets`` of a dict,
+                is a target to leave out. ``None``: it is where a loss function is given and a
+                mini-batch has more than one element; a ``prepare_data`` of your own splits it
+                instead.
             best: use the best weights of this run, and put back those that are there.
 
         Returns:
@@ -451,7 +458,13 @@ class TrainerBase(Steps):
         """Split a mini-batch into ``(batch_x, batch_y)``, moved to the device if asked."""
         if to_device:
             batch_data = nested.to_device(batch_data, self.device)
-        return split_batch(batch_data, with_targets=self.loss_fn is not default_loss)
+        with_targets = self.loss_fn is not default_loss
+        return split_batch(batch_data, with_targets=with_targets, entry=self._target_entry())
+
+    def _target_entry(self) -> str | None:
+        """The entry of a dict mini-batch that is its target: as the task says, or the trainer."""
+        own = None if self.current_task is None else self.current_task.targets
+        return self.targets if own is None else own
 
     def splits_pairs(self, stage: Stage) -> bool:
         """Whether ``split_pair`` does all of ``prepare_data`` for a pair of tensors on the CPU."""

@@ -212,7 +212,7 @@ stop stop_reason test verify_resume {STEPS}
 """
 OF_TASK = f"""
 accelerator batch_size dataloader device do_loss length loss_fn main_process metrics model name opt
-run stage step_args trainer {STEPS}
+run stage step_args targets trainer {STEPS}
 """
 
 
