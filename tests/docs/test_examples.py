@@ -328,7 +328,6 @@ def detection(result: Result) -> None:
 def inference(result: Result) -> None:
     best, num_epochs = result.said("best epoch").split(" of ")
     assert 1 <= int(best) <= int(num_epochs) == 12
-    assert "loading best model" in result.text
     assert result.said("the predictions are the same") == "True"
     assert result.number("test accuracy") >= 0.93
     weights = torch.load(result.folder / "weights.pt", weights_only=True)
@@ -449,10 +448,11 @@ def test_the_notebook_runs_and_shows_its_pictures(
     for name in ("images", "curves", "confusion", "predict", "mistakes"):
         pictures = [output for output in outputs[name] if "image/png" in output.get("data", {})]
         assert len(pictures) == 1, name
-    results = ast.literal_eval(outputs["test"][-1]["data"]["text/plain"])
-    assert results["accuracy"] >= 0.93
-    num_wrong = round((1 - results["accuracy"]) * 359)
-    assert outputs["mistakes"][0]["text"] == f"{num_wrong} of 359 are wrong\n"
+    num_wrong, num_images = map(int, re.findall(r"\d+", outputs["mistakes"][0]["text"]))
+    assert num_images == 359
+    assert num_wrong <= 25
+    accuracy = str(1 - num_wrong / num_images)[:6]
+    assert accuracy in outputs["test"][-1]["data"]["text/plain"]
 
 
 def test_the_notebook_has_no_outputs() -> None:
