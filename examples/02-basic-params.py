@@ -1,6 +1,6 @@
 """Example 2: the arguments of the trainer, of `fit`, `test` and `predict` that are used most.
 
-Expect 12 epochs in two parts, a test accuracy of about 0.95, and ten predicted digits.
+Expect 12 epochs in two parts, a test accuracy of about 0.93, and ten predicted digits.
 """
 
 import torch
@@ -14,7 +14,7 @@ from deepepochs.metrics import accuracy
 
 set_seed(1)
 
-# 1. Data: 1,797 images of digits, 8 x 8 pixels, which scikit-learn contains.
+# 1. Data: 1,797 images of digits, 8 x 8 pixels, which scikit-learn contains
 digits = load_digits()
 images = torch.tensor(digits.images / 16, dtype=torch.float32)  # [1797, 8, 8], from 0 to 1
 dataset = TensorDataset(images, torch.tensor(digits.target))

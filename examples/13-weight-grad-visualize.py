@@ -34,7 +34,7 @@ print(f"training accuracy: {history['train']['accuracy'][-1]:.2f}, a guess has 0
 
 # 3. The same without TensorBoard, for one mini-batch: the mean size of the gradients of the first
 #    layer is less than a hundred-thousandth of that of the last one.
-F.cross_entropy(model(images[:64]), labels[:64]).backward()
+F.cross_entropy(model.cpu()(images[:64]), labels[:64]).backward()
 sizes = [layer.weight.grad.abs().mean() for layer in model if isinstance(layer, nn.Linear)]
 print("sizes, from the first layer to the last:", *(f"{size:.0e}" for size in sizes))
 

@@ -21,8 +21,8 @@ val_dl, test_dl = DataLoader(val_ds, batch_size=32), DataLoader(test_ds, batch_s
 
 
 class Reconstruct(EpochTask):
-    # `step` is used in every stage, before all other steps. The gradients and the optimizer's
-    # step are left out by themselves in validation and test.
+    # `step` is used in every stage, and comes before all other steps. In validation and test
+    # `self.loss` computes no gradients, and the optimizer makes no step.
     def step(self, batch_x, batch_y, **step_args):
         (images,) = batch_x
         noise = 0.2 * torch.randn_like(images) if self.model.training else 0.0
@@ -40,7 +40,7 @@ trainer.fit(train_tasks=Reconstruct(train_dl), val_tasks=Reconstruct(val_dl))
 # do_loss=False: compute no loss in this test, only what the step returns.
 results = trainer.test(tasks=Reconstruct(test_dl, do_loss=False))
 
-# Compare with a simple answer: the mean image for every digit.
+# Compare with a simple answer: the mean image, whatever the digit.
 pixels = torch.stack([image for image, _ in test_ds])
 print(f"error of the mean image: {(pixels - pixels.mean(0)).abs().mean():.4f}")
 print(f"error of the autoencoder: {results['pixel_error']:.4f}")

@@ -23,7 +23,7 @@ words = sorted({word for name, _ in samples for word in name.split()})
 numbers = {word: number for number, word in enumerate(words, start=1)}
 
 
-# 2. A mini-batch is a dict. Shorter texts are filled up with 0; the mask tells which numbers are words.
+# 2. A mini-batch is a dict. Shorter texts are filled up with 0; the mask tells where words are.
 def collate(samples):
     names, kinds = zip(*samples, strict=True)
     texts = [torch.tensor([numbers[word] for word in name.split()]) for name in names]

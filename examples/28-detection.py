@@ -49,7 +49,7 @@ model = nn.Sequential(*layers, nn.Conv2d(32, 64, 5, padding=2), nn.ReLU(), nn.Co
 # 4. Loss and metric get the list of the boxes. A box belongs to the cell in which its middle is.
 def cells_of(out, boxes):
     """Return which cells have a digit, the outputs there, and the sides seen from the cell."""
-    image = torch.arange(len(boxes)).repeat_interleave(torch.tensor([len(b) for b in boxes]))
+    image = torch.cat([torch.full((len(b),), i) for i, b in enumerate(boxes)])
     sides = torch.cat(boxes)
     x, y = ((sides[:, :2] + sides[:, 2:]) / 2).long().T
     has_digit = torch.zeros_like(out[:, 0])

@@ -36,7 +36,7 @@ print(f"best epoch: {values.index(max(values)) + 1} of {len(values)}")
 
 # 2. Take these weights in place of the last ones, and predict: scores, in the order of the loader.
 trainer.load_best()
-scores = trainer.predict(test_dl)  # [360, 10]
+scores = trainer.predict(test_dl)  # [359, 10]
 probabilities, predicted = scores.softmax(1).max(1)
 for index in range(3):
     true = int(test_ds[index][1])

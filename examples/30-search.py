@@ -55,8 +55,8 @@ study = optuna.create_study(
     direction="maximize",
 )
 
-# 3. Run the trials that are missing. Trials that were interrupted are made up for. The seed must
-#    be another one each time, or the search would repeat itself.
+# 3. Run the trials that are missing. A trial that was interrupted does not count. The seed must be
+#    another one each time, or the search would repeat itself.
 complete = [optuna.trial.TrialState.COMPLETE]
 num_done = len(study.get_trials(states=complete))
 print("trials found:", num_done)

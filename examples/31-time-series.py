@@ -12,7 +12,7 @@ from deepepochs import Trainer, set_seed
 set_seed(1)
 WINDOW, AHEAD = 40, 10  # from 40 values, tell the one that comes 10 steps later
 
-# 1. Data: the Mackey-Glass series, which is used much to compare forecasts. It never repeats.
+# 1. Data: the Mackey-Glass series, often used to compare forecasts. It never repeats itself.
 values = [1.2] * 18
 for _ in range(3000):
     late = values[-18]
@@ -20,7 +20,7 @@ for _ in range(3000):
 series = torch.tensor(values[100:])
 
 
-# 2. Train on the past, and validate and test on what comes after it: never at random.
+# 2. The past is for training, what comes after it for validation and test: no random split.
 def loader(part, **options):
     windows = part.unfold(0, WINDOW + AHEAD, 1)
     dataset = TensorDataset(windows[:, :WINDOW, None], windows[:, -1:])

@@ -468,9 +468,3 @@ def test_the_table_of_the_examples_lists_them_all() -> None:
     ]
     assert all(name == target for _, name, target in rows)
     assert "[quickstart.ipynb](quickstart.ipynb)" in table
-
-
-@pytest.mark.parametrize("page", ["README.md", "README.zh-CN.md"])
-def test_the_readme_links_the_examples_that_are_there(page: str) -> None:
-    text = (EXAMPLES.parent / page).read_text(encoding="utf-8")
-    assert set(re.findall(r"\]\(examples/([^)]+)\)", text)) <= set(CHECKS)
