@@ -49,7 +49,7 @@ def test_a_readme_links_every_example_that_is_there(page: Path) -> None:
 def test_a_readme_lists_the_examples_in_order_twenty_at_least(page: Path) -> None:
     numbers = re.findall(r"^\|\s*(\d+)\s*\|.*examples/(\d+)-", text(page), re.MULTILINE)
     assert len(numbers) >= 20
-    assert numbers == [(str(n), str(n)) for n in range(1, len(numbers) + 1)]
+    assert numbers == [(str(n), f"{n:02}") for n in range(1, len(numbers) + 1)]
 
 
 def test_the_readmes_have_the_same_code_and_the_same_outline() -> None:
