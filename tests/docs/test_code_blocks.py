@@ -49,7 +49,7 @@ FENCE = re.compile(
 # What depends on the machine or the moment, and what stands for it in a comparison.
 MASKS = [
     (re.compile(r"\d{4}-\d\d-\d\d[ T_]\d\d:?\d\d(:\d\d)?"), "<time>"),
-    (re.compile(r"<time>_\w+-\w+"), "<running id>"),
+    (re.compile(r"<time>_\w+-\w+|\b\d{12}-[0-9a-f]{8}\b"), "<running id>"),
     (re.compile(r"\b(\d+:)?\d+:\d\d\b"), "<seconds>"),
     (re.compile(r"\b[\d.,]+ ?(ms|s|min|h)\b( \d+ ?(ms|s|min)\b)?"), "<seconds>"),
     (re.compile(r"\b[\d.,]+k?(?= ?(samples|batches)/s\b)"), "<number>"),
