@@ -51,7 +51,10 @@ MASKS = [
     (re.compile(r"\d{4}-\d\d-\d\d[ T_]\d\d:?\d\d(:\d\d)?"), "<time>"),
     (re.compile(r"<time>_\w+-\w+|\b\d{12}-[0-9a-f]{8}\b"), "<running id>"),
     (re.compile(r"\b(\d+:)?\d+:\d\d\b"), "<seconds>"),
-    (re.compile(r"\b[\d.,]+ ?(ms|s|min|h)\b( \d+ ?(ms|s|min)\b)?"), "<seconds>"),
+    (re.compile(r"\b[\d.,]+ ?(µs|ms|s|min|h)\b( \d+ ?(ms|s|min)\b)?"), "<seconds>"),
+    (re.compile(r"\b\d+ \w+ \d{4}, <seconds>"), "<time>"),
+    (re.compile(r"\b[\d.,]+ ?(bytes|[kM]B)\b"), "<size>"),
+    (re.compile(r"[-=]{3,}"), "---"),
     (re.compile(r"\b[\d.,]+k?(?= ?(samples|batches)/s\b)"), "<number>"),
     (re.compile(r"\b(cpu|cuda)(:\d+)?\b"), "<device>"),
 ]
@@ -131,7 +134,7 @@ def run_console(code: str) -> str:
 def tidy(text: str) -> list[str]:
     """The lines of an output as a page shows them, without the folder of the test."""
     text = text.replace(str(Path.cwd().resolve()), "/home/me/project")
-    return [line.rstrip() for line in text.replace("\r", "\n").rstrip().splitlines()]
+    return [line.rstrip() for line in text.replace("\r", "\n").strip("\n ").splitlines()]
 
 
 def mask(line: str) -> str:
@@ -237,8 +240,8 @@ def test_every_block_of_the_page_runs_and_prints_what_is_shown(
     if "torchvision" in text:
         request.getfixturevalue("torchvision")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "88")
-    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    monkeypatch.setattr(sys, "orig_argv", ["python", "train.py"])
     namespace: dict[str, Any] = {"__name__": "__main__"}
     wrong: list[tuple[Block, list[str], list[str]]] = []
     for block in blocks(text):
