@@ -106,7 +106,7 @@ class TrainerBase(Steps):
         device: Device = None,
         callbacks: Callback | Sequence[Callback] | None = None,
         metrics: Metric | Sequence[Metric] | None = None,
-        metric_patch: Any = "tensor",
+        metric_patch: Any = "auto",
         resume: bool | int | str | PathLike[str] = False,
         running_id: int | str | None = None,
         hyper_params: dict[str, Any] | None = None,
@@ -138,8 +138,9 @@ class TrainerBase(Steps):
                 exactly when the script was started by torchrun or accelerate launch.
             callbacks: one ``Callback`` or a list.
             metrics: one metric or a list, computed in training, validation and test.
-            metric_patch: how a metric is carried from mini-batches to the epoch:
-                ``'tensor'``, ``'mean'``, ``'confusion'`` or a ``PatchBase`` subclass.
+            metric_patch: how a metric is carried from mini-batches to the epoch: ``'auto'``, as
+                each declares (see ``accumulates``), or one way for all: ``'tensor'``, ``'mean'``,
+                ``'confusion'`` or a ``PatchBase`` subclass.
             resume: load a checkpoint and resume there: ``'auto'``, ``True``, a run's id, or the
                 path of a file or of a run's folder; needs a ``CheckCallback``.
             running_id: name of this run's folder; ``None``: a new one from the time.

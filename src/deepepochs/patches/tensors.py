@@ -25,7 +25,14 @@ from ..errors import DataError, MetricError, PatchError
 from ..nest.operations import TensorTuple, concat, first_tensor, to_cpu
 from ..nest.reuse import any_changed, hold, hold_tensor
 from ..nest.samples import are_samples, count_samples, holds_samples
-from .base import PatchBase, call_metric, check_same_metric, checked_metric, copied, for_checkpoint
+from .base import (
+    PatchBase,
+    call_metric,
+    check_same_metric,
+    checked_metric,
+    copied,
+    for_checkpoint,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -33,6 +40,8 @@ if TYPE_CHECKING:
 
 # So many chunks on an accelerator are copied to the CPU together.
 MOVE_EVERY = 64
+LARGE = 2**30
+"""Bytes of kept outputs that are warned of."""
 _IS_CPU = operator.attrgetter("is_cpu")
 
 
@@ -136,6 +145,7 @@ class Chunks:
     def __init__(self, items: list[Any] | None = None) -> None:
         self.items = [] if items is None else items
         self.num_moved = 0  # items before this index are on the CPU
+        self.num_bytes = 0  # of these
 
     def __deepcopy__(self, memo: Any) -> Chunks:
         """Give an independent list of the same chunks, which are never changed."""
@@ -160,6 +170,7 @@ class Chunks:
     def _move(self) -> None:
         """Copy new chunks to the CPU; neighbours on an accelerator are joined there first."""
         late = self.items[self.num_moved :]
+        self.num_bytes += sum(map(_bytes_of, late))
         if not _any_on_accelerator(late):
             self.num_moved = len(self.items)
             return
@@ -222,6 +233,13 @@ def _any_on_accelerator(chunks: list[Any]) -> bool:
     if set(map(type, chunks)) == {Tensor}:
         return not all(map(_IS_CPU, chunks))
     return any(map(_is_on_accelerator, chunks))
+
+
+def _bytes_of(chunk: Any) -> int:
+    if isinstance(chunk, Tensor):
+        return chunk.nbytes
+    inner = chunk.values() if isinstance(chunk, dict) else chunk
+    return sum(map(_bytes_of, inner)) if isinstance(chunk, (dict, list, tuple)) else 0
 
 
 def _is_on_accelerator(chunk: Any) -> bool:
