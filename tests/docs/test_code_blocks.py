@@ -134,7 +134,7 @@ def run_console(code: str) -> str:
 def tidy(text: str) -> list[str]:
     """The lines of an output as a page shows them, without the folder of the test."""
     text = text.replace(str(Path.cwd().resolve()), "/home/me/project")
-    return [line.rstrip() for line in text.replace("\r", "\n").strip("\n ").splitlines()]
+    return [line.rstrip() for line in text.replace("\r", "\n").lstrip("\n").rstrip().splitlines()]
 
 
 def mask(line: str) -> str:

@@ -36,7 +36,9 @@ def code(path: Path) -> list[str]:
     return [ast.unparse(ast.parse(block)) for block in found]
 
 
-@pytest.mark.parametrize("name", ["README.md", "README.zh-CN.md", "CHANGELOG.md", "CONTRIBUTING.md"])
+@pytest.mark.parametrize(
+    "name", ["README.md", "README.zh-CN.md", "CHANGELOG.md", "CONTRIBUTING.md"]
+)
 def test_every_link_leads_somewhere(name: str) -> None:
     targets = [target for target in LINK.findall(text(ROOT / name)) if "://" not in target]
     missing = [target for target in targets if not (ROOT / target).exists()]
@@ -62,6 +64,14 @@ def test_the_readmes_have_the_same_code_and_the_same_outline() -> None:
     assert code(english) == code(chinese)
     outlines = [re.findall(r"^#+(?= )", text(page), re.MULTILINE) for page in READMES]
     assert outlines[0] == outlines[1]
+
+
+def test_a_chinese_page_has_the_code_and_the_outline_of_the_english_one() -> None:
+    for page in (ROOT / "docs").rglob("*.zh.md"):
+        english = page.with_name(page.name.replace(".zh.", "."))
+        assert code(page) == code(english), page.name
+        outlines = [re.findall(r"^#+(?= )", text(twin), re.MULTILINE) for twin in (page, english)]
+        assert outlines[0] == outlines[1], page.name
 
 
 def test_the_table_of_events_is_that_of_the_code() -> None:
