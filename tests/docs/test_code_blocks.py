@@ -19,6 +19,7 @@ from __future__ import annotations
 import contextlib
 import doctest
 import io
+import itertools
 import math
 import os
 import re
@@ -73,7 +74,7 @@ class Block(NamedTuple):
 def blocks(text: str) -> Iterator[Block]:
     found = list(FENCE.finditer(text))
     after: dict[int, re.Match[str]] = {}  # what a code block prints, by its index
-    for index, (first, second) in enumerate(zip(found, found[1:], strict=False)):
+    for index, (first, second) in enumerate(itertools.pairwise(found)):
         is_next = not text[first.end() : second.start()].strip()
         if first["language"] == "python" and second["language"] in ("output", "text") and is_next:
             after[index] = second

@@ -92,6 +92,7 @@ mistake(lambda: trainer(loss=nn.CrossEntropyLoss(reduction="none")).fit(loader(X
 mistake(lambda: trainer(metrics="acc"))
 mistake(lambda: trainer(metrics=[lambda p, t: 1.0, lambda p, t: 2.0]).fit(loader(X, Y)))
 # arguments and names
+mistake(lambda: trainer().fit(loader(X, Y), loader(X, Y))["val_loss"])
 mistake(lambda: trainer(metric=accuracy))
 mistake(lambda: trainer().fit(loader(X, Y), validation_data=loader(X, Y)))
 mistake(lambda: trainer().evaluate(loader(X, Y)))
