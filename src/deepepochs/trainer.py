@@ -848,13 +848,18 @@ class TrainerBase(Steps):
         """Have ``saver(trainer)`` called where a fit is stopped before its end."""
         self._saving().add_saver(saver)
 
-    def request_save(self, saver: Any) -> None:
+    def request_save(self, saver: Any, *, everywhere: bool = False) -> None:
         """Have ``saver(trainer)`` called at the next save point of the fit.
 
-        Save points are after a mini-batch of training or validation and after an epoch,
-        when all ``after_`` hooks have run: only there is the state whole.
+        Save points are after a mini-batch of training or validation and after an epoch, when all
+        ``after_`` hooks have run: only there is the state whole. Several processes agree on them a
+        few times a second.
+
+        Args:
+            saver: a function of the trainer.
+            everywhere: all processes ask for it after the same mini-batch, and save there.
         """
-        self._saving().request(saver)
+        self._saving().request(saver, everywhere=everywhere)
 
     def _saving(self) -> SavePoints:
         if self.session is None:

@@ -186,9 +186,9 @@ class CheckCallback(RunRecordCallback):
         if self.metric.looks:
             self.metric.look(trainer, metrics)
         n, s = self.every_n_batches, self.every_s
-        if (n is not None and trainer.progress.num_train_batches % n == 0) or (
-            s is not None and time.monotonic() - self._saved_at_s >= s
-        ):
+        if n is not None and trainer.progress.num_train_batches % n == 0:
+            trainer.request_save(self.save, everywhere=True)
+        elif s is not None and time.monotonic() - self._saved_at_s >= s:
             trainer.request_save(self.save)
 
     def on_after_val_batch(self, trainer: TrainerView, metrics: Metrics, batch_idx: int) -> None:

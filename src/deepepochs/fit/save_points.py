@@ -103,6 +103,7 @@ class SavePoints:
         self.stop_reason: str | None = None
         self._savers: list[Saver] = []
         self._requests: list[Saver] = []
+        self._everywhere = False
 
     @property
     def outermost(self) -> SavePoints:
@@ -117,9 +118,14 @@ class SavePoints:
         """Have ``saver(trainer)`` called where the call is stopped before its end."""
         self._savers.append(saver)
 
-    def request(self, saver: Saver) -> None:
-        """Have ``saver(trainer)`` called once, at the next save point."""
+    def request(self, saver: Saver, *, everywhere: bool = False) -> None:
+        """Have ``saver(trainer)`` called once, at the next save point.
+
+        ``everywhere`` says that all processes ask for it after the same mini-batch: they need not
+        agree on it.
+        """
         self._requests.append(saver)
+        self._everywhere = self._everywhere or everywhere
 
     def inherit(self, inner: SavePoints) -> None:
         """Stop, too, where a call inside this one was stopped."""
@@ -128,14 +134,18 @@ class SavePoints:
     def check(self, run: Run | None = None) -> None:
         """Save if asked, then stop if asked; a pass on its last mini-batch is ended properly.
 
+        Several processes agree on that between passes, and within one a few times a second.
+
         Raises:
             StopLoopException: the call was asked to stop.
         """
         asks: Any = self.stop_reason or self._requests or self.signals.received
         if self.outer is not None:
             asks = self.stop_reason
-        elif run is None or run.rounds is not None:
+        elif run is None:
             asks = self.trainer.runtime.any(bool(asks), "may save or stop")
+        elif run.rounds is not None:
+            asks = run.rounds.meet(bool(asks), "may save or stop", everywhere=self._everywhere)
         if asks:
             self._save_and_stop(run)
 
@@ -148,7 +158,7 @@ class SavePoints:
         is_last = run is not None and run.batch_idx + 1 == run.num_batches
         stops = self.stop_reason is not None and not is_last
         if self.saves:
-            savers, self._requests = self._requests, []
+            savers, self._requests, self._everywhere = self._requests, [], False
             for saver in dict.fromkeys([*savers, *self._savers] if stops else savers):
                 saver(self.trainer)
         if stops:

@@ -172,6 +172,8 @@ class Session:
         hooks, of_fillers = self.hooks.stages[stage], self.hooks.fillers[stage]
         if stage is Stage.TRAIN and self._may_gain_weights():
             hooks, of_fillers = map(self._dropping_stale, (hooks, of_fillers))
+        # What a split of the user's own leaves of a mini-batch is not known beforehand.
+        sizes = None if trainer.has_own_split else runtime.sizes(cursor, task.batch_size)
         epoch = "" if self.epoch_idx is None else f"epoch {self.epoch_idx}, "
         return Run(
             trainer,
@@ -184,7 +186,7 @@ class Session:
             plan=self.plan.metrics_of(stage, task),
             cursor=cursor,
             window=runtime.window(trainer.grad_accumulate) if stage is Stage.TRAIN else None,
-            rounds=runtime.rounds(cursor, hooks, of_fillers),
+            rounds=runtime.rounds(cursor, hooks, of_fillers, sizes),
             watch=LossWatch(self.on_nan, f"{stage} task {task.label(place[0])!r}", epoch),
         )
 
