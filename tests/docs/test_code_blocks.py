@@ -141,12 +141,12 @@ def tidy(text: str) -> list[str]:
 def mask(line: str) -> str:
     for pattern, name in MASKS:
         line = pattern.sub(name, line)
-    return " ".join(line.split())
+    return line
 
 
 def is_same_line(shown: str, printed: str) -> bool:
     """Whether two lines differ at most in what depends on the machine."""
-    shown, printed = mask(shown), mask(printed)
+    shown, printed = (" ".join(mask(line).split()) for line in (shown, printed))
     if DECIMAL.sub("", shown) != DECIMAL.sub("", printed):
         return False
     pairs = zip(DECIMAL.findall(shown), DECIMAL.findall(printed), strict=True)
