@@ -104,7 +104,7 @@ def get_class_num(preds: Tensor | Sequence[Tensor], targets: Tensor | Sequence[T
 def read_class_ids(preds: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, int | None]:
     """Give predicted ids and target ids of the same shape, and the number of classes if known.
 
-    On the CPU all ids are checked against that number, which two sets of ids do not give.
+    On the CPU all ids are checked against that number. It is unknown if both arguments are ids.
 
     Raises:
         MetricError: not tensors, shapes that do not fit, or values that cannot be ids.

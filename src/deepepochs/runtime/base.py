@@ -208,7 +208,7 @@ class LocalRuntime:
 
 @contextmanager
 def together(runtime: Processes, doing: str) -> Iterator[None]:
-    """Have a block that one process refuses refused in all: they stay at the same place.
+    """Raise in every process if the block raises in one, so that all stay at the same place.
 
     Raises:
         CheckpointError: another process has refused it; of the class of its error.
