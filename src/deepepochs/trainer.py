@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -36,7 +35,7 @@ from .callbacks.base import Callback
 from .callbacks.console import ConsoleCallback
 from .callbacks.pool import CallbackPool
 from .data.cursor import Loaders
-from .errors import ConfigError, LoopException
+from .errors import ConfigError, LoopException, warn_user
 from .fit.epochs import FitLog, FitSession
 from .fit.plan import FitPlan, as_task, plan_fit, plan_search, plan_test
 from .fit.save_points import SavePoints
@@ -477,10 +476,8 @@ class TrainerBase(Steps):
             session.modes.set(training=False)
             outputs = predict_batches(self, dataloader, with_targets=with_targets)
         if not outputs and self.stop_reason is None:
-            warnings.warn(
-                "predict() got no mini-batch from its loader, and gives an empty list.",
-                UserWarning,
-                stacklevel=2,
+            warn_user(
+                "predict() got no mini-batch from its loader, and gives an empty list.", UserWarning
             )
         return join_outputs(outputs) if outputs else outputs
 
@@ -875,11 +872,10 @@ class TrainerBase(Steps):
     def stop(self, reason: str = "") -> None:
         """End the fit or test at the next mini-batch; epochs that are done stay done."""
         if self.session is None:
-            warnings.warn(
+            warn_user(
                 "stop() was called while nothing runs, and does nothing: call it in a hook or a "
                 "step of a fit or test.",
                 UserWarning,
-                stacklevel=2,
             )
         else:
             self.session.save_points.stop(reason)

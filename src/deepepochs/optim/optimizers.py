@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import CheckpointMismatch, ConfigError, ConfigTypeError
+from ..errors import CheckpointMismatch, ConfigError, ConfigTypeError, warn_user
 from ..metrics.direction import direction_of
 from .fits import bare, check_fit, is_optimizer, load_state, state_of, type_name
 from .schedules import LinearCosineScheduler
@@ -392,12 +392,11 @@ def _checked_monitor(
     mode, best = getattr(bare(scheduler), "mode", None), direction_of(monitor or "loss")
     if needs_loss and mode in ("min", "max") and best not in (None, mode):
         other = "" if monitor else ", or name what it is to follow, for example monitor='accuracy'"
-        warnings.warn(
+        warn_user(
             f"{type_name(bare(scheduler))}(mode={mode!r}) follows {monitor or 'the loss'}, of which "
             f"{'more' if best == 'max' else 'less'} is better: it would lower the rate while the "
             f"model learns. Give mode={best!r}{other}.",
             UserWarning,
-            stacklevel=3,
         )
     return None if monitor == "loss" else monitor
 
