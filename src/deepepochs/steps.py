@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from .errors import LoopException
 from .faults import no_such_optimizer, not_a_loss
-from .hints.attributes import look_again
+from .hints.attributes import missing_attribute
 from .hooks import fire_in_step
 from .nest import operations as nested
 from .nest.operations import TensorTuple
@@ -78,7 +78,9 @@ class Steps:
         # A type checker must not see this method: it would let any misspelt name pass.
         def __getattr__(self, name: str) -> Any:
             """Raise for an attribute that is not there, and say what is meant by it."""
-            return look_again(self, name)
+            if hasattr(type(self), name):  # a property, which has failed: its own error
+                return object.__getattribute__(self, name)
+            raise missing_attribute(self, name)
 
     @property
     def _run(self) -> Run:

@@ -275,6 +275,8 @@ VALUES = {
     "raise error abort": "stop",
     "warning": "warn",
     "skip none false": "ignore",
+    "average avg": "mean",
+    "all exact": "tensor",
 }
 # Losses that are to be text elsewhere, and the functions of torch.nn.functional.
 LOSSES = {
