@@ -225,8 +225,8 @@ def default_loss(preds: Any, targets: Any = None) -> Any:
         return preds
     if "loss" not in preds:
         raise StepError(
-            f"the model's output has the keys {list(preds)} and no 'loss', and no loss function "
-            "was given: let the model return its loss under this key, or pass loss=... to the "
-            "Trainer"
+            f"The model's output has the keys {list(preds)} and no 'loss', and no loss function was "
+            "given.\nGive one, as Trainer(model, F.cross_entropy), or have the model return its loss "
+            "under this key, as those of Hugging Face do where they get labels."
         )
     return preds["loss"]

@@ -24,6 +24,7 @@ from .nest.operations import describe
 from .nest.samples import BatchSize
 from .optim.optimizers import Optimizers
 from .patches import PatchBase
+from .patches.base import metric_name
 from .patches.plan import Metric, check_metrics
 from .run import Run
 from .runtime.base import Runtime
@@ -121,6 +122,18 @@ class EpochTask(Steps):
                 f"{type(self).__name__}.__init__ did not call super().__init__(dataloader, ...)."
             )
         return str(index) if self.name is None else self.name
+
+    def __repr__(self) -> str:
+        kind = type(self).__name__
+        if "step_args" not in vars(self):
+            return f"{kind} without super().__init__(dataloader, ...)"
+        size = "?" if self.length is None else self.length
+        unit = "mini-batch" if size == 1 else "mini-batches"
+        parts = [f"{size} {unit} of {type(self.dataloader).__name__}"]
+        parts += [f"metrics: {', '.join(map(metric_name, self.metrics))}"] if self.metrics else []
+        parts += [] if self.run is None else [f"runs in {self.run.stage}"]
+        name = "" if self.name is None else f" {self.name!r}"
+        return f"{kind}{name}: {'; '.join(parts)}"
 
     def __len__(self) -> int:
         return len(self.dataloader)  # type: ignore[arg-type]

@@ -27,14 +27,13 @@ from __future__ import annotations
 
 import math
 import operator
-import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..errors import ConfigError, ConfigTypeError, MetricError
+from ..errors import ConfigError, ConfigTypeError, MetricError, warn_user
 from ..on_demand import on_demand
 
 __all__ = [
@@ -109,7 +108,7 @@ def get_class_num(preds: Tensor | Sequence[Tensor], targets: Tensor | Sequence[T
 def read_class_ids(preds: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, int | None]:
     """Give predicted ids and target ids of the same shape, and the number of classes if known.
 
-    On the CPU all ids are checked against that number, which two sets of ids do not give.
+    On the CPU all ids are checked against that number. It is unknown if both arguments are ids.
 
     Raises:
         MetricError: not tensors, shapes that do not fit, or values that cannot be ids.
@@ -241,11 +240,13 @@ def _warn_of_logits(column: Tensor) -> None:
         return
     low, high = column.detach().aminmax()
     if low.item() < 0 or high.item() > 1:
-        warnings.warn(
-            f"preds {list(column.shape)} are read as probabilities of class 1 (above 0.5), but go "
-            f"from {low.item():.4g} to {high.item():.4g}: apply torch.sigmoid to scores, and "
-            "give class ids as integers.",
-            stacklevel=4,
+        # One text for all mini-batches, so that it is shown once.
+        warn_user(
+            "The preds of a metric are read as probabilities of class 1, which is predicted above 0.5, "
+            "and some are below 0 or above 1.\nFor scores apply torch.sigmoid: def acc(preds, targets): "
+            "return accuracy(preds.sigmoid(), targets). Class ids are to be integers.",
+            UserWarning,
+            once=True,
         )
 
 
