@@ -35,9 +35,9 @@ def with_hints(method: Function) -> Function:
                 # Leaves this frame, which says nothing, out of the traceback (not in Python 3.10).
                 error.__traceback__ = error.__traceback__.tb_next
             elif isinstance(error, TypeError):
-                from .hints.calls import refuse
+                from .hints.calls import refusal
 
-                refuse(method, args, options)
+                raise (refusal(method, args, options) or error) from None
             raise
 
     return cast(Function, checked)

@@ -28,7 +28,7 @@ from .errors import LoopException, warn_user
 from .faults.first_batch import look_at_loss, look_at_pair
 from .faults.returned import no_such_optimizer, not_a_loss
 from .faults.words import DEFAULT_STEP
-from .hints.attributes import look_again
+from .hints.attributes import missing_attribute
 from .hooks import fire_in_step
 from .nest import operations as nested
 from .nest.operations import TensorTuple
@@ -79,7 +79,9 @@ class Steps:
         # A type checker must not see this method: it would let any misspelt name pass.
         def __getattr__(self, name: str) -> Any:
             """Raise for an attribute that is not there, and say what is meant by it."""
-            return look_again(self, name)
+            if hasattr(type(self), name):  # a property, which has failed: its own error
+                return object.__getattribute__(self, name)
+            raise missing_attribute(self, name)
 
     @property
     def _run(self) -> Run:

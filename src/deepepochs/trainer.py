@@ -1033,11 +1033,9 @@ class Trainer(TrainerBase):
         >>> model = nn.Linear(4, 3)
         >>> opt = torch.optim.Adam(model.parameters(), lr=0.01)
         >>> trainer = Trainer(
-        ...     model, nn.functional.cross_entropy, opt, epochs=1, metrics="accuracy", show_info=False
+        ...     model, nn.functional.cross_entropy, opt, epochs=2, metrics="accuracy", console="off"
         ... )
         >>> history = trainer.fit(data, data)
-        E 1/1  TRAIN> loss: ...
-        >>> sorted(trainer.test(data))
-        E 1/1  TEST>  loss: ...
-        ['accuracy', 'loss']
+        >>> len(history["val"]["accuracy"]), sorted(trainer.test(data))
+        (2, ['accuracy', 'loss'])
     """

@@ -177,6 +177,7 @@ SWAPPED = [
     Mistake("Trainer(model, loss, opt, '5')", ConfigTypeError, "epochs='5' is a str: give an int, epochs=5."),
     Mistake("Trainer(model, loss, opt, precision='16-mixed')", ConfigError, "precision='16-mixed': give one of 'no', 'bf16', 'fp16'. Did you mean 'fp16'?"),
     Mistake("Trainer(model, loss, opt, hyper_params=SimpleNamespace(lr=1))", ConfigTypeError, "hyper_params is a SimpleNamespace: give a dict, such as vars(namespace), or None."),
+    Mistake("Trainer(model, loss, opt, metric_patch='average')", ConfigError, "Did you mean 'mean'?"),
     Mistake("CheckCallback('accuracy', mode='maximize')", ConfigError, "mode='maximize': give one of 'min', 'max'. Did you mean 'max'?"),
     Mistake("CheckCallback('loss', on_stage='validation')", ConfigError, "on_stage='validation': give one of 'train', 'val'. Did you mean 'val'?"),
     Mistake("trainer.fit(train_dl, val_dl, 5)", ConfigTypeError, "metrics=5 is an int: for a number of epochs write epochs=5. For a metric give a function"),
@@ -367,6 +368,24 @@ def test_a_type_error_of_a_step_or_metric_is_its_own() -> None:
     task = type("MyTask", (EpochTask,), {"step": wrong})(made["train_dl"])
     with pytest.raises(TypeError, match="unexpected keyword argument 'label_smoothing'"):
         made["trainer"].fit(train_tasks=task)
+
+
+def test_a_table_is_no_loader() -> None:
+    pandas = pytest.importorskip("pandas")
+    table = pandas.DataFrame({"age": [1.0, 2.0], "label": [0, 1]})
+    with pytest.raises(ConfigTypeError) as caught:
+        objects()["trainer"].fit(table)
+    assert str(caught.value).startswith(
+        "train_dl is a table (DataFrame), and no loader: make tensors of its columns, such as "
+        "inputs = torch.tensor(table[columns].to_numpy(), dtype=torch.float32)"
+    )
+
+
+def test_a_data_set_of_hugging_face_is_no_loader() -> None:
+    # It may be walked, sample by sample, and would be taken for a loader of dicts.
+    kind = type("Dataset", (list,), {"__module__": "datasets.arrow_dataset"})
+    with pytest.raises(ConfigTypeError, match=r"train_dl is a data set, Dataset: wrap it"):
+        objects()["trainer"].fit(kind([{"x": X[0], "labels": Y[0]}]))
 
 
 # --- names of metrics

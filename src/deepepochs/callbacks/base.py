@@ -301,9 +301,11 @@ def _arguments(cls: type, args: Sequence[Any], options: Mapping[str, Any]) -> di
     except (TypeError, ValueError):
         # Without arguments it is a copy that is made. A class of the user's says it by itself.
         if (args or options) and is_of_library(cls.__init__):  # type: ignore[misc]
-            from ..hints.calls import refuse
+            from ..hints.calls import refusal
 
-            refuse(cls.__init__, (cls, *args), options)  # type: ignore[misc]
+            refused = refusal(cls.__init__, (cls, *args), options)  # type: ignore[misc]
+            if refused is not None:
+                raise refused from None
         return {}
     bound.apply_defaults()
     plain = (str, int, float, bool, type(None))

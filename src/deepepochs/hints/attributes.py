@@ -3,21 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from typing import Any
 
 # What was said, by class and name: a step may look for an attribute with every mini-batch.
 _said: dict[tuple[str, str], str | None] = {}
-
-
-def look_again(thing: object, name: str) -> Any:
-    """Give an attribute of the class, where Python has not found it; for ``__getattr__``.
-
-    Raises:
-        AttributeError: there is none; or that of a property, which has failed.
-    """
-    if not hasattr(type(thing), name):
-        raise missing_attribute(thing, name)
-    return object.__getattribute__(thing, name)
 
 
 def missing_attribute(thing: object, name: str) -> AttributeError:

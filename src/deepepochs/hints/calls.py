@@ -1,10 +1,8 @@
 """Says what does not fit in a call of a method, and what to write instead.
 
 >>> def fit(trainer, train_dl=None, metrics=None, epochs=None): ...
->>> refuse(fit, ["a trainer"], {"metric": "accuracy"})
-Traceback (most recent call last):
-...
-deepepochs.errors.ConfigTypeError: fit() has no argument 'metric'. Did you mean 'metrics'?
+>>> print(refusal(fit, ["a trainer"], {"metric": "accuracy"}))
+fit() has no argument 'metric'. Did you mean 'metrics'?
 """
 
 from __future__ import annotations
@@ -18,8 +16,10 @@ from ..errors import ConfigTypeError
 _ONE_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
-def refuse(method: Callable[..., Any], args: Sequence[Any], options: Mapping[str, Any]) -> None:
-    """Raise ``ConfigTypeError`` for a call that does not fit a method.
+def refusal(
+    method: Callable[..., Any], args: Sequence[Any], options: Mapping[str, Any]
+) -> ConfigTypeError | None:
+    """The error for a call that does not fit a method; ``None`` if it fits.
 
     Args:
         method: the method, or the ``__init__`` of a class.
@@ -48,8 +48,7 @@ def refuse(method: Callable[..., Any], args: Sequence[Any], options: Mapping[str
     ]
     if missing and not faults:
         faults = [f"{called} needs {missing[0]!r}: {_usage(called, by_position)}."]
-    if faults:
-        raise ConfigTypeError("\n".join(faults)) from None
+    return ConfigTypeError("\n".join(faults)) if faults else None
 
 
 def _unknown(called: str, given: Sequence[str], known: Sequence[str]) -> list[str]:

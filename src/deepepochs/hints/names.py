@@ -107,7 +107,7 @@ HOW = {
     "grad_accumulate": "It is given to the trainer: Trainer(..., grad_accumulate=4).",
     "compile_model": "It is given to the trainer: Trainer(..., compile_model=True).",
     "val_freq": "It is given to fit: trainer.fit(train_dl, val_dl, val_freq=5).",
-    "console": "What is shown is set at the trainer: Trainer(..., log_batch=False, show_info=False).",
+    "console": "What is shown is set at the trainer: Trainer(..., console='off').",
     "monitor": "The metric that decides is given to a callback: CheckCallback('accuracy').",
     "ckpt_dir": "The folder is given to a callback: callbacks=CheckCallback('loss', ckpt_dir='runs').",
     "log_dir": "The folder is given to a callback: callbacks=LogCallback(log_dir='runs').",
@@ -275,6 +275,8 @@ VALUES = {
     "raise error abort": "stop",
     "warning": "warn",
     "skip none false": "ignore",
+    "average avg": "mean",
+    "all exact": "tensor",
 }
 # Losses that are to be text elsewhere, and the functions of torch.nn.functional.
 LOSSES = {

@@ -300,9 +300,14 @@ def check_patch_kind(kind: Any) -> Any:
         is_class and issubclass(kind, PatchBase)
     ):
         return kind
-    error, found = (ConfigError, repr(kind)) if is_name else (ConfigTypeError, describe(kind))
-    allowed = ", ".join(map(repr, ("auto", *KINDS)))
-    raise error(f"metric_patch is {found}: give {allowed}, or a subclass of PatchBase.")
+    from ..hints.names import value_meant
+
+    error, shown = (ConfigError, repr(kind)) if is_name else (ConfigTypeError, describe(kind))
+    allowed = ("auto", *KINDS)
+    raise error(
+        f"metric_patch is {shown}: give {', '.join(map(repr, allowed))}, or a subclass of PatchBase."
+        f"{value_meant(kind, allowed)}"
+    )
 
 
 def _unnamed(make: Callable[[Any], PatchBase]) -> Callable[[Any], PatchBase]:
