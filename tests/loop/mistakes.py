@@ -123,13 +123,15 @@ class Attention(nn.Module):
 class Keeping(nn.Module):
     """A recurrent model that keeps its state from one mini-batch to the next."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, detaches: bool = False) -> None:
         super().__init__()
         self.rnn = nn.RNN(8, 3, batch_first=True)
+        self.detaches = detaches
         self.state: Any = None
 
     def forward(self, x: Any) -> Any:
-        out, self.state = self.rnn(x[:, None], self.state)
+        out, state = self.rnn(x[:, None], self.state)
+        self.state = state.detach() if self.detaches else state
         return out[:, -1]
 
 
@@ -440,6 +442,13 @@ class WithLoss(Net):
         return {"loss": F.cross_entropy(self.layer(x), y)}
 
 
+LOSS = nn.CrossEntropyLoss()
+
+
+def of_scores(preds: Tensor, targets: Tensor) -> Any:
+    return accuracy(preds.sigmoid(), targets)
+
+
 class Twice:
     """A loader that can be walked again and again."""
 
@@ -501,5 +510,21 @@ SOUND: list[tuple[str, Callable[[], Any]]] = [
     ("validation without loss", lambda: Trainer(linear(), F.cross_entropy, epochs=2, show_info=False).fit(loader(X, CLASSES), loader(X, CLASSES), do_val_loss=False)),
     ("images", lambda: fit(small_conv(), IMAGES, CLASSES)),
     ("images for images", lambda: fit(nn.Conv2d(1, 1, 1), IMAGES, IMAGES, F.mse_loss)),
+    ("mended: labels by long()", lambda: fit(linear(), X, CLASSES.float(), lambda out, y: F.cross_entropy(out, y.long()))),
+    ("mended: a loss object", lambda: fit(linear(), X, CLASSES.float(), lambda out, y: LOSS(out, y.long()))),
+    ("mended: a column", lambda: fit(linear(), X, CLASSES[:, None].float(), lambda out, y: F.cross_entropy(out, y.squeeze(1).long()))),
+    ("mended: one-hot labels", lambda: fit(linear(), X, F.one_hot(CLASSES).argmax(1))),
+    ("mended: numbers of classes", lambda: fit(linear(2), X, torch.unique(YES + 5, return_inverse=True)[1])),
+    ("mended: a sequence", lambda: fit(nn.Embedding(10, 4), NUMBERS, NUMBERS % 4, lambda out, y: F.cross_entropy(out.movedim(-1, 1), y))),
+    ("mended: bce", lambda: fit(linear(1), X, YES, lambda out, y: F.binary_cross_entropy_with_logits(out, y.float().unsqueeze(1)))),
+    ("mended: mse", lambda: fit(linear(1), X, TARGETS.double(), lambda out, y: F.mse_loss(out, y.float().unsqueeze(1)))),
+    ("mended: channels last", lambda: fit(small_conv(3), torch.randn(64, 12, 12, 3).movedim(-1, 1), CLASSES)),
+    ("mended: flat images", lambda: fit(small_conv(), IMAGES.flatten(1).view(-1, 1, 12, 12), CLASSES)),
+    ("mended: BatchNorm of one sample", lambda: train(nn.Sequential(linear(), nn.BatchNorm1d(3)), loader(X[:33], CLASSES[:33], drop_last=True))),
+    ("mended: arrays", lambda: train(linear(), loader(torch.from_numpy(X.double().numpy()).float(), torch.from_numpy(CLASSES.numpy())))),
+    ("mended: dicts", lambda: train(Net(), [{"x": X, "y": CLASSES}], targets="y")),
+    ("mended: an object with a loss", lambda: train(Tokens(), [{"input_ids": NUMBERS}], lambda out, y: out.logits.mean())),
+    ("mended: a state", lambda: fit(Keeping(detaches=True), X, CLASSES)),
+    ("mended: scores for accuracy", lambda: fit(linear(1), X, YES[:, None].float(), nn.BCEWithLogitsLoss(), metrics=of_scores)),
     ("a loader of one's own", lambda: train(linear(), Twice())),
 ]  # fmt: skip
