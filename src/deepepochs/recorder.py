@@ -157,7 +157,7 @@ class Recorder:
             if self._kept is not None or name in patches:
                 raise recorded_twice(self.step_name, name)
             if name in self._untried:
-                # A loss that is NaN is told, and not what comes of it.
+                # If the loss is NaN, report that, not the errors of metrics that follow from it.
                 if type(self._loss) is not float or isfinite(self._loss):
                     self._untried.discard(name)
                     self._trials.try_planned(name, make(weight), given, num_samples)

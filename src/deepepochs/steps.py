@@ -28,6 +28,7 @@ from .errors import LoopException, warn_user
 from .faults.first_batch import look_at_loss, look_at_pair
 from .faults.returned import no_such_optimizer, not_a_loss
 from .faults.words import DEFAULT_STEP
+from .hints.attributes import look_again
 from .hooks import fire_in_step
 from .nest import operations as nested
 from .nest.operations import TensorTuple
@@ -73,6 +74,12 @@ class Steps:
         @property
         def run(self) -> Run | None:
             """The pass that runs now; steps record into it."""
+
+    else:
+        # A type checker must not see this method: it would let any misspelt name pass.
+        def __getattr__(self, name: str) -> Any:
+            """Raise for an attribute that is not there, and say what is meant by it."""
+            return look_again(self, name)
 
     @property
     def _run(self) -> Run:
@@ -196,7 +203,7 @@ class Steps:
         else:
             engine((scaled,), (torch.ones_like(scaled),), *ENGINE_OPTIONS)
         if losses.is_wanted:
-            losses.keep(value.detach(), loss_adjust, run)
+            losses.keep(value.detach(), loss_adjust, run.batch_idx)
         if hooks.after_backward:
             fire_in_step(hooks.after_backward, run.trainer, loss=value.detach())
 

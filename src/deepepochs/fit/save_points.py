@@ -69,21 +69,17 @@ class StopSignals:
         """Take a signal that another process has received, unless there was one here."""
         self.received = self.received or received
 
-    def pass_on(self) -> None:
-        """Do now what the signal would have done without this.
-
-        Raises:
-            SystemExit: with code 143, after SIGTERM.
-            KeyboardInterrupt: after SIGINT.
-        """
-        if self.received is None:
-            return
-        if callable(self._outer.get(self.received)):
-            signal.raise_signal(self.received)
+    def pass_on(self) -> BaseException | None:
+        """Do now what the signal would have done without this, or give what is to be raised."""
+        handler = self._outer.get(self.received) if self.received is not None else None
+        # Its frames would make the traceback of a Ctrl-C longer, and tell nothing.
+        if callable(handler) and handler is not signal.default_int_handler:
+            signal.raise_signal(self.received or signal.SIGINT)
         elif self.received is signal.SIGTERM:
-            raise SystemExit(128 + signal.SIGTERM)
-        else:
-            raise KeyboardInterrupt
+            return SystemExit(128 + signal.SIGTERM)
+        elif self.received is not None:
+            return KeyboardInterrupt()
+        return None
 
 
 class SavePoints:

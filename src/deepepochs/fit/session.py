@@ -78,11 +78,10 @@ class Session:
         self.run: Run | None = None
         self.totals = StageTotals()
         self.pace_end_s = 0.0
-        self.opt, self.on_nan = trainer.opt, trainer.on_nan
+        self.opt = trainer.opt
         if kind is Kind.TRY:
             # A scheduler may know how many steps it is to make, and object to more.
             self.opt = Optimizers(Optimizer(optimizer.opt) for optimizer in trainer.opt)
-            self.on_nan = "ignore"
         self.modes: Modes = Modes(trainer, None if outer is None else outer.modes)
         self._undo = ExitStack()
 
@@ -123,6 +122,11 @@ class Session:
         """The fit that this call is or runs inside of, or ``None``."""
         return None if self.outer is None else self.outer.fit
 
+    @property
+    def resumes_at(self) -> str:
+        """Where a fit resumes, in words."""
+        return ""
+
     def has_metrics_of(self, stage: str) -> bool:
         """Whether the present epoch of this call has ended a stage."""
         return False
@@ -130,6 +134,11 @@ class Session:
     def epoch_state(self) -> dict[str, Any] | None:
         """The state of the epoch of this call that is under way."""
         return None
+
+    @property
+    def on_nan(self) -> str:
+        """What a loss that is NaN or infinite does: ``'stop'``, ``'warn'`` or ``'ignore'``."""
+        return "ignore" if self.kind is Kind.TRY else self.trainer.on_nan
 
     def rest(self, until_s: float) -> None:
         """Call no paced hook before a moment."""
@@ -255,7 +264,10 @@ class Session:
         return values
 
     def stage_values(self, totals: StageTotals) -> dict[str, Any]:
-        """The values of a stage: the main process's, and those that only another could pool."""
+        """The values of a stage as the main process has them.
+
+        Added are those that it could not compute, and another process could.
+        """
         runtime = self.trainer.runtime
         own = totals.metrics() if runtime.is_main or len(totals.passes) > 1 else {}
         gathered: list[dict[str, Any]] = runtime.gather_objects(own, "ends a stage")
@@ -319,7 +331,7 @@ class Session:
 
 
 def not_running(task: EpochTask, stage: Stage) -> LoopException:
-    """The error for a task that is called where it is none of the call's."""
+    """The error for a task that does not belong to the call that runs."""
     return LoopException(
         f"This {type(task).__name__} is not a {stage} task of what runs now. Give it to fit() or "
         "test()."

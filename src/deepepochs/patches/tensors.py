@@ -114,6 +114,12 @@ class TensorPatch(PatchBase):
         """
         return call_metric(self.metric, *self.arguments(), on_copies=self.on_copies)
 
+    def _amounts(self) -> list[str]:
+        chunks = self.outputs.items
+        if not chunks or not all(isinstance(chunk, Tensor) and chunk.ndim for chunk in chunks):
+            return []
+        return [f"{sum(map(len, chunks))} outputs"]
+
     def arguments(self) -> tuple[Any, Any]:
         """Give all outputs and all targets, with which the metric is called."""
         if not self.outputs.items:
@@ -146,6 +152,7 @@ class Chunks:
         self.items = [] if items is None else items
         self.num_moved = 0  # items before this index are on the CPU
         self.num_bytes = 0  # of these
+        self.num_joined = 0  # how often items were joined: their indexes are others then
 
     def __deepcopy__(self, memo: Any) -> Chunks:
         """Give an independent list of the same chunks, which are never changed."""
@@ -182,6 +189,7 @@ class Chunks:
                 chunks = [joined] if is_whole(joined) else chunks
             self.items.extend(map(to_cpu, chunks) if is_away else chunks)
         self.num_moved = len(self.items)
+        self.num_joined += 1
 
     def joined(self, keep_on_device: bool) -> Any:
         """Give all chunks as one value, on the CPU unless `keep_on_device` is true.
@@ -196,6 +204,7 @@ class Chunks:
         value = join(self.items)
         if is_whole(value):
             self.items = [value]  # keeping the parts would double the memory
+            self.num_joined += 1
             self.num_moved = min(self.num_moved, 1)
         return value
 

@@ -23,7 +23,15 @@ from torch import Tensor
 from ..errors import PatchError, add_note
 from ..nest.operations import describe, first_tensor
 from ..nest.reuse import hold
-from .base import PatchBase, check_same_metric, checked_metric, copied, for_checkpoint, metric_name
+from .base import (
+    PatchBase,
+    check_same_metric,
+    checked_metric,
+    copied,
+    count_numbers,
+    for_checkpoint,
+    metric_name,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -110,6 +118,11 @@ class MetricPatch(PatchBase):
         new.sums = [metric.clone() for metric in self.sums]
         new._waiting = []
         return new
+
+    def num_numbers(self, most: int) -> int:
+        """Count the numbers in the states of the metric."""
+        leaves = (leaf for metric in self.sums for _, leaf in _leaves(metric))
+        return count_numbers([leaf.metric_state for leaf in leaves], most)
 
     def state_dict(self) -> dict[str, Any]:
         """Give the states of the metric and of the metrics in it."""

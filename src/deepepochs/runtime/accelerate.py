@@ -59,8 +59,13 @@ class AccelerateRuntime:
             leave_gloo_at_exit(self._exchange)
 
     def __str__(self) -> str:
-        kind = str(self.accelerator.distributed_type).rpartition(".")[2]
-        return f"Accelerate-{kind}-{self.num_processes}"
+        several = self.num_processes > 1
+        facts = (
+            [f"{self.num_processes} processes", torch.distributed.get_backend()] if several else []
+        )
+        precision = str(self.accelerator.mixed_precision)
+        facts += [self.device.type if several else str(self.device)]
+        return ", ".join([*facts, precision] if precision != "no" else facts)
 
     def prepare(self, model: nn.Module, loss: nn.Module | None, opt: Optimizers) -> nn.Module:
         """Prepare model, loss function and optimizers, except those that the user has prepared."""
