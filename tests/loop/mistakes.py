@@ -98,6 +98,11 @@ class Output:
     loss: Any = None
 
 
+class Pairs(NamedTuple):
+    mean: Any
+    variance: Any
+
+
 class HiddenLayers(nn.Module):
     """Keeps its layers in a list, where neither a device nor an optimizer finds them."""
 
@@ -123,13 +128,15 @@ class Attention(nn.Module):
 class Keeping(nn.Module):
     """A recurrent model that keeps its state from one mini-batch to the next."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, detaches: bool = False) -> None:
         super().__init__()
         self.rnn = nn.RNN(8, 3, batch_first=True)
+        self.detaches = detaches
         self.state: Any = None
 
     def forward(self, x: Any) -> Any:
-        out, self.state = self.rnn(x[:, None], self.state)
+        out, state = self.rnn(x[:, None], self.state)
+        self.state = state.detach() if self.detaches else state
         return out[:, -1]
 
 
@@ -212,6 +219,7 @@ LABELS = [
     Mistake("texts as labels", lambda: train(linear(), from_samples(lambda i: (X[i], "cat"))), "The labels are texts, such as 'cat'", "Number the classes"),
     Mistake("a list of labels", lambda: train(linear(), [(X[:4], [0, 1, 2, 0])]), "The labels are (0, 1, 2, 0)", "torch.tensor(labels)"),
     Mistake("NumPy labels", lambda: train(linear(), [(X, CLASSES.numpy())]), "The loader yields NumPy arrays: the labels are NumPy int64 [64]", "torch.from_numpy(y)"),
+    Mistake("labels on another device", lambda: train(linear(), [(X, CLASSES.to("meta"))], auto_traindata_to_device=False), "The outputs are on cpu, and the labels on meta", "batch_y.to(self.device)"),
     Mistake("int labels for bce", lambda: fit(nn.Sequential(linear(1), nn.Sigmoid()), X, YES[:, None], F.binary_cross_entropy), "The labels are int64 [32, 1]: binary_cross_entropy wants float32", "labels.float()"),
     Mistake("int labels for bce_with_logits", lambda: fit(linear(1), X, YES[:, None], F.binary_cross_entropy_with_logits), "binary_cross_entropy_with_logits wants float32", "labels.float()"),
     Mistake("bce of a column and a row", lambda: fit(linear(1), X, YES, nn.BCEWithLogitsLoss()), "The model gives float32 [32, 1] and the labels are int64 [32]", "labels.float().unsqueeze(1)"),
@@ -223,6 +231,7 @@ LABELS = [
     Mistake("mse of a row and a column", lambda: fit(Net(lambda out: out[:, 0]), X, TARGETS[:, None], nn.MSELoss()), "The model gives float32 [32] and the targets are float32 [32, 1]", "targets.squeeze(1)"),
     Mistake("l1 of a column and a row of doubles", lambda: fit(linear(1), X, TARGETS.double(), nn.L1Loss()), "l1_loss would compare each output with all targets", "targets.float().unsqueeze(1)"),
     Mistake("mse of images with and without channel", lambda: fit(nn.Conv2d(1, 1, 1), IMAGES, IMAGES[:, 0], nn.SmoothL1Loss()), "smooth_l1_loss would compare", "targets.unsqueeze(1)"),
+    Mistake("mse that does not fit in a loss of one's own", lambda: fit(linear(10), X, X[:, :3], lambda out, y: F.l1_loss(out, y)), "The model gives float32 [32, 10] and the targets are float32 [32, 3], which do not fit", "l1_loss wants one shape"),
     Mistake("mse of ten outputs and one target", lambda: fit(linear(10), X, TARGETS, F.mse_loss), "The model gives float32 [32, 10] and the targets are float32 [32]: mse_loss wants one shape", "end the model with one output"),
 ]  # fmt: skip
 
@@ -294,6 +303,7 @@ OUTPUTS = [
     Mistake("a dict", lambda: fit(Net(lambda out: {"logits": out}), X, CLASSES), "The model returns {'logits': float32 [32, 3]}", "F.cross_entropy(out['logits'], y)"),
     Mistake("an object", lambda: fit(Net(Output), X, CLASSES), "The model returns an Output", "F.cross_entropy(out.logits, y)"),
     Mistake("an object with a loss", lambda: train(Tokens(), [{"input_ids": NUMBERS, "labels": CLASSES}]), "The model returns an Output", "Or leave the loss out: this model computes its own"),
+    Mistake("a named tuple", lambda: fit(Net(lambda out: Pairs(out, out)), X, CLASSES), "The model returns (float32 [32, 3], float32 [32, 3])", "out[0]"),
     Mistake("None", lambda: fit(Net(lambda out: None), X, CLASSES), "The model returns None, and cross_entropy wants a tensor", "`return`"),
     Mistake("None for a loss of one's own", lambda: fit(Net(lambda out: None), X, CLASSES, lambda out, y: out.mean()), "The model returns None, and the loss function wants a tensor", "`return`"),
     Mistake("None in a step", lambda: run_step(gives_none), "self.loss() got None for the model's output, and cross_entropy", "`return`"),
@@ -440,6 +450,13 @@ class WithLoss(Net):
         return {"loss": F.cross_entropy(self.layer(x), y)}
 
 
+LOSS = nn.CrossEntropyLoss()
+
+
+def of_scores(preds: Tensor, targets: Tensor) -> Any:
+    return accuracy(preds.sigmoid(), targets)
+
+
 class Twice:
     """A loader that can be walked again and again."""
 
@@ -501,5 +518,21 @@ SOUND: list[tuple[str, Callable[[], Any]]] = [
     ("validation without loss", lambda: Trainer(linear(), F.cross_entropy, epochs=2, show_info=False).fit(loader(X, CLASSES), loader(X, CLASSES), do_val_loss=False)),
     ("images", lambda: fit(small_conv(), IMAGES, CLASSES)),
     ("images for images", lambda: fit(nn.Conv2d(1, 1, 1), IMAGES, IMAGES, F.mse_loss)),
+    ("mended: labels by long()", lambda: fit(linear(), X, CLASSES.float(), lambda out, y: F.cross_entropy(out, y.long()))),
+    ("mended: a loss object", lambda: fit(linear(), X, CLASSES.float(), lambda out, y: LOSS(out, y.long()))),
+    ("mended: a column", lambda: fit(linear(), X, CLASSES[:, None].float(), lambda out, y: F.cross_entropy(out, y.squeeze(1).long()))),
+    ("mended: one-hot labels", lambda: fit(linear(), X, F.one_hot(CLASSES).argmax(1))),
+    ("mended: numbers of classes", lambda: fit(linear(2), X, torch.unique(YES + 5, return_inverse=True)[1])),
+    ("mended: a sequence", lambda: fit(nn.Embedding(10, 4), NUMBERS, NUMBERS % 4, lambda out, y: F.cross_entropy(out.movedim(-1, 1), y))),
+    ("mended: bce", lambda: fit(linear(1), X, YES, lambda out, y: F.binary_cross_entropy_with_logits(out, y.float().unsqueeze(1)))),
+    ("mended: mse", lambda: fit(linear(1), X, TARGETS.double(), lambda out, y: F.mse_loss(out, y.float().unsqueeze(1)))),
+    ("mended: channels last", lambda: fit(small_conv(3), torch.randn(64, 12, 12, 3).movedim(-1, 1), CLASSES)),
+    ("mended: flat images", lambda: fit(small_conv(), IMAGES.flatten(1).view(-1, 1, 12, 12), CLASSES)),
+    ("mended: BatchNorm of one sample", lambda: train(nn.Sequential(linear(), nn.BatchNorm1d(3)), loader(X[:33], CLASSES[:33], drop_last=True))),
+    ("mended: arrays", lambda: train(linear(), loader(torch.from_numpy(X.double().numpy()).float(), torch.from_numpy(CLASSES.numpy())))),
+    ("mended: dicts", lambda: train(Net(), [{"x": X, "y": CLASSES}], targets="y")),
+    ("mended: an object with a loss", lambda: train(Tokens(), [{"input_ids": NUMBERS}], lambda out, y: out.logits.mean())),
+    ("mended: a state", lambda: fit(Keeping(detaches=True), X, CLASSES)),
+    ("mended: scores for accuracy", lambda: fit(linear(1), X, YES[:, None].float(), nn.BCEWithLogitsLoss(), metrics=of_scores)),
     ("a loader of one's own", lambda: train(linear(), Twice())),
 ]  # fmt: skip

@@ -5,6 +5,7 @@ The programs are in `mistakes.py`.
 
 from __future__ import annotations
 
+import functools
 import pickle
 import sys
 import traceback
@@ -216,3 +217,29 @@ def test_the_library_reads_no_saved_tensor_of_a_graph() -> None:
 
     fit(mistakes.Net(forward), X, mistakes.CLASSES, torch.nn.functional.nll_loss, epochs=1)
     assert len(calls) == 4  # two mini-batches, forward and backward
+
+
+@pytest.mark.parametrize("name", ["mse_loss", "l1_loss", "huber_loss", "cross_entropy"])
+def test_a_loss_that_was_refused_for_another_reason_is_not_said_not_to_fit(name: str) -> None:
+    loss = functools.partial(getattr(torch.nn.functional, name), reduction="meen")
+    error = error_of(lambda: fit(linear(), X, X[:, :3], loss))
+    assert type(error) is ValueError and "meen" in str(error)
+
+
+def test_an_error_of_a_hook_is_not_taken_for_one_of_the_loss_function() -> None:
+    class Wrong(deepepochs.Callback):
+        def on_before_backward(self, trainer: Any, loss: Any) -> None:
+            None + loss  # type: ignore[operator]
+
+    def step(self: Any, batch_x: Any, batch_y: Any) -> None:
+        out = self.model(*batch_x)
+        self.loss(None, out.mean())
+
+    def second(model_out: Any, targets: Any) -> Any:
+        return targets
+
+    task = type("MyTask", (deepepochs.EpochTask,), {"step": step})([(X, mistakes.CLASSES)])
+    trainer = deepepochs.Trainer(linear(), second, callbacks=Wrong(), show_info=False)
+    error = error_of(lambda: trainer.fit(train_tasks=task))
+    assert type(error) is TypeError and "NoneType" in str(error)
+    assert "raised in Wrong.on_before_backward of a callback" in error.__notes__

@@ -26,8 +26,12 @@ def fault_of_loss(scene: Scene) -> Found | None:
     call = scene.loss
     if call is not None:
         found = no_tensors(scene, call.model_out, call.targets, call.title)
-        return found or _OF_TENSORS[call.function](call)
-    if scene.given is not None and isinstance(scene.error, (TypeError, AttributeError)):
+        return found or _of_devices(call) or _OF_TENSORS[call.function](call)
+    if (
+        scene.given is not None
+        and not scene.is_past_loss
+        and isinstance(scene.error, (TypeError, AttributeError))
+    ):
         # A function of the user's own, which may well take something else than a tensor.
         name = getattr(scene.loss_fn, "__name__", type(scene.loss_fn).__name__)
         model_out, targets = scene.given
@@ -44,6 +48,16 @@ def where(call: LossCall, targets: str = "y", model_out: str = "out") -> str:
         return "before the loss" if model_out != "out" else "in the data set or before the loss"
     own = f"as Trainer(model, lambda out, y: {call.written}({model_out}, {targets}))"
     return own if model_out != "out" else f"in the data set or {own}"
+
+
+def _of_devices(call: LossCall) -> Found | None:
+    out, labels = call.model_out, call.targets
+    if out.device == labels.device:
+        return None
+    return (
+        f"The outputs are on {out.device}, and the labels on {labels.device}.",
+        "Leave out auto_traindata_to_device=False, or move the labels: batch_y.to(self.device).",
+    )
 
 
 # What is no tensor
@@ -109,13 +123,11 @@ def _entry(x: Any, name: str) -> Any:
 
 def _chosen(model_out: Any) -> str | None:
     """Write the entry of an output that is the likeliest for the loss."""
-    if isinstance(model_out, (tuple, list)) and not hasattr(model_out, "_fields"):
-        return "out[0]"
     names = [name for name in OUTPUT_KEYS if isinstance(_entry(model_out, name), Tensor)]
     if isinstance(model_out, Mapping):
         names += [str(key) for key, value in model_out.items() if isinstance(value, Tensor)]
     if not names:
-        return None
+        return "out[0]" if isinstance(model_out, (tuple, list)) else None
     has_attribute = isinstance(getattr(model_out, names[0], None), Tensor)
     return f"out.{names[0]}" if has_attribute else f"out[{names[0]!r}]"
 
@@ -304,6 +316,13 @@ def reshaped(call: LossCall, as_float: str = "", name: str = "labels") -> str:
 # Numbers
 
 
+def _of_numbers(call: LossCall) -> Found | None:
+    pairs = zip(reversed(call.model_out.shape), reversed(call.targets.shape), strict=False)
+    if all(a == b or 1 in (a, b) for a, b in pairs):
+        return None  # it was not the shapes that PyTorch has refused
+    return of_numbers(call)
+
+
 def of_numbers(call: LossCall) -> Found:
     """Say that outputs and targets are not of one shape, for a loss that takes their difference."""
     out, targets, title = call.model_out, call.targets, call.title
@@ -338,8 +357,8 @@ _OF_TENSORS: dict[str, Callable[[LossCall], Found | None]] = {
     "nll_loss": _of_classes,
     "binary_cross_entropy": _of_probabilities,
     "binary_cross_entropy_with_logits": _of_probabilities,
-    "mse_loss": of_numbers,
-    "l1_loss": of_numbers,
-    "smooth_l1_loss": of_numbers,
-    "huber_loss": of_numbers,
+    "mse_loss": _of_numbers,
+    "l1_loss": _of_numbers,
+    "smooth_l1_loss": _of_numbers,
+    "huber_loss": _of_numbers,
 }

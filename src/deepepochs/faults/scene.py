@@ -70,8 +70,8 @@ class Scene(NamedTuple):
     loss: LossCall | None = None
     given: tuple[Any, Any] | None = None
     """What ``self.loss`` was called with."""
-    is_backward: bool = False
-    """Whether the backward pass has begun."""
+    is_past_loss: bool = False
+    """Whether the error came after the loss function: in the backward pass, a metric, a hook."""
     num_samples: int | None = None
     is_prediction: bool = False
     is_first: bool = True
@@ -93,7 +93,7 @@ class Scene(NamedTuple):
 
 def look_at(scene: Scene) -> Scene:
     """Add to a scene the calls that the traceback of its error shows."""
-    layer, loss, given, is_backward = None, None, None, False
+    layer, loss, given, is_past_loss = None, None, None, False
     for frame, _ in traceback.walk_tb(scene.error.__traceback__):
         place = str(frame.f_globals.get("__name__")), frame.f_code.co_name
         if place == LAYER_CALLS:
@@ -103,9 +103,9 @@ def look_at(scene: Scene) -> Scene:
             loss = _loss_call(frame, layer, "" if scene.is_own_step else scene.loss_fn)
         elif place == (STEPS, "loss"):
             given = frame.f_locals["model_out"], frame.f_locals["batch_y"]
-        elif place == (STEPS, "backward"):
-            is_backward = True
-    return scene._replace(layer=layer, loss=loss, given=given, is_backward=is_backward)
+        elif place[0] == STEPS and place[1] in ("backward", "optimize", "do_metric"):
+            is_past_loss = True
+    return scene._replace(layer=layer, loss=loss, given=given, is_past_loss=is_past_loss)
 
 
 def _loss_call(frame: FrameType, layer: LayerCall | None, loss_fn: Any) -> LossCall:
