@@ -32,7 +32,7 @@ trainer = Trainer(
     metrics=[accuracy],  # computed in training, validation and test
     device="cpu",  # or "cuda"; if left out: the GPU, if there is one
     log_long=True,  # print 7 decimals instead of 4
-    log_batch=False,  # print nothing while an epoch runs
+    console="rows",  # a row for each epoch, and nothing while it runs; "off" prints nothing
 )
 
 # 3. `fit` returns the history: a value for each epoch, or for each validation.

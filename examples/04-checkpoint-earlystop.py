@@ -45,9 +45,8 @@ trainer, train_dl, val_dl, test_dl = new_trainer(
     epochs=100, running_id="example-4", resume="example-4"
 )
 history = trainer.fit(train_dl, val_dl)
-losses = history["val"]["loss"]
-print("epochs in the history:", len(losses))
-print("best epoch:", losses.index(min(losses)) + 1)
+print("epochs in the history:", len(history.epochs))
+print("best epoch:", history.best("val_loss").epoch)
 
 # 3. The test uses the weights of the best epoch, not those of the last one.
 results = trainer.test(test_dl)

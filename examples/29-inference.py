@@ -28,11 +28,10 @@ def new_model():
 # 1. Train, and keep the weights of the epoch with the highest validation accuracy.
 model = new_model()
 opt = torch.optim.Adam(model.parameters(), lr=5e-2)
-check = CheckCallback("accuracy", mode="max")
+check = CheckCallback("accuracy")
 trainer = Trainer(model, F.cross_entropy, opt, epochs=12, callbacks=check, metrics=[accuracy])
 history = trainer.fit(train_dl, val_dl)
-values = history["val"]["accuracy"]
-print(f"best epoch: {values.index(max(values)) + 1} of {len(values)}")
+print(f"best epoch: {history.best('val_accuracy').epoch} of {len(history.epochs)}")
 
 # 2. Take these weights in place of the last ones, and predict: scores, in the order of the loader.
 trainer.load_best()

@@ -73,7 +73,9 @@ class Result(NamedTuple):
 
 
 def run_example(name: str, folder: Path, *arguments: str) -> Result:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8"}
+    options = {"OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8"}
+    # An example that starts a process of its own starts it with this library.
+    environment = {**os.environ, **options, "PYTHONPATH": str(warm_python.SRC)}
     command = [str(EXAMPLES / name), *arguments]
     if name == STARTED or not warm_python.AVAILABLE:
         done = subprocess.run(
