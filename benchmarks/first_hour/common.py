@@ -17,7 +17,6 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 EPOCHS = 4
-BATCHES = 125  # of an epoch
 NUM_VAL = 501  # odd: two processes cannot share them evenly
 num_calls = 0
 

@@ -7,7 +7,7 @@ os.environ["KERAS_BACKEND"] = "torch"
 from typing import Any
 
 import common
-from common import BATCHES, EPOCHS, digits
+from common import EPOCHS, digits
 
 from keras import layers
 
