@@ -324,12 +324,16 @@ def test_the_page_has_what_happened(tmp_path: Path) -> None:
         "Hyper-parameters", "Training", "Time", "Model", "Environment", "Go on with this run",
     ):  # fmt: skip
         assert title in texts
-    assert f"{float(history['val']['loss'][-1]):.5g}" in texts
+    assert f"{float(history['val']['loss'][-1]):.4f}" in texts
     assert torch.__version__ in texts
-    assert "Sequential: 2 layers, 111 parameters, 111 of them trained." in texts
+    assert (
+        "Sequential: 2 layers, 111 parameters, all of them trained. Weights and buffers take 444 bytes."
+        in texts
+    )
     assert "SGD(lr=0.1, momentum=0.9)" in texts
     assert page.count('<img alt="" src="data:image/png;base64,') == 5
-    assert page.count('<svg class="plot"') == 3
+    assert page.count('<svg class="plot"') == 2
+    assert "The learning rate was 0.1 in all epochs." in texts
     assert "a<b" in texts
 
 
@@ -456,8 +460,9 @@ def test_runs_are_compared_by_what_differs(tmp_path: Path) -> None:
         trainer.fit(*loaders())
         trainer.test(loaders()[1])
     texts = Texts(compare_page(list_runs(tmp_path))).texts
-    assert {"lr0.1", "lr0.01", "test accuracy", "The same in all: k."} <= set(texts)
-    assert "Hyper-parameters that differ" in texts
+    assert {"lr0.1", "lr0.01", "test accuracy", "Settings that differ"} <= set(texts)
+    differing = texts[texts.index("Settings that differ") + 1 :]
+    assert differing[:3] == ["run", "lr", "best"]
 
 
 # --- in a browser
@@ -490,7 +495,7 @@ def test_a_browser_shows_the_curves_the_table_and_the_pictures(
         return [...plot.querySelectorAll('polyline')].map(line => [
           line.classList[1], getComputedStyle(line).stroke, line.getBBox().width])"""
     )
-    assert [kind for kind, *_ in drawn] == ["train", "val"]
+    assert sorted(kind for kind, *_ in drawn) == ["c0", "c1"]
     assert drawn[0][1] != drawn[1][1]
     assert all(width > 100 for *_, width in drawn)
     seen = "return [...document.querySelectorAll('.samples img')].map(i => i.naturalWidth)"

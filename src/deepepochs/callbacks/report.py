@@ -20,8 +20,8 @@ from torch import Tensor
 
 from ..files.atomic import write_text
 from ..report import run_page, sample_picture
-from ..report.html import short
-from ..runs.record import PICTURES, Curve, RunInfo, plain, read_json, write_json
+from ..report.text import short
+from ..runs.record import PICTURES, REPORT, Curve, RunInfo, plain, read_json, write_json
 from ..show.screens import spread, to_array
 from .interpret import InterpretCallback
 from .run_record import RunRecordCallback
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from ..contracts import TrainerView
     from ..history import History
 
-REPORT = "report.html"
 MAX_SAMPLES = 24
 MAX_SIZE = 8  # at most this many entries of an output or a target are written beside a sample
 
@@ -83,7 +82,8 @@ def write_report(trainer: TrainerView, path: str | os.PathLike[str] | None = Non
     writing = (recorder for recorder in recorders if recorder.is_the_recorder(trainer))
     record = next(writing, RunRecordCallback()).record(trainer)
     state = str(record.get("state", "finished" if trainer.session is None else "running"))
-    run = RunInfo(trainer.running_id, state, record, gather_curves(trainer.history), pictures)
+    curves, home = gather_curves(trainer.history), folder if folder.is_dir() else None
+    run = RunInfo(trainer.running_id, state, record, curves, pictures, home)
     write_text(target, run_page(run))
     return target
 

@@ -96,14 +96,9 @@ class RunFolders:
                 f"running ID {running_id} belongs to a later run: this run is {found[0]} now"
             ]
         for folder in (run_folder(parent, running_id) for parent in parents):
-            if folder not in self._own and not is_taken(folder):
+            if folder not in self._own and not is_run(folder):
                 self._own[folder] = None
         return running_id, []
-
-
-def is_taken(folder: Path) -> bool:
-    """Whether a run has written to a folder."""
-    return is_run(folder) or any(folder.glob("events.out.tfevents.*"))
 
 
 def use_here(parent: Path) -> bool:
@@ -145,7 +140,7 @@ def move_aside(folders: Iterable[Path], number: int) -> list[str]:
         lock = RunLock(folder)
         lock.acquire()
         try:
-            if not is_taken(folder):  # another process has moved it meanwhile
+            if not is_run(folder):  # another process has moved it meanwhile
                 continue
             lock.move(target)
         except OSError as error:
