@@ -23,6 +23,6 @@ analyze = AnalyzeCallback("backward", hist_every_n=20)
 trainer = Trainer(model, F.cross_entropy, opt, epochs=3, callbacks=analyze)
 trainer.fit(train_dl, val_dl)
 
-# In TensorBoard compare BACKWARD-std-2 (the first layer) with that of the last one: it is a
+# In TensorBoard compare BACKWARD_std/2-Linear (the first layer) with that of the last one: it is a
 # million times smaller, and nothing is learnt there. This line waits until you press Ctrl-C:
 # analyze.run_tensorboard()
