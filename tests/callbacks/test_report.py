@@ -510,7 +510,7 @@ def test_the_best_epoch_is_marked_in_the_curves_and_in_the_table() -> None:
     page = run_page(made_run(10, 2, monitor=monitor))
     texts = Texts(page).texts
     assert "best epoch: 10" in texts
-    assert texts.count("best: 1.1 in epoch 10") == 1
+    assert texts.count("best: 1.1000 in epoch 10") == 1
     assert page.count('<path class="best"') == 2
     row = re.findall(r'<tr class="best"><td class="n">(.*?)</td>', page)
     assert row == ["★ 10"]

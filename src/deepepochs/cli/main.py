@@ -135,7 +135,13 @@ def report(options: Namespace) -> None:
 def finish(page: Path, opens: bool) -> None:
     """Say where a page is, and open it in the browser if that is asked for."""
     print(f"Written: {page}")
-    if opens and not webbrowser.open(page.resolve().as_uri()):
+    if opens:
+        show_page(page)
+
+
+def show_page(page: Path) -> None:
+    """Open a page in the browser, or say that there is none."""
+    if not webbrowser.open(page.resolve().as_uri()):
         print("No browser could be started: open this file in one.")
 
 
@@ -154,7 +160,10 @@ def demo(options: Namespace) -> None:
 
     page = run_demo(options.epochs, options.folder)
     print(f"Report: {page}")
+    print(f"This run: deepepochs show {page.parent}")
     print(f"All runs: deepepochs runs {options.folder}")
+    if options.open:
+        show_page(page)
 
 
 def _parser() -> ArgumentParser:
@@ -211,6 +220,7 @@ def _add_options(
         command.add_argument(
             "-o", "--output", type=Path, help=f"the page; default: {name} in the folder"
         )
+    for command in (several, pages, training):
         command.add_argument("--open", action="store_true", help="open the page in the browser")
     training.add_argument("--epochs", type=_count, default=5, help="their number; default: 5")
     training.add_argument("--folder", default="logs", help="the folder of the runs; default: logs")

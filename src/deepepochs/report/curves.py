@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from ..runs.record import Best, Curve, RunInfo
 from .svg import NUM_STYLES, Line, Mark, curve_plot, is_logarithmic, style_of
-from .text import STAGES, is_number, short
+from .text import STAGES, is_number, measured, short
 from .words import entries
 
 MAX_PLOTS = 24
@@ -116,7 +116,7 @@ def _mark(name: str, best: Best | None) -> Mark | None:
         return None
     if best.name != name:
         return Mark(best.epoch)
-    return Mark(best.epoch, f"best: {short(best.value)} in epoch {best.epoch}", best.value)
+    return Mark(best.epoch, f"best: {measured(best.value)} in epoch {best.epoch}", best.value)
 
 
 def _rates(record: dict[str, Any]) -> list[Line]:

@@ -11,7 +11,7 @@ from ..show.plots import confusion_svg
 from .curves import run_curves
 from .html import Number, Raw, facts, frame, section, side_by_side, table, tiles
 from .svg import style_of
-from .text import STAGES, clock, day, duration, is_number, place, short, size, text_of
+from .text import STAGES, clock, day, duration, is_number, measured, place, size, text_of
 from .words import entries, epochs_text, model_text, named, period_of, resume_code, title_of
 
 SMALL_TABLE = 12  # the table of epochs is open if it has at most this many epochs
@@ -64,10 +64,10 @@ def _tiles(run: RunInfo) -> Iterator[tuple[str, str]]:
     best = run.best()
     if best is not None:
         text = f"best {STAGES.get(best.stage, best.stage)} {best.name}, in epoch {best.epoch}"
-        yield short(best.value), text
+        yield measured(best.value), text
     for name, value in list(mapping(run.record, "test").items())[:3]:
         if is_number(value):
-            yield short(value), f"test {name}"
+            yield measured(value), f"test {name}"
     if run.seconds is not None:
         yield duration(run.seconds), "for all epochs"
 
