@@ -225,7 +225,7 @@ def test_runs_without_a_record_are_listed(logs: Path) -> None:
     assert lines[2][2].startswith("2001-09-")
     result = deepepochs("show", logs / "only-events")
     assert result.output.startswith("only-events: unknown, 0 epochs")
-    assert "events.out.tfevents.1.x.2.3  1 bytes" in result.output
+    assert "events.out.tfevents.1.x.2.3  1 bytes, a log for TensorBoard" in result.output
 
 
 def test_a_run_that_stopped_early_is_not_said_to_be_unfinished(logs: Path) -> None:
@@ -392,7 +392,7 @@ def test_the_demo_trains_and_prints_epochs(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr("deepepochs.cli.demo.find_spec", without("mlxtend"))
     result = deepepochs("demo", "--epochs", 1, "--folder", tmp_path)
     assert re.search(r"^E 1/1  TRAIN> loss: \d.*VAL> loss: \d", result.output, re.MULTILINE)
-    page = Path(re.findall(r"^Report: (.*)$", result.output, re.MULTILINE)[0])
+    page = Path(re.findall(r"^Report: (.*)$", result.output, re.MULTILINE)[0]).expanduser()
     assert page.parent.parent == tmp_path
     assert page.read_text().count('<img alt="" src="data:image/png;base64,') == 24
     assert "finished" in deepepochs("runs", tmp_path).output

@@ -16,10 +16,9 @@ from ..report.words import (
     named,
     period_of,
     resume_code,
-    title_of,
 )
-from ..runs.compared import ABSENT, differences, ranked, winners
-from ..runs.record import REPORT, TABLE, Best, RunInfo, mapping
+from ..runs.compared import ABSENT, differences, ranked, shared, winners
+from ..runs.record import EVENTS, REPORT, TABLE, Best, RunInfo, mapping
 from ..show.screens import cut, pad, text_width
 
 MIN_FIRST = 16
@@ -27,6 +26,7 @@ MIN_FIRST = 16
 
 TITLES = ("run", "state", "epochs", "best (epoch)", "time", "began", "test")
 NUM_ROWS = 5  # of the table of epochs
+MAX_NAMED = 6  # columns without room that are named
 
 
 def table_lines(
@@ -66,7 +66,10 @@ def table_lines(
         ]
         lines.append("  ".join(padded).rstrip())
     if shown < len(widths):
-        lines += wrap(f"Too narrow for: {', '.join(rows[0][shown:])}.", width)
+        names = rows[0][shown : shown + MAX_NAMED]
+        more = len(widths) - shown - len(names)
+        rest = f" and {more} more" if more else ""
+        lines += wrap(f"Too narrow for: {', '.join(names)}{rest}.", width)
     return lines
 
 
@@ -127,7 +130,7 @@ def compare_lines(runs: Sequence[RunInfo], width: int) -> list[str]:
     """Return a table of runs, the best first with a mark, with the settings that differ."""
     ordered = ranked(runs)
     best_runs, differing = winners(ordered), differences(ordered)
-    tests = list(dict.fromkeys(name for run in ordered for name in run.tested))
+    tests = shared([run.tested for run in ordered])
     head = ["run", "best (epoch)", *differing, *(f"test {name}" for name in tests)]
     rows = []
     for index, run in enumerate(ordered):
@@ -174,9 +177,7 @@ def _summary(run: RunInfo) -> Iterator[str]:
     record = run.record
     spent = "" if run.seconds is None else f" in {duration(run.seconds)}"
     ended = "stopped early" if run.outcome == "stopped" else run.outcome
-    name = title_of(run)
-    shown = run.running_id if name == run.running_id else f"{run.running_id} ({name})"
-    yield f"{shown}: {ended}, {epochs_text(run)} epochs{spent}"
+    yield f"{run.running_id}: {ended}, {epochs_text(run)} epochs{spent}"
     device = mapping(record, "environment").get("device")
     facts = (
         model_text(mapping(record, "model")),
@@ -240,11 +241,13 @@ def _files(folder: Path) -> dict[str, str]:
         TABLE: "all epochs",
     }
     files = [path for path in sorted(folder.iterdir()) if path.is_file()]
-    return {
-        path.name: ", ".join(filter(None, (size(path.stat().st_size), meanings.get(path.name))))
-        for path in files
-        if not path.name.startswith(".")
-    }
+    shown = {}
+    for path in files:
+        if not path.name.startswith("."):
+            log = "a log for TensorBoard" if path.match(EVENTS) else None
+            parts = (size(path.stat().st_size), meanings.get(path.name, log))
+            shown[path.name] = ", ".join(filter(None, parts))
+    return shown
 
 
 def _next_lines(run: RunInfo, width: int) -> Iterator[str]:
@@ -256,7 +259,7 @@ def _next_lines(run: RunInfo, width: int) -> Iterator[str]:
     if weights is not None:
         yield ""
         yield from wrap("To use its weights:", width)
-        yield f"  trainer.load_weights({place(weights)!r})"
+        yield f"  trainer.load_weights({weights.as_posix()!r})"
 
 
 def best_weights(run: RunInfo) -> Path | None:

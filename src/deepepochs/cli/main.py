@@ -26,6 +26,7 @@ from pathlib import Path
 from ..errors import DeepEpochsError
 from ..files.atomic import write_text
 from ..report import compare_page, run_page
+from ..report.text import place
 from ..runs.compared import ranked
 from ..runs.record import REPORT, RunInfo, is_recorded, run_folders
 from .find import counted, find_run, find_runs, nothing_in, runs_at
@@ -159,8 +160,8 @@ def demo(options: Namespace) -> None:
     from .demo import run_demo
 
     page = run_demo(options.epochs, options.folder)
-    print(f"Report: {page}")
-    print(f"This run: deepepochs show {page.parent}")
+    print(f"Report: {place(page)}")
+    print(f"This run: deepepochs show {place(page.parent)}")
     print(f"All runs: deepepochs runs {options.folder}")
     if options.open:
         show_page(page)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 import os
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from ..runs.compared import ABSENT, differences, given_by_some, ranked, winners
+from ..runs.compared import ABSENT, differences, given_by_some, ranked, shared, winners
 from ..runs.record import REPORT, RunInfo
 from .curves import Plot, grid, legend
 from .html import Number, Raw, frame, section, table, tiles
@@ -110,16 +109,6 @@ def _runs(runs: Sequence[RunInfo], links: Sequence[Raw]) -> str:
         row += [run.tested.get(name, "") for name in tests]
         rows.append([*row, *_course(run)])
     return _table(head, rows, marks)
-
-
-def shared(tables: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the names in at least two tables, or all names if there is one table.
-
-    >>> shared([{"loss": 1, "f1": 1}, {"loss": 2}]), shared([{"loss": 1}])
-    (['loss'], ['loss'])
-    """
-    counts = Counter(name for table in tables for name in table)
-    return [name for name, count in counts.items() if count > 1 or len(tables) == 1]
 
 
 def _course(run: RunInfo) -> Iterator[Any]:

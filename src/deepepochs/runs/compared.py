@@ -14,6 +14,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -128,6 +129,16 @@ def given_by_some(runs: Sequence[RunInfo]) -> dict[str, Any]:
         if len(given) < len(runs) and len(set(map(repr, given))) == 1:
             found[name] = given[0]
     return found
+
+
+def shared(tables: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the names in at least two tables, or all names if there is one table.
+
+    >>> shared([{"loss": 1, "f1": 1}, {"loss": 2}]), shared([{"loss": 1}])
+    (['loss'], ['loss'])
+    """
+    counts = Counter(name for table in tables for name in table)
+    return [name for name, count in counts.items() if count > 1 or len(tables) == 1]
 
 
 def _by_name(settings: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
