@@ -34,6 +34,7 @@ from deepepochs import (
     rename,
 )
 from deepepochs.callbacks.run_facts import command_line, git_commit
+from deepepochs.cli.lines import compare_lines, list_lines, run_lines
 from deepepochs.errors import RunLockedError
 from deepepochs.metrics import accuracy
 from deepepochs.report import compare_page, png, run_page, sample_picture
@@ -585,6 +586,44 @@ def test_a_page_says_where_its_run_is_and_how_to_go_on(
     texts = Texts(Path("logs/a/report.html").read_text()).texts
     assert texts[texts.index("folder") + 1] == "logs/a"
     assert "Trainer(..., running_id='a', resume='auto')" in texts
+
+
+ODD: list[Any] = [
+    None, 1.5, "text", [], [1], [[1, "a"]], {}, {"class": 3, "layers": [[1]], "parameters": "x"},
+    {"name": "loss", "stage": 7}, {"counts": [[1, 2], [3]], "names": [1], "epochs": []},
+]  # fmt: skip
+
+
+def with_odd_values(content: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The content with another value at each place, one at a time."""
+    inner = [
+        (name, key) for name, value in content.items() if isinstance(value, dict) for key in value
+    ]
+    for place in [*((name,) for name in content), *inner]:
+        for odd in ODD:
+            changed = json.loads(json.dumps(content))
+            (changed if len(place) == 1 else changed[place[0]])[place[-1]] = odd
+            yield changed
+
+
+def test_what_has_another_shape_is_left_out_everywhere(tmp_path: Path) -> None:
+    """As files of an earlier or a later release may have it."""
+    trainer = image_trainer(tmp_path, hyper_params={"lr": 0.1})
+    trainer.fit(images(), images(16))
+    trainer.test(images(16))
+    good = read_run(tmp_path / "pictures")
+    bare = good._replace(pictures={})  # drawing its matrix takes the most time
+    runs = [bare._replace(record=record) for record in with_odd_values(good.record)]
+    assert len(runs) > 400
+    for name, value in good.pictures.items():
+        for pictures in with_odd_values({name: value}):
+            assert run_page(good._replace(pictures=pictures)).endswith("</html>\n")
+    for run in runs:
+        assert run_page(run).endswith("</html>\n")
+        assert all(isinstance(line, str) for line in run_lines(run, 80))
+    assert compare_page(runs).endswith("</html>\n")
+    assert len(list_lines(runs, 80)) > len(runs)
+    assert len(compare_lines(runs, 80)) > len(runs)
 
 
 # --- the page that compares runs

@@ -43,7 +43,7 @@ def table_lines(
         right: the columns that are aligned right.
         kept: the first cells are cut before one of this many columns is left out.
 
-    >>> table_lines([("run", "best", "test"), ("a", "loss 0.25", "acc 0.9")], 20)
+    >>> table_lines([("run", "best", "test"), ("a", "loss 0.25", "acc 0.9")], 21)
     ['run  best', '---  ---------', 'a    loss 0.25', 'Too narrow for: test.']
     """
     widths = [max(map(text_width, column)) for column in zip(*rows, strict=True)]

@@ -12,7 +12,7 @@ from .curves import run_curves
 from .html import Number, Raw, facts, frame, section, side_by_side, table, tiles
 from .svg import style_of
 from .text import STAGES, clock, day, duration, is_number, measured, place, size, text_of
-from .words import entries, epochs_text, model_text, named, period_of, resume_code, title_of
+from .words import entries, epochs_text, model_text, named, period_of, resume_code, title_of, whole
 
 SMALL_TABLE = 12  # the table of epochs is open if it has at most this many epochs
 MAX_ROWS = 1000
@@ -160,12 +160,13 @@ def _epoch_table(run: RunInfo, best: Best | None) -> str:
 def _confusion(run: RunInfo) -> str:
     found = mapping(run.pictures, "confusion")
     counts = found.get("counts")
-    if not isinstance(counts, list) or not counts:
+    if not isinstance(counts, list) or not counts or not all(_is_row(r, counts) for r in counts):
         return ""
     stage = STAGES.get(str(found.get("stage")), "test")
     if len(counts) > MAX_CLASSES:
         return f'<p class="quiet">{len(counts)} classes are too many to be drawn.</p>'
-    names = [str(name) for name in found.get("names") or range(len(counts))]
+    given = entries(found, "names")
+    names = list(map(str, given if len(given) == len(counts) else range(len(counts))))
     text = (
         f"Counted in the latest {stage}. Each row is a true class, each column a predicted one. "
         "The larger the share of its row, the stronger the colour of a cell."
@@ -176,9 +177,14 @@ def _confusion(run: RunInfo) -> str:
     return f'<p class="quiet">{text}</p>{svg}'
 
 
+def _is_row(row: Any, counts: list[Any]) -> bool:
+    return isinstance(row, list) and len(row) == len(counts) and all(map(is_number, row))
+
+
 def _samples(run: RunInfo) -> str:
     figures = []
-    for sample in entries(run.pictures, "samples")[:MAX_SAMPLES]:
+    samples = [sample for sample in entries(run.pictures, "samples") if isinstance(sample, dict)]
+    for sample in samples[:MAX_SAMPLES]:
         picture = str(sample.get("picture", ""))
         image = f'<img alt="" src="{escape(picture)}">' if picture.startswith("data:image/") else ""
         lines = [f"<b>{escape(text_of(sample.get('value')))}</b>"]
@@ -196,12 +202,10 @@ def _samples(run: RunInfo) -> str:
 
 def _time(record: dict[str, Any]) -> str:
     """Return a bar of the parts of the time: those of `TimingCallback`, or else the passes."""
-    parts = mapping(record, "timing")
-    if not parts:
-        parts = dict(mapping(record, "seconds"))
-        whole = parts.pop("epochs", 0.0)
-        parts[OTHER_TIME] = max(0.0, whole - sum(parts.values()))
+    parts = mapping(record, "timing") or mapping(record, "seconds")
     values = {name: s for name, s in parts.items() if is_number(s) and s > 0}
+    if (epochs := values.pop("epochs", 0.0)) > sum(values.values()):
+        values[OTHER_TIME] = epochs - sum(values.values())
     total = sum(values.values())
     if not total:
         return ""
@@ -218,9 +222,9 @@ def _time(record: dict[str, Any]) -> str:
 def _model(model: dict[str, Any]) -> Iterator[str]:
     if not model:
         return
-    total, trainable = model.get("parameters", 0), model.get("trainable", 0)
+    total, trainable = whole(model, "parameters"), whole(model, "trainable")
     layers = entries(model, "layers")
-    count = model.get("num_layers", len(layers))
+    count = whole(model, "num_layers", len(layers))
     trained = "all of them trained" if trainable == total else f"{trainable:,} of them trained"
     weight = model.get("bytes")
     amount = f" Weights and buffers take {size(weight)}." if isinstance(weight, int) else ""

@@ -25,6 +25,12 @@ def entries(record: dict[str, Any], name: str) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
+def whole(record: dict[str, Any], name: str, default: int = 0) -> int:
+    """Return a whole number of the record, or the default for anything else."""
+    value = record.get(name)
+    return value if isinstance(value, int) else default
+
+
 def named(record: dict[str, Any], key: str, name: str) -> dict[str, Any]:
     """Return an entry of the record under another name, if it is there and not ''."""
     return {name: record[key]} if record.get(key, "") != "" else {}
