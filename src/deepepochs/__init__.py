@@ -32,6 +32,7 @@ from .errors import (
     HookError,
     LoopException,
     MetricError,
+    MetricNotFound,
     MissingExtraError,
     NotBoundError,
     NotFiniteError,
@@ -48,11 +49,13 @@ from .optim.optimizers import LinearCosineScheduler, Optimizer, Optimizers
 from .patches import (
     ConfusionMetrics,
     ConfusionPatch,
+    CountsPatch,
     MeanPatch,
     MetricPatch,
     PatchBase,
     TensorPatch,
     ValuePatch,
+    accumulates,
 )
 from .rng import set_seed
 from .stages import Stage
@@ -102,13 +105,13 @@ __all__ = [
     "AnalyzeCallback", "Callback", "CallbackException", "CallbackPool", "CheckCallback",
     "CheckpointDamaged", "CheckpointError", "CheckpointMismatch", "CheckpointNotFound",
     "ConfigError", "ConfigTypeError", "ConfusionMetrics", "ConfusionPatch", "ConsoleCallback",
-    "DataError", "DeepEpochsError", "EpochTask", "GradClipCallback", "History", "HookError",
+    "CountsPatch", "DataError", "DeepEpochsError", "EpochTask", "GradClipCallback", "History", "HookError",
     "InterpretCallback", "LRCurve", "LRFindCallback", "LinearCosineScheduler", "LogCallback",
-    "LoopException", "MeanPatch", "MetricError", "MetricPatch", "MissingExtraError",
+    "LoopException", "MeanPatch", "MetricError", "MetricNotFound", "MetricPatch", "MissingExtraError",
     "NotBoundError", "NotFiniteError", "Optimizer", "Optimizers", "PatchBase", "PatchError",
     "Progress", "ReportCallback", "RunLockedError", "RunRecordCallback", "Stage", "StepError",
     "StopLoopException", "TensorDict", "TensorPatch", "TensorTuple", "TimingCallback",
-    "TrackerCallback", "Trainer", "TrainerBase", "ValuePatch", "__version__", "batches",
+    "TrackerCallback", "Trainer", "TrainerBase", "ValuePatch", "__version__", "accumulates", "batches",
     "callbacks", "concat", "loops", "metrics", "optimizer", "patches", "plot_confusion",
     "rename", "set_seed", "tools",
 ]  # fmt: skip

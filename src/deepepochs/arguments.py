@@ -111,6 +111,16 @@ def as_list(name: str, value: Any, kind: type) -> list[Any]:
     return listed
 
 
+def check_targets(targets: Any) -> str | None:
+    """Return the name of a dict's entry, or raise `ConfigTypeError`."""
+    if targets is None or isinstance(targets, str):
+        return targets
+    raise ConfigTypeError(
+        f"targets={describe(targets)}: give the name of the entry of a dict mini-batch that is the "
+        "target, such as 'labels'."
+    )
+
+
 def default_loss(preds: Any, targets: Any = None) -> Any:
     """Return the loss that the model computed: the loss function if none is given.
 

@@ -21,6 +21,7 @@ Each class also inherits the built-in that a user would expect, so both
     │   ├── CheckpointDamaged                torn, altered, or not a checkpoint
     │   ├── CheckpointMismatch (ValueError)  whole, but of another model or schema
     │   └── RunLockedError                   the run's folder is in use
+    ├── MetricNotFound (KeyError)            a history or results without such a name
     └── MissingExtraError (ImportError)      an optional package is not installed
 
     StopLoopException                        no error: stops the loop
@@ -108,6 +109,12 @@ class CheckpointMismatch(CheckpointError, ValueError):
 
 class RunLockedError(CheckpointError):
     """Another process uses the folder of this run."""
+
+
+class MetricNotFound(DeepEpochsError, KeyError):
+    """A history, or the results of a test, have nothing of such a name; the message says what."""
+
+    __str__ = Exception.__str__  # that of KeyError shows quotes around the message
 
 
 class MissingExtraError(DeepEpochsError, ImportError):

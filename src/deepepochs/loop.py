@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from time import monotonic
 from typing import Any
 
@@ -106,12 +106,7 @@ def predict_batches(trainer: Any, loader: Any, *, with_targets: bool | None) -> 
             if splits_itself:
                 batch_x, batch_y = trainer.prepare_data(batch)
             else:
-                targets = with_targets
-                if targets is None:
-                    several = isinstance(batch, (tuple, list)) and len(batch) > 1
-                    targets = several and trainer.loss_fn is not default_loss
-                moved = nested.to_device(batch, trainer.device)
-                batch_x, batch_y = split_batch(moved, with_targets=targets)
+                batch_x, batch_y = _split_for_prediction(trainer, batch, with_targets)
             num_samples = count_samples(batch_x, batch_y)  # before the model can change it
             try:
                 model_out = trainer.call_model(batch_x)
@@ -135,6 +130,16 @@ def predict_batches(trainer: Any, loader: Any, *, with_targets: bool | None) -> 
     shares = trainer.runtime.gather_objects(outputs, "joins predictions")
     rows = itertools.zip_longest(*shares)
     return [output for outputs in rows for output in outputs if output is not None]
+
+
+def _split_for_prediction(trainer: Any, batch: Any, with_targets: bool | None) -> tuple[Any, Any]:
+    """Split a mini-batch that may consist of inputs alone."""
+    entry = trainer.targets if isinstance(batch, Mapping) and trainer.targets in batch else None
+    if with_targets is None:
+        several = isinstance(batch, (tuple, list)) and len(batch) > 1
+        with_targets = trainer.loss_fn is not default_loss and (several or entry is not None)
+    moved = nested.to_device(batch, trainer.device)
+    return split_batch(moved, with_targets=with_targets, entry=entry)
 
 
 def checked_step(task: EpochTask, trainer: Any, stage: Stage) -> Callable[..., Any]:

@@ -18,12 +18,12 @@ from .legacy.nested import (
     tensor_tuple,
     to_numpy,
 )
+from .legacy.printing import info as info
 from .legacy.printing import log_batch as log_batch
 from .legacy.printing import log_epoch as log_epoch
 from .legacy.printing import print_out as print_out
 from .nest.operations import TensorDict, TensorTuple, concat
 from .rng import set_seed
-from .show.screens import info as info
 
 __all__ = [
     "LoopException", "StopLoopException", "TensorDict", "TensorTuple", "batch_size", "check_path",

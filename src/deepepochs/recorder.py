@@ -22,8 +22,8 @@ from .errors import (
 )
 from .faults import named_patches, not_a_loss, recorded_twice
 from .nest.reuse import BufferGuard
-from .patches import PatchBase, TensorPatch, ValuePatch
-from .patches.plan import MetricPlan, complete_patches
+from .patches import PatchBase, ValuePatch
+from .patches.plan import KEEPING, Keeping, MetricPlan, complete_patches
 from .patches.resumed import (
     join_patches,
     merge_patches,
@@ -32,7 +32,7 @@ from .patches.resumed import (
     patch_states,
     restored_patches,
 )
-from .patches.tensors import as_chunk, loaded
+from .patches.tensors import LARGE, as_chunk, loaded
 from .patches.totals import LOSS, BatchMetrics, PassPatches
 from .patches.trial import Trials
 from .runtime.base import Runtime
@@ -102,7 +102,7 @@ class Recorder:
         self.watch = watch
         self._loss: Any = None
         self._batch: dict[str, PatchBase] = {}
-        # What TensorPatches get at the end of the mini-batch, without a patch for it alone.
+        # What patches of `KEEPING` get at the end of the mini-batch, without one for it alone.
         self._kept: tuple[Any, Any] | None = None
         # Loss, patches, kept outputs and weight of the latest mini-batch that has ended.
         self._ended: tuple[Any, dict[str, PatchBase], tuple[Any, Any] | None, float]
@@ -158,11 +158,11 @@ class Recorder:
             if self._kept is not None or name in patches:
                 raise recorded_twice(self.step_name, name)
             if name in self._untried:
-                # A loss that is NaN is told, and not what comes of it.
+                # If the loss is NaN, report that, not the errors of metrics that follow from it.
                 if type(self._loss) is not float or isfinite(self._loss):
                     self._untried.discard(name)
                     self._trials.try_planned(name, make(weight), given, num_samples)
-            elif type(self.patches.get(name)) is TensorPatch and name not in self._returned:
+            elif type(self.patches.get(name)) in KEEPING and name not in self._returned:
                 keeps = True
                 continue
             patch = make(weight)
@@ -207,7 +207,10 @@ class Recorder:
             try:
                 for name, _ in self.plan:
                     if name not in batch:
-                        cast(TensorPatch, self.patches[name]).keep(*kept)
+                        patch = cast(Keeping, self.patches[name])
+                        patch.keep(*kept)
+                        if patch.outputs.num_bytes > LARGE:
+                            self._trials.tell_size(name, patch.outputs.num_bytes)
             except MetricError as error:
                 add_note(
                     error, f"{self.step_name} recorded them in batch {batch_idx} (counted from 0)."

@@ -191,7 +191,7 @@ class Steps:
         else:
             engine((scaled,), (torch.ones_like(scaled),), *ENGINE_OPTIONS)
         if losses.is_wanted:
-            losses.keep(value.detach(), loss_adjust, run)
+            losses.keep(value.detach(), loss_adjust, run.batch_idx)
         if hooks.after_backward:
             fire_in_step(hooks.after_backward, run.trainer, loss=value.detach())
 

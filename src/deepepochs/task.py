@@ -16,13 +16,14 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from .arguments import check_batch_size, check_flag
+from .arguments import check_batch_size, check_flag, check_targets
 from .contracts import TrainerView
 from .errors import ConfigError, ConfigTypeError, NotBoundError
 from .nest.operations import describe
 from .nest.samples import BatchSize
 from .optim.optimizers import Optimizers
 from .patches import PatchBase
+from .patches.base import metric_name
 from .patches.plan import Metric, check_metrics
 from .run import Run
 from .runtime.base import Runtime
@@ -54,6 +55,8 @@ class EpochTask(Steps):
             counted.
         name: prefix of this task's own metrics where a stage has several tasks;
             ``None`` takes its index.
+        targets: the name of the entry of a dict mini-batch that is ``batch_y``; ``None``: as the
+            trainer's ``targets`` says.
         **step_args: handed to every step as keyword arguments.
 
     Raises:
@@ -71,6 +74,7 @@ class EpochTask(Steps):
         batch_size: BatchSize = None,
         *,
         name: str | None = None,
+        targets: str | None = None,
         **step_args: Any,
     ) -> None:
         check_loader(dataloader, f"{type(self).__name__}(dataloader)")
@@ -82,6 +86,7 @@ class EpochTask(Steps):
         self.do_loss = check_flag("do_loss", do_loss)
         self.batch_size = batch_size
         self.name = name
+        self.targets = check_targets(targets)
         inner = step_args.pop("step_args", None)
         if inner is not None and not isinstance(inner, Mapping):
             raise ConfigTypeError(f"step_args={inner!r} is {describe(inner)}: give a dict.")
@@ -115,6 +120,18 @@ class EpochTask(Steps):
                 f"{type(self).__name__}.__init__ did not call super().__init__(dataloader, ...)."
             )
         return str(index) if self.name is None else self.name
+
+    def __repr__(self) -> str:
+        kind = type(self).__name__
+        if "step_args" not in vars(self):
+            return f"{kind} without super().__init__(dataloader, ...)"
+        size = "?" if self.length is None else self.length
+        unit = "mini-batch" if size == 1 else "mini-batches"
+        parts = [f"{size} {unit} of {type(self.dataloader).__name__}"]
+        parts += [f"metrics: {', '.join(map(metric_name, self.metrics))}"] if self.metrics else []
+        parts += [] if self.run is None else [f"runs in {self.run.stage}"]
+        name = "" if self.name is None else f" {self.name!r}"
+        return f"{kind}{name}: {'; '.join(parts)}"
 
     def __len__(self) -> int:
         return len(self.dataloader)  # type: ignore[arg-type]

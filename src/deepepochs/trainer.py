@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from .arguments import (
     as_list,
@@ -28,6 +29,7 @@ from .arguments import (
     check_flag,
     check_loss,
     check_model,
+    check_targets,
     default_loss,
 )
 from .callbacks.base import Callback
@@ -39,7 +41,7 @@ from .fit.epochs import FitLog, FitSession
 from .fit.plan import FitPlan, as_task, plan_fit, plan_search, plan_test
 from .fit.save_points import SavePoints
 from .fit.session import Kind, Session, not_running
-from .history import History, Progress
+from .history import History, Progress, Results
 from .loop import predict_batches, run_pass
 from .nest import operations as nested
 from .nest.codec import from_plain, to_plain
@@ -48,12 +50,14 @@ from .nest.samples import BatchSize, join_outputs
 from .optim.loss_modules import find_loss_module
 from .optim.optimizers import AnyOptimizer, Optimizers, as_optimizers
 from .patches import check_patch_kind
+from .patches.base import metric_name
 from .patches.plan import Metric, check_metrics
 from .run import Run
 from .runs.folder import check_running_id, new_running_id, run_folder
 from .runs.ownership import RunFolders
 from .runtime.base import Runtime, compile_calls, in_main_process, together
 from .runtime.choose import Device, make_runtime
+from .show.tables import html_table
 from .stages import Stage
 from .state.place import Place
 from .steps import Steps
@@ -76,9 +80,9 @@ UNLISTED = frozenset([
     "adopt_run", "auto_traindata_to_device", "buffer_shapes", "checker", "close_logger", "current_task",
     "default_cbk", "fits", "general_metrics", "grad_accumulate", "has_own_id", "has_own_split",
     "hyper_params", "ignore_resume", "init_epoch", "is_fit_run", "is_interrupted", "is_resumed",
-    "loaders", "log_tqdm", "loss_module", "metric_patch", "moves_data", "on_interrupt", "on_nan", "place",
+    "loaders", "log_tqdm", "loss_module", "metric_patch", "moves_data", "note", "on_interrupt", "on_nan", "place",
     "resume", "resume_from", "run_task", "runtime", "show_info", "splits_pairs", "tell_once",
-    "test_metrics", "train_metrics", "val_freq", "val_metrics", "worker_seeding",
+    "targets", "test_metrics", "train_metrics", "val_freq", "val_metrics", "worker_seeding",
 ])  # fmt: skip
 
 
@@ -89,7 +93,9 @@ class TrainerBase(Steps):
         >>> data = [(torch.randn(8, 4), torch.randn(8, 1)) for _ in range(3)]
         >>> trainer = Trainer(nn.Linear(4, 1), nn.MSELoss(), epochs=2, show_info=False)
         >>> history = trainer.fit(data)  # doctest: +ELLIPSIS
-        E 1/2  TRAIN> loss: ...
+        <BLANKLINE>
+        epoch     loss      time  best
+          1/2 ...
         >>> len(history["train"]["loss"])
         2
     """
@@ -105,7 +111,7 @@ class TrainerBase(Steps):
         device: Device = None,
         callbacks: Callback | Sequence[Callback] | None = None,
         metrics: Metric | Sequence[Metric] | None = None,
-        metric_patch: Any = "tensor",
+        metric_patch: Any = "auto",
         resume: bool | int | str | PathLike[str] = False,
         running_id: int | str | None = None,
         hyper_params: dict[str, Any] | None = None,
@@ -121,6 +127,8 @@ class TrainerBase(Steps):
         on_interrupt: str = "raise",
         worker_seeding: str = "position",
         precision: str | None = None,
+        targets: str | None = None,
+        console: str = "auto",
     ) -> None:
         """Make a trainer.
 
@@ -136,15 +144,16 @@ class TrainerBase(Steps):
                 exactly when the script was started by torchrun or accelerate launch.
             callbacks: one ``Callback`` or a list.
             metrics: one metric or a list, computed in training, validation and test.
-            metric_patch: how a metric is carried from mini-batches to the epoch:
-                ``'tensor'``, ``'mean'``, ``'confusion'`` or a ``PatchBase`` subclass.
+            metric_patch: how a metric is carried from mini-batches to the epoch: ``'auto'``, as
+                each declares (see ``accumulates``), or one way for all: ``'tensor'``, ``'mean'``,
+                ``'confusion'`` or a ``PatchBase`` subclass.
             resume: load a checkpoint and resume there: ``'auto'``, ``True``, a run's id, or the
                 path of a file or of a run's folder; needs a ``CheckCallback``.
             running_id: name of this run's folder; ``None``: a new one from the time.
             hyper_params: values that ``LogCallback`` writes after a test.
             log_long: print 7 decimals instead of 4.
-            log_batch: show mini-batches in a terminal.
-            log_tqdm: show a tqdm bar over the epochs.
+            log_batch: ``False`` is ``console='rows'``.
+            log_tqdm: show the progress within the epoch, whatever ``log_batch`` is.
             show_info: print a header at the first fit.
             auto_traindata_to_device: ``False`` hands training mini-batches to the step
                 where the loader left them.
@@ -157,6 +166,12 @@ class TrainerBase(Steps):
                 a worker process from its place in the epoch; ``'torch'`` leaves PyTorch's own.
             precision: ``'bf16'`` or ``'fp16'``: mixed precision without an ``Accelerator`` of
                 one's own.
+            targets: the name of the entry of a dict mini-batch that is ``batch_y``, for the
+                metrics and the loss function. It is taken out of ``batch_x``, unless the model
+                computes the loss itself. ``None``: a dict is all input.
+            console: ``'auto'``: a row for each epoch, and in a terminal or notebook a live line
+                with the progress within it; ``'rows'``: without the live line; ``'bar'``: with it
+                also where the output does not say that it is a terminal; ``'off'``: nothing.
 
         Raises:
             ConfigError: an argument that cannot be right; the message says what to give.
@@ -170,6 +185,7 @@ class TrainerBase(Steps):
         self.on_nan = check_choice("on_nan", on_nan, ["stop", "warn", "ignore"])
         self.on_interrupt = check_choice("on_interrupt", on_interrupt, ["raise", "return"])
         self.worker_seeding = check_choice("worker_seeding", worker_seeding, ["position", "torch"])
+        self.targets = check_targets(targets)
         self.metric_patch = check_patch_kind(metric_patch)
         self.general_metrics = list(check_metrics(metrics, "metrics"))
         self.loss_fn = check_loss(loss)
@@ -191,7 +207,7 @@ class TrainerBase(Steps):
         if not consoles:
             check_flag("log_long", log_long)
             check_flag("log_batch", log_batch)
-            consoles = [ConsoleCallback(log_long, log_batch, log_tqdm)]
+            consoles = [ConsoleCallback(log_long, log_batch, log_tqdm, console=console)]
             given = [*consoles, *given]
         self.default_cbk: Any = consoles[0]
         self.callbacks = CallbackPool(given)
@@ -220,6 +236,30 @@ class TrainerBase(Steps):
         # another run, to which no folder belongs yet.
         own = {"session": None, "logger": None, "_own_logger": None, "_folders": RunFolders()}
         return {**vars(self), **own}
+
+    def __repr__(self) -> str:
+        if "_folders" not in vars(self):  # __init__ has not come to its end
+            return object.__repr__(self)
+        facts = self._facts()
+        state = f"of run {facts.pop('run')!r}, {facts.pop('epochs')} epochs"
+        lines = (f"  {name + ':':<10} {value}" for name, value in facts.items())
+        return "\n".join([f"{type(self).__name__} {state}", *lines])
+
+    def _repr_html_(self) -> str:
+        return html_table([], self._facts().items())
+
+    def _facts(self) -> dict[str, str]:
+        """Return what is shown of the trainer, by name."""
+        model = self.runtime.unwrap(self.model)
+        sizes = [weight.numel() for weight in model.parameters() if not is_lazy(weight)]
+        return {
+            "run": self.running_id,
+            "epochs": f"{self.init_epoch} of {self.max_epochs}",
+            "model": f"{type(model).__name__}, {sum(sizes):,} parameters",
+            "optimizer": ", ".join(map(repr, self.opt)),
+            "metrics": ", ".join(map(metric_name, self.general_metrics)) or "none",
+            "device": str(self.device),
+        }
 
     def __dir__(self) -> list[str]:
         return [name for name in super().__dir__() if name not in UNLISTED]
@@ -299,7 +339,8 @@ class TrainerBase(Steps):
                         session.end_stage(epoch, stage)
                     session.end_epoch(epoch)
             session.end()
-        session.pass_on(self.on_interrupt)
+        if (interruption := session.pass_on(self.on_interrupt)) is not None:
+            raise interruption from None
         return self.history.since(span.start)
 
     def _take_folders(self, kind: Kind) -> None:
@@ -313,7 +354,7 @@ class TrainerBase(Steps):
         )
         self.running_id, said = self.runtime.gather_objects(taken)[0]
         for sentence in said:
-            self.print(sentence)
+            self.note(sentence)
 
     @contextmanager
     def _opened(self, session: Session) -> Iterator[None]:
@@ -376,7 +417,7 @@ class TrainerBase(Steps):
         do_loss: bool = True,
         batch_size: BatchSize = None,
         tasks: EpochTask | Sequence[EpochTask] | None = None,
-    ) -> dict[str, Any]:
+    ) -> Results:
         """Test the model; can be called without a fit.
 
         With a ``CheckCallback``, the best weights of this trainer's run are tested, which is said
@@ -391,18 +432,18 @@ class TrainerBase(Steps):
             tasks: an ``EpochTask`` or a list.
 
         Returns:
-            ``{name: float}``, with a NumPy array for a metric that gives several numbers;
-            of several tasks pooled, and each task's own.
+            A dict ``{name: float}``, with a NumPy array for a metric that gives several numbers;
+            of several tasks pooled, and each task's own. It prints as a table.
         """
         plan = plan_test(self, test_dl, tasks, metrics, do_loss, batch_size)
         testing = plan.tasks[Stage.TEST]
-        values: dict[str, Any] = {}
+        values = Results()
         session = Session(self, plan, Kind.TEST, self.callbacks, self.session)
         with self._using_best(for_test=True), self._opened(session):
             session.fire("on_before_test_epochs", tasks=testing)
             for index, task in enumerate(testing):
                 run_pass(session, task, Stage.TEST, (index, len(testing)))
-            values = session.stage_values(session.totals)
+            values = Results(session.stage_values(session.totals))
             session.fire("on_after_test_epochs", tasks=testing, metrics=values)
         return values
 
@@ -413,9 +454,10 @@ class TrainerBase(Steps):
 
         Args:
             dataloader: a loader as for ``test``, or one that yields inputs only.
-            with_targets: the last element of a mini-batch is a target to leave out.
-                ``None``: it is where a loss function is given and a mini-batch has more
-                than one element; a ``prepare_data`` of your own splits it instead.
+            with_targets: the last element of a mini-batch, or the entry ``targets`` of a dict,
+                is a target to leave out. ``None``: the target is left out if the trainer has a
+                loss function and the mini-batch has more than one element. If you have
+                overridden ``prepare_data``, it splits the mini-batch.
             best: use the best weights of this run, and put back those that are there.
 
         Returns:
@@ -447,11 +489,22 @@ class TrainerBase(Steps):
         if self.main_process:
             self.default_cbk.write(*values, **options)
 
+    def note(self, text: str) -> None:
+        """Print a sentence of the library, unless the console is off."""
+        if self.main_process:
+            getattr(self.default_cbk, "note", self.default_cbk.write)(text)
+
     def prepare_data(self, batch_data: Any, to_device: bool = True) -> tuple[Any, Any]:
         """Split a mini-batch into ``(batch_x, batch_y)``, moved to the device if asked."""
         if to_device:
             batch_data = nested.to_device(batch_data, self.device)
-        return split_batch(batch_data, with_targets=self.loss_fn is not default_loss)
+        with_targets = self.loss_fn is not default_loss
+        return split_batch(batch_data, with_targets=with_targets, entry=self._target_entry())
+
+    def _target_entry(self) -> str | None:
+        """The entry of a dict mini-batch that is its target: as the task says, or the trainer."""
+        own = None if self.current_task is None else self.current_task.targets
+        return self.targets if own is None else own
 
     def splits_pairs(self, stage: Stage) -> bool:
         """Whether ``split_pair`` does all of ``prepare_data`` for a pair of tensors on the CPU."""
@@ -480,15 +533,16 @@ class TrainerBase(Steps):
     ) -> LRCurve:
         """Train with a rising learning rate, note the losses, and put everything back.
 
-        Weights, optimizers, schedulers, gradients, random states and the order of the data
-        are afterwards as they were. Of the callbacks those take part that declare
-        ``acts_in_tries``, as gradient clipping does; schedulers rest.
+        Afterwards weights, optimizers, schedulers, gradients, random states and the order of
+        the data are restored. Only callbacks with ``acts_in_tries = True`` are called, such as
+        ``GradClipCallback``. Schedulers do not step.
 
         Args:
             train_dl: training loader; exactly one of it and ``train_tasks`` is given.
             max_batch: mini-batches to try; short epochs are repeated.
             min_lr: below the first rate.
-            max_lr: the last rate. A loss of ten times the best one ends the search before it.
+            max_lr: the last rate. The search ends before it where the mean of five losses is
+                ten times the best one.
             opt_id: which optimizer, where the trainer has several; the others keep their rates.
             train_tasks: an ``EpochTask`` or a list.
             batch_size: weight of a mini-batch, as in ``fit``.
@@ -579,8 +633,8 @@ class TrainerBase(Steps):
             source: a checkpoint; the folder or id of a run, for its newest checkpoint; a file
                 of ``torch.save`` or ``.safetensors`` with a ``state_dict``; or a dict: a
                 ``state_dict``, one that has it under ``'model'`` or ``'state_dict'``, or what
-                ``trainer.state_dict()`` gives. Names may begin as those of a compiled model or
-                of DDP do.
+                ``trainer.state_dict()`` gives. Names may have the prefix of a compiled model
+                (``_orig_mod.``) or of DDP (``module.``).
             strict: all names, shapes and types must be those of the model. ``False``: take
                 the entries of the same name and shape, for example for another head, and say
                 what was left.
@@ -602,7 +656,7 @@ class TrainerBase(Steps):
             where, state = read_source(self, source)
         told = take_weights(self, state, strict=check_flag("strict", strict))
         if told or not isinstance(source, Mapping):
-            self.print(f"loading weights of {where}{': ' if told else ''}{told}")
+            self.note(f"loading weights of {where}{': ' if told else ''}{told}")
         self._note_load()
         return self
 
@@ -649,7 +703,7 @@ class TrainerBase(Steps):
         from .state.weights import take_weights
 
         take_weights(self, self._read_best(), strict=True)
-        self.print(f"loading best model from running ID {self.running_id}")
+        self.note(f"loading best model from running ID {self.running_id}")
         return self
 
     def _read_best(self) -> dict[str, Any]:
@@ -702,7 +756,7 @@ class TrainerBase(Steps):
 
         with together(self.runtime, "read the checkpoint"):
             source, state = read_checkpoint(path)
-        self.print(f"loading checkpoint {source}")
+        self.note(f"loading checkpoint {source}")
         if state.get("format") == "0.6":
             load_0_6(self.parts(), state)
         else:
@@ -770,8 +824,8 @@ class TrainerBase(Steps):
     def report(self, path: str | PathLike[str] | None = None) -> Path:
         """Write a page of HTML on the run: curves, metrics, settings, model and machine.
 
-        It is one file that asks for nothing from anywhere. With an ``InterpretCallback`` it
-        has its confusion matrix and samples.
+        The page is one file, and loads nothing from the network. With an ``InterpretCallback``
+        it has its confusion matrix and samples.
 
         Args:
             path: the file; ``None``: ``report.html`` in the run's folder.
@@ -834,13 +888,18 @@ class TrainerBase(Steps):
         """Have ``saver(trainer)`` called where a fit is stopped before its end."""
         self._saving().add_saver(saver)
 
-    def request_save(self, saver: Any) -> None:
+    def request_save(self, saver: Any, *, everywhere: bool = False) -> None:
         """Have ``saver(trainer)`` called at the next save point of the fit.
 
-        Save points are after a mini-batch of training or validation and after an epoch,
-        when all ``after_`` hooks have run: only there is the state whole.
+        Save points are after a mini-batch of training or validation and after an epoch, when all
+        ``after_`` hooks have run: only there is the state whole. Several processes agree on them a
+        few times a second.
+
+        Args:
+            saver: a function of the trainer.
+            everywhere: all processes ask for it after the same mini-batch, and save there.
         """
-        self._saving().request(saver)
+        self._saving().request(saver, everywhere=everywhere)
 
     def _saving(self) -> SavePoints:
         if self.session is None:

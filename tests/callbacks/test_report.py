@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import pickle
 import re
 import shutil
 import signal
@@ -25,6 +26,7 @@ from torch.utils.data import DataLoader
 
 from deepepochs import (
     Callback,
+    CallbackPool,
     CheckCallback,
     InterpretCallback,
     LogCallback,
@@ -132,6 +134,69 @@ def test_every_callback_that_keeps_files_records_the_run(make: Any, tmp_path: Pa
     assert [v for _, v in run.curves["val"]["loss"]] == [float(v) for v in history["val"]["loss"]]
     assert run.record["model"]["layers"][0] == ["0", "Linear", 56]
     assert len((tmp_path / "a" / "metrics.csv").read_text().splitlines()) == 3
+
+
+def test_the_record_does_not_depend_on_the_hooks_of_a_subclass(tmp_path: Path) -> None:
+    class Mine(CheckCallback):
+        def on_before_epoch(self, **others: Any) -> None: ...
+        def on_after_fit(self, **others: Any) -> None: ...
+        def on_after_test_epochs(self, **others: Any) -> None: ...
+
+    trainer = small_trainer(callbacks=Mine(ckpt_dir=tmp_path), running_id="a")
+    trainer.fit(*loaders())
+    trainer.test(loaders()[1])
+    record = read_run(tmp_path / "a").record
+    assert (record["state"], record["epochs_done"], len(record["rates"])) == ("finished", 2, 2)
+    assert "loss" in record["test"]
+    assert not is_locked(tmp_path / "a")
+
+
+def test_a_copy_of_a_running_check_callback_holds_no_lock_and_goes_where_it_is_sent(
+    tmp_path: Path,
+) -> None:
+    copies = []
+
+    class Copies(Callback):
+        def on_after_epoch(self, trainer: Any, **others: Any) -> None:
+            copies.append(pickle.loads(pickle.dumps(trainer.callbacks[1])))
+
+    check = CheckCallback(ckpt_dir=tmp_path)
+    small_trainer(callbacks=[check, Copies()], running_id="a", epochs=1).fit(*loaders())
+    (copy,) = copies
+    copy.move_to(tmp_path / "other")
+    assert (copy.ckpt_dir, check.ckpt_dir) == (tmp_path / "other", tmp_path)
+    small_trainer(callbacks=copy, running_id="a", epochs=1).fit(*loaders())
+    assert read_run(tmp_path / "other" / "a").state == "finished"
+
+
+def test_companions_are_checked_and_called_further_in_than_their_callback() -> None:
+    calls: list[str] = []
+
+    class Named(Callback):
+        def __init__(self, name: str, *companions: Callback) -> None:
+            super().__init__()
+            self.name = name
+            self.own = companions
+
+        @property
+        def companions(self) -> tuple[Callback, ...]:
+            return self.own
+
+        def on_before_fit(self, **others: Any) -> None:
+            calls.append(f"{self.name} begins")
+
+        def on_after_fit(self, **others: Any) -> None:
+            calls.append(f"{self.name} ends")
+
+    pool = CallbackPool([Named("first", Named("companion")), Named("last")])
+    pool.trigger("before_fit", trainer=None, epochs=1)
+    pool.trigger("after_fit", trainer=None)
+    assert calls == [
+        "first begins", "companion begins", "last begins",
+        "last ends", "companion ends", "first ends",
+    ]  # fmt: skip
+    with pytest.raises(TypeError, match="not a Callback"):
+        pool.append(Named("second", "no callback"))  # type: ignore[arg-type]
 
 
 def test_recording_leaves_every_bit_as_it_is(tmp_path: Path) -> None:

@@ -136,7 +136,7 @@ def test_a_stopped_or_killed_run_goes_on_to_the_bit(
     shutil.copytree(broken[kind], folder)
     ended = start(folder, "none", "sharded")
     assert ended.code == 0, ended.err
-    assert "loading checkpoint" in ended.out
+    assert "resuming run" in ended.out
     first, second = (torch.load(path / "found.pt") for path in (unbroken, folder))
     assert first["history"] == second["history"]
     assert first["weights"].keys() == second["weights"].keys()

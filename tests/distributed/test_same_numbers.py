@@ -149,3 +149,16 @@ def test_a_search_ends_in_all_processes_at_one_rate(
     searched = found[num_processes]["searched"]
     assert len(searched["ends"]) == 1
     assert searched["ended early"]
+
+
+@pytest.mark.parametrize("num_processes", [2, 3])
+def test_what_is_known_before_a_pass_is_exchanged_then(
+    found: dict[int, dict[str, Any]], num_processes: int
+) -> None:
+    assert found[num_processes]["exchanges"] == {
+        "plain": [],
+        "number": [],
+        "collated": ["weighs a mini-batch"],
+        "ready": ["weighs a mini-batch"],
+        "function": ["weighs a mini-batch"],
+    }

@@ -19,7 +19,8 @@ from torch.utils.data import DataLoader, TensorDataset
 from deepepochs import Callback, EpochTask, LogCallback, PatchBase, TensorPatch, Trainer, rename
 from deepepochs import metrics as dm
 from deepepochs.errors import ArgumentsChanged, ConfigError, MetricError, NotFiniteError
-from deepepochs.show.screens import UNDEFINED, info, spread
+from deepepochs.legacy.printing import info
+from deepepochs.show.screens import UNDEFINED, spread
 
 N = 24
 

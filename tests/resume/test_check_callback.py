@@ -209,7 +209,7 @@ def test_a_run_is_found_by_true_auto_id_and_path(
     asked = str(tmp_path / "r" / "checkpoint.ckpt") if resume == "path" else resume
     fit = make(tmp_path, 3.0, 2.0, 1.0, resume=asked)
     assert run(fit) == whole
-    assert "loading checkpoint" in capsys.readouterr().out
+    assert "resuming run r at epoch 3\n" in capsys.readouterr().out
 
 
 def test_an_id_may_be_a_number(tmp_path: Path) -> None:

@@ -280,7 +280,7 @@ def test_the_best_weights_are_found_when_the_working_folder_changes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     trainer = make("a", CheckCallback("loss", mode="max"), epochs=3)  # so the first epoch is best
-    with pytest.warns(UserWarning, match="takes the worst values for the best"):
+    with pytest.warns(UserWarning, match="would keep the worst state"):
         history = fit(trainer)
     (tmp_path / "other").mkdir()
     os.chdir(tmp_path / "other")

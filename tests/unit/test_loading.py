@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 from deepepochs import rng
 from deepepochs.data.cursor import Cursor
 from deepepochs.data.followed import follow
-from deepepochs.data.seeding import SeededIndices, epoch_seed_from, seed_streams
+from deepepochs.data.seeding import SeededIndices, epoch_seed_from, seed_streams, seed_torch
 from deepepochs.errors import CheckpointMismatch, ConfigError
 
 
@@ -291,3 +291,12 @@ def test_indices_that_arrive_in_the_main_process_leave_its_stream_alone() -> Non
     function, arguments = SeededIndices([1], 2, 3).__reduce__()
     assert function(*arguments) == [1]
     assert torch.equal(rng.get_state()["torch"], before["torch"])
+
+
+def test_seeding_a_batch_gives_the_draws_of_torch_manual_seed() -> None:
+    with rng.preserved():
+        seed_torch(2**62 + 5)
+        ours = torch.rand(3), torch.initial_seed()
+        torch.manual_seed(2**62 + 5)
+        assert torch.equal(torch.rand(3), ours[0])
+        assert torch.initial_seed() == ours[1]

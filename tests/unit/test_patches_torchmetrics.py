@@ -30,6 +30,7 @@ from torchmetrics.wrappers import ClasswiseWrapper, MultioutputWrapper
 
 from deepepochs.errors import PatchError
 from deepepochs.patches import MetricPatch, TensorPatch
+from deepepochs.patches.torchmetric import counts_whole_numbers
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:torchmetrics")
 
@@ -251,3 +252,45 @@ def test_a_metric_waits_for_no_other_process() -> None:
     # With torch.distributed running, torchmetrics' compute would gather from all processes.
     metric = MulticlassAccuracy(CLASSES, distributed_available_fn=lambda: True)
     assert_close(epoch(metric, SCORES, LABELS, 7)(), MulticlassAccuracy(CLASSES)(SCORES, LABELS))
+
+
+def test_a_metric_of_counts_is_updated_for_many_batches_at_once() -> None:
+    updates = []
+
+    class Watched(MulticlassAccuracy):
+        def update(self, preds: torch.Tensor, target: torch.Tensor) -> None:
+            updates.append(len(preds))
+            super().update(preds, target)
+
+    Watched.__module__ = MulticlassAccuracy.__module__
+    metric = Watched(3, average="micro")
+    ids = [torch.tensor([0, 1]), torch.tensor([2, 2, 1])]
+    parts = [MetricPatch(metric).load(x, x.flip(0)) for x in ids]
+    patch = sum(parts)
+    assert updates == []
+    assert patch() == MulticlassAccuracy(3, average="micro")(
+        torch.cat(ids), torch.cat([x.flip(0) for x in ids])
+    )  # type: ignore[operator]
+    assert updates == [5]
+
+
+def test_batches_that_differ_in_shape_are_not_joined() -> None:
+    metric = MulticlassAccuracy(3, average="micro")
+    scores = torch.eye(3)
+    patch = MetricPatch(metric).load(scores, torch.arange(3))
+    patch = patch + MetricPatch(metric).load(torch.tensor([0, 1]), torch.tensor([0, 2]))
+    assert float(patch()) == pytest.approx(0.8)
+
+
+@pytest.mark.parametrize(
+    ("metric", "joins"),
+    [
+        (MulticlassAccuracy(3), True),
+        (MetricCollection([MulticlassAccuracy(3), MulticlassF1Score(3)]), True),
+        (MeanMetric(), False),
+        (MeanSquaredError(), False),
+        (BinaryAUROC(), False),
+    ],
+)
+def test_only_counts_of_whole_numbers_are_joined(metric: Any, joins: bool) -> None:
+    assert counts_whole_numbers(metric) is joins

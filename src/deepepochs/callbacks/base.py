@@ -81,17 +81,33 @@ class Callback:
         """The folder of runs that this callback writes to; ``None`` if it writes no files."""
         return None
 
+    @property
+    def follows(self) -> tuple[str, str, str] | None:
+        """Stage, name and mode of the metric that says which epoch is best, if it is known here."""
+        return None
+
+    def leaves(self, trainer: Any) -> Mapping[str, Path]:
+        """What there is of the run for later: what it is, as ``'report'``, and where."""
+        return {}
+
     def move_to(self, folder: Path) -> None:
         """Write to another folder from now on, for example in a trial run."""
         for name in ("ckpt_dir", "log_dir"):
             if name in vars(self):
                 setattr(self, name, folder)
+        for companion in self.companions:
+            companion.move_to(folder)
 
     def check_fit(self, trainer: Any, session: Any) -> None:
         """Raise if a fit that is about to begin is not what this callback needs.
 
         Unlike in a hook, nothing of the fit is there yet, not even the run's folder.
         """
+
+    @property
+    def companions(self) -> tuple[Callback, ...]:
+        """Callbacks that this one brings with it. Their hooks are called further in than its own."""
+        return ()
 
     # fit begins
     @outer_first

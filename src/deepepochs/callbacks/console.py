@@ -1,50 +1,62 @@
-"""Prints the progress of a run.
+"""Shows the progress of a run.
 
-A terminal shows the mini-batch in one line, which is rewritten at most ten times a second, and
-then a line for each epoch. A file or pipe gets the epoch lines only, a notebook one display that
-is updated::
+A terminal has a live line, which is drawn again at most ten times a second, and a row for each
+epoch; a file or pipe has the rows only, a notebook one display that is updated::
 
-    E 1/2  B  1/16  TRAIN> loss: 2.2800
-    E 1/2  TRAIN> loss: 2.2457  acc: 0.1840   VAL> loss: 2.1551  acc: 0.3000
+                 loss            accuracy
+    epoch    train      val    train      val      time  best
+      1/5   0.4832   0.2841   0.8631   0.9180      1.8s     *
+      2/5 train ━━━━━━━━╸──────   81/125  0:01 left  loss 0.2101  accuracy 0.9375
 """
 
 from __future__ import annotations
 
-import math
-from datetime import datetime
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from torch.nn.parameter import is_lazy
 
-from ..hooks import PACE_S, paced
-from ..legacy.printing import log_batch, log_epoch, print_out
+from ..arguments import check_choice
+from ..hooks import paced
+from ..legacy.printing import info, log_batch, log_epoch, print_out
+from ..patches.running import RunningValues
+from ..patches.totals import LOSS
 from ..show.screens import (
-    BarScreen,
+    POOLED,
+    Column,
+    EpochTable,
+    Live,
     Output,
     Screen,
-    batch_line,
-    epoch_line,
-    info,
+    Tested,
+    cell,
+    duration,
     open_screen,
-    task_line,
 )
 from ..stages import Stage
-from .base import Callback, Tasks
+from .base import Callback, Metrics, Tasks
 
 if TYPE_CHECKING:
-    from ..contracts import TrainerView
+    from ..contracts import RunView, TrainerView
 
 __all__ = ["ConsoleCallback", "DefaultCallback", "info", "log_batch", "log_epoch", "print_out"]
 
+CONSOLES = ("auto", "rows", "bar", "off")
+
 
 class ConsoleCallback(Callback):
-    """Prints a header, mini-batches and epochs, in the main process only.
+    """Shows a header, the pass that runs, epochs and tests, in the main process only.
 
     Args:
         log_long: 7 decimals instead of 4.
-        log_batch: show the mini-batch where a line can be rewritten in place.
-        log_tqdm: show a tqdm bar over the epochs; the line is its description.
+        log_batch: ``False`` is ``console='rows'``.
+        log_tqdm: show the progress within the epoch, whatever ``log_batch`` is.
+        console: ``'auto'``: a live line in a terminal and in a notebook, and rows; ``'rows'``:
+            rows only; ``'bar'``: a live line also where the output does not say that it is a
+            terminal, as that of an IDE; ``'off'``: nothing.
 
     Attributes:
         round_to: decimals of a value.
@@ -54,22 +66,31 @@ class ConsoleCallback(Callback):
     is_console = True
 
     def __init__(
-        self, log_long: bool = False, log_batch: bool = True, log_tqdm: bool = False
+        self,
+        log_long: bool = False,
+        log_batch: bool = True,
+        log_tqdm: bool = False,
+        *,
+        console: str = "auto",
     ) -> None:
         super().__init__()
         self.round_to = 7 if log_long else 4
-        self.log_batch = log_batch
-        self.log_tqdm = log_tqdm
+        check_choice("console", console, CONSOLES)
+        hides_batches = not log_batch and not log_tqdm
+        self.console = "rows" if console == "auto" and hides_batches else console
         self.output = Output()
         self._screen: Screen | None = None
-        self._next_s = math.inf  # no mini-batch is shown before this time
         self._shown_header = False
         self._in_fit = False
-        self._lengths: list[int | None] = []
-        self._widths = (4, 5)
+        self._table = EpochTable(0)
+        self._rates: dict[str, float | None] = {}
+        self._began = Beginning()
+        self._test_began_s = self._task_began_s = 0.0
+        # While something is shown. An entry goes with its pass: a test may run inside of another.
+        self._passes: weakref.WeakKeyDictionary[RunView, PassProgress] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_screen": None, "_in_fit": False}
+        return {**super().__getstate__(), "_screen": None, "_passes": None, "_in_fit": False}
 
     def write(self, *values: Any, sep: str = " ", end: str = "\n", file: Any = None) -> None:
         """Print as `print` does, without breaking the live line."""
@@ -81,68 +102,63 @@ class ConsoleCallback(Callback):
         else:
             self._screen.write(text)
 
+    def note(self, text: str) -> None:
+        """Print a sentence of the library."""
+        if self._screen is not None:
+            self._screen.note(text)
+        elif self.console != "off":
+            self.output.write(f"{text}\n")
+
     # --- fit
 
     def on_before_fit(self, trainer: TrainerView, epochs: int) -> None:
         self._close()
-        if not trainer.main_process:
+        screen = self._open(trainer)
+        if screen is None:
             return
         self._in_fit = True
-        screen = open_screen(self.output)
         if trainer.show_info and not self._shown_header:
             self._shown_header = True
-            screen.write("".join(f"{line}\n" for line in header_lines(trainer)))
-        if self.log_tqdm:
-            screen = BarScreen(epochs, trainer.progress.epoch_idx, self.output)
-        self._widths = (len(str(epochs)), self._widths[1])
-        self._show_on(screen)
+            screen.header(list(facts_of(trainer)), trainer.running_id)
+        if trainer.session is not None and trainer.session.resumes_at:
+            screen.note(f"resuming {trainer.session.resumes_at}")
+        self._began = Beginning(monotonic(), trainer.init_epoch)
+        self._table = table_of(trainer, epochs)
 
-    def on_before_epoch(self, train_tasks: Tasks, val_tasks: Tasks, **others: Any) -> None:
-        totals = (sum(task.length or 0 for task in tasks) for tasks in (train_tasks, val_tasks))
-        self._widths = (self._widths[0], len(str(max(totals))))
-
-    def on_before_train_epochs(self, tasks: Tasks, **others: Any) -> None:
-        self._lengths = [task.length for task in tasks]
-
-    on_before_val_epochs = on_before_train_epochs
+    def on_before_epoch(self, trainer: TrainerView, **others: Any) -> None:
+        # As in the record of the run: the rate with which the epoch begins.
+        self._rates = rates_of(trainer)
+        self._began.epoch(monotonic(), trainer.progress.num_train_batches)
 
     @paced
     def on_after_train_batch(self, trainer: TrainerView, metrics: Any, batch_idx: int) -> None:
-        """Show the mini-batch, if the line is due."""
-        run = trainer.run
-        if monotonic() < self._next_s or self._screen is None or run is None or not metrics:
+        """Show how far the pass is."""
+        screen, passes, run = self._screen, self._passes, trainer.run
+        if screen is None or not screen.is_live or passes is None or run is None:
             return
-        lengths = self._lengths if len(self._lengths) == run.num_tasks else [None] * run.num_tasks
-        number = sum(length or 0 for length in lengths[: run.task_idx]) + batch_idx + 1
-        total = None if None in lengths else sum(length or 0 for length in lengths)
-        epoch = (trainer.progress.epoch_idx + 1, trainer.max_epochs)
-        if run.stage is Stage.TEST:
-            epoch = (run.task_idx + 1, run.num_tasks)
-        label, batch = run.stage.upper(), (number, total)
-        self._screen.live(batch_line(label, metrics, epoch, batch, self._widths, self.round_to))
-        # Counted from the end of the writing: a slow terminal must not slow down the training.
-        self._next_s = monotonic() + PACE_S
+        metrics.check_loss()
+        progress = passes.setdefault(run, PassProgress())
+        epoch = None if run.stage is Stage.TEST else (trainer.init_epoch + 1, self._table.epochs)
+        screen.live(progress.live(run, epoch, trainer.runtime.num_processes))
 
     on_after_val_batch = on_after_test_batch = on_after_train_batch
-
-    def on_after_train_epoch(self, trainer: TrainerView, **others: Any) -> None:
-        """Record the number of mini-batches of a task without a length."""
-        if trainer.run is not None and trainer.run.task_idx < len(self._lengths):
-            self._lengths[trainer.run.task_idx] = trainer.run.batch_idx + 1
-
-    on_after_val_epoch = on_after_train_epoch
 
     def on_after_epoch(
         self, trainer: TrainerView, train_metrics: Any, val_metrics: Any, epoch_idx: int, **_: Any
     ) -> None:
         if self._screen is not None:
-            stages = {"TRAIN": train_metrics, "VAL": val_metrics}
-            epoch = (epoch_idx + 1, trainer.max_epochs)
-            self._screen.line(epoch_line(stages, epoch, self._widths[0], self.round_to))
+            self._table.add(
+                epoch_idx + 1,
+                train_metrics,
+                val_metrics,
+                rates=self._rates,
+                seconds=monotonic() - self._began.epoch_s,
+            )
+            self._screen.row(self._table)
 
     def on_after_fit(self, trainer: TrainerView) -> None:
-        if trainer.stop_reason is not None and self._screen is not None:
-            self._screen.write(f"{trainer.stop_reason}\n")
+        if self._screen is not None:
+            self._screen.summary(list(self._ending(trainer)))
         self._close()
 
     def on_exception(self, **others: Any) -> None:
@@ -151,53 +167,209 @@ class ConsoleCallback(Callback):
     # --- test
 
     def on_before_test_epochs(self, trainer: TrainerView, tasks: Tasks) -> None:
-        self._lengths = [task.length for task in tasks]
-        if trainer.main_process and not self._in_fit:
+        self._test_began_s = monotonic()
+        if not self._in_fit:
             self._close()
-            self._show_on(open_screen(self.output))
+            self._open(trainer)
 
-    def on_after_test_epoch(self, trainer: TrainerView, task: Any, metrics: Any) -> None:
-        self.on_after_train_epoch(trainer)
-        if self._screen is not None and trainer.run is not None:
-            place = (trainer.run.task_idx + 1, trainer.run.num_tasks)
-            line = task_line(metrics, place, self._widths[0], self.round_to)
-            if self._in_fit:
-                self._screen.write(f"{line.rstrip()}\n")
-            else:
-                self._screen.line(line)
+    def on_before_test_epoch(self, **others: Any) -> None:
+        self._task_began_s = monotonic()
 
-    def on_after_test_epochs(self, **others: Any) -> None:
+    def on_after_test_epoch(self, trainer: TrainerView, task: Any, metrics: Metrics) -> None:
+        session, run = trainer.session, trainer.run
+        if self._screen is not None and session is not None and run is not None:
+            names = names_of(session.plan.tasks[Stage.TEST])
+            seconds = monotonic() - self._task_began_s
+            self._screen.tested(Tested(names[run.task_idx], metrics, seconds, names))
+
+    def on_after_test_epochs(self, tasks: Tasks, metrics: Metrics, **others: Any) -> None:
+        if self._screen is not None and len(tasks) > 1:
+            names = names_of(tasks)
+            own = tuple(f"{name}/" for name in names)
+            pooled = {name: v for name, v in metrics.items() if not name.startswith(own)}
+            seconds = monotonic() - self._test_began_s
+            self._screen.tested(Tested(POOLED, pooled, seconds, names))
         if not self._in_fit:
             self._close()
 
     # --- the screen
 
-    def _show_on(self, screen: Screen) -> None:
-        self._screen = screen
-        self._next_s = 0.0 if self.log_batch and screen.is_live else math.inf
+    def _open(self, trainer: TrainerView) -> Screen | None:
+        if trainer.main_process and self.console != "off":
+            self._screen = open_screen(self.output, self.console, self.round_to)
+            self._passes = weakref.WeakKeyDictionary()
+        return self._screen
 
     def _close(self) -> None:
         if self._screen is not None:
             self._screen.close()
-        self._screen = None
+        self._screen = self._passes = None
         self._in_fit = False
-        self._next_s = math.inf
+
+    def _ending(self, trainer: TrainerView) -> Iterator[str]:
+        """Yield how a fit has ended, and what there is of it."""
+        table, done = self._table, trainer.init_epoch - self._began.epoch_idx
+        of = (
+            ""
+            if trainer.init_epoch == table.epochs
+            else f" of {table.epochs - self._began.epoch_idx}"
+        )
+        many = "" if f"{done}{of}" == "1" else "s"
+        yield f"{done}{of} epoch{many} in {duration(monotonic() - self._began.fit_s)}"
+        if trainer.is_interrupted:
+            yield f"stopped by {signal_of(trainer)} {self._where(trainer)}"
+        elif trainer.stop_reason is not None:
+            yield trainer.stop_reason
+        if table.best is not None:
+            value = cell(table.value_of(table.best), self.round_to)
+            yield f"best epoch {table.best.epoch}: {table.decides} {value}"
+        places = [
+            place for callback in trainer.callbacks for place in callback.leaves(trainer).items()
+        ]
+        for what, path in dict(places).items():
+            yield f"{what}{' in' if not path.suffix else ''} {shown_path(path)}"
+        if trainer.is_interrupted:
+            yield how_to_go_on(trainer)
+
+    def _where(self, trainer: TrainerView) -> str:
+        """Say in which epoch a fit was stopped, and how far in it."""
+        session = trainer.session
+        if session is None or session.epoch_idx is None:
+            return f"after epoch {trainer.init_epoch}"
+        done = trainer.progress.num_train_batches - self._began.num_batches
+        inside = (
+            "in validation" if session.has_metrics_of("train") else f"after {done:,} mini-batches"
+        )
+        return f"in epoch {session.epoch_idx + 1}, {inside}"
 
 
 DefaultCallback = ConsoleCallback
 """The name of `ConsoleCallback` in release 0.6."""
 
 
-def header_lines(trainer: TrainerView) -> list[str]:
-    """Return the lines before the first epoch: date, device, run and model size."""
-    parameters = [p for p in trainer.model.parameters() if p.requires_grad]
-    count = str(sum(p.numel() for p in parameters if not is_lazy(p)))
-    if any(is_lazy(p) for p in parameters):
-        count += " and those of lazy modules"
-    rows = {"device": str(trainer.runtime), "running ID": trainer.running_id, "parameters": count}
-    return [
-        "=" * 50,
-        datetime.now().strftime("%Y-%m-%d %H:%M:%S"),
-        *(f"{label + ':':<12} {value}" for label, value in rows.items()),
-        "-" * 50,
-    ]
+class Beginning:
+    """When a fit and its present epoch began, and what was done before.
+
+    Attributes:
+        fit_s: when the fit began.
+        epoch_idx: its first epoch.
+        epoch_s: when the epoch began.
+        num_batches: training mini-batches before it.
+    """
+
+    def __init__(self, fit_s: float = 0.0, epoch_idx: int = 0) -> None:
+        self.fit_s = self.epoch_s = fit_s
+        self.epoch_idx = epoch_idx
+        self.num_batches = 0
+
+    def epoch(self, epoch_s: float, num_batches: int) -> None:
+        """Begin an epoch."""
+        self.epoch_s, self.num_batches = epoch_s, num_batches
+
+
+class PassProgress:
+    """How far a pass is, how fast, and its values so far."""
+
+    def __init__(self) -> None:
+        self._values = RunningValues()
+        self._first: tuple[float, int, float] | None = None
+
+    def live(self, run: RunView, epoch: tuple[int, int] | None, num_processes: int) -> Live:
+        """Give the state of the pass, for a screen."""
+        now_s, done, total = monotonic(), run.batch_idx + 1, run.num_batches
+        values = self._values.read(run.recorder.ordered())
+        loss = run.recorder.patches.get(LOSS)
+        is_counted = run.task.batch_size is None and run.num_samples is not None
+        samples = getattr(loss, "weight", 0.0) if is_counted else 0.0
+        # The first mini-batch takes longer than the others: it is not measured.
+        first_s, first_done, first_samples = self._first = self._first or (now_s, done, samples)
+        speed, left_s, passed_s = None, None, now_s - first_s
+        if passed_s > 0 and done > first_done:
+            batches = (done - first_done) / passed_s
+            left_s = None if total is None else max(0, total - done) / batches
+            speed = batches, "batches"
+            if samples > first_samples:
+                speed = num_processes * (samples - first_samples) / passed_s, "samples"
+        names = names_of([run.task]) if run.num_tasks == 1 else [run.task.label(run.task_idx)]
+        return Live(epoch, str(run.stage), names[0], done, total, values, speed, left_s)
+
+
+def names_of(tasks: Tasks) -> list[str]:
+    """Return the names of tasks; a single one without a name has none."""
+    if len(tasks) == 1:
+        return [tasks[0].name or ""]
+    return [task.label(index) for index, task in enumerate(tasks)]
+
+
+def table_of(trainer: TrainerView, epochs: int) -> EpochTable:
+    """Return the table of a fit, with the epochs that the history has already."""
+    moved = [optimizer.scheduler is not None for optimizer in trainer.opt]
+    changing = [name for name, is_moved in zip(rates_of(trainer), moved, strict=False) if is_moved]
+    table = EpochTable(epochs, deciding(trainer), changing)
+    history = trainer.history
+    for index, epoch_idx in enumerate(history.epochs):
+        train = {name: values[index] for name, values in history["train"].items()}
+        val = {}
+        if epoch_idx in history.val_epochs:
+            at = history.val_epochs.index(epoch_idx)
+            val = {name: values[at] for name, values in history["val"].items()}
+        table.add(epoch_idx + 1, train, val)
+    return table
+
+
+def deciding(trainer: TrainerView) -> tuple[Column, str]:
+    """Return what says which epoch is best: what a callback follows, or else the loss."""
+    for callback in trainer.callbacks:
+        if callback.follows is not None:
+            stage, name, mode = callback.follows
+            return Column(name, stage), mode
+    plan = None if trainer.session is None else trainer.session.plan
+    validates = plan is not None and any(task.do_loss for task in plan.tasks[Stage.VAL])
+    return Column("loss", "val" if validates else "train"), "min"
+
+
+def rates_of(trainer: TrainerView) -> dict[str, float | None]:
+    """Return the learning rate of each optimizer by its name in the table."""
+    rates = trainer.opt.get_current_lr()
+    return {f"lr {i}" if len(rates) > 1 else "lr": rate for i, rate in enumerate(rates)}
+
+
+def facts_of(trainer: TrainerView) -> Iterator[str]:
+    """Yield what trains: model, device, optimizers."""
+    model = trainer.runtime.unwrap(trainer.model)
+    weights = list(model.parameters())
+    counts = {True: 0, False: 0}
+    for weight in weights:
+        counts[weight.requires_grad] += 0 if is_lazy(weight) else weight.numel()
+    text = f"{type(model).__name__}, {counts[True] + counts[False]:,} parameters"
+    if counts[False]:
+        text += f" ({counts[False]:,} frozen)"
+    if any(map(is_lazy, weights)):
+        text += " and those of lazy modules"
+    yield text
+    yield str(trainer.runtime)
+    for optimizer in trainer.opt:
+        rate = optimizer.get_current_lr()
+        yield optimizer.kind + ("" if rate is None else f", lr {rate:.3g}")
+
+
+def signal_of(trainer: TrainerView) -> str:
+    """Return what has interrupted a fit, in the words of who did it."""
+    return "SIGTERM" if trainer.stop_reason == "SIGTERM received" else "Ctrl-C"
+
+
+def how_to_go_on(trainer: TrainerView) -> str:
+    """Say how an interrupted run goes on."""
+    if trainer.checker is None or not trainer.checker.leaves(trainer):
+        return "not saved: a CheckCallback saves the state"
+    if not trainer.has_own_id:
+        return f"go on with resume={trainer.running_id!r}"
+    if trainer.resume in (True, "auto"):
+        return "go on by starting the script again"
+    return "go on with resume='auto'"
+
+
+def shown_path(path: Path) -> str:
+    """Return a path, relative to the present folder if it is in it."""
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)

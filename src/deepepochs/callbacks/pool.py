@@ -108,7 +108,7 @@ def match_callbacks(
             if state in found or name in found.values():
                 continue
             found[state] = name
-            if named[name].keeps_checkpoints:  # it says itself what becomes of its best
+            if named[name].keeps_checkpoints:  # CheckCallback has its own warning of the best value
                 continue
             there, now = _other_names(saved[state], named[name].made_with)
             if there:
@@ -180,6 +180,8 @@ def _check_callback(callback: object) -> None:
             if name not in HOOKS:
                 raise HookError(f"{where}: there is no such hook.{_nearest(name)}")
             _check_signature(where, getattr(callback, name), name)
+    for companion in callback.companions:
+        _check_callback(companion)
 
 
 def _check_signature(where: str, method: BoundHook, name: str) -> None:

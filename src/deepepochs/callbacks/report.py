@@ -24,7 +24,7 @@ from ..report.text import short
 from ..runs.record import PICTURES, REPORT, Curve, RunInfo, plain, read_json, write_json
 from ..show.screens import spread, to_array
 from .interpret import InterpretCallback
-from .run_record import RunRecordCallback
+from .run_record import RunRecordCallback, recorders
 
 if TYPE_CHECKING:
     from ..contracts import TrainerView
@@ -46,6 +46,9 @@ class ReportCallback(RunRecordCallback):
     """
 
     order = -2  # last in `after_` hooks: the other callbacks have recorded how the run ended
+
+    def leaves(self, trainer: TrainerView) -> dict[str, Path]:
+        return {"report": self.folder(trainer) / REPORT}
 
     def on_after_fit(self, trainer: TrainerView) -> None:
         super().on_after_fit(trainer)
@@ -78,9 +81,7 @@ def write_report(trainer: TrainerView, path: str | os.PathLike[str] | None = Non
         pictures = {**read_json(folder / PICTURES), **pictures}
         if pictures:
             write_json(folder / PICTURES, pictures)
-    recorders = [cbk for cbk in trainer.callbacks if isinstance(cbk, RunRecordCallback)]
-    writing = (recorder for recorder in recorders if recorder.is_the_recorder(trainer))
-    record = next(writing, RunRecordCallback()).record(trainer)
+    record = next(iter(recorders(trainer)), RunRecordCallback()).record(trainer)
     state = str(record.get("state", "finished" if trainer.session is None else "running"))
     curves, home = gather_curves(trainer.history), folder if folder.is_dir() else None
     run = RunInfo(trainer.running_id, state, record, curves, pictures, home)

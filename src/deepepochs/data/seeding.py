@@ -11,6 +11,7 @@ the samplers and streams of a loader draw from its ``CommonStreams``.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import random
 from collections.abc import Iterable, Iterator
@@ -39,9 +40,26 @@ def epoch_seed_from(generator: torch.Generator | None, num_passes: int = 0) -> i
 def seed_streams(epoch_seed: int, position: int | str) -> None:
     """Seed Python, NumPy and torch for the batch at ``position`` in the epoch, from 0."""
     for_torch, for_python, for_numpy = _seeds_at(epoch_seed, position)
-    torch.manual_seed(for_torch)
+    seed_torch(for_torch)
     random.seed(for_python)
     np.random.seed(for_numpy)
+
+
+def seed_torch(seed: int) -> None:
+    """Do what ``torch.manual_seed`` does, which takes 100 us to look for accelerators.
+
+    Where there is none that this process can use, it seeds the generator of the CPU alone.
+    """
+    if can_use_accelerator():
+        torch.manual_seed(seed)
+    else:
+        torch.default_generator.manual_seed(seed)
+
+
+@functools.cache
+def can_use_accelerator() -> bool:
+    """Whether this process can draw on an accelerator: not in a fork of one that has used CUDA."""
+    return torch.accelerator.is_available() and not torch.cuda._is_in_bad_fork()
 
 
 def _seeds_at(epoch_seed: int, position: int | str) -> tuple[int, int, Any]:

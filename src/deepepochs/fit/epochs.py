@@ -209,6 +209,7 @@ class FitSession(Session):
             CheckpointMismatch: the fit cannot resume there; the place is as it was.
         """
         self._resumption = resumption
+        self.trainer.history.know_directions(self.plan.directions())
         self.fire("on_before_fit", epochs=self.span.end)
         with together(self.trainer.runtime, "begin the fit"):
             self._bring_to_place()
@@ -224,7 +225,7 @@ class FitSession(Session):
             self._tell_epoch(self.epoch)
             self._set_up_again(self.epoch)
         if resumption is None:
-            # What a fit that was cut short, or the user, has left must not be part of this one.
+            # Gradients that an interrupted fit or the user has left must not enter the first step.
             self.opt.drop_gradients()
         elif self._waiting is None:
             resumption.put_back()
@@ -258,7 +259,7 @@ class FitSession(Session):
             self.trainer.runtime.streams.load_state_dict(random)
         if self.resumes:
             inside = "" if self.epoch is None else ", and the checkpoint is inside of the next one"
-            self.trainer.print(
+            self.trainer.note(
                 f"running ID {self.trainer.running_id} has nothing left to do: {done} of {end} epochs "
                 f"are done{inside}. To go on, give a larger number of epochs; for a new run, another "
                 "running_id or resume=False."
@@ -271,7 +272,7 @@ class FitSession(Session):
             )
 
     def _set_up_again(self, epoch: EpochState) -> None:
-        """Call the hooks again that came before the place, inside an epoch, of a loaded state."""
+        """Call the hooks again that had run in this epoch before the checkpoint was saved."""
         self._before_epoch(epoch)
         for stage, _ in self.plan.stages_of(epoch.epoch_idx):
             if stage in epoch.begun and stage not in epoch.metrics:
@@ -312,6 +313,16 @@ class FitSession(Session):
             self.save_points.stop("interrupted")
 
     @property
+    def resumes_at(self) -> str:
+        """Where the fit resumes, in words; ``''`` if it does not."""
+        if self._resumption is None:
+            return ""
+        run = f"run {self._resumption.run} " if self._resumption.run else ""
+        if self.epoch is None:
+            return f"{run}at epoch {self.fits.progress.epoch_idx + 1}"
+        return f"{run}in epoch {self.epoch.epoch_idx + 1}, {self.epoch.in_words()}"
+
+    @property
     def is_interrupted(self) -> bool:
         """Whether it is a signal or Ctrl-C that ends the fit."""
         return self._is_interrupted or self.save_points.signals.received is not None
@@ -320,13 +331,12 @@ class FitSession(Session):
         """Call the hooks after a fit."""
         fire_in_step(self.hooks["on_after_fit"], self.trainer)
 
-    def pass_on(self, on_interrupt: str) -> None:
-        """Do what the signal or Ctrl-C that has ended the fit does without this library."""
+    def pass_on(self, on_interrupt: str) -> BaseException | None:
+        """Do what the signal or Ctrl-C that has ended the fit does, or give what is to be raised."""
         signals = self.save_points.signals
-        if on_interrupt == "raise" or signals.received is signal.SIGTERM:
-            signals.pass_on()
-            if self._is_interrupted:
-                raise KeyboardInterrupt
+        if on_interrupt != "raise" and signals.received is not signal.SIGTERM:
+            return None
+        return signals.pass_on() or (KeyboardInterrupt() if self._is_interrupted else None)
 
     def begin_epoch(self) -> EpochState:
         """Give the epoch that is under way, or begin one."""

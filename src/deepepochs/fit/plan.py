@@ -5,6 +5,7 @@ Made and checked before the first mini-batch, so that a wrong argument costs sec
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import dis
 import inspect
@@ -16,7 +17,9 @@ from typing import Any
 from ..arguments import as_list, check_batch_size, check_count, check_flag
 from ..contracts import TrainerView
 from ..errors import ConfigError, LoopException, MetricError, warn_user
+from ..metrics.direction import direction_of
 from ..nest.samples import BatchSize
+from ..patches.base import metric_name
 from ..patches.plan import MetricPlan, check_metrics, plan_metrics
 from ..patches.totals import LOSS
 from ..run import Run
@@ -66,6 +69,20 @@ class FitPlan:
     def metrics_of(self, stage: Stage, task: EpochTask) -> tuple[MetricPlan, ...]:
         """The metrics of one pass."""
         return self._metrics[stage, id(task)]
+
+    def directions(self) -> dict[str, str]:
+        """Which values are better, of the metrics that declare it themselves."""
+        listed = [metric for group in self.metrics.values() for metric in group]
+        listed += [metric for task in self.all_tasks() for metric in task.metrics]
+        found = {}
+        for metric in listed:
+            is_group = type(metric).__name__ == "MetricCollection"
+            for name, one in metric.items() if is_group else [(metric_name(metric), metric)]:
+                inner = getattr(one, "func", one)  # of a partial
+                if hasattr(inner, "direction") or hasattr(inner, "higher_is_better"):
+                    with contextlib.suppress(ConfigError):  # an attribute of another meaning
+                        found[name] = direction_of(name, one)
+        return {name: direction for name, direction in found.items() if direction is not None}
 
     def validates(self, epoch_idx: int) -> bool:
         """Whether an epoch ends with validation."""

@@ -37,11 +37,17 @@ class Resumption:
         place: its place.
         state: the state; ``None``: it was loaded by hand, and the trainer may have been changed
             since, so it is what the trainer has now.
+        run: the name of the run that has saved it; ``''``: it was loaded by hand.
     """
 
     def __init__(
-        self, trainer: TrainerView, place: Place, state: Mapping[str, Any] | None = None
+        self,
+        trainer: TrainerView,
+        place: Place,
+        state: Mapping[str, Any] | None = None,
+        run: str = "",
     ) -> None:
+        self.run = run
         self._trainer = trainer
         self._place = place
         self._before: dict[str, Any] | None = None  # the early parts, where the others wait
@@ -100,8 +106,8 @@ class EarlierFits:
     """The fits of an earlier process, which a script calls again.
 
     Those that were finished are skipped, with their history. The state is loaded when the fit
-    is reached in which it was saved. The lines between the last of the finished ones and that
-    fit act on what they acted on: the state at the end of the last finished fit.
+    is reached in which it was saved. Code between the last finished fit and that one runs on the
+    state at the end of the last finished fit, as it did in the first process.
 
     Args:
         source: the checkpoint.
@@ -136,8 +142,7 @@ class EarlierFits:
             CheckpointError: it cannot be loaded; the trainer is as it was.
         """
         state = from_plain(load(self._source))
-        trainer.print(f"loading checkpoint {self._source}")
-        resumption = Resumption(trainer, place, state)
+        resumption = Resumption(trainer, place, state, self._source.absolute().parent.name)
         self._was_loaded = True
         return resumption
 
@@ -178,8 +183,8 @@ class EarlierFits:
         """Warn of a call between skipped fits that does not see the weights it has seen."""
         if 0 < num_calls <= self.num_past and self._fault is not None:
             warn_user(
-                f"{call}() comes between fits that an earlier process has finished, and its result "
-                f"differs from the one there: the weights of that time were not found "
+                f"{call}() is called between two fits that were finished before the restart. It runs "
+                f"with other weights than then, because the weights of that moment were not found "
                 f"({self._fault}).",
                 UserWarning,
             )

@@ -69,21 +69,17 @@ class StopSignals:
         """Take a signal that another process has received, unless there was one here."""
         self.received = self.received or received
 
-    def pass_on(self) -> None:
-        """Do now what the signal would have done without this.
-
-        Raises:
-            SystemExit: with code 143, after SIGTERM.
-            KeyboardInterrupt: after SIGINT.
-        """
-        if self.received is None:
-            return
-        if callable(self._outer.get(self.received)):
-            signal.raise_signal(self.received)
+    def pass_on(self) -> BaseException | None:
+        """Do now what the signal would have done without this, or give what is to be raised."""
+        handler = self._outer.get(self.received) if self.received is not None else None
+        # Its frames would make the traceback of a Ctrl-C longer, and tell nothing.
+        if callable(handler) and handler is not signal.default_int_handler:
+            signal.raise_signal(self.received or signal.SIGINT)
         elif self.received is signal.SIGTERM:
-            raise SystemExit(128 + signal.SIGTERM)
-        else:
-            raise KeyboardInterrupt
+            return SystemExit(128 + signal.SIGTERM)
+        elif self.received is not None:
+            return KeyboardInterrupt()
+        return None
 
 
 class SavePoints:
@@ -103,6 +99,7 @@ class SavePoints:
         self.stop_reason: str | None = None
         self._savers: list[Saver] = []
         self._requests: list[Saver] = []
+        self._everywhere = False
 
     @property
     def outermost(self) -> SavePoints:
@@ -117,9 +114,14 @@ class SavePoints:
         """Have ``saver(trainer)`` called where the call is stopped before its end."""
         self._savers.append(saver)
 
-    def request(self, saver: Saver) -> None:
-        """Have ``saver(trainer)`` called once, at the next save point."""
+    def request(self, saver: Saver, *, everywhere: bool = False) -> None:
+        """Have ``saver(trainer)`` called once, at the next save point.
+
+        ``everywhere`` says that all processes ask for it after the same mini-batch: they need not
+        agree on it.
+        """
         self._requests.append(saver)
+        self._everywhere = self._everywhere or everywhere
 
     def inherit(self, inner: SavePoints) -> None:
         """Stop, too, where a call inside this one was stopped."""
@@ -128,14 +130,18 @@ class SavePoints:
     def check(self, run: Run | None = None) -> None:
         """Save if asked, then stop if asked; a pass on its last mini-batch is ended properly.
 
+        Several processes agree on that between passes, and within one a few times a second.
+
         Raises:
             StopLoopException: the call was asked to stop.
         """
         asks: Any = self.stop_reason or self._requests or self.signals.received
         if self.outer is not None:
             asks = self.stop_reason
-        elif run is None or run.rounds is not None:
+        elif run is None:
             asks = self.trainer.runtime.any(bool(asks), "may save or stop")
+        elif run.rounds is not None:
+            asks = run.rounds.meet(bool(asks), "may save or stop", everywhere=self._everywhere)
         if asks:
             self._save_and_stop(run)
 
@@ -148,7 +154,7 @@ class SavePoints:
         is_last = run is not None and run.batch_idx + 1 == run.num_batches
         stops = self.stop_reason is not None and not is_last
         if self.saves:
-            savers, self._requests = self._requests, []
+            savers, self._requests, self._everywhere = self._requests, [], False
             for saver in dict.fromkeys([*savers, *self._savers] if stops else savers):
                 saver(self.trainer)
         if stops:

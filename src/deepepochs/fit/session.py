@@ -74,11 +74,10 @@ class Session:
         self.run: Run | None = None
         self.totals = StageTotals()
         self.pace_end_s = 0.0
-        self.opt, self.on_nan = trainer.opt, trainer.on_nan
+        self.opt = trainer.opt
         if kind is Kind.TRY:
             # A scheduler may know how many steps it is to make, and object to more.
             self.opt = Optimizers(Optimizer(optimizer.opt) for optimizer in trainer.opt)
-            self.on_nan = "ignore"
         self.modes: Modes = Modes(trainer, None if outer is None else outer.modes)
         self._undo = ExitStack()
 
@@ -119,6 +118,11 @@ class Session:
         """The fit that this call is or runs inside of, or ``None``."""
         return None if self.outer is None else self.outer.fit
 
+    @property
+    def resumes_at(self) -> str:
+        """Where a fit resumes, in words."""
+        return ""
+
     def has_metrics_of(self, stage: str) -> bool:
         """Whether the present epoch of this call has ended a stage."""
         return False
@@ -126,6 +130,11 @@ class Session:
     def epoch_state(self) -> dict[str, Any] | None:
         """The state of the epoch of this call that is under way."""
         return None
+
+    @property
+    def on_nan(self) -> str:
+        """What a loss that is NaN or infinite does: ``'stop'``, ``'warn'`` or ``'ignore'``."""
+        return "ignore" if self.kind is Kind.TRY else self.trainer.on_nan
 
     def rest(self, until_s: float) -> None:
         """Call no paced hook before a moment."""
@@ -172,6 +181,8 @@ class Session:
         hooks, of_fillers = self.hooks.stages[stage], self.hooks.fillers[stage]
         if stage is Stage.TRAIN and self._may_gain_weights():
             hooks, of_fillers = map(self._dropping_stale, (hooks, of_fillers))
+        # What a split of the user's own leaves of a mini-batch is not known beforehand.
+        sizes = None if trainer.has_own_split else runtime.sizes(cursor, task.batch_size)
         epoch = "" if self.epoch_idx is None else f"epoch {self.epoch_idx}, "
         return Run(
             trainer,
@@ -184,7 +195,7 @@ class Session:
             plan=self.plan.metrics_of(stage, task),
             cursor=cursor,
             window=runtime.window(trainer.grad_accumulate) if stage is Stage.TRAIN else None,
-            rounds=runtime.rounds(cursor, hooks, of_fillers),
+            rounds=runtime.rounds(cursor, hooks, of_fillers, sizes),
             watch=LossWatch(self.on_nan, f"{stage} task {task.label(place[0])!r}", epoch),
         )
 
@@ -239,7 +250,10 @@ class Session:
         return values
 
     def stage_values(self, totals: StageTotals) -> dict[str, Any]:
-        """The values of a stage: the main process's, and those that only another could pool."""
+        """The values of a stage as the main process has them.
+
+        Added are those that it could not compute, and another process could.
+        """
         runtime = self.trainer.runtime
         own = totals.metrics() if runtime.is_main or len(totals.passes) > 1 else {}
         gathered: list[dict[str, Any]] = runtime.gather_objects(own, "ends a stage")
@@ -295,7 +309,7 @@ class Session:
 
 
 def not_running(task: EpochTask, stage: Stage) -> LoopException:
-    """The error for a task that is called where it is none of the call's."""
+    """The error for a task that does not belong to the call that runs."""
     return LoopException(
         f"This {type(task).__name__} is not a {stage} task of what runs now. Give it to fit() or "
         "test()."

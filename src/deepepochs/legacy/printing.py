@@ -1,4 +1,4 @@
-"""The console's lines, for a loop that a user writes: printed, or shown in a tqdm bar."""
+"""The lines of release 0.6, for a loop that a user writes: printed, or shown in a tqdm bar."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from typing import Any
 
 from torch import Tensor
 
-from ..show.screens import Output, batch_line, epoch_line
+from ..show.screens import Output, format_value
+
+Count = tuple[int, int | None]
+"""A number from 1, and the total, which may be unknown."""
 
 
 def print_out(content: str, end: str = "\n", tqdm_iter: Any = None) -> None:
@@ -82,3 +85,49 @@ def log_epoch(
     stages = {"TRAIN": train_metrics, "VAL": val_metrics or {}}
     line = epoch_line(stages, (epoch, epochs), len(str(epochs)), round_to)
     print_out(line.rstrip(), tqdm_iter=tqdm_iter)
+
+
+def info(m_dict: Mapping[str, Any], round_to: int = 4) -> str:
+    """Return metrics as `name: value` pairs, each value padded to `round_to + 3` characters.
+
+    Args:
+        m_dict: metric values by name.
+        round_to: decimals, from 0.
+
+    Example:
+        >>> info({"loss": 2.2457, "acc": 0.184})
+        'loss: 2.2457  acc: 0.1840 '
+    """
+    return " ".join(
+        f"{name}: {format_value(value, round_to):<{round_to + 3}}" for name, value in m_dict.items()
+    )
+
+
+def counted(count: Count, width: int) -> str:
+    """Return `number/total`: the number aligned right, the total left, both `width` wide."""
+    number, total = count
+    shown = "?" if total is None else str(total)
+    return f"{number:>{width}}/{shown:<{width}}"
+
+
+def batch_line(
+    label: str,
+    metrics: Mapping[str, Any],
+    epoch: Count,
+    batch: Count,
+    widths: tuple[int, int] = (4, 5),
+    round_to: int = 4,
+) -> str:
+    """Return the line of a mini-batch."""
+    return (
+        f"E {counted(epoch, widths[0])}  B {counted(batch, widths[1])}  {label}> "
+        f"{info(metrics, round_to)}"
+    )
+
+
+def epoch_line(
+    stages: Mapping[str, Mapping[str, Any]], epoch: Count, width: int = 4, round_to: int = 4
+) -> str:
+    """Return the line of an epoch, with the metrics by label; empty stages are left out."""
+    parts = [f"{label}> {info(metrics, round_to)}" for label, metrics in stages.items() if metrics]
+    return f"E {counted(epoch, width)}  {'  '.join(parts)}"

@@ -37,8 +37,9 @@ from torch import Tensor
 from ..errors import ConfigError, ConfigTypeError, MetricError
 
 __all__ = [
-    "ClassCounts", "accuracy", "cmats_and_weights", "confusion_matrix", "f1", "fbeta", "fbeta_fn",
-    "get_class_num", "precision", "precision_fn", "read_class_ids", "recall", "recall_fn",
+    "ClassCounts", "ClassTotals", "accuracy", "cmats_and_weights", "confusion_matrix",
+    "count_classes", "f1", "fbeta", "fbeta_fn", "get_class_num", "precision", "precision_fn",
+    "read_class_ids", "recall", "recall_fn",
 ]  # fmt: skip
 
 
@@ -103,7 +104,7 @@ def get_class_num(preds: Tensor | Sequence[Tensor], targets: Tensor | Sequence[T
 def read_class_ids(preds: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, int | None]:
     """Give predicted ids and target ids of the same shape, and the number of classes if known.
 
-    On the CPU all ids are checked against that number, which two sets of ids do not give.
+    On the CPU all ids are checked against that number. It is unknown if both arguments are ids.
 
     Raises:
         MetricError: not tensors, shapes that do not fit, or values that cannot be ids.
@@ -246,6 +247,49 @@ def _warn_of_logits(column: Tensor) -> None:
 AVERAGES = ("micro", "macro", "weighted", "binary")
 
 
+class ClassTotals(NamedTuple):
+    """What all metrics of this module are computed from: three int64 counts ``[C]`` of each class.
+
+    Those of several mini-batches can be added. They take less memory than a confusion matrix
+    ``[C, C]``, which has many zeros where there are many classes.
+    """
+
+    hits: Tensor
+    """How often the class was predicted rightly."""
+    of_target: Tensor
+    """How often it was the target."""
+    of_pred: Tensor
+    """How often it was predicted."""
+
+
+def count_classes(preds: Tensor, targets: Tensor) -> ClassTotals:
+    """Count hits, targets and predictions of each class; for arguments see `confusion_matrix`.
+
+    >>> [n.tolist() for n in count_classes(torch.tensor([0.9, 0.2, 0.8]), torch.tensor([1, 1, 0]))]
+    [[0, 1], [1, 2], [1, 2]]
+    """
+    pred_ids, target_ids, size = read_class_ids(preds, targets)
+    if size is None:
+        size = _largest_id(pred_ids, target_ids) + 1
+        _check_ids(target_ids, size, "targets")
+    if not preds.is_floating_point():
+        _check_ids(pred_ids, size, "preds")
+    rows, columns = target_ids.reshape(-1).long(), pred_ids.reshape(-1).long()
+    is_hit = rows == columns
+    if rows.device.type == "cpu":
+        each = (rows[is_hit], rows, columns)
+        return ClassTotals(*(torch.bincount(ids, minlength=size) for ids in each))
+    # As in `_count_without_reading`: a bad id is out of bounds.
+    good = (columns >= 0) & (columns < size) & (rows >= 0) & (rows < size)
+    rows, columns = (torch.where(good, ids, size) for ids in (rows, columns))
+    ones, none = torch.ones_like(rows), rows.new_zeros(size)
+    return ClassTotals(
+        none.scatter_add(0, rows, is_hit.long()),
+        none.scatter_add(0, rows, ones),
+        none.scatter_add(0, columns, ones),
+    )
+
+
 class ClassCounts(NamedTuple):
     """One class against the rest: true and false positives and negatives, 0-d or ``[C]``."""
 
@@ -264,8 +308,8 @@ def accuracy(
     tensor(0.5000, dtype=torch.float64)
     """
     if preds is None or targets is None or conf_mat is not None:
-        matrix = _as_float(_matrix(preds, targets, conf_mat))
-        return _ratio(matrix.diagonal().sum(), matrix.sum())
+        totals = _totals(preds, targets, conf_mat)
+        return _ratio(totals.hits.sum(), totals.of_target.sum())
     pred_ids, target_ids, _ = read_class_ids(preds, targets)
     hits = pred_ids == target_ids
     if not hits.numel():
@@ -288,7 +332,7 @@ def recall(
     >>> recall(torch.tensor([0.9, 0.2]), torch.tensor([1, 1]))
     tensor(0.5000, dtype=torch.float64)
     """
-    return _averaged(recall_fn, _matrix(preds, targets, conf_mat), average)
+    return _averaged(recall_fn, _totals(preds, targets, conf_mat), average)
 
 
 def precision(
@@ -303,7 +347,7 @@ def precision(
     >>> precision(torch.tensor([0.9, 0.2]), torch.tensor([1, 1]))
     tensor(1., dtype=torch.float64)
     """
-    return _averaged(precision_fn, _matrix(preds, targets, conf_mat), average)
+    return _averaged(precision_fn, _totals(preds, targets, conf_mat), average)
 
 
 def f1(
@@ -318,7 +362,7 @@ def f1(
     >>> round(f1(torch.tensor([0.9, 0.2]), torch.tensor([1, 1])).item(), 4)
     0.6667
     """
-    return _averaged(fbeta_fn, _matrix(preds, targets, conf_mat), average)
+    return _averaged(fbeta_fn, _totals(preds, targets, conf_mat), average)
 
 
 def fbeta(
@@ -345,7 +389,7 @@ def fbeta(
             `accuracy`; ``'macro'`` is the mean over all C classes, in which absent ones count
             0; ``'weighted'`` weighs them by their numbers of targets. ``None`` is ``'binary'``
             for two classes and ``'micro'`` for more.
-        conf_mat: a confusion matrix ``[C, C]``.
+        conf_mat: a confusion matrix ``[C, C]``, or the `ClassTotals` of several mini-batches.
 
     Returns:
         A 0-d tensor, 0 … 1; 0 if a denominator is 0.
@@ -361,7 +405,7 @@ def fbeta(
         raise ConfigTypeError(f"beta is {beta!r}: give a number above 0.")
     if not (beta > 0 and math.isfinite(beta)):
         raise ConfigError(f"beta is {beta}: give a finite number above 0.")
-    return _averaged(lambda c: fbeta_fn(c, beta), _matrix(preds, targets, conf_mat), average)
+    return _averaged(lambda c: fbeta_fn(c, beta), _totals(preds, targets, conf_mat), average)
 
 
 def precision_fn(c: Any) -> Tensor:
@@ -387,12 +431,12 @@ def cmats_and_weights(conf_mat: Tensor) -> tuple[list[ClassCounts], Tensor]:
     >>> [int(n) for n in counts[1]], weights.tolist()
     ([4, 2, 1, 5], [0.5, 0.5])
     """
-    counts = _counts(_matrix(None, None, conf_mat))
+    counts = _counts(_totals(None, None, conf_mat))
     return [ClassCounts(*c) for c in torch.stack(counts, 1)], _weights(counts)
 
 
-def _averaged(metric: Callable[[Any], Tensor], matrix: Tensor, average: str | None) -> Tensor:
-    size = matrix.shape[0]
+def _averaged(metric: Callable[[Any], Tensor], totals: ClassTotals, average: str | None) -> Tensor:
+    size = len(totals.hits)
     if average is None:
         average = "binary" if size == 2 else "micro"
     if average not in AVERAGES:
@@ -400,16 +444,15 @@ def _averaged(metric: Callable[[Any], Tensor], matrix: Tensor, average: str | No
         raise ConfigError(f"average is {average!r}: choose {known}.")
     if average == "binary" and size != 2:
         raise ConfigError(f"average='binary' needs two classes, not {size}: take 'macro'.")
-    counts = _counts(matrix)
+    counts = _counts(totals)
     if average in ("macro", "weighted"):
         values = metric(counts)
         return values.mean() if average == "macro" else (values * _weights(counts)).sum()
     return metric(ClassCounts(*(n[1] if average == "binary" else n.sum() for n in counts)))
 
 
-def _counts(matrix: Tensor) -> ClassCounts:
-    matrix = _as_float(matrix)
-    hits, of_target, of_pred = matrix.diagonal(), matrix.sum(1), matrix.sum(0)
+def _counts(totals: ClassTotals) -> ClassCounts:
+    hits, of_target, of_pred = map(_as_float, totals)
     missed = of_target - hits
     return ClassCounts(hits, missed, of_pred - hits, of_target.sum() - of_pred - missed)
 
@@ -419,20 +462,23 @@ def _weights(counts: ClassCounts) -> Tensor:
     return _ratio(of_target, of_target.sum())
 
 
-def _matrix(preds: Tensor | None, targets: Tensor | None, conf_mat: object) -> Tensor:
+def _totals(preds: Tensor | None, targets: Tensor | None, conf_mat: object) -> ClassTotals:
     if conf_mat is None and preds is not None and targets is not None:
-        return confusion_matrix(preds, targets)
+        return count_classes(preds, targets)
     if conf_mat is None or preds is not None or targets is not None:
         given = {"preds": preds, "targets": targets, "conf_mat": conf_mat}
         names = " and ".join(name for name, value in given.items() if value is not None)
         what = "either preds and targets, or a confusion matrix: accuracy(conf_mat=matrix)"
         raise ConfigError(f"A metric was given {names or 'nothing'}: pass {what}.")
+    if isinstance(conf_mat, ClassTotals):
+        return conf_mat
     if not isinstance(conf_mat, Tensor):
         raise MetricError(f"conf_mat is a {type(conf_mat).__name__}: pass torch.as_tensor(it).")
     if conf_mat.ndim != 2 or conf_mat.shape[0] != conf_mat.shape[1] or not conf_mat.numel():
         found = f"conf_mat {list(conf_mat.shape)} is no confusion matrix"
         raise MetricError(f"{found}: give [C, C], targets in rows, predictions in columns.")
-    return conf_mat
+    matrix = _as_float(conf_mat) if conf_mat.is_floating_point() else conf_mat
+    return ClassTotals(matrix.diagonal(), matrix.sum(1), matrix.sum(0))
 
 
 def _ratio(part: Any, whole: Any) -> Tensor:

@@ -303,13 +303,14 @@ def batches(inputs: Any, batch_size: int) -> Iterator[Any]:
 _PAIRS = "Yield (input, target), or (input, None) if there is no target."
 
 
-def split_batch(batch: Any, *, with_targets: bool) -> tuple[Any, Any]:
+def split_batch(batch: Any, *, with_targets: bool, entry: str | None = None) -> tuple[Any, Any]:
     """Give ``(batch_x, batch_y)`` of a mini-batch: a tuple, a list, a dict, or an object.
 
     Without targets (there is no loss function) all of it is ``batch_x``, and ``batch_y`` is None.
+    ``entry`` names the entry of a dict that is ``batch_y``; with targets it is not in ``batch_x``.
 
     Raises:
-        DataError: input and target cannot be told apart.
+        DataError: input and target cannot be told apart, or the dict has no such entry.
     """
     if isinstance(batch, (tuple, list)):
         for item in batch:  # a generator in any() would cost 0.5 µs a mini-batch
@@ -325,7 +326,7 @@ def split_batch(batch: Any, *, with_targets: bool) -> tuple[Any, Any]:
             )
         return TensorTuple(batch[:-1]), batch[-1]
     if isinstance(batch, Mapping):
-        return _composed(batch), None
+        return _split_dict(_composed(batch), entry, with_targets=with_targets)
     if isinstance(batch, Tensor) and with_targets:
         raise DataError(
             f"The loader yielded {describe(batch)}, not a tuple or list: input and target cannot "
@@ -337,6 +338,22 @@ def split_batch(batch: Any, *, with_targets: bool) -> tuple[Any, Any]:
             "element is the target, a dict, or an object such as a graph."
         )
     return TensorTuple((batch,)), None
+
+
+def _split_dict(
+    batch: Mapping[str, Any], entry: str | None, *, with_targets: bool
+) -> tuple[Any, Any]:
+    if entry is None:
+        return batch, None
+    if entry not in batch:
+        names = ", ".join(map(repr, batch)) or "none"
+        raise DataError(
+            f"The loader yielded a dict without the entry {entry!r}, which targets= names; its "
+            f"entries are {names}. Give targets= the name of the entry that is the target."
+        )
+    if not with_targets:  # the model computes the loss
+        return batch, batch[entry]
+    return {name: value for name, value in batch.items() if name != entry}, batch[entry]
 
 
 def _composed(item: Any) -> Any:

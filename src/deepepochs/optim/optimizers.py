@@ -27,6 +27,7 @@ __all__ = [
     "params_of",
 ]  # fmt: skip
 
+MAX_RATES = 3  # rates of parameter groups that are shown
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
@@ -47,6 +48,7 @@ class Optimizer:
 
     Attributes:
         opt: the torch optimizer.
+        kind: the name of its class.
         scheduler: its scheduler, or `None`.
         sched_on: `'step'` or `'epoch'`.
         is_sched_on_given: whether `sched_on` was given.
@@ -89,6 +91,7 @@ class Optimizer:
             )
         if sched_on not in ("step", "epoch", None):
             raise ConfigError(f"sched_on={sched_on!r}: it must be 'step' or 'epoch'.")
+        self.kind = type(bare(opt)).__name__
         self.scheduler = scheduler
         self.sched_on = sched_on or "epoch"
         self.is_sched_on_given = sched_on is not None
@@ -309,9 +312,15 @@ class Optimizer:
             self.scheduler.load_state_dict(copy.deepcopy(state["sched_state"]))
 
     def __repr__(self) -> str:
-        if self.scheduler is None:
-            return f"Optimizer({type_name(self.opt)})"
-        return f"Optimizer({type_name(self.opt)}, {type_name(self.scheduler)}, {self.sched_on!r})"
+        rates = [float(group["lr"]) for group in self.opt.param_groups if "lr" in group]
+        shown = ", ".join(f"{rate:.4g}" for rate in rates[:MAX_RATES])
+        shown += ", ..." if rates[MAX_RATES:] else ""
+        parts = [type_name(self.opt)]
+        parts += [f"lr={shown}" if len(rates) == 1 else f"lr=[{shown}]"] if rates else []
+        if self.scheduler is not None:
+            parts.append(f"{type_name(self.scheduler)} on {self.sched_on!r}")
+        parts += [] if self.monitor is None else [f"monitor={self.monitor!r}"]
+        return f"Optimizer({', '.join(parts)})"
 
 
 def _needs_closure(opt: torch.optim.Optimizer) -> bool:

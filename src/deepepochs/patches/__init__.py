@@ -20,6 +20,7 @@ patch               what it keeps of the batches   exact for
 `TensorPatch`       all outputs and targets        every metric
 `ConfusionPatch`    a confusion matrix             metrics of such a matrix
 `ConfusionMetrics`  a confusion matrix             accuracy, precision, …
+`CountsPatch`       counts of each class           `deepepochs.metrics`
 `MetricPatch`       states of a torchmetrics       torchmetrics' objects
                     object
 =================== ============================== ==========================
@@ -28,15 +29,15 @@ patch               what it keeps of the batches   exact for
 from __future__ import annotations
 
 from .base import PatchBase, flatten_value, metric_name
-from .confusion import ConfusionMetrics, ConfusionPatch
-from .plan import check_patch_kind, is_torchmetric, make_patch
+from .confusion import ConfusionMetrics, ConfusionPatch, CountsPatch
+from .plan import accumulates, check_patch_kind, is_torchmetric, make_patch
 from .tensors import TensorPatch
 from .torchmetric import MetricPatch
 from .values import MeanPatch, ValuePatch
 
 __all__ = [
-    "ConfusionMetrics", "ConfusionPatch", "MeanPatch", "MetricPatch", "PatchBase", "TensorPatch",
-    "ValuePatch", "check_patch_kind", "flatten_value", "is_torchmetric", "make_patch",
+    "ConfusionMetrics", "ConfusionPatch", "CountsPatch", "MeanPatch", "MetricPatch", "PatchBase",
+    "TensorPatch", "ValuePatch", "accumulates", "check_patch_kind", "flatten_value", "is_torchmetric", "make_patch",
     "metric_name",
 ]  # fmt: skip
 

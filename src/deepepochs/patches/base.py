@@ -130,6 +130,10 @@ class PatchBase:
             new.__dict__[key] = copied(value)
         return new
 
+    def num_numbers(self, most: int) -> int:
+        """Count the numbers that the patch holds; stop at more than `most`."""
+        return count_numbers(self.__dict__, most)
+
     def state_dict(self) -> dict[str, Any]:
         """Give a copy of all attributes but metrics, models and the name.
 
@@ -157,11 +161,15 @@ class PatchBase:
         }
 
     def __repr__(self) -> str:
-        """Give the class, the metric and the name."""
+        """Give the class, the metric, the name, and how much is in it."""
         metric = getattr(self, "metric", None)
         parts = [] if metric is None else [metric_name(metric)]
         parts += [] if self.name is None else [f"name={self.name!r}"]
-        return f"{type(self).__name__}({', '.join(parts)})"
+        return f"{type(self).__name__}({', '.join([*parts, *self._amounts()])})"
+
+    def _amounts(self) -> list[str]:
+        """Say how much was loaded, without a wait for an accelerator."""
+        return []
 
 
 def metric_name(metric: Any) -> str:
@@ -246,6 +254,22 @@ def copied(value: Any) -> Any:
         return item if callable(item) else copy.deepcopy(item)
 
     return walk(leaf, value)
+
+
+def count_numbers(value: Any, most: int) -> int:
+    """Count the numbers in containers, tensors, arrays and patches; stop at more than `most`."""
+    total, waiting = 0, [value]
+    while waiting and total <= most:
+        item = waiting.pop()
+        if isinstance(item, dict):
+            waiting += item.values()
+        elif isinstance(item, (list, tuple, set, frozenset)):
+            waiting += item
+        elif isinstance(item, PatchBase):
+            total += item.num_numbers(most)
+        else:
+            total += item.numel() if isinstance(item, Tensor) else np.size(item)
+    return total
 
 
 def for_checkpoint(value: Any, where: str) -> Any:

@@ -1,4 +1,4 @@
-"""Patches that keep a confusion matrix: exact for the metrics of such a matrix, in constant memory.
+"""Patches that keep counts of classes: exact for the metrics of such counts, in constant memory.
 
 >>> import torch
 >>> from deepepochs.patches import ConfusionMetrics
@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import math
 from collections.abc import Callable, Iterable
@@ -22,9 +23,13 @@ from torch import Tensor
 from .. import metrics as functions
 from ..errors import ConfigError, MetricError, PatchError
 from .base import PatchBase, call_metric, check_same_metric, checked_metric, copied, mismatch
+from .tensors import Chunks, as_chunk
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+MOST_KEPT = 2**20
+"""Numbers in the outputs that a `CountsPatch` keeps before it counts: 4 MB of float32."""
 
 KEYS = {"accuracy": "acc", "precision": "p", "recall": "r", "f1": "f1", "fbeta": "fb"}
 
@@ -76,6 +81,11 @@ class _MatrixPatch(PatchBase):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Load what `state_dict` gave."""
         self.matrix = copied(state["matrix"])
+
+    def _amounts(self) -> list[str]:
+        if self.matrix is None or not self.matrix.is_cpu:
+            return []
+        return [f"{int(self.matrix.sum())} samples"]
 
     def _counts(self) -> Tensor:
         if self.matrix is None:
@@ -132,6 +142,123 @@ class ConfusionPatch(_MatrixPatch):
         if takes_matrix_by_name(self.metric):
             return call_metric(self.metric, conf_mat=matrix.clone())
         return call_metric(self.metric, matrix, on_copies=True)
+
+
+class CountsPatch(PatchBase):
+    """The counts of each class, for the functions of `deepepochs.metrics`.
+
+    Outputs and targets are kept for some mini-batches, and then counted together, which is cheaper
+    than to count each mini-batch. The value is that of all outputs and targets at once.
+
+    Args:
+        metric: a function of `deepepochs.metrics`, or a partial of one.
+        batch_size: not used; all patches of metrics are made with the same arguments.
+        name: see `PatchBase`.
+
+    Example:
+        >>> one = CountsPatch(functions.accuracy).load(torch.tensor([0.9]), torch.tensor([1]))
+        >>> (one + CountsPatch(functions.accuracy).load(torch.tensor([0.2]), torch.tensor([1])))()
+        tensor(0.5000, dtype=torch.float64)
+    """
+
+    def __init__(
+        self, metric: Callable[..., Any], batch_size: Any = None, name: str | None = None
+    ) -> None:
+        super().__init__(name)
+        self.metric = checked_metric(metric, type(self).__name__)
+        self.batch_size = batch_size
+        self.totals: functions.ClassTotals | None = None
+        self.outputs, self.targets = Chunks(), Chunks()  # that are not counted yet
+        self._num_kept = 0
+
+    def load(self, outputs: Any, targets: Any = None) -> Self:
+        """Keep the outputs and targets of one mini-batch."""
+        self.totals = None
+        self.outputs, self.targets = Chunks(), Chunks()
+        self.keep(as_chunk(outputs), as_chunk(targets))
+        return self
+
+    def keep(self, outputs: Any, targets: Any = None) -> None:
+        """Add one more mini-batch in place; both arguments come from ``as_chunk``."""
+        self.outputs.append(outputs, keep_on_device=True)
+        self.targets.append(targets, keep_on_device=True)
+        self._num_kept += outputs.numel() if isinstance(outputs, Tensor) else 0
+        if self._num_kept > MOST_KEPT:
+            self._count()
+
+    def _count(self) -> None:
+        """Count what was kept."""
+        if not self.outputs.items:
+            return
+        outputs, targets = self.outputs.joined(True), self.targets.joined(True)
+        with torch.no_grad():
+            counted = functions.count_classes(outputs, targets)
+        self.totals = counted if self.totals is None else _sum(self.totals, counted)
+        self.outputs, self.targets, self._num_kept = Chunks(), Chunks(), 0
+
+    def add(self, other: Any) -> Self:
+        """Add the counts of another patch of the same metric."""
+        check_same_metric(self, other)
+        for outputs, targets in zip(other.outputs.items, other.targets.items, strict=True):
+            self.keep(outputs, targets)
+        if other.totals is not None:
+            self.totals = other.totals if self.totals is None else _sum(self.totals, other.totals)
+        return self
+
+    def forward(self) -> Any:
+        """Give the metric of the counts.
+
+        Raises:
+            PatchError: nothing was loaded.
+            MetricError: outputs and targets do not fit the metric, or were changed in place.
+        """
+        self._count()
+        if self.totals is None:
+            raise PatchError(f"{self} holds no data: call load(outputs, targets).")
+        return call_metric(self.metric, conf_mat=self.totals)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Give the counts."""
+        self._count()
+        return {"totals": None if self.totals is None else list(map(copied, self.totals))}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Load what `state_dict` gave, or that of a `TensorPatch`, which earlier files have."""
+        if "totals" not in state:
+            chunks = zip(state["outputs"], state["targets"], strict=True)
+            self.totals, self.outputs, self.targets = None, Chunks(), Chunks()
+            for outputs, targets in chunks:
+                self.keep(copied(outputs), copied(targets))
+            return
+        saved = state["totals"]
+        self.totals = None if saved is None else functions.ClassTotals(*map(copied, saved))
+        self.outputs, self.targets = Chunks(), Chunks()
+
+
+def _sum(one: functions.ClassTotals, other: functions.ClassTotals) -> functions.ClassTotals:
+    size = max(len(one.hits), len(other.hits))
+    pairs = zip(one, other, strict=True)
+    return functions.ClassTotals(
+        *(
+            F.pad(a, (0, size - len(a))) + F.pad(b, (0, size - len(b))).to(a.device)
+            for a, b in pairs
+        )
+    )
+
+
+OF_CLASSES = (
+    functions.accuracy, functions.precision, functions.recall, functions.f1, functions.fbeta,
+)  # fmt: skip
+"""The metrics that can be computed from counts of classes."""
+
+
+def is_of_classes(metric: Any) -> bool:
+    """Say whether a metric is one of ``OF_CLASSES``, or a partial of one with options alone."""
+    while isinstance(metric, functools.partial):
+        if metric.args or not {"average", "beta"}.issuperset(metric.keywords):
+            return False
+        metric = metric.func
+    return any(metric is known for known in OF_CLASSES)
 
 
 def takes_matrix_by_name(metric: Callable[..., Any]) -> bool:

@@ -16,7 +16,7 @@ from typing import Any, cast
 from ..errors import ConfigError, ConfigTypeError, MetricError
 from ..nest.operations import describe, listify
 from .base import PatchBase, checked_metric, metric_name
-from .confusion import ConfusionPatch, takes_matrix_by_name
+from .confusion import ConfusionPatch, CountsPatch, is_of_classes, takes_matrix_by_name
 from .tensors import TensorPatch
 from .torchmetric import MetricPatch
 from .values import MeanPatch
@@ -31,6 +31,12 @@ KINDS: dict[str, Callable[..., PatchBase]] = {
     "mean": MeanPatch,
     "confusion": ConfusionPatch,
 }
+
+
+KEEPING = (TensorPatch, CountsPatch)
+"""The patches that keep the outputs of mini-batches, which all of them can share."""
+
+Keeping = TensorPatch | CountsPatch
 
 
 def check_metrics(metrics: Any, where: str) -> list[Any]:
@@ -85,17 +91,62 @@ def complete_patches(
 ) -> dict[str, PatchBase]:
     """Give the patches of a mini-batch: those ``made``, and the rest of the plan from ``kept``.
 
-    The patches made here are TensorPatches, which ignore the batch size. The metrics that are in
+    The patches made here are of ``KEEPING``, which ignore the batch size. The metrics that are in
     ``on_copies`` are given copies.
     """
     planned: dict[str, PatchBase] = {}
     for name, make in plan:
         planned[name] = made[name] if name in made else make(1)
         if name not in made:
-            cast(TensorPatch, planned[name]).keep(*kept)
+            cast(Keeping, planned[name]).keep(*kept)
         if name in on_copies:
             planned[name].use_copies()
     return {**planned, **made}
+
+
+def accumulates(
+    patch: str | type[PatchBase], *, direction: str | None = None
+) -> Callable[[Any], Any]:
+    """Make a decorator that declares how a metric is carried from mini-batches to the epoch.
+
+    A function that declares nothing is called once with all outputs and targets of the epoch,
+    which are kept until then.
+
+    Args:
+        patch: ``'mean'`` for a metric that is a mean over samples, ``'confusion'`` for a function
+            of a confusion matrix, ``'tensor'``, or a `PatchBase` subclass that is made with metric
+            and batch size.
+        direction: ``'max'`` or ``'min'``: which values are better, for `CheckCallback`.
+
+    Raises:
+        ConfigError: an unknown kind or direction.
+
+    Example:
+        >>> @accumulates("mean", direction="min")
+        ... def absolute_error(preds, targets):
+        ...     return (preds - targets).abs().mean()
+    """
+    check_patch_kind(patch)
+    if patch == "auto":
+        raise ConfigError("accumulates('auto'): give 'mean', 'confusion', 'tensor' or a class.")
+    if direction not in (None, "max", "min"):
+        raise ConfigError(f"accumulates got direction={direction!r}: give 'max' or 'min'.")
+
+    def declare(metric: Any) -> Any:
+        metric.accumulates = patch
+        if direction is not None:
+            metric.direction = direction
+        return metric
+
+    return declare
+
+
+def kind_of(metric: Any) -> str | type[PatchBase]:
+    """Give the kind of patch that a metric declares, also inside of a partial."""
+    while isinstance(metric, functools.partial):
+        metric = metric.func
+    declared: Any = getattr(metric, "accumulates", "tensor")
+    return declared if isinstance(declared, (str, type)) else "tensor"
 
 
 def make_patch(metric: Any, kind: str | type[PatchBase] = "tensor") -> Callable[[Any], PatchBase]:
@@ -104,8 +155,8 @@ def make_patch(metric: Any, kind: str | type[PatchBase] = "tensor") -> Callable[
     Args:
         metric: a function; a torchmetrics object, kept in a `MetricPatch`; a `PatchBase`
             subclass, made with ``batch_size=`` if it takes one; or a patch, which is copied.
-        kind: for functions: ``'tensor'``, ``'mean'``, ``'confusion'``, or a class that is made
-            with metric and batch size.
+        kind: for functions: ``'tensor'``, ``'mean'``, ``'confusion'``, a class that is made with
+            metric and batch size, or ``'auto'``: as the metric declares.
 
     Returns:
         A function of the batch size that makes a new patch, whose ``load`` takes outputs and
@@ -123,6 +174,10 @@ def make_patch(metric: Any, kind: str | type[PatchBase] = "tensor") -> Callable[
     checked_metric(metric, "the run")
     if is_torchmetric(metric):
         return functools.partial(MetricPatch, metric)
+    if kind == "auto":
+        if is_of_classes(metric):
+            return functools.partial(CountsPatch, metric)
+        kind = kind_of(metric)
     if isinstance(kind, str):
         _check_arguments(metric, kind)
         return functools.partial(KINDS[kind], metric)
@@ -161,10 +216,12 @@ def check_patch_kind(kind: Any) -> Any:
         ConfigTypeError: neither a name nor a subclass of `PatchBase`.
     """
     is_name, is_class = isinstance(kind, str), isinstance(kind, type)
-    if (is_name and kind in KINDS) or (is_class and issubclass(kind, PatchBase)):
+    if (is_name and (kind in KINDS or kind == "auto")) or (
+        is_class and issubclass(kind, PatchBase)
+    ):
         return kind
     error, found = (ConfigError, repr(kind)) if is_name else (ConfigTypeError, describe(kind))
-    allowed = ", ".join(map(repr, KINDS))
+    allowed = ", ".join(map(repr, ("auto", *KINDS)))
     raise error(f"metric_patch is {found}: give {allowed}, or a subclass of PatchBase.")
 
 

@@ -178,6 +178,10 @@ def _restored(name: str, sources: list[Mapping[str, Any]]) -> RestoredPatch:
     )
 
 
+_EARLIER = {"CountsPatch": "TensorPatch"}
+"""The class whose state earlier files have where there is one of this class now."""
+
+
 def patch_kinds(plan: tuple[MetricPlan, ...]) -> dict[str, str]:
     """Name the class of patch in which each metric of a plan is kept."""
     return {name: type(make(1)).__name__ for name, make in plan}
@@ -190,7 +194,7 @@ def check_same_metrics(where: str, saved: Mapping[str, str], here: Mapping[str, 
     faults += [
         f"{name!r} was kept in a {saved[name]}, and is in a {kind}"
         for name, kind in here.items()
-        if saved.get(name, kind) != kind
+        if saved.get(name, kind) not in (kind, _EARLIER.get(kind))
     ]
     if faults:
         raise CheckpointMismatch(

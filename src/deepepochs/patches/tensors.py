@@ -25,7 +25,14 @@ from ..errors import DataError, MetricError, PatchError
 from ..nest.operations import TensorTuple, concat, first_tensor, to_cpu
 from ..nest.reuse import any_changed, hold, hold_tensor
 from ..nest.samples import are_samples, count_samples, holds_samples
-from .base import PatchBase, call_metric, check_same_metric, checked_metric, copied, for_checkpoint
+from .base import (
+    PatchBase,
+    call_metric,
+    check_same_metric,
+    checked_metric,
+    copied,
+    for_checkpoint,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -33,6 +40,8 @@ if TYPE_CHECKING:
 
 # So many chunks on an accelerator are copied to the CPU together.
 MOVE_EVERY = 64
+LARGE = 2**30
+"""Bytes of kept outputs that are warned of."""
 _IS_CPU = operator.attrgetter("is_cpu")
 
 
@@ -105,6 +114,12 @@ class TensorPatch(PatchBase):
         """
         return call_metric(self.metric, *self.arguments(), on_copies=self.on_copies)
 
+    def _amounts(self) -> list[str]:
+        chunks = self.outputs.items
+        if not chunks or not all(isinstance(chunk, Tensor) and chunk.ndim for chunk in chunks):
+            return []
+        return [f"{sum(map(len, chunks))} outputs"]
+
     def arguments(self) -> tuple[Any, Any]:
         """Give all outputs and all targets, with which the metric is called."""
         if not self.outputs.items:
@@ -136,6 +151,8 @@ class Chunks:
     def __init__(self, items: list[Any] | None = None) -> None:
         self.items = [] if items is None else items
         self.num_moved = 0  # items before this index are on the CPU
+        self.num_bytes = 0  # of these
+        self.num_joined = 0  # how often items were joined: their indexes are others then
 
     def __deepcopy__(self, memo: Any) -> Chunks:
         """Give an independent list of the same chunks, which are never changed."""
@@ -160,6 +177,7 @@ class Chunks:
     def _move(self) -> None:
         """Copy new chunks to the CPU; neighbours on an accelerator are joined there first."""
         late = self.items[self.num_moved :]
+        self.num_bytes += sum(map(_bytes_of, late))
         if not _any_on_accelerator(late):
             self.num_moved = len(self.items)
             return
@@ -171,6 +189,7 @@ class Chunks:
                 chunks = [joined] if is_whole(joined) else chunks
             self.items.extend(map(to_cpu, chunks) if is_away else chunks)
         self.num_moved = len(self.items)
+        self.num_joined += 1
 
     def joined(self, keep_on_device: bool) -> Any:
         """Give all chunks as one value, on the CPU unless `keep_on_device` is true.
@@ -185,6 +204,7 @@ class Chunks:
         value = join(self.items)
         if is_whole(value):
             self.items = [value]  # keeping the parts would double the memory
+            self.num_joined += 1
             self.num_moved = min(self.num_moved, 1)
         return value
 
@@ -222,6 +242,13 @@ def _any_on_accelerator(chunks: list[Any]) -> bool:
     if set(map(type, chunks)) == {Tensor}:
         return not all(map(_IS_CPU, chunks))
     return any(map(_is_on_accelerator, chunks))
+
+
+def _bytes_of(chunk: Any) -> int:
+    if isinstance(chunk, Tensor):
+        return chunk.nbytes
+    inner = chunk.values() if isinstance(chunk, dict) else chunk
+    return sum(map(_bytes_of, inner)) if isinstance(chunk, (dict, list, tuple)) else 0
 
 
 def _is_on_accelerator(chunk: Any) -> bool:

@@ -50,13 +50,19 @@ class BatchMetrics(Mapping[str, Any]):
 
     def _computed(self) -> dict[str, Any]:
         if self._values is None:
-            values: dict[str, Any] = {}
-            if self._loss is not None:
-                values[LOSS] = to_value(self._loss)
-                if self._report is not None and not np.isfinite(values[LOSS]):
-                    self._report(values[LOSS])
+            loss = self.check_loss()
+            values = {} if loss is None else {LOSS: loss}
             self._values = {**values, **shown_values(PassPatches(self._patches()))}
         return self._values
+
+    def check_loss(self) -> Any:
+        """Give the loss, and report one that is NaN or infinite."""
+        if self._loss is None:
+            return None
+        loss = to_value(self._loss)
+        if self._report is not None and not np.isfinite(loss):
+            self._report(loss)
+        return loss
 
     def frozen(self) -> BatchMetrics:
         """Give the same metrics with copied patches, so that they can be computed later."""
@@ -76,17 +82,20 @@ class BatchMetrics(Mapping[str, Any]):
         return repr(self._computed())
 
 
-def shown_values(patches: PassPatches) -> dict[str, Any]:
-    """Give the values of a mini-batch's patches; `UNDEFINED` where one cannot be computed.
+def shown_values(
+    patches: PassPatches, value_of: Callable[[str, PatchBase], Any] | None = None
+) -> dict[str, Any]:
+    """Give the values of patches; `UNDEFINED` where one cannot be computed.
 
-    They are for showing only: computing them draws no random number, and an error in it is none
+    ``value_of`` gives that of a patch, by its key, and leaves no trace of computing it. They are for showing only: computing them draws no random number, and an error in it is none
     of the run. One that changes its arguments is: what is kept for the epoch is wrong then.
     """
     values: dict[str, Any] = {}
     for key, patch in patches.items():
         name = patches.name_of(key)
         try:
-            flat = flatten_value(name, value_without_trace(patch))
+            value = value_without_trace(patch) if value_of is None else value_of(key, patch)
+            flat = flatten_value(name, value)
         except ArgumentsChanged:
             raise
         except Exception:

@@ -56,6 +56,17 @@ class Trials:
                 patch = loaded(patch, clones(given), num_samples)
             self._try_patch(name, patch)
 
+    def tell_size(self, name: str, num_bytes: int) -> None:
+        """Warn of a metric for which many outputs are kept."""
+        if self._tell_once(f"{name} keeps all outputs"):
+            warn_user(
+                f"The metric {name!r} needs all outputs and targets of the pass at once, and those "
+                f"outputs take {num_bytes / 2**30:.1f} GB so far. If it is a mean over samples, "
+                "declare it with @accumulates('mean'); if it can be computed from a confusion "
+                "matrix, with @accumulates('confusion'); or give a torchmetrics object.",
+                RuntimeWarning,
+            )
+
     def try_returned(self, name: str, patch: PatchBase) -> None:
         """Try a patch that a step has returned."""
         if type(patch) is TensorPatch:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from ..data.cursor import Cursor
 from ..errors import ConfigError
+from ..nest.samples import BatchSize
 from ..optim.accumulation import NO_WINDOW, AnyWindow, Window
 from ..optim.fits import bare
 from ..optim.optimizers import Optimizer, Optimizers, params_of
@@ -27,8 +28,8 @@ from .base import Streams
 from .exchange import exchange_of
 from .gloo import leave_gloo_at_exit, release_at_exit
 from .outside_weights import OutsideWeights
-from .rounds import ASIDE, Rounds
-from .shares import Shares, is_prepared
+from .rounds import ASIDE, Rounds, Sizes
+from .shares import Shares, is_prepared, sizes_of
 from .streams import SeparateStreams
 
 if TYPE_CHECKING:
@@ -58,8 +59,13 @@ class AccelerateRuntime:
             leave_gloo_at_exit(self._exchange)
 
     def __str__(self) -> str:
-        kind = str(self.accelerator.distributed_type).rpartition(".")[2]
-        return f"Accelerate-{kind}-{self.num_processes}"
+        several = self.num_processes > 1
+        facts = (
+            [f"{self.num_processes} processes", torch.distributed.get_backend()] if several else []
+        )
+        precision = str(self.accelerator.mixed_precision)
+        facts += [self.device.type if several else str(self.device)]
+        return ", ".join([*facts, precision] if precision != "no" else facts)
 
     def prepare(self, model: nn.Module, loss: nn.Module | None, opt: Optimizers) -> nn.Module:
         """Prepare model, loss function and optimizers, except those that the user has prepared."""
@@ -160,8 +166,22 @@ class AccelerateRuntime:
         by_hand = HandWindow(self.accelerator, self.join_accumulated)
         return CountedWindow(size, by_hand) if size > 1 else by_hand
 
-    def rounds(self, cursor: Cursor, hooks: Any = None, of_fillers: Any = None) -> Rounds | None:
-        return Rounds(self, cursor, hooks, of_fillers) if self.num_processes > 1 else None
+    def sizes(self, cursor: Cursor, batch_size: BatchSize) -> Sizes | None:
+        if self.num_processes == 1 or callable(batch_size):
+            return None
+        if batch_size is None:
+            return sizes_of(cursor.loader)
+        is_known = cursor.length is not None and cursor.has_exact_length
+        return Sizes(float(batch_size), cursor.length or 0) if is_known else None
+
+    def rounds(
+        self,
+        cursor: Cursor,
+        hooks: Any = None,
+        of_fillers: Any = None,
+        sizes: Sizes | None = None,
+    ) -> Rounds | None:
+        return Rounds(self, cursor, hooks, of_fillers, sizes) if self.num_processes > 1 else None
 
     def share(self, loader: Any) -> Any:
         return self._shares.of(loader)

@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from .. import rng
 from ..data.cursor import Cursor
 from ..errors import CheckpointError, CheckpointMismatch, ConfigError
+from ..nest.samples import BatchSize
 from ..optim.accumulation import AnyWindow, Window
 from ..optim.optimizers import Optimizer, Optimizers
-from .rounds import ASIDE, Processes, Rounds
+from .rounds import ASIDE, Processes, Rounds, Sizes
 
 
 class Streams:
@@ -69,7 +70,16 @@ class Runtime(Processes, Protocol):
     def window(self, size: int) -> AnyWindow | None:
         """Make the window of a pass; ``None`` if each mini-batch has its own step."""
 
-    def rounds(self, cursor: Cursor, hooks: Any = None, of_fillers: Any = None) -> Rounds | None:
+    def sizes(self, cursor: Cursor, batch_size: BatchSize) -> Sizes | None:
+        """Give what the mini-batches of this process weigh, if that is known before the pass."""
+
+    def rounds(
+        self,
+        cursor: Cursor,
+        hooks: Any = None,
+        of_fillers: Any = None,
+        sizes: Sizes | None = None,
+    ) -> Rounds | None:
         """Make the rounds of a pass over several processes; ``None`` in one process."""
 
     def join_gradients(self, optimizers: Sequence[Optimizer], *, has_samples: bool) -> None:
@@ -153,7 +163,16 @@ class LocalRuntime:
     def window(self, size: int) -> AnyWindow | None:
         return Window(size) if size > 1 else None
 
-    def rounds(self, cursor: Cursor, hooks: Any = None, of_fillers: Any = None) -> Rounds | None:
+    def sizes(self, cursor: Cursor, batch_size: BatchSize) -> Sizes | None:
+        return None
+
+    def rounds(
+        self,
+        cursor: Cursor,
+        hooks: Any = None,
+        of_fillers: Any = None,
+        sizes: Sizes | None = None,
+    ) -> Rounds | None:
         return None
 
     def clip_by_norm(self, parameters: Iterable[Tensor], max_norm: float, norm_type: float) -> None:
@@ -189,7 +208,7 @@ class LocalRuntime:
 
 @contextmanager
 def together(runtime: Processes, doing: str) -> Iterator[None]:
-    """Have a block that one process refuses refused in all: they stay at the same place.
+    """Raise in every process if the block raises in one, so that all stay at the same place.
 
     Raises:
         CheckpointError: another process has refused it; of the class of its error.

@@ -2,15 +2,20 @@
 
 The processes' shares of the data may differ in length by a mini-batch. In a round in which a
 process has no mini-batch left, it runs a filler: a mini-batch with the weight 0.
+
+What can be known before the pass is exchanged then: how many rounds there are, and what each
+mini-batch weighs. So in most rounds no process waits for another but for the gradients.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Protocol
+from time import monotonic
+from typing import Any, NamedTuple, Protocol
 
 from .. import rng
 from ..data.cursor import Cursor
+from ..errors import DataError
 from ..nest.operations import detach
 
 ASIDE = "exchanges a value"
@@ -42,6 +47,50 @@ class Processes(Protocol):
         """Return a mini-batch for a process whose share is empty."""
 
 
+class Sizes(NamedTuple):
+    """What the mini-batches of one process weigh: ``num_full`` weigh ``full``, the next one ``last``."""
+
+    full: float
+    num_full: int
+    last: float = 0.0
+
+    def at(self, index: int) -> float:
+        """Give the weight of the mini-batch in a round; 0 where there is none."""
+        if index < self.num_full:
+            return self.full
+        return self.last if index == self.num_full else 0.0
+
+
+FIRST_ROUNDS = 4  # the first ones are slow and tell nothing of the pace
+MEET_EVERY_S = 0.25
+
+
+class Meetings:
+    """When the processes agree on stops and saves: a few times a second, after the same rounds."""
+
+    def __init__(self) -> None:
+        self._num_rounds = 0  # since this object was made
+        self._num_left = 1  # rounds until the next meeting
+        self._last_s = 0.0
+        self._last_round = 0
+
+    def is_due(self) -> bool:
+        """Count a round, and say whether a meeting follows it."""
+        self._num_rounds += 1
+        self._num_left -= 1
+        return self._num_left <= 0
+
+    def pace(self) -> float:
+        """The seconds of a round in this process since the last meeting."""
+        return (monotonic() - self._last_s) / max(1, self._num_rounds - self._last_round)
+
+    def plan(self, round_s: float) -> None:
+        """Set the next meeting; ``round_s`` is the same number in all processes."""
+        is_known = self._num_rounds >= FIRST_ROUNDS and self._last_round
+        self._num_left = max(1, int(MEET_EVERY_S / max(round_s, 1e-6))) if is_known else 1
+        self._last_s, self._last_round = monotonic(), self._num_rounds
+
+
 class Rounds:
     """The rounds of one process's pass, and the weights of its mini-batches.
 
@@ -56,14 +105,27 @@ class Rounds:
     """
 
     def __init__(
-        self, runtime: Processes, cursor: Cursor, hooks: Any = None, hooks_of_fillers: Any = None
+        self,
+        runtime: Processes,
+        cursor: Cursor,
+        hooks: Any = None,
+        hooks_of_fillers: Any = None,
+        sizes: Sizes | None = None,
     ) -> None:
         self.runtime = runtime
         self.cursor = cursor
         self.hooks = hooks
         self.hooks_of_fillers = hooks_of_fillers
-        lengths = runtime.gather_objects(cursor.length, "begins the rounds of a pass")
+        own = cursor.length, cursor.has_exact_length, sizes
+        gathered = runtime.gather_objects(own, "begins the rounds of a pass")
+        lengths, exact, of_all = zip(*gathered, strict=True)
         self.length: int | None = None if None in lengths else max(lengths)
+        self.is_exact = self.length is not None and all(exact)
+        self._shortest = min(lengths) if self.is_exact else 0  # rounds without a filler
+        self._sizes: list[Sizes] | None = None if None in of_all else [Sizes(*s) for s in of_all]
+        self._own_sizes = sizes
+        self._are_tried = False
+        self._meetings = Meetings()
         self.index = -1
         self.is_filler = False
         self.has_samples = False
@@ -77,7 +139,7 @@ class Rounds:
         last: Any = None
         while True:
             item = next(batches, None)
-            if not self.runtime.any(item is not None, "asks for a mini-batch"):
+            if not self._is_round(item is not None):
                 return
             self.is_filler = item is None
             if item is not None:
@@ -87,6 +149,17 @@ class Rounds:
                 last = detach(self.runtime.filler(self.cursor.loader) if last is None else last)
             self.index = self.index + 1 if item is None else item[0]
             yield self.index, last
+
+    def _is_round(self, has_batch: bool) -> bool:
+        """Whether any process has a mini-batch for one more round."""
+        if not self.is_exact:
+            return self.runtime.any(has_batch, "asks for a mini-batch")
+        if has_batch and self.index + 1 >= self.length:  # type: ignore[operator]
+            raise DataError(
+                f"The loader of this process said that it has at most {self.length} mini-batches, "
+                "and gives more: mend its __len__."
+            )
+        return self.index + 1 < self.length  # type: ignore[operator]
 
     def begin_batch(self, num_steps: int) -> Any:
         """Begin a round after ``num_steps`` optimizer steps; return the hooks to call in it."""
@@ -98,9 +171,48 @@ class Rounds:
     def weigh(self, weight: float) -> tuple[float, float]:
         """Return the samples of all processes in this round, and the factor for the loss here."""
         own = 0.0 if self.is_filler else float(weight)
-        total = self.weight = self.runtime.total([own], "weighs a mini-batch")[0]
+        total = self.weight = self._total(own)
         self._share = own / total if total else 0.0
         return total, (own * self.runtime.num_processes / total if total else 0.0)
+
+    def _total(self, own: float) -> float:
+        """Give the sum of the weights of all processes in this round."""
+        sizes, expected = self._sizes, None
+        if sizes is not None and self._own_sizes is not None:
+            expected = self._own_sizes.at(self.index)
+        if sizes is None or expected is None:
+            return self.runtime.total([own], "weighs a mini-batch")[0]
+        if not self._are_tried:
+            self._are_tried = True
+            total, others = self.runtime.total(
+                [own, float(own != expected)], "weighs the first mini-batch"
+            )
+            if others:  # they are not as the loader promises: exchange them in each round
+                self._sizes = None
+            return total
+        if own != expected:
+            raise DataError(
+                f"A mini-batch of this process weighs {own:g}, and by the batch size of its loader "
+                f"{expected:g}. Give batch_size=, a function (batch_x, batch_y) -> number, to fit() or "
+                "the EpochTask: then the processes tell each other what each mini-batch weighs."
+            )
+        return sum(of_one.at(self.index) for of_one in sizes)
+
+    def meet(self, asks: bool, purpose: str, *, everywhere: bool = False) -> bool:
+        """Whether any process asks for something; ``False`` without a look until it is time.
+
+        After the last round it always is. ``everywhere`` says that all processes ask for it in
+        this round, but for those with a filler.
+        """
+        is_last = self.length is not None and self.index + 1 >= self.length
+        if self.is_exact and not is_last:
+            if everywhere and self.index < self._shortest:
+                return True
+            if not self._meetings.is_due():
+                return False
+        num, seconds = self.runtime.total([float(asks), self._meetings.pace()], purpose)
+        self._meetings.plan(seconds / self.runtime.num_processes)
+        return num > 0
 
     def mean(self, loss: float) -> float:
         """Return the mean loss over the samples of all processes."""

@@ -44,7 +44,7 @@ class ShardedRuntime(AccelerateRuntime):
         self._model = model
 
     def __str__(self) -> str:
-        return f"Accelerate-FSDP2-{self.num_processes}"
+        return f"{super().__str__()}, sharded model"
 
     def prepare(self, model: nn.Module, loss: nn.Module | None, opt: Optimizers) -> nn.Module:
         """Prepare the optimizers; the model is prepared already."""

@@ -13,13 +13,21 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, get_worker_info
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    DistributedSampler,
+    IterableDataset,
+    default_collate,
+    get_worker_info,
+)
 
 from .. import rng
 from ..data.cursor import counts_exactly
 from ..data.routes import keep_streams, streams_of
 from ..data.seeding import CommonStreams, epoch_seed_from
 from ..errors import ConfigError, DataError
+from .rounds import Sizes
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -252,6 +260,44 @@ def _split(size: int, num_processes: int) -> int:
             f"{num_processes} processes. Give a batch_size that they divide."
         )
     return size // num_processes
+
+
+def sizes_of(share: Any) -> Sizes | None:
+    """Give what the mini-batches of a process's share weigh, if its loader tells that beforehand.
+
+    It does where torch's own batch sampler makes them, in turns for the processes, and torch's own
+    collate function stacks their samples.
+    """
+    inner: Any = getattr(share, "base_dataloader", None)
+    shard: Any = getattr(inner, "batch_sampler", None)
+    sampler = getattr(shard, "batch_sampler", None)
+    if type(sampler) is not BatchSampler or inner.collate_fn is not default_collate:
+        return None
+    if shard.split_batches or shard.even_batches or not counts_exactly(share):
+        return None
+    return share_of_sizes(
+        len(sampler.sampler),  # type: ignore[arg-type]
+        sampler.batch_size,
+        shard.num_processes,
+        shard.process_index,
+        drop_last=sampler.drop_last,
+    )
+
+
+def share_of_sizes(
+    num_samples: int, batch_size: int, num_processes: int, rank: int, *, drop_last: bool
+) -> Sizes:
+    """Give the sizes of every ``num_processes``-th mini-batch, from number ``rank`` on.
+
+    >>> share_of_sizes(70, 16, 2, 0, drop_last=False)  # 16, 16, 6
+    Sizes(full=16, num_full=2, last=6)
+    >>> share_of_sizes(70, 16, 2, 1, drop_last=False)  # 16, 16
+    Sizes(full=16, num_full=2, last=0)
+    """
+    num_full, rest = divmod(num_samples, batch_size)
+    own_full = (num_full - rank + num_processes - 1) // num_processes
+    has_rest = bool(rest) and not drop_last and num_full % num_processes == rank
+    return Sizes(batch_size, max(0, own_full), rest if has_rest else 0)
 
 
 def is_prepared(thing: Any) -> bool:

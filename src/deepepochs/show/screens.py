@@ -1,39 +1,42 @@
-"""Shows lines of text in a terminal, a file or pipe, a notebook or a tqdm bar.
+"""What is shown of a run, and the plain screen that writes it as lines of text.
 
-A screen has lasting lines, and a `live` line that the next line replaces. `open_screen` chooses
-the kind of screen. Each write goes to the present `sys.stdout`. If the stream is closed or broken,
-there is one warning, and the training continues.
+A screen is handed data: the `Live` state of the pass that runs, the `EpochTable` with a new row,
+the values of a task that was `Tested`. This module has these, their layout as text, and the
+`Screen` of a file or pipe; `terminal.py` and `notebook.py` have the others. `open_screen` chooses.
 
->>> from deepepochs.show.screens import open_screen
->>> screen = open_screen()
->>> screen.line("E 1/2  TRAIN> loss: 2.2457")
-E 1/2  TRAIN> loss: 2.2457
+Each write goes to the present `sys.stdout`. If the stream is closed or broken, there is one
+warning, and the training continues.
+
+>>> from deepepochs.show.screens import Column, EpochTable, open_screen
+>>> table = EpochTable(epochs=2, decides=(Column("loss", "val"), "min"))
+>>> table.add(1, {"loss": 2.2457}, {"loss": 2.1551}, seconds=1.8)
+>>> open_screen().row(table)
+             loss
+epoch    train      val      time  best
+  1/2   2.2457   2.1551      1.8s     *
 """
 
 from __future__ import annotations
 
-import importlib
 import io
+import math
 import os
 import shutil
 import sys
 import unicodedata
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ..errors import warn_user
+
 MAX_SHOWN = 6  # of a longer vector only the first and the last entries are written
 
 UNDEFINED = float("nan")
 """The value of a metric that has none on a mini-batch; other NaNs are other objects."""
-
-Count = tuple[int, int | None]
-"""A number from 1, and the total, which may be unknown."""
 
 
 def to_array(value: Any) -> np.ndarray[Any, Any]:
@@ -97,57 +100,6 @@ def format_value(value: Any, round_to: int = 4) -> str:
     return f"[{' '.join(shown)}]"
 
 
-def info(m_dict: Mapping[str, Any], round_to: int = 4) -> str:
-    """Return metrics as `name: value` pairs, each value padded to `round_to + 3` characters.
-
-    Args:
-        m_dict: metric values by name.
-        round_to: decimals, from 0.
-
-    Example:
-        >>> info({"loss": 2.2457, "acc": 0.184})
-        'loss: 2.2457  acc: 0.1840 '
-    """
-    return " ".join(
-        f"{name}: {format_value(value, round_to):<{round_to + 3}}" for name, value in m_dict.items()
-    )
-
-
-def counted(count: Count, width: int) -> str:
-    """Return `number/total`: the number aligned right, the total left, both `width` wide."""
-    number, total = count
-    shown = "?" if total is None else str(total)
-    return f"{number:>{width}}/{shown:<{width}}"
-
-
-def batch_line(
-    label: str,
-    metrics: Mapping[str, Any],
-    epoch: Count,
-    batch: Count,
-    widths: tuple[int, int] = (4, 5),
-    round_to: int = 4,
-) -> str:
-    """Return the line of a mini-batch; in a test `epoch` counts tasks."""
-    return (
-        f"E {counted(epoch, widths[0])}  B {counted(batch, widths[1])}  {label}> "
-        f"{info(metrics, round_to)}"
-    )
-
-
-def epoch_line(
-    stages: Mapping[str, Mapping[str, Any]], epoch: Count, width: int = 4, round_to: int = 4
-) -> str:
-    """Return the line of an epoch, with the metrics by label; empty stages are left out."""
-    parts = [f"{label}> {info(metrics, round_to)}" for label, metrics in stages.items() if metrics]
-    return f"E {counted(epoch, width)}  {'  '.join(parts)}"
-
-
-def task_line(metrics: Mapping[str, Any], task: Count, width: int = 4, round_to: int = 4) -> str:
-    """Return the line of a tested task."""
-    return f"E {counted(task, width)}  TEST>  {info(metrics, round_to)}"
-
-
 def text_width(text: str) -> int:
     """Return the columns of a text in a terminal; a Chinese character has two."""
     return len(text) if text.isascii() else sum(_char_width(char) for char in text)
@@ -178,7 +130,385 @@ def _char_width(char: str) -> int:
     return 2 if unicodedata.east_asian_width(char) in "WF" else 1
 
 
-DISPLAY_LINES = 100  # lines of one notebook display: each refresh sends all of them
+# --- what is shown
+
+
+class Column(NamedTuple):
+    """A column of the table: a metric of a stage. That of a learning rate has the stage `''`."""
+
+    name: str
+    stage: str
+
+    def __str__(self) -> str:
+        """The name as in a sentence: `val loss`."""
+        return f"{self.stage} {self.name}".strip()
+
+
+class Row(NamedTuple):
+    """An epoch of the table.
+
+    Attributes:
+        epoch: its number, from 1.
+        values: a number or an array by column; a column without a value is missing.
+        seconds: how long the epoch took; `None`: it is of an earlier fit.
+        is_best: whether it was the best epoch so far when it ended.
+    """
+
+    epoch: int
+    values: Mapping[Column, Any]
+    seconds: float | None = None
+    is_best: bool = False
+
+
+class EpochTable:
+    """The epochs of a run, each with the metrics of training and validation.
+
+    Args:
+        epochs: the total number of epochs.
+        decides: the column that says which epoch is best, and `'min'` or `'max'`.
+        changing: names of the learning rates that have a column from the start; others get one
+            when they change.
+
+    Attributes:
+        rows: the epochs so far.
+        num_earlier: how many of the rows are of earlier fits.
+        best: the row of the best epoch, or `None`.
+    """
+
+    def __init__(
+        self,
+        epochs: int,
+        decides: tuple[Column, str] = (Column("loss", "train"), "min"),
+        changing: Sequence[str] = (),
+    ) -> None:
+        self.epochs = epochs
+        self.decides, self.mode = decides
+        self.rows: list[Row] = []
+        self.num_earlier = 0
+        self.best: Row | None = None
+        self._changing = set(changing)
+        self._rates: dict[str, float | None] = {}
+        self._ranks: dict[Column, tuple[bool, bool]] = {}  # by metric of a stage, as they appear
+
+    def add(
+        self,
+        epoch: int,
+        train: Mapping[str, Any],
+        val: Mapping[str, Any],
+        *,
+        rates: Mapping[str, float | None] | None = None,
+        seconds: float | None = None,
+    ) -> None:
+        """Add an epoch; without seconds it is one of an earlier fit."""
+        values: dict[Column, Any] = {}
+        for stage, metrics in (("train", train), ("val", val)):
+            for name, value in metrics.items():
+                values[Column(name, stage)] = value
+                self._ranks.setdefault(Column(name, stage), (np.ndim(value) > 0, "/" in name))
+        for name, rate in (rates or {}).items():
+            if self._rates.setdefault(name, rate) != rate:
+                self._changing.add(name)
+            values[Column(name, "")] = rate
+        row = Row(epoch, values, seconds, self._is_better(values))
+        self.rows.append(row)
+        self.num_earlier += seconds is None
+        self.best = row if row.is_best else self.best
+
+    @property
+    def columns(self) -> list[Column]:
+        """The columns so far: those that matter most come first.
+
+        A metric has training and validation side by side. The values of single tasks come after
+        the pooled ones, then vectors, then the learning rates.
+        """
+        names = list(dict.fromkeys(column.name for column in self._ranks))
+        ranks = {column.name: rank for column, rank in self._ranks.items()}
+        names.sort(key=lambda name: ranks[name])
+        metrics = [Column(name, stage) for name in names for stage in ("train", "val")]
+        rates = [Column(name, "") for name in self._rates if name in self._changing]
+        return [column for column in metrics if column in self._ranks] + rates
+
+    def value_of(self, row: Row) -> float:
+        """The value of a row that decides which epoch is best; nan if it has none."""
+        value = row.values.get(self.decides, math.nan)
+        return float(value) if np.size(value) == 1 else math.nan
+
+    def _is_better(self, values: Mapping[Column, Any]) -> bool:
+        value = self.value_of(Row(0, values))
+        if self.best is None:
+            return not math.isnan(value)
+        best = self.value_of(self.best)
+        return value < best if self.mode == "min" else value > best
+
+
+class Live(NamedTuple):
+    """The pass that runs now.
+
+    Attributes:
+        epoch: the number of the epoch, from 1, and the total; `None` in a test.
+        stage: `'train'`, `'val'` or `'test'`.
+        task: the name of the task, where the stage has several or it has a name.
+        done: mini-batches of the stage that are done.
+        total: all of them; `None` if that is not known.
+        values: means over the samples of the pass so far, by name.
+        speed: how many a second, with what is counted, as `(1234.5, 'samples')`.
+        left_s: seconds until the stage ends.
+    """
+
+    epoch: tuple[int, int] | None
+    stage: str
+    task: str
+    done: int
+    total: int | None
+    values: Mapping[str, Any]
+    speed: tuple[float, str] | None = None
+    left_s: float | None = None
+
+
+class Tested(NamedTuple):
+    """The values of a tested task, or those of all tasks.
+
+    Attributes:
+        task: the name of the task; `''`: there is one task, without a name.
+        values: by metric.
+        seconds: how long the test took.
+        names: those of all tasks of the test.
+    """
+
+    task: str
+    values: Mapping[str, Any]
+    seconds: float
+    names: Sequence[str] = ()
+
+
+# --- as text
+
+Piece = tuple[str, str]
+"""A style, `''`, `'dim'` or `'best'`, and a text."""
+
+Line = list[Piece]
+
+MAX_NAME = 18  # a longer name is cut in its middle
+TIME_WIDTH = 8
+POOLED = "all"  # the name of the values of all tasks
+
+
+def number(value: float, round_to: int = 4) -> str:
+    """Return a number in at most `round_to + 3` characters.
+
+    >>> number(0.184), number(12345.6789), number(-0.00001234), number(1.5e12)
+    ('0.1840', '12345.7', '-1e-05', '1.5e+12')
+    """
+    width = round_to + 3
+    if math.isfinite(value) and (value == 0 or abs(value) >= 10.0 ** (1 - round_to)):
+        for decimals in range(round_to, -1, -1):
+            if len(text := f"{value:.{decimals}f}") <= width:
+                return text
+    for decimals in range(round_to - 2, 0, -1):
+        if len(text := f"{value:.{decimals}e}") <= width:
+            return text
+    return f"{value:.0e}"
+
+
+def cell(value: Any, round_to: int = 4) -> str:
+    """Return a value as short as it can be read: of a vector four entries with two decimals.
+
+    >>> cell(0.5), cell([0.5, 0.25]), cell(range(9)), cell(UNDEFINED), cell(None)
+    ('0.5000', '[0.50 0.25]', '[0.00 1.00 … 7.00 8.00]', '–', '–')
+    """
+    if value is UNDEFINED or value is None:
+        return "–"
+    array = to_array(value)
+    if array.dtype.kind not in "fiub":
+        return str(value)
+    if array.ndim == 0:
+        return number(float(array), round_to)
+    entries = [f"{float(entry):.2f}" for entry in array.flat[:4]]
+    if array.size > 4:
+        entries[2:] = ["…", *(f"{float(entry):.2f}" for entry in array.flat[-2:])]
+    return f"[{' '.join(entries)}]"
+
+
+def duration(seconds: float) -> str:
+    """Return a time in short.
+
+    >>> duration(1.84), duration(59.95), duration(3723)
+    ('1.8s', '1:00', '1:02:03')
+    """
+    if seconds < 59.95:
+        return f"{seconds:.1f}s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def short_name(name: str, columns: int = MAX_NAME) -> str:
+    """Return a name that fits, cut in its middle: names often differ at their ends.
+
+    >>> short_name("multiclass_balanced_accuracy", 13)
+    'multic…curacy'
+    """
+    if text_width(name) <= columns:
+        return name
+    tail = cut(name[::-1], (columns - 1) // 2)[::-1]
+    return f"{cut(name, columns - 1 - text_width(tail))}…{tail}"
+
+
+def right(text: str, columns: int) -> str:
+    """Return a text with blanks on the left up to `columns`."""
+    return " " * max(0, columns - text_width(text)) + text
+
+
+class TextTable:
+    """Lays a table out in lines that are not wider than the screen, row by row.
+
+    The names are written once, and again when the columns change.
+    """
+
+    def __init__(self, round_to: int = 4) -> None:
+        self.round_to = round_to
+        self._shown: list[Column] = []
+        self._widths: list[int] = []
+        self._has_told = False
+
+    def lines(self, table: EpochTable, columns: int | None = None) -> Iterator[Line]:
+        """Yield the lines of the last row, with the names before it if need be."""
+        for line in self._lines(table, columns):
+            yield line if columns is None else cut_line(line, columns)
+
+    def _lines(self, table: EpochTable, columns: int | None) -> Iterator[Line]:
+        row, digits = table.rows[-1], len(str(table.epochs))
+        epoch_width = max(5, 2 * digits + 1)
+        shown, widths, left_out = self._fitting(table, columns, epoch_width)
+        if shown != self._shown or not self._widths:
+            self._shown, self._widths = shown, [epoch_width, *widths]
+            yield [("", "")]
+            if left_out and not self._has_told:
+                self._has_told = True
+                yield from self._told(left_out, columns)
+            yield from self._names()
+        line: Line = [("", right(f"{row.epoch}/{table.epochs}", self._widths[0]))]
+        for column, width in zip(shown, self._widths[1:], strict=True):
+            text = self._cell(column, row.values.get(column))
+            style = "best" if row.is_best and column == table.decides else ""
+            line.append((style, "  " + right(short_name(text, width), width)))
+        line.append(("dim", "  " + right(duration(row.seconds or 0), TIME_WIDTH)))
+        line.append(("best", "     *" if row.is_best else ""))
+        yield line
+
+    def _told(self, left_out: Sequence[Column], columns: int | None) -> Iterator[Line]:
+        names = list(dict.fromkeys(column.name for column in left_out))
+        words = ["no room for", *(f"{name}," for name in names[:-1]), names[-1]]
+        for text in joined([*words, "(see trainer.history)"], columns, " "):
+            yield [("dim", text)]
+
+    def _cell(self, column: Column, value: Any) -> str:
+        if column.stage or value is None:
+            return cell(value, self.round_to)
+        return f"{value:.3g}"  # of a learning rate the size matters
+
+    def _fitting(
+        self, table: EpochTable, columns: int | None, epoch_width: int
+    ) -> tuple[list[Column], list[int], list[Column]]:
+        """Give the columns that fit, with their widths, and those that do not."""
+        every = table.columns
+        widths = [self._width(table, column) for column in every]
+        for index, column in enumerate(every):
+            group = [i for i, other in enumerate(every) if other.name == column.name]
+            if index == group[0]:  # a long name makes its first column wider
+                taken = sum(widths[i] for i in group) + 2 * (len(group) - 1)
+                widths[index] += max(0, text_width(short_name(column.name)) - taken)
+        if columns is None:
+            return every, widths, []
+        room = columns - epoch_width - (2 + TIME_WIDTH) - 6
+        num = 0
+        for index, width in enumerate(widths):
+            room -= 2 + width
+            if room < 0:
+                break
+            # A metric is shown as a whole; of the loss alone what fits.
+            is_whole = every[index + 1 : index + 2] != [every[index]._replace(stage="val")]
+            num = index + 1 if is_whole or not index else num
+        num = max(num, 1)
+        return every[:num], widths[:num], every[num:]
+
+    def _width(self, table: EpochTable, column: Column) -> int:
+        values = [row.values[column] for row in table.rows if column in row.values]
+        is_vector = np.ndim(values[-1]) > 0 if values else False
+        return text_width(cell(values[-1])) if is_vector else self.round_to + 3
+
+    def _names(self) -> Iterator[Line]:
+        """Yield the header: names above stages, or names alone where there is one stage."""
+        epoch_width, *widths = self._widths
+        stages = {column.stage for column in self._shown} - {""}
+        lower = right("epoch", epoch_width)
+        upper = " " * epoch_width
+        for column, width in zip(self._shown, widths, strict=True):
+            names = [c for c in self._shown if c.name == column.name]
+            name = short_name(column.name, max(width, MAX_NAME) if len(names) > 1 else width)
+            if len(stages) < 2 or not column.stage:
+                lower += "  " + right(name, width)
+                upper += "  " + " " * width
+                continue
+            lower += "  " + right(column.stage, width)
+            if column == names[0]:
+                whole = sum(w for c, w in zip(self._shown, widths, strict=True) if c in names)
+                whole += 2 * (len(names) - 1)
+                upper += "  " + _centred(name, whole)
+        if len(stages) > 1:
+            yield [("dim", upper.rstrip())]
+        yield [("dim", lower + "  " + right("time", TIME_WIDTH) + "  best")]
+
+
+def cut_line(line: Line, columns: int) -> Line:
+    """Return the start of a line that fits."""
+    kept: Line = []
+    for style, text in line:
+        piece = cut(text, columns)
+        columns -= text_width(piece)
+        kept.append((style, piece))
+    return kept
+
+
+def width_of(line: Line) -> int:
+    """Return the columns of a line."""
+    return sum(text_width(text) for _, text in line)
+
+
+def _centred(text: str, columns: int) -> str:
+    free = columns - text_width(text)
+    return pad(" " * ((free + 1) // 2) + text, columns)
+
+
+def tested_line(tested: Tested, columns: int | None = None, round_to: int = 4) -> Line:
+    """Return the line of a tested task; what does not fit is left out, from the right."""
+    line: Line = [("dim", "test")]
+    if tested.task:
+        line.append(("", f" {pad(tested.task, max(map(text_width, [POOLED, *tested.names])))}"))
+    last: Line = [("dim", f"  {duration(tested.seconds)}")]
+    for name, value in tested.values.items():
+        piece: Line = [("dim", f"  {short_name(name)} "), ("", cell(value, round_to))]
+        if columns is not None and width_of([*line, *piece, *last, ("", "  …")]) > columns:
+            return [*line, ("dim", "  …"), *last]
+        line += piece
+    return [*line, *last]
+
+
+def joined(facts: Sequence[str], columns: int | None, between: str = " · ") -> list[str]:
+    """Join facts in as few lines as are not wider than the screen."""
+    lines = [facts[0]] if facts else []
+    for fact in facts[1:]:
+        longer = f"{lines[-1]}{between}{fact}"
+        if columns is None or text_width(longer) <= columns:
+            lines[-1] = longer
+        else:
+            lines.append(f"  {fact}")
+    return lines
+
+
+# --- where it is written
+
+ASCII = str.maketrans("━╸─–·…", "=>--|~")
 
 
 class Output:
@@ -194,7 +524,7 @@ class Output:
         return {"_lost": None}  # a stream cannot be pickled
 
     def write(self, text: str) -> None:
-        """Write and flush; characters that the encoding lacks are escaped."""
+        """Write and flush; of what the encoding lacks, signs become ASCII, letters escapes."""
         stream: Any = sys.stdout
         if stream is None or stream is self._lost:
             return
@@ -203,175 +533,93 @@ class Output:
                 stream.write(text)
             except UnicodeEncodeError:
                 encoding = getattr(stream, "encoding", None) or "ascii"
-                stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+                plain = text.translate(ASCII)
+                stream.write(plain.encode(encoding, "backslashreplace").decode(encoding))
             if hasattr(stream, "flush"):
                 stream.flush()
         except Exception as error:  # of any kind: the stream may be the user's own
             self._lost = stream
-            warnings.warn(
+            warn_user(
                 f"Standard output cannot be written ({error}): training continues without output.",
                 RuntimeWarning,
-                stacklevel=2,
             )
 
 
 class Screen:
-    """A file or pipe: lasting lines only."""
+    """A file or pipe: lasting lines, without control characters, as wide as they come.
 
-    is_live = False
-    """Whether the live line is shown."""
-
-    def __init__(self, output: Output | None = None) -> None:
-        self.output = output or Output()
-
-    def live(self, text: str) -> None:
-        """Show a text until the next line."""
-
-    def line(self, text: str) -> None:
-        """Write a lasting line in place of the live one."""
-        self.output.write(f"{text.rstrip()}\n")
-
-    def write(self, text: str) -> None:
-        """Write a text without breaking the live line."""
-        self.output.write(text)
-
-    def close(self) -> None:
-        """Leave the cursor at the start of a line."""
-
-
-class TerminalScreen(Screen):
-    """A terminal: the live line is rewritten in place, cut so that it never wraps."""
-
-    is_live = True
-
-    def __init__(self, output: Output | None = None) -> None:
-        super().__init__(output)
-        self._longest = 0
-
-    def live(self, text: str) -> None:
-        # A full last column would wrap in some terminals.
-        columns = terminal_columns() - 1
-        shown = cut(text.rstrip(), columns)
-        self.output.write(f"\r{pad(shown, min(self._longest, columns))}")
-        self._longest = max(self._longest, text_width(shown))
-
-    def line(self, text: str) -> None:
-        text = text.rstrip()
-        self.output.write(f"\r{pad(text, self._longest)}\n" if self._longest else f"{text}\n")
-        self._longest = 0
-
-    def write(self, text: str) -> None:
-        if self._longest:
-            self.output.write(f"\r{' ' * self._longest}\r")
-            self._longest = 0
-        self.output.write(text)
-
-    def close(self) -> None:
-        if self._longest:
-            self.output.write("\n")
-            self._longest = 0
-
-
-class NotebookScreen(Screen):
-    """A Jupyter notebook: one display that is updated."""
-
-    is_live = True
-
-    def __init__(self, output: Output | None = None) -> None:
-        super().__init__(output)
-        self._lines: list[str] = []
-        self._handle: Any = None
-
-    def live(self, text: str) -> None:
-        self._show([*self._lines, text])
-
-    def line(self, text: str) -> None:
-        """Add a lasting line; after a full display a new one begins."""
-        self._lines.append(text.rstrip())
-        self._show(self._lines)
-        if len(self._lines) >= DISPLAY_LINES:
-            self._lines, self._handle = [], None
-
-    def write(self, text: str) -> None:
-        self.line(text.removesuffix("\n"))
-
-    def close(self) -> None:
-        """Remove the live line."""
-        if self._handle is not None:
-            self._show(self._lines)
-
-    def _show(self, lines: list[str]) -> None:
-        content = {"text/plain": "\n".join(lines)}
-        if self._handle is None:
-            display = importlib.import_module("IPython.display").display
-            self._handle = display(content, raw=True, display_id=True)
-        else:
-            self._handle.update(content, raw=True)
-
-
-class BarScreen(Screen):
-    """A tqdm bar over the epochs; each line is its description.
-
-    The bar is on `sys.stderr`. If that cannot be written, the lines go to the output instead.
+    The subclasses override what they show in another way.
     """
 
-    def __init__(self, total: int, initial: int = 0, output: Output | None = None) -> None:
-        super().__init__(output)
-        self.is_live = is_terminal(sys.stderr)  # a log file would keep each refresh
-        self._bar: Any = None
-        if hasattr(sys.stderr, "write"):
-            from tqdm import tqdm
+    is_live = False
+    """Whether `live` shows something."""
 
-            with self._drawing():
-                self._bar = tqdm(total=total, initial=initial, dynamic_ncols=True)
+    def __init__(self, output: Output | None = None, round_to: int = 4) -> None:
+        self.output = output or Output()
+        self.round_to = round_to
+        self._table = TextTable(round_to)
 
-    def live(self, text: str) -> None:
-        if self._bar is not None:
-            with self._drawing():
-                self._bar.set_description_str(text.rstrip())
+    def header(self, facts: Sequence[str], run: str) -> None:
+        """Show what trains, and the id of the run."""
+        for text in joined([f"DeepEpochs  {facts[0]}", *facts[1:]], self.columns()):
+            self.put([("dim", text)])
+        self.put([("dim", f"run {run}")])
 
-    def line(self, text: str) -> None:
-        """Describe the bar, and advance it by an epoch."""
-        if self._bar is not None:
-            with self._drawing():
-                self._bar.set_description_str(text.rstrip(), refresh=False)
-                self._bar.update(1)
-        if self._bar is None:
-            super().line(text)
+    def live(self, live: Live) -> None:
+        """Show the pass that runs now, until something else is shown."""
+
+    def row(self, table: EpochTable) -> None:
+        """Show the last row of a table, whose earlier rows were shown."""
+        for line in self._table.lines(table, self.columns()):
+            self.put(line)
+
+    def tested(self, tested: Tested) -> None:
+        """Show the values of a tested task."""
+        self.put(tested_line(tested, self.columns(), self.round_to))
+
+    def note(self, text: str) -> None:
+        """Show a sentence."""
+        self.put([("", text)])
+
+    def summary(self, facts: Sequence[str]) -> None:
+        """Show how a fit has ended."""
+        for text in joined(facts, self.columns()):
+            self.put([("", text)])
 
     def write(self, text: str) -> None:
-        if self._bar is None:
-            self.output.write(text)
-            return
-        with self._drawing(), self._bar.external_write_mode():
-            self.output.write(text)
+        """Write a text of the user's as it is."""
+        self.output.write(text)
 
     def close(self) -> None:
-        if self._bar is not None:
-            with self._drawing():
-                self._bar.close()
+        """Show nothing more; the next text begins in a line of its own."""
 
-    @contextmanager
-    def _drawing(self) -> Iterator[None]:
-        """Give up the bar if its stream fails, and warn."""
-        try:
-            yield
-        except Exception as error:  # of any kind: the stream may be the user's own
-            if self._bar is not None:
-                self._bar.disable = True  # it writes nothing more, at its deletion neither
-            self._bar = None
-            warnings.warn(
-                f"Standard error cannot be written ({error}): training continues without a bar.",
-                RuntimeWarning,
-                stacklevel=3,
-            )
+    def columns(self) -> int | None:
+        """How wide a line may be; `None`: as wide as it comes."""
+        return None
+
+    def put(self, line: Line) -> None:
+        """Write a lasting line."""
+        self.output.write("".join(text for _, text in line).rstrip() + "\n")
 
 
-def open_screen(output: Output | None = None) -> Screen:
-    """Return the screen for the present `sys.stdout`."""
+def open_screen(output: Output | None = None, console: str = "auto", round_to: int = 4) -> Screen:
+    """Return the screen for the present `sys.stdout`.
+
+    Args:
+        output: writes to it.
+        console: `'rows'`: without a live line; `'bar'`: with one, also where the output does not
+            say that it is a terminal, as that of an IDE; `'auto'`: with one in a terminal.
+        round_to: decimals of a value.
+    """
     if in_notebook():
-        return NotebookScreen(output)
-    return TerminalScreen(output) if is_terminal(sys.stdout) else Screen(output)
+        from .notebook import NotebookScreen
+
+        return NotebookScreen(output, round_to, is_live=console != "rows")
+    if is_terminal(sys.stdout) or console == "bar":
+        from .terminal import TerminalScreen
+
+        return TerminalScreen(output, round_to, is_live=console != "rows")
+    return Screen(output, round_to)
 
 
 def is_terminal(stream: Any) -> bool:

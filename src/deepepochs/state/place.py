@@ -9,12 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
-
 from ..errors import CheckpointMismatch
 from ..patches.totals import StageTotals
 from ..run import Run
-from ..show.screens import to_array, to_value
+from ..show.screens import to_value
 from ..stages import Stage
 
 
@@ -92,6 +90,17 @@ class EpochState:
         self.totals[stage].close()
         return values
 
+    def in_words(self) -> str:
+        """How far the epoch is: the mini-batches of the pass that waits."""
+        under_way = [stage for stage in self.begun if stage not in self.metrics]
+        done = 0 if self.waiting is None else int(self.waiting["batch_idx"]) + 1
+        if not under_way:
+            return "after its last mini-batch"
+        stage = under_way[0]
+        labels, inside = self.begun[stage], "" if stage is Stage.TRAIN else "in validation, "
+        task = f" of task {labels[self.num_done(stage)]!r}" if len(labels) > 1 else ""
+        return f"{inside}after {done:,} mini-batches{task}"
+
     def resume(self) -> None:
         """Forget the state of the waiting pass: it has resumed."""
         self.waiting = None
@@ -107,10 +116,7 @@ class EpochState:
                 else totals.state_dict(run.patches_if_last(), run.recorder.planned_names)
                 for stage, totals in self.totals.items()
             },
-            "metrics": {
-                str(stage): {n: torch.from_numpy(to_array(v)) for n, v in values.items()}
-                for stage, values in self.metrics.items()
-            },
+            "metrics": {str(stage): dict(values) for stage, values in self.metrics.items()},
             "run": self.waiting if run is None else run.state_dict(),
         }
 
@@ -122,7 +128,7 @@ class EpochState:
         for name, saved in state["totals"].items():
             epoch.totals[Stage(name)] = StageTotals()
             epoch.totals[Stage(name)].load_state_dict(saved)
-        for name, values in state["metrics"].items():
+        for name, values in state["metrics"].items():  # in earlier files tensors
             epoch.metrics[Stage(name)] = {key: to_value(value) for key, value in values.items()}
         epoch.waiting = state["run"]
         return epoch

@@ -20,7 +20,7 @@ from accelerate import Accelerator
 from accelerate.utils import DataLoaderConfiguration, gather_object
 from torch import nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset, default_collate
 
 from deepepochs import (
     EpochTask,
@@ -780,6 +780,45 @@ def returned_by_one() -> Any:
     return {name: float(values[0]) for name, values in history["train"].items() if "rare" in name}
 
 
+def exchanges() -> Any:
+    """What the processes exchange of their own between the second and the last mini-batch."""
+    from deepepochs import Callback
+
+    found = {}
+    plain = loader(size=2, shuffle=True)
+    collated = DataLoader(plain.dataset, 2, collate_fn=lambda samples: default_collate(samples))
+    for name, data, batch_size in [
+        ("plain", plain, None), ("number", collated, 2), ("collated", collated, None),
+        ("ready", list(plain), None), ("function", plain, lambda x, y: len(y)),
+    ]:  # fmt: skip
+        purposes: set[str] = set()
+
+        class Looks(Callback):
+            def on_before_fit(self, trainer: Any, epochs: int) -> None:
+                self.exchange = getattr(trainer.runtime, "_exchange", None)
+                self.gather = None if self.exchange is None else self.exchange.gather
+
+            def on_after_train_batch(self, trainer: Any, metrics: Any, batch_idx: int) -> None:
+                if self.exchange is None:
+                    return
+                if batch_idx == 1:
+                    self.exchange.gather = self.noted
+                if batch_idx + 2 >= trainer.run.num_batches:
+                    self.exchange.gather = self.gather
+
+            def noted(self, purpose: str, value: bytes, purposes: Any = purposes) -> Any:
+                purposes.add(purpose)
+                return self.gather(purpose, value)
+
+        trainer = Trainer(
+            make_model(), F.cross_entropy, device=make_accelerator(split=False), show_info=False,
+            log_batch=False, epochs=1, callbacks=Looks(),
+        )  # fmt: skip
+        trainer.fit(data, batch_size=batch_size)
+        found[name] = sorted(purposes - {"may save or stop"})
+    return found
+
+
 CASES: dict[str, Callable[[], Any]] = {
     case.__name__: case
     for case in (
@@ -788,7 +827,7 @@ CASES: dict[str, Callable[[], Any]] = {
         by_hand, by_hand_sparse, several, plateau,
         weights_outside, unfrozen,
         fillers_and_rare_weights, unfrozen_between_trainers, frozen_model, searched, prepared, predictions, early_stop,
-        interpreted, hooks_and_fillers, lone_save, returned_by_one,
+        interpreted, hooks_and_fillers, lone_save, returned_by_one, exchanges,
     )
 }  # fmt: skip
 
