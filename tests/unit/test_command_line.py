@@ -17,7 +17,7 @@ import pytest
 
 from deepepochs.cli import main as command_line
 from deepepochs.cli.demo import load_digits
-from deepepochs.cli.lines import list_lines, run_lines, shorten, table_lines
+from deepepochs.cli.lines import list_lines, run_lines, table_lines
 from deepepochs.runs.compared import differences, given_by_some, ranked, winners
 from deepepochs.runs.record import RunInfo, write_json
 from deepepochs.show.screens import text_width
@@ -143,13 +143,6 @@ def test_a_table_leaves_out_what_does_not_fit_and_says_it(columns: int) -> None:
     is_whole = columns >= 40
     assert ("val loss 0.3 (2)" in lines[2]) is is_whole
     assert ("Too" in "".join(lines)) is not is_whole
-
-
-@pytest.mark.parametrize("columns", range(1, 30))
-def test_a_text_without_its_middle_fits(columns: int) -> None:
-    for text in ("resnet50-adamw-seed7", "深度学习训练一号", "a"):
-        assert text_width(shorten(text, columns)) <= max(columns, 1)
-    assert shorten("resnet50-adamw-seed7", 12) == "resnet…seed7"
 
 
 def test_names_of_runs_are_not_markup(tmp_path: Path) -> None:

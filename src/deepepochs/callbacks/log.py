@@ -90,7 +90,6 @@ class LogCallback(EventFileCallback, RunRecordCallback):
         self.example_input = example_input
         self.every_n_batches = check_count("every_n_batches", every_n_batches, 1)
         self._has_graph = self._has_charts = False
-        self._names: dict[Stage, list[str]] = {Stage.TRAIN: [], Stage.VAL: []}
         self._num_passes = {Stage.TRAIN: 0, Stage.VAL: 0}
         self._held: list[tuple[str, int, Mapping[str, Any], float]] = []
         self._logger: SummaryWriter | None = None
@@ -137,16 +136,17 @@ class LogCallback(EventFileCallback, RunRecordCallback):
 
     def on_after_train_epoch(self, trainer: TrainerView, task: Any, metrics: Any) -> None:
         self._log_pass(Stage.TRAIN, metrics)
-        self._names[Stage.TRAIN] = [name for name, _ in spread(metrics)]
 
     def on_after_val_epoch(self, trainer: TrainerView, task: Any, metrics: Any) -> None:
         self._log_pass(Stage.VAL, metrics)
-        self._names[Stage.VAL] = [name for name, _ in spread(metrics)]
 
     def on_after_epoch(self, *, trainer: TrainerView, **others: Any) -> None:
+        tasks = [len(others["train_tasks"]), len(others["val_tasks"])]
         # Steps are numbers of passes: with another number of passes they are not those of epochs.
-        if self._num_passes[Stage.TRAIN] == self._num_passes[Stage.VAL]:
-            self._pair([n for n in self._names[Stage.TRAIN] if n in self._names[Stage.VAL]])
+        if tasks == [1, 1] and self._num_passes[Stage.TRAIN] == self._num_passes[Stage.VAL]:
+            validated = {name for name, _ in spread(others["val_metrics"])}
+            trained = (name for name, _ in spread(others["train_metrics"]))
+            self._pair([name for name in trained if name in validated])
         super().on_after_epoch(trainer=trainer, **others)
 
     def on_exception(self, trainer: TrainerView, exception: BaseException) -> None:

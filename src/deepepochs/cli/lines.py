@@ -19,7 +19,7 @@ from ..report.words import (
 )
 from ..runs.compared import ABSENT, differences, ranked, shared, winners
 from ..runs.record import EVENTS, REPORT, TABLE, Best, RunInfo, mapping
-from ..show.screens import cut, pad, text_width
+from ..show.screens import pad, right, short_name, text_width
 
 MIN_FIRST = 16
 """Columns that are kept of the first cell of a row; the middle of a longer one is left out."""
@@ -30,7 +30,7 @@ MAX_NAMED = 6  # columns without room that are named
 
 
 def table_lines(
-    rows: Sequence[Sequence[str]], width: int, right: Collection[int] = (), kept: int = 1
+    rows: Sequence[Sequence[str]], width: int, numeric: Collection[int] = (), kept: int = 1
 ) -> list[str]:
     """Lay out a table in lines of at most `width` columns; the first row is the head.
 
@@ -40,7 +40,7 @@ def table_lines(
     Args:
         rows: the cells.
         width: of the terminal.
-        right: the columns that are aligned right.
+        numeric: the columns that are aligned right.
         kept: the first cells are cut before one of this many columns is left out.
 
     >>> table_lines([("run", "best", "test"), ("a", "loss 0.25", "acc 0.9")], 21)
@@ -59,9 +59,9 @@ def table_lines(
     widths[0] = min(widths[0], max(1, spare(0)))
     lines = []
     for row in (rows[0], ["-" * columns for columns in widths], *rows[1:]):
-        cells = [shorten(row[0], widths[0]), *row[1:shown]]
+        cells = [short_name(row[0], widths[0]), *row[1:shown]]
         padded = [
-            " " * (columns - text_width(cell)) + cell if index in right else pad(cell, columns)
+            right(cell, columns) if index in numeric else pad(cell, columns)
             for index, (cell, columns) in enumerate(zip(cells, widths[:shown], strict=True))
         ]
         lines.append("  ".join(padded).rstrip())
@@ -71,19 +71,6 @@ def table_lines(
         rest = f" and {more} more" if more else ""
         lines += wrap(f"Too narrow for: {', '.join(names)}{rest}.", width)
     return lines
-
-
-def shorten(text: str, columns: int) -> str:
-    """Return a text without its middle, so that it fits in `columns`.
-
-    >>> shorten("resnet50-adamw-lr0.003-seed7", 16)
-    'resnet50…3-seed7'
-    """
-    if text_width(text) <= columns:
-        return text
-    head = cut(text, columns // 2)
-    tail = cut(text[::-1], max(0, columns - 1 - text_width(head)))[::-1]
-    return f"{head}…{tail}"
 
 
 def wrap(text: str, width: int, indent: int = 0) -> list[str]:
@@ -156,7 +143,7 @@ def run_lines(run: RunInfo, width: int) -> Iterator[str]:
         yield from wrap(text, width, 2)
     if rows := list(epoch_rows(run)):
         yield ""
-        yield from table_lines(rows, width, right=range(len(rows[0])), kept=2)
+        yield from table_lines(rows, width, numeric=range(len(rows[0])), kept=2)
     best = run.best()
     if best is not None:
         where = f"{best.stage} {best.name} {measured(best.value)} in epoch {best.epoch}"
@@ -226,7 +213,7 @@ def fact_lines(title: str, facts: Mapping[str, Any], width: int) -> Iterator[str
     yield from wrap(title, width, 2)
     room = min(max(map(text_width, facts)), max(width // 3, 8))
     for name, value in facts.items():
-        yield from wrap(f"  {pad(shorten(name, room), room)}  {text_of(value)}", width, room + 4)
+        yield from wrap(f"  {pad(short_name(name, room), room)}  {text_of(value)}", width, room + 4)
 
 
 def _files(folder: Path) -> dict[str, str]:
