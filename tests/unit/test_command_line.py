@@ -369,8 +369,12 @@ def test_runs_that_are_elsewhere_are_pointed_to(
 @pytest.mark.parametrize(
     "arguments", [(), ("runs",), ("show",), ("compare",), ("report",), ("demo",)]
 )
-def test_every_command_has_its_help(arguments: tuple[str, ...]) -> None:
+def test_every_command_has_its_help(
+    arguments: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     result = deepepochs(*arguments, "--help")
+    assert max(map(len, result.output.splitlines())) <= 80
     assert result.exit_code == 0
     assert result.output.startswith("usage:")
     assert len(result.output.splitlines()) > 6

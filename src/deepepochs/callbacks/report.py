@@ -38,8 +38,9 @@ class ReportCallback(RunRecordCallback):
     """Writes ``report.html`` to the run's folder at the end of a fit and of a test.
 
     The page is one file without scripts, and needs no network. It has the curves, metrics,
-    settings, model and machine, and the confusion matrix and samples of an
-    ``InterpretCallback`` if there is one. The callback also writes the run's record.
+    settings, model and machine, the folder and the command line of the run, and the confusion
+    matrix and samples of an ``InterpretCallback`` if there is one. Values of options that are
+    named like a password are left out of the command. The callback also writes the run's record.
 
     Args:
         log_dir: the folder of the runs.

