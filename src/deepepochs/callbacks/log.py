@@ -26,7 +26,7 @@ from torch import nn
 
 from .. import rng
 from ..arguments import check_count
-from ..errors import ConfigError
+from ..errors import ConfigError, warn_user
 from ..show.screens import spread
 from ..stages import Stage
 from .event_files import RESULTS_SUFFIX, EventFileCallback, open_writer
@@ -253,11 +253,10 @@ def log_graph(logger: SummaryWriter, model: nn.Module, example: Any) -> None:
             logger.add_graph(traced, given)
     except Exception as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
-        warnings.warn(
+        warn_user(
             f"LogCallback could not write the graph of {type(model).__name__}: {reason[0]} Give "
             "LogCallback(example_input=...) with tensors, or log_graph=False.",
             RuntimeWarning,
-            stacklevel=2,
         )
     finally:
         for module, mode in modes:
