@@ -68,7 +68,7 @@ class RunFolders:
                 said.append(f"running ID {wanted} belongs to another run: this run is {running_id}")
         folders = [run_folder(parent, running_id) for parent in parents]
         if running_id != self._continued and is_given:
-            foreign = [f for f in folders if f not in self._own and is_taken(f)]
+            foreign = [f for f in folders if f not in self._own and is_run(f)]
             said += move_aside(foreign, free_number(folders))
         for folder in folders:
             use_here(folder.parent)
@@ -107,7 +107,7 @@ class RunFolders:
 
     def use(self, folder: Path) -> None:
         """Note that this run writes to a folder, unless an earlier run has: then it is not its own."""
-        if folder not in self._own and not is_taken(folder):
+        if folder not in self._own and not is_run(folder):
             self._own[folder] = None
 
     def _find_again(self, parents: Sequence[Path], running_id: str) -> tuple[str, list[str]]:
@@ -130,17 +130,12 @@ class RunFolders:
         return running_id, []
 
 
-def is_taken(folder: Path) -> bool:
-    """Whether a run has written to a folder."""
-    return is_run(folder) or any(folder.glob("events.out.tfevents.*"))
-
-
 def make_free(folder: Path) -> bool:
     """Make a folder, if no run has it; return whether none has it."""
     try:
         folder.mkdir(parents=True)
     except FileExistsError:  # the script may have put something there
-        return not is_taken(folder) and not is_locked(folder)
+        return not is_run(folder) and not is_locked(folder)
     except OSError:  # whoever writes there says it
         return True
     return True
@@ -185,7 +180,7 @@ def move_aside(folders: Iterable[Path], number: int) -> list[str]:
         lock = RunLock(folder)
         lock.acquire()
         try:
-            if not is_taken(folder):  # another process has moved it meanwhile
+            if not is_run(folder):  # another process has moved it meanwhile
                 continue
             lock.move(target)
         except OSError as error:
