@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from .contracts import TrainerView
 from .data.cursor import Cursor
 from .errors import CheckpointMismatch, warn_user
+from .faults.words import PassName
 from .hooks import StageHooks
 from .nest.samples import BatchSize, asked_weight, guess
 from .optim.accumulation import NO_WINDOW, AnyWindow
@@ -140,6 +141,7 @@ class Run:
 
     Attributes:
         place: the index of the task in its stage, from 0, and the number of tasks.
+        name: what the pass is called in messages.
         weigher: what the mini-batches weigh in means and in windows.
         window: the mini-batches that share an optimizer step; ``None``: each has its own.
         rounds: what several processes agree on; ``None`` in one process.
@@ -156,6 +158,7 @@ class Run:
         task: Any,
         place: tuple[int, int],
         *,
+        name: PassName,
         step_name: str,
         hooks: StageHooks,
         plan: Sequence[MetricPlan],
@@ -169,6 +172,7 @@ class Run:
         self.stage = stage
         self.task = task
         self.place = place
+        self.name = name
         self.hooks = hooks
         self.cursor = cursor
         self.window = window
@@ -188,6 +192,11 @@ class Run:
     def task_idx(self) -> int:
         """The index of the task in its stage, from 0."""
         return self.place[0]
+
+    @property
+    def where(self) -> str:
+        """What the present mini-batch is called in messages, which count from 1."""
+        return self.name.batch(self.batch_idx, self.num_batches)
 
     @property
     def num_tasks(self) -> int:
@@ -395,6 +404,6 @@ class Run:
         if self.trainer.tell_once(f"{name} without backward"):
             warn_user(
                 f"{name} returned without a backward pass: nothing is learnt from its "
-                "mini-batch. Call self.loss(model_out, batch_y) or self.backward(value).",
+                "mini-batch.\nCall self.loss(model_out, batch_y) or self.backward(value).",
                 RuntimeWarning,
             )

@@ -9,10 +9,10 @@
 
 from __future__ import annotations
 
-import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,14 +29,16 @@ from .arguments import (
     check_flag,
     check_loss,
     check_model,
+    check_order,
     check_targets,
     default_loss,
+    with_hints,
 )
 from .callbacks.base import Callback
 from .callbacks.console import ConsoleCallback
 from .callbacks.pool import CallbackPool
 from .data.cursor import Loaders
-from .errors import ConfigError, LoopException
+from .errors import ConfigError, LoopException, warn_user
 from .fit.epochs import FitLog, FitSession
 from .fit.plan import FitPlan, as_task, plan_fit, plan_search, plan_test
 from .fit.save_points import SavePoints
@@ -49,7 +51,7 @@ from .nest.operations import split_batch
 from .nest.samples import BatchSize, join_outputs
 from .optim.loss_modules import find_loss_module
 from .optim.optimizers import AnyOptimizer, Optimizers, as_optimizers
-from .patches import check_patch_kind
+from .patches import PatchBase, check_patch_kind
 from .patches.base import metric_name
 from .patches.plan import Metric, check_metrics
 from .run import Run
@@ -102,6 +104,7 @@ class TrainerBase(Steps):
 
     model: nn.Module
 
+    @with_hints
     def __init__(
         self,
         model: nn.Module,
@@ -111,7 +114,7 @@ class TrainerBase(Steps):
         device: Device = None,
         callbacks: Callback | Sequence[Callback] | None = None,
         metrics: Metric | Sequence[Metric] | None = None,
-        metric_patch: Any = "auto",
+        metric_patch: str | type[PatchBase] = "auto",
         resume: bool | int | str | PathLike[str] = False,
         running_id: int | str | None = None,
         hyper_params: dict[str, Any] | None = None,
@@ -143,13 +146,15 @@ class TrainerBase(Steps):
                 else ``'cpu'``; an ``accelerate.Accelerator``; or ``'auto'``, which makes one
                 exactly when the script was started by torchrun or accelerate launch.
             callbacks: one ``Callback`` or a list.
-            metrics: one metric or a list, computed in training, validation and test.
+            metrics: one metric or a list, computed in training, validation and test: functions,
+                objects of torchmetrics, or names of the library's own, as ``'accuracy'``.
             metric_patch: how a metric is carried from mini-batches to the epoch: ``'auto'``, as
                 each declares (see ``accumulates``), or one way for all: ``'tensor'``, ``'mean'``,
                 ``'confusion'`` or a ``PatchBase`` subclass.
             resume: load a checkpoint and resume there: ``'auto'``, ``True``, a run's id, or the
                 path of a file or of a run's folder; needs a ``CheckCallback``.
-            running_id: name of this run's folder; ``None``: a new one from the time.
+            running_id: name of this run's folder; ``None``: a new one that can be read, such as
+                ``2026-11-25_2136_brave-otter``.
             hyper_params: values that ``LogCallback`` writes after a test.
             log_long: print 7 decimals instead of 4.
             log_batch: ``False`` is ``console='rows'``.
@@ -188,6 +193,7 @@ class TrainerBase(Steps):
         self.targets = check_targets(targets)
         self.metric_patch = check_patch_kind(metric_patch)
         self.general_metrics = list(check_metrics(metrics, "metrics"))
+        check_order(model, loss, opt)
         self.loss_fn = check_loss(loss)
         self.loss_module = find_loss_module(self.loss_fn, check_model(model))
         if precision is not None:
@@ -213,7 +219,8 @@ class TrainerBase(Steps):
         self.callbacks = CallbackPool(given)
         self.resume = resume
         self.has_own_id = running_id is not None
-        own_id = new_running_id() if running_id is None else check_running_id(running_id)
+        made = None if self.has_own_id else new_running_id(self._folders_of_runs())
+        own_id = made or check_running_id(running_id)
         self.running_id: str = self.runtime.gather_objects(own_id, "makes a Trainer")[0]
         self.hyper_params = check_dict("hyper_params", hyper_params)
         self.log_tqdm = check_flag("log_tqdm", log_tqdm)
@@ -264,6 +271,7 @@ class TrainerBase(Steps):
     def __dir__(self) -> list[str]:
         return [name for name in super().__dir__() if name not in UNLISTED]
 
+    @with_hints
     def fit(
         self,
         train_dl: Iterable[Any] | None = None,
@@ -348,7 +356,8 @@ class TrainerBase(Steps):
         parents = self._folders_of_runs()
         if not parents:
             return
-        take = self._folders.enter if kind is Kind.FIT else self._folders.follow
+        enter = partial(self._folders.enter, is_given=self.has_own_id)
+        take = enter if kind is Kind.FIT else self._folders.follow
         taken = in_main_process(
             self.runtime, "take the run's folder", take, parents, self.running_id
         )
@@ -410,6 +419,7 @@ class TrainerBase(Steps):
         self._earlier = EarlierFits(source, state)
         self.fits.replay(self._earlier.starts)
 
+    @with_hints
     def test(
         self,
         test_dl: Iterable[Any] | None = None,
@@ -447,6 +457,7 @@ class TrainerBase(Steps):
             session.fire("on_after_test_epochs", tasks=testing, metrics=values)
         return values
 
+    @with_hints
     def predict(
         self, dataloader: Iterable[Any], *, with_targets: bool | None = None, best: bool = False
     ) -> Any:
@@ -477,10 +488,8 @@ class TrainerBase(Steps):
             session.modes.set(training=False)
             outputs = predict_batches(self, dataloader, with_targets=with_targets)
         if not outputs and self.stop_reason is None:
-            warnings.warn(
-                "predict() got no mini-batch from its loader, and gives an empty list.",
-                UserWarning,
-                stacklevel=2,
+            warn_user(
+                "predict() got no mini-batch from its loader, and gives an empty list.", UserWarning
             )
         return join_outputs(outputs) if outputs else outputs
 
@@ -520,6 +529,7 @@ class TrainerBase(Steps):
         """Whether the mini-batches of a stage are moved to the device."""
         return self.auto_traindata_to_device or stage is not Stage.TRAIN
 
+    @with_hints
     def find_lr(
         self,
         train_dl: Iterable[Any] | None = None,
@@ -854,6 +864,7 @@ class TrainerBase(Steps):
             from .callbacks.event_files import open_writer
 
             parent = self._folders.start / log_dir
+            self._folders.use(run_folder(parent, self.running_id))
             self.logger = self._own_logger = open_writer(run_folder(parent, self.running_id))
             weakref.finalize(self, self.logger.close)
         return self.logger
@@ -875,11 +886,10 @@ class TrainerBase(Steps):
     def stop(self, reason: str = "") -> None:
         """End the fit or test at the next mini-batch; epochs that are done stay done."""
         if self.session is None:
-            warnings.warn(
+            warn_user(
                 "stop() was called while nothing runs, and does nothing: call it in a hook or a "
                 "step of a fit or test.",
                 UserWarning,
-                stacklevel=2,
             )
         else:
             self.session.save_points.stop(reason)
@@ -1014,5 +1024,18 @@ class TrainerBase(Steps):
 class Trainer(TrainerBase):
     """Trains, validates and tests a model.
 
-    Subclass it to give all tasks steps of your own. The arguments are in ``__init__``.
+    The model comes first, then the loss function, the optimizer and the number of epochs. All
+    arguments are described at ``Trainer.__init__``. The data are given to ``fit``, ``test`` and
+    ``predict``. Subclass it to give all tasks steps of your own.
+
+    Example:
+        >>> data = [(torch.randn(8, 4), torch.randint(0, 3, (8,))) for _ in range(3)]
+        >>> model = nn.Linear(4, 3)
+        >>> opt = torch.optim.Adam(model.parameters(), lr=0.01)
+        >>> trainer = Trainer(
+        ...     model, nn.functional.cross_entropy, opt, epochs=2, metrics="accuracy", console="off"
+        ... )
+        >>> history = trainer.fit(data, data)
+        >>> len(history["val"]["accuracy"]), sorted(trainer.test(data))
+        (2, ['accuracy', 'loss'])
     """

@@ -118,7 +118,7 @@ def test_the_same_script_runs_alone_and_under_accelerate_launch(tmp_path: Path) 
     alone = start(tmp_path / "alone", "none", 0)
     assert alone.code == 0, alone.err
     assert "starts in 1" in alone.out
-    assert "device:      cpu" in alone.out
+    assert " parameters · cpu · " in alone.out
     # Without GPUs or MPI it starts one process.
     launched = start(tmp_path / "launched", "none", 1, launcher="accelerate")
     assert launched.code == 0, launched.err

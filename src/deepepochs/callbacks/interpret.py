@@ -16,14 +16,13 @@ from __future__ import annotations
 import heapq
 import math
 import os
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from ..arguments import check_choice, check_count
-from ..errors import ConfigError, DataError, MetricError
+from ..errors import ConfigError, DataError, MetricError, warn_user
 from ..nest.operations import describe, map_tensors
 from ..patches import ConfusionPatch
 from ..patches.resumed import merge_patches
@@ -214,7 +213,7 @@ class InterpretCallback(EventFileCallback):
                 figure = draw_samples(self.top_samples()[:MAX_IMAGES], self.class_names)
                 pixels = figure_to_array(figure)
             except DataError as error:
-                warnings.warn(f"InterpretCallback: {error}", RuntimeWarning, stacklevel=2)
+                warn_user(f"InterpretCallback: {error}", RuntimeWarning)
             else:
                 writer = self.writer(trainer)
                 writer.add_image("top_imgs", pixels, trainer.init_epoch, dataformats="HWC")
@@ -261,10 +260,9 @@ class InterpretCallback(EventFileCallback):
             if self.class_num is not None:
                 raise
             self._is_off = True
-            warnings.warn(
+            warn_user(
                 f"InterpretCallback draws no confusion matrix: {error} stages=() turns it off.",
                 UserWarning,
-                stacklevel=2,
             )
         else:
             own = self._own.get(run.stage)

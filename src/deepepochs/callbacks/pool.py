@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import difflib
 import inspect
-import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any, SupportsIndex
 
-from ..errors import ConfigError, ConfigTypeError, HookError
+from ..errors import ConfigError, ConfigTypeError, HookError, warn_user
 from ..hooks import BoundHook, HookTable, fire
 from .base import HOOKS, Callback
 
@@ -170,10 +169,9 @@ def _check_callback(callback: object) -> None:
             )
     for name in dir(owner):
         if f"on_{name}" in HOOKS and callable(getattr(owner, name)):
-            warnings.warn(
+            warn_user(
                 f"{owner.__name__}.{name} is never called as a hook. Did you mean 'on_{name}'?",
                 UserWarning,
-                stacklevel=4,
             )
         if name.startswith("on_") and callable(getattr(owner, name)):
             where = f"{owner.__name__}.{name}"

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from ..files.atomic import write_text
 from ..report import run_page, sample_picture
-from ..report.html import short
-from ..runs.record import PICTURES, Curve, RunInfo, plain, read_json, write_json
+from ..report.text import short
+from ..runs.record import PICTURES, REPORT, Curve, RunInfo, plain, read_json, write_json
 from ..show.screens import spread, to_array
 from .interpret import InterpretCallback
 from .run_record import RunRecordCallback, recorders
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from ..contracts import TrainerView
     from ..history import History
 
-REPORT = "report.html"
 MAX_SAMPLES = 24
 MAX_SIZE = 8  # at most this many entries of an output or a target are written beside a sample
 
@@ -39,8 +38,9 @@ class ReportCallback(RunRecordCallback):
     """Writes ``report.html`` to the run's folder at the end of a fit and of a test.
 
     The page is one file without scripts, and needs no network. It has the curves, metrics,
-    settings, model and machine, and the confusion matrix and samples of an
-    ``InterpretCallback`` if there is one. The callback also writes the run's record.
+    settings, model and machine, the folder and the command line of the run, and the confusion
+    matrix and samples of an ``InterpretCallback`` if there is one. Values of options that are
+    named like a password are left out of the command. The callback also writes the run's record.
 
     Args:
         log_dir: the folder of the runs.
@@ -84,7 +84,8 @@ def write_report(trainer: TrainerView, path: str | os.PathLike[str] | None = Non
             write_json(folder / PICTURES, pictures)
     record = next(iter(recorders(trainer)), RunRecordCallback()).record(trainer)
     state = str(record.get("state", "finished" if trainer.session is None else "running"))
-    run = RunInfo(trainer.running_id, state, record, gather_curves(trainer.history), pictures)
+    curves, home = gather_curves(trainer.history), folder if folder.is_dir() else None
+    run = RunInfo(trainer.running_id, state, record, curves, pictures, home)
     write_text(target, run_page(run))
     return target
 

@@ -14,6 +14,7 @@ import csv
 import os
 import time
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,6 +98,7 @@ class RunRecordCallback(Callback):
             "state": "running",
             "started_at": earlier.get("started_at", now),
             **describe(trainer),
+            "has_own_id": earlier.get("has_own_id", trainer.has_own_id),
             "epochs_done": trainer.init_epoch,
             "fits": [*_list(earlier, "fits"), {"started_at": now, "from": trainer.init_epoch + 1}],
             "rates": _list(earlier, "rates")[: trainer.init_epoch + is_inside_epoch],
@@ -241,5 +243,5 @@ def _list(record: dict[str, Any], name: str) -> list[Any]:
 
 
 def _now() -> str:
-    """The time to the second, with the offset from UTC."""
-    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
+    """The time of this place, with its offset from UTC; runs of one second have an order."""
+    return datetime.now().astimezone().isoformat(timespec="milliseconds")

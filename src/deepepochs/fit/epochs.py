@@ -8,7 +8,6 @@ the one that was not resumes.
 from __future__ import annotations
 
 import signal
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain, islice
@@ -265,10 +264,9 @@ class FitSession(Session):
                 "running_id or resume=False."
             )
         else:
-            warnings.warn(
+            warn_user(
                 f"fit() runs no epoch: {done} of {end} are done. Give fit(..., epochs=n) for n more.",
                 UserWarning,
-                stacklevel=3,
             )
 
     def _set_up_again(self, epoch: EpochState) -> None:

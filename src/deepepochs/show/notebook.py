@@ -9,12 +9,12 @@ from __future__ import annotations
 import base64
 import importlib
 import math
-import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from html import escape
 from time import monotonic
 from typing import Any
 
+from ..errors import warn_user
 from .figures import COLORS, LOG_RATIO
 from .screens import Column, EpochTable, Line, Live, Output, Screen, Tested, cell, duration
 from .tables import QUIET, html_table, kept
@@ -121,10 +121,9 @@ class NotebookScreen(Screen):
                 self._handle.update(content, raw=True)
         except Exception as error:  # of any kind: the front end may be the user's own
             self._is_lost = True
-            warnings.warn(
+            warn_user(
                 f"The notebook cannot show the progress ({error!r}): training continues without.",
                 RuntimeWarning,
-                stacklevel=2,
             )
         self._has_news = False
         # Counted from the end: a slow front end must not slow down the training.
