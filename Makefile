@@ -18,7 +18,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .PHONY: help setup demo test lint format docs wheel check compat compat-oldest compat-newest constraints bench clean
 
 help:
-	@echo "make demo      train examples/1-basic.py on MNIST digits, save curves.png"
+	@echo "make demo      train examples/01-basic.py on MNIST digits, save curves.png"
 	@echo "make test      run the tests (with the examples, the docs' code and the doctests)"
 	@echo "make lint      ruff, mypy and the layers of the modules"
 	@echo "make docs      build the documentation into site/"
@@ -39,7 +39,7 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(READY)
-	$(BIN)/python examples/1-basic.py
+	$(BIN)/python examples/01-basic.py
 
 test: $(READY)
 	$(BIN)/python -m pytest -n $(JOBS) -q

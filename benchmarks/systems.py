@@ -278,6 +278,37 @@ def fastai(work: Workload, loss_fn: Any) -> None:
     learner.fit(work.epochs)
 
 
+@system("Keras, torch backend")
+def keras(work: Workload, loss_fn: Any) -> None:
+    """The same layers of Keras's own, whose first weights and last bits differ."""
+    import os
+
+    os.environ["KERAS_BACKEND"] = "torch"
+    import keras
+    import torch
+    from keras import layers
+
+    keras.config.set_image_data_format("channels_first")
+    made = {
+        torch.nn.Linear: lambda layer: layers.Dense(layer.out_features),
+        torch.nn.ReLU: lambda layer: layers.ReLU(),
+        torch.nn.Dropout: lambda layer: layers.Dropout(layer.p),
+        torch.nn.Conv2d: lambda layer: layers.Conv2D(layer.out_channels, 3),
+        torch.nn.MaxPool2d: lambda layer: layers.MaxPooling2D(2),
+        torch.nn.Flatten: lambda layer: layers.Flatten(),
+    }
+    torch_layers = [work.model] if isinstance(work.model, torch.nn.Linear) else list(work.model)
+    model = keras.Sequential([made[type(layer)](layer) for layer in torch_layers])
+    model.compile(
+        keras.optimizers.Adam(1e-3),
+        loss=lambda y_true, y_pred: loss_fn(y_pred, y_true.reshape(-1).long()),
+        metrics=["sparse_categorical_accuracy"] if work.with_accuracy else None,
+    )
+    # Ready mini-batches: a generator, which Keras takes and a list it does not.
+    train = work.train if work.val is not None else (batch for batch in work.train)
+    model.fit(train, validation_data=work.val, epochs=work.epochs)
+
+
 class Batches:
     """Ready mini-batches as a loader that is no list."""
 

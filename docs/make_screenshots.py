@@ -1,18 +1,21 @@
-"""Makes the pictures of ``seeing.md``: trains on digits, writes the reports, looks at them.
+"""Makes the pictures of the pages: trains on digits, writes the reports, looks at them.
 
-Needs Chromium, ``pip install "deepepochs[examples]"``, and about a minute::
+``report.png`` is the page on a run, ``runs.png`` the comparison of runs, ``phone.png`` both on a
+phone. Needs Chromium, ``pip install "deepepochs[examples]"``, and about a minute::
 
     python docs/make_screenshots.py
 """
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import nn
@@ -26,9 +29,11 @@ from deepepochs.report import compare_page
 from deepepochs.rng import set_seed
 from deepepochs.runs.record import list_runs
 
-TARGET = Path(__file__).parent / "imgs"
+TARGET = Path(__file__).resolve().parent / "imgs"
 EPOCHS = 14
-NUM_COLOURS = 128
+NUM_COLOURS = 256
+RUNS = ((1e-2, 64), (3e-3, 64), (1e-3, 64), (3e-3, 16), (3e-4, 16))  # rates and hidden sizes
+PHONE = (390, 844)  # pixels
 
 
 def train(folder: Path, lr: float, hidden: int) -> Path:
@@ -63,7 +68,7 @@ def train(folder: Path, lr: float, hidden: int) -> Path:
 
 
 def take_picture(page: Path, target: Path, width: int, height: int) -> None:
-    """Have Chromium draw a page; keep so few colours that the file is small."""
+    """Have Chromium draw a page, in a small file."""
     browser = shutil.which("chromium") or shutil.which("chromium-browser")
     if browser is None:
         sys.exit("Chromium is not installed.")
@@ -78,19 +83,52 @@ def take_picture(page: Path, target: Path, width: int, height: int) -> None:
             check=True,
             capture_output=True,
         )  # fmt: skip
-    Image.open(target).convert("RGB").quantize(NUM_COLOURS).save(target, optimize=True)
+    with_few_colours(Image.open(target).convert("RGB")).save(target, optimize=True)
+
+
+def with_few_colours(picture: Image.Image) -> Image.Image:
+    """Keep the most frequent colours, for a third of the size.
+
+    Pillow's own methods mix colours, which changes those of thin lines.
+    """
+    pixels = np.asarray(picture)
+    found = np.unique(pixels.reshape(-1, 3), axis=0, return_inverse=True, return_counts=True)
+    colours, where, counts = found
+    kept = colours[np.argsort(-counts)[:NUM_COLOURS]]
+    nearest = np.abs(colours[:, None].astype(int) - kept).sum(-1).argmin(1)
+    few = Image.fromarray(nearest[where].astype(np.uint8).reshape(pixels.shape[:2]))
+    few.putpalette(kept.tobytes())
+    return few
+
+
+def phones(pages: list[Path], target: Path) -> Path:
+    """Write a page with other pages side by side, each as wide as a phone; return its path.
+
+    Chromium's own window has at least 500 pixels.
+    """
+    width, height = PHONE
+    frames = "".join(
+        f'<iframe src="{page.as_uri()}" width="{width}" height="{height}"></iframe>'
+        for page in pages
+    )
+    style = "body{margin:0;display:flex;gap:12px;background:#8a93a0} iframe{border:0}"
+    target.write_text(f"<!DOCTYPE html><style>{style}</style>{frames}", encoding="utf-8")
+    return target
 
 
 def main() -> None:
     """Make the pictures."""
     TARGET.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as temporary:
+        os.chdir(temporary)  # the pages have no path of this machine
         folder = Path(temporary) / "logs"
-        pages = [train(folder, lr, hidden) for lr, hidden in ((3e-3, 64), (3e-2, 64), (3e-4, 16))]
-        take_picture(pages[0], TARGET / "report.png", 1120, 1560)
+        pages = [train(Path("logs"), lr, hidden) for lr, hidden in RUNS]
+        take_picture(pages[0], TARGET / "report.png", 1120, 1760)
         compared = folder / "report.html"
         compared.write_text(compare_page(list_runs(folder), "Runs in logs"), encoding="utf-8")
-        take_picture(compared, TARGET / "runs.png", 1280, 640)
+        take_picture(compared, TARGET / "runs.png", 1280, 1780)
+        both = phones([pages[0], compared], folder / "phones.html")
+        take_picture(both, TARGET / "phone.png", 2 * PHONE[0] + 12, PHONE[1])
 
 
 if __name__ == "__main__":

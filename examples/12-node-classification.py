@@ -1,7 +1,7 @@
-"""Example 12: node classification with a graph neural network (needs torch_geometric).
+"""Example 12: classify the nodes of a graph with torch_geometric.
 
-Zachary's karate club: 34 members and their friendships. The club broke up; given the
-group of four members, one of each group, the network tells the groups of the others.
+Zachary's karate club has 34 members in four groups; the edges are friendships. Only one member of
+each group is known. Expect a test accuracy of about 0.8 for the others.
 """
 
 import torch
@@ -13,18 +13,20 @@ from torch_geometric.nn import GCNConv
 from deepepochs import Trainer, set_seed
 
 set_seed(1)
+
+# 1. Data. A third of the unknown members is for validation, the others are for the test.
 graph = KarateClub()[0]
-others = (~graph.train_mask).nonzero().flatten()
+unknown = (~graph.train_mask).nonzero().flatten()
 val_mask, test_mask = torch.zeros(2, graph.num_nodes, dtype=torch.bool)
-val_mask[others[::3]] = True  # a third of the others
-test_mask[others] = True
+val_mask[unknown[::3]] = True
+test_mask[unknown] = True
 test_mask &= ~val_mask
 
 
-# A loader yields mini-batches, and here the whole graph is one. The last element is the
-# target: a pair of all labels and of the mask of the nodes that count. All before it is input.
-def loader(mask):
-    return [(graph, graph.x, (graph.y, mask))]
+# 2. A loader is anything that gives mini-batches: here a list, and each is the whole graph. The
+#    last item is the target: all labels, and a mask of the nodes that count.
+def loader(mask, num_batches=1):
+    return [(graph, (graph.y, mask))] * num_batches
 
 
 class GCN(nn.Module):
@@ -33,12 +35,12 @@ class GCN(nn.Module):
         self.conv1 = GCNConv(num_features, 16)
         self.conv2 = GCNConv(16, num_classes)
 
-    def forward(self, graph, features):
-        hidden = F.dropout(self.conv1(features, graph.edge_index).relu(), 0.2, self.training)
-        return self.conv2(hidden, graph.edge_index)
+    def forward(self, graph):
+        hidden = self.conv1(graph.x, graph.edge_index).relu()
+        return self.conv2(F.dropout(hidden, 0.2, self.training), graph.edge_index)
 
 
-# Loss and metric get the model's output and that pair.
+# 3. Loss and metric get the output of the model and that target.
 def masked_loss(scores, targets):
     labels, mask = targets
     return F.cross_entropy(scores[mask], labels[mask])
@@ -49,8 +51,10 @@ def accuracy(scores, targets):
     return (scores.argmax(1) == labels)[mask].float().mean()
 
 
+# 4. Six epochs of ten steps
 model = GCN(graph.num_features, num_classes=4)
 opt = torch.optim.Adam(model.parameters(), lr=0.01, weight_decay=5e-4)
-trainer = Trainer(model, masked_loss, opt, epochs=60, metrics=[accuracy])
-trainer.fit(loader(graph.train_mask), loader(val_mask), val_freq=10)
-trainer.test(loader(test_mask))
+trainer = Trainer(model, masked_loss, opt, epochs=6, metrics=[accuracy])
+trainer.fit(loader(graph.train_mask, num_batches=10), loader(val_mask))
+results = trainer.test(loader(test_mask))
+print(f"test accuracy: {results['accuracy']:.4f}")

@@ -2,25 +2,64 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from numbers import Integral
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from torch import nn
 
 from .errors import ConfigError, ConfigTypeError, StepError
+from .hints import roles
+from .hints.roles import named, role_of
 from .nest.operations import describe
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def with_hints(method: Function) -> Function:
+    """Have a call of a method that does not fit its signature say what to write instead.
+
+    The signature that editors, ``help`` and type checkers see is that of the method.
+    """
+
+    @functools.wraps(method)
+    def checked(*args: Any, **options: Any) -> Any:
+        try:
+            return method(*args, **options)
+        except BaseException as error:
+            # No name for the rest of the traceback: it would keep all its frames alive.
+            if error.__traceback__ is not None and error.__traceback__.tb_next is not None:
+                # Leaves this frame, which says nothing, out of the traceback (not in Python 3.10).
+                error.__traceback__ = error.__traceback__.tb_next
+            elif isinstance(error, TypeError):
+                from .hints.calls import refusal
+
+                raise (refusal(method, args, options) or error) from None
+            raise
+
+    return cast(Function, checked)
 
 
 def check_count(name: str, value: object, least: int = 0) -> int:
     """Return ``value`` as an int of at least ``least``, or raise ``ConfigError``."""
     if isinstance(value, bool) or not isinstance(value, Integral):
-        raise ConfigTypeError(f"{name}={_found(value)}: give an int of at least {least}.")
+        raise ConfigTypeError(_not_a_count(name, value, least))
     if value < least:
         raise ConfigError(f"{name}={value}: give an int of at least {least}.")
     return int(value)
+
+
+def _not_a_count(name: str, value: object, least: int) -> str:
+    advice = f"give an int of at least {least}."
+    text = str(int(value) if isinstance(value, float) and value.is_integer() else value)
+    if isinstance(value, (float, str)) and text.isdecimal() and int(text) >= least:
+        advice = f"give an int, {name}={text}."
+    elif name == "epochs" and not isinstance(value, (bool, float, str)) and value is not None:
+        advice = place_of(value) or f"{advice} Give what follows by name, such as metrics=..."
+    return f"{found(name, value)}: {advice}"
 
 
 def check_batch_size(batch_size: object) -> None:
@@ -29,8 +68,8 @@ def check_batch_size(batch_size: object) -> None:
         return
     if isinstance(batch_size, bool) or not isinstance(batch_size, (int, float, np.number)):
         raise ConfigTypeError(
-            f"batch_size={batch_size!r} is {describe(batch_size)}: give a number, a function "
-            "(batch_x, batch_y) -> number, or None to have the samples counted."
+            f"{found('batch_size', batch_size)}: give a number, a function (batch_x, batch_y) -> "
+            "number, or None to have the samples counted."
         )
     if not 0 <= batch_size < math.inf:
         raise ConfigError(f"batch_size={batch_size!r}: the weight of a mini-batch is at least 0.")
@@ -39,14 +78,16 @@ def check_batch_size(batch_size: object) -> None:
 def check_flag(name: str, value: object) -> bool:
     """Return ``value`` if it is true or false; a text such as ``'no'`` would count as true."""
     if not isinstance(value, (bool, np.bool_)) and value not in (0, 1):
-        raise ConfigTypeError(f"{name}={value!r}: give True or False.")
+        raise ConfigTypeError(f"{found(name, value)}: give True or False.")
     return bool(value)
 
 
 def check_dict(name: str, value: Any) -> dict[str, Any] | None:
     """Return ``value`` if it is a dict or ``None``, or raise ``ConfigTypeError``."""
     if value is not None and not isinstance(value, dict):
-        raise ConfigTypeError(f"{name} is {describe(value)}: give a dict, or None.")
+        raise ConfigTypeError(
+            f"{name} is {describe(value)}: give a dict, such as vars(namespace), or None."
+        )
     return value
 
 
@@ -54,15 +95,35 @@ def check_choice(name: str, value: object, choices: Iterable[str]) -> str:
     """Return ``value`` if it is one of ``choices``, or raise ``ConfigError``."""
     choices = list(choices)
     if not isinstance(value, str) or value not in choices:
-        raise ConfigError(f"{name}={value!r}: give one of {', '.join(map(repr, choices))}.")
+        from .hints.names import value_meant
+
+        meant = value_meant(value, choices)
+        raise ConfigError(f"{name}={value!r}: give one of {', '.join(map(repr, choices))}.{meant}")
     return value
+
+
+ORDER = "Trainer(model, loss, opt, epochs)"
+_ROLES = {"model": roles.MODEL, "loss": roles.LOSS, "opt": roles.OPTIMIZER}
+
+
+def check_order(model: object, loss: object, opt: object) -> None:
+    """Raise ``ConfigTypeError`` if two of a trainer's arguments are in one another's place."""
+    given = {"model": model, "loss": loss, "opt": opt}
+    is_now = {name: role_of(value) for name, value in given.items()}
+    wrong = [
+        name for name, role in is_now.items() if role in _ROLES.values() and role != _ROLES[name]
+    ]
+    if len(wrong) > 1 and {_ROLES[name] for name in wrong} == {is_now[name] for name in wrong}:
+        told = ", ".join(f"{name} is {named(given[name])}" for name in wrong)
+        are = " and ".join(wrong) if len(wrong) == 2 else "model, loss and opt"
+        raise ConfigTypeError(f"{are} are swapped: {told}. The order is {ORDER}.")
 
 
 def check_model(model: object) -> nn.Module:
     """Return the model if it is a module, or raise ``ConfigTypeError``."""
     _refuse_class("model", model)
     if not isinstance(model, nn.Module):
-        raise ConfigTypeError(f"model={_found(model)}: give an nn.Module.")
+        raise ConfigTypeError(f"{found('model', model)}: give an nn.Module. The order is {ORDER}.")
     return model
 
 
@@ -71,22 +132,47 @@ def check_loss(loss: Any) -> Any:
     if loss is None:
         return default_loss
     _refuse_class("loss", loss)
-    if not callable(loss):
+    if isinstance(loss, str):
+        from .hints.names import loss_meant
+
         raise ConfigTypeError(
-            f"loss={loss!r} is a {type(loss).__name__}: give a function (model_out, targets) -> "
-            "scalar tensor, or None if the model's output is the loss."
+            f"{found('loss', loss)}: give the function itself, {loss_meant(loss)}."
         )
+    if not callable(loss):
+        wanted = (
+            "give a function (model_out, targets) -> scalar tensor, or None if the model's output is "
+            "the loss."
+        )
+        raise ConfigTypeError(f"{found('loss', loss)}: {place_of(loss) or wanted}")
     return loss
 
 
-def _found(value: object) -> str:
-    return repr(value) if value is None else f"{value!r} is {describe(value)}"
+def place_of(value: object) -> str:
+    """Say where an object is given that is in the wrong place; an empty text if that is unknown."""
+    places = {
+        roles.MODEL: f"the model comes first, {ORDER}.",
+        roles.OPTIMIZER: f"the optimizer comes third, {ORDER}.",
+        roles.SCHEDULER: "a scheduler is given with its optimizer, opt=Optimizer(opt, scheduler).",
+        roles.CALLBACK: "callbacks are given by name, callbacks=[...].",
+        roles.LOADER: "the data are given to fit, trainer.fit(train_dl, val_dl).",
+        roles.DATA_SET: "the data are given to fit, trainer.fit(DataLoader(dataset, batch_size=32)).",
+    }
+    return places.get(str(role_of(value)), "")
+
+
+def found(name: str, value: object) -> str:
+    """Say what an argument was found to be: a number or a text as it is, other things by class."""
+    if value is None:
+        return f"{name}=None"
+    if isinstance(value, type):
+        return f"{name}={value.__name__} is a class"
+    is_short = isinstance(value, (str, bytes, int, float, complex)) and len(repr(value)) <= 60
+    return f"{name}={value!r} is {describe(value)}" if is_short else f"{name} is {named(value)}"
 
 
 def _refuse_class(name: str, value: object) -> None:
     if isinstance(value, type) and issubclass(value, nn.Module):
-        kind = value.__name__
-        raise ConfigTypeError(f"{name}={kind} is a class: give an object, {kind}().")
+        raise ConfigTypeError(f"{found(name, value)}: give an object, {value.__name__}().")
 
 
 def as_list(name: str, value: Any, kind: type) -> list[Any]:
@@ -104,9 +190,9 @@ def as_list(name: str, value: Any, kind: type) -> list[Any]:
                 f"{name} holds the class {entry.__name__}: give an object, {entry.__name__}(...)."
             )
         if not isinstance(entry, kind):
-            found = repr(entry) if isinstance(entry, str) else describe(entry)
+            shown = repr(entry) if isinstance(entry, str) else named(entry)
             raise ConfigTypeError(
-                f"{name} holds {found}: give one {kind.__name__} object or a list of them."
+                f"{name} holds {shown}: give one {kind.__name__} object or a list of them."
             )
     return listed
 
@@ -139,8 +225,8 @@ def default_loss(preds: Any, targets: Any = None) -> Any:
         return preds
     if "loss" not in preds:
         raise StepError(
-            f"the model's output has the keys {list(preds)} and no 'loss', and no loss function "
-            "was given: let the model return its loss under this key, or pass loss=... to the "
-            "Trainer"
+            f"The model's output has the keys {list(preds)} and no 'loss', and no loss function was "
+            "given.\nGive one, as Trainer(model, F.cross_entropy), or have the model return its loss "
+            "under this key, as those of Hugging Face do where they get labels."
         )
     return preds["loss"]

@@ -8,7 +8,7 @@ Each class also inherits the built-in that a user would expect, so both
     │   ├── ConfigError (ValueError)         an argument that cannot be right
     │   │   └── ConfigTypeError (TypeError)  an argument of the wrong type
     │   ├── DataError (ValueError)           a loader or a mini-batch
-    │   ├── StepError (TypeError)            what a step did or returned
+    │   ├── StepError (TypeError)            what a step did, was given or returned
     │   ├── MetricError (ValueError)         a metric or its name
     │   ├── ArgumentsChanged (ValueError)    a metric that changes its arguments in place
     │   ├── PatchError (TypeError)           a patch that does not fit
@@ -21,6 +21,7 @@ Each class also inherits the built-in that a user would expect, so both
     │   ├── CheckpointDamaged                torn, altered, or not a checkpoint
     │   ├── CheckpointMismatch (ValueError)  whole, but of another model or schema
     │   └── RunLockedError                   the run's folder is in use
+    ├── MetricNotFound (KeyError)            a history or results without such a name
     └── MissingExtraError (ImportError)      an optional package is not installed
 
     StopLoopException                        no error: stops the loop
@@ -59,7 +60,10 @@ class DataError(LoopException, ValueError):
 
 
 class StepError(LoopException, TypeError):
-    """A step that did or returned something a step may not."""
+    """A step that did or returned something a step may not, or whose mini-batch does not fit.
+
+    Where PyTorch has raised an error, it is caught as the class of that as well: see `step_error`.
+    """
 
 
 class MetricError(LoopException, ValueError):
@@ -110,12 +114,42 @@ class RunLockedError(CheckpointError):
     """Another process uses the folder of this run."""
 
 
+class MetricNotFound(DeepEpochsError, KeyError):
+    """A history, or the results of a test, have nothing of such a name; the message says what."""
+
+    __str__ = Exception.__str__  # that of KeyError shows quotes around the message
+
+
 class MissingExtraError(DeepEpochsError, ImportError):
     """An optional package is not installed; the message names the extra to install."""
 
 
 class StopLoopException(Exception):
     """Ends the fit when a hook or a step raises it, as ``trainer.stop(reason)`` does."""
+
+
+def step_error(text: str, cause: type[Exception]) -> StepError:
+    """Make a ``StepError`` that ``except`` also catches as the class of its cause.
+
+    This is a built-in class, or one of PyTorch's such as ``torch.OutOfMemoryError``.
+
+    >>> error = step_error("The labels are float32.", RuntimeError)
+    >>> type(error).__name__, isinstance(error, StepError), isinstance(error, RuntimeError)
+    ('StepError', True, True)
+    """
+    kinds = (RuntimeError, ValueError, IndexError, AttributeError, AssertionError)
+    builtin = next((kind for kind in kinds if issubclass(cause, kind)), None)
+    kind: Any = cause if cause.__module__ == "torch" else builtin
+    return StepError(text) if kind is None else _step_error_class(kind)(text)
+
+
+@cache
+def _step_error_class(kind: Any) -> type[StepError]:
+    def __reduce__(self: StepError) -> Any:  # a class that is made here cannot be found by name
+        return step_error, (str(self), kind), vars(self) or None
+
+    members = {"__module__": __name__, "__doc__": StepError.__doc__, "__reduce__": __reduce__}
+    return type("StepError", (StepError, kind), members)
 
 
 def add_note(error: Any, note: str) -> None:
@@ -143,18 +177,23 @@ def _print_notes() -> None:
     sys.excepthook = print_with_notes
 
 
-def warn_user(text: str, category: type[Warning]) -> None:
-    """Warn at the line outside of this package that the call came from.
+def warn_user(text: str, category: type[Warning], *, once: bool = False) -> None:
+    """Warn at the line of the user's that the call came from: not of this package, nor of PyTorch.
 
-    Unlike ``warnings.warn`` it remembers nothing: a text that differs each time, such as one with
-    the number of a mini-batch, would be kept for ever.
+    Args:
+        text: the message, whose first two lines name the problem and the remedy.
+        category: the class of the warning.
+        once: Python's filters may show the text once for each line, as they do for
+            ``warnings.warn``. By default nothing is remembered: a text that differs each time,
+            such as one with the number of a mini-batch, would be kept for ever.
     """
     frame = sys._getframe(1)
     while frame.f_back is not None and _is_own(str(frame.f_globals.get("__name__"))):
         frame = frame.f_back
     module = frame.f_globals.get("__name__")
-    warnings.warn_explicit(text, category, frame.f_code.co_filename, frame.f_lineno, module)
+    told = frame.f_globals.setdefault("__warningregistry__", {}) if once else None
+    warnings.warn_explicit(text, category, frame.f_code.co_filename, frame.f_lineno, module, told)
 
 
 def _is_own(module: str) -> bool:
-    return module.partition(".")[0] in (__package__, "contextlib")
+    return module.partition(".")[0] in (__package__, "contextlib", "torch")

@@ -7,7 +7,7 @@ the hooks of a stage are in one literal table, ``STAGE_HOOKS``: a search for
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -122,7 +122,7 @@ class HookTable:
     def __init__(
         self, callbacks: Sequence[Any], declared: Mapping[str, Callable[..., None]]
     ) -> None:
-        ranked = sorted(callbacks, key=lambda callback: callback.order)
+        ranked = with_companions(sorted(callbacks, key=lambda callback: callback.order))
         self.methods: dict[str, tuple[BoundHook, ...]] = {
             name: tuple(
                 getattr(callback, name)
@@ -148,6 +148,11 @@ class HookTable:
 
     def __getitem__(self, name: str) -> tuple[BoundHook, ...]:
         return self.methods[name]
+
+
+def with_companions(callbacks: Iterable[Any]) -> list[Any]:
+    """Give callbacks, each with those that it brings with it."""
+    return [one for callback in callbacks for one in (callback, *callback.companions)]
 
 
 def _without_paced(bound: StageHooks) -> StageHooks:

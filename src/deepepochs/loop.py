@@ -23,8 +23,8 @@ import torch
 
 from .arguments import default_loss
 from .data.cursor import Cursor
-from .errors import ConfigError, ConfigTypeError, DataError, add_note
-from .faults import describe, note_failure, note_no_gradient
+from .errors import ConfigError, ConfigTypeError, DataError
+from .faults import explained, explained_prediction
 from .fit.session import Session
 from .hooks import PACE_S, fire, fire_in_step
 from .nest import operations as nested
@@ -68,8 +68,7 @@ def run_pass(
             try:
                 returned = step(batch_x, batch_y, **step_args)
             except Exception as error:
-                note_failure(run, error)
-                raise
+                raise explained(run, error)
             set_gradients(False)
             run.end_batch(returned)
             if hooks.after_batch_paced and monotonic() >= session.pace_end_s:
@@ -102,7 +101,7 @@ def predict_batches(trainer: Any, loader: Any, *, with_targets: bool | None) -> 
     with trainer.runtime.shared(loader) as share:
         cursor = Cursor(share, worker_seeding=trainer.worker_seeding)
         rounds = trainer.runtime.rounds(cursor)
-        for _, batch in cursor if rounds is None else rounds:
+        for batch_idx, batch in cursor if rounds is None else rounds:
             if splits_itself:
                 batch_x, batch_y = trainer.prepare_data(batch)
             else:
@@ -111,11 +110,7 @@ def predict_batches(trainer: Any, loader: Any, *, with_targets: bool | None) -> 
             try:
                 model_out = trainer.call_model(batch_x)
             except Exception as error:
-                add_note(error, f"batch_x is {describe(batch_x)}, what predict gave the model")
-                if batch_y is None and len(batch_x) > 1 and not isinstance(batch_x, dict):
-                    add_note(error, "If the last of them is the target, give with_targets=True.")
-                note_no_gradient(Stage.PREDICT, error)
-                raise
+                raise explained_prediction(trainer, batch_x, batch_y, batch_idx, error)
             if model_out is None:
                 raise DataError("predict() got None: the model has to return its outputs.")
             if rounds is None or not rounds.is_filler:

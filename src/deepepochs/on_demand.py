@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Any
@@ -28,6 +29,23 @@ def on_demand(
         for module in map(import_module, (f"{package}.{other}" for other in others)):
             if name in module.__all__:
                 return getattr(module, name)
-        raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        # Python replaces an AttributeError by an ImportError of its own, without the advice.
+        is_import = sys._getframe(1).f_globals.get("__name__") == "importlib._bootstrap"
+        raise _missing(package, name, is_import=is_import)
 
     return __getattr__
+
+
+def _missing(package: str, name: str, *, is_import: bool) -> Exception:
+    """The error for a name that a package does not have: of ``from package import name``, or not."""
+    advice = None
+    if not name.startswith("_"):
+        from .hints.names import advice_on_export
+
+        advice = advice_on_export(name, sys.modules[package].__all__)
+    text = f"module {package!r} has no attribute {name!r}"
+    if advice is None:
+        return AttributeError(text, name=name, obj=sys.modules[package])
+    if is_import:
+        return ImportError(f"cannot import name {name!r} from {package!r}. {advice}", name=package)
+    return AttributeError(f"{text}. {advice}", name=name, obj=None)

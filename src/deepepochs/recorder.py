@@ -20,7 +20,8 @@ from .errors import (
     add_note,
     warn_user,
 )
-from .faults import named_patches, not_a_loss, recorded_twice
+from .faults.not_finite import not_finite
+from .faults.returned import named_patches, not_a_loss, recorded_twice
 from .nest.reuse import BufferGuard
 from .patches import PatchBase, ValuePatch
 from .patches.plan import KEEPING, Keeping, MetricPlan, complete_patches
@@ -41,28 +42,26 @@ from .runtime.base import Runtime
 class LossWatch:
     """Raises, warns or does nothing about a loss that is NaN or infinite.
 
-    The policy is ``'stop'``, ``'warn'`` or ``'ignore'``; task and epoch are words for messages.
+    The policy is ``'stop'``, ``'warn'`` or ``'ignore'``; ``name`` is that of the pass, and ``tell``
+    gives the message for a loss, the index of its mini-batch and whether it is read late.
 
     Attributes:
         warned_of: the latest mini-batch of this pass that was warned of; ``None``: there is none.
     """
 
-    def __init__(self, policy: str, task: str, epoch: str = "") -> None:
+    def __init__(
+        self, policy: str, name: object, tell: Callable[[float, int, bool], str] = not_finite
+    ) -> None:
         self.policy = policy
-        self.task = task
-        self.epoch = epoch
+        self.name = name
         self.warned_of: int | None = None
+        self._tell = tell
 
     def report(self, loss: float, batch_idx: int, *, is_late: bool = False) -> None:
         """Warn or raise, once for each mini-batch. A loss on an accelerator is read late."""
         if self.policy == "ignore" or self.warned_of == batch_idx:
             return
-        exact = "at or before " if is_late else ""
-        text = (
-            f"The loss is {loss} in {self.epoch}{exact}batch {batch_idx} of {self.task} (both "
-            "counted from 0). Look at the learning rate, the inputs and divisions or logarithms in "
-            "the loss; on_nan='warn' trains on."
-        )
+        text = self._tell(loss, batch_idx, is_late)
         if self.policy != "warn":
             raise NotFiniteError(text)
         self.warned_of = batch_idx
@@ -73,8 +72,8 @@ class LossWatch:
         if self.policy == "ignore":
             return
         warn_user(
-            f"All mini-batches of {self.epoch}{self.task} weigh nothing, so its loss is nan: look "
-            "at what batch_size gives, and for mini-batches without samples.",
+            f"All mini-batches of {self.name} weigh nothing, so its loss is nan.\nLook at what "
+            "batch_size gives, and for mini-batches without samples.",
             RuntimeWarning,
         )
 
@@ -158,7 +157,7 @@ class Recorder:
             if self._kept is not None or name in patches:
                 raise recorded_twice(self.step_name, name)
             if name in self._untried:
-                # A loss that is NaN is told, and not what comes of it.
+                # If the loss is NaN, report that, not the errors of metrics that follow from it.
                 if type(self._loss) is not float or isfinite(self._loss):
                     self._untried.discard(name)
                     self._trials.try_planned(name, make(weight), given, num_samples)
@@ -212,9 +211,7 @@ class Recorder:
                         if patch.outputs.num_bytes > LARGE:
                             self._trials.tell_size(name, patch.outputs.num_bytes)
             except MetricError as error:
-                add_note(
-                    error, f"{self.step_name} recorded them in batch {batch_idx} (counted from 0)."
-                )
+                add_note(error, f"{self.step_name} recorded them in mini-batch {batch_idx + 1}.")
                 raise
         for name in batch:
             self._join(name, batch[name])

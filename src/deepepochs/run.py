@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from .contracts import TrainerView
 from .data.cursor import Cursor
 from .errors import CheckpointMismatch, warn_user
+from .faults.words import PassName
 from .hooks import StageHooks
 from .nest.samples import BatchSize, asked_weight, guess
 from .optim.accumulation import NO_WINDOW, AnyWindow
@@ -68,7 +69,7 @@ class Weigher:
         number = self.num_samples
         if self._first is None:
             self._first = number
-        # A 1 says plainly that all mini-batches count alike.
+        # With 1 or 0 it is a choice to weigh all mini-batches equally: no warning.
         if number is None or number == self._first or self.batch_size in (0, 1):
             return ""
         return (
@@ -81,44 +82,54 @@ class Weigher:
 class StepLosses:
     """The losses since the last optimizer step.
 
+    Args:
+        weigher: what the mini-batches of the pass weigh.
+        window: the mini-batches that share an optimizer step, or ``None``.
+        rounds: what several processes agree on, or ``None``.
+        is_wanted: whether a scheduler wants the mean of the losses.
+
     Attributes:
         scale: the factor of the present mini-batch's loss in its backward pass.
-        mean: the mean of the losses that the next step is of, for schedulers that want it.
-        is_wanted: whether one does.
+        mean: the mean of the losses that the next step is of, if it is wanted.
     """
 
-    def __init__(self, *, is_wanted: bool) -> None:
+    def __init__(
+        self, weigher: Weigher, window: AnyWindow | None, rounds: Rounds | None, *, is_wanted: bool
+    ) -> None:
         self.scale = 1.0
         self.mean: Tensor | None = None
         self.is_wanted = is_wanted
+        self._weigher = weigher
+        self._window = window
+        self._rounds = rounds
         self._part: Any = 0.0
         self._part_of: int | None = None  # the mini-batch that the part is of
 
-    def begin_batch(self, run: Run) -> None:
+    def begin_batch(self, *, is_last: bool | None) -> None:
         """Weigh a mini-batch against the others of its step and of the other processes."""
-        if run.rounds is None:
-            weight, scale = float(run.weight), 1.0
-        else:
+        weight, scale = float(self._weigher.weight), 1.0
+        if self._rounds is not None:
             # Gradients averaged over processes are then those of all samples.
-            weight, scale = run.rounds.weigh(run.weight)
-        if run.window is not None:
-            run.window.open_batch(weight, is_last=run.is_last)
-            scale *= run.window.scale
+            weight, scale = self._rounds.weigh(weight)
+        if self._window is not None:
+            self._window.open_batch(weight, is_last=is_last)
+            scale *= self._window.scale
         self.scale = scale
 
-    def keep(self, loss: Tensor, share: float, run: Run) -> None:
+    def keep(self, loss: Tensor, share: float, batch_idx: int) -> None:
         """Add a loss after its backward pass; ``share`` is its part of the mini-batch."""
-        if run.rounds is not None:
+        rounds = self._rounds
+        if rounds is not None:
             # Each process would move its schedule by its own samples, and the rates would part.
-            loss = loss.new_tensor(run.rounds.mean(float(loss)))
-        if not (run.weigher.weight if run.rounds is None else run.rounds.weight):
+            loss = loss.new_tensor(rounds.mean(float(loss)))
+        if not (self._weigher.weight if rounds is None else rounds.weight):
             # A mini-batch that weighs nothing has no loss: a schedule gets the one before, or NaN.
             self.mean = loss.new_tensor(math.nan) if self.mean is None else self.mean
             return
         if share != 1.0:
-            loss = loss * share + (self._part if self._part_of == run.batch_idx else 0.0)
-        self._part, self._part_of = loss, run.batch_idx
-        self.mean = loss if run.window is None else run.window.mean_loss(loss)
+            loss = loss * share + (self._part if self._part_of == batch_idx else 0.0)
+        self._part, self._part_of = loss, batch_idx
+        self.mean = loss if self._window is None else self._window.mean_loss(loss)
 
     def load(self, mean: Tensor | None) -> None:
         """Take the mean of a checkpoint: a window may be closed without another mini-batch."""
@@ -130,6 +141,7 @@ class Run:
 
     Attributes:
         place: the index of the task in its stage, from 0, and the number of tasks.
+        name: what the pass is called in messages.
         weigher: what the mini-batches weigh in means and in windows.
         window: the mini-batches that share an optimizer step; ``None``: each has its own.
         rounds: what several processes agree on; ``None`` in one process.
@@ -146,6 +158,7 @@ class Run:
         task: Any,
         place: tuple[int, int],
         *,
+        name: PassName,
         step_name: str,
         hooks: StageHooks,
         plan: Sequence[MetricPlan],
@@ -159,6 +172,7 @@ class Run:
         self.stage = stage
         self.task = task
         self.place = place
+        self.name = name
         self.hooks = hooks
         self.cursor = cursor
         self.window = window
@@ -166,17 +180,23 @@ class Run:
         self.is_training = stage is Stage.TRAIN
         self.engine = trainer.runtime.engine if self.is_training else None
         self.recorder = Recorder(plan, step_name, watch, trainer.tell_once)
-        self.losses = StepLosses(is_wanted=opt.needs_loss_at("step"))
+        self.weigher = Weigher(task.batch_size)
+        is_wanted = opt.needs_loss_at("step")
+        self.losses = StepLosses(self.weigher, window, rounds, is_wanted=is_wanted)
         self.started_at = self.batch_idx = -1
         self.batch_x: Any = None
         self.batch_y: Any = None
         self.num_steps = 0
-        self.weigher = Weigher(task.batch_size)
 
     @property
     def task_idx(self) -> int:
         """The index of the task in its stage, from 0."""
         return self.place[0]
+
+    @property
+    def where(self) -> str:
+        """What the present mini-batch is called in messages, which count from 1."""
+        return self.name.batch(self.batch_idx, self.num_batches)
 
     @property
     def num_tasks(self) -> int:
@@ -266,7 +286,7 @@ class Run:
         if self.rounds is not None:
             self.hooks = self.rounds.begin_batch(self.num_steps)
         if self.is_training and (self.window is not None or self.rounds is not None):
-            self.losses.begin_batch(self)
+            self.losses.begin_batch(is_last=self.is_last)
 
     def without_weight(self, loss: Tensor) -> Tensor:
         """Give a loss for the backward pass of a mini-batch that weighs nothing.
@@ -384,6 +404,6 @@ class Run:
         if self.trainer.tell_once(f"{name} without backward"):
             warn_user(
                 f"{name} returned without a backward pass: nothing is learnt from its "
-                "mini-batch. Call self.loss(model_out, batch_y) or self.backward(value).",
+                "mini-batch.\nCall self.loss(model_out, batch_y) or self.backward(value).",
                 RuntimeWarning,
             )

@@ -18,15 +18,17 @@ The second line has a long form, which gives the same bits::
 from __future__ import annotations
 
 import difflib
-import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from .errors import LoopException
-from .faults import no_such_optimizer, not_a_loss
+from .errors import LoopException, warn_user
+from .faults.first_batch import look_at_loss, look_at_pair
+from .faults.returned import no_such_optimizer, not_a_loss
+from .faults.words import DEFAULT_STEP
+from .hints.attributes import missing_attribute
 from .hooks import fire_in_step
 from .nest import operations as nested
 from .nest.operations import TensorTuple
@@ -72,6 +74,14 @@ class Steps:
         @property
         def run(self) -> Run | None:
             """The pass that runs now; steps record into it."""
+
+    else:
+        # A type checker must not see this method: it would let any misspelt name pass.
+        def __getattr__(self, name: str) -> Any:
+            """Raise for an attribute that is not there, and say what is meant by it."""
+            if hasattr(type(self), name):  # a property, which has failed: its own error
+                return object.__getattribute__(self, name)
+            raise missing_attribute(self, name)
 
     @property
     def _run(self) -> Run:
@@ -147,14 +157,16 @@ class Steps:
             validation and test where ``do_loss`` is off.
 
         Raises:
-            StepError: a loss that is not a scalar tensor.
+            StepError: a loss that is not a scalar tensor; outputs and targets that do not fit.
         """
         run = self.run or self._run
         value: Tensor | None = None
         if run.is_training or run.task.do_loss:
+            if not run.batch_idx:
+                look_at_pair(run.trainer.tell_once, run.trainer.loss_fn, model_out, batch_y)
             value = run.trainer.loss_fn(model_out, batch_y)
             if value is None:
-                raise not_a_loss(run.recorder.step_name, value)
+                raise not_a_loss(run.recorder.step_name, value, run.trainer)
         if run.is_training:
             self.backward(value, loss_adjust=loss_adjust)
             if do_optimize:
@@ -175,7 +187,9 @@ class Steps:
             return
         is_tensor = type(value) is Tensor or isinstance(value, Tensor)
         if not is_tensor or value.ndim or not value.requires_grad:
-            raise not_a_loss(run.recorder.step_name, value)
+            raise not_a_loss(run.recorder.step_name, value, run.trainer)
+        if not run.batch_idx:
+            look_at_loss(run.trainer.tell_once, run.batch_y, value)
         if not run.weigher.weight:
             value = run.without_weight(value)
         run.recorder.see(value, run.batch_idx)
@@ -191,7 +205,7 @@ class Steps:
         else:
             engine((scaled,), (torch.ones_like(scaled),), *ENGINE_OPTIONS)
         if losses.is_wanted:
-            losses.keep(value.detach(), loss_adjust, run)
+            losses.keep(value.detach(), loss_adjust, run.batch_idx)
         if hooks.after_backward:
             fire_in_step(hooks.after_backward, run.trainer, loss=value.detach())
 
@@ -249,6 +263,12 @@ class Steps:
             fire_in_step(hooks, run.trainer, task=run.task, **arguments)
 
 
+DEFAULT_STEPS = [
+    getattr(Steps, name)
+    for name in dict.fromkeys(name for of in STEP_NAMES.values() for name in of)
+]
+
+
 def resolve_step(task: Steps, trainer: object, stage: Stage) -> Callable[..., Any]:
     """Choose the method that handles the mini-batches of a pass.
 
@@ -267,6 +287,8 @@ def resolve_step(task: Steps, trainer: object, stage: Stage) -> Callable[..., An
 
 def step_name(step: Callable[..., Any]) -> str:
     """Name a step as a reader finds it, for example ``MyTask.train_step``."""
+    if getattr(step, "__func__", None) in DEFAULT_STEPS:
+        return DEFAULT_STEP
     return getattr(step, "__qualname__", repr(step)).rpartition("<locals>.")[2]
 
 
@@ -278,9 +300,8 @@ def warn_of_misspelt(cls: type, base: type) -> None:
             continue
         meant = _MEANT.get(name) or difflib.get_close_matches(name, known, n=1, cutoff=0.8)
         if meant:
-            warnings.warn(
+            warn_user(
                 f"{cls.__name__}.{name} is never called as a step. Did you mean {meant[0]!r}? "
                 f"The step methods are {', '.join(known)}.",
                 UserWarning,
-                stacklevel=3,
             )

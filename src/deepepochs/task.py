@@ -16,13 +16,15 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from .arguments import check_batch_size, check_flag, check_targets
+from .arguments import check_batch_size, check_flag, check_targets, with_hints
 from .contracts import TrainerView
 from .errors import ConfigError, ConfigTypeError, NotBoundError
+from .hints.roles import TABLE, named, role_of
 from .nest.operations import describe
 from .nest.samples import BatchSize
 from .optim.optimizers import Optimizers
 from .patches import PatchBase
+from .patches.base import metric_name
 from .patches.plan import Metric, check_metrics
 from .run import Run
 from .runtime.base import Runtime
@@ -65,6 +67,7 @@ class EpochTask(Steps):
     run: Run | None = None
     """The pass that runs now, or ``None``."""
 
+    @with_hints
     def __init__(
         self,
         dataloader: Iterable[Any],
@@ -81,7 +84,7 @@ class EpochTask(Steps):
         if name is not None and (not isinstance(name, str) or not name or "/" in name):
             raise ConfigError(f"name={name!r}: give a text without '/', or None for the index.")
         self.dataloader = dataloader
-        self.metrics = check_metrics(metrics, f"{type(self).__name__}(metrics)")
+        self.metrics = check_metrics(metrics, "metrics")
         self.do_loss = check_flag("do_loss", do_loss)
         self.batch_size = batch_size
         self.name = name
@@ -119,6 +122,18 @@ class EpochTask(Steps):
                 f"{type(self).__name__}.__init__ did not call super().__init__(dataloader, ...)."
             )
         return str(index) if self.name is None else self.name
+
+    def __repr__(self) -> str:
+        kind = type(self).__name__
+        if "step_args" not in vars(self):
+            return f"{kind} without super().__init__(dataloader, ...)"
+        size = "?" if self.length is None else self.length
+        unit = "mini-batch" if size == 1 else "mini-batches"
+        parts = [f"{size} {unit} of {type(self.dataloader).__name__}"]
+        parts += [f"metrics: {', '.join(map(metric_name, self.metrics))}"] if self.metrics else []
+        parts += [] if self.run is None else [f"runs in {self.run.stage}"]
+        name = "" if self.name is None else f" {self.name!r}"
+        return f"{kind}{name}: {'; '.join(parts)}"
 
     def __len__(self) -> int:
         return len(self.dataloader)  # type: ignore[arg-type]
@@ -211,30 +226,69 @@ class EpochTask(Steps):
 
 def check_loader(loader: object, where: str) -> None:
     """Raise ``ConfigTypeError`` unless ``loader`` can be walked more than once."""
-    text = None
-    if isinstance(loader, type):
-        text = f"the class {loader.__name__}: give an object"
-    elif isinstance(loader, Dataset) and not isinstance(loader, IterableDataset):
-        found = type(loader).__name__
-        text = f"a data set, {found}: wrap it, for example DataLoader(dataset, batch_size=32)"
-    elif isinstance(loader, (torch.Tensor, np.ndarray)):
-        text = (
-            f"{describe(loader)}: wrap it, for example "
-            "DataLoader(TensorDataset(inputs, targets), batch_size=32)"
-        )
-    elif isinstance(loader, (list, tuple)) and any(
-        issubclass(kind, DataLoader) for kind in set(map(type, loader))
-    ):
-        text = (
-            f"a {type(loader).__name__} of loaders: make an EpochTask of each and give those, for "
-            "example train_tasks=[EpochTask(one), EpochTask(other)]"
-        )
-    elif isinstance(loader, (str, bytes, Mapping)) or not hasattr(type(loader), "__iter__"):
-        text = f"{describe(loader)}: give a DataLoader or another iterable of mini-batches"
-    elif hasattr(type(loader), "__next__"):
-        text = (
-            f"{describe(loader)}, which can be walked only once: give the DataLoader itself, or a "
-            "list"
-        )
+    text = _no_loader(loader, where)
     if text is not None:
         raise ConfigTypeError(f"{where} is {text}.")
+
+
+def _no_loader(loader: Any, where: str) -> str | None:
+    """Say what a thing is that is no loader, and how to make one of it; ``None`` for a loader."""
+    if isinstance(loader, DataLoader):
+        return None
+    kind = type(loader)
+    package = kind.__module__.partition(".")[0]
+    if isinstance(loader, type):
+        return f"the class {loader.__name__}: give an object"
+    if isinstance(loader, Dataset) and not isinstance(loader, IterableDataset):
+        return (
+            f"a data set, {kind.__name__}: wrap it, for example DataLoader(dataset, batch_size=32)"
+        )
+    if package == "datasets":  # of Hugging Face, whose data sets would be walked by samples
+        return (
+            f"a data set, {kind.__name__}: wrap it, for example "
+            "DataLoader(dataset.with_format('torch'), batch_size=32)"
+        )
+    if isinstance(loader, (torch.Tensor, np.ndarray)) or _is_pair_of_data(loader):
+        return f"{describe(loader)}, and no loader: {_wrapped(loader, where)}"
+    if role_of(loader) == TABLE:
+        return (
+            f"a table ({kind.__name__}), and no loader: make tensors of its columns, such as inputs = "
+            "torch.tensor(table[columns].to_numpy(), dtype=torch.float32), and give "
+            "DataLoader(TensorDataset(inputs, targets), batch_size=32)"
+        )
+    if isinstance(loader, (list, tuple)) and any(
+        issubclass(kind, DataLoader) for kind in set(map(type, loader))
+    ):
+        return (
+            f"a {kind.__name__} of loaders: make an EpochTask of each and give those, for "
+            "example train_tasks=[EpochTask(one), EpochTask(other)]"
+        )
+    if isinstance(loader, (str, bytes, Mapping)) or not hasattr(kind, "__iter__"):
+        epochs = (
+            f"for a number of epochs write epochs={loader}; " if isinstance(loader, int) else ""
+        )
+        return f"{named(loader)}: {epochs}give a DataLoader or another iterable of mini-batches"
+    if hasattr(kind, "__next__"):
+        return f"{describe(loader)}, which can be walked only once: give the DataLoader itself, or a list"
+    return None
+
+
+def _is_pair_of_data(given: object) -> bool:
+    """Whether inputs and targets are given, which two mini-batches of one loader would not be."""
+    if not isinstance(given, (list, tuple)) or len(given) != 2:
+        return False
+    one, other = given
+    if not all(isinstance(part, (torch.Tensor, np.ndarray)) and part.ndim for part in given):
+        return False
+    is_other_kind = one.ndim != other.ndim or one.dtype != other.dtype
+    return is_other_kind and len(one) == len(other)
+
+
+def _wrapped(given: Any, where: str) -> str:
+    first = given[0] if isinstance(given, (list, tuple)) else given
+    names = ("inputs", "targets")
+    if isinstance(first, np.ndarray):
+        dtype = ", dtype=torch.float32" if first.dtype == np.float64 else ""
+        names = (f"torch.as_tensor(inputs{dtype})", "torch.as_tensor(targets)")
+    shuffle = ", shuffle=True" if where == "train_dl" else ""
+    return f"give DataLoader(TensorDataset({', '.join(names)}), batch_size=32{shuffle})"

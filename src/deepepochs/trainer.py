@@ -9,16 +9,17 @@
 
 from __future__ import annotations
 
-import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from .arguments import (
     as_list,
@@ -28,19 +29,21 @@ from .arguments import (
     check_flag,
     check_loss,
     check_model,
+    check_order,
     check_targets,
     default_loss,
+    with_hints,
 )
 from .callbacks.base import Callback
 from .callbacks.console import ConsoleCallback
 from .callbacks.pool import CallbackPool
 from .data.cursor import Loaders
-from .errors import ConfigError, LoopException
+from .errors import ConfigError, LoopException, warn_user
 from .fit.epochs import FitLog, FitSession
 from .fit.plan import FitPlan, as_task, plan_fit, plan_search, plan_test
 from .fit.save_points import SavePoints
 from .fit.session import Kind, Session, not_running
-from .history import History, Progress
+from .history import History, Progress, Results
 from .loop import predict_batches, run_pass
 from .nest import operations as nested
 from .nest.codec import from_plain, to_plain
@@ -48,13 +51,15 @@ from .nest.operations import split_batch
 from .nest.samples import BatchSize, join_outputs
 from .optim.loss_modules import find_loss_module
 from .optim.optimizers import AnyOptimizer, Optimizers, as_optimizers
-from .patches import check_patch_kind
+from .patches import PatchBase, check_patch_kind
+from .patches.base import metric_name
 from .patches.plan import Metric, check_metrics
 from .run import Run
 from .runs.folder import check_running_id, new_running_id, run_folder
 from .runs.ownership import RunFolders
 from .runtime.base import Runtime, compile_calls, in_main_process, together
 from .runtime.choose import Device, make_runtime
+from .show.tables import html_table
 from .stages import Stage
 from .state.place import Place
 from .steps import Steps
@@ -99,6 +104,7 @@ class TrainerBase(Steps):
 
     model: nn.Module
 
+    @with_hints
     def __init__(
         self,
         model: nn.Module,
@@ -108,7 +114,7 @@ class TrainerBase(Steps):
         device: Device = None,
         callbacks: Callback | Sequence[Callback] | None = None,
         metrics: Metric | Sequence[Metric] | None = None,
-        metric_patch: Any = "auto",
+        metric_patch: str | type[PatchBase] = "auto",
         resume: bool | int | str | PathLike[str] = False,
         running_id: int | str | None = None,
         hyper_params: dict[str, Any] | None = None,
@@ -140,13 +146,15 @@ class TrainerBase(Steps):
                 else ``'cpu'``; an ``accelerate.Accelerator``; or ``'auto'``, which makes one
                 exactly when the script was started by torchrun or accelerate launch.
             callbacks: one ``Callback`` or a list.
-            metrics: one metric or a list, computed in training, validation and test.
+            metrics: one metric or a list, computed in training, validation and test: functions,
+                objects of torchmetrics, or names of the library's own, as ``'accuracy'``.
             metric_patch: how a metric is carried from mini-batches to the epoch: ``'auto'``, as
                 each declares (see ``accumulates``), or one way for all: ``'tensor'``, ``'mean'``,
                 ``'confusion'`` or a ``PatchBase`` subclass.
             resume: load a checkpoint and resume there: ``'auto'``, ``True``, a run's id, or the
                 path of a file or of a run's folder; needs a ``CheckCallback``.
-            running_id: name of this run's folder; ``None``: a new one from the time.
+            running_id: name of this run's folder; ``None``: a new one that can be read, such as
+                ``2026-11-25_2136_brave-otter``.
             hyper_params: values that ``LogCallback`` writes after a test.
             log_long: print 7 decimals instead of 4.
             log_batch: ``False`` is ``console='rows'``.
@@ -185,6 +193,7 @@ class TrainerBase(Steps):
         self.targets = check_targets(targets)
         self.metric_patch = check_patch_kind(metric_patch)
         self.general_metrics = list(check_metrics(metrics, "metrics"))
+        check_order(model, loss, opt)
         self.loss_fn = check_loss(loss)
         self.loss_module = find_loss_module(self.loss_fn, check_model(model))
         if precision is not None:
@@ -215,7 +224,8 @@ class TrainerBase(Steps):
         self.callbacks = CallbackPool(given)
         self.resume = resume
         self.has_own_id = running_id is not None
-        own_id = new_running_id() if running_id is None else check_running_id(running_id)
+        made = None if self.has_own_id else new_running_id(self._folders_of_runs())
+        own_id = made or check_running_id(running_id)
         self.running_id: str = self.runtime.gather_objects(own_id, "makes a Trainer")[0]
         self.hyper_params = check_dict("hyper_params", hyper_params)
         self.log_tqdm = check_flag("log_tqdm", log_tqdm)
@@ -239,9 +249,34 @@ class TrainerBase(Steps):
         own = {"session": None, "logger": None, "_own_logger": None, "_folders": RunFolders()}
         return {**vars(self), **own}
 
+    def __repr__(self) -> str:
+        if "_folders" not in vars(self):  # __init__ has not come to its end
+            return object.__repr__(self)
+        facts = self._facts()
+        state = f"of run {facts.pop('run')!r}, {facts.pop('epochs')} epochs"
+        lines = (f"  {name + ':':<10} {value}" for name, value in facts.items())
+        return "\n".join([f"{type(self).__name__} {state}", *lines])
+
+    def _repr_html_(self) -> str:
+        return html_table([], self._facts().items())
+
+    def _facts(self) -> dict[str, str]:
+        """Return what is shown of the trainer, by name."""
+        model = self.runtime.unwrap(self.model)
+        sizes = [weight.numel() for weight in model.parameters() if not is_lazy(weight)]
+        return {
+            "run": self.running_id,
+            "epochs": f"{self.init_epoch} of {self.max_epochs}",
+            "model": f"{type(model).__name__}, {sum(sizes):,} parameters",
+            "optimizer": ", ".join(map(repr, self.opt)),
+            "metrics": ", ".join(map(metric_name, self.general_metrics)) or "none",
+            "device": str(self.device),
+        }
+
     def __dir__(self) -> list[str]:
         return [name for name in super().__dir__() if name not in UNLISTED]
 
+    @with_hints
     def fit(
         self,
         train_dl: Iterable[Any] | None = None,
@@ -326,7 +361,8 @@ class TrainerBase(Steps):
         parents = self._folders_of_runs()
         if not parents:
             return
-        take = self._folders.enter if kind is Kind.FIT else self._folders.follow
+        enter = partial(self._folders.enter, is_given=self.has_own_id)
+        take = enter if kind is Kind.FIT else self._folders.follow
         taken = in_main_process(
             self.runtime, "take the run's folder", take, parents, self.running_id
         )
@@ -388,6 +424,7 @@ class TrainerBase(Steps):
         self._earlier = EarlierFits(source, state)
         self.fits.replay(self._earlier.starts)
 
+    @with_hints
     def test(
         self,
         test_dl: Iterable[Any] | None = None,
@@ -395,7 +432,7 @@ class TrainerBase(Steps):
         do_loss: bool = True,
         batch_size: BatchSize = None,
         tasks: EpochTask | Sequence[EpochTask] | None = None,
-    ) -> dict[str, Any]:
+    ) -> Results:
         """Test the model; can be called without a fit.
 
         With a ``CheckCallback``, the best weights of this trainer's run are tested, which is said
@@ -410,21 +447,22 @@ class TrainerBase(Steps):
             tasks: an ``EpochTask`` or a list.
 
         Returns:
-            ``{name: float}``, with a NumPy array for a metric that gives several numbers;
-            of several tasks pooled, and each task's own.
+            A dict ``{name: float}``, with a NumPy array for a metric that gives several numbers;
+            of several tasks pooled, and each task's own. It prints as a table.
         """
         plan = plan_test(self, test_dl, tasks, metrics, do_loss, batch_size)
         testing = plan.tasks[Stage.TEST]
-        values: dict[str, Any] = {}
+        values = Results()
         session = Session(self, plan, Kind.TEST, self.callbacks, self.session)
         with self._using_best(for_test=True), self._opened(session):
             session.fire("on_before_test_epochs", tasks=testing)
             for index, task in enumerate(testing):
                 run_pass(session, task, Stage.TEST, (index, len(testing)))
-            values = session.stage_values(session.totals)
+            values = Results(session.stage_values(session.totals))
             session.fire("on_after_test_epochs", tasks=testing, metrics=values)
         return values
 
+    @with_hints
     def predict(
         self, dataloader: Iterable[Any], *, with_targets: bool | None = None, best: bool = False
     ) -> Any:
@@ -433,9 +471,9 @@ class TrainerBase(Steps):
         Args:
             dataloader: a loader as for ``test``, or one that yields inputs only.
             with_targets: the last element of a mini-batch, or the entry ``targets`` of a dict,
-                is a target to leave out. ``None``: it is where a loss function is given and a
-                mini-batch has more than one element; a ``prepare_data`` of your own splits it
-                instead.
+                is a target to leave out. ``None``: the target is left out if the trainer has a
+                loss function and the mini-batch has more than one element. If you have
+                overridden ``prepare_data``, it splits the mini-batch.
             best: use the best weights of this run, and put back those that are there.
 
         Returns:
@@ -455,10 +493,8 @@ class TrainerBase(Steps):
             session.modes.set(training=False)
             outputs = predict_batches(self, dataloader, with_targets=with_targets)
         if not outputs and self.stop_reason is None:
-            warnings.warn(
-                "predict() got no mini-batch from its loader, and gives an empty list.",
-                UserWarning,
-                stacklevel=2,
+            warn_user(
+                "predict() got no mini-batch from its loader, and gives an empty list.", UserWarning
             )
         return join_outputs(outputs) if outputs else outputs
 
@@ -498,6 +534,7 @@ class TrainerBase(Steps):
         """Whether the mini-batches of a stage are moved to the device."""
         return self.auto_traindata_to_device or stage is not Stage.TRAIN
 
+    @with_hints
     def find_lr(
         self,
         train_dl: Iterable[Any] | None = None,
@@ -511,15 +548,16 @@ class TrainerBase(Steps):
     ) -> LRCurve:
         """Train with a rising learning rate, note the losses, and put everything back.
 
-        Weights, optimizers, schedulers, gradients, random states and the order of the data
-        are afterwards as they were. Of the callbacks those take part that declare
-        ``acts_in_tries``, as gradient clipping does; schedulers rest.
+        Afterwards weights, optimizers, schedulers, gradients, random states and the order of
+        the data are restored. Only callbacks with ``acts_in_tries = True`` are called, such as
+        ``GradClipCallback``. Schedulers do not step.
 
         Args:
             train_dl: training loader; exactly one of it and ``train_tasks`` is given.
             max_batch: mini-batches to try; short epochs are repeated.
             min_lr: below the first rate.
-            max_lr: the last rate. A loss of ten times the best one ends the search before it.
+            max_lr: the last rate. The search ends before it where the mean of five losses is
+                ten times the best one.
             opt_id: which optimizer, where the trainer has several; the others keep their rates.
             train_tasks: an ``EpochTask`` or a list.
             batch_size: weight of a mini-batch, as in ``fit``.
@@ -610,8 +648,8 @@ class TrainerBase(Steps):
             source: a checkpoint; the folder or id of a run, for its newest checkpoint; a file
                 of ``torch.save`` or ``.safetensors`` with a ``state_dict``; or a dict: a
                 ``state_dict``, one that has it under ``'model'`` or ``'state_dict'``, or what
-                ``trainer.state_dict()`` gives. Names may begin as those of a compiled model or
-                of DDP do.
+                ``trainer.state_dict()`` gives. Names may have the prefix of a compiled model
+                (``_orig_mod.``) or of DDP (``module.``).
             strict: all names, shapes and types must be those of the model. ``False``: take
                 the entries of the same name and shape, for example for another head, and say
                 what was left.
@@ -801,8 +839,8 @@ class TrainerBase(Steps):
     def report(self, path: str | PathLike[str] | None = None) -> Path:
         """Write a page of HTML on the run: curves, metrics, settings, model and machine.
 
-        It is one file that asks for nothing from anywhere. With an ``InterpretCallback`` it
-        has its confusion matrix and samples.
+        The page is one file, and loads nothing from the network. With an ``InterpretCallback``
+        it has its confusion matrix and samples.
 
         Args:
             path: the file; ``None``: ``report.html`` in the run's folder.
@@ -831,6 +869,7 @@ class TrainerBase(Steps):
             from .callbacks.event_files import open_writer
 
             parent = self._folders.start / log_dir
+            self._folders.use(run_folder(parent, self.running_id))
             self.logger = self._own_logger = open_writer(run_folder(parent, self.running_id))
             weakref.finalize(self, self.logger.close)
         return self.logger
@@ -852,11 +891,10 @@ class TrainerBase(Steps):
     def stop(self, reason: str = "") -> None:
         """End the fit or test at the next mini-batch; epochs that are done stay done."""
         if self.session is None:
-            warnings.warn(
+            warn_user(
                 "stop() was called while nothing runs, and does nothing: call it in a hook or a "
                 "step of a fit or test.",
                 UserWarning,
-                stacklevel=2,
             )
         else:
             self.session.save_points.stop(reason)
@@ -991,5 +1029,18 @@ class TrainerBase(Steps):
 class Trainer(TrainerBase):
     """Trains, validates and tests a model.
 
-    Subclass it to give all tasks steps of your own. The arguments are in ``__init__``.
+    The model comes first, then the loss function, the optimizer and the number of epochs. All
+    arguments are described at ``Trainer.__init__``. The data are given to ``fit``, ``test`` and
+    ``predict``. Subclass it to give all tasks steps of your own.
+
+    Example:
+        >>> data = [(torch.randn(8, 4), torch.randint(0, 3, (8,))) for _ in range(3)]
+        >>> model = nn.Linear(4, 3)
+        >>> opt = torch.optim.Adam(model.parameters(), lr=0.01)
+        >>> trainer = Trainer(
+        ...     model, nn.functional.cross_entropy, opt, epochs=2, metrics="accuracy", console="off"
+        ... )
+        >>> history = trainer.fit(data, data)
+        >>> len(history["val"]["accuracy"]), sorted(trainer.test(data))
+        (2, ['accuracy', 'loss'])
     """

@@ -23,10 +23,21 @@ def tags(folder: Path) -> set[str]:
 def test_tags_name_direction_statistic_place_and_layer(tmp_path: Path) -> None:
     small_trainer(callbacks=AnalyzeCallback("both", tmp_path), running_id="a").fit(loaders()[0])
     found = tags(tmp_path / "a")
-    first = "1-Linear(in_features=6,out_features=8,bias=True)"
-    assert {f"{d}-{s}-{first}" for d in ("FORWARD", "BACKWARD") for s in ("mean", "std")} <= found
-    assert {tag.split("-")[2] for tag in found if tag.startswith("FORWARD")} == set("12345")
-    assert {tag.split("-")[2] for tag in found if tag.startswith("BACKWARD")} == set("125")
+    places = {"FORWARD": "12345", "BACKWARD": "125"}
+    for direction in ("FORWARD", "BACKWARD"):
+        assert {f"{direction}_{s}/1-Linear" for s in ("mean", "std")} <= found
+        layers = {tag.split("/")[1] for tag in found if tag.startswith(direction)}
+        assert {layer.split("-")[0] for layer in layers} == set(places[direction])
+
+
+def test_tensorboard_groups_the_layers_by_direction_and_statistic(tmp_path: Path) -> None:
+    """Its sections are what stands before the first slash."""
+    small_trainer(callbacks=AnalyzeCallback("both", tmp_path), running_id="a").fit(loaders()[0])
+    events = read_events(tmp_path / "a").Tags()
+    sections = {tag.split("/")[0] for tag in events["scalars"] + events["histograms"]}
+    assert sections == {
+        f"{d}_{s}" for d in ("FORWARD", "BACKWARD") for s in ("mean", "std", "hist")
+    }
 
 
 @pytest.mark.parametrize(("mode", "prefix"), [("forward", "FORWARD"), ("backward", "BACKWARD")])
@@ -52,8 +63,8 @@ def test_values_are_those_of_the_whole_mini_batch(tmp_path: Path) -> None:
         F.cross_entropy(last, y).backward()
         opt.step()
         opt.zero_grad()
-        named = {"FORWARD-{}-1": first.detach(), "FORWARD-{}-3": last.detach(),
-                 "BACKWARD-{}-1": first.grad, "BACKWARD-{}-3": last.grad}  # fmt: skip
+        named = {"FORWARD_{}/1": first.detach(), "FORWARD_{}/3": last.detach(),
+                 "BACKWARD_{}/1": first.grad, "BACKWARD_{}/3": last.grad}  # fmt: skip
         for tag, values in named.items():
             expected.setdefault(tag.format("mean"), []).append(float(values.mean()))
             expected.setdefault(tag.format("std"), []).append(float(values.std()))
@@ -89,7 +100,7 @@ def test_sub_batches_count_together(tmp_path: Path) -> None:
         return scalars(tmp_path / name)
 
     halves, whole = run("halves", Halves), run("whole", EpochTask)
-    tag = "FORWARD-std-0-Linear(in_features=6,out_features=3,bias=True)"
+    tag = "FORWARD_std/0-Linear"
     assert [v for _, v in halves[tag]] == pytest.approx([v for _, v in whole[tag]], rel=1e-4)
 
 
@@ -99,7 +110,7 @@ def test_histograms_come_every_nth_time_and_count_every_value(tmp_path: Path) ->
     events = read_events(tmp_path / "a")
     names = events.Tags()["histograms"]
     assert len(names) == 8
-    tag = next(name for name in names if name.startswith("FORWARD-hist-1-"))
+    tag = next(name for name in names if name.startswith("FORWARD_hist/1-"))
     histograms = events.Histograms(tag)
     assert [histogram.step for histogram in histograms] == [1, 5, 9]
     value = histograms[0].histogram_value
@@ -160,9 +171,9 @@ def test_layers_that_give_several_tensors_or_none_are_looked_at_too(tmp_path: Pa
 
     trainer = small_trainer(Net(), callbacks=AnalyzeCallback("both", tmp_path), running_id="a")
     trainer.fit(loaders()[0])
-    assert any(tag.startswith("FORWARD-mean-1-LSTM") for tag in tags(tmp_path / "a"))
-    assert any(tag.startswith("BACKWARD-mean-1-LSTM") for tag in tags(tmp_path / "a"))
-    assert not any(tag.startswith("BACKWARD-mean-2-") for tag in tags(tmp_path / "a"))
+    assert any(tag.startswith("FORWARD_mean/1-LSTM") for tag in tags(tmp_path / "a"))
+    assert any(tag.startswith("BACKWARD_mean/1-LSTM") for tag in tags(tmp_path / "a"))
+    assert not any(tag.startswith("BACKWARD_mean/2-") for tag in tags(tmp_path / "a"))
 
 
 def tensors_alive() -> list[torch.Tensor]:
@@ -207,7 +218,7 @@ def test_values_that_are_not_finite_spare_the_histogram(tmp_path: Path) -> None:
     callbacks = AnalyzeCallback("forward", tmp_path)
     small_trainer(model, callbacks=callbacks, running_id="a", epochs=1).fit(loaders()[0])
     events = read_events(tmp_path / "a")
-    tag = next(tag for tag in events.Tags()["histograms"] if "-hist-1-" in tag)
+    tag = next(tag for tag in events.Tags()["histograms"] if "_hist/1-" in tag)
     assert events.Histograms(tag)[0].histogram_value.num == 8 * 2
 
 

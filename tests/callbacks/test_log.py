@@ -30,6 +30,8 @@ from event_reader import (
     scalars,
     small_trainer,
 )
+from tensorboard.plugins.custom_scalar import metadata
+from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
@@ -75,6 +77,57 @@ def test_curves_have_their_tags_steps_and_values(tmp_path: Path) -> None:
     for stage in ("train", "val"):
         logged = [value for _, value in curves[f"loss/epoch/{stage}"]]
         assert logged == pytest.approx([float(v) for v in history[stage]["loss"]])
+
+
+def shown_together(folder: Path) -> list[list[str]]:
+    """The tags of each chart of the tab "Custom scalars", of each time that they were written."""
+    events = read_events(folder)
+    tag = metadata.CONFIG_SUMMARY_TAG
+    found = events.Tensors(tag) if tag in events.Tags()["tensors"] else []
+    layouts = [Layout.FromString(event.tensor_proto.string_val[0]) for event in found]
+    charts = [chart for layout in layouts for part in layout.category for chart in part.chart]
+    return [[series.value for series in chart.margin.series] for chart in charts]
+
+
+PAIRS = [[f"{name}/epoch/{stage}" for stage in ("train", "val")] for name in ("loss", "accuracy")]
+
+
+def test_training_and_validation_are_in_one_chart_of_each_metric(tmp_path: Path) -> None:
+    trainer = small_trainer(callbacks=LogCallback(tmp_path), running_id="a")
+    trainer.fit(*loaders())
+    trainer.fit(*loaders(), epochs=2)
+    assert shown_together(tmp_path / "a") == PAIRS
+    assert {tag for pair in PAIRS for tag in pair} <= scalars(tmp_path / "a").keys()
+    assert len(list((tmp_path / "a").glob("*tfevents*"))) == 1
+
+
+@pytest.mark.parametrize("num_batches", [5, 6, 7, 11])
+def test_a_resumed_run_has_each_chart_once(tmp_path: Path, num_batches: int) -> None:
+    def trainer(*more: Callback, **arguments: Any) -> Any:
+        check = CheckCallback("loss", "train", ckpt_dir=tmp_path, every_n_batches=2)
+        callbacks = [check, LogCallback(tmp_path), *more]
+        return small_trainer(callbacks=callbacks, running_id="a", **arguments)
+
+    with pytest.raises(MemoryError):
+        trainer(KilledAt(num_batches)).fit(*loaders())
+    trainer(resume="auto").fit(*loaders())
+    assert shown_together(tmp_path / "a") == PAIRS
+
+
+@pytest.mark.parametrize("kind", ["none", "every second epoch", "two tasks"])
+def test_without_one_validation_in_each_epoch_there_is_no_common_chart(
+    tmp_path: Path, kind: str
+) -> None:
+    """The steps are numbers of passes, which would be those of other epochs."""
+    train_dl, val_dl = loaders()
+    arguments: dict[str, Any] = {
+        "none": {},
+        "every second epoch": {"val_dl": val_dl, "val_freq": 2},
+        "two tasks": {"val_tasks": [EpochTask(val_dl, name=name) for name in "xy"]},
+    }[kind]
+    trainer = small_trainer(callbacks=LogCallback(tmp_path), running_id="a", epochs=4)
+    trainer.fit(train_dl, **arguments)
+    assert shown_together(tmp_path / "a") == []
 
 
 def test_each_optimizer_has_its_own_rate_as_it_was_before_the_batch(tmp_path: Path) -> None:

@@ -180,7 +180,7 @@ def test_of_a_value_of_a_step_it_is_asked_for_by_a_warning(tmp_path: Path) -> No
 
     made = Made(tmp_path, "m", Own)
     with pytest.warns(
-        UserWarning, match="give .*mode='max'.* or mode='min'.*taken as 'min'"
+        UserWarning, match="Give .*mode='max'.* or mode='min'.*taken as 'min'"
     ) as met:
         made.trainer.fit(LOADER, LOADER)
         made.trainer.fit(LOADER, LOADER, epochs=1)
@@ -189,7 +189,7 @@ def test_of_a_value_of_a_step_it_is_asked_for_by_a_warning(tmp_path: Path) -> No
 
 def test_a_direction_against_the_metric_s_is_told(tmp_path: Path) -> None:
     made = Made(tmp_path, "loss", check={"mode": "max"})
-    with pytest.warns(UserWarning, match="of loss less is better") as met:
+    with pytest.warns(UserWarning, match="a lower loss is better") as met:
         made.trainer.fit(LOADER, LOADER)
         made.trainer.fit(LOADER, LOADER, epochs=1)
     assert len(met) == 1

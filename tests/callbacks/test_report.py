@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import pickle
 import re
 import shutil
 import signal
@@ -25,6 +26,7 @@ from torch.utils.data import DataLoader
 
 from deepepochs import (
     Callback,
+    CallbackPool,
     CheckCallback,
     InterpretCallback,
     LogCallback,
@@ -33,7 +35,8 @@ from deepepochs import (
     RunRecordCallback,
     rename,
 )
-from deepepochs.callbacks.run_facts import git_commit
+from deepepochs.callbacks.run_facts import command_line, git_commit
+from deepepochs.cli.lines import compare_lines, list_lines, run_lines
 from deepepochs.errors import RunLockedError
 from deepepochs.metrics import accuracy
 from deepepochs.report import compare_page, png, run_page, sample_picture
@@ -131,6 +134,69 @@ def test_every_callback_that_keeps_files_records_the_run(make: Any, tmp_path: Pa
     assert [v for _, v in run.curves["val"]["loss"]] == [float(v) for v in history["val"]["loss"]]
     assert run.record["model"]["layers"][0] == ["0", "Linear", 56]
     assert len((tmp_path / "a" / "metrics.csv").read_text().splitlines()) == 3
+
+
+def test_the_record_does_not_depend_on_the_hooks_of_a_subclass(tmp_path: Path) -> None:
+    class Mine(CheckCallback):
+        def on_before_epoch(self, **others: Any) -> None: ...
+        def on_after_fit(self, **others: Any) -> None: ...
+        def on_after_test_epochs(self, **others: Any) -> None: ...
+
+    trainer = small_trainer(callbacks=Mine(ckpt_dir=tmp_path), running_id="a")
+    trainer.fit(*loaders())
+    trainer.test(loaders()[1])
+    record = read_run(tmp_path / "a").record
+    assert (record["state"], record["epochs_done"], len(record["rates"])) == ("finished", 2, 2)
+    assert "loss" in record["test"]
+    assert not is_locked(tmp_path / "a")
+
+
+def test_a_copy_of_a_running_check_callback_holds_no_lock_and_goes_where_it_is_sent(
+    tmp_path: Path,
+) -> None:
+    copies = []
+
+    class Copies(Callback):
+        def on_after_epoch(self, trainer: Any, **others: Any) -> None:
+            copies.append(pickle.loads(pickle.dumps(trainer.callbacks[1])))
+
+    check = CheckCallback(ckpt_dir=tmp_path)
+    small_trainer(callbacks=[check, Copies()], running_id="a", epochs=1).fit(*loaders())
+    (copy,) = copies
+    copy.move_to(tmp_path / "other")
+    assert (copy.ckpt_dir, check.ckpt_dir) == (tmp_path / "other", tmp_path)
+    small_trainer(callbacks=copy, running_id="a", epochs=1).fit(*loaders())
+    assert read_run(tmp_path / "other" / "a").state == "finished"
+
+
+def test_companions_are_checked_and_called_further_in_than_their_callback() -> None:
+    calls: list[str] = []
+
+    class Named(Callback):
+        def __init__(self, name: str, *companions: Callback) -> None:
+            super().__init__()
+            self.name = name
+            self.own = companions
+
+        @property
+        def companions(self) -> tuple[Callback, ...]:
+            return self.own
+
+        def on_before_fit(self, **others: Any) -> None:
+            calls.append(f"{self.name} begins")
+
+        def on_after_fit(self, **others: Any) -> None:
+            calls.append(f"{self.name} ends")
+
+    pool = CallbackPool([Named("first", Named("companion")), Named("last")])
+    pool.trigger("before_fit", trainer=None, epochs=1)
+    pool.trigger("after_fit", trainer=None)
+    assert calls == [
+        "first begins", "companion begins", "last begins",
+        "last ends", "companion ends", "first ends",
+    ]  # fmt: skip
+    with pytest.raises(TypeError, match="not a Callback"):
+        pool.append(Named("second", "no callback"))  # type: ignore[arg-type]
 
 
 def test_recording_leaves_every_bit_as_it_is(tmp_path: Path) -> None:
@@ -324,12 +390,16 @@ def test_the_page_has_what_happened(tmp_path: Path) -> None:
         "Hyper-parameters", "Training", "Time", "Model", "Environment", "Go on with this run",
     ):  # fmt: skip
         assert title in texts
-    assert f"{float(history['val']['loss'][-1]):.5g}" in texts
+    assert f"{float(history['val']['loss'][-1]):.4f}" in texts
     assert torch.__version__ in texts
-    assert "Sequential: 2 layers, 111 parameters, 111 of them trained." in texts
+    assert (
+        "Sequential: 2 layers, 111 parameters, all of them trained. Weights and buffers take 444 bytes."
+        in texts
+    )
     assert "SGD(lr=0.1, momentum=0.9)" in texts
     assert page.count('<img alt="" src="data:image/png;base64,') == 5
-    assert page.count('<svg class="plot"') == 3
+    assert page.count('<svg class="plot"') == 2
+    assert "The learning rate was 0.1 in all epochs." in texts
     assert "a<b" in texts
 
 
@@ -443,7 +513,230 @@ def test_the_confusion_matrix_has_counts_names_and_a_word_for_a_screen_reader() 
     assert not re.search(r"<[^>]* id=|<style|<metadata", matrix)
 
 
+@pytest.mark.parametrize(
+    ("running_id", "record", "title"),
+    [
+        ("mine", {"has_own_id": True}, "mine"),
+        ("2026-11-25_2136_otter", {"has_own_id": False}, "Net, 25 November 2026, 21:36"),
+        ("179564342600-cfa96c25", {}, "Net, 25 November 2026, 21:36"),
+        ("of-release-1", {}, "of-release-1"),
+    ],
+)
+def test_the_title_is_the_id_that_was_given_or_else_what_was_trained_when(
+    running_id: str, record: dict[str, Any], title: str
+) -> None:
+    run = made_run(
+        2, started_at="2026-11-25T21:36:05+0100", updated_at="2026-11-25T21:00:00+00:00",
+        environment={"device": "cuda:1"}, model={"class": "Net", "parameters": 12, "bytes": 48},
+        **record,
+    )._replace(running_id=running_id)  # fmt: skip
+    page = Texts(run_page(run))
+    assert f"{title} – training report" in page.texts
+    heading = page.texts[page.texts.index("finished") - 1]
+    assert heading == title
+    kind = page.texts[page.texts.index("finished") - 2]
+    assert kind == ("Training report" if title == running_id else f"Training report · {running_id}")
+    when = "25 November 2026, 21:36 to 22:00"
+    assert f"Net with 12 parameters (48 bytes) · on cuda:1 · {when}" in page.texts
+    assert not any("+0" in text for text in page.texts)
+
+
+def test_a_trainer_says_whether_its_id_was_given_and_what_started_it(tmp_path: Path) -> None:
+    for given in ("mine", None):
+        trainer = small_trainer(callbacks=RunRecordCallback(tmp_path), running_id=given)
+        trainer.fit(*loaders())
+        record = read_run(tmp_path / trainer.running_id).record
+        assert record["has_own_id"] is (given is not None)
+        assert record["command"] == command_line(sys.orig_argv)
+        weights = [*trainer.model.parameters(), *trainer.model.buffers()]
+        assert record["model"]["bytes"] == sum(w.numel() * w.element_size() for w in weights)
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        (["/usr/bin/python3", "train.py", "--lr", "0.1"], "python3 train.py --lr 0.1"),
+        (["python", "-m", "my.module", "a b"], "python -m my.module 'a b'"),
+        (["/v/bin/python", "/v/bin/deepepochs", "demo"], "deepepochs demo"),
+        (
+            ["python", "a.py", "--token", "x", "--hf_API-Key=y"],
+            "python a.py --token … --hf_API-Key=…",
+        ),
+        (["python", "-c", "import os\n" * 9], "python -c …"),
+        (["python", "-m", "ipykernel_launcher", "-f", "/home/a/k.json"], ""),
+        ([], ""),
+    ],
+)
+def test_the_command_is_as_it_was_typed_without_secrets(words: list[str], shown: str) -> None:
+    assert command_line(words) == shown
+
+
+def test_the_best_epoch_is_marked_in_the_curves_and_in_the_table() -> None:
+    monitor = {"name": "metric1", "stage": "val", "mode": "min"}
+    page = run_page(made_run(10, 2, monitor=monitor))
+    texts = Texts(page).texts
+    assert "best epoch: 10" in texts
+    assert texts.count("best: 1.1000 in epoch 10") == 1
+    assert page.count('<path class="best"') == 2
+    row = re.findall(r'<tr class="best"><td class="n">(.*?)</td>', page)
+    assert row == ["★ 10"]
+    early = run_page(made_run(10, 2, monitor={**monitor, "mode": "max"}))
+    assert "in the best epoch, 1" in Texts(early).texts
+
+
+def test_a_single_epoch_is_not_marked_as_the_best() -> None:
+    page = run_page(made_run(1, 2, monitor={"name": "metric1", "stage": "val"}))
+    assert 'class="best"' not in page
+    assert "best validation metric1, in epoch 1" in Texts(page).texts
+
+
+@pytest.mark.parametrize(
+    ("rates", "sentence", "num_plots"),
+    [
+        ([[0.1]] * 3, "The learning rate was 0.1 in all epochs.", 1),
+        ([0.1] * 3, "The learning rate was 0.1 in all epochs.", 1),
+        ([[0.1, 0.01]] * 3, "The learning rates were 0.1 and 0.01 in all epochs.", 1),
+        ([[0.1], [0.05], [0.02]], "", 2),
+        ([[None]] * 3, "", 1),
+        ([], "", 1),
+    ],
+)
+def test_a_constant_rate_is_a_sentence(rates: Any, sentence: str, num_plots: int) -> None:
+    page = run_page(made_run(3, 1, rates=rates))
+    assert [t for t in Texts(page).texts if t.startswith("The learning rate")] == [sentence] * bool(
+        sentence
+    )
+    assert len(re.findall(r'<div class="keep(?: last)?">', page)) == num_plots
+
+
+def test_a_logarithmic_axis_is_said() -> None:
+    def page(*values: float) -> str:
+        curve = list(enumerate(values, start=1))
+        return run_page(RunInfo("a", "finished", {}, {"train": {"loss": curve}}, {}))
+
+    assert "logarithmic axis" in page(1.0, 0.001)
+    assert "logarithmic axis" not in page(1.0, 0.5)
+
+
+@pytest.mark.parametrize("num_plots", [1, 2, 3, 4, 7])
+def test_an_odd_plot_has_a_row_for_itself(num_plots: int) -> None:
+    page = run_page(made_run(3, num_plots, rates=[]))
+    assert page.count('<svg class="plot wide"') == num_plots % 2
+    assert page.count('<svg class="plot"') == num_plots
+
+
+def test_the_entries_of_a_vector_are_in_one_plot() -> None:
+    table = {"loss": [(1, 0.5), (2, 0.4)]}
+    table |= {f"recall[{index}]": [(1, 0.1), (2, index / 10)] for index in range(4)}
+    page = run_page(RunInfo("a", "finished", {}, {"train": dict(table), "val": table}, {}))
+    assert page.count('<svg class="plot"') == 2
+    texts = Texts(page).texts
+    assert "recall, validation" in texts
+    assert texts[texts.index("recall, validation") + 1 :][:4] == ["[0]", "[1]", "[2]", "[3]"]
+
+
+def test_where_the_time_went_is_said_in_plain_words() -> None:
+    seconds = {"epochs": 10.0, "training": 7.0, "validation": 1.0}
+    texts = Texts(run_page(made_run(2, 1, seconds=seconds))).texts
+    part = texts.index("everything else: saving, logging, callbacks")
+    assert texts[part : part + 3][1:] == ["2 s", "20.0%"]
+
+
+def test_a_page_says_where_its_run_is_and_how_to_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    check = CheckCallback(ckpt_dir="logs")
+    small_trainer(callbacks=[check, ReportCallback("logs")], running_id="a").fit(*loaders())
+    texts = Texts(Path("logs/a/report.html").read_text()).texts
+    assert texts[texts.index("folder") + 1] == "logs/a"
+    assert "Trainer(..., running_id='a', resume='auto')" in texts
+
+
+ODD: list[Any] = [
+    None, 1.5, "text", [], [1], [[1, "a"]], {}, {"class": 3, "layers": [[1]], "parameters": "x"},
+    {"name": "loss", "stage": 7}, {"counts": [[1, 2], [3]], "names": [1], "epochs": []},
+]  # fmt: skip
+
+
+def with_odd_values(content: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The content with another value at each place, one at a time."""
+    inner = [
+        (name, key) for name, value in content.items() if isinstance(value, dict) for key in value
+    ]
+    for place in [*((name,) for name in content), *inner]:
+        for odd in ODD:
+            changed = json.loads(json.dumps(content))
+            (changed if len(place) == 1 else changed[place[0]])[place[-1]] = odd
+            yield changed
+
+
+def test_what_has_another_shape_is_left_out_everywhere(tmp_path: Path) -> None:
+    """As files of an earlier or a later release may have it."""
+    trainer = image_trainer(tmp_path, hyper_params={"lr": 0.1})
+    trainer.fit(images(), images(16))
+    trainer.test(images(16))
+    good = read_run(tmp_path / "pictures")
+    bare = good._replace(pictures={})  # drawing its matrix takes the most time
+    runs = [bare._replace(record=record) for record in with_odd_values(good.record)]
+    assert len(runs) > 400
+    for name, value in good.pictures.items():
+        for pictures in with_odd_values({name: value}):
+            assert run_page(good._replace(pictures=pictures)).endswith("</html>\n")
+    for run in runs:
+        assert run_page(run).endswith("</html>\n")
+        assert all(isinstance(line, str) for line in run_lines(run, 80))
+    assert compare_page(runs).endswith("</html>\n")
+    assert len(list_lines(runs, 80)) > len(runs)
+    assert len(compare_lines(runs, 80)) > len(runs)
+
+
 # --- the page that compares runs
+
+
+def compared(num_runs: int) -> list[RunInfo]:
+    """Runs of which the last is the best."""
+    monitor = {"name": "loss", "stage": "val", "mode": "min"}
+    runs = []
+    for index in range(num_runs):
+        curve = [(epoch, 1 / (epoch + index)) for epoch in range(1, 6)]
+        curves = {"train": {"loss": curve}, "val": {"loss": curve, f"own{index}": curve}}
+        runs.append(RunInfo(f"run{index}", "finished", {"monitor": monitor}, curves, {}))
+    return runs
+
+
+def test_the_curves_of_all_runs_are_in_one_plot_for_each_metric() -> None:
+    page = compare_page(compared(5))
+    assert page.count('<svg class="plot"') == 2  # loss of validation and of training, not own0
+    plot = page[page.index('<svg class="plot"') :]
+    drawn = re.findall(
+        r'<g data-run="(\d)"><polyline class="line ([^"]*)"', plot[: plot.index("</svg>")]
+    )
+    assert drawn == [("4", "c4"), ("3", "c3"), ("2", "c2"), ("1", "c1"), ("0", "c0")]
+    assert "run4, epoch 5: 0.11111" in plot
+
+
+def test_the_best_run_comes_first_and_is_marked() -> None:
+    page = compare_page([*compared(3), RunInfo("none", "unknown", {}, {}, {})])
+    names = re.findall(r'<tr data-run="\d"( class="best")?><td data-key="(\w+)"', page)
+    assert names == [(' class="best"', "run2"), ("", "run1"), ("", "run0"), ("", "none")]
+
+
+def test_more_than_twelve_runs_are_grey() -> None:
+    page = compare_page(compared(15))
+    plot = page[page.index('<svg class="plot"') :]
+    styles = re.findall('<polyline class="line ([^"]*)"', plot[: plot.index("</svg>")])
+    assert len(set(styles)) == 13
+    assert styles[:3] == ["other"] * 3  # below the others
+    assert "3 others" in Texts(page).texts
+
+
+def test_links_lead_from_where_the_page_is(tmp_path: Path) -> None:
+    (tmp_path / "logs" / "a b").mkdir(parents=True)
+    (tmp_path / "logs" / "a b" / "report.html").touch()
+    run = made_run(2)._replace(folder=tmp_path / "logs" / "a b")
+    assert 'href="a%20b/report.html"' in compare_page([run])
+    assert 'href="../logs/a%20b/report.html"' in compare_page([run], "x", tmp_path / "pages")
 
 
 def test_runs_are_compared_by_what_differs(tmp_path: Path) -> None:
@@ -456,8 +749,9 @@ def test_runs_are_compared_by_what_differs(tmp_path: Path) -> None:
         trainer.fit(*loaders())
         trainer.test(loaders()[1])
     texts = Texts(compare_page(list_runs(tmp_path))).texts
-    assert {"lr0.1", "lr0.01", "test accuracy", "The same in all: k."} <= set(texts)
-    assert "Hyper-parameters that differ" in texts
+    assert {"lr0.1", "lr0.01", "test accuracy", "Settings that differ"} <= set(texts)
+    differing = texts[texts.index("Settings that differ") + 1 :]
+    assert differing[:3] == ["run", "lr", "best"]
 
 
 # --- in a browser
@@ -490,7 +784,7 @@ def test_a_browser_shows_the_curves_the_table_and_the_pictures(
         return [...plot.querySelectorAll('polyline')].map(line => [
           line.classList[1], getComputedStyle(line).stroke, line.getBBox().width])"""
     )
-    assert [kind for kind, *_ in drawn] == ["train", "val"]
+    assert sorted(kind for kind, *_ in drawn) == ["c0", "c1"]
     assert drawn[0][1] != drawn[1][1]
     assert all(width > 100 for *_, width in drawn)
     seen = "return [...document.querySelectorAll('.samples img')].map(i => i.naturalWidth)"
@@ -547,6 +841,85 @@ def test_a_confusion_matrix_can_be_read_in_the_light_and_in_the_dark(
         assert all(abs(text - card) > 450 for text in on_card)
         assert browser.errors() == []
     browser.emulate()
+
+
+@no_browser
+def test_the_labels_of_a_confusion_matrix_are_inside_of_it(
+    browser: Browser, tmp_path: Path
+) -> None:
+    page = tmp_path / "page.html"
+    names = [f"a long name {index}" for index in range(10)]
+    found = {"counts": [[100 * (i == j) + i for j in range(10)] for i in range(10)], "stage": "val"}
+    run = made_run(3, 1)._replace(pictures={"confusion": {**found, "names": names}})
+    page.write_text(run_page(run), encoding="utf-8")
+    for width in (1400, 390):
+        browser.resize(width, 900)
+        open_file(browser, page)
+        outside = browser.run(
+            """const matrix = document.querySelector('svg.matrix');
+            const box = matrix.getBoundingClientRect();
+            const inside = r => r.left >= box.left - 1 && r.right <= box.right + 1
+              && r.top >= box.top - 1 && r.bottom <= box.bottom + 1;
+            const texts = [...matrix.querySelectorAll('text')];
+            return [texts.filter(t => ['true', 'predicted'].includes(t.textContent)).length,
+              ...texts.filter(t => !inside(t.getBoundingClientRect())).map(t => t.textContent)]"""
+        )
+        assert outside == [2]
+    browser.cdp("Emulation.clearDeviceMetricsOverride")
+
+
+@no_browser
+def test_a_run_has_one_colour_in_the_table_and_in_the_plots(
+    browser: Browser, tmp_path: Path
+) -> None:
+    page = tmp_path / "page.html"
+    page.write_text(compare_page(compared(14)), encoding="utf-8")
+    open_file(browser, page)
+    colours = browser.run(
+        """return [...document.querySelectorAll('tr[data-run]')].map(row => {
+          const n = row.dataset.run;
+          const swatch = getComputedStyle(row.querySelector('.swatch i')).borderTopColor;
+          const lines = [...document.querySelectorAll(`svg g[data-run="${n}"] .line`)];
+          return [swatch, ...lines.map(line => getComputedStyle(line).stroke)]})"""
+    )
+    assert len(colours) == 14
+    for swatch, *lines in colours:
+        assert set(lines) == {swatch}
+    lit = """const row = document.querySelector('tr[data-run="3"]');
+        row.dispatchEvent(new Event('mouseenter'));
+        const lines = [...document.querySelectorAll('svg g[data-run]')];
+        const shown = lines.filter(g => getComputedStyle(g).opacity === '1');
+        row.dispatchEvent(new Event('mouseleave'));
+        const after = lines.filter(g => getComputedStyle(g).opacity === '1').length;
+        return [lines.length, after, shown.map(g => g.dataset.run)]"""
+    num_lines, after, shown = browser.run(lit)
+    assert after == num_lines
+    assert set(shown) == {"3"}
+    assert browser.errors() == []
+
+
+@no_browser
+def test_a_phone_shows_name_and_best_value_and_hints_at_the_rest(
+    browser: Browser, tmp_path: Path
+) -> None:
+    runs = [
+        run._replace(running_id=f"{'a-long-name-' * 5}{i}") for i, run in enumerate(compared(3))
+    ]
+    page = tmp_path / "page.html"
+    page.write_text(compare_page(runs), encoding="utf-8")
+    browser.resize(390, 800)
+    open_file(browser, page)
+    width, best_end, hidden, hint = browser.run(
+        """const scroll = document.querySelector('.scroll');
+        const row = scroll.querySelector('tbody tr');
+        return [document.documentElement.scrollWidth, row.cells[1].getBoundingClientRect().right,
+          scroll.scrollWidth - scroll.clientWidth, getComputedStyle(scroll).backgroundAttachment]"""
+    )
+    assert width == 390
+    assert best_end < 390
+    assert hidden > 50
+    assert hint == "local, local, scroll, scroll"  # the shadow stays, and what hides it moves
+    browser.cdp("Emulation.clearDeviceMetricsOverride")
 
 
 @no_browser

@@ -163,7 +163,8 @@ def test_the_example_gives_the_same_numbers_alone_and_sharded(tmp_path: Path) ->
     for number in (0, 2):
         ended = launch(example, number, cwd=tmp_path)
         assert ended.code == 0, ended.err
-        found.append([float(loss) for loss in re.findall(r"loss: ([\d.]+)", ended.out)])
+        lines = re.findall(r"^(?:training losses|test loss): (.*)$", ended.out, re.MULTILINE)
+        found.append([float(loss) for loss in " ".join(lines).split()])
     assert len(found[0]) == 7
     # Sums in another order may change the last of the four decimals that are shown.
     assert found[1] == pytest.approx(found[0], abs=3e-4)

@@ -276,12 +276,12 @@ BAD_TRAINER = [
     Case("model name", lambda: trainer("resnet"), ConfigTypeError, "model='resnet' is a str: give an nn.Module"),
     Case("model without weights", lambda: trainer(nn.ReLU()), ConfigError, "over the weights of the model, and it has none"),
     Case("loss class", lambda: trainer(loss=nn.CrossEntropyLoss), ConfigTypeError, "loss=CrossEntropyLoss is a class: give an object"),
-    Case("loss name", lambda: trainer(loss="mse"), ConfigTypeError, "loss='mse' is a str: give a function (model_out, targets)"),
+    Case("loss name", lambda: trainer(loss="mse"), ConfigTypeError, "loss='mse' is a str: give the function itself, F.mse_loss"),
     Case("optimizer of another model", lambda: trainer(opt=foreign_optimizer()), ConfigError, "Optimizer 0 (SGD) holds none of this model's weights"),
     Case("optimizer class", lambda: trainer(opt=torch.optim.SGD), ConfigTypeError, "opt=SGD is a class: give an object, SGD(model.parameters()"),
-    Case("optimizer name", lambda: trainer(opt="adam"), ConfigTypeError, "opt='adam': give a torch optimizer"),
-    Case("no optimizer in the list", lambda: trainer(opt=[]), ConfigTypeError, "opt=[]: give a torch optimizer"),
-    Case("name in the list of optimizers", lambda: trainer(opt=["adam"]), ConfigTypeError, "str as opt: it must be a torch optimizer"),
+    Case("optimizer name", lambda: trainer(opt="adam"), ConfigTypeError, "opt='adam' is a str: give an optimizer, such as torch.optim.Adam("),
+    Case("no optimizer in the list", lambda: trainer(opt=[]), ConfigTypeError, "opt is an empty list: give a torch optimizer"),
+    Case("name in the list of optimizers", lambda: trainer(opt=["adam"]), ConfigTypeError, "opt[0]='adam' is a str: give an optimizer"),
     Case("one optimizer twice", twice_the_optimizer, ConfigError, "one torch optimizer twice"),
     Case("scheduler of another optimizer", foreign_scheduler, ConfigError, "StepLR of an Optimizer was made for another optimizer"),
     Case("epochs=-1", lambda: trainer(epochs=-1), ConfigError, "epochs=-1: give an int of at least 0"),
@@ -291,20 +291,20 @@ BAD_TRAINER = [
     Case("epochs=None", lambda: trainer(epochs=None), ConfigTypeError, "epochs=None: give an int"),
     Case("unknown device", lambda: trainer(device="gpu"), ConfigError, "device='gpu' cannot be used"),
     Case("device that is not there", lambda: trainer(device="cuda:99"), ConfigError, "device='cuda:99' cannot be used"),
-    Case("device of a wrong type", lambda: trainer(device=3.5), ConfigError, "device=3.5 cannot be used"),
+    Case("device of a wrong type", lambda: trainer(device=3.5), ConfigTypeError, "device=3.5 is a float: give the name of a device"),
     Case("callback class", lambda: trainer(callbacks=Failing), ConfigTypeError, "callbacks holds the class Failing: give an object, Failing(...)"),
     Case("callback class in a list", lambda: trainer(callbacks=[Failing]), ConfigTypeError, "callbacks holds the class Failing"),
     Case("callback name", lambda: trainer(callbacks="early"), ConfigTypeError, "callbacks holds 'early': give one Callback object or a list"),
-    Case("function as callback", lambda: trainer(callbacks=print), ConfigTypeError, "callbacks holds a builtin_function_or_method: give one Callback"),
+    Case("function as callback", lambda: trainer(callbacks=print), ConfigTypeError, "callbacks holds the function print: give one Callback"),
     Case("one callback twice", same_callback_twice, ConfigError, "One Callback object comes twice among the callbacks"),
     Case("callback put in place", set_callback, ConfigTypeError, "'early' is a str, not a Callback"),
     Case("callback added by +=", extend_callbacks, ConfigTypeError, "'early' is a str, not a Callback"),
     Case("callback appended", lambda: trainer().callbacks.append("early"), ConfigTypeError, "'early' is a str, not a Callback"),  # type: ignore[arg-type]
     Case("priority of a wrong type", lambda: trainer(callbacks=Callback(priority="high")), ConfigTypeError, "Callback.order='high': give an int"),  # type: ignore[arg-type]
-    Case("metric by name", lambda: trainer(metrics="accuracy"), ConfigTypeError, "metrics='accuracy' is a str: a metric is a function (preds, targets)"),
-    Case("metrics by name", lambda: trainer(metrics=[dm.f1, "accuracy"]), ConfigTypeError, "metrics='accuracy' is a str"),
-    Case("a metric's value", lambda: trainer(metrics=[0.5]), ConfigTypeError, "metrics=0.5 is a float"),
-    Case("metrics in a dict", lambda: trainer(metrics={"acc": dm.accuracy}), ConfigTypeError, "is a dict: a metric is a function"),
+    Case("metric by name", lambda: trainer(metrics="acuracy"), ConfigError, "metrics='acuracy' is no metric of deepepochs. Did you mean 'accuracy'?"),
+    Case("metrics by name", lambda: trainer(metrics=[dm.f1, "AUC"]), ConfigError, "metrics[1]='AUC' is no metric of deepepochs. torchmetrics has it"),
+    Case("a metric's value", lambda: trainer(metrics=[0.5]), ConfigTypeError, "metrics[0]=0.5 is a float: give a function (preds, targets)"),
+    Case("metrics in a dict", lambda: trainer(metrics={"acc": dm.accuracy}), ConfigTypeError, "metrics is a dict with keys 'acc' (a function): give a list"),
     Case("unknown metric_patch", lambda: trainer(metric_patch="avg"), ConfigError, "metric_patch is 'avg': give 'auto', 'tensor', 'mean', 'confusion'"),
     Case("metric_patch of a wrong class", lambda: trainer(metric_patch=dict), ConfigTypeError, "metric_patch is a type: give 'auto', 'tensor'"),
     Case("running_id with a slash", lambda: trainer(running_id="a/b"), ConfigError, "running_id 'a/b' holds a separator"),
@@ -316,10 +316,10 @@ BAD_TRAINER = [
     Case("unknown on_nan", lambda: trainer(on_nan="raise"), ConfigError, "on_nan='raise': give one of 'stop', 'warn', 'ignore'"),
     Case("unknown on_interrupt", lambda: trainer(on_interrupt="quit"), ConfigError, "on_interrupt='quit': give one of 'raise', 'return'"),
     Case("unknown worker_seeding", lambda: trainer(worker_seeding="yes"), ConfigError, "worker_seeding='yes': give one of"),
-    Case("a flag as text", lambda: trainer(auto_traindata_to_device="no"), ConfigTypeError, "auto_traindata_to_device='no': give True or False"),
-    Case("log_long as text", lambda: trainer(log_long="no"), ConfigTypeError, "log_long='no': give True or False"),
+    Case("a flag as text", lambda: trainer(auto_traindata_to_device="no"), ConfigTypeError, "auto_traindata_to_device='no' is a str: give True or False"),
+    Case("log_long as text", lambda: trainer(log_long="no"), ConfigTypeError, "log_long='no' is a str: give True or False"),
     Case("hyper_params of a wrong type", lambda: trainer(hyper_params=["lr"]), ConfigTypeError, "hyper_params is a list of 1 str: give a dict"),
-    Case("unknown argument", lambda: trainer(epoch=3), TypeError, "unexpected keyword argument 'epoch'"),
+    Case("unknown argument", lambda: trainer(epoch=3), ConfigTypeError, "Trainer has no argument 'epoch'. Did you mean 'epochs'?"),
     Case("clipping at a negative number", lambda: GradClipCallback(-1), ConfigError, "max_value=-1): give a positive number"),
 ]  # fmt: skip
 
@@ -332,9 +332,9 @@ BAD_FIT = [
     Case("fit epochs='3'", lambda: fit_args(DL, epochs="3"), ConfigTypeError, "epochs='3' is a str"),
     Case("val_freq=0", lambda: fit_args(DL, DL, val_freq=0), ConfigError, "val_freq=0: give an int of at least 1"),
     Case("val_freq=1.5", lambda: fit_args(DL, DL, val_freq=1.5), ConfigTypeError, "val_freq=1.5 is a float"),
-    Case("do_val_loss as text", lambda: fit_args(DL, DL, do_val_loss="no"), ConfigTypeError, "do_val_loss='no': give True or False"),
-    Case("val_metrics by name", lambda: fit_args(DL, DL, val_metrics="acc"), ConfigTypeError, "val_metrics='acc' is a str"),
-    Case("third loader", lambda: fit_args(DL, DL, DL), ConfigTypeError, "is a DataLoader: a metric is a function"),
+    Case("do_val_loss as text", lambda: fit_args(DL, DL, do_val_loss="no"), ConfigTypeError, "do_val_loss='no' is a str: give True or False"),
+    Case("val_metrics by name", lambda: fit_args(DL, DL, val_metrics="acc"), ConfigError, "val_metrics='acc' is no metric of deepepochs. Did you mean 'accuracy'?"),
+    Case("third loader", lambda: fit_args(DL, DL, DL), ConfigTypeError, "metrics is a DataLoader: fit(train_dl, val_dl) takes two loaders"),
     Case("data set as train_dl", lambda: fit(DL.dataset), ConfigTypeError, "train_dl is a data set, TensorDataset: wrap it, for example DataLoader("),
     Case("data set as val_dl", lambda: fit(DL, DL.dataset), ConfigTypeError, "val_dl is a data set, TensorDataset"),
     Case("data set as test_dl", lambda: trainer().test(DL.dataset), ConfigTypeError, "test_dl is a data set, TensorDataset"),
@@ -344,15 +344,15 @@ BAD_FIT = [
     Case("list of loaders", lambda: fit([DL, DL]), ConfigTypeError, "train_dl is a list of loaders: make an EpochTask of each"),
     Case("tuple of loaders", lambda: fit(DL, (DL, DL)), ConfigTypeError, "val_dl is a tuple of loaders: make an EpochTask of each"),
     Case("dict of loaders", lambda: fit({"day": DL}), ConfigTypeError, "train_dl is a dict with keys 'day' (a DataLoader): give a DataLoader"),
-    Case("tensor as loader", lambda: fit(X), ConfigTypeError, "train_dl is a tensor [12, 3]: wrap it, for example DataLoader(TensorDataset("),
-    Case("array as loader", lambda: fit(X.numpy()), ConfigTypeError, "train_dl is an array [12, 3]: wrap it"),
-    Case("pair of tensors as loader", lambda: fit((X, Y)), DataError, "yielded a tensor [12, 3], not a tuple or list"),
-    Case("name as loader", lambda: fit("mnist"), ConfigTypeError, "train_dl is a str: give a DataLoader"),
-    Case("number as loader", lambda: fit(5), ConfigTypeError, "train_dl is an int: give a DataLoader"),
+    Case("tensor as loader", lambda: fit(X), ConfigTypeError, "train_dl is a tensor [12, 3], and no loader: give DataLoader(TensorDataset("),
+    Case("array as loader", lambda: fit(X.numpy()), ConfigTypeError, "train_dl is an array [12, 3], and no loader: give DataLoader(TensorDataset(torch.as_tensor("),
+    Case("pair of tensors as loader", lambda: fit((X, Y)), ConfigTypeError, "train_dl is a tuple of 2 tensors [12, 3], [12], and no loader: give DataLoader("),
+    Case("name as loader", lambda: fit("mnist"), ConfigTypeError, "train_dl is 'mnist', a str: give a DataLoader"),
+    Case("number as loader", lambda: fit(5), ConfigTypeError, "train_dl is 5, an int: for a number of epochs write epochs=5; give a DataLoader"),
     Case("loader class", lambda: fit(DataLoader), ConfigTypeError, "train_dl is the class DataLoader: give an object"),
     Case("nothing to predict", lambda: trainer().predict(None), ConfigTypeError, "dataloader is None: give a DataLoader"),
     Case("test without data", lambda: trainer().test(), ConfigError, "neither test_dl nor tasks: give one of them"),
-    Case("test do_loss as text", lambda: trainer().test(DL, do_loss="no"), ConfigTypeError, "do_loss='no': give True or False"),  # type: ignore[arg-type]
+    Case("test do_loss as text", lambda: trainer().test(DL, do_loss="no"), ConfigTypeError, "do_loss='no' is a str: give True or False"),  # type: ignore[arg-type]
     Case("task as train_dl", lambda: fit(EpochTask(DL)), ConfigError, "train_dl is an EpochTask: give it as train_tasks"),
     Case("task as val_dl", lambda: fit(DL, EpochTask(DL)), ConfigError, "val_dl is an EpochTask: give it as val_tasks"),
     Case("task as test_dl", lambda: trainer().test(EpochTask(DL)), ConfigError, "test_dl is an EpochTask: give it as tasks"),
@@ -364,7 +364,7 @@ BAD_FIT = [
     Case("two tasks of one name", lambda: fit_args(train_tasks=[EpochTask(DL, name="day"), EpochTask(DL, name="day")]), ConfigError, "Two train tasks are named 'day'"),
     Case("task named as another's index", lambda: fit_args(train_tasks=[EpochTask(DL, name="1"), EpochTask(DL)]), ConfigError, "Two train tasks are named '1'"),
     Case("task name with a slash", lambda: EpochTask(DL, name="a/b"), ConfigError, "name='a/b': give a text without '/'"),
-    Case("task metric by name", lambda: EpochTask(DL, metrics="acc"), ConfigTypeError, "EpochTask(metrics)='acc' is a str"),
+    Case("task metric by name", lambda: EpochTask(DL, metrics="acc"), ConfigError, "metrics='acc' is no metric"),
     Case("step_args of a wrong type", lambda: EpochTask(DL, step_args=3), ConfigTypeError, "step_args=3 is an int: give a dict"),
     Case("task without super().__init__", lambda: fit_args(train_tasks=NoSuper(DL)), ConfigError, "NoSuper.__init__ did not call super().__init__"),
     Case("batch_size=-3", lambda: fit_args(DL, batch_size=-3), ConfigError, "batch_size=-3: the weight of a mini-batch is at least 0"),
@@ -390,25 +390,25 @@ BAD_BATCH = [
     Case("numbers", lambda: fit([1, 2]), DataError, "yielded an int; a mini-batch is"),
     Case("texts to predict", lambda: trainer().predict(["a"]), DataError, "yielded a str; a mini-batch is"),
     Case("targets to leave out of one element", lambda: trainer().predict([(X,)], with_targets=True), DataError, "no input is left"),
-    Case("empty training loader", lambda: fit([]), DataError, "loader of train task '0' gave no mini-batch"),
-    Case("arrays", lambda: fit([(X.numpy(), Y.numpy())]), TypeError, "batch_x is a tuple of 1 ndarray"),
-    Case("target None", lambda: fit([(X, None)]), TypeError, "call self.model(*batch_x); batch_y is None"),
-    Case("one input too many", lambda: fit([(X, X, Y)]), TypeError, "batch_x is a tuple of 2 tensors [12, 3] float32, [12, 3] float32"),
-    Case("unknown key", lambda: fit([{"x": X}]), TypeError, "batch_x is a dict with keys 'x' (a tensor [12, 3] float32): call self.model(**batch_x)"),
-    Case("targets without a loss function", lambda: fit(DL, loss=None), TypeError, "No loss function was given: the whole mini-batch is input"),
-    Case("one input too many to predict", lambda: trainer().predict([(X, X, Y)]), TypeError, "batch_x is a tuple of 2 tensors [12, 3] float32, [12, 3] float32, what predict gave the model"),
-    Case("targets to predict without a loss function", lambda: trainer(loss=None).predict(DL), TypeError, "is the target, give with_targets=True"),
-    Case("tuple to the model", lambda: run_step(bare_to_model), TypeError, "batch_x is a tuple of 1 tensor [4, 3] float32: call self.model(*batch_x)"),
-    Case("wrong width", lambda: fit(model=nn.Linear(5, 2)), RuntimeError, "mat1 and mat2 shapes cannot be multiplied (4x3 and 5x2)"),
-    Case("wrong width to the first layer", lambda: fit(model=nn.Linear(5, 2)), RuntimeError, "Steps.train_step got batch 0 of train task '0' (both counted from 0): batch_x is a tuple of 1 tensor [4, 3] float32; batch_y is a tensor [4] int64"),
-    Case("targets of a wrong dtype", lambda: fit([(X, Y.float())]), RuntimeError, "[12] float32"),
-    Case("inputs of a wrong dtype", lambda: fit([(X.double(), Y)]), RuntimeError, "must have the same dtype"),
-    Case("targets out of range", lambda: fit([(X, Y + 5)]), IndexError, "out of bounds"),
-    Case("targets out of range in a test", lambda: trainer().test([(X, Y), (X, Y + 5)]), IndexError, "Steps.test_step got batch 1 of test task '0'"),
-    Case("targets of another length", lambda: fit([(X, Y[:-1])]), ValueError, "batch_x is a tuple of 1 tensor [12, 3] float32; batch_y is a tensor [11] int64"),
-    Case("an input that cannot be described", lambda: fit_always_failing([(shapeless(), Y)]), ValueError, "batch_x is a TensorTuple; batch_y is a tensor [12] int64"),
-    Case("a dict of more keys than can be shown", lambda: fit_always_failing([{f"key {n}": X for n in range(500)}]), ValueError, "...; batch_y is None"),
-    Case("wrong width to predict", lambda: trainer().predict([(X[:, :2], Y)]), RuntimeError, "batch_x is a tuple of 1 tensor [12, 2] float32, what predict gave the model"),
+    Case("empty training loader", lambda: fit([]), DataError, "training loader gave no mini-batch"),
+    Case("arrays", lambda: fit([(X.numpy(), Y.numpy())]), StepError, "The loader yields NumPy arrays, and the model wants tensors: the inputs are NumPy float32 [12, 3]"),
+    Case("target None", lambda: fit([(X, None)]), StepError, "There are no targets (None), and cross_entropy wants some"),
+    Case("one input too many", lambda: fit([(X, X, Y)]), StepError, "The loader yields 3 items: the last is the target, the other 2 are inputs, and Linear.forward(input) takes 1"),
+    Case("unknown key", lambda: fit([{"x": X}]), StepError, "has no 'x'"),
+    Case("targets without a loss function", lambda: fit(DL, loss=None), StepError, "No loss function was given, so the model gets the whole mini-batch"),
+    Case("one input too many to predict", lambda: trainer().predict([(X, X, Y)]), StepError, "In prediction batch 1: batch_x is (float32 [12, 3], float32 [12, 3]), batch_y is int64 [12]"),
+    Case("targets to predict without a loss function", lambda: trainer(loss=None).predict(DL), StepError, "If the last input is the target, give with_targets=True"),
+    Case("tuple to the model", lambda: run_step(bare_to_model), StepError, "Call self.model(*batch_x)"),
+    Case("wrong width", lambda: fit(model=nn.Linear(5, 2)), StepError, "It was raised as RuntimeError: mat1 and mat2 shapes cannot be multiplied (4x3 and 5x2)"),
+    Case("wrong width to the first layer", lambda: fit(model=nn.Linear(5, 2)), StepError, "In epoch 1, training batch 1 of 3: batch_x is (float32 [4, 3],), batch_y is int64 [4]."),
+    Case("targets of a wrong dtype", lambda: fit([(X, Y.float())]), StepError, "The labels are float32 [12]: cross_entropy wants class numbers"),
+    Case("inputs of a wrong dtype", lambda: fit([(X.double(), Y)]), StepError, "has weights of dtype float32, and the data are float64 [12, 3]"),
+    Case("targets out of range", lambda: fit([(X, Y + 5)]), StepError, "The labels go from 5 to 6, and the model has 2 outputs, for the classes 0 to 1"),
+    Case("targets out of range in a test", lambda: trainer().test([(X, Y), (X, Y + 5)]), StepError, "In test batch 2 of 2:"),
+    Case("targets of another length", lambda: fit([(X, Y[:-1])]), StepError, "The model gives 12 rows, float32 [12, 2], for 11 targets, [11]"),
+    Case("an input that cannot be described", lambda: fit_always_failing([(shapeless(), Y)]), ValueError, "batch_x is a TensorTuple, batch_y is int64 [12]"),
+    Case("a dict of more keys than can be shown", lambda: fit_always_failing([{f"key {n}": X for n in range(500)}]), ValueError, "..., batch_y is None"),
+    Case("wrong width to predict", lambda: trainer().predict([(X[:, :2], Y)]), StepError, "In prediction batch 1: batch_x is (float32 [12, 2],)"),
 ]  # fmt: skip
 
 BAD_STEP = [
@@ -422,26 +422,26 @@ BAD_STEP = [
     Case("step returns one name twice", lambda: returning({"a": ValuePatch(1, "b").load(1.0), "b": ValuePatch(1).load(1.0)}), MetricError, "recorded the metric 'b' twice"),
     Case("patches of two kinds under one name", two_kinds, PatchError, "A MeanPatch cannot be added to a ValuePatch"),
     Case("loss recorded twice", lambda: run_step(loss_twice), MetricError, "recorded the metric 'loss' twice in one mini-batch. Pass do_metric=False"),
-    Case("loss of each sample", lambda: fit(loss=nn.CrossEntropyLoss(reduction="none")), StepError, "the loss is a tensor [4], and must be a tensor with no dimension. Reduce it"),
-    Case("loss of each sample in a test", lambda: trainer(loss=nn.CrossEntropyLoss(reduction="none")).test(DL), StepError, "the loss is a tensor [4]"),
-    Case("loss of one element", lambda: fit(loss=lambda out, y: F.cross_entropy(out, y)[None]), StepError, "the loss is a tensor [1]"),
-    Case("detached loss", lambda: fit(loss=lambda out, y: F.cross_entropy(out, y).detach()), StepError, "the loss depends on no weight that requires a gradient"),
-    Case("frozen model", lambda: fit(model=frozen_model()), StepError, "or are all weights frozen?"),
-    Case("loss is a number", lambda: fit(loss=lambda out, y: 1.0), StepError, "the loss is a float, and must be a tensor with no dimension. Compute it with torch"),
-    Case("loss is None", lambda: fit(loss=lambda out, y: None), StepError, "the loss is None"),
-    Case("loss is None in a test", lambda: trainer(loss=lambda out, y: None).test(DL), StepError, "the loss is None"),
-    Case("loss is a text in a test", lambda: trainer(loss=lambda out, y: "low").test(DL), StepError, "the loss is a str"),
-    Case("outputs as loss", lambda: fit(BARE, loss=None), StepError, "the loss is a tensor [4, 2]"),
+    Case("loss of each sample", lambda: fit(loss=nn.CrossEntropyLoss(reduction="none")), StepError, "The loss is a tensor [4], and must be a tensor with no dimension.\nReduce it"),
+    Case("loss of each sample in a test", lambda: trainer(loss=nn.CrossEntropyLoss(reduction="none")).test(DL), StepError, "The loss is a tensor [4]"),
+    Case("loss of one element", lambda: fit(loss=lambda out, y: F.cross_entropy(out, y)[None]), StepError, "The loss is a tensor [1]"),
+    Case("detached loss", lambda: fit(loss=lambda out, y: F.cross_entropy(out, y).detach()), StepError, "The loss depends on no weight that requires a gradient: there is nothing to learn.\nBetween model and loss look for .detach()"),
+    Case("frozen model", lambda: fit(model=frozen_model()), StepError, "All weights of the model are frozen"),
+    Case("loss is a number", lambda: fit(loss=lambda out, y: 1.0), StepError, "The loss is a float, and must be a tensor with no dimension.\nCompute it with torch"),
+    Case("loss is None", lambda: fit(loss=lambda out, y: None), StepError, "The loss is None"),
+    Case("loss is None in a test", lambda: trainer(loss=lambda out, y: None).test(DL), StepError, "The loss is None"),
+    Case("loss is a text in a test", lambda: trainer(loss=lambda out, y: "low").test(DL), StepError, "The loss is a str"),
+    Case("outputs as loss", lambda: fit(BARE, loss=None), StepError, "No loss function was given, so it is what the model returns"),
     Case("dict outputs without a loss", lambda: fit(BARE, loss=None, model=WithDict()), StepError, "keys ['out'] and no 'loss', and no loss function was given"),
     Case("optimizer index out of range", lambda: optimizing(3), ConfigError, "MyTask.step called optimize(3), and the trainer has 1 optimizer"),
     Case("optimizer index of a wrong type", lambda: optimizing("a"), ConfigError, "called optimize('a')"),
     Case("step without batch_y", lambda: run_step(lambda self, batch: None), ConfigError, "cannot be called as step(batch_x, batch_y"),
-    Case("misspelt argument of a task", lambda: fit_args(train_tasks=EpochTask(DL, metric=dm.accuracy)), ConfigError, "EpochTask(..., metric=...): no step takes 'metric'. Did you mean 'metrics'?"),
+    Case("misspelt argument of a task", lambda: fit_args(train_tasks=EpochTask(DL, metric=dm.accuracy)), ConfigError, "EpochTask has no argument 'metric', and no step takes it. Did you mean 'metrics'?"),
     Case("misspelt argument of a validation task", lambda: fit_args(DL, val_tasks=EpochTask(DL, do_los=False)), ConfigError, "Did you mean 'do_loss'?"),
     Case("misspelt argument of a test task", lambda: trainer().test(tasks=EpochTask(DL, step_args={"batchsize": 3})), ConfigError, "Did you mean 'batch_size'?"),
     Case("misspelt argument of a task for find_lr", lambda: trainer().find_lr(train_tasks=EpochTask(DL, nmae="day")), ConfigError, "Did you mean 'name'?"),
     Case("misspelt argument of a step", lambda: fit_args(train_tasks=task_with(step=scaled)(DL, temprature=2.0)), ConfigError, "Did you mean 'temperature'?"),
-    Case("an argument that the step throws away", lambda: fit_args(train_tasks=task_with(step=throws_away)(DL, depth=2)), ConfigError, "no step takes 'depth'. Further arguments of EpochTask"),
+    Case("an argument that the step throws away", lambda: fit_args(train_tasks=task_with(step=throws_away)(DL, depth=2)), ConfigError, "MyTask has no argument 'depth', and no step takes it."),
     Case("step without its step_args", lambda: fit_args(train_tasks=task_with(step=lambda self, x, y: None)(DL, alpha=3)), ConfigError, "unexpected keyword argument 'alpha'"),
     Case("step that is no method", lambda: fit_args(train_tasks=task_with(step=3)(DL)), ConfigTypeError, "A step method is set to 3, an int"),
     Case("typo on a task", lambda: run_step(task_typo), AttributeError, "'MyTask' object has no attribute 'modle'"),
@@ -457,7 +457,7 @@ BAD_STEP = [
 ]  # fmt: skip
 
 BAD_METRIC = [
-    Case("two metrics of one name", lambda: fit(metrics=[metric_named("m"), metric_named("m")]), MetricError, "Two different metrics are named 'm'"),
+    Case("two metrics of one name", lambda: fit(metrics=[metric_named("m"), metric_named("m")]), MetricError, "Two metrics are named 'm': named in line "),
     Case("metric named as the loss", lambda: fit(metrics=[metric_named("loss")]), MetricError, "is named 'loss', as the loss itself is"),
     Case("metric that raises", lambda: fit(metrics=[metric_named("bad", lambda p, t: 1 / 0)]), ZeroDivisionError, "The metric 'bad' was called with a tensor [4, 2] and a tensor [4]"),
     Case("metric that raises in a mini-batch", lambda: fit(metrics=[metric_named("bad", lambda p, t: 1 / 0)], metric_patch="mean"), ZeroDivisionError, "The metric 'bad' was called with a tensor [4, 2]"),
@@ -482,11 +482,11 @@ BAD_CALLBACK = [
 ]  # fmt: skip
 
 NOT_FINITE = [
-    Case("NaN in training", lambda: fit(NAN_DL), NotFiniteError, "The loss is nan in epoch 0, batch 1 of train task '0'"),
-    Case("infinite in training", lambda: fit(loss=lambda out, y: F.cross_entropy(out, y) * float("inf")), NotFiniteError, "The loss is inf in epoch 0, batch 0 of train task '0'"),
-    Case("NaN in the second task", lambda: fit_args(train_tasks=[EpochTask(DL), EpochTask(NAN_DL, name="night")]), NotFiniteError, "batch 1 of train task 'night'"),
-    Case("NaN in validation", lambda: fit(DL, NAN_DL), NotFiniteError, "epoch 0, batch 1 of val task '0'"),
-    Case("NaN in a test", lambda: trainer().test(NAN_DL), NotFiniteError, "The loss is nan in batch 1 of test task '0'"),
+    Case("NaN in training", lambda: fit(NAN_DL), NotFiniteError, "The loss is nan in epoch 1, training batch 2 of 2: 12 of the 12 numbers in its inputs are NaN or infinite"),
+    Case("infinite in training", lambda: fit(loss=lambda out, y: F.cross_entropy(out, y) * float("inf")), NotFiniteError, "The loss is inf in epoch 1, training batch 1 of 3, though its inputs, targets and weights are finite"),
+    Case("NaN in the second task", lambda: fit_args(train_tasks=[EpochTask(DL), EpochTask(NAN_DL, name="night")]), NotFiniteError, "training batch 2 of 2 of task 'night'"),
+    Case("NaN in validation", lambda: fit(DL, NAN_DL), NotFiniteError, "epoch 1, validation batch 2 of 2"),
+    Case("NaN in a test", lambda: trainer().test(NAN_DL), NotFiniteError, "The loss is nan in test batch 2 of 2"),
 ]  # fmt: skip
 
 WARNED = [
@@ -495,11 +495,11 @@ WARNED = [
     Case("batch_size beside tasks", lambda: fit_args(train_tasks=EpochTask(DL), batch_size=3), UserWarning, "batch_size has no effect without val_dl: give do_loss and batch_size to each EpochTask"),
     Case("batch_size that the last mini-batch has not", lambda: fit_args(RAGGED, batch_size=4), UserWarning, "batch_size=4 was given, and one mini-batch has 4 samples, another one 2: both weigh 4 in means"),
     Case("a target of another length", lambda: fit([(X, Y[:5])], loss=lambda out, y: out.mean()), UserWarning, "The target of a mini-batch has 5 samples, and its input has 12: it weighs 5 in means. Give batch_size="),
-    Case("weights that are all 0", lambda: fit_args(DL, batch_size=0), RuntimeWarning, "All mini-batches of epoch 0, train task '0' weigh nothing, so its loss is nan"),
+    Case("weights that are all 0", lambda: fit_args(DL, batch_size=0), RuntimeWarning, "All mini-batches of the training of epoch 1 weigh nothing, so its loss is nan"),
     Case("do_val_loss beside tasks", lambda: fit_args(DL, val_tasks=EpochTask(DL), do_val_loss=False), UserWarning, "do_val_loss=False has no effect without val_dl"),
     Case("do_loss beside tasks", lambda: trainer().test(tasks=EpochTask(DL), do_loss=False), UserWarning, "do_loss=False has no effect without test_dl"),
-    Case("empty validation loader", lambda: fit(DL, []), UserWarning, "loader of val task '0' gave no mini-batch"),
-    Case("empty test loader", lambda: trainer().test([]), UserWarning, "loader of test task '0' gave no mini-batch"),
+    Case("empty validation loader", lambda: fit(DL, []), UserWarning, "The validation loader gave no mini-batch"),
+    Case("empty test loader", lambda: trainer().test([]), UserWarning, "The test loader gave no mini-batch"),
     Case("empty loader to predict", lambda: trainer().predict([]), UserWarning, "predict() got no mini-batch"),
     Case("epochs=0", lambda: fit(epochs=0), UserWarning, "fit() runs no epoch: 0 of 0 are done"),
     Case("step without backward", lambda: run_step(no_backward), RuntimeWarning, "no_backward returned without a backward pass: nothing is learnt"),
@@ -508,7 +508,7 @@ WARNED = [
     Case("misspelt step", lambda: task_with(trian_step=no_backward), UserWarning, "MyTask.trian_step is never called as a step. Did you mean 'train_step'?"),
     Case("step named as elsewhere", lambda: task_with(validation_step=no_backward), UserWarning, "Did you mean 'val_step'?"),
     Case("hook without on_", lambda: trainer(callbacks=callback(before_fit=lambda self, **o: 0)), UserWarning, "MyCallback.before_fit is never called as a hook. Did you mean 'on_before_fit'?"),
-    Case("NaN with on_nan='warn'", lambda: fit(NAN_DL, on_nan="warn"), RuntimeWarning, "The loss is nan in epoch 0, batch 1 of train task '0'"),
+    Case("NaN with on_nan='warn'", lambda: fit(NAN_DL, on_nan="warn"), RuntimeWarning, "The loss is nan in epoch 1, training batch 2 of 2"),
 ]  # fmt: skip
 
 ERRORS = [
@@ -520,7 +520,7 @@ ERRORS = [
 def test_what_cannot_be_right_is_refused_with_the_words_that_help(case: Case) -> None:
     with pytest.raises(case.kind) as caught:
         case.act()
-    assert type(caught.value) is case.kind
+    assert type(caught.value).__name__ == case.kind.__name__
     said = "\n".join([str(caught.value), *getattr(caught.value, "__notes__", [])])
     assert case.words in said
 
@@ -592,8 +592,8 @@ def test_every_error_of_a_step_says_which_mini_batch_it_was(kind: type[Exception
         trainer().fit(train_tasks=task_with(step=step)([{"image": X, "y": Y}]))
     assert caught.value.args == ("what the user said",)
     (note,) = caught.value.__notes__
-    assert "got batch 0 of train task '0'" in note
-    assert "'image' (a tensor [12, 3] float32), 'y' (a tensor [12] int64)" in note
+    assert "In epoch 1, training batch 1 of 1, " in note
+    assert "batch_x is {'image': float32 [12, 3], 'y': int64 [12]}" in note
 
 
 def uses_rest(self: Any, batch_x: Any, batch_y: Any, **rest: Any) -> None:
@@ -687,9 +687,9 @@ def test_a_nan_is_told_once_a_mini_batch_in_whatever_way_it_is_recorded(by: str)
         run_step(step, on_nan="warn", loss=lambda out, y: F.cross_entropy(out, y) * float("nan"))
     words = [str(one.message) for one in told]
     num_batches = len(list(DL))
-    assert [sum(f"batch {n} " in text for text in words) for n in range(num_batches - 1)] == [1] * (
-        num_batches - 1
-    )
+    assert [sum(f"batch {n + 1} " in text for text in words) for n in range(num_batches)] == [
+        1
+    ] * num_batches
 
 
 def test_a_nan_that_a_step_catches_and_records_is_told_at_its_mini_batch() -> None:
@@ -699,7 +699,7 @@ def test_a_nan_that_a_step_catches_and_records_is_told_at_its_mini_batch() -> No
             self.backward(value)
         self.do_metric(value)
 
-    with pytest.raises(NotFiniteError, match="batch 0 of train task"):
+    with pytest.raises(NotFiniteError, match="training batch 1 of 3"):
         run_step(step)
 
 
@@ -814,8 +814,7 @@ def test_an_iterable_data_set_that_yields_nothing_the_second_time_is_told() -> N
 
 
 def test_messages_name_no_address_in_memory_of_what_was_given() -> None:
-    told = [case for case in (*BAD_FIT, *BAD_STEP) if case.name != "third loader"]
-    for case in told:
+    for case in (*BAD_TRAINER, *BAD_FIT, *BAD_STEP):
         with pytest.raises(Exception) as caught:
             case.act()
         assert not re.search(r" at 0x[0-9a-f]+", str(caught.value)), case.name

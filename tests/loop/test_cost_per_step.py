@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deepepochs import Trainer
+from deepepochs.patches import torchmetric
 
 sys.path.insert(0, str(Path(__file__).parent))
 from calls_of_a_step import (
@@ -126,7 +127,8 @@ def test_a_step_with_metrics_of_every_kind_costs_the_same_early_and_late_in_an_e
     assert late == early
 
 
-def test_metrics_keep_no_tensor_of_the_batches() -> None:
+def test_metrics_keep_no_tensor_of_the_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torchmetric, "MOST_KEPT", 0)  # or it keeps some, to update with all at once
     # What earlier tests have left behind is held, lest it goes between the two looks.
     _held = live_tensors()
     batch = torch.randn(8, 4), torch.randint(0, 1000, (8,))

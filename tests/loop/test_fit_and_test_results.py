@@ -204,5 +204,5 @@ def test_the_history_of_a_run_is_written_drawn_and_printed(tmp_path: Path) -> No
     assert np.asarray(drawn) == pytest.approx([float(v) for v in history["train"]["loss"]])
     lines = repr(history).splitlines()
     assert lines[0].split() == ["epoch", "train", "loss", "train", "a", "val", "loss", "val", "a"]
-    assert len(lines) == 5
+    assert (len(lines), lines[-1]) == (6, "* best")
     assert f"{float(history['train']['loss'][0]):.4f}" in lines[1]

@@ -1,4 +1,4 @@
-"""The recipe for adversarial training of docs/steps.md, against the loop by hand, to the bit."""
+"""The recipe for adversarial training of docs/recipes/gan.md, against the loop by hand, to the bit."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from deepepochs import Trainer
 
-PAGE = Path(__file__).parents[2] / "docs" / "steps.md"
-INPUTS = torch.randn(48, 4, generator=torch.Generator().manual_seed(6))
+PAGE = Path(__file__).parents[2] / "docs" / "recipes" / "gan.md"
+INPUTS = torch.randn(48, 2, generator=torch.Generator().manual_seed(6))
 DL = DataLoader(TensorDataset(INPUTS, torch.zeros(48)), batch_size=8)
 
 

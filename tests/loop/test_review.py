@@ -132,7 +132,7 @@ def test_a_loss_that_is_not_finite_is_told_before_it_spoils_the_weights(bad: flo
     opt = torch.optim.SGD(model.parameters(), lr=0.1)
     options: dict[str, Any] = {"epochs": 1, "show_info": False, "device": "cpu"}
     trainer = Trainer(model, lambda model_out, y: model_out.mean() * bad, opt, **options)
-    text = r"^The loss is (nan|-?inf) in epoch 0, batch 0 of train task '0' \(both counted from 0\)"
+    text = r"^The loss is (nan|-?inf) in epoch 1, training batch 1 of 1, though its inputs"
     with pytest.raises(NotFiniteError, match=text):
         trainer.fit(Batches(2))
     assert torch.equal(model.weight, before)
@@ -155,7 +155,7 @@ def test_each_mini_batch_is_warned_of_once_though_a_callback_reads_its_loss() ->
         loss = undefined_without(ones=False)
         trained(Batches(2, 1, 2), on_nan="warn", loss=loss, callbacks=Reads())
     told = [str(w.message) for w in caught if "The loss is" in str(w.message)]
-    assert [text.split("batch ")[1][0] for text in told] == ["0", "2"]
+    assert [text.split("batch ")[1][0] for text in told] == ["1", "3"]
 
 
 class Named(Trainer):

@@ -715,7 +715,7 @@ def test_the_long_example_with_functions_of_torchmetrics(
         callbacks=[CheckCallback("tm_acc", on_stage="val", mode="min", patience=0)],
         metrics=[tm_acc],
     )
-    with pytest.warns(UserWarning, match="of tm_acc more is better"):
+    with pytest.warns(UserWarning, match="a higher tm_acc is better"):
         progress = trainer.fit(train_dl, val_dl, val_freq=2, val_metrics=[tm_f1])
     test_rst = trainer.test(test_dl, metrics=[tm_f1])
     assert progress["val"]["tm_acc"][0] < progress["val"]["tm_acc"][1]

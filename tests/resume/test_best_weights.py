@@ -421,9 +421,9 @@ def test_the_folder_of_the_run_by_another_path_is_no_other_run(tmp_path: Path) -
 
 
 CHANGED: dict[str, tuple[dict[str, Any], str]] = {
-    "monitor": ({"monitor": "other"}, r"1, is of val 'cost'.*is val 'other'"),
-    "stage": ({"monitor": "loss", "on_stage": "train"}, r"is of val 'cost'.*is train 'loss'"),
-    "mode": ({"mode": "max"}, r"is of mode='min'.*has mode='max'"),
+    "monitor": ({"monitor": "other"}, r"1, is of val 'cost'.*monitors val 'other'"),
+    "stage": ({"monitor": "loss", "on_stage": "train"}, r"is of val 'cost'.*monitors train 'loss'"),
+    "mode": ({"mode": "max"}, r"was found with mode='min'.*has mode='max'"),
 }
 
 
@@ -434,7 +434,7 @@ def test_with_another_monitor_the_best_begins_anew_and_says_so(what: str, tmp_pa
     check = {"patience": 2, **changed}
     again = make(tmp_path, 1.0, 2.0, 1.5, 1.2, resume=True, check=check)
     history, told = warned(lambda: again.fit(LOADER, LOADER))
-    assert len([text for text in told if re.search(f"{sentence}.*the best begins anew", text)]) == 1
+    assert len([text for text in told if re.search(f"{sentence}.*best value is reset", text)]) == 1
     assert len(history["train"]["loss"]) == 4  # the patience was not used up
     state = load(tmp_path / "r" / "best.ckpt")
     assert state["progress"]["epoch_idx"] >= 3

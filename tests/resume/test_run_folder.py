@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+import random
+import re
 import shutil
 import signal
 import subprocess
@@ -17,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from deepepochs.errors import CheckpointError, ConfigError, ConfigTypeError, RunLockedError
 from deepepochs.runs.folder import check_running_id, new_running_id, run_folder
@@ -28,20 +31,36 @@ posix = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs POSIX")
 # --- ids
 
 
-def test_ids_made_at_once_differ() -> None:
-    assert len({new_running_id() for _ in range(2000)}) == 2000
+def test_a_new_id_has_the_time_to_the_minute_and_two_words() -> None:
+    before = time.strftime("%Y-%m-%d_%H%M")
+    made = new_running_id()
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d_\d{4}_[a-z]+-[a-z]+", made)
+    assert before <= made[:15] <= time.strftime("%Y-%m-%d_%H%M")
 
 
-def test_ids_sort_by_time() -> None:
-    first = new_running_id()
-    time.sleep(0.02)
-    assert first < new_running_id()
+def test_a_new_id_is_that_of_no_folder(tmp_path: Path) -> None:
+    made = set()
+    for _ in range(600):  # of 4096 in a minute: some would come twice
+        name = new_running_id([tmp_path / "none", tmp_path])
+        (tmp_path / name).mkdir()
+        made.add(name)
+    assert len(made) == 600
 
 
-def test_a_new_id_starts_with_the_time_in_hundredths_of_a_second() -> None:
-    before = time.time_ns() // 10_000_000
-    made = int(new_running_id().split("-")[0])
-    assert before <= made <= time.time_ns() // 10_000_000
+def test_where_all_words_are_taken_ids_get_digits() -> None:
+    class Full(type(Path())):  # type: ignore[misc]
+        def exists(self, **options: Any) -> bool:
+            return True
+
+    made = {new_running_id([Full("logs")]) for _ in range(20)}
+    assert len(made) == 20 and all(re.search(r"_[a-z]+-[a-z]+-[0-9a-f]{8}$", name) for name in made)
+
+
+def test_a_new_id_draws_from_no_random_state_of_the_script() -> None:
+    states = random.getstate(), str(np.random.get_state()), torch.get_rng_state()
+    new_running_id()
+    assert (random.getstate(), str(np.random.get_state())) == states[:2]
+    assert torch.equal(torch.get_rng_state(), states[2])
 
 
 def test_a_new_id_is_a_good_one() -> None:

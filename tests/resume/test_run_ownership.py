@@ -254,6 +254,68 @@ def test_a_copy_of_a_trainer_is_another_run() -> None:
     assert first.running_id == "a.1" and runs() == ["a", "a.1"]
 
 
+# --- ids that the library makes
+
+
+def test_a_copy_of_a_trainer_without_an_id_gets_a_number(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    first = make(None)
+    fit(first)
+    best = Path(first.run_dir, "best.ckpt").read_bytes()
+    copies = [copy.deepcopy(first), copy.deepcopy(first)]
+    capsys.readouterr()
+    for one in copies:
+        fit(one, epochs=1)
+    name = first.running_id
+    assert [one.running_id for one in copies] == [f"{name}-2", f"{name}-3"]
+    assert runs() == [name, f"{name}-2", f"{name}-3"]
+    assert Path(first.run_dir, "best.ckpt").read_bytes() == best
+    assert (
+        f"running ID {name} belongs to another run: this run is {name}-2" in capsys.readouterr().out
+    )
+
+
+def test_two_processes_that_make_one_id_get_folders_of_their_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("deepepochs.trainer.new_running_id", lambda *_: "same")
+    trainers = [make(None), make(None, LogCallback("other")), make(None, Marks(), LogCallback())]
+    for trainer in trainers:
+        fit(trainer)
+    assert [trainer.running_id for trainer in trainers] == ["same", "same", "same-2"]
+    assert runs() == ["same", "same-2"] and runs("other") == ["same"]
+
+
+def test_a_run_that_is_alive_leaves_its_id_to_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("deepepochs.trainer.new_running_id", lambda *_: "same")
+
+    class Starts(Callback):
+        def on_before_fit(self, **others: Any) -> None:
+            fit(make(None))
+
+    fit(make(None, CheckCallback("loss"), Starts(), epochs=1))
+    assert runs() == ["same", "same-2"]
+
+
+def test_what_the_script_has_put_into_its_folder_stays_there() -> None:
+    trainer = make(None)
+    trainer.run_dir.mkdir(parents=True)
+    (trainer.run_dir / "config.yaml").write_text("lr: 0.1")
+    fit(trainer)
+    assert runs() == [trainer.running_id] and (trainer.run_dir / "config.yaml").exists()
+
+
+@pytest.mark.parametrize("running_id", ["a", None])
+def test_a_logger_that_is_opened_before_the_fit_is_no_earlier_run(running_id: Any) -> None:
+    trainer = make(running_id)
+    trainer.open_logger().add_scalar("mine", 1.0, 0)
+    fit(trainer)
+    assert runs() == [trainer.running_id] and trainer.running_id == (
+        running_id or trainer.running_id
+    )
+
+
 # --- folders do not follow the working folder
 
 
@@ -280,7 +342,7 @@ def test_the_best_weights_are_found_when_the_working_folder_changes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     trainer = make("a", CheckCallback("loss", mode="max"), epochs=3)  # so the first epoch is best
-    with pytest.warns(UserWarning, match="takes the worst values for the best"):
+    with pytest.warns(UserWarning, match="would keep the worst state"):
         history = fit(trainer)
     (tmp_path / "other").mkdir()
     os.chdir(tmp_path / "other")

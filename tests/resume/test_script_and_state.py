@@ -90,7 +90,7 @@ DIFFERENT: dict[str, tuple[Make, Make, str]] = {
     "moves": (
         scheduled(lambda o: S.StepLR(o, 2)),
         scheduled(lambda o: S.StepLR(o, 2), on="epoch"),
-        "moves after each epoch, as the script says, and has moved after each step",
+        "steps after each epoch, as the script says; in the checkpoint it stepped after each step",
     ),
 }
 
@@ -310,7 +310,7 @@ def test_another_monitor_is_said_once(tmp_path: Path) -> None:
         fit_to(tmp_path, stop=False, monitor="accuracy", metrics=[accuracy])
     texts = [str(each.message) for each in found]
     [text] = [text for text in texts if "CheckCallback" in text]
-    assert "is train 'accuracy': the best begins anew" in text
+    assert "monitors train 'accuracy'. The best value is reset" in text
     assert any("the state of a LogCallback is left out" in text for text in texts)
 
 

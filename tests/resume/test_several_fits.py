@@ -146,7 +146,9 @@ def test_a_missing_end_of_a_fit_is_told_where_the_weights_are_asked_for(tmp_path
             long_script(folder, between, stop_at=6, num_fits=2)
         (folder / "r" / "last-fit.ckpt").unlink()
         if is_told:
-            with pytest.warns(UserWarning, match=r"test\(\) comes between .* no .*last-fit\.ckpt"):
+            with pytest.warns(
+                UserWarning, match=r"test\(\) is called between .* no .*last-fit\.ckpt"
+            ):
                 long_script(folder, between, num_fits=2)
         else:
             long_script(folder, between, num_fits=2)

@@ -15,6 +15,10 @@ def mistakes() -> None:
     trainer.fitt()  # error: [attr-defined]
     Trainer(nn.Linear(1, 1), epochs="3")  # error: [arg-type]
     EpochTask([], name=3)  # error: [arg-type]
+    Trainer(nn.Linear(1, 1), metric="accuracy")  # error: [call-arg]
+    Trainer(nn.Linear(1, 1), metrics=5)  # error: [arg-type]
+    trainer.fit([], metric="accuracy")  # error: [call-arg]
+    trainer.evaluate([])  # error: [attr-defined]
 
 
 class MyTask(EpochTask):

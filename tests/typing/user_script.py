@@ -142,5 +142,7 @@ def main(folder: str) -> History:
     assert best >= 0 and "accuracy" in results and watching.losses
     outputs: Tensor = trainer.predict(train_dl)
     assert outputs.shape == (16, 2)
-    MyTrainer(model, nn.CrossEntropyLoss(), epochs=1, show_info=False).fit(train_dl, train_dl)
+    named = MyTrainer(model, nn.CrossEntropyLoss(), epochs=1, metrics="accuracy", show_info=False)
+    named.fit(train_dl, train_dl, metrics=["f1", dm.recall], val_metrics="precision")
+    named.test(tasks=EpochTask(train_dl, metrics=["accuracy"]))
     return history

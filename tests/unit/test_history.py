@@ -17,6 +17,7 @@ import torch
 
 from deepepochs.errors import CheckpointMismatch, ConfigError
 from deepepochs.history import History, Progress
+from deepepochs.show.figures import COLORS
 
 
 def through_a_file(state: Any) -> Any:
@@ -84,7 +85,7 @@ def test_a_history_with_nan_is_printed_drawn_written_and_saved(tmp_path: Path) -
     history = History()
     history.add_epoch(0, {"loss": 1.0})
     history.add_epoch(1, {"loss": 2.0, "late": 3.0, "each": [1.0, 2.0]})
-    assert repr(history).splitlines()[1].split() == ["1", "1.0000", "nan", "[nan", "nan]"]
+    assert repr(history).splitlines()[1].split() == ["1", "1.0000*", "nan", "[nan", "nan]"]
     assert len(history.plot().axes) == 3
     text = history.to_csv(tmp_path / "history.csv").read_text(encoding="utf-8")
     assert text.splitlines()[1] == "1,1.0,nan,nan,nan"
@@ -195,6 +196,7 @@ def test_a_plot_has_a_train_and_a_val_line_for_each_metric(
     loss, acc = figure.axes
     assert (loss.get_title(), acc.get_title()) == ("loss", "acc")
     train, val = loss.get_lines()
+    assert (train.get_color(), val.get_color()) == (COLORS["train"], COLORS["val"])
     assert (train.get_label(), val.get_label()) == ("train", "val")
     assert list(train.get_xdata()) == [1, 2, 3, 4]
     assert list(val.get_xdata()) == [2, 4]
@@ -228,24 +230,40 @@ def test_a_plot_of_an_unknown_metric_names_those_there_are(history: History) -> 
 
 def test_it_prints_as_a_table_of_epochs(history: History) -> None:
     assert repr(history.since(1)).splitlines() == [
-        "epoch  train loss  train acc  val loss  val acc",
-        "    2      2.2500     0.2000    2.0000   0.3000",
+        "epoch  train loss  train acc  val loss   val acc",
+        "    2      2.2500     0.2000    2.0000    0.3000",
         "    3      0.3333     0.3000",
-        "    4      1.5000     0.4000    1.2500   0.5000",
+        "    4      1.5000     0.4000    1.2500*   0.5000*",
+        "* best",
     ]
     assert repr(History()) == "History without epochs"
 
 
-def test_a_long_one_prints_its_ends() -> None:
+def test_a_long_one_prints_its_ends_and_its_best_epoch() -> None:
     history = History()
     for idx in range(1000):
-        history.add_epoch(idx, {"loss": 1.0})
+        history.add_epoch(idx, {"loss": abs(idx - 499.0)})
     lines = repr(history).splitlines()
-    assert len(lines) == 22
-    assert [lines[10].split()[0], lines[11].split()[0], lines[12].split()[0]] == [
-        "10",
-        "...",
-        "991",
+    assert len(lines) == 25
+    first = [line.split()[0] for line in lines]
+    assert first[:2] + first[10:15] == ["epoch", "1", "10", "...", "500", "...", "991"]
+    assert lines[12].endswith("0.0000*")
+
+
+def test_one_wider_than_the_terminal_prints_a_table_of_each_stage(
+    history: History, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    assert repr(history.since(2)).splitlines() == [
+        "train",
+        "epoch    loss     acc",
+        "    3  0.3333  0.3000",
+        "    4  1.5000  0.4000",
+        "val",
+        "epoch    loss      acc",
+        "    3",
+        "    4  1.2500*  0.5000*",
+        "* best",
     ]
 
 

@@ -220,10 +220,20 @@ def test_optimizers_give_lists() -> None:
 # --- what is refused
 
 
-@pytest.mark.parametrize("wrong", [None, "sgd", torch.optim.SGD, model(), Optimizer(sgd())])
-def test_something_that_is_no_torch_optimizer_is_refused(wrong: Any) -> None:
-    with pytest.raises(ConfigTypeError, match="must be a torch optimizer"):
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        (None, "opt=None: give a torch optimizer"),
+        ("sgd", "opt='sgd' is a str: give an optimizer, such as torch.optim.SGD("),
+        (torch.optim.SGD, "opt=SGD is a class: give an object, SGD(model.parameters()"),
+        (model(), "opt is a model (Linear): the model comes first"),
+        (Optimizer(sgd()), "it is an Optimizer already; give a torch optimizer"),
+    ],
+)
+def test_something_that_is_no_torch_optimizer_is_refused(wrong: Any, words: str) -> None:
+    with pytest.raises(ConfigTypeError) as caught:
         Optimizer(wrong)
+    assert words in str(caught.value)
 
 
 @pytest.mark.parametrize("wrong", ["cosine", schedulers.StepLR, 3])

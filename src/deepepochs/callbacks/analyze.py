@@ -31,10 +31,11 @@ class AnalyzeCallback(EventFileCallback):
     """Writes mean, standard deviation and histogram of every layer without children.
 
     They are of all values of a training mini-batch: of the layer's output (tags
-    ``FORWARD-mean-<n>-<layer>``, ``-std-``, ``-hist-``) or of the gradient with respect to the
-    output (``BACKWARD-…``). The step is the number of the mini-batch, from 1; ``n`` is the index
-    in ``model.modules()``. The layers have hooks during a fit only. The callback changes no
-    weights, metrics or random states.
+    ``FORWARD_mean/<n>-<class>``, ``FORWARD_std/…``, ``FORWARD_hist/…``) or of the gradient with
+    respect to the output (``BACKWARD_…``), so that TensorBoard shows all layers together. The
+    step is the number of the mini-batch, from 1; ``n`` is the index in ``model.modules()``, as in
+    ``2-Linear``. The layers have hooks during a fit only. The callback changes no weights,
+    metrics or random states.
 
     Args:
         mode: ``'forward'``, ``'backward'`` (layers with trainable weights only) or ``'both'``.
@@ -70,7 +71,7 @@ class AnalyzeCallback(EventFileCallback):
         for n, layer in enumerate(trainer.runtime.unwrap(trainer.model).modules()):
             if next(layer.children(), None) is not None:
                 continue
-            name = f"{n}-{''.join(str(layer).split())}"
+            name = f"{n}-{type(layer).__name__}"
             is_trained = any(weight.requires_grad for weight in layer.parameters())
             if "forward" in self.modes or is_trained:
                 self._handles.append(layer.register_forward_hook(self._hook(name, is_trained)))
@@ -124,12 +125,12 @@ class AnalyzeCallback(EventFileCallback):
         # One read for all: on an accelerator each read waits for the device.
         moments = torch.stack([flow.moments() for flow in flows.values()]).tolist()
         for (direction, name), (mean, std) in zip(flows, moments, strict=True):
-            writer.add_scalar(f"{direction}-mean-{name}", mean, step)
-            writer.add_scalar(f"{direction}-std-{name}", std, step)
+            writer.add_scalar(f"{direction}_mean/{name}", mean, step)
+            writer.add_scalar(f"{direction}_std/{name}", std, step)
         for (direction, name), flow in flows.items():
             if flow.values:
                 values = np.concatenate(flow.values)
-                add_histogram(writer, f"{direction}-hist-{name}", values, step)
+                add_histogram(writer, f"{direction}_hist/{name}", values, step)
 
 
 class Flow:

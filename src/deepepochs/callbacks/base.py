@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..hooks import outer_first, outer_last
+from ..hooks import is_of_library, outer_first, outer_last
 from ..hooks import paced as paced
 
 if TYPE_CHECKING:
@@ -95,12 +95,19 @@ class Callback:
         for name in ("ckpt_dir", "log_dir"):
             if name in vars(self):
                 setattr(self, name, folder)
+        for companion in self.companions:
+            companion.move_to(folder)
 
     def check_fit(self, trainer: Any, session: Any) -> None:
         """Raise if a fit that is about to begin is not what this callback needs.
 
         Unlike in a hook, nothing of the fit is there yet, not even the run's folder.
         """
+
+    @property
+    def companions(self) -> tuple[Callback, ...]:
+        """Callbacks that this one brings with it. Their hooks are called further in than its own."""
+        return ()
 
     # fit begins
     @outer_first
@@ -291,7 +298,14 @@ def _arguments(cls: type, args: Sequence[Any], options: Mapping[str, Any]) -> di
     """Say in words what ``cls`` is called with: plain values, or else their type."""
     try:
         bound = inspect.signature(cls.__init__).bind(None, *args, **options)  # type: ignore[misc]
-    except (TypeError, ValueError):  # __init__ itself will say
+    except (TypeError, ValueError):
+        # Without arguments it is a copy that is made. A class of the user's says it by itself.
+        if (args or options) and is_of_library(cls.__init__):  # type: ignore[misc]
+            from ..hints.calls import refusal
+
+            refused = refusal(cls.__init__, (cls, *args), options)  # type: ignore[misc]
+            if refused is not None:
+                raise refused from None
         return {}
     bound.apply_defaults()
     plain = (str, int, float, bool, type(None))

@@ -22,7 +22,7 @@ from ..optim.monitor import Monitor
 from ..runs.folder import run_folder
 from ..runs.ownership import use_here
 from ..runtime.base import in_main_process, together
-from .base import Metrics
+from .base import Callback, Metrics
 from .monitored import MonitoredMetric
 from .run_record import RunRecordCallback
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from ..contracts import TrainerView
 
 
-class CheckCallback(RunRecordCallback):
+class CheckCallback(Callback):
     """Saves the state of the run, keeps the best states, and stops early.
 
     The run's folder has its record, ``checkpoint.ckpt`` (the last state), ``previous.ckpt`` and
@@ -38,8 +38,8 @@ class CheckCallback(RunRecordCallback):
     The state is saved after every epoch, and when a signal or ``trainer.stop`` stops the
     fit. A test uses the best weights, and puts back those that it found.
 
-    The best belongs to one metric of one run. A run that resumes with another ``monitor``,
-    ``on_stage`` or ``mode`` begins its best anew, with a warning.
+    A best state is that of one metric in one run. If a run resumes with another ``monitor``,
+    ``on_stage`` or ``mode``, the best value is reset, with a warning.
 
     Args:
         monitor: the metric that decides which state is best: its name, with several tasks also
@@ -72,7 +72,6 @@ class CheckCallback(RunRecordCallback):
     """
 
     order = -1
-    holds_lock = True
     keeps_checkpoints = True
 
     def __init__(
@@ -88,10 +87,10 @@ class CheckCallback(RunRecordCallback):
         every_s: float | None = None,
         keep: int = 1,
     ) -> None:
-        super().__init__(ckpt_dir)
+        super().__init__()
+        self.run_record = RunRecordCallback(ckpt_dir)
         if not isinstance(monitor, str) or not monitor:
             raise ConfigError(f"CheckCallback(monitor={monitor!r}): give the name of a metric.")
-        self.monitor = monitor
         self.on_stage = check_choice("on_stage", on_stage, ["train", "val"])
         if mode is not None:
             check_choice("mode", mode, ["min", "max"])
@@ -118,9 +117,27 @@ class CheckCallback(RunRecordCallback):
         self._start = Path.cwd()  # a relative path to resume starts here
 
     @property
+    def companions(self) -> tuple[Callback, ...]:
+        """The record of the run."""
+        return (self.run_record,)
+
+    @property
+    def monitor(self) -> str:
+        """The name of the metric that decides which state is best."""
+        return self.metric.name
+
+    @property
+    def runs_in(self) -> Path:
+        return self.ckpt_dir
+
+    def folder(self, trainer: TrainerView) -> Path:
+        """The folder of the trainer's run."""
+        return self.run_record.folder(trainer)
+
+    @property
     def ckpt_dir(self) -> Path:
         """The folder of the runs."""
-        return self.log_dir
+        return self.run_record.log_dir
 
     @property
     def decides_best(self) -> tuple[str, str, str]:
@@ -176,7 +193,6 @@ class CheckCallback(RunRecordCallback):
         """Lock the run's folder; stop at once if the resumed run had already stopped early."""
         self._lock_run(trainer)
         self._begin_run(trainer, self.metric.mode or "min")
-        super().on_before_fit(trainer, epochs)
         self._saved_at_s = time.monotonic()
         trainer.add_saver(self.save)
         if trainer.is_resumed:
@@ -202,7 +218,6 @@ class CheckCallback(RunRecordCallback):
 
     def on_after_epoch(self, *, trainer: TrainerView, **others: Any) -> None:
         """Check the monitored metric, save, and stop if the patience is exhausted."""
-        super().on_after_epoch(trainer=trainer, **others)
         session = trainer.session
         if session is not None and session.has_metrics_of(self.on_stage):
             self._check(self.metric.value(session.plan, others[f"{self.on_stage}_metrics"]))
@@ -290,8 +305,9 @@ class CheckCallback(RunRecordCallback):
         watch = Monitor(state["watch"]["mode"], self.patience)
         watch.load_state_dict(state["watch"])
         if monitor != (self.monitor, self.on_stage):
-            here = f"is {self.on_stage} {self.monitor!r}"
-            self._begin_anew(watch, self.metric.mode, f"of {monitor[1]} {monitor[0]!r}", here)
+            there = f"is of {monitor[1]} {monitor[0]!r}"
+            here = f"monitors {self.on_stage} {self.monitor!r}"
+            self._begin_anew(watch, self.metric.mode, there, here)
         elif self.metric.mode not in (None, watch.mode):
             self._set_mode(watch, self.metric.mode)
         else:
@@ -309,17 +325,17 @@ class CheckCallback(RunRecordCallback):
             self._source = None
 
     def _set_mode(self, watch: Monitor, mode: str | None) -> None:
-        there, here = f"of mode={watch.mode!r}", f"has mode={mode!r}"
+        there, here = f"was found with mode={watch.mode!r}", f"has mode={mode!r}"
         self._begin_anew(watch, mode, there, here)
 
     def _begin_anew(self, watch: Monitor, mode: str | None, there: str, here: str) -> None:
-        """Begin without a best value, and say so: the saved one is of another metric."""
-        text = f"{there}, and the monitor of this CheckCallback {here}"
+        """Reset the best value, with a warning: the saved one is of another metric."""
+        text = f"{there}, and this CheckCallback {here}"
         if watch.best is not None and text != self._told:
             self._told = text  # a state may be loaded twice
             warn_user(
-                f"The best value so far, {watch.best:.4g}, is {text}: the best begins anew, and the "
-                "next check replaces best.ckpt.",
+                f"The saved best value, {watch.best:.4g}, {text}. The best value is reset: the next "
+                "check overwrites best.ckpt.",
                 UserWarning,
             )
         self.watch = Monitor(mode or "min", self.patience)
@@ -348,7 +364,7 @@ class CheckCallback(RunRecordCallback):
                 raise ConfigError(
                     f"Two CheckCallbacks write to {folder}: give one of them another ckpt_dir."
                 )
-        in_main_process(trainer.runtime, "lock the run's folder", self.lock, folder)
+        in_main_process(trainer.runtime, "lock the run's folder", self.run_record.lock, folder)
 
 
 def find_checkpoint(trainer: TrainerView, ckpt_dir: Path, start: Path) -> Path | str:

@@ -1,4 +1,4 @@
-"""Lets a fault of the disk end no run, where what is written is for showing only."""
+"""Keeps a run going when a log or record cannot be written."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class DiskFaults:
 
     @contextmanager
     def survived(self) -> Iterator[None]:
-        """Let a block fail with an ``OSError``."""
+        """Warn of the first ``OSError`` in the block and continue."""
         try:
             yield
         except OSError as error:

@@ -16,12 +16,24 @@ from __future__ import annotations
 import os
 import socket
 import time
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
+from tensorboard.compat.proto.tensor_pb2 import TensorProto
+from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
+from tensorboard.compat.proto.types_pb2 import DT_STRING
+from tensorboard.plugins.custom_scalar import metadata
+from tensorboard.plugins.custom_scalar.layout_pb2 import (
+    Category,
+    Chart,
+    Layout,
+    MarginChartContent,
+)
 from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.utils.tensorboard import FileWriter, SummaryWriter
 
@@ -60,6 +72,36 @@ class RunWriter(SummaryWriter):
     def add_summary(self, summary: Any) -> None:
         """Write a summary that no other method makes."""
         self._get_file_writer().add_summary(summary)
+
+    def add_pairs(self, title: str, charts: Mapping[str, Sequence[str]]) -> None:
+        """Write charts for the tab "Custom scalars", each with several tags of this run.
+
+        TensorBoard smooths lines, which moves a curve of few points far from its values. It does
+        not smooth a line with margins, so each line has margins without a width.
+
+        Args:
+            title: of the charts together.
+            charts: the tags of each chart, by its title.
+        """
+        drawn = []
+        for name, tags in charts.items():
+            lines = [MarginChartContent.Series(value=tag, lower=tag, upper=tag) for tag in tags]
+            drawn.append(Chart(title=name, margin=MarginChartContent(series=lines)))
+        self.add_summary(layout_summary(Layout(category=[Category(title=title, chart=drawn)])))
+
+
+def layout_summary(layout: Layout) -> Summary:
+    """Return the summary that TensorBoard's tab "Custom scalars" reads its charts from."""
+    content = TensorProto(
+        dtype=DT_STRING, string_val=[layout.SerializeToString()], tensor_shape=TensorShapeProto()
+    )
+    plugin = SummaryMetadata.PluginData(plugin_name=metadata.PLUGIN_NAME)
+    value = Summary.Value(
+        tag=metadata.CONFIG_SUMMARY_TAG,
+        tensor=content,
+        metadata=SummaryMetadata(plugin_data=plugin),
+    )
+    return Summary(value=[value])
 
 
 class _FileWriter(FileWriter):

@@ -16,18 +16,17 @@ from __future__ import annotations
 import heapq
 import math
 import os
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from ..arguments import check_choice, check_count
-from ..errors import ConfigError, DataError, MetricError
+from ..errors import ConfigError, DataError, MetricError, warn_user
 from ..nest.operations import describe, map_tensors
 from ..patches import ConfusionPatch
 from ..patches.resumed import merge_patches
-from ..show.figures import can_show, draw_samples, figure_to_array
+from ..show.figures import can_show, draw_samples, figure_to_array, is_inline
 from ..show.plots import confusion_figure, plot_confusion
 from ..stages import Stage
 from .event_files import EventFileCallback
@@ -138,7 +137,7 @@ class InterpretCallback(EventFileCallback):
             class_names: names of the classes; ``None``: those of the callback.
             cmap: a matplotlib colour map.
             title_info: the title.
-            show: show the figure if there is a display.
+            show: show the figure if there is a display; a notebook shows it once, below the cell.
 
         Raises:
             DataError: there is no confusion matrix yet.
@@ -151,7 +150,8 @@ class InterpretCallback(EventFileCallback):
             import matplotlib.pyplot as plt
 
             figure: Figure = plot_confusion(matrix, len(matrix), names, 0, cmap, title_info)
-            plt.show()
+            if not is_inline():
+                plt.show()
             return figure
         return confusion_figure(matrix, names, 0, cmap, title_info)
 
@@ -161,7 +161,7 @@ class InterpretCallback(EventFileCallback):
         Raises:
             DataError: there are no samples, or the inputs are not images.
         """
-        return draw_samples(self.top_samples()[:max_num], self.class_names)
+        return draw_samples(self.top_samples()[:max_num], self.class_names, in_cell=True)
 
     def on_before_fit(self, trainer: TrainerView, epochs: int) -> None:
         self._runtime = trainer.runtime
@@ -210,9 +210,10 @@ class InterpretCallback(EventFileCallback):
         self._top.join(trainer.runtime.gather_objects(self._top))
         if self.image_data and trainer.main_process and len(self._top):
             try:
-                pixels = figure_to_array(self.plot_top())
+                figure = draw_samples(self.top_samples()[:MAX_IMAGES], self.class_names)
+                pixels = figure_to_array(figure)
             except DataError as error:
-                warnings.warn(f"InterpretCallback: {error}", RuntimeWarning, stacklevel=2)
+                warn_user(f"InterpretCallback: {error}", RuntimeWarning)
             else:
                 writer = self.writer(trainer)
                 writer.add_image("top_imgs", pixels, trainer.init_epoch, dataformats="HWC")
@@ -259,10 +260,9 @@ class InterpretCallback(EventFileCallback):
             if self.class_num is not None:
                 raise
             self._is_off = True
-            warnings.warn(
+            warn_user(
                 f"InterpretCallback draws no confusion matrix: {error} stages=() turns it off.",
                 UserWarning,
-                stacklevel=2,
             )
         else:
             own = self._own.get(run.stage)

@@ -17,7 +17,7 @@ import threading
 import time
 import warnings
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,7 @@ from torch import nn
 
 from .. import rng
 from ..arguments import check_count
-from ..errors import ConfigError
+from ..errors import ConfigError, warn_user
 from ..show.screens import spread
 from ..stages import Stage
 from .event_files import RESULTS_SUFFIX, EventFileCallback, open_writer
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
     from ..contracts import TrainerView
     from .event_writer import RunWriter
+
+MAX_CHARTS = 50  # of training and validation together
 
 MAX_HELD = 200
 """Entries that are written together: each use of the writer's thread costs a thread switch."""
@@ -58,6 +60,9 @@ class LogCallback(EventFileCallback, RunRecordCallback):
     over the whole run. ``learning_rate_<i>/batch/train`` and ``…/epoch/train`` are the rates of
     optimizer ``i`` before each of them, with steps from 0. After a test the trainer's
     ``hyper_params`` are written with the test's metrics.
+
+    TensorBoard's tab "Custom scalars" has a chart for each metric with the epochs of training and
+    validation together, if each epoch has one pass of both.
 
     The callback changes no weights, metrics or random states. A mini-batch costs about 0.1 ms
     for each value, and the computation of its metrics; ``every_n_batches`` reduces the cost.
@@ -84,7 +89,7 @@ class LogCallback(EventFileCallback, RunRecordCallback):
         self.log_graph = log_graph
         self.example_input = example_input
         self.every_n_batches = check_count("every_n_batches", every_n_batches, 1)
-        self._has_graph = False
+        self._has_graph = self._has_charts = False
         self._num_passes = {Stage.TRAIN: 0, Stage.VAL: 0}
         self._held: list[tuple[str, int, Mapping[str, Any], float]] = []
         self._logger: SummaryWriter | None = None
@@ -135,6 +140,15 @@ class LogCallback(EventFileCallback, RunRecordCallback):
     def on_after_val_epoch(self, trainer: TrainerView, task: Any, metrics: Any) -> None:
         self._log_pass(Stage.VAL, metrics)
 
+    def on_after_epoch(self, *, trainer: TrainerView, **others: Any) -> None:
+        tasks = [len(others["train_tasks"]), len(others["val_tasks"])]
+        # Steps are numbers of passes: with another number of passes they are not those of epochs.
+        if tasks == [1, 1] and self._num_passes[Stage.TRAIN] == self._num_passes[Stage.VAL]:
+            validated = {name for name, _ in spread(others["val_metrics"])}
+            trained = (name for name, _ in spread(others["train_metrics"]))
+            self._pair([name for name in trained if name in validated])
+        super().on_after_epoch(trainer=trainer, **others)
+
     def on_exception(self, trainer: TrainerView, exception: BaseException) -> None:
         # Reading an accelerator's values may fail again, and hide the error.
         self._held = [entry for entry in self._held if isinstance(entry[2], dict)]
@@ -156,13 +170,15 @@ class LogCallback(EventFileCallback, RunRecordCallback):
 
     def state_dict(self) -> dict[str, Any]:
         passes = {str(stage): count for stage, count in self._num_passes.items()}
-        return {**super().state_dict(), "num_passes": passes, "has_graph": self._has_graph}
+        done = {"has_graph": self._has_graph, "has_charts": self._has_charts}
+        return {**super().state_dict(), "num_passes": passes, **done}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
         self._held = []
         self._num_passes = {Stage(name): int(n) for name, n in state["num_passes"].items()}
         self._has_graph = bool(state["has_graph"])
+        self._has_charts = bool(state.get("has_charts", False))
 
     def _log_batch(self, trainer: TrainerView, stage: Stage, step: int, metrics: Any) -> None:
         if self._logger is None or (step - 1) % self.every_n_batches:
@@ -174,6 +190,17 @@ class LogCallback(EventFileCallback, RunRecordCallback):
     def _log_pass(self, stage: Stage, metrics: Any) -> None:
         self._num_passes[stage] += 1
         self._hold(f"epoch/{stage}", self._num_passes[stage], metrics)
+
+    def _pair(self, names: Sequence[str]) -> None:
+        """Write once which curves TensorBoard shows together."""
+        add_pairs = getattr(self._logger, "add_pairs", None)  # a writer of the user has none
+        if names and add_pairs is not None and not self._has_charts:
+            self._has_charts = True
+            tags = {
+                name: [f"{name}/epoch/{stage}" for stage in (Stage.TRAIN, Stage.VAL)]
+                for name in names[:MAX_CHARTS]
+            }
+            add_pairs("Training and validation", tags)
 
     def _log_rates(self, trainer: TrainerView, phase: str, step: int) -> None:
         rates = trainer.opt.get_current_lr()
@@ -226,11 +253,10 @@ def log_graph(logger: SummaryWriter, model: nn.Module, example: Any) -> None:
             logger.add_graph(traced, given)
     except Exception as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
-        warnings.warn(
+        warn_user(
             f"LogCallback could not write the graph of {type(model).__name__}: {reason[0]} Give "
             "LogCallback(example_input=...) with tensors, or log_graph=False.",
             RuntimeWarning,
-            stacklevel=2,
         )
     finally:
         for module, mode in modes:

@@ -18,14 +18,15 @@ from torch import Tensor
 
 from ..arguments import check_count
 from ..errors import CallbackException, ConfigError
-from ..show.figures import can_show
+from ..show.figures import can_show, is_inline
 from ..show.lr_curve import LRCurve
 from .base import Callback
 
 if TYPE_CHECKING:
     from ..contracts import TrainerView
 
-WORSE = 10.0  # a loss of this many times the best one ends the search
+LATEST = 5  # the mean of so many losses is looked at: one mini-batch says little
+WORSE = 10.0  # a mean of this many times the best one ends the search
 
 
 class LRSweep(Callback):
@@ -49,6 +50,7 @@ class LRSweep(Callback):
         self.lrs: list[float] = []
         self.losses: list[float] = []
         self.done = False
+        self._best = math.inf
         self._num_empty = 0  # mini-batches that weigh nothing
         self._ratios: list[float] = []
 
@@ -78,7 +80,10 @@ class LRSweep(Callback):
             is_over = self._num_empty >= self.max_batch
         else:
             self.losses.append(loss)
-            is_worse = loss > WORSE * min(self.losses) > 0
+            latest = self.losses[-LATEST:]
+            mean = sum(latest) / len(latest)
+            self._best = min(self._best, mean)
+            is_worse = mean > WORSE * self._best > 0
             is_over = len(self.lrs) >= self.max_batch or is_worse or not math.isfinite(loss)
         if is_over:
             self.done = True
@@ -111,7 +116,8 @@ class LRFindCallback(Callback):
     Args:
         max_batch: mini-batches to try; short epochs are repeated.
         min_lr: the first rate is just above it.
-        max_lr: the last rate. A loss of ten times the best one ends the search earlier.
+        max_lr: the last rate. The search ends earlier where the mean of five losses is ten
+            times the best one.
         opt_id: the index of the optimizer, if the trainer has several.
 
     Attributes:
@@ -165,9 +171,9 @@ def show_curve(trainer: TrainerView, curve: LRCurve) -> None:
     """Write the plot of a curve to the run's folder, and show it if there is a display."""
     path = trainer.run_dir / "lr_find.png"
     path.parent.mkdir(parents=True, exist_ok=True)
-    curve.plot().savefig(path)
+    curve.plot().savefig(path)  # a notebook shows this one below the cell
     trainer.note(f"learning rates and losses: {path}")
-    if can_show():
+    if can_show() and not is_inline():
         import matplotlib.pyplot as plt
 
         curve.plot(plt.figure(layout="constrained"))

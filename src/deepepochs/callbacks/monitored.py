@@ -60,11 +60,11 @@ class MonitoredMetric:
     def begin(self, trainer: TrainerView, session: Any, resumed: str | None = None) -> None:
         """Check what is known before the first mini-batch of a fit; find the mode.
 
-        ``resumed`` is the mode of the run that is resumed, which counts where nothing else tells.
+        ``resumed`` is the mode of the run that is resumed, which counts if nothing else says it.
 
         Raises:
             CallbackException: the fit does not compute the metric.
-            ConfigError: nothing says whether more or less of it is better.
+            ConfigError: it is not known whether a higher or a lower value is better.
         """
         plan = session.plan
         self._check_validates(plan, session.span.end)
@@ -173,20 +173,20 @@ class MonitoredMetric:
         if self.mode is not None:
             if best not in (None, self.mode) and trainer.tell_once(f"mode of {self.name}"):
                 warn_user(
-                    f"{self.owner}({self.name!r}, mode={self.mode!r}) takes the worst values for "
-                    f"the best: of {self.name} {'more' if best == 'max' else 'less'} is better. Give "
-                    f"mode={best!r}, or leave it out.",
+                    f"{self.owner}({self.name!r}, mode={self.mode!r}) would keep the worst state: "
+                    f"a {'higher' if best == 'max' else 'lower'} {self.name} is better. Give "
+                    f"mode={best!r}, or leave mode out.",
                     UserWarning,
                 )
             return self.mode
         if best is not None or resumed is not None:
             return best or str(resumed)
         text = (
-            f"{self.owner} monitors {self.name!r}, and nothing says whether more or less of it is "
-            f"better: give {self.owner}({self.name!r}, mode='max') or mode='min'"
+            f"{self.owner} monitors {self.name!r}, and it is not known whether a higher or a lower "
+            f"value is better. Give {self.owner}({self.name!r}, mode='max') or mode='min'"
         )
         if self._planned:
-            raise ConfigError(f"{text}, or the metric an attribute direction='max' or 'min'.")
+            raise ConfigError(f"{text}, or set its direction = 'max' or 'min'.")
         # A value that a step gives. Scripts of release 0.6 leave out the mode, and mean this.
         warn_user(f"{text}. It is taken as 'min'.", UserWarning)
         return "min"

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import difflib
 import inspect
-import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any, SupportsIndex
 
-from ..errors import ConfigError, ConfigTypeError, HookError
+from ..errors import ConfigError, ConfigTypeError, HookError, warn_user
 from ..hooks import BoundHook, HookTable, fire
 from .base import HOOKS, Callback
 
@@ -108,7 +107,7 @@ def match_callbacks(
             if state in found or name in found.values():
                 continue
             found[state] = name
-            if named[name].keeps_checkpoints:  # it says itself what becomes of its best
+            if named[name].keeps_checkpoints:  # CheckCallback has its own warning of the best value
                 continue
             there, now = _other_names(saved[state], named[name].made_with)
             if there:
@@ -170,16 +169,17 @@ def _check_callback(callback: object) -> None:
             )
     for name in dir(owner):
         if f"on_{name}" in HOOKS and callable(getattr(owner, name)):
-            warnings.warn(
+            warn_user(
                 f"{owner.__name__}.{name} is never called as a hook. Did you mean 'on_{name}'?",
                 UserWarning,
-                stacklevel=4,
             )
         if name.startswith("on_") and callable(getattr(owner, name)):
             where = f"{owner.__name__}.{name}"
             if name not in HOOKS:
                 raise HookError(f"{where}: there is no such hook.{_nearest(name)}")
             _check_signature(where, getattr(callback, name), name)
+    for companion in callback.companions:
+        _check_callback(companion)
 
 
 def _check_signature(where: str, method: BoundHook, name: str) -> None:

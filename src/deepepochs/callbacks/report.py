@@ -20,17 +20,16 @@ from torch import Tensor
 
 from ..files.atomic import write_text
 from ..report import run_page, sample_picture
-from ..report.html import short
-from ..runs.record import PICTURES, Curve, RunInfo, plain, read_json, write_json
+from ..report.text import short
+from ..runs.record import PICTURES, REPORT, Curve, RunInfo, plain, read_json, write_json
 from ..show.screens import spread, to_array
 from .interpret import InterpretCallback
-from .run_record import RunRecordCallback
+from .run_record import RunRecordCallback, recorders
 
 if TYPE_CHECKING:
     from ..contracts import TrainerView
     from ..history import History
 
-REPORT = "report.html"
 MAX_SAMPLES = 24
 MAX_SIZE = 8  # at most this many entries of an output or a target are written beside a sample
 
@@ -39,8 +38,9 @@ class ReportCallback(RunRecordCallback):
     """Writes ``report.html`` to the run's folder at the end of a fit and of a test.
 
     The page is one file without scripts, and needs no network. It has the curves, metrics,
-    settings, model and machine, and the confusion matrix and samples of an
-    ``InterpretCallback`` if there is one. The callback also writes the run's record.
+    settings, model and machine, the folder and the command line of the run, and the confusion
+    matrix and samples of an ``InterpretCallback`` if there is one. Values of options that are
+    named like a password are left out of the command. The callback also writes the run's record.
 
     Args:
         log_dir: the folder of the runs.
@@ -82,11 +82,10 @@ def write_report(trainer: TrainerView, path: str | os.PathLike[str] | None = Non
         pictures = {**read_json(folder / PICTURES), **pictures}
         if pictures:
             write_json(folder / PICTURES, pictures)
-    recorders = [cbk for cbk in trainer.callbacks if isinstance(cbk, RunRecordCallback)]
-    writing = (recorder for recorder in recorders if recorder.is_the_recorder(trainer))
-    record = next(writing, RunRecordCallback()).record(trainer)
+    record = next(iter(recorders(trainer)), RunRecordCallback()).record(trainer)
     state = str(record.get("state", "finished" if trainer.session is None else "running"))
-    run = RunInfo(trainer.running_id, state, record, gather_curves(trainer.history), pictures)
+    curves, home = gather_curves(trainer.history), folder if folder.is_dir() else None
+    run = RunInfo(trainer.running_id, state, record, curves, pictures, home)
     write_text(target, run_page(run))
     return target
 

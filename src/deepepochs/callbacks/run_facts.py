@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import platform
+import re
+import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 
 MAX_LAYERS = 400  # of a larger model only this many layers are listed
 GIT_TIMEOUT_S = 2.0
+SECRET = re.compile(r"(?i)(-.*(?:key|token|secret|passw)[^=]*)(=.*)?")  # an option of a command
 SHOWN_OPTIONS = ("lr", "momentum", "betas", "weight_decay", "nesterov", "amsgrad")
 
 
@@ -32,6 +36,7 @@ def describe(trainer: TrainerView) -> dict[str, Any]:
     checker, loss = trainer.checker, trainer.loss_fn
     facts = {
         "running_id": trainer.running_id,
+        "has_own_id": trainer.has_own_id,
         "max_epochs": trainer.max_epochs,
         "hyper_params": trainer.hyper_params or {},
         "settings": {
@@ -45,6 +50,7 @@ def describe(trainer: TrainerView) -> dict[str, Any]:
         "seed": torch.initial_seed(),
         "git": git_commit(),
         "script": Path(sys.argv[0]).name if sys.argv else "",
+        "command": command_line(sys.orig_argv),
         "can_resume": checker is not None,
     }
     if checker is not None:
@@ -69,6 +75,30 @@ def environment() -> dict[str, str]:
         "CPU cores": str(os.cpu_count()),
         "torch threads": str(torch.get_num_threads()),
     }
+
+
+def command_line(words: Sequence[str]) -> str:
+    """Return the command of this process as it is typed; '' in a notebook.
+
+    The value of an option that is named like a secret is left out.
+
+    >>> command_line(["/usr/bin/python", "train.py", "--api-key", "12ab", "--lr=0.1"])
+    'python train.py --api-key … --lr=0.1'
+    """
+    if not words or any("ipykernel" in word for word in words):
+        return ""
+    interpreter, *rest = words
+    shown = [Path(interpreter).name]
+    if rest and Path(rest[0]).parent == Path(interpreter).parent != Path():
+        shown, rest = [Path(rest[0]).name], rest[1:]  # a command that pip has installed
+    if rest[:1] == ["-c"]:
+        return f"{shown[0]} -c …"
+    hides_next = False
+    for word in rest:
+        secret = SECRET.fullmatch(word)
+        shown.append("…" if hides_next else f"{secret[1]}=…" if secret and secret[2] else word)
+        hides_next = secret is not None and not secret[2]
+    return " ".join(word if "…" in word else shlex.quote(word) for word in shown)
 
 
 def git_commit(folder: str | os.PathLike[str] = ".") -> str:
@@ -106,6 +136,9 @@ def model_summary(model: nn.Module) -> dict[str, Any]:
         "layers": layers[:MAX_LAYERS],
         "parameters": sum(map(size, weights)),
         "trainable": sum(size(weight) for weight in weights if weight.requires_grad),
+        "bytes": sum(
+            size(tensor) * tensor.element_size() for tensor in [*weights, *model.buffers()]
+        ),
     }
 
 

@@ -14,11 +14,13 @@ import csv
 import os
 import time
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..files.atomic import replacing
 from ..history import History
+from ..hooks import with_companions
 from ..runs.folder import run_folder
 from ..runs.lock import RunLock
 from ..runs.record import RECORD, TABLE, mapping, plain, read_json, write_json
@@ -41,15 +43,13 @@ class RunRecordCallback(Callback):
     than at the beginning, there is one warning, and the run goes on. The callback changes no
     weights, metrics or random states.
 
-    ``CheckCallback``, ``LogCallback`` and ``ReportCallback`` are run records too. If several
-    of them have one folder, only the first writes.
+    ``CheckCallback``, ``LogCallback`` and ``ReportCallback`` keep the record as well. If several
+    callbacks keep it in one folder, only one writes: that of a ``CheckCallback``, or else the
+    first.
 
     Args:
         log_dir: the folder of the runs; the files are in ``<log_dir>/<running_id>``.
     """
-
-    holds_lock = False
-    """Whether the class itself locks the run's folder."""
 
     def __init__(self, log_dir: str | os.PathLike[str] = "./logs") -> None:
         super().__init__()
@@ -78,16 +78,14 @@ class RunRecordCallback(Callback):
         self._lock = lock
 
     def is_the_recorder(self, trainer: TrainerView) -> bool:
-        """Whether this callback writes the record: one that locks, or else the first one."""
-        recorders = [cbk for cbk in trainer.callbacks if isinstance(cbk, RunRecordCallback)]
-        same = [callback for callback in recorders if callback.log_dir == self.log_dir]
-        return min(same, key=lambda callback: not callback.holds_lock) is self
+        """Whether this callback writes the record: the first of those with its folder."""
+        return next(one for one in recorders(trainer) if one.log_dir == self.log_dir) is self
 
     def on_before_fit(self, trainer: TrainerView, epochs: int) -> None:
         if not trainer.main_process or not self.is_the_recorder(trainer):
             return
         folder = self.folder(trainer)
-        if not self.holds_lock:
+        if self._lock is None:  # no CheckCallback has locked it
             self.lock(folder)
         # If the run resumes inside an epoch, the earlier record has the rates of that epoch.
         is_inside_epoch = trainer.session is not None and trainer.session.epoch_idx is not None
@@ -100,6 +98,7 @@ class RunRecordCallback(Callback):
             "state": "running",
             "started_at": earlier.get("started_at", now),
             **describe(trainer),
+            "has_own_id": earlier.get("has_own_id", trainer.has_own_id),
             "epochs_done": trainer.init_epoch,
             "fits": [*_list(earlier, "fits"), {"started_at": now, "from": trainer.init_epoch + 1}],
             "rates": _list(earlier, "rates")[: trainer.init_epoch + is_inside_epoch],
@@ -189,6 +188,15 @@ class RunRecordCallback(Callback):
             spent[part] = round(spent.get(part, 0.0) + time.perf_counter() - since_s, 3)
 
 
+def recorders(trainer: TrainerView) -> list[RunRecordCallback]:
+    """Give the callbacks that keep the record, first that of a ``CheckCallback``.
+
+    It locks the folder, for all processes, before any callback writes to it.
+    """
+    first = sorted(trainer.callbacks, key=lambda callback: not callback.keeps_checkpoints)
+    return [one for one in with_companions(first) if isinstance(one, RunRecordCallback)]
+
+
 class MetricsFile:
     """``metrics.csv``: the columns of `History.to_csv`, and a row that is added after each epoch.
 
@@ -235,5 +243,5 @@ def _list(record: dict[str, Any], name: str) -> list[Any]:
 
 
 def _now() -> str:
-    """The time to the second, with the offset from UTC."""
-    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
+    """The time of this place, with its offset from UTC; runs of one second have an order."""
+    return datetime.now().astimezone().isoformat(timespec="milliseconds")

@@ -258,7 +258,7 @@ def mlflow_names(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _mlflow_name(name: str) -> str:
     text = re.sub(r" *[^\w.\- /]+ *", "_", name)
-    # MLflow takes a name for a path, which must be the shortest for its place.
+    # MLflow reads a name as a path, and refuses one that is not normalised, such as a//b.
     is_path = posixpath.normpath(name) == name and not name.startswith(("/", ".."))
     if text == name and is_path and len(name) <= MAX_NAME:
         return name

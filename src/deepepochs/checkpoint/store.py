@@ -14,13 +14,12 @@ from __future__ import annotations
 
 import os
 import re
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ..arguments import check_count
-from ..errors import CheckpointDamaged, CheckpointError, CheckpointNotFound
+from ..errors import CheckpointDamaged, CheckpointError, CheckpointNotFound, warn_user
 from ..files.atomic import duplicate
 from .file import load, not_found, save, write
 
@@ -171,5 +170,5 @@ def read_checkpoint(path: str | os.PathLike[str]) -> tuple[Path, dict[str, Any]]
         return source, load(source)
     source, state, faults = CheckpointStore(source).newest_good()
     for fault in faults:
-        warnings.warn(fault, UserWarning, stacklevel=3)
+        warn_user(fault, UserWarning)
     return source, state

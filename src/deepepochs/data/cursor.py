@@ -96,9 +96,8 @@ class Cursor:
         self._followed = follow(loader)
         self._route: Route = choose_route(loader, worker_seeding, fast_path=fast_path)
         self._streams = streams_of(loader)
-        self._start: dict[str, Any] | None = None
+        self._start: dict[str, Any] | None = None  # of the walk, while it lasts
         self._resume: dict[str, Any] | None = None
-        self._is_running = False
         self._was_loaded = False
 
     @property
@@ -111,12 +110,11 @@ class Cursor:
         """Yield ``(index, batch)``, from where a loaded state was saved."""
         iterator = self._open() if self._resume is None else self._reopen(self._resume)
         index = self.index
-        self._is_running = True
         for batch in iterator:
             self.index = index + 1
             yield index, batch
             index += 1
-        self._is_running = False
+        self._start = None
 
     def state_dict(self) -> dict[str, Any]:
         """Say where the walk is, after ``index`` batches were consumed.
@@ -127,15 +125,16 @@ class Cursor:
         """
         if self._resume is not None:
             return self._resume
+        is_running = self._start is not None
         return {
             "kind": self._route.kind,
-            "running": self._is_running,
-            "index": self.index if self._is_running else 0,
+            "running": is_running,
+            "index": self.index if is_running else 0,
             "length": self.length,
-            "start": self._start if self._is_running else None,
+            "start": self._start,
             "parts": self._followed.read(self.loader),
             "is_followed": True,
-            "route": self._route.state_dict(self.index, running=self._is_running),
+            "route": self._route.state_dict(self.index, running=is_running),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -256,7 +255,7 @@ class Loaders:
         """
         there = {label: each for label, each in self._earlier.items() if each() is not None}
         for label, loader in loaders.items():
-            with contextlib.suppress(TypeError):  # a list, which carries nothing
+            with contextlib.suppress(TypeError):  # a list has no state and no weak references
                 there[f"{fit_idx}:{label}"] = weakref.ref(loader)
         self._earlier = there
 
@@ -283,7 +282,7 @@ class Loaders:
         for label, state in (saved or {}).items():
             if label not in here:
                 if ":" not in label:
-                    _warn_of_other_loader(label, "this fit has none there")
+                    _warn_of_other_loader(label, "this fit has no such loader")
                 continue
             cursor = Cursor(here[label], worker_seeding=worker_seeding)
             try:
@@ -337,7 +336,7 @@ class Loaders:
 
 def _warn_of_other_loader(label: str, why: str) -> None:
     warn_user(
-        f"The loader of {label} is not that of the checkpoint, so the fit resumes with other "
-        f"data, not to the bit: {why}",
+        f"The checkpoint was saved with another loader of {label}. The fit resumes with other data, so "
+        f"its results differ from those of the unbroken run: {why}",
         UserWarning,
     )

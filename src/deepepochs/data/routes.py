@@ -267,10 +267,10 @@ _PERSISTENT: WeakKeyDictionary[Any, tuple[IndexSource, Any]] = WeakKeyDictionary
 
 @contextmanager
 def own_workers(loader: Any) -> Iterator[None]:
-    """Have passes over a loader use persistent workers of their own in the meantime.
+    """Use temporary persistent workers for a loader inside of the block.
 
-    Its others stay as they are, and where it has none yet, its next pass is still its first: that
-    one draws the seed of the workers, and later ones do not.
+    The workers that it has are kept for later. If it has none yet, the next pass after the block
+    still counts as its first, which draws the seed of the workers.
     """
     owner = unwrap(loader)
     if not getattr(owner, "persistent_workers", False):

@@ -8,7 +8,6 @@ the one that was not resumes.
 from __future__ import annotations
 
 import signal
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain, islice
@@ -209,6 +208,7 @@ class FitSession(Session):
             CheckpointMismatch: the fit cannot resume there; the place is as it was.
         """
         self._resumption = resumption
+        self.trainer.history.know_directions(self.plan.directions())
         self.fire("on_before_fit", epochs=self.span.end)
         with together(self.trainer.runtime, "begin the fit"):
             self._bring_to_place()
@@ -224,7 +224,7 @@ class FitSession(Session):
             self._tell_epoch(self.epoch)
             self._set_up_again(self.epoch)
         if resumption is None:
-            # What a fit that was cut short, or the user, has left must not be part of this one.
+            # Gradients that an interrupted fit or the user has left must not enter the first step.
             self.opt.drop_gradients()
         elif self._waiting is None:
             resumption.put_back()
@@ -264,14 +264,13 @@ class FitSession(Session):
                 "running_id or resume=False."
             )
         else:
-            warnings.warn(
+            warn_user(
                 f"fit() runs no epoch: {done} of {end} are done. Give fit(..., epochs=n) for n more.",
                 UserWarning,
-                stacklevel=3,
             )
 
     def _set_up_again(self, epoch: EpochState) -> None:
-        """Call the hooks again that came before the place, inside an epoch, of a loaded state."""
+        """Call the hooks again that had run in this epoch before the checkpoint was saved."""
         self._before_epoch(epoch)
         for stage, _ in self.plan.stages_of(epoch.epoch_idx):
             if stage in epoch.begun and stage not in epoch.metrics:

@@ -5,10 +5,10 @@ Made and checked before the first mini-batch, so that a wrong argument costs sec
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import dis
 import inspect
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
@@ -16,7 +16,9 @@ from typing import Any
 from ..arguments import as_list, check_batch_size, check_count, check_flag
 from ..contracts import TrainerView
 from ..errors import ConfigError, LoopException, MetricError, warn_user
+from ..metrics.direction import direction_of
 from ..nest.samples import BatchSize
+from ..patches.base import metric_name
 from ..patches.plan import MetricPlan, check_metrics, plan_metrics
 from ..patches.totals import LOSS
 from ..run import Run
@@ -66,6 +68,20 @@ class FitPlan:
     def metrics_of(self, stage: Stage, task: EpochTask) -> tuple[MetricPlan, ...]:
         """The metrics of one pass."""
         return self._metrics[stage, id(task)]
+
+    def directions(self) -> dict[str, str]:
+        """Which values are better, of the metrics that declare it themselves."""
+        listed = [metric for group in self.metrics.values() for metric in group]
+        listed += [metric for task in self.all_tasks() for metric in task.metrics]
+        found = {}
+        for metric in listed:
+            is_group = type(metric).__name__ == "MetricCollection"
+            for name, one in metric.items() if is_group else [(metric_name(metric), metric)]:
+                inner = getattr(one, "func", one)  # of a partial
+                if hasattr(inner, "direction") or hasattr(inner, "higher_is_better"):
+                    with contextlib.suppress(ConfigError):  # an attribute of another meaning
+                        found[name] = direction_of(name, one)
+        return {name: direction for name, direction in found.items() if direction is not None}
 
     def validates(self, epoch_idx: int) -> bool:
         """Whether an epoch ends with validation."""
@@ -132,10 +148,9 @@ def plan_fit(
         Stage.VAL: check_metrics(val_metrics, "val_metrics"),
     }
     if extra[Stage.VAL] and not validation:
-        warnings.warn(
+        warn_user(
             "val_metrics were given without val_dl or val_tasks: they are never computed.",
             UserWarning,
-            stacklevel=3,
         )
     if val_dl is None:
         flags = {"do_val_loss": do_val_loss} if validation else {}
@@ -212,10 +227,9 @@ def _describe_loader(task: EpochTask) -> str:
 def warn_of_plan(trainer: TrainerView, plan: FitPlan, epochs: range) -> None:
     """Warn of what is hardly meant in a fit of some epochs."""
     if plan.tasks[Stage.VAL] and epochs and not any(map(plan.validates, epochs)):
-        warnings.warn(
+        warn_user(
             f"val_freq={plan.val_freq} is more than the epochs of this fit: it never validates.",
             UserWarning,
-            stacklevel=4,
         )
     _warn_of_schedules(trainer, plan, epochs.stop)
 
@@ -226,11 +240,10 @@ def _warn_of_loader_arguments(loader: str, batch_size: BatchSize, flags: dict[st
     if batch_size is not None:
         unused.append("batch_size")
     if unused:
-        warnings.warn(
+        warn_user(
             f"{' and '.join(unused)} has no effect without {loader}: give do_loss and batch_size to "
             "each EpochTask.",
             UserWarning,
-            stacklevel=4,
         )
 
 
@@ -242,12 +255,11 @@ def _warn_of_unused_verbs(trainer: TrainerView, tasks: dict[Stage, list[EpochTas
             continue
         for verb in VERBS:
             if getattr(type(task), verb) is not getattr(Steps, verb):
-                warnings.warn(
+                warn_user(
                     f"{type(task).__name__}.{verb} is not used in {stage}: the step is "
                     f"{step_name(step)}, which calls the trainer's {verb}. Give the task a step of "
                     "its own.",
                     UserWarning,
-                    stacklevel=4,
                 )
 
 
@@ -334,12 +346,14 @@ def check_step_args(trainer: TrainerView, tasks: list[EpochTask]) -> None:
         for given in task.step_args:
             if any(_takes(step, given) for step in steps):
                 continue
-            known = sorted({name for one in (EpochTask.__init__, *steps) for name in _named(one)})
-            near = difflib.get_close_matches(given, known, n=1)
+            from ..hints.names import advice_on_argument
+
+            known = {name for one in (EpochTask.__init__, *steps) for name in _named(one)}
+            known -= {"self", "batch_x", "batch_y"}
             raise ConfigError(
-                f"{type(task).__name__}(..., {given}=...): no step takes {given!r}. "
-                f"{f'Did you mean {near[0]!r}? ' if near else ''}Further arguments of EpochTask go "
-                "to the steps; the default steps have none."
+                f"{type(task).__name__} has no argument {given!r}, and no step takes it. "
+                f"{advice_on_argument(given, sorted(known))} Other arguments go to the steps; the "
+                "default steps have none."
             )
 
 

@@ -106,8 +106,8 @@ class EarlierFits:
     """The fits of an earlier process, which a script calls again.
 
     Those that were finished are skipped, with their history. The state is loaded when the fit
-    is reached in which it was saved. The lines between the last of the finished ones and that
-    fit act on what they acted on: the state at the end of the last finished fit.
+    is reached in which it was saved. Code between the last finished fit and that one runs on the
+    state at the end of the last finished fit, as it did in the first process.
 
     Args:
         source: the checkpoint.
@@ -183,8 +183,8 @@ class EarlierFits:
         """Warn of a call between skipped fits that does not see the weights it has seen."""
         if 0 < num_calls <= self.num_past and self._fault is not None:
             warn_user(
-                f"{call}() comes between fits that an earlier process has finished, and its result "
-                f"differs from the one there: the weights of that time were not found "
+                f"{call}() is called between two fits that were finished before the restart. It runs "
+                f"with other weights than then, because the weights of that moment were not found "
                 f"({self._fault}).",
                 UserWarning,
             )

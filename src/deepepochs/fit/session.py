@@ -9,6 +9,7 @@ import copy
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from enum import Enum
+from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -21,6 +22,9 @@ from ..data.cursor import Cursor
 from ..data.followed import read_moment, restore_moment
 from ..data.routes import own_workers
 from ..errors import DataError, LoopException, StopLoopException, warn_user
+from ..faults import note_loading
+from ..faults.not_finite import not_finite
+from ..faults.words import PassName
 from ..hooks import HookTable, StageHooks, fire, fire_in_step
 from ..nest import operations as nested
 from ..optim.loss_modules import HeldModules
@@ -74,11 +78,10 @@ class Session:
         self.run: Run | None = None
         self.totals = StageTotals()
         self.pace_end_s = 0.0
-        self.opt, self.on_nan = trainer.opt, trainer.on_nan
+        self.opt = trainer.opt
         if kind is Kind.TRY:
             # A scheduler may know how many steps it is to make, and object to more.
             self.opt = Optimizers(Optimizer(optimizer.opt) for optimizer in trainer.opt)
-            self.on_nan = "ignore"
         self.modes: Modes = Modes(trainer, None if outer is None else outer.modes)
         self._undo = ExitStack()
 
@@ -132,6 +135,11 @@ class Session:
         """The state of the epoch of this call that is under way."""
         return None
 
+    @property
+    def on_nan(self) -> str:
+        """What a loss that is NaN or infinite does: ``'stop'``, ``'warn'`` or ``'ignore'``."""
+        return "ignore" if self.kind is Kind.TRY else self.trainer.on_nan
+
     def rest(self, until_s: float) -> None:
         """Call no paced hook before a moment."""
         self.pace_end_s = until_s
@@ -163,6 +171,9 @@ class Session:
                     self._warn_of_no_step(run)
                 if run.is_training and self.trainer.loss_module is not None:
                     self._warn_of_idle_loss(self.trainer.loss_module)
+            except Exception as error:
+                note_loading(error)
+                raise
             finally:
                 self.end_run(run)
                 self.run = outer
@@ -177,23 +188,28 @@ class Session:
         hooks, of_fillers = self.hooks.stages[stage], self.hooks.fillers[stage]
         if stage is Stage.TRAIN and self._may_gain_weights():
             hooks, of_fillers = map(self._dropping_stale, (hooks, of_fillers))
+        is_named = task.name is not None or place[1] > 1
+        name = PassName(stage, self.epoch_idx, task.label(place[0]) if is_named else None)
         # What a split of the user's own leaves of a mini-batch is not known beforehand.
         sizes = None if trainer.has_own_split else runtime.sizes(cursor, task.batch_size)
-        epoch = "" if self.epoch_idx is None else f"epoch {self.epoch_idx}, "
         return Run(
             trainer,
             self.opt,
             stage,
             task,
             place,
+            name=name,
             step_name=step_name,
             hooks=hooks,
             plan=self.plan.metrics_of(stage, task),
             cursor=cursor,
             window=runtime.window(trainer.grad_accumulate) if stage is Stage.TRAIN else None,
             rounds=runtime.rounds(cursor, hooks, of_fillers, sizes),
-            watch=LossWatch(self.on_nan, f"{stage} task {task.label(place[0])!r}", epoch),
+            watch=LossWatch(self.on_nan, name, partial(self._not_finite, name)),
         )
+
+    def _not_finite(self, name: PassName, *of_loss: Any) -> str:
+        return not_finite(*of_loss, name=name, run=self.run)
 
     @property
     def epoch_idx(self) -> int | None:
@@ -241,12 +257,17 @@ class Session:
             self._warn_of_length(run)
         run.finish_window(at_end=True)
         values = run.recorder.close(self.trainer.runtime, run.batch_idx)
+        if not values and run.batch_idx >= 0 and run.stage is Stage.VAL:
+            self._warn_of_no_value(run)
         label = run.task.label(run.task_idx)
         self.totals_of(run.stage).add(label, run.recorder.ordered(), values)
         return values
 
     def stage_values(self, totals: StageTotals) -> dict[str, Any]:
-        """The values of a stage: the main process's, and those that only another could pool."""
+        """The values of a stage as the main process has them.
+
+        Added are those that it could not compute, and another process could.
+        """
         runtime = self.trainer.runtime
         own = totals.metrics() if runtime.is_main or len(totals.passes) > 1 else {}
         gathered: list[dict[str, Any]] = runtime.gather_objects(own, "ends a stage")
@@ -258,19 +279,27 @@ class Session:
             return
         if self.trainer.tell_once("step"):
             warn_user(
-                f"{run.recorder.step_name} made gradients in {run.batch_idx + 1} mini-batches and no "
-                "optimizer step: nothing was learnt. Call self.optimize(), or leave out "
+                f"{run.recorder.step_name} made gradients in {run.batch_idx + 1} "
+                "mini-batches and no optimizer step: nothing was learnt.\nCall self.optimize(), or leave out "
                 "do_optimize=False.",
                 RuntimeWarning,
             )
 
-    def _warn_of_length(self, run: Run) -> None:
-        task = run.task.label(run.task_idx)
-        if self.trainer.tell_once(f"length {run.stage}/{task}"):
+    def _warn_of_no_value(self, run: Run) -> None:
+        name = run.recorder.step_name
+        if (run.task.do_loss or run.recorder.plan) and self.trainer.tell_once(f"{name}: no value"):
             warn_user(
-                f"The loader of {run.stage} task {task!r} said that it has {run.num_batches} "
-                f"mini-batches, and gave {run.batch_idx + 1}: mend its __len__. Progress and "
-                "schedules that are made from it are wrong.",
+                f"{name} recorded neither a loss nor a metric: the validation has no values.\nCall "
+                "self.loss(model_out, batch_y) or self.do_metric(...) in it, or return {name: value}.",
+                UserWarning,
+            )
+
+    def _warn_of_length(self, run: Run) -> None:
+        if self.trainer.tell_once(f"length {run.name.loader}"):
+            warn_user(
+                f"The {run.name.loader} said that it has {run.num_batches} mini-batches, and gave "
+                f"{run.batch_idx + 1}: mend its __len__.\nProgress and schedules that are made from "
+                "it are wrong.",
                 UserWarning,
             )
 
@@ -292,17 +321,17 @@ class Session:
 
     def _report_empty(self, run: Run) -> None:
         text = (
-            f"The loader of {run.stage} task {run.task.label(run.task_idx)!r} gave no mini-batch. "
-            "Is its data set empty, smaller than a batch with drop_last=True, or an iterator that "
-            "was walked before?"
+            f"The {run.name.loader} gave no mini-batch.\nIs its data set empty, smaller than a batch "
+            "with drop_last=True, or an iterator that was walked before?"
         )
         if run.is_training:
             raise DataError(text)
-        warn_user(text, UserWarning)
+        if self.trainer.tell_once(text):
+            warn_user(text, UserWarning)
 
 
 def not_running(task: EpochTask, stage: Stage) -> LoopException:
-    """The error for a task that is called where it is none of the call's."""
+    """The error for a task that does not belong to the call that runs."""
     return LoopException(
         f"This {type(task).__name__} is not a {stage} task of what runs now. Give it to fit() or "
         "test()."

@@ -27,14 +27,14 @@ from __future__ import annotations
 
 import math
 import operator
-import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..errors import ConfigError, ConfigTypeError, MetricError
+from ..errors import ConfigError, ConfigTypeError, MetricError, warn_user
+from ..on_demand import on_demand
 
 __all__ = [
     "ClassCounts", "ClassTotals", "accuracy", "cmats_and_weights", "confusion_matrix",
@@ -45,6 +45,10 @@ __all__ = [
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+if not TYPE_CHECKING:
+    __getattr__ = on_demand(__name__, {})
 
 
 def confusion_matrix(preds: Tensor, targets: Tensor, num_classes: int | None = None) -> Tensor:
@@ -104,7 +108,7 @@ def get_class_num(preds: Tensor | Sequence[Tensor], targets: Tensor | Sequence[T
 def read_class_ids(preds: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, int | None]:
     """Give predicted ids and target ids of the same shape, and the number of classes if known.
 
-    On the CPU all ids are checked against that number, which two sets of ids do not give.
+    On the CPU all ids are checked against that number. It is unknown if both arguments are ids.
 
     Raises:
         MetricError: not tensors, shapes that do not fit, or values that cannot be ids.
@@ -236,11 +240,13 @@ def _warn_of_logits(column: Tensor) -> None:
         return
     low, high = column.detach().aminmax()
     if low.item() < 0 or high.item() > 1:
-        warnings.warn(
-            f"preds {list(column.shape)} are read as probabilities of class 1 (above 0.5), but go "
-            f"from {low.item():.4g} to {high.item():.4g}: apply torch.sigmoid to scores, and "
-            "give class ids as integers.",
-            stacklevel=4,
+        # One text for all mini-batches, so that it is shown once.
+        warn_user(
+            "The preds of a metric are read as probabilities of class 1, which is predicted above 0.5, "
+            "and some are below 0 or above 1.\nFor scores apply torch.sigmoid: def acc(preds, targets): "
+            "return accuracy(preds.sigmoid(), targets). Class ids are to be integers.",
+            UserWarning,
+            once=True,
         )
 
 
@@ -406,6 +412,10 @@ def fbeta(
     if not (beta > 0 and math.isfinite(beta)):
         raise ConfigError(f"beta is {beta}: give a finite number above 0.")
     return _averaged(lambda c: fbeta_fn(c, beta), _totals(preds, targets, conf_mat), average)
+
+
+BY_NAME = {metric.__name__: metric for metric in (accuracy, precision, recall, f1, fbeta)}
+"""The metrics that may be given by name, as in ``metrics=['accuracy', 'f1']``."""
 
 
 def precision_fn(c: Any) -> Tensor:

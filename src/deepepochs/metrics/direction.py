@@ -30,8 +30,8 @@ def direction_of(name: str, metric: Any = None) -> str | None:
     """Say which values of a metric are better.
 
     Args:
-        name: its name. The words in it tell, as in ``top5_accuracy``, ``night/loss`` or
-            ``BinaryF1``, unless some tell one thing and some the other.
+        name: its name. The direction is read from the words in it, as in ``top5_accuracy``,
+            ``night/loss`` or ``BinaryF1``. If they contradict each other, it is not known.
         metric: the metric itself, if it is known. Its attribute ``direction`` comes before the
             name, then ``higher_is_better`` of a torchmetrics object; the name that a function was
             defined by comes last.

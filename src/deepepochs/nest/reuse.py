@@ -25,7 +25,10 @@ from .operations import map_tensors
 
 
 def any_changed(items: Iterable[Any]) -> bool:
-    """Whether some tensors in `items` were written to since they were made, as far as they tell."""
+    """Whether a tensor in `items` was changed in place after it was created.
+
+    Tensors made in inference mode have no version counter, and count as unchanged.
+    """
     for item in items:
         # Most items are tensors, and there are as many as mini-batches: no call for these.
         for tensor in (item,) if type(item) is Tensor else leaves(item):
@@ -38,9 +41,10 @@ def any_changed(items: Iterable[Any]) -> bool:
 
 
 def hold(x: Any) -> Any:
-    """Detach what is kept; a tensor that was written to since it was made may be a buffer.
+    """Detach tensors; copy those that were changed in place.
 
-    Such a tensor is copied. So `any_changed` says whether what is given here was changed since.
+    They may be buffers that the model uses again. So for what this returns, `any_changed` reports
+    changes from now on.
     """
     return map_tensors(hold_tensor, x)
 

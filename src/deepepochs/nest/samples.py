@@ -276,7 +276,7 @@ def holds_samples(x: Sequence[Any], num_samples: int | None) -> bool:
 def are_samples(values: Sequence[Sequence[Any]]) -> bool:
     """Whether lists of several mini-batches, which ``mark_lists`` has marked, hold samples.
 
-    Where some could be read in both ways, those that could not decide.
+    Some lists are ambiguous; then the unambiguous ones of the other mini-batches decide.
     """
     are_lists = [type(value) is list for value in values]
     if len(set(map(len, values))) > 1 or all(are_lists):

@@ -21,7 +21,7 @@ from ..nest.functions import enclosed_by, globals_of
 
 
 class HeldModules(nn.ModuleList):
-    """The modules that a loss function holds that is none itself."""
+    """The modules inside of a loss function that is not an ``nn.Module``."""
 
     is_optional = True
     """Checkpoints of earlier releases do not have their state."""

@@ -10,13 +10,14 @@ import copy
 import inspect
 import operator
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import CheckpointMismatch, ConfigError, ConfigTypeError
+from ..arguments import found, place_of, with_hints
+from ..errors import CheckpointMismatch, ConfigError, ConfigTypeError, warn_user
 from ..metrics.direction import direction_of
 from .fits import bare, check_fit, is_optimizer, load_state, state_of, type_name
 from .schedules import LinearCosineScheduler
@@ -27,6 +28,7 @@ __all__ = [
     "params_of",
 ]  # fmt: skip
 
+MAX_RATES = 3  # rates of parameter groups that are shown
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
@@ -67,6 +69,7 @@ class Optimizer:
         (0.5, None)
     """
 
+    @with_hints
     def __init__(
         self,
         opt: torch.optim.Optimizer,
@@ -78,10 +81,7 @@ class Optimizer:
     ) -> None:
         given: Any = opt
         if isinstance(given, Optimizer) or not is_optimizer(given):
-            raise ConfigTypeError(
-                f"Optimizer got {type_name(opt)} as opt: it must be a torch optimizer, for example "
-                "torch.optim.SGD(model.parameters(), lr=0.1)."
-            )
+            raise _not_an_optimizer("opt", opt)
         if _needs_closure(opt):
             raise ConfigError(
                 f"{type_name(opt)} computes the loss several times in a step, through a closure, and a "
@@ -311,9 +311,15 @@ class Optimizer:
             self.scheduler.load_state_dict(copy.deepcopy(state["sched_state"]))
 
     def __repr__(self) -> str:
-        if self.scheduler is None:
-            return f"Optimizer({type_name(self.opt)})"
-        return f"Optimizer({type_name(self.opt)}, {type_name(self.scheduler)}, {self.sched_on!r})"
+        rates = [float(group["lr"]) for group in self.opt.param_groups if "lr" in group]
+        shown = ", ".join(f"{rate:.4g}" for rate in rates[:MAX_RATES])
+        shown += ", ..." if rates[MAX_RATES:] else ""
+        parts = [type_name(self.opt)]
+        parts += [f"lr={shown}" if len(rates) == 1 else f"lr=[{shown}]"] if rates else []
+        if self.scheduler is not None:
+            parts.append(f"{type_name(self.scheduler)} on {self.sched_on!r}")
+        parts += [] if self.monitor is None else [f"monitor={self.monitor!r}"]
+        return f"Optimizer({', '.join(parts)})"
 
 
 def _needs_closure(opt: torch.optim.Optimizer) -> bool:
@@ -385,12 +391,11 @@ def _checked_monitor(
     mode, best = getattr(bare(scheduler), "mode", None), direction_of(monitor or "loss")
     if needs_loss and mode in ("min", "max") and best not in (None, mode):
         other = "" if monitor else ", or name what it is to follow, for example monitor='accuracy'"
-        warnings.warn(
+        warn_user(
             f"{type_name(bare(scheduler))}(mode={mode!r}) follows {monitor or 'the loss'}, of which "
             f"{'more' if best == 'max' else 'less'} is better: it would lower the rate while the "
             f"model learns. Give mode={best!r}{other}.",
             UserWarning,
-            stacklevel=3,
         )
     return None if monitor == "loss" else monitor
 
@@ -553,16 +558,11 @@ def as_optimizers(opt: Any, model: nn.Module, loss: nn.Module | None) -> Optimiz
         return Optimizers([torch.optim.Adam(weights, lr=0.001)])
     if is_optimizer(opt):
         opt = [opt]
-    if isinstance(opt, type):
-        raise ConfigTypeError(
-            f"opt={opt.__name__} is a class: give an object, {opt.__name__}(model.parameters(), "
-            "lr=...)."
-        )
     if not isinstance(opt, (list, tuple)) or not opt:
-        raise ConfigTypeError(
-            f"opt={opt!r}: give a torch optimizer, a deepepochs.Optimizer, a list of them, or None. "
-            "A wrapper needs param_groups (a list), step, zero_grad, state_dict and load_state_dict."
-        )
+        raise _not_an_optimizer("opt", opt)
+    for index, entry in enumerate(opt):
+        if not is_optimizer(entry):
+            raise _not_an_optimizer(f"opt[{index}]", entry)
     optimizers = opt if isinstance(opt, Optimizers) else Optimizers(opt)
     known = {id(weight) for weight in (*model.parameters(), *of_loss)}
     for index, optimizer in enumerate(optimizers):
@@ -573,3 +573,33 @@ def as_optimizers(opt: Any, model: nn.Module, loss: nn.Module | None) -> Optimiz
                 "given to the trainer."
             )
     return optimizers
+
+
+def _not_an_optimizer(name: str, given: Any) -> ConfigTypeError:
+    """The error for something that was given as an optimizer; ``name`` says where."""
+    wanted = (
+        "give a torch optimizer, such as torch.optim.Adam(model.parameters(), lr=1e-3), a "
+        "deepepochs.Optimizer, a list of them, or None."
+    )
+    is_module = isinstance(given, nn.Module)
+    if isinstance(given, str):
+        from ..hints.names import optimizer_meant
+
+        advice = f"give an optimizer, such as {optimizer_meant(given)}."
+    elif isinstance(given, type):
+        advice = f"give an object, {given.__name__}(model.parameters(), lr=...)."
+    elif isinstance(given, float):
+        made = f"opt=torch.optim.Adam(model.parameters(), lr={given})"
+        advice = f"the learning rate belongs to the optimizer, {made}."
+    elif isinstance(given, Iterator):
+        advice = "make an optimizer of the weights, torch.optim.Adam(model.parameters(), lr=1e-3)."
+    elif isinstance(given, Optimizer):
+        advice = "it is an Optimizer already; give a torch optimizer."
+    elif callable(getattr(given, "zero_grad", None)) and not is_module:
+        needed = "param_groups (a list), step, zero_grad, state_dict and load_state_dict"
+        advice = f"{wanted} A wrapper needs {needed}."
+    elif callable(given) and not is_module:
+        advice = "call it with the weights, and give what it returns, opt=make(model.parameters())."
+    else:
+        advice = place_of(given) or wanted
+    return ConfigTypeError(f"{found(name, given)}: {advice}")

@@ -76,8 +76,8 @@ def compare_settings(
             )
     if saved["sched_on"] != here["sched_on"]:
         told.append(
-            f"{what}'s schedule moves after each {here['sched_on']}, as the script says, and has moved "
-            f"after each {saved['sched_on']}"
+            f"the scheduler of {what} steps after each {here['sched_on']}, as the script says; in the "
+            f"checkpoint it stepped after each {saved['sched_on']}"
         )
     return told
 

@@ -161,11 +161,15 @@ class PatchBase:
         }
 
     def __repr__(self) -> str:
-        """Give the class, the metric and the name."""
+        """Give the class, the metric, the name, and how much is in it."""
         metric = getattr(self, "metric", None)
         parts = [] if metric is None else [metric_name(metric)]
         parts += [] if self.name is None else [f"name={self.name!r}"]
-        return f"{type(self).__name__}({', '.join(parts)})"
+        return f"{type(self).__name__}({', '.join([*parts, *self._amounts()])})"
+
+    def _amounts(self) -> list[str]:
+        """Say how much was loaded, without a wait for an accelerator."""
+        return []
 
 
 def metric_name(metric: Any) -> str:

@@ -82,6 +82,11 @@ class _MatrixPatch(PatchBase):
         """Load what `state_dict` gave."""
         self.matrix = copied(state["matrix"])
 
+    def _amounts(self) -> list[str]:
+        if self.matrix is None or not self.matrix.is_cpu:
+            return []
+        return [f"{int(self.matrix.sum())} samples"]
+
     def _counts(self) -> Tensor:
         if self.matrix is None:
             raise PatchError(f"{self} holds no data: call load(outputs, targets).")

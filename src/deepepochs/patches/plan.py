@@ -11,9 +11,14 @@ import functools
 import inspect
 import sys
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, cast
 
+from torch.utils.data import DataLoader, Dataset
+
+from ..arguments import found, place_of
 from ..errors import ConfigError, ConfigTypeError, MetricError
+from ..metrics import BY_NAME
 from ..nest.operations import describe, listify
 from .base import PatchBase, checked_metric, metric_name
 from .confusion import ConfusionPatch, CountsPatch, is_of_classes, takes_matrix_by_name
@@ -21,8 +26,9 @@ from .tensors import TensorPatch
 from .torchmetric import MetricPatch
 from .values import MeanPatch
 
-Metric = Callable[..., Any]
-"""A function of outputs and targets, an object of torchmetrics, or a class of patches."""
+Metric = Callable[..., Any] | str
+"""A function of outputs and targets, an object of torchmetrics, a class of patches, or the name of
+one of the library's own functions."""
 
 MetricPlan = tuple[str, Callable[[Any], PatchBase]]
 
@@ -40,15 +46,61 @@ Keeping = TensorPatch | CountsPatch
 
 
 def check_metrics(metrics: Any, where: str) -> list[Any]:
-    """Give ``metrics`` as a list; raise a ConfigTypeError if one is not callable."""
+    """Give ``metrics`` as a list, with the function in place of a name.
+
+    Raises:
+        ConfigTypeError: one is not callable.
+        ConfigError: one is a text, and none of the library's metrics has this name.
+    """
+    if isinstance(metrics, (DataLoader, Mapping, Dataset)):
+        raise _not_a_metric(where, metrics)
     listed = list(listify(metrics))
-    for metric in listed:
-        if not callable(metric):
-            raise ConfigTypeError(
-                f"{where}={metric!r} is a {type(metric).__name__}: a metric is a function "
-                "(preds, targets) -> number or dict, a torchmetrics object or a patch class."
-            )
+    for index, metric in enumerate(listed):
+        entry = where if metrics is metric else f"{where}[{index}]"
+        if isinstance(metric, str):
+            listed[index] = _of_name(metric, entry)
+        elif not callable(metric) or _is_other_class(metric):
+            raise _not_a_metric(entry, metric)
     return listed
+
+
+def _is_other_class(metric: Any) -> bool:
+    return isinstance(metric, type) and not issubclass(metric, PatchBase)
+
+
+def _of_name(name: str, where: str) -> Any:
+    """The library's own metric of a name."""
+    if name in BY_NAME:
+        return BY_NAME[name]
+    from ..hints.names import advice_on_metric_name
+
+    advice = advice_on_metric_name(name, list(BY_NAME))
+    raise ConfigError(f"{where}={name!r} is no metric of deepepochs. {advice}")
+
+
+def _not_a_metric(where: str, given: Any) -> ConfigTypeError:
+    """The error for something that was given as a metric; ``where`` names the argument."""
+    advice = place_of(given) or (
+        "give a function (preds, targets) -> number or dict, a torchmetrics object, a patch class, or "
+        f"one of the names {', '.join(map(repr, BY_NAME))}."
+    )
+    if given is None:
+        advice = "leave it out."
+    elif isinstance(given, type):
+        advice = f"give an object, {given.__name__}(...)."
+    elif isinstance(given, int):
+        advice = f"for a number of epochs write epochs={given}. For a metric {advice}"
+    elif isinstance(given, Mapping):
+        name, metric = next(iter(given.items()), ("acc", "accuracy"))
+        code = metric if isinstance(metric, str) else metric_name(metric)
+        advice = (
+            f"give a list, in which a metric may have another name: [rename({name!r})({code})]."
+        )
+    elif isinstance(given, DataLoader):
+        advice = (
+            "fit(train_dl, val_dl) takes two loaders; a third is given to trainer.test(test_dl)."
+        )
+    return ConfigTypeError(f"{found(where, given)}: {advice}")
 
 
 def plan_metrics(groups: Iterable[Sequence[Any]], kind: Any) -> tuple[MetricPlan, ...]:
@@ -65,14 +117,15 @@ def plan_metrics(groups: Iterable[Sequence[Any]], kind: Any) -> tuple[MetricPlan
         if any(metric is known for known in planned.values()):
             continue
         name = metric_name(metric)
-        fault = ""
         if name == "loss":
-            fault = f"The metric {metric!r} is named {name!r}, as the loss itself is"
-        elif name in planned and name:
-            fault = f"Two different metrics are named {name!r}: {planned[name]!r} and {metric!r}"
-        if fault:
             raise MetricError(
-                f"{fault}. Rename one, for example with the decorator rename('other')."
+                f"The metric {where_defined(metric)} is named 'loss', as the loss itself is. "
+                f"{_renaming(metric)}"
+            )
+        if name in planned and name:
+            raise MetricError(
+                f"Two metrics are named {name!r}: {where_defined(planned[name])} and "
+                f"{where_defined(metric)}. {_renaming(metric)}"
             )
         make = make_patch(metric, kind)
         if name in planned:
@@ -81,6 +134,33 @@ def plan_metrics(groups: Iterable[Sequence[Any]], kind: Any) -> tuple[MetricPlan
         planned[name] = metric
         plan.append((name, make))
     return tuple(plan)
+
+
+def where_defined(metric: Any) -> str:
+    """Say which metric it is, by its code: ``the lambda in line 12 of train.py``."""
+    if isinstance(metric, functools.partial):
+        given = [repr(value) for value in metric.args]
+        given += [f"{name}={value!r}" for name, value in metric.keywords.items()]
+        return f"partial({', '.join([metric_name(metric.func), *given])})"
+    code = getattr(inspect.unwrap(metric) if callable(metric) else metric, "__code__", None)
+    if code is None:
+        return f"the {type(metric).__name__} {metric_name(metric)}"
+    module = str(getattr(metric, "__module__", ""))
+    if module.partition(".")[0] == __package__.partition(".")[0]:
+        return f"{module}.{code.co_name}"
+    name = "the lambda" if code.co_name == "<lambda>" else code.co_name
+    file = Path(code.co_filename)
+    # Cells of a notebook have files of their own, whose names say nothing.
+    where = "a cell" if "ipykernel" in code.co_filename else file.name
+    return f"{name} in line {code.co_firstlineno} of {where}"
+
+
+def _renaming(metric: Any) -> str:
+    if metric_name(metric) == "<lambda>":
+        return "Give each a name of its own: rename('error')(lambda preds, targets: ...)."
+    is_partial = isinstance(metric, functools.partial)
+    made = f"partial({metric_name(metric)}, ...)" if is_partial else metric_name(metric)
+    return f"Give one another name: rename('other')({made})."
 
 
 def complete_patches(
@@ -184,7 +264,7 @@ def make_patch(metric: Any, kind: str | type[PatchBase] = "tensor") -> Callable[
     return functools.partial(kind, metric)
 
 
-def _check_arguments(metric: Metric, kind: str) -> None:
+def _check_arguments(metric: Any, kind: str) -> None:
     """Raise a ConfigTypeError if a function cannot be called with what a patch hands it."""
     if kind == "confusion" and takes_matrix_by_name(metric):
         return
@@ -220,9 +300,14 @@ def check_patch_kind(kind: Any) -> Any:
         is_class and issubclass(kind, PatchBase)
     ):
         return kind
-    error, found = (ConfigError, repr(kind)) if is_name else (ConfigTypeError, describe(kind))
-    allowed = ", ".join(map(repr, ("auto", *KINDS)))
-    raise error(f"metric_patch is {found}: give {allowed}, or a subclass of PatchBase.")
+    from ..hints.names import value_meant
+
+    error, shown = (ConfigError, repr(kind)) if is_name else (ConfigTypeError, describe(kind))
+    allowed = ("auto", *KINDS)
+    raise error(
+        f"metric_patch is {shown}: give {', '.join(map(repr, allowed))}, or a subclass of PatchBase."
+        f"{value_meant(kind, allowed)}"
+    )
 
 
 def _unnamed(make: Callable[[Any], PatchBase]) -> Callable[[Any], PatchBase]:

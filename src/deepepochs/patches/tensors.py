@@ -114,6 +114,12 @@ class TensorPatch(PatchBase):
         """
         return call_metric(self.metric, *self.arguments(), on_copies=self.on_copies)
 
+    def _amounts(self) -> list[str]:
+        chunks = self.outputs.items
+        if not chunks or not all(isinstance(chunk, Tensor) and chunk.ndim for chunk in chunks):
+            return []
+        return [f"{sum(map(len, chunks))} outputs"]
+
     def arguments(self) -> tuple[Any, Any]:
         """Give all outputs and all targets, with which the metric is called."""
         if not self.outputs.items:

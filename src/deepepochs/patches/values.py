@@ -157,6 +157,12 @@ class ValuePatch(PatchBase):
         total = _plus(self.total, _folded(self.pending)) if self.pending else self.total
         return total / self.weight if self.weight else math.nan
 
+    def _amounts(self) -> list[str]:
+        if self.items is not None:
+            return [f"means of {', '.join(self.items)}"]
+        mean = [] if self.pending or type(self.total) is not float else [f"mean {self():.4g}"]
+        return [*mean, f"weight {self.weight:g}"] if self.weight else []
+
     def state_dict(self) -> dict[str, Any]:
         """Give sums, weights and pending values: summing those now would change later bits."""
         sums = {key: for_checkpoint(getattr(self, key), f"ValuePatch.{key}") for key in _SUMS}

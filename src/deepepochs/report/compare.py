@@ -1,20 +1,27 @@
-"""The page that compares runs: a sortable table, and the hyper-parameters that differ."""
+"""The page that compares runs: a table with the best first, their curves, what differs."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from html import escape
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from ..runs.record import RunInfo, mapping
-from .html import Raw, duration, frame, is_number, section, short, table, tiles, when
-from .svg import sparkline
+from ..runs.compared import ABSENT, differences, given_by_some, ranked, shared, winners
+from ..runs.record import REPORT, RunInfo
+from .curves import Plot, grid, legend
+from .html import Number, Raw, frame, section, table, tiles
+from .svg import NUM_STYLES, OTHER, Line, style_of
+from .text import STAGES, clock, duration, is_number, text_of
+from .words import epochs_text
 
 MAX_TEST_COLUMNS = 6
+MAX_PLOTS = 24
 
-SORT_SCRIPT = """
+SCRIPT = """
 for (const button of document.querySelectorAll("th button")) {
   button.addEventListener("click", () => {
     const head = button.parentElement;
@@ -34,84 +41,168 @@ for (const button of document.querySelectorAll("th button")) {
     body.append(...[...body.rows].sort((a, b) => order(key(a), key(b))));
   });
 }
+const page = document.querySelector("main");
+for (const item of document.querySelectorAll("tr[data-run], .key [data-run]")) {
+  const light = isOn => () => {
+    page.classList.toggle("lighting", isOn);
+    for (const line of document.querySelectorAll(`g[data-run="${item.dataset.run}"]`))
+      line.classList.toggle("lit", isOn);
+  };
+  item.addEventListener("mouseenter", light(true));
+  item.addEventListener("mouseleave", light(false));
+}
 """
+"""Sorts a table by the column whose head is clicked, and lights the curves of a run."""
 
 
-def compare_page(runs: Sequence[RunInfo], title: str = "Runs") -> str:
-    """Return the HTML page that compares runs; the table has them in the given order."""
-    states = [run.state for run in runs]
+def compare_page(
+    runs: Sequence[RunInfo], title: str = "Runs", folder: str | os.PathLike[str] | None = None
+) -> str:
+    """Return the HTML page that compares runs.
+
+    Args:
+        runs: the runs, in any order. The page has those with one metric together, the best first.
+        title: of the page.
+        folder: where the page will be, for its links to the reports of the runs; ``None``: the
+            folder that has the folders of the runs.
+    """
+    ordered = ranked(runs)
+    states = [run.outcome for run in ordered]
     counts = [(str(states.count(state)), state) for state in dict.fromkeys(states)]
+    links = [_link(run, folder) for run in ordered]
+    few = len(ordered) <= NUM_STYLES
+    note = "" if few else f" The best {NUM_STYLES} have a colour, the others are grey."
     body = [
-        f"<header><h1>{escape(title)}</h1></header>",
+        f'<header><p class="kind">Comparison of runs</p><h1>{escape(title)}</h1></header>',
         tiles([(str(len(runs)), "run" if len(runs) == 1 else "runs"), *counts]),
-        section("All runs", _table(*_runs(runs)) if runs else "<p>There is no run here.</p>"),
-        section("Hyper-parameters that differ", _differences(runs)),
+        section("All runs", _runs(ordered, links) if runs else "<p>There is no run here.</p>"),
+        section(
+            "Validation curves",
+            f'<p class="quiet">{note.strip()}</p>' if note else "",
+            *_curves(ordered, "val"),
+        ),
+        section("Training curves", *_curves(ordered, "train")),
+        section("Settings that differ", *_differences(ordered, links)),
     ]
-    return frame(f"{title} – DeepEpochs", "\n".join(filter(None, body)), SORT_SCRIPT)
+    return frame(f"{title} – comparison of runs", "\n".join(filter(None, body)), SCRIPT)
 
 
-def _runs(runs: Sequence[RunInfo]) -> tuple[list[str], list[list[Any]]]:
-    tests = list(dict.fromkeys(name for run in runs for name in mapping(run.record, "test")))
-    tests = tests[:MAX_TEST_COLUMNS]
-    head = ["run", "state", "epochs", "best", "of", "course", *(f"test {name}" for name in tests)]
-    rows = []
-    for run in runs:
-        value: Any = ""
-        what, spark = "", ""
-        if (best := run.best()) is not None:
-            stage, name, epoch, value = best
-            what = f"{stage} {name}, epoch {epoch}"
-            curve = [v for _, v in run.curves[stage][name]]
-            spark = sparkline(curve, f"{stage} {name} from {short(curve[0])} to {short(curve[-1])}")
-        seconds = mapping(run.record, "seconds").get("epochs")
-        results = mapping(run.record, "test")
-        rows.append(
-            [
-                _link(run),
-                (run.state, Raw(f'<span class="{run.state}">{run.state}</span>')),
-                run.record.get("epochs_done", run.num_epochs),
-                value,
-                what,
-                ("", Raw(spark)),
-                *(results.get(name, "") for name in tests),
-                (seconds, duration(float(seconds))) if seconds and is_number(seconds) else "",
-                when(run.record.get("started_at", ""))[:19],
-            ]
-        )
-    return [*head, "time", "began"], rows
+def _runs(runs: Sequence[RunInfo], links: Sequence[Raw]) -> str:
+    tests = shared([run.tested for run in runs])[:MAX_TEST_COLUMNS]
+    bests = [run.best() for run in runs]
+    metrics = dict.fromkeys(f"{STAGES[b.stage]} {b.name}" for b in bests if b is not None)
+    is_one = len(metrics) == 1
+    what = f"best {next(iter(metrics))}" if is_one else "best"
+    head = ["run", what, *(["of"] if len(metrics) > 1 else []), "in epoch"]
+    head += [*(f"test {name}" for name in tests), "epochs", "state", "time", "began"]
+    best_runs = winners(runs)
+    rows, marks = [], []
+    for index, (run, best) in enumerate(zip(runs, bests, strict=True)):
+        is_best = run in best_runs
+        marks.append(f'data-run="{index}"' + (' class="best"' if is_best else ""))
+        star = '<b class="star" title="the best">★</b>' if is_best else ""
+        row: list[Any] = [(run.running_id, Raw(_swatch(index) + links[index] + star))]
+        row.append("" if best is None else best.value)
+        if len(metrics) > 1:
+            row.append("" if best is None else f"{STAGES[best.stage]} {best.name}")
+        row.append("" if best is None else best.epoch)
+        row += [run.tested.get(name, "") for name in tests]
+        rows.append([*row, *_course(run)])
+    return _table(head, rows, marks)
 
 
-def _link(run: RunInfo) -> Any:
+def _course(run: RunInfo) -> Iterator[Any]:
+    """Yield how a run went: epochs, state, time, start."""
+    seconds, start = run.seconds, run.started
+    yield run.epochs_done, Number(epochs_text(run))
+    yield run.outcome, Raw(f'<span class="{run.outcome}">{run.outcome}</span>')
+    yield "" if seconds is None else (seconds, Number(duration(seconds)))
+    yield "" if start is None else (start.timestamp(), f"{start:%Y-%m-%d} {clock(start)}")
+
+
+def _swatch(index: int) -> str:
+    return f'<span class="swatch {style_of(index)}"><i></i></span>'
+
+
+def _link(run: RunInfo, folder: str | os.PathLike[str] | None) -> Raw:
     """Return the run's name, as a link if the run has a report."""
-    if run.folder is None or not (run.folder / "report.html").is_file():
-        return run.running_id
-    address = escape(f"{quote(run.folder.name)}/report.html")
-    return run.running_id, Raw(f'<a href="{address}">{escape(run.running_id)}</a>')
+    name = escape(run.running_id)
+    if run.folder is None or not (run.folder / REPORT).is_file():
+        return Raw(name)
+    page, start = (run.folder / REPORT).absolute(), Path(folder or run.folder.parent).absolute()
+    try:
+        address = quote(Path(os.path.relpath(page, start)).as_posix())
+    except ValueError:  # on another drive
+        address = page.as_uri()
+    return Raw(f'<a href="{escape(address)}">{name}</a>')
 
 
-def _differences(runs: Sequence[RunInfo]) -> str:
-    names = list(dict.fromkeys(name for run in runs for name in run.hyper_params))
-    differing = [
-        name for name in names if len({repr(run.hyper_params.get(name)) for run in runs}) > 1
+def _curves(runs: Sequence[RunInfo], stage: str) -> Iterator[str]:
+    """Yield a plot for each metric of a stage, with the curves of all runs."""
+    tables = [run.curves.get(stage, {}) for run in runs]
+    monitored = [best.name for best in (run.best() for run in runs) if best is not None]
+    names = shared(tables)
+    names.sort(key=lambda name: name not in monitored)
+    plots = []
+    for name in names[:MAX_PLOTS]:
+        lines = [
+            Line(run.running_id, table[name], style_of(index), index)
+            for index, (run, table) in enumerate(zip(runs, tables, strict=True))
+            if name in table
+        ]
+        plots.append(Plot(name, lines))
+    if not plots:
+        return
+    yield legend(_items(runs, tables))
+    yield grid(plots)
+    if len(names) > MAX_PLOTS:
+        yield f'<p class="quiet after">{len(names) - MAX_PLOTS} more metrics are not drawn.</p>'
+
+
+def _items(runs: Sequence[RunInfo], tables: Sequence[Any]) -> list[tuple[str, str, str]]:
+    """Return the entries of the legend: a run each, and one for all grey curves."""
+    drawn = [index for index, table in enumerate(tables) if table]
+    items = [
+        (style_of(index), runs[index].running_id, f' data-run="{index}"')
+        for index in drawn
+        if index < NUM_STYLES
     ]
-    if not differing:
-        return ""
-    rows = []
-    for run in runs:
-        best = run.best()
-        values = [run.hyper_params.get(name, "") for name in differing]
-        rows.append([_link(run), *values, "" if best is None else best[3]])
-    same = [name for name in names if name not in differing]
-    note = f"The same in all: {', '.join(same)}." if same else ""
-    return _table(["run", *differing, "best"], rows) + (
-        f'<p class="quiet" style="margin:10px 0 0">{escape(note)}</p>' if note else ""
-    )
+    others = len(drawn) - len(items)
+    return [*items, (OTHER, f"{others} others", "")] if others else items
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+def _differences(runs: Sequence[RunInfo], links: Sequence[Raw]) -> Iterator[str]:
+    """Yield the table of settings that differ, and those that only some runs name."""
+    differing = differences(runs)
+    if differing:
+        best_runs = winners(runs)
+        rows, marks = [], []
+        for index, run in enumerate(runs):
+            best = run.best()
+            cells = [_setting(values[index]) for values in differing.values()]
+            name = (run.running_id, Raw(_swatch(index) + links[index]))
+            rows.append([name, *cells, "" if best is None else best.value])
+            is_best = run in best_runs
+            marks.append(f'data-run="{index}"' + (' class="best"' if is_best else ""))
+        yield _table(["run", *differing, "best"], rows, marks)
+    elif len(runs) > 1:
+        yield "<p>The runs have the same settings, as far as they are recorded.</p>"
+    if partial := given_by_some(runs):
+        shown = ", ".join(f"{name} = {text_of(value)}" for name, value in partial.items())
+        yield f'<p class="quiet after">Only some runs name: {escape(shown)}.</p>'
+
+
+def _setting(value: Any) -> Any:
+    if value is ABSENT:
+        return "", Number("–")
+    return (value, Number(text_of(value))) if is_number(value) else value
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[Any]], marks: Sequence[str]) -> str:
     """Return a sortable table; a cell may be a pair of sort key and value."""
     buttons = [Raw(f'<button type="button">{escape(name)}</button>') for name in head]
-    return table(buttons, ([_with_key(cell) for cell in row] for row in rows), "sortable")
+    keyed = [[_with_key(cell) for cell in row] for row in rows]
+    return table(buttons, keyed, "sortable sticky", marks)
 
 
 def _with_key(cell: Any) -> tuple[str, Any]:

@@ -12,12 +12,14 @@ import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from importlib.resources import files
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
 import torch
 
 from ..show.screens import to_array
+from .text import is_number, measured, text_of
 
 MAX_SIDE = 48
 """Pixels of the longer side of a sample's picture; a larger image loses rows and columns."""
@@ -25,6 +27,10 @@ MAX_SIDE = 48
 
 class Raw(str):
     """HTML, which is not escaped."""
+
+
+class Number(str):
+    """The text of a number, which a table aligns at the right."""
 
 
 def frame(title: str, body: str, script: str = "") -> str:
@@ -51,27 +57,41 @@ def section(title: str, *parts: str) -> str:
     return f"<section>\n<h2>{escape(title)}</h2>\n{content}\n</section>" if content else ""
 
 
-def table(head: Sequence[Any], rows: Iterable[Sequence[Any]], kind: str = "") -> str:
-    """Return a table; numbers are aligned right. A cell may be a pair of sort key and value."""
+def side_by_side(*sections: str) -> str:
+    """Return sections in one row of a wide page, without the empty ones."""
+    shown = "\n".join(filter(None, sections))
+    return f'<div class="pair">\n{shown}\n</div>' if shown else ""
+
+
+def table(
+    head: Sequence[Any],
+    rows: Iterable[Sequence[Any]],
+    kind: str = "",
+    row_marks: Sequence[str] = (),
+) -> str:
+    """Return a table; numbers are aligned right.
+
+    Args:
+        head: the names of the columns, or nothing.
+        rows: the cells; one may be a pair of sort key and value. A float is the value of a metric.
+        kind: the class of the table.
+        row_marks: the HTML attributes of each row.
+    """
     lines = [[cell if isinstance(cell, tuple) else (None, cell) for cell in row] for row in rows]
     if not lines:
         return ""
-    marks = []
-    for column in zip(*lines, strict=True):
-        values = [value for _, value in column]
-        is_numeric = all(is_number(value) or value == "" for value in values)
-        marks.append(' class="n"' if is_numeric and any(map(is_number, values)) else "")
+    sides = [' class="n"' if _is_numeric(column) else "" for column in zip(*lines, strict=True)]
     top = "".join(
-        f'<th{mark} scope="col">{cell_text(cell)}</th>'
-        for cell, mark in zip(head, marks, strict=False)
+        f'<th{side} scope="col">{cell_text(cell)}</th>'
+        for cell, side in zip(head, sides, strict=False)
     )
     body = []
-    for line in lines:
+    for line, mark in zip_longest(lines, row_marks[: len(lines)], fillvalue=""):
         cells = []
-        for (key, value), mark in zip(line, marks, strict=True):
+        for (key, value), side in zip(line, sides, strict=True):
             data = "" if key is None else f' data-key="{escape(key)}"'
-            cells.append(f"<td{mark}{data}>{cell_text(value)}</td>")
-        body.append(f"<tr>{''.join(cells)}</tr>")
+            cells.append(f"<td{side}{data}>{cell_text(value)}</td>")
+        body.append(f"<tr{f' {mark}' if mark else ''}>{''.join(cells)}</tr>")
     head_row = f"<thead><tr>{top}</tr></thead>\n" if top else ""
     return (
         f'<div class="scroll"><table class="{kind}">{head_row}'
@@ -79,9 +99,14 @@ def table(head: Sequence[Any], rows: Iterable[Sequence[Any]], kind: str = "") ->
     )
 
 
+def _is_numeric(column: Sequence[tuple[Any, Any]]) -> bool:
+    values = [value for _, value in column if value != ""]
+    return bool(values) and all(is_number(value) or isinstance(value, Number) for value in values)
+
+
 def facts(values: Mapping[str, Any]) -> str:
     """Return a table of names and values."""
-    return table([], ([name, text_of(value)] for name, value in values.items()), "facts")
+    return table([], [[name, text_of(value)] for name, value in values.items()], "facts")
 
 
 def tiles(values: Sequence[tuple[str, str]]) -> str:
@@ -97,54 +122,7 @@ def cell_text(value: Any) -> str:
     """Return the HTML of a table's cell."""
     if isinstance(value, Raw):
         return value
-    return escape(short(value, 5) if isinstance(value, float) else text_of(value))
-
-
-def text_of(value: Any) -> str:
-    """Return a plain value as text."""
-    if isinstance(value, Mapping):
-        return ", ".join(f"{name}: {text_of(entry)}" for name, entry in value.items())
-    if isinstance(value, (list, tuple)):
-        return f"[{', '.join(map(text_of, value))}]"
-    return "none" if value is None else str(value)
-
-
-def is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def duration(seconds: float) -> str:
-    """Return a time in suitable units.
-
-    >>> duration(0.25), duration(75), duration(3700), duration(200000)
-    ('0.25 s', '1 min 15 s', '1 h 1 min', '2 d 7 h')
-    """
-    if seconds < 60:
-        return f"{short(seconds, 3)} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
-
-
-def short(value: float, digits: int = 4) -> str:
-    """Return a number with at most ``digits`` significant digits.
-
-    >>> short(0.30000000000000004), short(12345678.0), short(0.00001), short(float("nan"))
-    ('0.3', '1.235e7', '1e-5', 'nan')
-    """
-    text = f"{value:.{digits}g}"
-    if "e" in text:
-        number, power = text.split("e")
-        return f"{number}e{int(power)}"
-    return "0" if text == "-0" else text
-
-
-def when(moment: Any) -> str:
-    """Return a time of ISO 8601 in a readable form, such as ``2026-01-02 03:04:05 +0100``."""
-    text = str(moment)
-    return f"{text[:10]} {text[11:19]} {text[19:]}".rstrip()
+    return escape(measured(value) if isinstance(value, float) else text_of(value))
 
 
 def png(pixels: np.ndarray[Any, Any]) -> bytes:

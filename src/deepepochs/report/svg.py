@@ -3,61 +3,103 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from html import escape
 from typing import NamedTuple
 
 from ..runs.record import Curve, finite
-from .html import short
+from .text import short
 
 LOG_RATIO = 50.0
 """An axis is logarithmic if the ratio of the largest value to the smallest is at least this."""
 
 NUM_TICKS = 5
 WIDTH, HEIGHT = 440, 250
-LEFT, RIGHT, TOP, BOTTOM = 56, 12, 12, 34
+WIDE, LOW = 912, 190  # a plot that has a row of the page for itself
+LEFT, RIGHT, TOP, BOTTOM = 56, 12, 22, 34
 MAX_POINTS = 500  # of a longer curve, only the lowest and highest point of each stretch are drawn
 MAX_DOTS = 60  # each point has a dot with its value if a curve has at most this many points
+MAX_ALL_DOTS = 600  # and all curves of a plot together at most this many
+
+NUM_COLOURS = 6
+NUM_STYLES = 2 * NUM_COLOURS  # solid, and then dashed
+OTHER = "other"
+"""The style of a curve without a colour of its own."""
 
 
-def curve_plot(curves: Mapping[str, Curve], title: str) -> str:
-    """Return a plot of curves over the epochs; ``title`` is for screen readers."""
-    shown = {label: list(filter(finite, curve)) for label, curve in curves.items()}
-    points = [point for curve in shown.values() for point in curve]
+class Line(NamedTuple):
+    """A curve in a plot.
+
+    Attributes:
+        label: what it is, shown with each point.
+        curve: its points.
+        style: its classes in the page's style sheet.
+        number: marks the curve as one of a run, which a script finds.
+    """
+
+    label: str
+    curve: Curve
+    style: str
+    number: int | None = None
+
+
+class Mark(NamedTuple):
+    """The best epoch in a plot; the point of one line may be marked, too."""
+
+    epoch: int
+    label: str = ""
+    value: float | None = None
+
+
+def style_of(index: int) -> str:
+    """Return the style of the curve with this index: twelve differ, and further ones are grey.
+
+    >>> style_of(0), style_of(7), style_of(12)
+    ('c0', 'c1 dashed', 'other')
+    """
+    if index >= NUM_STYLES:
+        return OTHER
+    return f"c{index % NUM_COLOURS}{' dashed' if index >= NUM_COLOURS else ''}"
+
+
+def curve_plot(
+    lines: Sequence[Line], title: str, mark: Mark | None = None, *, is_wide: bool = False
+) -> str:
+    """Return a plot of curves over the epochs.
+
+    Args:
+        lines: the curves; the first is drawn last, over the others.
+        title: for screen readers.
+        mark: the best epoch.
+        is_wide: draw the plot for the whole width of the page, or else for half of it.
+    """
+    shown = [line._replace(curve=list(filter(finite, line.curve))) for line in lines]
+    points = [point for line in shown for point in line.curve]
     if not points:
         return '<p class="quiet">no finite value</p>'
     epochs = [epoch for epoch, _ in points]
-    across = _epoch_scale(min(epochs), max(epochs))
-    up = Scale.of([value for _, value in points], HEIGHT - BOTTOM, TOP)
-    parts = [_axes(across, up)]
-    for index, (label, curve) in enumerate(shown.items()):
-        kind = label if label in ("train", "val") else f"c{2 + index % 4}"
-        parts.append(_curve(curve, label, kind, across, up))
+    width, height = (WIDE, LOW) if is_wide else (WIDTH, HEIGHT)
+    across = _epoch_scale(min(epochs), max(epochs), width)
+    up = Scale.of([value for _, value in points], height - BOTTOM, TOP)
+    parts = [_axes(across, up, width, height)]
+    if mark is not None and min(epochs) <= mark.epoch <= max(epochs):
+        parts.append(_mark(mark, across, up, height))
+    has_dots = len(points) <= MAX_ALL_DOTS
+    parts += [_line(line, across, up, has_dots) for line in reversed(shown)]
     return (
-        f'<svg class="plot" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
+        f'<svg class="plot{" wide" if is_wide else ""}" viewBox="0 0 {width} {height}" role="img" '
         f'aria-label="{escape(title)}">{"".join(parts)}</svg>'
     )
 
 
-def sparkline(values: Sequence[float], label: str = "") -> str:
-    """Return a curve of the size of a word, or '' without finite values."""
-    points = [(index, value) for index, value in enumerate(values) if math.isfinite(value)]
-    if not points:
-        return ""
-    width, height = 120, 28
-    up = Scale.of([value for _, value in points], height - 4, 4)
-    across = Scale(0, max(len(values) - 1, 1), 4, width - 4, 1)
-    path = " ".join(f"{across.place(i):.1f},{up.place(v):.1f}" for i, v in _thin(points))
-    last_x, last_y = across.place(points[-1][0]), up.place(points[-1][1])
-    return (
-        f'<svg class="spark" viewBox="0 0 {width} {height}" role="img" '
-        f'aria-label="{escape(label)}"><polyline class="line val" points="{path}"/>'
-        f'<circle class="dot val" cx="{last_x:.1f}" cy="{last_y:.1f}" r="2.5"/></svg>'
-    )
+def is_logarithmic(lines: Sequence[Line]) -> bool:
+    """Whether the plot of these curves has a logarithmic axis."""
+    values = [value for line in lines for _, value in filter(finite, line.curve)]
+    return bool(values) and Scale.of(values, 0, 1).is_log
 
 
-def _epoch_scale(first: int, last: int) -> Scale:
-    start, end = LEFT + 6, WIDTH - RIGHT - 6
+def _epoch_scale(first: int, last: int, width: int) -> Scale:
+    start, end = LEFT + 6, width - RIGHT - 6
     if first == last:
         return Scale(first - 0.5, last + 0.5, start, end, 1)
     span = last - first
@@ -65,42 +107,56 @@ def _epoch_scale(first: int, last: int) -> Scale:
         factor * 10**power
         for power in range(12)
         for factor in (1, 2, 5)
-        if span / (factor * 10**power) <= 8
+        if span / (factor * 10**power) <= width / 55
     )
     return Scale(first, last, start, end, step)
 
 
-def _axes(across: Scale, up: Scale) -> str:
+def _axes(across: Scale, up: Scale, width: int, height: int) -> str:
     parts = []
-    for height, label in up.ticks():
-        parts.append(f'<path class="grid" d="M{LEFT} {height:.1f}H{WIDTH - RIGHT}"/>')
-        parts.append(f'<text class="end" x="{LEFT - 6}" y="{height + 4:.1f}">{label}</text>')
+    for y, label in up.ticks():
+        parts.append(f'<path class="grid" d="M{LEFT} {y:.1f}H{width - RIGHT}"/>')
+        parts.append(f'<text class="end" x="{LEFT - 6}" y="{y + 4:.1f}">{label}</text>')
     step = int(across.step)
     first, last = math.ceil(across.low), math.floor(across.high)
-    epochs = [e for e in range(first, last + 1) if e % step == 0 or e == first]
-    if len(epochs) > 1 and epochs[1] - epochs[0] < step * 0.6:
-        del epochs[1]
-    y = HEIGHT - BOTTOM + 16
+    epochs = [epoch for epoch in range(first, last + 1) if epoch % step == 0]
+    if not epochs or epochs[0] - first >= step * 0.6:
+        epochs.insert(0, first)
+    y = height - BOTTOM + 16
     for epoch in epochs:
         parts.append(f'<text class="mid" x="{across.place(epoch):.1f}" y="{y}">{epoch}</text>')
-    middle = (LEFT + WIDTH - RIGHT) / 2
-    parts.append(f'<text class="mid" x="{middle}" y="{HEIGHT - 3}">epoch</text>')
+    middle = (LEFT + width - RIGHT) / 2
+    parts.append(f'<text class="mid" x="{middle}" y="{height - 3}">epoch</text>')
     return "".join(parts)
 
 
-def _curve(curve: Curve, label: str, kind: str, across: Scale, up: Scale) -> str:
-    places = [(across.place(e), up.place(v)) for e, v in curve]
+def _mark(mark: Mark, across: Scale, up: Scale, height: int) -> str:
+    x = across.place(mark.epoch)
+    parts = [f'<path class="best" d="M{x:.1f} {TOP - 4}V{height - BOTTOM}"/>']
+    if mark.label:
+        share = (x - across.start) / (across.end - across.start)
+        side = "start" if share < 0.2 else "end" if share > 0.8 else "mid"
+        parts.append(f'<text class="{side} good" x="{x:.1f}" y="{TOP - 9}">{mark.label}</text>')
+    if mark.value is not None:
+        parts.append(f'<circle class="best" cx="{x:.1f}" cy="{up.place(mark.value):.1f}" r="5.5"/>')
+    return "".join(parts)
+
+
+def _line(line: Line, across: Scale, up: Scale, has_dots: bool) -> str:
+    places = [(across.place(e), up.place(v)) for e, v in line.curve]
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in _thin(places))
-    parts = [f'<polyline class="line {kind}" points="{path}"/>']
-    if len(curve) <= MAX_DOTS:
-        radius = 2.5 if len(curve) <= 40 else 1.5
-        for (epoch, value), (x, y) in zip(curve, places, strict=True):
-            tip = f"{label}, epoch {epoch}: {short(value, 5)}"
+    parts = [f'<polyline class="line {line.style}" points="{path}"/>']
+    if len(line.curve) == 1 or (has_dots and len(line.curve) <= MAX_DOTS):
+        radius = 3.5 if line.number is not None else 2.5 if len(line.curve) <= 40 else 1.5
+        colour = line.style.partition(" ")[0]
+        for (epoch, value), (x, y) in zip(line.curve, places, strict=True):
+            tip = f"{line.label}, epoch {epoch}: {short(value, 5)}"
             parts.append(
-                f'<circle class="dot {kind}" cx="{x:.1f}" cy="{y:.1f}" r="{radius}">'
+                f'<circle class="dot {colour}" cx="{x:.1f}" cy="{y:.1f}" r="{radius}">'
                 f"<title>{escape(tip)}</title></circle>"
             )
-    return "".join(parts)
+    run = "" if line.number is None else f' data-run="{line.number}"'
+    return f"<g{run}>{''.join(parts)}</g>"
 
 
 def _thin(points: Sequence[tuple[float, float]]) -> Sequence[tuple[float, float]]:

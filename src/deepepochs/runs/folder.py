@@ -6,6 +6,7 @@ import operator
 import os
 import re
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,154 @@ _MAX_ID_BYTES = 200
 _FORBIDDEN = re.compile(r"[/\\:\x00-\x1f\x7f]")
 
 
-def new_running_id() -> str:
-    """Make a unique id: the time in hundredths of a second, and eight random digits.
+# 64 of each, so that a byte draws each of them equally often.
+_ADJECTIVES = [
+    "amber",
+    "ample",
+    "azure",
+    "bold",
+    "brave",
+    "bright",
+    "brisk",
+    "calm",
+    "candid",
+    "clear",
+    "clever",
+    "crisp",
+    "curious",
+    "deft",
+    "eager",
+    "early",
+    "fair",
+    "fleet",
+    "fond",
+    "fresh",
+    "gentle",
+    "glad",
+    "golden",
+    "grand",
+    "happy",
+    "hardy",
+    "honest",
+    "humble",
+    "jolly",
+    "keen",
+    "kind",
+    "lively",
+    "loyal",
+    "lucid",
+    "lucky",
+    "mellow",
+    "merry",
+    "mild",
+    "modest",
+    "neat",
+    "nimble",
+    "noble",
+    "patient",
+    "placid",
+    "polite",
+    "quick",
+    "quiet",
+    "rapid",
+    "ready",
+    "serene",
+    "sharp",
+    "silver",
+    "smart",
+    "snug",
+    "solid",
+    "steady",
+    "sunny",
+    "swift",
+    "tidy",
+    "vivid",
+    "warm",
+    "wise",
+    "witty",
+    "zesty",
+]
+_ANIMALS = [
+    "badger",
+    "bee",
+    "bison",
+    "canary",
+    "cheetah",
+    "condor",
+    "crane",
+    "cricket",
+    "dolphin",
+    "dove",
+    "eagle",
+    "egret",
+    "elk",
+    "falcon",
+    "finch",
+    "firefly",
+    "fox",
+    "gazelle",
+    "gecko",
+    "goose",
+    "hare",
+    "hawk",
+    "hedgehog",
+    "heron",
+    "horse",
+    "ibex",
+    "ibis",
+    "kestrel",
+    "kiwi",
+    "koala",
+    "lark",
+    "lemur",
+    "leopard",
+    "lion",
+    "llama",
+    "lynx",
+    "magpie",
+    "marlin",
+    "marmot",
+    "marten",
+    "moose",
+    "newt",
+    "nightingale",
+    "ocelot",
+    "orca",
+    "oriole",
+    "osprey",
+    "otter",
+    "owl",
+    "panda",
+    "pelican",
+    "penguin",
+    "plover",
+    "puffin",
+    "puma",
+    "quail",
+    "raven",
+    "robin",
+    "salmon",
+    "seal",
+    "sparrow",
+    "starling",
+    "swan",
+    "turtle",
+]
 
-    Ids sort by time. The system draws the digits, so no random state of the run changes.
+
+def new_running_id(parents: Iterable[Path] = ()) -> str:
+    """Make an id that can be read: date, time and two words, as ``2026-11-25_2136_brave-otter``.
+
+    It is the name of nothing in the folders ``parents``. The system draws the words, so no random
+    state of the run changes.
     """
-    return f"{time.time_ns() // 10_000_000}-{os.urandom(4).hex()}"
+    now, parents = time.strftime("%Y-%m-%d_%H%M"), list(parents)
+    for _ in range(100):
+        first, second = os.urandom(2)
+        name = f"{now}_{_ADJECTIVES[first % 64]}-{_ANIMALS[second % 64]}"
+        if not any((parent / name).exists() for parent in parents):
+            return name
+    return f"{name}-{os.urandom(4).hex()}"  # there are thousands of runs of this minute
 
 
 def check_running_id(running_id: Any) -> str:

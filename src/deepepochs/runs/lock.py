@@ -13,12 +13,11 @@ import os
 import socket
 import sys
 import time
-import warnings
 from pathlib import Path
 
 from filelock import BaseFileLock, FileLock, Timeout
 
-from ..errors import CheckpointError, RunLockedError
+from ..errors import CheckpointError, RunLockedError, warn_user
 from ..files.atomic import is_alive, write_text
 
 _LOCK_NAME, _HOLDER_NAME = ".run.lock", ".run.holder.json"
@@ -68,11 +67,10 @@ class RunLock:
                 raise CheckpointError(
                     f"cannot lock the run in {self.folder}: {error.strerror or error}"
                 ) from error
-            warnings.warn(
+            warn_user(
                 f"the file system of {self.folder} has no locks ({error.strerror}): "
                 "a second process with this running_id is not refused",
                 RuntimeWarning,
-                stacklevel=3,
             )
             return
         _held.add(self._lock)

@@ -9,12 +9,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ..errors import CheckpointError
 from .folder import run_folder
-from .lock import RunLock
+from .lock import RunLock, is_locked
 from .record import is_run
 
 Identity = tuple[int, int]
@@ -40,12 +41,18 @@ class RunFolders:
         """Note that the trainer has loaded a state of a run, whose folders become its own."""
         self._continued = running_id
 
-    def enter(self, parents: Sequence[Path], running_id: str) -> tuple[str, list[str]]:
-        """Move the folders of an earlier run aside, before this run writes to them.
+    def enter(
+        self, parents: Sequence[Path], running_id: str, *, is_given: bool = True
+    ) -> tuple[str, list[str]]:
+        """Take the folders of this run, before it writes to them.
+
+        If they are those of an earlier run, these are moved aside where the id ``is_given`` by the
+        script. An id that the library has made gets a number.
 
         Args:
             parents: the folders of runs that the callbacks write to.
             running_id: the id of this run.
+            is_given: whether the script has given it.
 
         Returns:
             The id of this run, and sentences that say what has changed.
@@ -54,10 +61,14 @@ class RunFolders:
             CheckpointError: a folder cannot be moved.
             RunLockedError: the earlier run still runs.
         """
-        running_id, said = self.follow(parents, running_id)
+        running_id, said = self._find_again(parents, running_id)
+        if running_id != self._continued and not is_given:
+            wanted, running_id = running_id, self._free_id(parents, running_id)
+            if wanted != running_id:
+                said.append(f"running ID {wanted} belongs to another run: this run is {running_id}")
         folders = [run_folder(parent, running_id) for parent in parents]
-        if running_id != self._continued:
-            foreign = [folder for folder in folders if folder not in self._own]
+        if running_id != self._continued and is_given:
+            foreign = [f for f in folders if f not in self._own and is_run(f)]
             said += move_aside(foreign, free_number(folders))
         for folder in folders:
             use_here(folder.parent)
@@ -67,6 +78,16 @@ class RunFolders:
                 continue
             self._own[folder] = identity(folder)
         return running_id, said
+
+    def _free_id(self, parents: Sequence[Path], running_id: str) -> str:
+        """The id, or the first of ``<id>-2``, ``<id>-3``, … whose folders no other run has."""
+        name = running_id
+        for number in itertools.count(2):
+            folders = [run_folder(parent, name) for parent in parents]
+            if all(folder in self._own or make_free(folder) for folder in folders):
+                break
+            name = f"{running_id}-{number}"
+        return name
 
     def follow(self, parents: Sequence[Path], running_id: str) -> tuple[str, list[str]]:
         """Find the folders of this run again, if another run has moved them aside.
@@ -79,6 +100,17 @@ class RunFolders:
         Raises:
             CheckpointError: another run is where they were, and they are not found.
         """
+        running_id, said = self._find_again(parents, running_id)
+        for parent in parents:
+            self.use(run_folder(parent, running_id))
+        return running_id, said
+
+    def use(self, folder: Path) -> None:
+        """Note that this run writes to a folder, unless an earlier run has: then it is not its own."""
+        if folder not in self._own and not is_run(folder):
+            self._own[folder] = None
+
+    def _find_again(self, parents: Sequence[Path], running_id: str) -> tuple[str, list[str]]:
         for folder in (run_folder(parent, running_id) for parent in parents):
             own, now = self._own.get(folder), identity(folder)
             if own is None or now is None or own == now:
@@ -95,15 +127,18 @@ class RunFolders:
             return found[0].name, [
                 f"running ID {running_id} belongs to a later run: this run is {found[0]} now"
             ]
-        for folder in (run_folder(parent, running_id) for parent in parents):
-            if folder not in self._own and not is_taken(folder):
-                self._own[folder] = None
         return running_id, []
 
 
-def is_taken(folder: Path) -> bool:
-    """Whether a run has written to a folder."""
-    return is_run(folder) or any(folder.glob("events.out.tfevents.*"))
+def make_free(folder: Path) -> bool:
+    """Make a folder, if no run has it; return whether none has it."""
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError:  # the script may have put something there
+        return not is_run(folder) and not is_locked(folder)
+    except OSError:  # whoever writes there says it
+        return True
+    return True
 
 
 def use_here(parent: Path) -> bool:
@@ -145,7 +180,7 @@ def move_aside(folders: Iterable[Path], number: int) -> list[str]:
         lock = RunLock(folder)
         lock.acquire()
         try:
-            if not is_taken(folder):  # another process has moved it meanwhile
+            if not is_run(folder):  # another process has moved it meanwhile
                 continue
             lock.move(target)
         except OSError as error:

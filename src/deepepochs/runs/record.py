@@ -12,7 +12,9 @@ import csv
 import json
 import math
 import os
+import re
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,14 +23,35 @@ from torch import Tensor
 
 from ..errors import CheckpointNotFound
 from ..files.atomic import write_text
+from ..show.screens import spread
 from .lock import is_locked
 
 RECORD, TABLE, PICTURES = "run.json", "metrics.csv", "pictures.json"
+REPORT = "report.html"
+EVENTS = "events.out.tfevents.*"  # the files of TensorBoard
 STATES = ("finished", "interrupted", "running", "failed", "killed", "unknown")
 MAX_TEXT = 300  # characters that are kept of a value that is written as text
 
 Curve = list[tuple[int, float]]
 """Pairs of the number of an epoch, from 1, and a value."""
+
+
+class Best(NamedTuple):
+    """The best epoch of a run, by the metric that it monitors, or else by its loss.
+
+    Attributes:
+        stage: ``'train'`` or ``'val'``.
+        name: the metric.
+        epoch: its number, from 1.
+        value: the value of the metric.
+        mode: ``'min'`` or ``'max'``.
+    """
+
+    stage: str
+    name: str
+    epoch: int
+    value: float
+    mode: str
 
 
 class RunInfo(NamedTuple):
@@ -62,16 +85,58 @@ class RunInfo(NamedTuple):
         epochs = [epoch for table in self.curves.values() for c in table.values() for epoch, _ in c]
         return max(epochs, default=0)
 
-    def best(self) -> tuple[str, str, int, float] | None:
-        """Stage, metric, epoch (from 1) and value of the best epoch, if there is one."""
+    @property
+    def epochs_done(self) -> int:
+        """Number of epochs that are done."""
+        done = self.record.get("epochs_done")
+        return done if isinstance(done, int) else self.num_epochs
+
+    @property
+    def seconds(self) -> float | None:
+        """The time of all its epochs."""
+        spent = mapping(self.record, "seconds").get("epochs")
+        return float(spent) if isinstance(spent, (int, float)) else None
+
+    @property
+    def outcome(self) -> str:
+        """Its state, or ``'stopped'`` if it finished before its last epoch, as by early stopping."""
+        is_stopped = self.state == "finished" and self.record.get("reason")
+        is_early = self.epochs_done != self.record.get("max_epochs")
+        return "stopped" if is_stopped and is_early else self.state
+
+    @property
+    def started(self) -> datetime | None:
+        """When it began; without a record, when the oldest of its files was written."""
+        if (recorded := moment(self.record.get("started_at"))) is not None:
+            return recorded
+        with contextlib.suppress(OSError, TypeError):
+            times = [path.stat().st_mtime for path in (self.folder or Path()).iterdir()]
+            if self.folder is not None and times:
+                return datetime.fromtimestamp(min(times)).astimezone()
+        return None
+
+    @property
+    def tested(self) -> dict[str, float]:
+        """The results of its last test, an entry of a vector as ``name[0]``."""
+        found: dict[str, float] = {}
+        for name, value in mapping(self.record, "test").items():
+            with contextlib.suppress(TypeError, ValueError):
+                # NaN is text in JSON.
+                numbers = np.array(value, dtype=object).astype(float)
+                found |= {entry: float(number) for entry, number in spread({name: numbers})}
+        return found
+
+    def best(self) -> Best | None:
+        """The best epoch, if there is one."""
         monitor = mapping(self.record, "monitor")
-        name, mode = str(monitor.get("name", "loss")), monitor.get("mode", "min")
+        name = str(monitor.get("name", "loss"))
+        mode = "max" if monitor.get("mode") == "max" else "min"
         for stage in (str(monitor["stage"]),) if "stage" in monitor else ("val", "train"):
             points = [point for point in self.curves.get(stage, {}).get(name, []) if finite(point)]
             if points:
                 sign = -1 if mode == "max" else 1
                 epoch, value = min(points, key=lambda point: sign * point[1])
-                return stage, name, epoch, value
+                return Best(stage, name, epoch, value, mode)
         return None
 
 
@@ -98,15 +163,42 @@ def list_runs(folder: str | os.PathLike[str]) -> list[RunInfo]:
             f"There is no folder {root}: give the folder of the runs, that is the ckpt_dir or "
             "log_dir of their callbacks."
         )
-    runs = [read_run(path) for path in sorted(root.iterdir()) if is_run(path)]
-    return sorted(runs, key=lambda run: (str(run.record.get("started_at", "")), run.running_id))
+    return sorted(map(read_run, run_folders(root)), key=by_start)
+
+
+def run_folders(folder: Path) -> list[Path]:
+    """The folders of the runs in a folder, by name."""
+    return [path for path in sorted(folder.iterdir()) if is_run(path)]
+
+
+def by_start(run: RunInfo) -> tuple[float, str]:
+    """The key that sorts runs by their start."""
+    return run.started.timestamp() if run.started is not None else 0.0, run.running_id
 
 
 def is_run(folder: Path) -> bool:
-    """Whether `folder` is the folder of a run."""
+    """Whether a run has written to `folder`: its record, a checkpoint or events."""
+    return is_recorded(folder) or (folder.is_dir() and any(folder.glob(EVENTS)))
+
+
+def is_recorded(folder: Path) -> bool:
+    """Whether `folder` has a run's record or a checkpoint."""
     return folder.is_dir() and (
         (folder / RECORD).is_file() or (folder / TABLE).is_file() or any(folder.glob("*.ckpt"))
     )
+
+
+def moment(text: Any) -> datetime | None:
+    """Return a time of ISO 8601, in its own time zone; ``None`` for anything else.
+
+    >>> moment("2026-01-02T03:04:05+0100").isoformat(), moment("yesterday")
+    ('2026-01-02T03:04:05+01:00', None)
+    """
+    # Python 3.10 reads +01:00, and not +0100.
+    with contextlib.suppress(ValueError):
+        found = datetime.fromisoformat(re.sub(r"([+-]\d\d)(\d\d)$", r"\1:\2", str(text)))
+        return found if found.tzinfo is not None else found.astimezone()
+    return None
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

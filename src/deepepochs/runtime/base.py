@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from .. import rng
+from ..arguments import found, place_of
 from ..data.cursor import Cursor
-from ..errors import CheckpointError, CheckpointMismatch, ConfigError
+from ..errors import CheckpointError, CheckpointMismatch, ConfigError, ConfigTypeError
 from ..nest.samples import BatchSize
 from ..optim.accumulation import AnyWindow, Window
 from ..optim.optimizers import Optimizer, Optimizers
@@ -208,7 +209,7 @@ class LocalRuntime:
 
 @contextmanager
 def together(runtime: Processes, doing: str) -> Iterator[None]:
-    """Have a block that one process refuses refused in all: they stay at the same place.
+    """Raise in every process if the block raises in one, so that all stay at the same place.
 
     Raises:
         CheckpointError: another process has refused it; of the class of its error.
@@ -259,7 +260,7 @@ def compile_calls(model: nn.Module) -> None:
         model._compiled_call_impl = torch.compile(call)
 
 
-def pick_device(device: str | torch.device | None) -> torch.device:
+def pick_device(device: Any) -> torch.device:
     """Return the device for a trainer's argument; ``None`` takes ``'cuda'`` if there is one.
 
     Raises:
@@ -267,17 +268,23 @@ def pick_device(device: str | torch.device | None) -> torch.device:
     """
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if not isinstance(device, (str, int, torch.device)):
+        wanted = (
+            "give the name of a device, None, or an accelerate.Accelerator. Give what follows the "
+            "epochs by name, such as metrics=..."
+        )
+        raise ConfigTypeError(f"{found('device', device)}: {place_of(device) or wanted}")
     try:
-        found = torch.device(device)
-        torch.empty(0, device=found)
+        picked = torch.device(device)
+        torch.empty(0, device=picked)
     except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
         # The messages continue with lists of all devices and kernels.
         first = str(error).split("\n")[0].split(". ")[0].strip(" .:")
         raise ConfigError(
             f"device={device!r} cannot be used ({first}): give None, a device that "
             "PyTorch has here such as 'cpu' or 'cuda:0', or an accelerate.Accelerator."
-        ) from error
-    return found
+        ) from None
+    return picked
 
 
 ENGINE_OPTIONS = (False, False, (), True, True)

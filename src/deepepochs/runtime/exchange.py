@@ -66,7 +66,7 @@ class Exchange:
         return group
 
     def _meet(self) -> None:
-        """Wait for all processes to be here: to make a group has no end if one is gone."""
+        """Wait until all processes have arrived: ``new_group`` hangs for ever if one has ended."""
         if distributed.get_backend() != "gloo":
             return
         everyone = [torch.zeros(1, device="cpu") for _ in range(self.num_processes)]

@@ -115,10 +115,11 @@ class Watch:
         return None
 
     def deadlock(self, here: Any = None) -> dict[int, str] | None:
-        """Give where all others wait, if none of them is busy and one is at another place.
+        """Return where each other process waits, or ``None`` if this is no deadlock.
 
-        They must have said so twice, at this look and at the one before. ``here`` is the place of a
-        process that does not wait in an exchange; then no other one may wait in one.
+        It is one if all others wait, at the same places in two checks in a row, and not all at the
+        same place. ``here`` is given if this process waits outside of our exchanges. If another one
+        waits inside of one then, its own check reports the deadlock.
         """
         before, self._seen = self._seen, dict(self._told("waits"))
         if here is not None and any(place["is_ours"] for place in self._seen.values()):
@@ -190,7 +191,7 @@ class Watch:
         return {"at": [self.num_exchanges, what], "what": what, "is_ours": False}
 
     def _tell(self, kind: str, value: Any) -> None:
-        # Where the store is gone, so are the processes that could ask.
+        # If the store cannot be reached, the other processes have ended, and nobody reads this.
         with contextlib.suppress(RuntimeError):
             self._store.set(f"deepepochs/{kind}/{self.rank}", json.dumps(value))
 

@@ -5,22 +5,35 @@ matplotlib is imported when the first figure is drawn.
 
 from __future__ import annotations
 
+import base64
 import io
+import math
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import Tensor
 
 from ..errors import DataError
+from .screens import in_notebook
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Figure  # for `History`, too
 
 FILE_BACKENDS = {"agg", "cairo", "pdf", "pgf", "ps", "svg", "template"}
+
+COLORS = {"train": "#2f6fde", "val": "#d9730d"}  # those of the pages
+ENTRY_COLORS = ["#2f6fde", "#d9730d", "#16836f", "#b0417f", "#7b4fc9", "#6b6f1d"]
+MAX_COLUMNS = 3  # plots side by side
+PLOT_SIZES = {1: (6.0, 3.8), 2: (4.6, 3.4), 3: (3.8, 3.0)}  # inches of a plot, by columns
+MAX_LINES = 6  # lines of a vector; of more, nobody could tell one from the other
+NUM_TICKS = 8  # numbers of epochs below a plot, at most
+MAX_DOTS = 50  # with as many epochs the line is enough
+LOG_RATIO = 50.0  # an axis is logarithmic if its largest value is this many times the last one
 
 
 def can_show() -> bool:
@@ -28,6 +41,15 @@ def can_show() -> bool:
     import matplotlib.pyplot as plt
 
     return plt.get_backend().lower() not in FILE_BACKENDS
+
+
+def is_inline() -> bool:
+    """Whether pyplot shows its figures below the cell of a notebook, when the cell has run."""
+    if not in_notebook():
+        return False
+    import matplotlib.pyplot as plt
+
+    return "inline" in plt.get_backend()
 
 
 def figure_to_array(figure: Figure) -> np.ndarray[Any, Any]:
@@ -61,6 +83,32 @@ def figure_to_svg(figure: Figure) -> str:
 
 
 @contextmanager
+def for_any_background() -> Iterator[None]:
+    """Draw in matplotlib's own style, with letters that a light and a dark page show."""
+    from matplotlib import style
+
+    names = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
+    grey: Any = dict.fromkeys(names, "#808080")
+    grey.update({"legend.frameon": False, "svg.fonttype": "none"})
+    with style.context(["default", grey]):
+        yield
+
+
+def figure_to_image(figure: Figure, label: str) -> str:
+    """Return a figure without background as an ``<img>``; `label` is for screen readers.
+
+    A notebook that is not trusted, and some sites, show an image and no ``<svg>``.
+    """
+    file = io.StringIO()
+    with without_glyph_warnings():
+        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
+    code = base64.b64encode(file.getvalue().encode()).decode()
+    return (
+        f'<img alt="{escape(label)}" style="max-width:100%" src="data:image/svg+xml;base64,{code}">'
+    )
+
+
+@contextmanager
 def without_glyph_warnings() -> Iterator[None]:
     """Do not warn about a character that the font lacks: it is drawn as a box."""
     with warnings.catch_warnings():
@@ -68,44 +116,142 @@ def without_glyph_warnings() -> Iterator[None]:
         yield
 
 
-def draw_curves(plots: Mapping[str, Mapping[str, Mapping[int, Any]]]) -> Figure:
+def draw_curves(
+    plots: Mapping[str, Mapping[str, Mapping[int, Any]]],
+    best: Mapping[str, tuple[str, int, float]],
+    *,
+    size: tuple[float, float] | None = None,
+    in_cell: bool = False,
+) -> Figure:
     """Draw a plot for each metric, with its curves by label.
 
-    A curve has the values by the number of the epoch. Vectors give a line for each entry.
+    Args:
+        plots: by metric and label the values by the number of the epoch. A vector gives a line
+            for each entry; one with more entries than `MAX_LINES` its mean and its range.
+        best: label, epoch and value of the best epoch, by metric; not all need one.
+        size: width and height of a plot in inches; ``None``: those that suit their number.
+        in_cell: the user asks for it: see `new_picture`.
     """
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
+    from .picture import new_picture
 
-    figure = Figure(figsize=(5 * len(plots), 3.5), layout="constrained")
+    columns = min(len(plots), MAX_COLUMNS)
+    rows = -(-len(plots) // columns)
+    width, height = size or PLOT_SIZES[columns]
+    figure = new_picture(width * columns, height * rows, in_cell=in_cell)
     for place, (title, curves) in enumerate(plots.items(), start=1):
-        axes = figure.add_subplot(1, len(plots), place)
-        for label, curve in curves.items():
-            lines = np.stack([np.reshape(value, -1) for value in curve.values()], axis=1)
-            for index, line in enumerate(lines):
-                name = label if len(lines) == 1 else f"{label}[{index}]"
-                axes.plot(list(curve), line, marker="." if len(curve) < 50 else "", label=name)
-        axes.set_xlabel("epoch")
-        axes.set_title(title)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.legend()
+        axes: Any = figure.add_subplot(rows, columns, place)
+        lines = {label: _lines_of(curve) for label, curve in curves.items()}
+        for label, values in lines.items():
+            _draw_lines(axes, label, [*curves[label]], values, is_one_of=len(lines))
+        if title in best:
+            label, epoch, value = best[title]
+            text = f"best: {value:.4g} (epoch {epoch})"
+            color = COLORS.get(label)
+            axes.scatter(
+                [epoch], [value], 130, color, marker="*", label=text, zorder=3, clip_on=False
+            )
+        axes.set_title(_plain(title), fontsize=11)
+        _number_epochs(axes, {epoch for curve in curves.values() for epoch in curve})
+        _finish(axes, [*lines.values()])
     return figure
 
 
-def draw_samples(samples: Sequence[Sequence[Any]], names: Sequence[str] | None = None) -> Figure:
+def _lines_of(curve: Mapping[int, Any]) -> np.ndarray[Any, Any]:
+    """Return the values as ``[entries, epochs]``; what an epoch does not have is nan."""
+    columns = [np.reshape(value, -1).astype(float) for value in curve.values()]
+    lines = np.full((max(map(len, columns)), len(columns)), math.nan)
+    for index, column in enumerate(columns):
+        lines[: len(column), index] = column
+    return lines
+
+
+def _draw_lines(
+    axes: Any, label: str, epochs: Sequence[int], lines: np.ndarray[Any, Any], *, is_one_of: int
+) -> None:
+    """Draw the curves of a label; an epoch without a finite value is left out."""
+    style: dict[str, Any] = {"color": COLORS.get(label), "linewidth": 1.6}
+    names = [label]
+    if 1 < len(lines) <= MAX_LINES:
+        names = [f"{label}[{index}]" for index in range(len(lines))]
+        style = {"linewidth": 1.6, "linestyle": ":" if is_one_of > 1 and label == "train" else "-"}
+        axes.set_prop_cycle(color=ENTRY_COLORS)
+    elif len(lines) > MAX_LINES:
+        names = [f"{label}, mean and range of {len(lines)}"]
+        is_there = np.isfinite(lines).any(axis=0)
+        epochs, lines = np.asarray(epochs)[is_there].tolist(), lines[:, is_there]
+        low, high = np.nanmin(lines, axis=0), np.nanmax(lines, axis=0)
+        axes.fill_between(epochs, low, high, color=style["color"], alpha=0.15, linewidth=0)
+        lines = np.nanmean(lines, axis=0)[None]
+    for name, line in zip(names, lines, strict=True):
+        shown = [point for point in zip(epochs, line, strict=True) if math.isfinite(point[1])]
+        marker = "." if len(shown) < MAX_DOTS else ""
+        xs, ys = zip(*shown, strict=True) if shown else ((), ())
+        axes.plot(xs, ys, marker=marker, label=name, **style)
+
+
+def _number_epochs(axes: Any, epochs: set[int]) -> None:
+    """Write the numbers of epochs below a plot: whole ones, and none before the first."""
+    from matplotlib.ticker import MaxNLocator
+
+    first, last = min(epochs, default=1), max(epochs, default=1)
+    room = 0.03 * (last - first) or 0.5
+    axes.set_xlim(first - min(room, 0.5), last + room)
+    if last - first < NUM_TICKS:
+        axes.set_xticks(range(first, last + 1))
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(NUM_TICKS, steps=[1, 2, 5, 10], integer=True))
+    axes.set_xlabel("epoch", fontsize=9)
+    axes.tick_params(labelsize=8.5)
+
+
+def _finish(axes: Any, lines: Sequence[np.ndarray[Any, Any]]) -> None:
+    """Choose the scale of a plot, and write the legend."""
+    numbers = np.concatenate([values[np.isfinite(values)] for values in lines])
+    if not len(numbers):
+        axes.text(0.5, 0.5, "no finite value", ha="center", transform=axes.transAxes)
+        return
+    # The end of a curve is what matters: it must not lie flat at the foot of the plot.
+    end = min(values[np.isfinite(values)][-1] for values in lines if np.isfinite(values).any())
+    if min(numbers) > 0 and max(numbers) >= LOG_RATIO * end:
+        axes.set_yscale("log")
+        axes.set_ylabel("logarithmic", fontsize=8.5)
+    axes.grid(alpha=0.3, linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    num = len(axes.get_legend_handles_labels()[1])
+    axes.legend(fontsize=8 if num <= 4 else 7, ncols=1 if num <= 4 else 2, framealpha=0.7)
+
+
+def _plain(text: str) -> str:
+    """Return a text in which matplotlib finds no formula."""
+    return text.replace("$", r"\$")
+
+
+def draw_samples(
+    samples: Sequence[Sequence[Any]],
+    names: Sequence[str] | None = None,
+    *,
+    in_cell: bool = False,
+) -> Figure:
     """Draw samples ``[value, output, target, image]``; ``names`` are those of the classes."""
-    from matplotlib.figure import Figure
+    from .picture import new_picture
 
     if not samples:
         raise DataError("there are no samples to draw: run test() with a metric before.")
+    pictures = [as_picture(image) for *_, image in samples]
     columns = min(4, len(samples))  # more could not be read in TensorBoard's small cards
     rows = -(-len(samples) // columns)
-    figure = Figure(figsize=(1.5 * columns, 2.1 * rows), layout="constrained")
-    for place, (value, output, target, image) in enumerate(samples, start=1):
+    figure = new_picture(1.6 * columns, 2.2 * rows, in_cell=in_cell)
+    layout: Any = figure.get_layout_engine()
+    layout.set(w_pad=0.06, h_pad=0.08)  # inches: titles stay off the edges, and off each other
+    for place, ((value, output, target, _), picture) in enumerate(
+        zip(samples, pictures, strict=True), start=1
+    ):
         axes = figure.add_subplot(rows, columns, place)
-        axes.imshow(as_picture(image), cmap="gray")
+        axes.imshow(picture, cmap="gray")
         axes.set_axis_off()
         shown = f"predicted {class_of(output, names)}\ntrue {class_of(target, names)}"
-        axes.set_title(f"{shown}\n{value:.3g}", fontsize=9)
+        axes.set_title(_plain(f"{shown}\n{value:.3g}"), fontsize=9)
     return figure
 
 

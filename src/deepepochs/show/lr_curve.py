@@ -3,24 +3,25 @@
 >>> from deepepochs.show.lr_curve import LRCurve
 >>> lrs = [10 ** (i / 10 - 4) for i in range(40)]
 >>> losses = [2.3] * 10 + [2.3 - 0.1 * i for i in range(20)] + [0.5 + 0.3 * i for i in range(10)]
->>> curve = LRCurve(lrs, losses)
->>> 1e-3 < curve.suggestion.valley < 1e-1
-True
+>>> LRCurve(lrs, losses)
+LRCurve of 40 mini-batches, rates 0.0001 to 0.79: valley 0.0079, steepest 0.02
 """
 
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import DataError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SMOOTHING = 0.98  # weight of the earlier losses in the running mean, as in fastai's ``Recorder``
 SKIPPED_END = 5  # this many last points are not used, since the loss blows up there
+EDGE = 0.05  # this share of a fall is left out at its begin and at its end
+CLEAR = 6.0  # a fall of fewer standard errors of the mean is as likely to be noise
 
 
 class Suggestion(NamedTuple):
@@ -28,7 +29,7 @@ class Suggestion(NamedTuple):
 
     Attributes:
         steepest: the rate where the loss falls fastest over the logarithm of the rate.
-        valley: the middle of the longest descent; the safer of the two.
+        valley: the rate at which half of the fall is done.
     """
 
     steepest: float
@@ -37,6 +38,8 @@ class Suggestion(NamedTuple):
 
 class LRCurve:
     """Learning rates, and the losses of the mini-batches that were trained with them.
+
+    A notebook shows its plot as the value of a cell.
 
     Args:
         lrs: rising rates; also an attribute.
@@ -49,101 +52,166 @@ class LRCurve:
 
     @property
     def smoothed(self) -> list[float]:
-        """The running means of the losses.
+        """The mean of the losses around each rate; the nearer ones count more.
 
-        ``m_i = 0.98 m_(i-1) + 0.02 loss_i``, divided by ``1 - 0.98^i`` to correct the bias of
-        the start at 0.
+        It takes as many from both sides, so that it does not lag behind. Losses above twice the
+        height of the curve count as that much: they would hide where the rise begins.
         """
-        means, mean = [], 0.0
-        for count, loss in enumerate(self.losses, start=1):
-            mean = SMOOTHING * mean + (1 - SMOOTHING) * loss
-            means.append(mean / (1 - SMOOTHING**count))
+        losses, radius = self._capped(), _radius(len(self.losses))
+        means = []
+        for i in range(len(losses)):
+            weights = _weights(min(radius, i, len(losses) - 1 - i))
+            near = losses[i - len(weights) // 2 :]
+            weighted = sum(w * loss for w, loss in zip(weights, near, strict=False))
+            means.append(weighted / sum(weights))
         return means
 
     @property
     def suggestion(self) -> Suggestion:
-        """The suggested rates, from the smoothed losses, as defined by fastai.
+        """The suggested rates, from the descent of the smoothed losses to the lowest of them.
 
-        The first tenth of the points and the last five are not used. ``steepest`` is the
-        rate with the smallest ``Δloss / Δlog(lr)`` (fastai's ``steep``). ``valley`` is the middle
-        of the longest decreasing subsequence of the losses: of the points from its end back by
-        its length (fastai's ``valley``).
-        Source: https://docs.fast.ai/callback.schedule.html, ``LRFinder``.
+        The descent goes from where a twentieth of the fall is done to where a twentieth is
+        left; the first tenth of the points and the last five are not used. `valley` is where half of
+        it is done. `steepest` is where the line of best fit through the losses around a rate falls
+        fastest.
 
         Raises:
-            DataError: there are fewer than three points, or the loss never falls.
+            DataError: there are fewer than three points, or the loss does not fall, or no more
+                than by chance.
         """
-        lrs, losses = self._judged()
-        if len(lrs) < 3:
-            raise DataError(
-                f"A curve of {len(self.lrs)} mini-batches suggests no learning rate: give a larger "
-                "max_batch or a lower min_lr."
-            )
-        slopes = [
-            (losses[i + 1] - losses[i]) / math.log(lrs[i + 1] / lrs[i]) for i in range(len(lrs) - 1)
-        ]
-        start, end = longest_descent(losses)
-        if min(slopes) >= 0 or start == end:
-            raise DataError(
-                "The loss never falls in the range of learning rates that was tried: give a lower "
-                "min_lr, and look at .plot()."
-            )
-        middle = start + (end - start) // 2
-        return Suggestion(lrs[slopes.index(min(slopes))], lrs[middle])
+        descent = self._descent()
+        lrs, losses = self.lrs, self.smoothed
+        radius = _radius(len(lrs)) + 1
+        slopes = {}
+        for i in range(descent.start, descent.end):
+            near = slice(max(0, i - radius), i + radius + 1)
+            x = [math.log(lr) for lr in lrs[near]]
+            slopes[i] = statistics.linear_regression(x, losses[near]).slope
+        steepest = min(slopes, key=lambda i: slopes[i])
+        return Suggestion(lrs[steepest], lrs[descent.middle])
 
     def plot(self, figure: Figure | None = None) -> Figure:
         """Draw the losses over the rates, with the suggestions; needs no display.
 
         Args:
-            figure: an empty figure to draw into; ``None``: a new one.
+            figure: an empty figure to draw into; `None`: a new one.
         """
-        if figure is None:
-            from matplotlib.figure import Figure
+        from .picture import new_picture
 
-            figure = Figure(figsize=(7, 4.5), layout="constrained")
-        axes = figure.add_subplot()
-        axes.plot(self.lrs, self.losses, color="tab:blue", alpha=0.35, label="loss")
-        axes.plot(self.lrs, self.smoothed, color="tab:blue", label="smoothed")
+        return self._draw(new_picture(7, 4.2, in_cell=True) if figure is None else figure)
+
+    def _draw(self, figure: Figure) -> Figure:
+        axes: Any = figure.add_subplot()
+        smoothed = self.smoothed
+        axes.plot(self.lrs, self.losses, color="#2f6fde", alpha=0.35, label="loss")
+        axes.plot(self.lrs, smoothed, color="#2f6fde", label="smoothed")
         try:
-            colors = ("tab:red", "tab:green")
-            for (name, rate), color in zip(self.suggestion._asdict().items(), colors, strict=True):
-                height = self.smoothed[self.lrs.index(rate)]
-                axes.plot([rate], [height], "o", color=color, label=f"{name}: {rate:.2e}")
-        except DataError:
-            axes.set_title("no suggestion")
-        finite = [loss for loss in self.smoothed if math.isfinite(loss)]
-        if finite:
+            self._mark(axes, smoothed)
+        except DataError as error:
+            axes.set_title(
+                f"Learning rates: {error.args[0].partition(':')[0].rstrip('.')}", fontsize=10
+            )
+        if shown := [loss for loss in self._capped() if math.isfinite(loss)]:
             # The last losses may be a thousand times the others, which would look flat.
-            low = min(*finite, *filter(math.isfinite, self.losses))
-            high = max(finite[: max(1, len(finite) * 9 // 10)])
-            room = 0.15 * (high - low) or 1.0
+            low, high = min(shown), max(shown)
+            room = 0.05 * (high - low) or 1.0
             axes.set_ylim(low - room, high + room)
         axes.set(xscale="log", xlabel="learning rate", ylabel="loss")
         axes.grid(alpha=0.3)
-        axes.legend()
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(framealpha=0.7)
         return figure
 
+    def _mark(self, axes: Any, smoothed: Sequence[float]) -> None:
+        """Draw the suggestions, and the rates at which the loss falls."""
+        suggestion, descent = self.suggestion, self._descent()
+        ends = (self.lrs[descent.start], self.lrs[descent.end])
+        axes.axvspan(*ends, color="#16836f", alpha=0.1, linewidth=0, label="the loss falls")
+        for (name, rate), color in zip(
+            suggestion._asdict().items(), ("#b3261e", "#16836f"), strict=True
+        ):
+            height = smoothed[self.lrs.index(rate)]
+            axes.plot([rate], [height], "o", color=color, label=f"{name}: {rate:.2g}")
+        axes.set_title(f"Learning rates: try {suggestion.valley:.2g}", fontsize=11)
+
     def __repr__(self) -> str:
-        return f"LRCurve of {len(self.lrs)} mini-batches"
+        text = f"LRCurve of {len(self.lrs)} mini-batches"
+        if self.lrs:
+            text += f", rates {self.lrs[0]:.2g} to {self.lrs[-1]:.2g}"
+        try:
+            steepest, valley = self.suggestion
+        except DataError as error:
+            return f"{text}: no suggestion. {error}"
+        return f"{text}: valley {valley:.2g}, steepest {steepest:.2g}"
 
-    def _judged(self) -> tuple[list[float], list[float]]:
-        """Return the rates and losses that the suggestions use."""
-        num = len(self.lrs)
-        points = list(zip(self.lrs, self.smoothed, strict=True))
-        if num > 3 * SKIPPED_END:
-            points = points[num // 10 : num - SKIPPED_END]
-        points = [(lr, loss) for lr, loss in points if math.isfinite(loss)]
-        return [lr for lr, _ in points], [loss for _, loss in points]
+    def _repr_png_(self) -> Any:
+        from .picture import new_picture
+
+        figure = new_picture(7, 4.2)
+        self._draw(figure)
+        return figure._repr_png_()
+
+    def _capped(self) -> list[float]:
+        """Return the losses up to twice the height of the curve, or to what most of them are."""
+        finite = sorted(loss for loss in self.losses if math.isfinite(loss))
+        first = [loss for loss in self.losses[: len(self.losses) // 10 + 1] if math.isfinite(loss)]
+        if not first:
+            return self.losses
+        limit = max(2 * max(first) - finite[0], finite[3 * len(finite) // 4])
+        return [min(loss, limit) if loss == loss else limit for loss in self.losses]
+
+    def _descent(self) -> _Descent:
+        """Return where the loss falls; raise a `DataError` if it does not."""
+        num, losses = len(self.lrs), self.smoothed
+        first, end = (num // 10, num - SKIPPED_END) if num > 3 * SKIPPED_END else (0, num)
+        if end - first < 3:
+            raise DataError(
+                f"A curve of {num} mini-batches suggests no learning rate: give a larger "
+                "max_batch or a lower min_lr."
+            )
+        lowest = min(range(first, end), key=lambda i: losses[i])
+        top = max(losses[first : lowest + 1])
+        fall = top - losses[lowest]
+        if not fall > CLEAR * self._standard_error(losses, lowest):
+            raise DataError(
+                "The loss does not clearly fall at any learning rate that was tried: give a "
+                "lower min_lr or larger mini-batches, and look at .plot(). The model may be "
+                "trained already."
+            )
+        begun = max(i for i in range(first, lowest) if losses[i] >= top - EDGE * fall)
+        half, done = (
+            next(i for i in range(begun, end) if losses[i] <= losses[lowest] + share * fall)
+            for share in (0.5, EDGE)
+        )
+        return _Descent(begun, half, done)
+
+    def _standard_error(self, losses: Sequence[float], end: int) -> float:
+        """Return that of a smoothed loss, from how the losses up to `end` lie around them."""
+        weights = _weights(_radius(len(losses)))
+        shares = [weight / sum(weights) for weight in weights]
+        of_mean = sum(share * share for share in shares)
+        # A loss is part of its own mean, and so nearer to it than to the curve without noise.
+        of_distance = 1 - 2 * max(shares) + of_mean
+        near = zip(self._capped()[: end + 1], losses, strict=False)
+        distances = [loss - mean for loss, mean in near]
+        inner = distances[len(shares) // 2 :] or distances  # at the start there is less smoothing
+        noise = statistics.fmean(distance**2 for distance in inner)
+        return math.sqrt(noise * of_mean / of_distance)
 
 
-def longest_descent(losses: Sequence[float]) -> tuple[int, int]:
-    """Return two indexes: one length before the end of the longest decreasing subsequence, its end.
+class _Descent(NamedTuple):
+    """Indexes of the points between which the smoothed loss falls."""
 
-    >>> longest_descent([5.0, 6.0, 4.0, 3.0, 7.0])
-    (1, 3)
-    """
-    lengths = [1] * len(losses)
-    for i, loss in enumerate(losses):
-        lengths[i] = 1 + max((lengths[j] for j in range(i) if loss < losses[j]), default=0)
-    end = lengths.index(max(lengths))
-    return max(0, end + 1 - lengths[end]), end
+    start: int
+    middle: int
+    end: int
+
+
+def _radius(num: int) -> int:
+    """Return how many points on each side are averaged."""
+    return max(1, num // 15)
+
+
+def _weights(radius: int) -> list[int]:
+    """Return the weights of a mean, highest in the middle."""
+    return [radius + 1 - abs(place) for place in range(-radius, radius + 1)]

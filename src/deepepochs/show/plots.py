@@ -125,8 +125,8 @@ def draw_confusion(
 ) -> None:
     """Draw a confusion matrix into an empty figure, as `plot_confusion` does.
 
-    With ``norm_dec=None`` it is compact: large counts without zeros, no colour scale, and only as
-    many names as fit.
+    With ``norm_dec=None`` it is compact: large counts, no colour scale, and only as many names as
+    fit.
     """
     counts = np.asarray(c_matrix.tolist() if hasattr(c_matrix, "tolist") else c_matrix)
     if counts.shape != (class_num, class_num):
@@ -154,8 +154,7 @@ def draw_confusion(
         figure.colorbar(image, ax=axes)
         axes.set_xticks(range(class_num), names, rotation=45, ha="right")
         axes.set_yticks(range(class_num), names)
-    written = np.ndindex(counts.shape) if norm_dec is not None else map(tuple, np.argwhere(counts))
-    for row, column in written if class_num <= MAX_WRITTEN else ():
+    for row, column in np.argwhere(counts) if class_num <= MAX_WRITTEN else ():
         count, share = counts[row, column], shares[row, column]
         axes.text(
             column,
@@ -177,12 +176,12 @@ def confusion_figure(
     title: str = "",
 ) -> Figure:
     """Draw a confusion matrix, by default compact, in a readable size and without pyplot."""
-    from matplotlib.figure import Figure
+    from .picture import new_picture
 
     num = len(matrix)
     shown = names or [str(index) for index in range(num)]
     size = _Marks.of(shown).size(num) if norm_dec is None else confusion_size(num)
-    figure = Figure(figsize=size, layout="constrained")
+    figure = new_picture(*size)
     draw_confusion(figure, matrix, num, names, norm_dec, cmap, title)
     return figure
 
@@ -207,6 +206,8 @@ def plot_confusion(
 ) -> Any:
     """Plot a confusion matrix with its counts, and their shares of the true class.
 
+    Counts of 0 are left out: they would hide the others.
+
     Args:
         c_matrix: `[class_num, class_num]`; rows are true classes, columns predicted ones.
         class_num: the number of classes.
@@ -216,7 +217,8 @@ def plot_confusion(
         info: the title.
 
     Returns:
-        The matplotlib figure; ``plt.show()`` shows it, ``plt.close(figure)`` frees it.
+        The matplotlib figure. A notebook shows it; elsewhere ``plt.show()`` does.
+        ``plt.close(figure)`` frees it.
 
     Raises:
         DataError: the matrix or the names do not fit the number of classes.
@@ -226,7 +228,10 @@ def plot_confusion(
     """
     import matplotlib.pyplot as plt
 
-    figure = plt.figure(figsize=confusion_size(class_num), layout="constrained")
+    from .picture import Picture
+
+    options: Any = {"FigureClass": Picture}
+    figure: Any = plt.figure(figsize=confusion_size(class_num), layout="constrained", **options)
     try:
         draw_confusion(figure, c_matrix, class_num, class_names, norm_dec, cmap, info)
     except DataError:

@@ -89,9 +89,10 @@ class ExtrasPart(CheckedPart):
     """What a module's ``state_dict`` leaves out: flags and buffers that are not persistent.
 
     The flags are the ``requires_grad`` of each weight, ``others`` included: a callback that
-    unfreezes layers has changed them and will not change them again. A buffer may come back in
-    another shape than it has here, as one that caches does. So may one that is persistent, if it
-    has ``grown`` in training: then its shape at the beginning is saved.
+    unfreezes layers has changed them and will not change them again. A non-persistent buffer, such
+    as a cache, may be loaded with another shape than the present one. So may a persistent buffer
+    whose shape has changed in training (``grown``); its shape at the beginning is saved, which
+    tells this case.
     """
 
     def __init__(
@@ -170,7 +171,7 @@ class OwnPart(CheckedPart):
         self._place.keep(self.name, own_of(self._trainer.runtime, state))
 
     def present(self) -> Any:
-        """The state where no loaded one waits."""
+        """The present state, used if no loaded state is waiting to be resumed."""
         raise NotImplementedError
 
 
@@ -378,7 +379,7 @@ def load_0_6(parts: Mapping[str, Part], state: Mapping[str, Any]) -> None:
     Raises:
         CheckpointMismatch: they do not fit; nothing was changed.
     """
-    # It saves the model, and not a loss function, be that one with class weights.
+    # Release 0.6 did not save the loss function, not even its class weights: ours is kept.
     names = [name for name in ("model", "loss_fn", "other_weights", "optimizers") if name in parts]
     own = {name: state[name] if name in state else parts[name].state_dict() for name in names}
     load_parts({name: parts[name] for name in names}, own)

@@ -9,12 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
-
 from ..errors import CheckpointMismatch
 from ..patches.totals import StageTotals
 from ..run import Run
-from ..show.screens import to_array, to_value
+from ..show.screens import to_value
 from ..stages import Stage
 
 
@@ -118,10 +116,7 @@ class EpochState:
                 else totals.state_dict(run.patches_if_last(), run.recorder.planned_names)
                 for stage, totals in self.totals.items()
             },
-            "metrics": {
-                str(stage): {n: torch.from_numpy(to_array(v)) for n, v in values.items()}
-                for stage, values in self.metrics.items()
-            },
+            "metrics": {str(stage): dict(values) for stage, values in self.metrics.items()},
             "run": self.waiting if run is None else run.state_dict(),
         }
 
@@ -133,7 +128,7 @@ class EpochState:
         for name, saved in state["totals"].items():
             epoch.totals[Stage(name)] = StageTotals()
             epoch.totals[Stage(name)].load_state_dict(saved)
-        for name, values in state["metrics"].items():
+        for name, values in state["metrics"].items():  # in earlier files tensors
             epoch.metrics[Stage(name)] = {key: to_value(value) for key, value in values.items()}
         epoch.waiting = state["run"]
         return epoch

@@ -40,7 +40,7 @@ class ShardedModule(CheckedPart):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         own = self._module.state_dict()
         shards = {
-            # What `load_weights` leaves as it is comes as the shard that is there.
+            # Entries that `load_weights(strict=False)` does not replace are present shards already.
             key: scattered(state[key], mine)
             if is_shard(mine) and not is_shard(state[key])
             else state[key]

@@ -174,7 +174,7 @@ def at_present(part: Part) -> Any:
 
 
 def copied_to_cpu(state: Any) -> Any:
-    """Copy a state; beside a model that fills its device there is no place for another there."""
+    """Copy a state to the CPU: the device may have no memory left beside the model."""
 
     def copied(item: Any) -> Any:
         if is_lazy(item):
@@ -214,7 +214,7 @@ def _load(parts: Mapping[str, Part], state: Mapping[str, Any], name: str) -> Non
 
 
 def _resize_buffers(module: nn.Module, state: Mapping[str, Any]) -> None:
-    """Give the buffers that have another shape in a state that shape."""
+    """Resize buffers to the shapes that they have in a saved state."""
     for path, owner in module.named_modules():
         for key, own in owner._buffers.items():
             saved = state.get(f"{path}.{key}" if path else key)
@@ -263,8 +263,9 @@ def check_module_state(
         hint = ""
         if any(", and here [" in fault for fault in faults):
             hint = (
-                " If a hook changes its shapes in training, have it do so again at a resume: in "
-                "on_before_fit or on_before_epoch, wherever a shape is not that one yet."
+                " If a hook changes these shapes during training, it must change them again when the "
+                "run resumes: do it in on_before_fit or on_before_epoch, and skip layers that have the "
+                "new shape already."
             )
         shown = "; ".join(faults[:5]) + (f"; and {len(faults) - 5} more" if faults[5:] else "")
         raise CheckpointMismatch(f"The checkpoint is of another {where}: {shown}.{hint}")

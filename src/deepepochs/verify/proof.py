@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..arguments import check_count
 from ..errors import CheckpointError, ConfigError, LoopException
+from ..hints.calls import refusal
 from ..nest.compare import differing
 from .probe import PROBE, choose_context, run_probe
 
@@ -58,6 +59,9 @@ class ResumeReport(NamedTuple):
 def verify_resume(trainer: TrainerView, steps: int, fit_options: Mapping[str, Any]) -> ResumeReport:
     """Make the runs and compare them: see `Trainer.verify_resume`."""
     check_count("steps", steps, 2)
+    refused = refusal(type(trainer).fit, (trainer,), fit_options)
+    if refused is not None:
+        raise refused
     if trainer.run is not None:
         raise LoopException("verify_resume was called inside a running fit: call it before.")
     if trainer.runtime.num_processes > 1 or trainer.runtime.is_sharded:

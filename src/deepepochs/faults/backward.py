@@ -1,0 +1,54 @@
+"""What is wrong where the backward pass has raised, or where memory is at an end.
+
+Each function gives the problem and the remedy, or ``None`` if it knows nothing.
+"""
+
+from __future__ import annotations
+
+import re
+
+import torch
+
+from .losses import Found, of_dtype
+from .scene import Scene
+
+
+def fault_of_memory(scene: Scene) -> Found | None:
+    """Say that there is not enough memory for a mini-batch."""
+    said = str(scene.error)
+    if not isinstance(scene.error, torch.OutOfMemoryError) and "can't allocate memory" not in said:
+        return None
+    of = "" if scene.num_samples is None else f" of {scene.num_samples} samples"
+    return (
+        f"There is not enough memory for a mini-batch{of}.",
+        "Give the DataLoader a smaller batch_size; Trainer(grad_accumulate=n) makes one optimizer "
+        "step of n mini-batches, and precision='bf16' halves what layers keep.",
+    )
+
+
+def fault_of_backward(scene: Scene) -> Found | None:
+    """Say what is wrong with the graph of a loss."""
+    said = str(scene.error)
+    if "backward through the graph a second time" in said:
+        if scene.is_first:
+            return (
+                "The gradients of this loss are computed twice.",
+                "self.loss() makes the backward pass and the optimizer step by itself: leave "
+                "loss.backward() and opt.step() out of the step.",
+            )
+        return (
+            "The loss depends on tensors of an earlier mini-batch, and their graph is gone.",
+            "Detach what is kept from one mini-batch to the next, such as a hidden state: "
+            "self.state = state.detach().",
+        )
+    if "modified by an inplace operation" in said or "used in an in-place operation" in said:
+        return (
+            "A tensor that the gradients need was changed in place.",
+            "Write x = x + y instead of x += y, x.exp() instead of x.exp_(), and leave out "
+            "inplace=True. torch.autograd.set_detect_anomaly(True) shows the line.",
+        )
+    wrong = re.search(r"Found dtype (\w+) but expected (\w+)", said)
+    if wrong is not None:
+        names = {"Long": "int64", "Double": "float64", "Int": "int32", "Half": "float16"}
+        return of_dtype(scene, names.get(wrong[1], wrong[1].lower()))
+    return None

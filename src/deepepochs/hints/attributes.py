@@ -1,0 +1,30 @@
+"""The error for an attribute that a trainer or a task does not have."""
+
+from __future__ import annotations
+
+import difflib
+
+# What was said, by class and name: a step may look for an attribute with every mini-batch.
+_said: dict[tuple[str, str], str | None] = {}
+
+
+def missing_attribute(thing: object, name: str) -> AttributeError:
+    """Say that an object has no attribute of a name, and what is meant by it."""
+    kind = type(thing).__name__
+    text = f"{kind!r} object has no attribute {name!r}"
+    if name.startswith("_"):  # what copy, pickle and notebooks look for
+        return AttributeError(text, name=name, obj=thing)
+    if (kind, name) not in _said:
+        _said[kind, name] = _advice(thing, name)
+    advice = _said[kind, name]
+    if advice is None:
+        return AttributeError(text, name=name, obj=thing)
+    # Without the object Python adds no "Did you mean" of its own, which notebooks do not show.
+    return AttributeError(f"{text}. {advice}", name=name, obj=None)
+
+
+def _advice(thing: object, name: str) -> str | None:
+    from .names import advice_on_attribute
+
+    near = difflib.get_close_matches(name, dir(thing), n=1, cutoff=0.7)
+    return advice_on_attribute(name) or (f"Did you mean {near[0]!r}?" if near else None)
