@@ -111,6 +111,8 @@ def cut(text: str, columns: int) -> str:
     >>> cut("loss: 2.2457", 6), cut("准确率", 5)
     ('loss: ', '准确')
     """
+    if text.isascii():
+        return text[: max(columns, 0)]
     kept = 0
     for index, char in enumerate(text):
         kept += _char_width(char)

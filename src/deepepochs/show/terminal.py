@@ -47,8 +47,9 @@ class TerminalScreen(Screen):
     def live(self, live: Live) -> None:
         columns = terminal_columns()
         line = cut_line(live_line(live, columns - 1, self.round_to), columns - 1)
-        width = columns if self._is_ansi else max(self._longest, width_of(line))
-        line.append(("", " " * (width - width_of(line))))
+        taken = width_of(line)
+        width = columns if self._is_ansi else max(self._longest, taken)
+        line.append(("", " " * (width - taken)))
         self.output.write("\r" + self._styled(line))
         self._longest = width
 
