@@ -246,19 +246,13 @@ def _sum(one: functions.ClassTotals, other: functions.ClassTotals) -> functions.
     )
 
 
-OF_CLASSES = (
-    functions.accuracy, functions.precision, functions.recall, functions.f1, functions.fbeta,
-)  # fmt: skip
-"""The metrics that can be computed from counts of classes."""
-
-
 def is_of_classes(metric: Any) -> bool:
-    """Say whether a metric is one of ``OF_CLASSES``, or a partial of one with options alone."""
+    """Say whether a metric is one of the library's, or a partial of one with options alone."""
     while isinstance(metric, functools.partial):
         if metric.args or not {"average", "beta"}.issuperset(metric.keywords):
             return False
         metric = metric.func
-    return any(metric is known for known in OF_CLASSES)
+    return any(metric is known for known in functions.BY_NAME.values())
 
 
 def takes_matrix_by_name(metric: Callable[..., Any]) -> bool:
