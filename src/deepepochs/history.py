@@ -19,7 +19,6 @@ epoch  train loss  train acc  val loss
 from __future__ import annotations
 
 import csv
-import difflib
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -32,6 +31,7 @@ import torch
 
 from .arguments import check_choice
 from .errors import CheckpointMismatch, ConfigError, MetricNotFound, MissingExtraError
+from .hints.near import nearest_metric
 from .metrics.direction import direction_of
 from .show.figures import draw_curves, figure_to_image, for_any_background
 from .show.screens import POOLED, cell, spread, terminal_columns, text_width, to_value
@@ -490,7 +490,7 @@ class History(dict[str, dict[str, list[Value]]]):
         if stage == "val" and "val" not in self:
             return f"{asked}: no epoch was validated. Give validation data: fit(train_dl, val_dl)."
         tables = {stage: self[stage]} if stage in self else self
-        near = _nearest(metric, [known for table in tables.values() for known in table])
+        near = nearest_metric(metric, [known for table in tables.values() for known in table])
         places = [f"history[{s!r}][{near!r}]" for s, table in tables.items() if near in table]
         if near is None:
             names = ", ".join(dict.fromkeys(n for table in tables.values() for n in table))
@@ -503,7 +503,7 @@ class History(dict[str, dict[str, list[Value]]]):
 def _told_of_missing(name: object, known: Iterable[str], where: str) -> str:
     """Say that a metric is missing, and which one may be meant."""
     names = list(known)
-    near = _nearest(str(name), names) or _nearest(_split_stage(name)[1], names)
+    near = nearest_metric(str(name), names) or nearest_metric(_split_stage(name)[1], names)
     meant = "" if near is None else f" Did you mean {near!r}?"
     return f"There is no {name!r} in {where}; there are {', '.join(names) or 'no metrics'}.{meant}"
 
@@ -512,20 +512,6 @@ def _split_stage(name: object) -> tuple[str, str]:
     """Return stage and metric of a name such as `'val_loss'`; `''` for what it does not say."""
     match = _WITH_STAGE.fullmatch(str(name))
     return (match[1], match[2] or "") if match else ("", str(name))
-
-
-def _nearest(name: str, known: Iterable[str]) -> str | None:
-    """Return the name that is most like one, such as `'accuracy'` for `'acc'`."""
-    names = list(known)
-    if name in names:
-        return name
-    inside = [one for one in names if min(len(one), len(name)) > 1 and (one in name or name in one)]
-    found = (
-        difflib.get_close_matches(name, names, n=1, cutoff=0.8)
-        or inside
-        or difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    )
-    return found[0] if found else None
 
 
 def _epochs_of(num: int) -> str:

@@ -12,8 +12,9 @@ Read on the way to an error only.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
+
+from .near import did_you_mean, nearest
 
 # Each name of ours, and what others call it. The first that a function has is meant.
 MEANT = {
@@ -306,8 +307,7 @@ def advice_on_argument(name: str, known: Sequence[str]) -> str:
     explained = [HOW[ours] for ours in meanings if ours in HOW]
     if explained:
         return explained[0]
-    near = _near(name, known)
-    return near or f"Its arguments are {', '.join(known)}."
+    return did_you_mean(name, known) or f"Its arguments are {', '.join(known)}."
 
 
 def advice_on_attribute(name: str) -> str | None:
@@ -318,7 +318,7 @@ def advice_on_attribute(name: str) -> str | None:
 def advice_on_export(name: str, known: Iterable[str]) -> str | None:
     """Say what another package's class or function is here; ``None`` if unknown."""
     told = _look_up(name, EXPORTED) or advice_on_metric(name)
-    return told or _near(name, list(known), cutoff=0.8) or None
+    return told or did_you_mean(name, known, 0.8) or None
 
 
 def advice_on_metric(name: str) -> str | None:
@@ -341,7 +341,7 @@ def advice_on_metric_name(name: str, known: Sequence[str]) -> str:
     if plain in known and average in ("micro", "macro", "weighted", "binary"):
         return f"Give rename({name!r})(functools.partial({plain}, average={average!r}))."
     ours = metric_meant(name)
-    near = f"Did you mean {ours!r}?" if ours in known else _near(name.lower(), known)
+    near = f"Did you mean {ours!r}?" if ours in known else did_you_mean(name.lower(), known)
     names = ", ".join(map(repr, known))
     return f"{near} The names are {names}; give any other metric as a function.".strip()
 
@@ -355,8 +355,8 @@ def value_meant(value: object, choices: Sequence[str]) -> str:
     """Ask whether one of the choices is meant by another value, in a sentence; else an empty text."""
     name = str(value).lower().removeprefix("torch.")
     meant = _look_up(name, VALUES)
-    near = [meant] if meant in choices else difflib.get_close_matches(name, choices, n=1)
-    return f" Did you mean {near[0]!r}?" if near else ""
+    near = meant if meant in choices else nearest(name, choices)
+    return "" if near is None else f" Did you mean {near!r}?"
 
 
 def loss_meant(name: str) -> str:
@@ -365,8 +365,8 @@ def loss_meant(name: str) -> str:
 
     ours = _look_up(name.lower(), LOSSES)
     every = [one for one in dir(functional) if one.endswith(("loss", "cross_entropy"))]
-    near = difflib.get_close_matches(name.lower(), every, n=1, cutoff=0.6)
-    return f"F.{ours or (near or ['cross_entropy'])[0]} (from torch.nn import functional as F)"
+    function = ours or nearest(name.lower(), every) or "cross_entropy"
+    return f"F.{function} (from torch.nn import functional as F)"
 
 
 def optimizer_meant(name: str) -> str:
@@ -380,8 +380,3 @@ def optimizer_meant(name: str) -> str:
 
 def _look_up(name: str, table: Mapping[str, str]) -> str | None:
     return next((told for names, told in table.items() if name in names.split()), None)
-
-
-def _near(name: str, known: Sequence[str], cutoff: float = 0.6) -> str:
-    near = difflib.get_close_matches(name, known, n=1, cutoff=cutoff)
-    return f"Did you mean {near[0]!r}?" if near else ""
