@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 
 FILE_BACKENDS = {"agg", "cairo", "pdf", "pgf", "ps", "svg", "template"}
 
-COLORS = {"train": "#2f6fde", "val": "#d9730d"}  # those of the pages
-ENTRY_COLORS = ["#2f6fde", "#d9730d", "#16836f", "#b0417f", "#7b4fc9", "#6b6f1d"]
+BLUE, ORANGE, GREEN = "#2f6fde", "#d9730d", "#16836f"  # those of the pages
+COLORS = {"train": BLUE, "val": ORANGE, "test": GREEN}
+ENTRY_COLORS = [BLUE, ORANGE, GREEN, "#b0417f", "#7b4fc9", "#6b6f1d"]
 MAX_COLUMNS = 3  # plots side by side
 PLOT_SIZES = {1: (6.0, 3.8), 2: (4.6, 3.4), 3: (3.8, 3.0)}  # inches of a plot, by columns
 MAX_LINES = 6  # lines of a vector; of more, nobody could tell one from the other

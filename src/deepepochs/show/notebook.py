@@ -209,7 +209,7 @@ def live_html(live: Live, round_to: int, *, is_over: bool) -> str:
     bar = ""
     if live.total is not None:
         share = min(live.done / max(live.total, 1), 1.0)
-        color = COLORS.get(live.stage, "#16836f")
+        color = COLORS[live.stage]
         bar = (
             '<div style="display:inline-block;width:12em;height:.5em;border-radius:.25em;'
             'background:#80808040;vertical-align:.1em;margin:0 .8em">'
