@@ -22,7 +22,6 @@ from ..data.cursor import Cursor
 from ..data.followed import read_moment, restore_moment
 from ..data.routes import own_workers
 from ..errors import DataError, LoopException, StopLoopException, warn_user
-from ..faults import note_loading
 from ..faults.not_finite import not_finite
 from ..faults.words import PassName
 from ..hooks import HookTable, StageHooks, fire, fire_in_step
@@ -172,6 +171,8 @@ class Session:
                 if run.is_training and self.trainer.loss_module is not None:
                     self._warn_of_idle_loss(self.trainer.loss_module)
             except Exception as error:
+                from ..faults.loading import note_loading  # a pass without faults does not need it
+
                 note_loading(error)
                 raise
             finally:

@@ -18,7 +18,7 @@ def print_out(content: str, end: str = "\n", tqdm_iter: Any = None) -> None:
     Args:
         content: the text.
         end: printed after it.
-        tqdm_iter: the bar; `None` prints to `sys.stdout`.
+        tqdm_iter: the bar, or anything with `set_description_str`; `None` prints to `sys.stdout`.
 
     Example:
         >>> print_out("loss: 2.2457")
