@@ -99,7 +99,7 @@ class Best(NamedTuple):
 
 
 class Curves(dict[str, list[Value]]):
-    """The values of each metric of a stage, by name; a name that is missing is told in words."""
+    """The values of each metric of a stage, by name; the error for another name lists the names."""
 
     def __missing__(self, name: object) -> list[Value]:
         raise MetricNotFound(_told_of_missing(name, self, "this stage"))
@@ -470,7 +470,7 @@ class History(dict[str, dict[str, list[Value]]]):
         return min(points, key=lambda point: sign * point.value, default=None)
 
     def _find(self, name: str) -> tuple[str, str]:
-        """Return stage and name of a metric that is named as a column is, or without a stage."""
+        """Return stage and name of a metric, given as `'val_loss'` or `'loss'`."""
         for stage in ("val", "train"):
             if name in self.get(stage, {}):
                 return stage, name
@@ -481,7 +481,7 @@ class History(dict[str, dict[str, list[Value]]]):
         raise MetricNotFound(_told_of_missing(name, known, "the history"))
 
     def _told_of_missing(self, name: object) -> str:
-        """Say where what somebody has looked for is."""
+        """Say where to find what was looked up."""
         asked, (stage, metric) = f"history[{name!r}]", _split_stage(name)
         if not self.epochs:
             return f"{asked}: the history is empty, for no epoch was run."
@@ -509,7 +509,7 @@ def _told_of_missing(name: object, known: Iterable[str], where: str) -> str:
 
 
 def _split_stage(name: object) -> tuple[str, str]:
-    """Return stage and metric of a name such as `'val_loss'`; `''` for what it does not say."""
+    """Return stage and metric of a name such as `'val_loss'`; `''` for a part that is missing."""
     match = _WITH_STAGE.fullmatch(str(name))
     return (match[1], match[2] or "") if match else ("", str(name))
 

@@ -207,7 +207,7 @@ class ConsoleCallback(Callback):
         self._in_fit = False
 
     def _ending(self, trainer: TrainerView) -> Iterator[str]:
-        """Yield how a fit has ended, and what there is of it."""
+        """Yield how a fit has ended, and where its files are."""
         table, done = self._table, trainer.init_epoch - self._began.epoch_idx
         of = (
             ""
@@ -354,7 +354,7 @@ def facts_of(trainer: TrainerView) -> Iterator[str]:
 
 
 def signal_of(trainer: TrainerView) -> str:
-    """Return what has interrupted a fit, in the words of who did it."""
+    """Return what has interrupted a fit, as the user would call it."""
     return "SIGTERM" if trainer.stop_reason == "SIGTERM received" else "Ctrl-C"
 
 

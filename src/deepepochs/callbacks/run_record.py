@@ -243,5 +243,5 @@ def _list(record: dict[str, Any], name: str) -> list[Any]:
 
 
 def _now() -> str:
-    """The time of this place, with its offset from UTC; runs of one second have an order."""
+    """The local time with its offset from UTC, exact enough to order runs of one second."""
     return datetime.now().astimezone().isoformat(timespec="milliseconds")

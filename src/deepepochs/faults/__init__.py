@@ -1,7 +1,7 @@
-"""What goes wrong in a pass, and how it is told in the words of the user.
+"""Explains what goes wrong in a pass, in the words of the user.
 
-``explain`` begins where a step has raised: ``scene`` looks which call failed and with what, and
+``explain`` is called when a step has raised: ``scene`` finds the call that failed, and
 ``losses``, ``layers``, ``calls`` and ``backward`` each know faults of one kind. ``first_batch``
-tells what raises nothing, ``not_finite`` where a NaN comes from, ``returned`` what a step must
-not return.
+finds what raises nothing, ``not_finite`` where a NaN comes from, ``returned`` checks what a step
+returns.
 """

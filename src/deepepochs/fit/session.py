@@ -191,7 +191,7 @@ class Session:
             hooks, of_fillers = map(self._dropping_stale, (hooks, of_fillers))
         is_named = task.name is not None or place[1] > 1
         name = PassName(stage, self.epoch_idx, task.label(place[0]) if is_named else None)
-        # What a split of the user's own leaves of a mini-batch is not known beforehand.
+        # A prepare_data of the user's may change the number of samples.
         sizes = None if trainer.has_own_split else runtime.sizes(cursor, task.batch_size)
         return Run(
             trainer,

@@ -9,7 +9,7 @@ _said: dict[tuple[str, str], str | None] = {}
 
 
 def missing_attribute(thing: object, name: str) -> AttributeError:
-    """Say that an object has no attribute of a name, and what is meant by it."""
+    """Make the error for a missing attribute, with what may be meant by its name."""
     kind = type(thing).__name__
     text = f"{kind!r} object has no attribute {name!r}"
     if name.startswith("_"):  # what copy, pickle and notebooks look for

@@ -1,4 +1,4 @@
-"""Which of some known names is meant by another one.
+"""Finds the known name that is most like a misspelt one.
 
 >>> nearest("epocs", ["epochs", "metrics"]), nearest_metric("acc", ["loss", "accuracy"])
 ('epochs', 'accuracy')
@@ -13,7 +13,7 @@ from collections.abc import Iterable
 
 
 def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
-    """Return the name that is most like one; ``None`` if none is like it.
+    """Return the known name that is most like another; ``None`` if none is like it.
 
     Args:
         name: the name that is not known.
@@ -25,7 +25,7 @@ def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
 
 
 def nearest_metric(name: str, known: Iterable[str]) -> str | None:
-    """Return the metric that is most like a name; a name may be a part of the other."""
+    """Return the metric that is most like a name, or of which it is a part, as ``acc``."""
     names = list(known)
     if name in names:
         return name
@@ -34,6 +34,6 @@ def nearest_metric(name: str, known: Iterable[str]) -> str | None:
 
 
 def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
-    """Ask whether the name that is most like one is meant; an empty text if none is like it."""
+    """Ask whether the nearest known name is meant; an empty text if none is like it."""
     near = nearest(name, known, cutoff)
     return "" if near is None else f"Did you mean {near!r}?"

@@ -61,7 +61,7 @@ class Sizes(NamedTuple):
         return self.last if index == self.num_full else 0.0
 
 
-FIRST_ROUNDS = 4  # the first ones are slow and tell nothing of the pace
+FIRST_ROUNDS = 4  # the first ones are slow, and not measured
 MEET_EVERY_S = 0.25
 
 
@@ -199,7 +199,7 @@ class Rounds:
         return sum(of_one.at(self.index) for of_one in sizes)
 
     def meet(self, asks: bool, purpose: str, *, everywhere: bool = False) -> bool:
-        """Whether any process asks for something; ``False`` without a look until it is time.
+        """Whether any process asks for something; ``False`` until the next meeting is due.
 
         After the last round it always is. ``everywhere`` says that all processes ask for it in
         this round, but for those with a filler.

@@ -34,7 +34,7 @@ from torch import Tensor
 from ..errors import warn_user
 
 UNDEFINED = float("nan")
-"""The value of a metric that has none on a mini-batch; other NaNs are other objects."""
+"""This NaN object stands for a metric without a value on a mini-batch: compare with ``is``."""
 
 
 def to_array(value: Any) -> np.ndarray[Any, Any]:
@@ -507,7 +507,7 @@ class Output:
         return {"_lost": None}  # a stream cannot be pickled
 
     def write(self, text: str) -> None:
-        """Write and flush; of what the encoding lacks, signs become ASCII, letters escapes."""
+        """Write and flush; signs that the encoding lacks become ASCII, letters escapes."""
         stream: Any = sys.stdout
         if stream is None or stream is self._lost:
             return
