@@ -10,7 +10,6 @@ from typing import Any
 from ..checkpoint.store import CheckpointStore
 from ..report.text import duration, measured, place, short, size, text_of
 from ..report.words import (
-    entries,
     epochs_text,
     model_text,
     named,
@@ -19,7 +18,7 @@ from ..report.words import (
     resume_code,
 )
 from ..runs.compared import ABSENT, differences, ranked, shared, winners
-from ..runs.record import EVENTS, REPORT, TABLE, Best, RunInfo, mapping
+from ..runs.record import EVENTS, REPORT, TABLE, Best, RunInfo, entries, mapping
 from ..show.screens import pad, right, short_name, text_width
 
 MIN_FIRST = 16

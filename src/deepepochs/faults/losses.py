@@ -34,11 +34,12 @@ def fault_of_loss(scene: Scene) -> Found | None:
     ):
         # A function of the user's own, which may well take something else than a tensor.
         name = getattr(scene.loss_fn, "__name__", type(scene.loss_fn).__name__)
+        title = "the loss function" if "<" in name else name  # "<lambda>"
         model_out, targets = scene.given
         if model_out is None or type(model_out).__name__ in str(scene.error):
-            return _no_output(scene, model_out, "the loss function" if "<" in name else name)
+            return _no_output(scene, model_out, title)
         if targets is None and "NoneType" in str(scene.error):
-            return _no_targets(scene, "the loss function" if "<" in name else name)
+            return _no_targets(scene, title)
     return None
 
 

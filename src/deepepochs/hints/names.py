@@ -354,8 +354,8 @@ def metric_meant(name: str) -> str | None:
 def value_meant(value: object, choices: Sequence[str]) -> str:
     """Ask, in a sentence, whether one of the choices is meant; an empty text if none is near."""
     name = str(value).lower().removeprefix("torch.")
-    meant = _look_up(name, VALUES)
-    near = meant if meant in choices else nearest(name, choices)
+    meant = [ours for others, ours in VALUES.items() if name in others.split() and ours in choices]
+    near = meant[0] if meant else nearest(name, choices)
     return "" if near is None else f" Did you mean {near!r}?"
 
 

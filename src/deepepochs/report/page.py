@@ -6,14 +6,13 @@ from collections.abc import Iterator
 from html import escape
 from typing import Any
 
-from ..runs.record import Best, RunInfo, finite, mapping, moment
+from ..runs.record import Best, RunInfo, entries, finite, mapping, moment
 from ..show.plots import confusion_svg
 from .curves import run_curves
 from .html import Number, Raw, facts, frame, section, side_by_side, table, tiles
 from .svg import style_of
 from .text import STAGES, day_and_time, duration, is_number, measured, place, size, text_of
 from .words import (
-    entries,
     epochs_text,
     model_text,
     named,

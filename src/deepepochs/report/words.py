@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from ..runs.record import RunInfo, mapping, moment
+from ..runs.record import RunInfo, entries, mapping, moment
 from .text import day_and_time, period, size
 
 MADE_ID = re.compile(r"\d{10,}-[0-9a-f]{8}")  # the ids that earlier releases made
@@ -17,12 +17,6 @@ def title_of(run: RunInfo) -> str:
     if record.get("has_own_id", not MADE_ID.fullmatch(run.running_id)) or start is None:
         return run.running_id
     return f"{mapping(record, 'model').get('class', 'Run')}, {day_and_time(start)}"
-
-
-def entries(record: dict[str, Any], name: str) -> list[Any]:
-    """Return a list of the record, or an empty list for anything else."""
-    value = record.get(name)
-    return value if isinstance(value, list) else []
 
 
 def whole(record: dict[str, Any], name: str, default: int = 0) -> int:
