@@ -177,11 +177,10 @@ class Rounds:
 
     def _total(self, own: float) -> float:
         """Give the sum of the weights of all processes in this round."""
-        sizes, expected = self._sizes, None
-        if sizes is not None and self._own_sizes is not None:
-            expected = self._own_sizes.at(self.index)
-        if sizes is None or expected is None:
+        sizes, own_sizes = self._sizes, self._own_sizes
+        if sizes is None or own_sizes is None:
             return self.runtime.total([own], "weighs a mini-batch")[0]
+        expected = own_sizes.at(self.index)
         if not self._are_tried:
             self._are_tried = True
             total, others = self.runtime.total(
