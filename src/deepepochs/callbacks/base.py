@@ -82,12 +82,12 @@ class Callback:
         return None
 
     @property
-    def follows(self) -> tuple[str, str, str] | None:
+    def decides_best(self) -> tuple[str, str, str] | None:
         """Stage, name and mode of the metric that says which epoch is best, if it is known here."""
         return None
 
-    def leaves(self, trainer: Any) -> Mapping[str, Path]:
-        """The files and folders that stay after a fit, by what they are: ``{'report': path}``."""
+    def files_of(self, trainer: Any) -> Mapping[str, Path]:
+        """What there is of the run for later: what it is, as ``'report'``, and where."""
         return {}
 
     def move_to(self, folder: Path) -> None:

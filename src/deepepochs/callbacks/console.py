@@ -223,7 +223,7 @@ class ConsoleCallback(Callback):
             value = cell(table.value_of(table.best), self.round_to)
             yield f"best epoch {table.best.epoch}: {table.decides} {value}"
         places = [
-            place for callback in trainer.callbacks for place in callback.leaves(trainer).items()
+            place for callback in trainer.callbacks for place in callback.files_of(trainer).items()
         ]
         for what, path in dict(places).items():
             yield f"{what}{' in' if not path.suffix else ''} {shown_path(path)}"
@@ -315,8 +315,8 @@ def table_of(trainer: TrainerView, epochs: int) -> EpochTable:
 def deciding(trainer: TrainerView) -> tuple[Column, str]:
     """Return what says which epoch is best: what a callback follows, or else the loss."""
     for callback in trainer.callbacks:
-        if callback.follows is not None:
-            stage, name, mode = callback.follows
+        if callback.decides_best is not None:
+            stage, name, mode = callback.decides_best
             return Column(name, stage), mode
     plan = None if trainer.session is None else trainer.session.plan
     validates = plan is not None and any(task.do_loss for task in plan.tasks[Stage.VAL])
@@ -355,7 +355,7 @@ def signal_of(trainer: TrainerView) -> str:
 
 def how_to_go_on(trainer: TrainerView) -> str:
     """Say how an interrupted run goes on."""
-    if trainer.checker is None or not trainer.checker.leaves(trainer):
+    if trainer.checker is None or not trainer.checker.files_of(trainer):
         return "not saved: a CheckCallback saves the state"
     if not trainer.has_own_id:
         return f"go on with resume={trainer.running_id!r}"

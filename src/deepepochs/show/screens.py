@@ -201,15 +201,17 @@ class EpochTable:
     def columns(self) -> list[Column]:
         """The columns so far: those that matter most come first.
 
-        A metric has training and validation side by side. The values of single tasks come after
-        the pooled ones, then vectors, then the learning rates.
+        A metric has training and validation side by side. After the values of all tasks come the
+        learning rates, then the values of single tasks, then vectors.
         """
         names = list(dict.fromkeys(column.name for column in self._ranks))
         ranks = {column.name: rank for column, rank in self._ranks.items()}
         names.sort(key=lambda name: ranks[name])
-        metrics = [Column(name, stage) for name in names for stage in ("train", "val")]
+        every = [Column(name, stage) for name in names for stage in ("train", "val")]
+        metrics = [column for column in every if column in self._ranks]
         rates = [Column(name, "") for name in self._rates if name in self._changing]
-        return [column for column in metrics if column in self._ranks] + rates
+        num_first = sum(ranks[column.name] == (False, False) for column in metrics)
+        return metrics[:num_first] + rates + metrics[num_first:]
 
     def value_of(self, row: Row) -> float:
         """The value of a row that decides which epoch is best; nan if it has none."""
@@ -381,8 +383,8 @@ class TextTable:
 
     def _told(self, left_out: Sequence[Column], columns: int | None) -> Iterator[Line]:
         names = list(dict.fromkeys(column.name for column in left_out))
-        words = ["no room for", *(f"{name}," for name in names[:-1]), names[-1]]
-        for text in joined([*words, "(see trainer.history)"], columns, " "):
+        words = ["no room for", *(f"{name}," for name in names[:-1]), f"{names[-1]}:"]
+        for text in joined([*words, "trainer.history has all metrics"], columns, " "):
             yield [("dim", text)]
 
     def _fitting(
@@ -467,7 +469,8 @@ def tested_line(tested: Tested, columns: int | None = None, round_to: int = 4) -
     """Return the line of a tested task; what does not fit is left out, from the right."""
     line: Line = [("dim", "test")]
     if tested.task:
-        line.append(("", f" {pad(tested.task, max(map(text_width, [POOLED, *tested.names])))}"))
+        longest = max(text_width(short_name(name)) for name in (POOLED, *tested.names))
+        line.append(("", f" {pad(short_name(tested.task), longest)}"))
     last: Line = [("dim", f"  {duration(tested.seconds)}")]
     for name, value in tested.values.items():
         piece: Line = [("dim", f"  {short_name(name)} "), ("", cell(value, round_to))]

@@ -95,7 +95,7 @@ def live_line(live: Live, columns: int, round_to: int = 4) -> Line:
     if live.epoch is not None:
         head.insert(0, ("", f"{live.epoch[0]}/{live.epoch[1]} ".rjust(6)))
     if live.task:
-        head.append(("", f" {live.task}"))
+        head.append(("", f" {short_name(live.task)}"))
     count = f" {live.done:,} batches"
     if live.total is not None:
         count = f" {live.done:>{len(str(live.total))}}/{live.total}"
