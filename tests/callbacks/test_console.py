@@ -40,6 +40,7 @@ from deepepochs import (
 )
 from deepepochs.callbacks import console
 from deepepochs.errors import ArgumentsChanged, ConfigError
+from deepepochs.legacy.printing import format_value
 from deepepochs.metrics import accuracy
 from deepepochs.patches import running as running_values
 from deepepochs.show.screens import (
@@ -52,7 +53,6 @@ from deepepochs.show.screens import (
     cell,
     cut,
     duration,
-    format_value,
     number,
     pad,
     short_name,

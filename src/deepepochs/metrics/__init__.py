@@ -415,7 +415,7 @@ def fbeta(
 
 
 BY_NAME = {metric.__name__: metric for metric in (accuracy, precision, recall, f1, fbeta)}
-"""The metrics that may be given by name, as in ``metrics=['accuracy', 'f1']``."""
+"""The metrics that can be computed from `ClassTotals`; ``metrics=['accuracy', 'f1']`` names them."""
 
 
 def precision_fn(c: Any) -> Tensor:

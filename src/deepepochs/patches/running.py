@@ -33,8 +33,8 @@ from .values import MeanPatch, ValuePatch
 # Reading these changes no value that is read later; reading means costs next to nothing.
 MEANS = (ValuePatch, MeanPatch)
 COUNTS = (ConfusionPatch, ConfusionMetrics, CountsPatch)
-REST = 50  # times as long as a look took, and as there are metrics, until the next one
-MOST_NUMBERS = 100_000  # that are copied to read a patch of another class
+REST = 50  # the pause after a look is this many times as long, times the number of metrics
+MOST_NUMBERS = 100_000  # in a patch of another class; a larger one is not copied, and has no value
 
 
 class RunningValues:
@@ -71,11 +71,13 @@ class _Metric:
 
     def __init__(self) -> None:
         self._due_s = 0.0
-        self._took_s = 0.0  # the last look; of two the shorter one counts: a process may wait
+        self._took_s = (
+            0.0  # the last look; the shorter of two counts, since one may have had to wait
+        )
         self._value: Any = None
 
     def value(self, patch: Any, rest: float) -> Any:
-        """Give the present value, or the last one where it is not due."""
+        """Give the present value, or the last one until the next look is due."""
         began_s = perf_counter()
         if began_s < self._due_s:
             self.pass_over(patch)
@@ -100,7 +102,7 @@ class _Metric:
 
 
 class _Copied(_Metric):
-    """A patch of any class: what reading it changes is not known, so a copy is read."""
+    """A patch of any class: reading it may change it, so a copy is read."""
 
     def look(self, patch: PatchBase) -> Any:
         if patch.num_numbers(MOST_NUMBERS) > MOST_NUMBERS:

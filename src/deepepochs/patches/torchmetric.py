@@ -216,13 +216,11 @@ def _is_count(default: Any) -> bool:
 
 def _joined(batches: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
     """Join batches of plain tensors whose rows are alike; others stay as they are."""
-    shapes = {
-        tuple((part.shape[1:], part.dtype, part.device) for part in batch)
-        for batch in batches
-        if all(isinstance(part, Tensor) and part.ndim for part in batch)
-    }
-    whole = all(isinstance(part, Tensor) and part.ndim for batch in batches for part in batch)
-    if len(batches) == 1 or len(shapes) != 1 or not whole:
+    parts_of_all = [part for batch in batches for part in batch]
+    if len(batches) == 1 or not all(isinstance(p, Tensor) and p.ndim for p in parts_of_all):
+        return batches
+    kinds = {tuple((p.shape[1:], p.dtype, p.device) for p in batch) for batch in batches}
+    if len(kinds) > 1:
         return batches
     return [tuple(torch.cat(parts) for parts in zip(*batches, strict=True))]
 

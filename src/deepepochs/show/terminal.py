@@ -136,5 +136,4 @@ def bar(share: float, columns: int) -> Line:
 
 def clock(seconds: float) -> str:
     """Return minutes and seconds, or hours, minutes and seconds."""
-    text = duration(max(60, seconds))
-    return text if seconds >= 60 else f"0:{int(seconds):02}"
+    return duration(seconds) if seconds >= 60 else f"0:{int(seconds):02}"
