@@ -310,7 +310,14 @@ OUTPUTS = [
     Mistake("an array", lambda: fit(Net(lambda out: out.detach().numpy()), X, CLASSES), "The model returns NumPy float32 [32, 3]", "there are no gradients"),
 ]  # fmt: skip
 
+
+def first_targets(one: Any, other: Any) -> Any:
+    return F.cross_entropy(other, one)
+
+
 LOSSES = [
+    Mistake("a loss with swapped arguments", lambda: fit(linear(), X, CLASSES, first_targets), "cross_entropy got the targets as outputs", "The loss is called as loss(model_out, targets)"),
+    Mistake("a loss with swapped arguments of a column", lambda: fit(linear(1), X, YES[:, None].float(), lambda one, other: F.binary_cross_entropy(other, one)), "binary_cross_entropy got the targets as outputs", "The loss is called as loss(model_out, targets)"),
     Mistake("a loss of one argument", lambda: fit(linear(), X, CLASSES, lambda out: out.mean()), "The loss function <lambda>(out) is called with two arguments", "def my_loss(model_out, targets)"),
     Mistake("a loss of each sample", lambda: fit(linear(), X, CLASSES, nn.CrossEntropyLoss(reduction="none")), "The loss is a tensor [32]", ".mean()"),
     Mistake("a loss by item()", lambda: fit(linear(), X, CLASSES, lambda out, y: F.cross_entropy(out, y).item()), "The loss is a float", "without .item()"),
