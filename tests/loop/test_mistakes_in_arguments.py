@@ -222,7 +222,12 @@ METRICS = [
     Mistake("Trainer(model, loss, opt, metrics={'acc': accuracy})", ConfigTypeError, "metrics is a dict with keys 'acc' (a function): give a list, in which a metric may have another name: [rename('acc')(accuracy)]."),
     Mistake("Trainer(model, loss, opt, metrics='acc')", ConfigError, "metrics='acc' is no metric of deepepochs. Did you mean 'accuracy'?"),
     Mistake("Trainer(model, loss, opt, metrics=['f1', 'acuracy'])", ConfigError, "metrics[1]='acuracy' is no metric of deepepochs. Did you mean 'accuracy'?"),
-    Mistake("trainer.test(test_dl, metrics='f1_macro')", ConfigError, "Give rename('f1_macro')(functools.partial(f1, average='macro'))."),
+    Mistake("trainer.test(test_dl, metrics='f1_macro')", ConfigError, "Did you mean 'macro_f1'?"),
+    Mistake("trainer.test(test_dl, metrics='f1_weighted')", ConfigError, "Give rename('f1_weighted')(functools.partial(f1, average='weighted'))."),
+    Mistake("trainer.fit(train_dl, metrics='mse')", ConfigError, "torchmetrics has it: give torchmetrics.MeanSquaredError()."),
+    Mistake("trainer.fit(train_dl, metrics='rmse')", ConfigError, "give torchmetrics.MeanSquaredError(squared=False)."),
+    Mistake("trainer.fit(train_dl, metrics=f1(average='macro'))", ConfigError, "f1() was given nothing: pass either preds and targets, or a confusion matrix: f1(conf_mat=matrix). As a metric of a run give it without a call: partial(f1, average='macro')."),
+    Mistake("trainer.fit(train_dl, metrics=accuracy())", ConfigError, "As a metric of a run give it without a call: accuracy."),
     Mistake("trainer.fit(train_dl, metrics='auroc')", ConfigError, "torchmetrics has it: give its object or function."),
     Mistake("trainer.fit(train_dl, train_metrics=['loss'])", ConfigError, "The loss is always recorded: leave it out."),
     Mistake("EpochTask(train_dl, metrics='accuarcy')", ConfigError, "Did you mean 'accuracy'?"),
@@ -425,7 +430,17 @@ def test_each_metric_of_the_library_may_be_given_by_its_name(name: str) -> None:
     history = trainer.fit(made["train_dl"], made["val_dl"])
     assert list(history["val"]) == ["loss", name]
     expected = trainer.test(made["test_dl"])[name]
-    assert expected == float(getattr(dm, name)(trainer.predict(made["test_dl"]), Y))
+    assert expected == float(dm.BY_NAME[name](trainer.predict(made["test_dl"]), Y))
+
+
+@pytest.mark.parametrize("plain", [dm.precision, dm.recall, dm.f1])
+def test_a_macro_metric_by_name_is_the_mean_over_the_classes(plain: Any) -> None:
+    preds, targets = (
+        torch.eye(3)[torch.tensor([0, 0, 1, 2, 2, 0])],
+        torch.tensor([0, 0, 0, 1, 2, 0]),
+    )
+    given = dm.BY_NAME[f"macro_{plain.__name__}"](preds, targets)
+    assert given == plain(preds, targets, average="macro") != plain(preds, targets)
 
 
 def test_names_and_functions_are_one_metric_wherever_they_are_given() -> None:
