@@ -99,13 +99,12 @@ def best_text(best: Best | None) -> str:
 
 def _cells(run: RunInfo) -> tuple[str, ...]:
     record, start = run.record, run.started
-    total = record.get("max_epochs")
     is_known = bool(record or run.curves)
-    done = str(run.epochs_done) if is_known else ""
+    done = epochs_text(run).replace(" of ", "/") if is_known else ""
     return (
         run.running_id,
         run.outcome,
-        f"{done}/{total}" if total and run.outcome != "stopped" else done,
+        done,
         best_text(run.best()),
         "" if run.seconds is None else duration(run.seconds),
         "" if start is None else f"{start:%Y-%m-%d %H:%M}",

@@ -29,6 +29,7 @@ from ..report import compare_page, run_page
 from ..report.text import place
 from ..runs.compared import ranked
 from ..runs.record import REPORT, RunInfo, is_recorded, run_folders
+from ..show.screens import is_terminal, terminal_columns, wrapped
 from .find import counted, find_run, find_runs, nothing_in, runs_at
 from .lines import compare_lines, list_lines, run_lines
 
@@ -58,7 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         raise SystemExit("Aborted.") from None
     except (DeepEpochsError, ImportError, OSError) as error:
-        raise SystemExit(f"Error: {error}") from error
+        columns = terminal_columns(sys.stderr) if is_terminal(sys.stderr) else None
+        raise SystemExit("\n".join(wrapped(f"Error: {error}", columns))) from error
 
 
 def runs(options: Namespace) -> None:

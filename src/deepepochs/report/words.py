@@ -63,10 +63,11 @@ def reason_text(run: RunInfo) -> str:
 def epochs_text(run: RunInfo) -> str:
     """Return how many epochs are done, and of how many.
 
-    A run that stopped early has no other epochs before it.
+    A run that stopped early has no other epochs before it. A run that was started again with
+    fewer epochs than it has done has no total.
     """
     total = run.record.get("max_epochs")
-    if run.outcome == "stopped" or not total:
+    if run.outcome == "stopped" or not total or total < run.epochs_done:
         return str(run.epochs_done)
     return f"{run.epochs_done} of {total}"
 
