@@ -227,7 +227,7 @@ class ConsoleCallback(Callback):
         if trainer.is_interrupted:
             yield f"stopped by {signal_of(trainer)} {self._where(trainer)}"
         elif trainer.stop_reason is not None:
-            yield trainer.stop_reason
+            yield f"stopped: {trainer.stop_reason}"
         if table.best is not None:
             value = cell(table.value_of(table.best), self.round_to)
             yield f"best epoch {table.best.epoch}: {table.decides} {value}"
