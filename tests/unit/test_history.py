@@ -309,7 +309,7 @@ def test_an_attribute_that_is_none_is_told_as_an_entry(
     with pytest.raises(AttributeError, match=re.escape(advice)):
         getattr(history, name)
     with pytest.raises(AttributeError, match=r"write results\['accuracy'\]"):
-        Results({"accuracy": 1.0}).accuracy
+        _ = Results({"accuracy": 1.0}).accuracy
     assert not hasattr(Results(), "accuracy")
 
 

@@ -40,7 +40,8 @@ def blocks(rows: Sequence[Sequence[str]], columns: int, num_fixed: int) -> Itera
         columns: of the terminal.
         num_fixed: each part begins with so many first columns.
 
-    >>> print(*blocks([["epoch", "loss", "acc"], ["1", "0.5000", "0.75"]], 14, 1), sep="\\n")
+    >>> for part in blocks([["epoch", "loss", "acc"], ["1", "0.5000", "0.75"]], 14, 1):
+    ...     print(part)
     epoch    loss
         1  0.5000
     epoch   acc
