@@ -115,6 +115,8 @@ class TrainerBase(Steps):
         2
     """
 
+    _set_by_init = "session"
+
     model: nn.Module
 
     @with_hints

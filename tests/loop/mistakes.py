@@ -362,6 +362,61 @@ def forgets_to_step(self: Any, batch_x: Any, batch_y: Any) -> None:
     self.loss(self.model(*batch_x), batch_y, do_optimize=False)
 
 
+def plain_step(self: Any, batch_x: Any, batch_y: Any) -> None:
+    loss = self.loss_fn(self.model(*batch_x), batch_y)
+    self.opt.zero_grad()
+    loss.backward()
+    self.opt.step()
+
+
+def two_layers() -> nn.Sequential:
+    return nn.Sequential(linear(6), nn.Tanh(), linear(3, 6))
+
+
+def head_only(model: nn.Sequential) -> torch.optim.Optimizer:
+    return torch.optim.SGD(model[2].parameters(), lr=0.1)
+
+
+def fit_head(*, freezes: bool = False) -> Any:
+    model = two_layers()
+    model[0].requires_grad_(not freezes)
+    return fit(model, X, CLASSES, opt=head_only(model))
+
+
+def fit_halves() -> Any:
+    model = two_layers()
+    return fit(model, X, CLASSES, opt=[torch.optim.SGD(model[i].parameters(), 0.1) for i in (0, 2)])
+
+
+class Unused(nn.Module):
+    """Has a layer that takes no part in the output."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.used, self.unused = linear(), linear()
+
+    def forward(self, x: Any) -> Any:
+        return self.used(x)
+
+
+def fit_used() -> Any:
+    model = Unused()
+    return fit(model, X, CLASSES, opt=torch.optim.SGD(model.used.parameters(), 0.1))
+
+
+def fit_with_an_optimizer_of_the_step() -> Any:
+    """The step itself steps an optimizer that the trainer does not know."""
+    model = two_layers()
+    other = torch.optim.SGD(model[0].parameters(), 0.1)
+
+    def step(self: Any, batch_x: Any, batch_y: Any) -> None:
+        self.loss(self.model(*batch_x), batch_y)
+        other.step()
+        other.zero_grad(set_to_none=False)
+
+    return run_step(step, model, opt=head_only(model))
+
+
 def validating(step: Callable[..., Any]) -> Any:
     step.__qualname__ = "MyTask.val_step"
     task = type("MyTask", (EpochTask,), {"val_step": step})(loader(X, CLASSES))
@@ -386,6 +441,8 @@ WARNINGS = [
     Mistake("an empty validation set", lambda: fit(linear(), X, CLASSES, val_dl=loader(X[:0], CLASSES[:0])), "The validation loader gave no mini-batch", "drop_last=True"),
     Mistake("a step that forgets the loss", lambda: run_step(forgets_loss), "MyTask.step returned without a backward pass", "self.loss(model_out, batch_y)"),
     Mistake("a step that never steps", lambda: run_step(forgets_to_step), "MyTask.step made gradients in 2 mini-batches and no optimizer step", "self.optimize()"),
+    Mistake("a plain step of PyTorch", lambda: run_step(plain_step), "MyTask.step trained the weights without self.backward()", "self.backward(value) and self.optimize()"),
+    Mistake("an optimizer of the head alone", fit_head, "no optimizer trains them: 0.weight, 0.bias.", "requires_grad_(False)"),
     Mistake("a validation step that forgets the loss", lambda: validating(forgets_loss), "MyTask.val_step recorded neither a loss nor a metric", "self.loss(model_out, batch_y)"),
 ]  # fmt: skip
 
@@ -534,5 +591,9 @@ SOUND: list[tuple[str, Callable[[], Any]]] = [
     ("mended: an object with a loss", lambda: train(Tokens(), [{"input_ids": NUMBERS}], lambda out, y: out.logits.mean())),
     ("mended: a state", lambda: fit(Keeping(detaches=True), X, CLASSES)),
     ("mended: scores for accuracy", lambda: fit(linear(1), X, YES[:, None].float(), nn.BCEWithLogitsLoss(), metrics=of_scores)),
+    ("an optimizer of the head alone, and the rest frozen", lambda: fit_head(freezes=True)),
+    ("an optimizer for each half", fit_halves),
+    ("a layer without a part in the output", fit_used),
+    ("an optimizer that a step keeps", fit_with_an_optimizer_of_the_step),
     ("a loader of one's own", lambda: train(linear(), Twice())),
 ]  # fmt: skip
