@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from .errors import LoopException, warn_user
+from .errors import NotBoundError, warn_user
 from .faults.first_batch import look_at_loss, look_at_pair
 from .faults.returned import no_such_optimizer, not_a_loss
 from .faults.words import DEFAULT_STEP
@@ -42,6 +42,8 @@ STEP_NAMES: dict[Stage, tuple[str, ...]] = {
     Stage.TEST: ("step", "test_step", "evaluate_step"),
 }
 """The step methods that can serve a stage, the first defined one wins."""
+
+_OF_INIT = {"session", "step_args"}  # what the __init__ of a trainer, or of a task, has set
 
 _MEANT = {
     "training_step": ["train_step"],
@@ -81,13 +83,14 @@ class Steps:
             """Raise for an attribute that is not there, and say what is meant by it."""
             if hasattr(type(self), name):  # a property, which has failed: its own error
                 return object.__getattribute__(self, name)
-            raise missing_attribute(self, name)
+            is_made = not _OF_INIT.isdisjoint(vars(self))
+            raise missing_attribute(self, name, is_made=is_made)
 
     @property
     def _run(self) -> Run:
         """The pass that runs now, or an error that says that there is none."""
         if self.run is None:
-            raise LoopException(
+            raise NotBoundError(
                 f"{type(self).__name__}: loss, backward, optimize and do_metric belong inside a "
                 "step or a hook of a running pass. Start one with fit() or test()."
             )

@@ -154,6 +154,7 @@ def test_a_cut_line_fits_the_terminal(text: str, columns: int, kept: str) -> Non
 def test_padding_counts_columns_and_not_characters() -> None:
     assert pad("准", 4) == "准  "
     assert text_width("e\u0301") == 1
+    assert text_width("\u200b") == 0
     assert pad("abc", 2) == "abc"
 
 
@@ -257,6 +258,28 @@ def test_what_does_not_fit_is_left_out_from_the_right_and_told_once() -> None:
     assert as_text(table_of(*rows), 39).splitlines()[-1] == "  2/2   1.0000   1.0000      1:01"
     assert as_text(table_of(*rows), 38).splitlines()[-1] == "  2/2   1.0000      1:01"
     assert "no room" not in as_text(table_of(*rows), 100)
+
+
+def test_of_very_many_columns_without_room_the_first_are_named() -> None:
+    values = {"loss": 1.0, **{f"m{n:02}": 0.5 for n in range(40)}}
+    text = as_text(table_of((values, values)), 57)
+    told = " ".join(text[: text.index("(see")].split())
+    assert told.startswith("no room for m01, m02,")
+    assert told.endswith("m11, and 28 more")
+
+
+@pytest.mark.parametrize("value", [np.array([0.5]), torch.tensor([[0.5]]), np.float32(0.5)])
+def test_a_single_number_in_an_array_says_which_epoch_is_best(value: Any) -> None:
+    """As `CheckCallback` follows it."""
+    table = table_of(({"loss": 1.0, "m": value}, {}), decides=(Column("m", "train"), "max"))
+    assert table.best is not None
+    assert table.value_of(table.best) == 0.5
+
+
+def test_what_cannot_be_compared_is_never_best() -> None:
+    for value in (None, "good", 1 + 2j, np.array([0.5, 0.6]), np.array([])):
+        table = table_of(({"loss": 1.0, "m": value}, {}), decides=(Column("m", "train"), "max"))
+        assert table.best is None
 
 
 def test_the_learning_rate_has_a_column_once_it_changes() -> None:

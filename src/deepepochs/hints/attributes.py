@@ -8,12 +8,18 @@ import difflib
 _said: dict[tuple[str, str], str | None] = {}
 
 
-def missing_attribute(thing: object, name: str) -> AttributeError:
-    """Say that an object has no attribute of a name, and what is meant by it."""
+def missing_attribute(thing: object, name: str, *, is_made: bool = True) -> AttributeError:
+    """Say that an object has no attribute of a name, and what is meant by it.
+
+    If it is not made, a subclass has not called the ``__init__`` of its base.
+    """
     kind = type(thing).__name__
     text = f"{kind!r} object has no attribute {name!r}"
     if name.startswith("_"):  # what copy, pickle and notebooks look for
         return AttributeError(text, name=name, obj=thing)
+    if not is_made:
+        text += f": {kind}.__init__ has not called super().__init__(...) before."
+        return AttributeError(text, name=name, obj=None)
     if (kind, name) not in _said:
         _said[kind, name] = _advice(thing, name)
     advice = _said[kind, name]

@@ -191,9 +191,14 @@ class CountsPatch(PatchBase):
         if not self.outputs.items:
             return
         outputs, targets = self.outputs.joined(True), self.targets.joined(True)
+        pairs = [(outputs, targets)]
+        if isinstance(outputs, list) or isinstance(targets, list):
+            # Of other shapes, as images and texts of other sizes: each is counted alone.
+            pairs = list(zip(self.outputs.items, self.targets.items, strict=True))
         with torch.no_grad():
-            counted = functions.count_classes(outputs, targets)
-        self.totals = counted if self.totals is None else _sum(self.totals, counted)
+            for pair in pairs:
+                counted = functions.count_classes(*pair)
+                self.totals = counted if self.totals is None else _sum(self.totals, counted)
         self.outputs, self.targets, self._num_kept = Chunks(), Chunks(), 0
 
     def add(self, other: Any) -> Self:
