@@ -923,6 +923,38 @@ def test_after_ctrl_c_it_is_said_where_it_was_stopped_and_how_it_goes_on(
     assert end.endswith(f"checkpoints in {made.run_dir} · {way.format(id=made.running_id)}")
 
 
+def test_the_end_names_the_folder_of_each_callback_that_saves(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    callbacks = [CheckCallback("loss", ckpt_dir=tmp_path / name) for name in ("one", "two")]
+    trainer(callbacks=callbacks).fit(loader(), loader())
+    end = last_lines(capsys)
+    assert [f"checkpoints in {tmp_path / name / 'r'}" in end for name in ("one", "two")] == [
+        True
+    ] * 2
+
+
+@pytest.mark.parametrize(("batch_idx", "where"), [(0, "after 1 mini-batch"), (1, "after 2 mini-b")])
+def test_after_a_second_ctrl_c_it_is_said_that_nothing_was_saved(
+    batch_idx: int, where: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Twice(Callback):
+        at: int
+
+        def on_after_train_batch(self, trainer: Any, metrics: Any, batch_idx: int) -> None:
+            if batch_idx == self.at:
+                signal.raise_signal(signal.SIGINT)
+                signal.raise_signal(signal.SIGINT)
+
+    twice = Twice()
+    twice.at = batch_idx
+    with pytest.raises(KeyboardInterrupt):
+        trainer(callbacks=[twice, CheckCallback("loss", ckpt_dir=tmp_path)]).fit(loader(), loader())
+    text = capsys.readouterr().out
+    assert where in text
+    assert text.endswith(" · nothing was saved\n")
+
+
 def test_after_sigterm_without_checkpoints_it_is_said_that_nothing_is_saved(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

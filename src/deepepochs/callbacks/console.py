@@ -226,7 +226,7 @@ class ConsoleCallback(Callback):
         places = [
             place for callback in trainer.callbacks for place in callback.leaves(trainer).items()
         ]
-        for what, path in dict(places).items():
+        for what, path in dict.fromkeys(places):
             yield f"{what}{' in' if not path.suffix else ''} {shown_path(path)}"
         if trainer.is_interrupted:
             yield how_to_go_on(trainer)
@@ -235,11 +235,10 @@ class ConsoleCallback(Callback):
         """Say in which epoch a fit was stopped, and how far in it."""
         session = trainer.session
         if session is None or session.epoch_idx is None:
-            return f"after epoch {trainer.init_epoch}"
+            return f"after epoch {trainer.init_epoch}" if trainer.init_epoch else "before epoch 1"
         done = trainer.progress.num_train_batches - self._began.num_batches
-        inside = (
-            "in validation" if session.has_metrics_of("train") else f"after {done:,} mini-batches"
-        )
+        many = "mini-batch" if done == 1 else "mini-batches"
+        inside = "in validation" if session.has_metrics_of("train") else f"after {done:,} {many}"
         return f"in epoch {session.epoch_idx + 1}, {inside}"
 
 
@@ -360,8 +359,10 @@ def signal_of(trainer: TrainerView) -> str:
 
 def how_to_go_on(trainer: TrainerView) -> str:
     """Say how an interrupted run goes on."""
-    if trainer.checker is None or not trainer.checker.leaves(trainer):
+    if trainer.checker is None:
         return "not saved: a CheckCallback saves the state"
+    if not trainer.checker.leaves(trainer):
+        return "nothing was saved"
     if not trainer.has_own_id:
         return f"go on with resume={trainer.running_id!r}"
     if trainer.resume in (True, "auto"):
