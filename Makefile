@@ -54,8 +54,9 @@ format: $(READY)
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
+# Not --quiet, which would hide the warnings from --strict.
 docs: $(READY)
-	$(BIN)/mkdocs build --strict --quiet
+	$(BIN)/mkdocs build --strict
 
 wheel: $(READY)
 	$(BIN)/python -m build --no-isolation --outdir dist .

@@ -36,17 +36,12 @@ trainer = Trainer(
 )
 
 # 3. `fit` returns the history: a value for each epoch, or for each validation.
-history = trainer.fit(
-    train_dl,
-    val_dl,
-    val_freq=2,  # validate after every second epoch
-    do_val_loss=False,  # compute the metrics in validation, but not the loss
-)
+history = trainer.fit(train_dl, val_dl, val_freq=2)  # validate after every second epoch
 print("training loss:", *(round(loss, 4) for loss in history["train"]["loss"]))
 print("validation accuracy:", *(round(value, 4) for value in history["val"]["accuracy"]))
 
 # 4. A second `fit` goes on where the first one ended: 8 more epochs.
-more = trainer.fit(train_dl, val_dl, val_freq=4, epochs=8)
+more = trainer.fit(train_dl, val_dl, epochs=8)
 print("epochs in both parts:", len(history["train"]["loss"]), len(more["train"]["loss"]))
 
 # 5. `test` returns a dict, and `predict` the model's outputs in the order of the loader.

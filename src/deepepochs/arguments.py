@@ -20,7 +20,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def with_hints(method: Function) -> Function:
-    """Have a call of a method that does not fit its signature say what to write instead.
+    """Make a method whose errors about its arguments say what to write instead.
 
     The signature that editors, ``help`` and type checkers see is that of the method.
     """
@@ -107,7 +107,7 @@ _ROLES = {"model": roles.MODEL, "loss": roles.LOSS, "opt": roles.OPTIMIZER}
 
 
 def check_order(model: object, loss: object, opt: object) -> None:
-    """Raise ``ConfigTypeError`` if two of a trainer's arguments are in one another's place."""
+    """Raise ``ConfigTypeError`` if two or three of a trainer's arguments are swapped."""
     given = {"model": model, "loss": loss, "opt": opt}
     is_now = {name: role_of(value) for name, value in given.items()}
     wrong = [
@@ -148,7 +148,7 @@ def check_loss(loss: Any) -> Any:
 
 
 def place_of(value: object) -> str:
-    """Say where an object is given that is in the wrong place; an empty text if that is unknown."""
+    """Say where an object belongs that was given elsewhere; an empty text if that is unknown."""
     places = {
         roles.MODEL: f"the model comes first, {ORDER}.",
         roles.OPTIMIZER: f"the optimizer comes third, {ORDER}.",
@@ -161,7 +161,7 @@ def place_of(value: object) -> str:
 
 
 def found(name: str, value: object) -> str:
-    """Say what an argument was found to be: a number or a text as it is, other things by class."""
+    """Describe an argument: a number or a text as it is, other things by their class."""
     if value is None:
         return f"{name}=None"
     if isinstance(value, type):

@@ -118,7 +118,7 @@ class RunLockedError(CheckpointError):
 
 
 class MetricNotFound(DeepEpochsError, KeyError):
-    """A history, or the results of a test, have nothing of such a name; the message says what."""
+    """A history or the results of a test have no such name; the message lists those they have."""
 
     __str__ = Exception.__str__  # that of KeyError shows quotes around the message
 
@@ -181,7 +181,7 @@ def _print_notes() -> None:
 
 
 def warn_user(text: str, category: type[Warning], *, once: bool = False) -> None:
-    """Warn at the line of the user's that the call came from: not of this package, nor of PyTorch.
+    """Warn at the line of the user's code that the call came from.
 
     Args:
         text: the message, whose first two lines name the problem and the remedy.

@@ -19,7 +19,6 @@ epoch  train loss  train acc  val loss
 from __future__ import annotations
 
 import csv
-import difflib
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -32,6 +31,7 @@ import torch
 
 from .arguments import check_choice
 from .errors import CheckpointMismatch, ConfigError, MetricNotFound, MissingExtraError
+from .hints.near import nearest_metric
 from .metrics.direction import direction_of
 from .show.figures import draw_curves, figure_to_image, for_any_background
 from .show.screens import POOLED, cell, spread, terminal_columns, text_width, to_value
@@ -99,7 +99,7 @@ class Best(NamedTuple):
 
 
 class Curves(dict[str, list[Value]]):
-    """The values of each metric of a stage, by name; a name that is missing is told in words."""
+    """The values of each metric of a stage, by name; the error for another name lists the names."""
 
     def __missing__(self, name: object) -> list[Value]:
         raise MetricNotFound(_told_of_missing(name, self, "this stage"))
@@ -470,7 +470,7 @@ class History(dict[str, dict[str, list[Value]]]):
         return min(points, key=lambda point: sign * point.value, default=None)
 
     def _find(self, name: str) -> tuple[str, str]:
-        """Return stage and name of a metric that is named as a column is, or without a stage."""
+        """Return stage and name of a metric, given as `'val_loss'` or `'loss'`."""
         for stage in ("val", "train"):
             if name in self.get(stage, {}):
                 return stage, name
@@ -481,7 +481,7 @@ class History(dict[str, dict[str, list[Value]]]):
         raise MetricNotFound(_told_of_missing(name, known, "the history"))
 
     def _told_of_missing(self, name: object) -> str:
-        """Say where what somebody has looked for is."""
+        """Say where to find what was looked up."""
         asked, (stage, metric) = f"history[{name!r}]", _split_stage(name)
         if not self.epochs:
             return f"{asked}: the history is empty, for no epoch was run."
@@ -490,7 +490,7 @@ class History(dict[str, dict[str, list[Value]]]):
         if stage == "val" and "val" not in self:
             return f"{asked}: no epoch was validated. Give validation data: fit(train_dl, val_dl)."
         tables = {stage: self[stage]} if stage in self else self
-        near = _nearest(metric, [known for table in tables.values() for known in table])
+        near = nearest_metric(metric, [known for table in tables.values() for known in table])
         places = [f"history[{s!r}][{near!r}]" for s, table in tables.items() if near in table]
         if near is None:
             names = ", ".join(dict.fromkeys(n for table in tables.values() for n in table))
@@ -503,29 +503,15 @@ class History(dict[str, dict[str, list[Value]]]):
 def _told_of_missing(name: object, known: Iterable[str], where: str) -> str:
     """Say that a metric is missing, and which one may be meant."""
     names = list(known)
-    near = _nearest(str(name), names) or _nearest(_split_stage(name)[1], names)
+    near = nearest_metric(str(name), names) or nearest_metric(_split_stage(name)[1], names)
     meant = "" if near is None else f" Did you mean {near!r}?"
     return f"There is no {name!r} in {where}; there are {', '.join(names) or 'no metrics'}.{meant}"
 
 
 def _split_stage(name: object) -> tuple[str, str]:
-    """Return stage and metric of a name such as `'val_loss'`; `''` for what it does not say."""
+    """Return stage and metric of a name such as `'val_loss'`; `''` for a part that is missing."""
     match = _WITH_STAGE.fullmatch(str(name))
     return (match[1], match[2] or "") if match else ("", str(name))
-
-
-def _nearest(name: str, known: Iterable[str]) -> str | None:
-    """Return the name that is most like one, such as `'accuracy'` for `'acc'`."""
-    names = list(known)
-    if name in names:
-        return name
-    inside = [one for one in names if min(len(one), len(name)) > 1 and (one in name or name in one)]
-    found = (
-        difflib.get_close_matches(name, names, n=1, cutoff=0.8)
-        or inside
-        or difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    )
-    return found[0] if found else None
 
 
 def _epochs_of(num: int) -> str:

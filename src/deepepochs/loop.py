@@ -24,7 +24,6 @@ import torch
 from .arguments import default_loss
 from .data.cursor import Cursor
 from .errors import ConfigError, ConfigTypeError, DataError
-from .faults import explained, explained_prediction
 from .fit.session import Session
 from .hooks import PACE_S, fire, fire_in_step
 from .nest import operations as nested
@@ -68,6 +67,8 @@ def run_pass(
             try:
                 returned = step(batch_x, batch_y, **step_args)
             except Exception as error:
+                from .faults.explain import explained  # a run without faults does not need it
+
                 raise explained(run, error)
             set_gradients(False)
             run.end_batch(returned)
@@ -110,6 +111,8 @@ def predict_batches(trainer: Any, loader: Any, *, with_targets: bool | None) -> 
             try:
                 model_out = trainer.call_model(batch_x)
             except Exception as error:
+                from .faults.explain import explained_prediction
+
                 raise explained_prediction(trainer, batch_x, batch_y, batch_idx, error)
             if model_out is None:
                 raise DataError("predict() got None: the model has to return its outputs.")

@@ -37,7 +37,7 @@ def on_demand(
 
 
 def _missing(package: str, name: str, *, is_import: bool) -> Exception:
-    """The error for a name that a package does not have: of ``from package import name``, or not."""
+    """Make the error for a name that a package lacks; ``is_import``: ``from package import name``."""
     advice = None
     if not name.startswith("_"):
         from .hints.names import advice_on_export

@@ -234,7 +234,7 @@ class Run:
 
     @property
     def num_samples(self) -> int | None:
-        """The samples of the present mini-batch; ``None`` if nothing in it tells."""
+        """The number of samples in the present mini-batch; ``None`` if it is not known."""
         return self.weigher.num_samples
 
     @property

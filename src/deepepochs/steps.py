@@ -17,7 +17,6 @@ The second line has a long form, which gives the same bits::
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +28,7 @@ from .faults.first_batch import look_at_loss, look_at_pair
 from .faults.returned import no_such_optimizer, not_a_loss
 from .faults.words import DEFAULT_STEP
 from .hints.attributes import missing_attribute
+from .hints.near import nearest
 from .hooks import fire_in_step
 from .nest import operations as nested
 from .nest.operations import TensorTuple
@@ -46,12 +46,12 @@ STEP_NAMES: dict[Stage, tuple[str, ...]] = {
 _OF_INIT = {"session", "step_args"}  # what the __init__ of a trainer, or of a task, has set
 
 _MEANT = {
-    "training_step": ["train_step"],
-    "validation_step": ["val_step"],
-    "valid_step": ["val_step"],
-    "eval_step": ["evaluate_step"],
-    "evaluation_step": ["evaluate_step"],
-    "testing_step": ["test_step"],
+    "training_step": "train_step",
+    "validation_step": "val_step",
+    "valid_step": "val_step",
+    "eval_step": "evaluate_step",
+    "evaluation_step": "evaluate_step",
+    "testing_step": "test_step",
 }
 
 
@@ -301,10 +301,10 @@ def warn_of_misspelt(cls: type, base: type) -> None:
     for name, value in vars(cls).items():
         if name.startswith("_") or hasattr(base, name) or not callable(value):
             continue
-        meant = _MEANT.get(name) or difflib.get_close_matches(name, known, n=1, cutoff=0.8)
+        meant = _MEANT.get(name) or nearest(name, known, 0.8)
         if meant:
             warn_user(
-                f"{cls.__name__}.{name} is never called as a step. Did you mean {meant[0]!r}? "
+                f"{cls.__name__}.{name} is never called as a step. Did you mean {meant!r}? "
                 f"The step methods are {', '.join(known)}.",
                 UserWarning,
             )

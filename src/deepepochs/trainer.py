@@ -88,6 +88,19 @@ UNLISTED = frozenset([
 ])  # fmt: skip
 
 
+def with_console(
+    callbacks: Sequence[Callback], own: ConsoleCallback, console: str
+) -> list[Callback]:
+    """Give callbacks with a console: the ``own`` one, unless the script has given another."""
+    given = [callback for callback in callbacks if callback.is_console]
+    if given and console != "auto":
+        raise ConfigError(
+            f"console={console!r} is given together with a {type(given[0]).__name__}: give it to "
+            "the callback, or leave the callback out."
+        )
+    return [*callbacks] if given else [own, *callbacks]
+
+
 class TrainerBase(Steps):
     """Trains, validates and tests a model.
 
@@ -208,14 +221,14 @@ class TrainerBase(Steps):
             compile_calls(model)
         self.opt: Optimizers = as_optimizers(opt, model, self.loss_module)
         self.model = self.runtime.prepare(model, self.loss_module, self.opt)
-        given = as_list("callbacks", callbacks, Callback)
-        consoles = [callback for callback in given if callback.is_console]
-        if not consoles:
-            check_flag("log_long", log_long)
-            check_flag("log_batch", log_batch)
-            consoles = [ConsoleCallback(log_long, log_batch, log_tqdm, console=console)]
-            given = [*consoles, *given]
-        self.default_cbk: Any = consoles[0]
+        own = ConsoleCallback(
+            check_flag("log_long", log_long),
+            check_flag("log_batch", log_batch),
+            check_flag("log_tqdm", log_tqdm),
+            console=console,
+        )
+        given = with_console(as_list("callbacks", callbacks, Callback), own, console)
+        self.default_cbk: Any = next(callback for callback in given if callback.is_console)
         self.callbacks = CallbackPool(given)
         self.resume = resume
         self.has_own_id = running_id is not None
@@ -223,7 +236,7 @@ class TrainerBase(Steps):
         own_id = made or check_running_id(running_id)
         self.running_id: str = self.runtime.gather_objects(own_id, "makes a Trainer")[0]
         self.hyper_params = check_dict("hyper_params", hyper_params)
-        self.log_tqdm = check_flag("log_tqdm", log_tqdm)
+        self.log_tqdm = log_tqdm
         self.show_info = check_flag("show_info", show_info)
         self.auto_traindata_to_device = check_flag(
             "auto_traindata_to_device", auto_traindata_to_device

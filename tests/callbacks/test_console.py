@@ -40,6 +40,7 @@ from deepepochs import (
 )
 from deepepochs.callbacks import console
 from deepepochs.errors import ArgumentsChanged, ConfigError
+from deepepochs.legacy.printing import format_value
 from deepepochs.metrics import accuracy
 from deepepochs.patches import running as running_values
 from deepepochs.show.screens import (
@@ -52,7 +53,6 @@ from deepepochs.show.screens import (
     cell,
     cut,
     duration,
-    format_value,
     number,
     pad,
     short_name,
@@ -221,14 +221,17 @@ def test_the_names_come_again_when_the_columns_change() -> None:
     ]
 
 
-def test_pooled_values_come_before_those_of_tasks_and_vectors_last() -> None:
+def test_pooled_values_come_first_then_rates_then_those_of_tasks_and_vectors_last() -> None:
     train = {"recall": np.ones(3), "loss": 1.0, "day/loss": 0.5, "night/loss": 1.5}
     table = table_of((train, {"loss": 2.0, "acc": 0.5}))
     names = [str(column) for column in table.columns]
     assert names == [
         "train loss", "val loss", "val acc", "train day/loss", "train night/loss", "train recall",
     ]  # fmt: skip
-    assert read_console.rows(as_text(table))[0].values == {
+    table.add(2, train, {}, rates={"lr": 0.1}, seconds=0.0)
+    table.add(3, train, {}, rates={"lr": 0.2}, seconds=0.0)
+    assert [str(column) for column in table.columns] == [*names[:3], "lr", *names[3:]]
+    assert read_console.rows(as_text(table_of((train, {"loss": 2.0, "acc": 0.5}))))[0].values == {
         ("train", "loss"): "1.0000",
         ("val", "loss"): "2.0000",
         ("val", "acc"): "0.5000",
@@ -252,7 +255,7 @@ def test_a_row_is_never_wider_than_the_terminal(columns: int) -> None:
 def test_what_does_not_fit_is_left_out_from_the_right_and_told_once() -> None:
     rows = [({"loss": 1.0, "acc": 0.5, "f1": 0.5, "auc": 0.5},) * 2] * 2
     lines = as_text(table_of(*rows), 57).splitlines()
-    assert lines[1] == "no room for f1, auc (see trainer.history)"
+    assert lines[1] == "no room for f1, auc: trainer.history has all metrics"
     assert lines[3] == "epoch    train      val    train      val      time  best"
     assert sum("no room" in line for line in lines) == 1
     assert as_text(table_of(*rows), 39).splitlines()[-1] == "  2/2   1.0000   1.0000      1:01"
@@ -263,9 +266,9 @@ def test_what_does_not_fit_is_left_out_from_the_right_and_told_once() -> None:
 def test_of_very_many_columns_without_room_the_first_are_named() -> None:
     values = {"loss": 1.0, **{f"m{n:02}": 0.5 for n in range(40)}}
     text = as_text(table_of((values, values)), 57)
-    told = " ".join(text[: text.index("(see")].split())
+    told = " ".join(text[: text.index("trainer.history")].split())
     assert told.startswith("no room for m01, m02,")
-    assert told.endswith("m11, and 28 more")
+    assert told.endswith("m11, and 28 more:")
 
 
 @pytest.mark.parametrize("value", [np.array([0.5]), torch.tensor([[0.5]]), np.float32(0.5)])
@@ -1075,6 +1078,17 @@ def test_with_log_tqdm_a_file_has_the_rows_alone(capsys: pytest.CaptureFixture[s
 def test_an_argument_for_the_console_that_is_none_names_those_there_are() -> None:
     with pytest.raises(ConfigError, match=r"console='quiet'.*'auto', 'rows', 'bar'"):
         trainer(console="quiet")
+
+
+def test_a_console_of_the_script_is_told_itself_what_to_show(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(ConfigError, match="give it to the callback"):
+        trainer(console="off", callbacks=ConsoleCallback())
+    made = trainer(callbacks=ConsoleCallback(console="off"))
+    made.fit(loader())
+    made.note("unheard")
+    assert capsys.readouterr().out == ""
 
 
 @pytest.mark.usefixtures("each_batch")

@@ -10,12 +10,16 @@ paste them one after the other.
   is compared in the same way; others are only shown.
 - A ``pycon`` block is a doctest.
 
+A Chinese page has the blocks of its English twin, with comments of its own, so its blocks are
+compared and not run again.
+
 ``python docs/update_outputs.py`` runs this file with ``UPDATE_OUTPUTS=1``, which writes what the
 blocks print into the pages instead of comparing it.
 """
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import doctest
 import io
@@ -40,7 +44,8 @@ from torch.utils.data import Dataset
 from deepepochs.cli.main import main
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", ROOT / "README.zh-CN.md", *sorted((ROOT / "docs").rglob("*.md"))]
+CHINESE = [ROOT / "README.zh-CN.md", *sorted((ROOT / "docs").rglob("*.zh.md"))]
+PAGES = sorted({ROOT / "README.md", *(ROOT / "docs").rglob("*.md")} - set(CHINESE))
 UPDATES = bool(os.environ.get("UPDATE_OUTPUTS"))
 FENCE = re.compile(
     r"^(?P<indent>[ ]*)```(?P<language>python|pycon|console|output|text)\b[^\n]*\n"
@@ -92,6 +97,32 @@ def blocks(text: str) -> Iterator[Block]:
             yield Block("python", code, line, textwrap.dedent(output["code"]), place)
         elif match["language"] != "text":
             yield Block(match["language"], code, line)
+
+
+def english_of(page: Path) -> Path:
+    return page.with_name(page.name.partition(".zh")[0] + ".md")
+
+
+def without_comments(text: str) -> list[tuple[str, str, str | None]]:
+    """Language, code and output of each block: what a page has in common with its twin."""
+    return [
+        (
+            block.language,
+            ast.unparse(ast.parse(block.code)) if block.language == "python" else block.code,
+            block.shown,
+        )
+        for block in blocks(text)
+    ]
+
+
+def with_outputs_of(english: str, text: str) -> str:
+    """The text of a Chinese page, showing what the English one shows."""
+    pairs = list(zip(blocks(english), blocks(text), strict=True))
+    for block, twin in reversed(pairs):
+        if block.shown is not None:
+            start, end, indent = twin.place
+            text = text[:start] + textwrap.indent(block.shown, indent) + text[end:]
+    return text
 
 
 def run_block(block: Block, page: str, namespace: dict[str, Any]) -> str:
@@ -259,6 +290,9 @@ def test_every_block_of_the_page_runs_and_prints_what_is_shown(
             lines = "".join(f"{indent}{line}".rstrip() + "\n" for line in printed)
             text = text[:start] + lines + text[end:]
         page.write_text(text, encoding="utf-8")
+        for twin in (twin for twin in CHINESE if english_of(twin) == page):
+            chinese = twin.read_text(encoding="utf-8")
+            twin.write_text(with_outputs_of(text, chinese), encoding="utf-8")
     elif wrong:
         said = (
             f"{page.relative_to(ROOT)}, line {block.line}, shows\n\n{chr(10).join(shown)}\n\n"
@@ -267,6 +301,23 @@ def test_every_block_of_the_page_runs_and_prints_what_is_shown(
         )
         hint = "If the new outputs are right: python docs/update_outputs.py"
         pytest.fail("\n".join([*said, hint]), pytrace=False)
+
+
+@pytest.mark.parametrize("page", CHINESE, ids=[str(page.relative_to(ROOT)) for page in CHINESE])
+def test_a_chinese_page_has_the_blocks_and_the_outputs_of_its_english_twin(page: Path) -> None:
+    pages = (page, english_of(page))
+    found, wanted = (without_comments(each.read_text(encoding="utf-8")) for each in pages)
+    assert found == wanted
+
+
+def test_twins_may_differ_in_comments_and_in_nothing_else() -> None:
+    english = "```python\na = 1    # one\nprint(a)\n```\n\n```output\n1\n```\n"
+    chinese = english.replace("# one", "# 一")
+    assert without_comments(chinese) == without_comments(english)
+    assert without_comments(chinese.replace("a = 1", "a = 2")) != without_comments(english)
+    stale = chinese.replace("output\n1", "output\n2")
+    assert without_comments(stale) != without_comments(english)
+    assert with_outputs_of(english, stale) == chinese
 
 
 def test_a_block_is_found_with_its_line_also_when_it_is_indented() -> None:

@@ -221,7 +221,7 @@ def resume_after_kill(result: Result) -> None:
 
 def lr_find(result: Result) -> None:
     steepest, valley = result.number("steepest"), result.number("valley")
-    assert 0.001 <= valley < steepest < 1
+    assert 0.001 <= valley <= steepest < 1
     assert result.number("test accuracy") >= 0.85
     assert len(re.findall(r"^tried \d+ rates", result.text, re.MULTILINE)) == 2
     assert result.is_picture("lr_find.png")

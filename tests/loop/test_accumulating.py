@@ -165,6 +165,15 @@ def test_mini_batches_of_other_lengths_are_counted(lengths: tuple[int, ...]) -> 
     assert patch() == expected  # type: ignore[operator]
 
 
+def test_targets_of_other_shapes_are_counted() -> None:
+    """As of a loader that drops the second dimension of some."""
+    scores, labels = torch.tensor([0.9, 0.2, 0.7, 0.4]).unsqueeze(1), torch.tensor([1, 0, 0, 1])
+    patch = CountsPatch(dm.accuracy).load(scores[:2], labels[:2])
+    patch = patch + CountsPatch(dm.accuracy).load(scores[2:], labels[2:].unsqueeze(1))
+    assert float(patch()) == 0.5
+    assert float(patch()) == 0.5
+
+
 def test_a_partial_can_declare_for_itself() -> None:
     metric = accumulates("mean", direction="min")(partial(share))
     assert type(make_patch(metric, "auto")(1)) is MeanPatch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import sysconfig
@@ -50,6 +51,15 @@ def test_the_wheel_holds_every_module_and_the_typing_mark(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     assert wanted | {"deepepochs/py.typed", "deepepochs/report/page.css"} <= names
     assert any(name.endswith("licenses/LICENSE") for name in names)
+
+
+def test_the_links_of_the_readme_work_on_the_package_index(wheel: Path) -> None:
+    archive = zipfile.ZipFile(wheel)
+    (name,) = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
+    readme = archive.read(name).decode().partition("\n\n")[2]
+    links = re.findall(r'\]\(([^)\s]+)\)|src="([^"]+)"', readme)
+    assert len(links) > 40
+    assert all(link.startswith(("https://", "#")) for pair in links for link in pair if link)
 
 
 def test_the_wheel_alone_installs_and_trains(wheel: Path, tmp_path: Path) -> None:

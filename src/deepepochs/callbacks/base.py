@@ -82,11 +82,11 @@ class Callback:
         return None
 
     @property
-    def follows(self) -> tuple[str, str, str] | None:
+    def decides_best(self) -> tuple[str, str, str] | None:
         """Stage, name and mode of the metric that says which epoch is best, if it is known here."""
         return None
 
-    def leaves(self, trainer: Any) -> Mapping[str, Path]:
+    def files_of(self, trainer: Any) -> Mapping[str, Path]:
         """What there is of the run for later: what it is, as ``'report'``, and where."""
         return {}
 
@@ -299,7 +299,7 @@ def _arguments(cls: type, args: Sequence[Any], options: Mapping[str, Any]) -> di
     try:
         bound = inspect.signature(cls.__init__).bind(None, *args, **options)  # type: ignore[misc]
     except (TypeError, ValueError):
-        # Without arguments it is a copy that is made. A class of the user's says it by itself.
+        # copy() makes an object without arguments. A class of the user's raises its own error.
         if (args or options) and is_of_library(cls.__init__):  # type: ignore[misc]
             from ..hints.calls import refusal
 

@@ -140,10 +140,10 @@ class CheckCallback(Callback):
         return self.run_record.log_dir
 
     @property
-    def follows(self) -> tuple[str, str, str]:
+    def decides_best(self) -> tuple[str, str, str]:
         return self.on_stage, self.monitor, self.watch.mode
 
-    def leaves(self, trainer: TrainerView) -> dict[str, Path]:
+    def files_of(self, trainer: TrainerView) -> dict[str, Path]:
         return {"checkpoints": self.folder(trainer)} if self._has_saved else {}
 
     def save(self, trainer: TrainerView) -> None:

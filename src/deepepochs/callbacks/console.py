@@ -15,7 +15,7 @@ import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch.nn.parameter import is_lazy
 
@@ -128,7 +128,9 @@ class ConsoleCallback(Callback):
     def on_before_epoch(self, trainer: TrainerView, **others: Any) -> None:
         # As in the record of the run: the rate with which the epoch begins.
         self._rates = rates_of(trainer)
-        self._began.epoch(monotonic(), trainer.progress.num_train_batches)
+        self._began = self._began._replace(
+            epoch_s=monotonic(), num_batches=trainer.progress.num_train_batches
+        )
 
     @paced
     def on_after_train_batch(self, trainer: TrainerView, metrics: Any, batch_idx: int) -> None:
@@ -207,13 +209,10 @@ class ConsoleCallback(Callback):
         self._in_fit = False
 
     def _ending(self, trainer: TrainerView) -> Iterator[str]:
-        """Yield how a fit has ended, and what there is of it."""
+        """Yield how a fit has ended, and where its files are."""
         table, done = self._table, trainer.init_epoch - self._began.epoch_idx
-        of = (
-            ""
-            if trainer.init_epoch == table.epochs
-            else f" of {table.epochs - self._began.epoch_idx}"
-        )
+        planned = table.epochs - self._began.epoch_idx
+        of = "" if done == planned else f" of {planned}"
         many = "" if f"{done}{of}" == "1" else "s"
         yield f"{done}{of} epoch{many} in {duration(monotonic() - self._began.fit_s)}"
         if trainer.is_interrupted:
@@ -224,7 +223,7 @@ class ConsoleCallback(Callback):
             value = cell(table.value_of(table.best), self.round_to)
             yield f"best epoch {table.best.epoch}: {table.decides} {value}"
         places = [
-            place for callback in trainer.callbacks for place in callback.leaves(trainer).items()
+            place for callback in trainer.callbacks for place in callback.files_of(trainer).items()
         ]
         for what, path in dict.fromkeys(places):
             yield f"{what}{' in' if not path.suffix else ''} {shown_path(path)}"
@@ -246,24 +245,20 @@ DefaultCallback = ConsoleCallback
 """The name of `ConsoleCallback` in release 0.6."""
 
 
-class Beginning:
+class Beginning(NamedTuple):
     """When a fit and its present epoch began, and what was done before.
 
     Attributes:
         fit_s: when the fit began.
         epoch_idx: its first epoch.
-        epoch_s: when the epoch began.
+        epoch_s: when the present epoch began.
         num_batches: training mini-batches before it.
     """
 
-    def __init__(self, fit_s: float = 0.0, epoch_idx: int = 0) -> None:
-        self.fit_s = self.epoch_s = fit_s
-        self.epoch_idx = epoch_idx
-        self.num_batches = 0
-
-    def epoch(self, epoch_s: float, num_batches: int) -> None:
-        """Begin an epoch."""
-        self.epoch_s, self.num_batches = epoch_s, num_batches
+    fit_s: float = 0.0
+    epoch_idx: int = 0
+    epoch_s: float = 0.0
+    num_batches: int = 0
 
 
 class PassProgress:
@@ -289,8 +284,8 @@ class PassProgress:
             speed = batches, "batches"
             if samples > first_samples:
                 speed = num_processes * (samples - first_samples) / passed_s, "samples"
-        names = names_of([run.task]) if run.num_tasks == 1 else [run.task.label(run.task_idx)]
-        return Live(epoch, str(run.stage), names[0], done, total, values, speed, left_s)
+        task = run.task.label(run.task_idx) if run.num_tasks > 1 else run.task.name or ""
+        return Live(epoch, str(run.stage), task, done, total, values, speed, left_s)
 
 
 def names_of(tasks: Tasks) -> list[str]:
@@ -319,8 +314,8 @@ def table_of(trainer: TrainerView, epochs: int) -> EpochTable:
 def deciding(trainer: TrainerView) -> tuple[Column, str]:
     """Return what says which epoch is best: what a callback follows, or else the loss."""
     for callback in trainer.callbacks:
-        if callback.follows is not None:
-            stage, name, mode = callback.follows
+        if callback.decides_best is not None:
+            stage, name, mode = callback.decides_best
             return Column(name, stage), mode
     plan = None if trainer.session is None else trainer.session.plan
     validates = plan is not None and any(task.do_loss for task in plan.tasks[Stage.VAL])
@@ -353,7 +348,7 @@ def facts_of(trainer: TrainerView) -> Iterator[str]:
 
 
 def signal_of(trainer: TrainerView) -> str:
-    """Return what has interrupted a fit, in the words of who did it."""
+    """Return what has interrupted a fit, as the user would call it."""
     return "SIGTERM" if trainer.stop_reason == "SIGTERM received" else "Ctrl-C"
 
 
@@ -361,7 +356,7 @@ def how_to_go_on(trainer: TrainerView) -> str:
     """Say how an interrupted run goes on."""
     if trainer.checker is None:
         return "not saved: a CheckCallback saves the state"
-    if not trainer.checker.leaves(trainer):
+    if not trainer.checker.files_of(trainer):
         return "nothing was saved"
     if not trainer.has_own_id:
         return f"go on with resume={trainer.running_id!r}"

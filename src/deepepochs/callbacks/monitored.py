@@ -6,7 +6,6 @@ epoch.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ import numpy as np
 
 from .. import rng
 from ..errors import CallbackException, ConfigError, warn_user
+from ..hints.near import nearest_metric
 from ..hooks import is_of_library
 from ..metrics.direction import direction_of
 from ..patches.base import PatchBase, metric_name
@@ -221,15 +221,13 @@ class MonitoredMetric:
         if match is not None:
             name = match["name"] or match["name2"]
             stage = "train" if (match["stage"] or match["stage2"]).startswith("t") else "val"
-            near = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
-            return f" The stage is no part of a name: {self.owner}({(near or [name])[0]!r}, on_stage={stage!r})."
+            near = nearest_metric(name, names) or name
+            return f" The stage is no part of a name: {self.owner}({near!r}, on_stage={stage!r})."
         task, _, name = self.name.rpartition("/")
         if task and name in names:
             return f" With one task the name is {name!r}, without the task."
-        near = difflib.get_close_matches(self.name, names, n=1, cutoff=0.5)
-        near = near or [n for n in names if len(n) > 2 and (n in self.name or self.name in n)][:1]
-        if near:
-            return f" Did you mean {near[0]!r}?"
+        if (found := nearest_metric(self.name, names)) is not None:
+            return f" Did you mean {found!r}?"
         other = Stage.TRAIN if self.stage is Stage.VAL else Stage.VAL
         if self.name in planned_metrics(plan, other):
             return f" The {other} stage has it: give on_stage={str(other)!r}."

@@ -5,13 +5,13 @@ A misspelt hook, or one with a wrong signature, is an error before the first min
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any, SupportsIndex
 
 from ..errors import ConfigError, ConfigTypeError, HookError, warn_user
+from ..hints.near import did_you_mean
 from ..hooks import BoundHook, HookTable, fire
 from .base import HOOKS, Callback
 
@@ -66,7 +66,7 @@ class CallbackPool(list["Callback"]):
     def trigger(self, event: str, **arguments: Any) -> None:
         """Call the hooks of an event, named without ``on_`` as in release 0.6."""
         if f"on_{event}" not in HOOKS:
-            raise HookError(f"There is no event {event!r}.{_nearest('on_' + event)}")
+            raise HookError(f"There is no event {event!r}. {_meant('on_' + event)}")
         fire(HookTable(self, HOOKS)[f"on_{event}"], **arguments)
 
     def named(self) -> dict[str, Callback]:
@@ -176,7 +176,7 @@ def _check_callback(callback: object) -> None:
         if name.startswith("on_") and callable(getattr(owner, name)):
             where = f"{owner.__name__}.{name}"
             if name not in HOOKS:
-                raise HookError(f"{where}: there is no such hook.{_nearest(name)}")
+                raise HookError(f"{where}: there is no such hook. {_meant(name)}")
             _check_signature(where, getattr(callback, name), name)
     for companion in callback.companions:
         _check_callback(companion)
@@ -193,6 +193,5 @@ def _check_signature(where: str, method: BoundHook, name: str) -> None:
         ) from None
 
 
-def _nearest(name: str) -> str:
-    found = difflib.get_close_matches(name, HOOKS, n=1, cutoff=0.6)
-    return f" Did you mean {found[0]!r}?" if found else f" The hooks are: {', '.join(HOOKS)}."
+def _meant(name: str) -> str:
+    return did_you_mean(name, HOOKS) or f"The hooks are: {', '.join(HOOKS)}."

@@ -48,7 +48,7 @@ class ReportCallback(RunRecordCallback):
 
     order = -2  # last in `after_` hooks: the other callbacks have recorded how the run ended
 
-    def leaves(self, trainer: TrainerView) -> dict[str, Path]:
+    def files_of(self, trainer: TrainerView) -> dict[str, Path]:
         return {"report": self.folder(trainer) / REPORT}
 
     def on_after_fit(self, trainer: TrainerView) -> None:

@@ -23,7 +23,7 @@ from ..history import History
 from ..hooks import with_companions
 from ..runs.folder import run_folder
 from ..runs.lock import RunLock
-from ..runs.record import RECORD, TABLE, mapping, plain, read_json, write_json
+from ..runs.record import RECORD, TABLE, entries, mapping, plain, read_json, write_json
 from ..show.screens import spread
 from .base import Callback
 from .disk_faults import DiskFaults
@@ -100,11 +100,14 @@ class RunRecordCallback(Callback):
             **describe(trainer),
             "has_own_id": earlier.get("has_own_id", trainer.has_own_id),
             "epochs_done": trainer.init_epoch,
-            "fits": [*_list(earlier, "fits"), {"started_at": now, "from": trainer.init_epoch + 1}],
-            "rates": _list(earlier, "rates")[: trainer.init_epoch + is_inside_epoch],
+            "fits": [
+                *entries(earlier, "fits"),
+                {"started_at": now, "from": trainer.init_epoch + 1},
+            ],
+            "rates": entries(earlier, "rates")[: trainer.init_epoch + is_inside_epoch],
             "seconds": mapping(earlier, "seconds"),
             "test": mapping(earlier, "test"),
-            "warnings": _list(earlier, "warnings"),
+            "warnings": entries(earlier, "warnings"),
         }
         self._table = MetricsFile(folder / TABLE, trainer.history)
         WARNINGS.add(self._record["warnings"])
@@ -237,11 +240,6 @@ class MetricsFile:
                 self._columns = next(csv.reader(file))
 
 
-def _list(record: dict[str, Any], name: str) -> list[Any]:
-    value = record.get(name)
-    return list(value) if isinstance(value, list) else []
-
-
 def _now() -> str:
-    """The time of this place, with its offset from UTC; runs of one second have an order."""
+    """The local time with its offset from UTC, exact enough to order runs of one second."""
     return datetime.now().astimezone().isoformat(timespec="milliseconds")

@@ -16,6 +16,7 @@ from ..callbacks.report import ReportCallback
 from ..errors import MissingExtraError
 from ..metrics import accuracy
 from ..rng import set_seed
+from ..runs.record import REPORT
 from ..trainer import Trainer
 
 
@@ -51,7 +52,7 @@ def run_demo(epochs: int = 5, folder: str = "logs") -> Path:
     )
     trainer.fit(DataLoader(train, 64, shuffle=True), DataLoader(val, 64))
     trainer.test(DataLoader(test, 64))
-    return trainer.run_dir / "report.html"
+    return trainer.run_dir / REPORT
 
 
 def load_digits() -> tuple[Tensor, Tensor]:

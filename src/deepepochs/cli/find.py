@@ -40,10 +40,7 @@ def find_run(name: str | None, folder: Path) -> RunInfo:
         CheckpointNotFound: there is none, or several have this part.
     """
     if name is None:
-        found = runs_at(folder)
-        if not found:
-            raise CheckpointNotFound(nothing_in(folder))
-        return found[-1]
+        return find_runs([], folder)[-1]
     path = Path(name)
     for candidate in (path, folder / path):
         if is_recorded(candidate):

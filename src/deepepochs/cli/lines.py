@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoint.store import CheckpointStore
-from ..report.text import clock, duration, measured, place, short, size, text_of
+from ..report.text import duration, measured, place, short, size, text_of
 from ..report.words import (
-    entries,
     epochs_text,
     model_text,
     named,
     period_of,
+    reason_text,
     resume_code,
 )
 from ..runs.compared import ABSENT, differences, ranked, shared, winners
-from ..runs.record import EVENTS, REPORT, TABLE, Best, RunInfo, mapping
+from ..runs.record import EVENTS, REPORT, TABLE, Best, RunInfo, entries, mapping
 from ..show.screens import pad, right, short_name, text_width
 
 MIN_FIRST = 16
@@ -108,7 +108,7 @@ def _cells(run: RunInfo) -> tuple[str, ...]:
         f"{done}/{total}" if total and run.outcome != "stopped" else done,
         best_text(run.best()),
         "" if run.seconds is None else duration(run.seconds),
-        "" if start is None else f"{start:%Y-%m-%d} {clock(start)}",
+        "" if start is None else f"{start:%Y-%m-%d %H:%M}",
         "  ".join(f"{name} {short(value)}" for name, value in run.tested.items()),
     )
 
@@ -174,9 +174,8 @@ def _summary(run: RunInfo) -> Iterator[str]:
     yield from filter(None, [", ".join(filter(None, facts)), str(record.get("command") or "")])
     if record.get("error"):
         yield f"Ended by {record['error']}"
-    if record.get("reason"):
-        verb = "Interrupted" if run.state == "interrupted" else "Stopped"
-        yield f"{verb}: {record['reason']}"
+    if reason := reason_text(run):
+        yield reason
     yield from (f"Warning: {text}" for text in entries(record, "warnings"))
 
 

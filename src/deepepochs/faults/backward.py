@@ -1,4 +1,4 @@
-"""What is wrong where the backward pass has raised, or where memory is at an end.
+"""Finds what is wrong where the backward pass has raised, or where memory has run out.
 
 Each function gives the problem and the remedy, or ``None`` if it knows nothing.
 """

@@ -1,4 +1,4 @@
-"""What is wrong where the model cannot be called with what the loader yields.
+"""Finds what is wrong where the model cannot be called with what the loader yields.
 
 Each function gives the problem and the remedy, or ``None`` if it knows nothing.
 """

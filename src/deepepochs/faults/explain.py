@@ -1,4 +1,4 @@
-"""Tells an error of a step in the words of the user.
+"""Explains an error of a step in the words of the user.
 
 Where the fault is known, the error that ends the fit begins with the problem and the remedy, and
 says after it what PyTorch said. Where it is not, PyTorch's error stays as it is, and a note
@@ -35,7 +35,7 @@ LONGEST = 200  # characters of the error that was raised
 def explained(run: Any, error: Exception) -> Exception:
     """Give the error that is to be raised for one of a step: another, or this one with notes.
 
-    It is to be raised where this one is caught, and shows nothing of it but what it says.
+    Raise it where this one is caught. It shows the text of this one, but not its traceback.
     """
     trainer, step_name = run.trainer, run.recorder.step_name
     if isinstance(error, (DeepEpochsError, StopLoopException)):
@@ -55,7 +55,7 @@ def explained(run: Any, error: Exception) -> Exception:
 def explained_prediction(
     trainer: Any, batch_x: Any, batch_y: Any, batch_idx: int, error: Exception
 ) -> Exception:
-    """Give the error that is to be raised for one of the model in ``predict``, as ``explained``."""
+    """Give the error that is to be raised for one of the model in ``predict``; see `explained`."""
     scene = Scene(error, batch_x, batch_y, trainer.model, trainer.loss_fn, trainer.has_own_split)
     scene = scene._replace(is_prediction=True)
     hints = _hints_on_gradients(Stage.PREDICT, error)

@@ -1,4 +1,4 @@
-"""What raises nothing and trains badly: told at the first mini-batch of a pass.
+"""Finds what raises nothing and trains badly, at the first mini-batch of a pass.
 
 The shapes of outputs and targets are looked at before the loss is computed, and the graph of the
 loss after it: it shows what came before a loss function, in whatever way that was written.
@@ -29,7 +29,7 @@ TITLES: dict[Any, str] = {
     nn.SmoothL1Loss: "smooth_l1_loss",
     nn.HuberLoss: "huber_loss",
 }  # fmt: skip
-"""The functions behind the losses that take what they should not."""
+"""The losses that accept outputs and targets which do not fit, by function and class."""
 
 MOST_NODES = 64  # of the graph of a loss that are looked at
 SMALLEST = 1e-3  # what rounding adds to a logarithm of a probability
@@ -48,7 +48,7 @@ def look_at_pair(tell_once: Callable[[str], bool], loss_fn: Any, out: Any, targe
     if title == "cross_entropy":
         _look_at_classes(tell_once, out, targets)
     elif title == "nll_loss":
-        if kind_of(out.grad_fn) != "Softmax":  # of which the graph tells
+        if kind_of(out.grad_fn) != "Softmax":  # which `look_at_loss` warns of
             _look_at_logarithms(tell_once, out.detach())
     elif not fits(out.shape, targets.shape):
         from .losses import of_numbers  # not needed by a run without faults

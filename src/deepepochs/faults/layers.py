@@ -1,4 +1,4 @@
-"""What is wrong where a layer of PyTorch has raised: what it gets, or the layer itself.
+"""Finds what is wrong where a layer of PyTorch has raised: its input, or the layer itself.
 
 Each function gives the problem and the remedy, or ``None`` if it knows nothing.
 """
@@ -22,7 +22,7 @@ from .words import brief, dtype_of, span
 
 
 def fault_of_layer(scene: Scene) -> Found | None:
-    """Say what is wrong with what the innermost layer has got."""
+    """Say what is wrong with the input of the innermost layer."""
     call = scene.layer
     if call is None:
         return None

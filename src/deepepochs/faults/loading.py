@@ -1,4 +1,4 @@
-"""What is wrong where a DataLoader cannot make a mini-batch of its samples."""
+"""Finds what is wrong where a DataLoader cannot make a mini-batch of its samples."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is wrong where a loss function of PyTorch has raised: its outputs, or its targets.
+"""Finds what is wrong where a loss function of PyTorch has raised: its outputs, or its targets.
 
 Each function gives the problem and the remedy, or ``None`` if it knows nothing.
 """
@@ -34,16 +34,17 @@ def fault_of_loss(scene: Scene) -> Found | None:
     ):
         # A function of the user's own, which may well take something else than a tensor.
         name = getattr(scene.loss_fn, "__name__", type(scene.loss_fn).__name__)
+        title = "the loss function" if "<" in name else name  # "<lambda>"
         model_out, targets = scene.given
         if model_out is None or type(model_out).__name__ in str(scene.error):
-            return _no_output(scene, model_out, "the loss function" if "<" in name else name)
+            return _no_output(scene, model_out, title)
         if targets is None and "NoneType" in str(scene.error):
-            return _no_targets(scene, "the loss function" if "<" in name else name)
+            return _no_targets(scene, title)
     return None
 
 
 def where(call: LossCall, targets: str = "y", model_out: str = "out") -> str:
-    """Say where what the loss gets can be changed."""
+    """Say where the arguments of the loss can be changed."""
     if not call.written:
         return "before the loss" if model_out != "out" else "in the data set or before the loss"
     own = f"as Trainer(model, lambda out, y: {call.written}({model_out}, {targets}))"
@@ -319,7 +320,7 @@ def reshaped(call: LossCall, as_float: str = "", name: str = "labels") -> str:
 def _of_numbers(call: LossCall) -> Found | None:
     pairs = zip(reversed(call.model_out.shape), reversed(call.targets.shape), strict=False)
     if all(a == b or 1 in (a, b) for a, b in pairs):
-        return None  # it was not the shapes that PyTorch has refused
+        return None  # PyTorch raised for another reason than the shapes
     return of_numbers(call)
 
 

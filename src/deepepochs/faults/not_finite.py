@@ -1,4 +1,4 @@
-"""Where a loss that is NaN or infinite comes from: the data, the weights, or what is computed."""
+"""Finds where a loss that is NaN or infinite comes from: data, weights, or the computation."""
 
 from __future__ import annotations
 

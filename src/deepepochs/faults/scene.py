@@ -1,4 +1,4 @@
-"""Which call has failed in a step, and with what: read from the traceback of its error.
+"""Finds the call that failed in a step, and its arguments, in the traceback of the error.
 
 Nothing is noted while a step runs well. When an error comes, the frames of its traceback still
 have the arguments of each call that was under way: of the innermost layer, of a loss function of
@@ -47,7 +47,7 @@ class LossCall(NamedTuple):
     targets: Any
     ignore_index: int
     title: str
-    """The name of its class, if it has been called through that, else of the function."""
+    """The name of its class, if it is called as a module, or else of the function."""
     written: str = ""
     """How the trainer's loss function is written, if it is this loss: ``'F.mse_loss'``, ``'loss'``."""
 
@@ -64,7 +64,7 @@ class Scene(NamedTuple):
     model: nn.Module
     loss_fn: Any
     is_own_step: bool
-    """Whether the step, or what splits mini-batches, is the user's."""
+    """Whether the step, or ``prepare_data``, is the user's own."""
     layer: LayerCall | None = None
     """The innermost layer."""
     loss: LossCall | None = None
@@ -122,7 +122,7 @@ def _loss_call(frame: FrameType, layer: LayerCall | None, loss_fn: Any) -> LossC
 
 
 def written_as(loss_fn: Any, function: str) -> str:
-    """Say how a user writes a call of a loss function, if it is one of PyTorch's with its settings."""
+    """Say how a loss function of PyTorch is called in code; '' if it is another function."""
     if loss_fn is getattr(F, function):
         return f"F.{function}"
     is_set = isinstance(loss_fn, (_Loss, partial))
@@ -132,7 +132,7 @@ def written_as(loss_fn: Any, function: str) -> str:
 def users_frames(found: TracebackType | None) -> TracebackType | None:
     """Give a traceback without the frames of PyTorch and of this library.
 
-    They show how a layer is called, which is no help to who has called it with a wrong tensor.
+    They show how PyTorch calls a layer, which does not help the user.
     """
     kept = []
     while found is not None:

@@ -330,7 +330,7 @@ class FitSession(Session):
         fire_in_step(self.hooks["on_after_fit"], self.trainer)
 
     def pass_on(self, on_interrupt: str) -> BaseException | None:
-        """Do what the signal or Ctrl-C that has ended the fit does, or give what is to be raised."""
+        """Do what the signal or Ctrl-C does that has ended the fit, or give what is to be raised."""
         signals = self.save_points.signals
         if on_interrupt != "raise" and signals.received is not signal.SIGTERM:
             return None

@@ -6,7 +6,6 @@ Made and checked before the first mini-batch, so that a wrong argument costs sec
 from __future__ import annotations
 
 import contextlib
-import difflib
 import dis
 import inspect
 from collections.abc import Callable, Iterator, Mapping
@@ -16,6 +15,7 @@ from typing import Any
 from ..arguments import as_list, check_batch_size, check_count, check_flag
 from ..contracts import TrainerView
 from ..errors import ConfigError, LoopException, MetricError, warn_user
+from ..hints.near import nearest_metric
 from ..metrics.direction import direction_of
 from ..nest.samples import BatchSize
 from ..patches.base import metric_name
@@ -321,11 +321,10 @@ def unknown_monitor(index: int, name: str, stage: Stage, values: Mapping[str, An
     follows = f"The scheduler of optimizer {index} follows {name!r}"
     if name in values:
         return MetricError(f"{follows}, which has several entries: follow a single number.")
-    near = difflib.get_close_matches(name, [*values], n=1, cutoff=0.5)
-    return MetricError(
-        f"{follows}, which {stage} does not have; it has {', '.join(values) or 'nothing'}."
-        f"{f' Did you mean {near[0]!r}?' if near else ''}"
-    )
+    near = nearest_metric(name, values)
+    meant = "" if near is None else f" Did you mean {near!r}?"
+    names = ", ".join(values) or "nothing"
+    return MetricError(f"{follows}, which {stage} does not have; it has {names}.{meant}")
 
 
 def check_step_args(trainer: TrainerView, tasks: list[EpochTask]) -> None:

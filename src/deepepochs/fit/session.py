@@ -22,7 +22,6 @@ from ..data.cursor import Cursor
 from ..data.followed import read_moment, restore_moment
 from ..data.routes import own_workers
 from ..errors import DataError, LoopException, StopLoopException, warn_user
-from ..faults import note_loading
 from ..faults.not_finite import not_finite
 from ..faults.words import PassName
 from ..hooks import HookTable, StageHooks, fire, fire_in_step
@@ -172,6 +171,8 @@ class Session:
                 if run.is_training and self.trainer.loss_module is not None:
                     self._warn_of_idle_loss(self.trainer.loss_module)
             except Exception as error:
+                from ..faults.loading import note_loading  # a pass without faults does not need it
+
                 note_loading(error)
                 raise
             finally:
@@ -190,7 +191,7 @@ class Session:
             hooks, of_fillers = map(self._dropping_stale, (hooks, of_fillers))
         is_named = task.name is not None or place[1] > 1
         name = PassName(stage, self.epoch_idx, task.label(place[0]) if is_named else None)
-        # What a split of the user's own leaves of a mini-batch is not known beforehand.
+        # A prepare_data of the user's may change the number of samples.
         sizes = None if trainer.has_own_split else runtime.sizes(cursor, task.batch_size)
         return Run(
             trainer,

@@ -1,1 +1,1 @@
-"""What a message says about a name that is not ours: where other libraries have it, and we."""
+"""Advice in error messages: what a name from another library, or a misspelt one, is called here."""

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
+from .near import did_you_mean
 
 # What was said, by class and name: a step may look for an attribute with every mini-batch.
 _said: dict[tuple[str, str], str | None] = {}
 
 
 def missing_attribute(thing: object, name: str, *, is_made: bool = True) -> AttributeError:
-    """Say that an object has no attribute of a name, and what is meant by it.
+    """Make the error for a missing attribute, with what may be meant by its name.
 
-    If it is not made, a subclass has not called the ``__init__`` of its base.
+    If the object is not made, a subclass has not called the ``__init__`` of its base.
     """
     kind = type(thing).__name__
     text = f"{kind!r} object has no attribute {name!r}"
@@ -32,5 +32,4 @@ def missing_attribute(thing: object, name: str, *, is_made: bool = True) -> Attr
 def _advice(thing: object, name: str) -> str | None:
     from .names import advice_on_attribute
 
-    near = difflib.get_close_matches(name, dir(thing), n=1, cutoff=0.7)
-    return advice_on_attribute(name) or (f"Did you mean {near[0]!r}?" if near else None)
+    return advice_on_attribute(name) or did_you_mean(name, dir(thing), 0.7) or None

@@ -1,4 +1,4 @@
-"""Says what does not fit in a call of a method, and what to write instead.
+"""Finds what is wrong with the arguments of a call, and says what to write instead.
 
 >>> def fit(trainer, train_dl=None, metrics=None, epochs=None): ...
 >>> print(refusal(fit, ["a trainer"], {"metric": "accuracy"}))
@@ -71,7 +71,7 @@ def _called(method: Callable[..., Any], args: Sequence[Any]) -> str:
     name = method.__name__
     if name != "__init__" or not args:
         return f"{name}()"
-    # Of a class of the user's that calls it by super(), the class that has it.
+    # A class of the user's may call it by super(): then it is the class that defines it.
     made = args[0] if isinstance(args[0], type) else type(args[0])
     of = [cls for cls in made.__mro__ if inspect.unwrap(cls.__init__) is inspect.unwrap(method)]  # type: ignore[misc]
     return (of or [made])[0].__name__

@@ -1,4 +1,4 @@
-"""The names that Keras, Lightning, fastai, skorch and scripts of one's own have for things.
+"""What other libraries call our arguments, attributes, classes, metrics and losses.
 
 Read on the way to an error only.
 
@@ -12,8 +12,9 @@ Read on the way to an error only.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
+
+from .near import did_you_mean, nearest
 
 # Each name of ours, and what others call it. The first that a function has is meant.
 MEANT = {
@@ -137,7 +138,7 @@ HOW = {
     "with an earlier run.",
 }
 
-# What trainers and tasks of others have, and how it is done here.
+# Attributes and methods of other trainers, and how the same is done here.
 ATTRIBUTES = {
     "evaluate validate score test_model evaluate_model": "trainer.test(test_dl) gives the loss and the "
     "metrics of a loader.",
@@ -216,7 +217,7 @@ ATTRIBUTES = {
     "process prints and writes.",
 }
 
-# What packages of others export, and what it is here.
+# Classes and functions of other packages, and what they are here.
 EXPORTED = {
     "ModelCheckpoint Checkpoint SaveModelCallback CheckpointCallback CheckpointHandler BackupAndRestore "
     "BestCheckpoint": "CheckCallback('loss') keeps checkpoints and the best weights.",
@@ -253,7 +254,7 @@ EXPORTED = {
     "LambdaCallback CallbackHandler TrainerCallback": "Subclass Callback and define the hooks.",
 }  # fmt: skip
 
-# Metrics of others: the first five are in deepepochs.metrics under these names.
+# What other libraries call the functions of deepepochs.metrics.
 METRICS = {
     "Accuracy acc accuracy_score CategoricalAccuracy SparseCategoricalAccuracy BinaryAccuracy "
     "MulticlassAccuracy categorical_accuracy top1": "accuracy",
@@ -263,7 +264,7 @@ METRICS = {
     "Recall recall_score MulticlassRecall BinaryRecall sensitivity": "recall",
     "ConfusionMatrix confmat conf_mat": "confusion_matrix",
 }
-# Values that are other texts, or numbers, elsewhere.
+# What other libraries call the values of our arguments.
 VALUES = {
     "16 16-mixed 16-true float16 half amp true": "fp16",
     "bf16-mixed bf16-true bfloat16": "bf16",
@@ -278,7 +279,7 @@ VALUES = {
     "average avg": "mean",
     "all exact": "tensor",
 }
-# Losses that are to be text elsewhere, and the functions of torch.nn.functional.
+# Losses that other libraries take as texts, and the functions of torch.nn.functional.
 LOSSES = {
     "ce crossentropy cross_entropy categorical_crossentropy sparse_categorical_crossentropy "
     "crossentropyloss cross_entropy_loss softmax_cross_entropy": "cross_entropy",
@@ -298,7 +299,7 @@ OF_TORCHMETRICS = (
 
 
 def advice_on_argument(name: str, known: Sequence[str]) -> str:
-    """Say what to write for an argument that a function, which has those ``known``, does not have."""
+    """Say what to write for an argument that is not among the ``known`` ones of a function."""
     meanings = [ours for ours, others in MEANT.items() if name == ours or name in others.split()]
     meant = [ours for ours in meanings if ours in known]
     if meant:
@@ -306,8 +307,7 @@ def advice_on_argument(name: str, known: Sequence[str]) -> str:
     explained = [HOW[ours] for ours in meanings if ours in HOW]
     if explained:
         return explained[0]
-    near = _near(name, known)
-    return near or f"Its arguments are {', '.join(known)}."
+    return did_you_mean(name, known) or f"Its arguments are {', '.join(known)}."
 
 
 def advice_on_attribute(name: str) -> str | None:
@@ -318,11 +318,11 @@ def advice_on_attribute(name: str) -> str | None:
 def advice_on_export(name: str, known: Iterable[str]) -> str | None:
     """Say what another package's class or function is here; ``None`` if unknown."""
     told = _look_up(name, EXPORTED) or advice_on_metric(name)
-    return told or _near(name, list(known), cutoff=0.8) or None
+    return told or did_you_mean(name, known, 0.8) or None
 
 
 def advice_on_metric(name: str) -> str | None:
-    """Say where a metric is that is looked for under a name; ``None`` if unknown."""
+    """Say where the metric is that a name means; ``None`` if unknown."""
     ours = name if name in METRICS.values() else metric_meant(name)
     if ours is not None:
         return f"Write: from deepepochs.metrics import {ours}."
@@ -332,7 +332,7 @@ def advice_on_metric(name: str) -> str | None:
 
 
 def advice_on_metric_name(name: str, known: Sequence[str]) -> str:
-    """Say what to give for a name that is that of no metric of ours, which are ``known``."""
+    """Say what to give for a name that is not among the ``known`` metrics of ours."""
     plain, _, average = name.rpartition("_")
     if name == "loss":
         return "The loss is always recorded: leave it out."
@@ -341,36 +341,36 @@ def advice_on_metric_name(name: str, known: Sequence[str]) -> str:
     if plain in known and average in ("micro", "macro", "weighted", "binary"):
         return f"Give rename({name!r})(functools.partial({plain}, average={average!r}))."
     ours = metric_meant(name)
-    near = f"Did you mean {ours!r}?" if ours in known else _near(name.lower(), known)
+    near = f"Did you mean {ours!r}?" if ours in known else did_you_mean(name.lower(), known)
     names = ", ".join(map(repr, known))
     return f"{near} The names are {names}; give any other metric as a function.".strip()
 
 
 def metric_meant(name: str) -> str | None:
-    """Give our name of a metric that others name otherwise; ``None`` if unknown."""
+    """Give our name of a metric, by its name in another library; ``None`` if unknown."""
     return _look_up(name, METRICS)
 
 
 def value_meant(value: object, choices: Sequence[str]) -> str:
-    """Ask whether one of the choices is meant by another value, in a sentence; else an empty text."""
+    """Ask, in a sentence, whether one of the choices is meant; an empty text if none is near."""
     name = str(value).lower().removeprefix("torch.")
-    meant = _look_up(name, VALUES)
-    near = [meant] if meant in choices else difflib.get_close_matches(name, choices, n=1)
-    return f" Did you mean {near[0]!r}?" if near else ""
+    meant = [ours for others, ours in VALUES.items() if name in others.split() and ours in choices]
+    near = meant[0] if meant else nearest(name, choices)
+    return "" if near is None else f" Did you mean {near!r}?"
 
 
 def loss_meant(name: str) -> str:
-    """Give the code of a loss function that a text names, as near as can be told."""
+    """Give the code of the loss function that a text is likely to mean."""
     from torch.nn import functional
 
     ours = _look_up(name.lower(), LOSSES)
     every = [one for one in dir(functional) if one.endswith(("loss", "cross_entropy"))]
-    near = difflib.get_close_matches(name.lower(), every, n=1, cutoff=0.6)
-    return f"F.{ours or (near or ['cross_entropy'])[0]} (from torch.nn import functional as F)"
+    function = ours or nearest(name.lower(), every) or "cross_entropy"
+    return f"F.{function} (from torch.nn import functional as F)"
 
 
 def optimizer_meant(name: str) -> str:
-    """Give the code that makes the optimizer that a text names, as near as can be told."""
+    """Give the code that makes the optimizer that a text is likely to mean."""
     from torch import optim
 
     by_lower = {one.lower(): one for one in dir(optim) if one[0].isupper()}
@@ -380,8 +380,3 @@ def optimizer_meant(name: str) -> str:
 
 def _look_up(name: str, table: Mapping[str, str]) -> str | None:
     return next((told for names, told in table.items() if name in names.split()), None)
-
-
-def _near(name: str, known: Sequence[str], cutoff: float = 0.6) -> str:
-    near = difflib.get_close_matches(name, known, n=1, cutoff=cutoff)
-    return f"Did you mean {near[0]!r}?" if near else ""

@@ -7,10 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
-from ..show.screens import Output, format_value
+from ..show.screens import UNDEFINED, Output, to_array
 
-Count = tuple[int, int | None]
-"""A number from 1, and the total, which may be unknown."""
+MAX_SHOWN = 6  # of a longer vector only the first and the last entries are written
 
 
 def print_out(content: str, end: str = "\n", tqdm_iter: Any = None) -> None:
@@ -19,7 +18,7 @@ def print_out(content: str, end: str = "\n", tqdm_iter: Any = None) -> None:
     Args:
         content: the text.
         end: printed after it.
-        tqdm_iter: the bar; `None` prints to `sys.stdout`.
+        tqdm_iter: the bar, or anything with `set_description_str`; `None` prints to `sys.stdout`.
 
     Example:
         >>> print_out("loss: 2.2457")
@@ -54,9 +53,8 @@ def log_batch(
         tqdm_iter: a tqdm bar that shows the line instead.
     """
     if metrics:
-        widths = (len(str(epochs)), len(str(batches or batch)))
-        count = (batch, batches)
-        line = batch_line(stage.upper(), metrics, (epoch, epochs), count, widths, round_to)
+        place = f"E {counted(epoch, epochs)}  B {counted(batch, batches)}"
+        line = f"{place}  {stage.upper()}> {info(metrics, round_to)}"
         print_out(f"\r{line}", end="", tqdm_iter=tqdm_iter)
 
 
@@ -82,8 +80,9 @@ def log_epoch(
         >>> log_epoch({"loss": 2.2457}, {"loss": 2.1551}, 1, 10)
         E  1/10  TRAIN> loss: 2.2457   VAL> loss: 2.1551
     """
-    stages = {"TRAIN": train_metrics, "VAL": val_metrics or {}}
-    line = epoch_line(stages, (epoch, epochs), len(str(epochs)), round_to)
+    stages = {"TRAIN": train_metrics, "VAL": val_metrics}
+    parts = [f"{label}> {info(values, round_to)}" for label, values in stages.items() if values]
+    line = f"E {counted(epoch, epochs)}  {'  '.join(parts)}"
     print_out(line.rstrip(), tqdm_iter=tqdm_iter)
 
 
@@ -103,31 +102,30 @@ def info(m_dict: Mapping[str, Any], round_to: int = 4) -> str:
     )
 
 
-def counted(count: Count, width: int) -> str:
-    """Return `number/total`: the number aligned right, the total left, both `width` wide."""
-    number, total = count
+def format_value(value: Any, round_to: int = 4) -> str:
+    """Return a number with `round_to` decimals, or an array of them in brackets.
+
+    >>> format_value(0.184), format_value([0.5, 1.0], 2), format_value(range(10), 0)
+    ('0.1840', '[0.50 1.00]', '[0 1 2 ... 7 8 9]')
+    >>> format_value(UNDEFINED)
+    '–'
+    """
+    if value is UNDEFINED:
+        return "–"
+    array = to_array(value)
+    if array.dtype.kind not in "fiub":
+        return str(value)
+    if array.ndim == 0:
+        return f"{float(array):.{round_to}f}"
+    shown = [f"{float(entry):.{round_to}f}" for entry in array.flat[:MAX_SHOWN]]
+    if array.size > MAX_SHOWN:
+        half = MAX_SHOWN // 2
+        shown[half:] = ["...", *(f"{float(entry):.{round_to}f}" for entry in array.flat[-half:])]
+    return f"[{' '.join(shown)}]"
+
+
+def counted(number: int, total: int | None) -> str:
+    """Return `number/total`: the number aligned right, the total left, both equally wide."""
+    width = len(str(total or number))
     shown = "?" if total is None else str(total)
     return f"{number:>{width}}/{shown:<{width}}"
-
-
-def batch_line(
-    label: str,
-    metrics: Mapping[str, Any],
-    epoch: Count,
-    batch: Count,
-    widths: tuple[int, int] = (4, 5),
-    round_to: int = 4,
-) -> str:
-    """Return the line of a mini-batch."""
-    return (
-        f"E {counted(epoch, widths[0])}  B {counted(batch, widths[1])}  {label}> "
-        f"{info(metrics, round_to)}"
-    )
-
-
-def epoch_line(
-    stages: Mapping[str, Mapping[str, Any]], epoch: Count, width: int = 4, round_to: int = 4
-) -> str:
-    """Return the line of an epoch, with the metrics by label; empty stages are left out."""
-    parts = [f"{label}> {info(metrics, round_to)}" for label, metrics in stages.items() if metrics]
-    return f"E {counted(epoch, width)}  {'  '.join(parts)}"

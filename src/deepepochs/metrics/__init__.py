@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -216,8 +216,17 @@ def _count_without_reading(rows: Tensor, columns: Tensor, size: int) -> Tensor:
 
 def _check_tensor(value: object, what: str) -> None:
     if not isinstance(value, Tensor):
-        code = f"{what}[0]" if isinstance(value, (list, tuple)) else f"torch.as_tensor({what})"
-        raise MetricError(f"{what} are a {type(value).__name__}: give a tensor, such as {code}.")
+        kind, code = type(value).__name__, f"torch.as_tensor({what})"
+        if isinstance(value, (list, tuple)):
+            kind, code = "list" if type(value) is list else "tuple", f"{what}[0]"
+        elif isinstance(value, Mapping):
+            keys = [str(key) for key, entry in value.items() if isinstance(entry, Tensor)]
+            kind = f"dict with {', '.join(map(str, value)) or 'nothing'}"
+            code = f"{what}[{'logits' if 'logits' in keys else (keys or ['logits'])[-1]!r}]"
+        raise MetricError(
+            f"{what} are a {kind}: give a tensor, such as {code}, in a function "
+            "of your own: def metric(preds, targets): return ..."
+        )
     if value.ndim == 0:
         raise MetricError(f"{what} are a single number: give one for each sample, of shape [N].")
 
@@ -415,7 +424,7 @@ def fbeta(
 
 
 BY_NAME = {metric.__name__: metric for metric in (accuracy, precision, recall, f1, fbeta)}
-"""The metrics that may be given by name, as in ``metrics=['accuracy', 'f1']``."""
+"""The metrics that can be computed from `ClassTotals`; ``metrics=['accuracy', 'f1']`` names them."""
 
 
 def precision_fn(c: Any) -> Tensor:

@@ -167,14 +167,11 @@ class CountsPatch(PatchBase):
         super().__init__(name)
         self.metric = checked_metric(metric, type(self).__name__)
         self.batch_size = batch_size
-        self.totals: functions.ClassTotals | None = None
-        self.outputs, self.targets = Chunks(), Chunks()  # that are not counted yet
-        self._num_kept = 0
+        self._begin(None)
 
     def load(self, outputs: Any, targets: Any = None) -> Self:
         """Keep the outputs and targets of one mini-batch."""
-        self.totals = None
-        self.outputs, self.targets = Chunks(), Chunks()
+        self._begin(None)
         self.keep(as_chunk(outputs), as_chunk(targets))
         return self
 
@@ -186,20 +183,27 @@ class CountsPatch(PatchBase):
         if self._num_kept > MOST_KEPT:
             self._count()
 
+    def _begin(self, totals: functions.ClassTotals | None) -> None:
+        """Have these counts, and nothing that is not counted yet."""
+        self.totals = totals
+        self.outputs, self.targets = Chunks(), Chunks()
+        self._num_kept = 0
+
     def _count(self) -> None:
         """Count what was kept."""
         if not self.outputs.items:
             return
+        pairs = list(zip(self.outputs.items, self.targets.items, strict=True))
         outputs, targets = self.outputs.joined(True), self.targets.joined(True)
-        pairs = [(outputs, targets)]
-        if isinstance(outputs, list) or isinstance(targets, list):
-            # Of other shapes, as images and texts of other sizes: each is counted alone.
-            pairs = list(zip(self.outputs.items, self.targets.items, strict=True))
+        if isinstance(outputs, Tensor) and isinstance(targets, Tensor):
+            pairs = [(outputs, targets)]
+        # Else mini-batches have other shapes, as images and texts of other sizes: each is counted alone.
+        totals = self.totals
         with torch.no_grad():
             for pair in pairs:
                 counted = functions.count_classes(*pair)
-                self.totals = counted if self.totals is None else _sum(self.totals, counted)
-        self.outputs, self.targets, self._num_kept = Chunks(), Chunks(), 0
+                totals = counted if totals is None else _sum(totals, counted)
+        self._begin(totals)
 
     def add(self, other: Any) -> Self:
         """Add the counts of another patch of the same metric."""
@@ -230,14 +234,12 @@ class CountsPatch(PatchBase):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Load what `state_dict` gave, or that of a `TensorPatch`, which earlier files have."""
         if "totals" not in state:
-            chunks = zip(state["outputs"], state["targets"], strict=True)
-            self.totals, self.outputs, self.targets = None, Chunks(), Chunks()
-            for outputs, targets in chunks:
+            self._begin(None)
+            for outputs, targets in zip(state["outputs"], state["targets"], strict=True):
                 self.keep(copied(outputs), copied(targets))
             return
         saved = state["totals"]
-        self.totals = None if saved is None else functions.ClassTotals(*map(copied, saved))
-        self.outputs, self.targets = Chunks(), Chunks()
+        self._begin(None if saved is None else functions.ClassTotals(*map(copied, saved)))
 
 
 def _sum(one: functions.ClassTotals, other: functions.ClassTotals) -> functions.ClassTotals:
@@ -251,19 +253,13 @@ def _sum(one: functions.ClassTotals, other: functions.ClassTotals) -> functions.
     )
 
 
-OF_CLASSES = (
-    functions.accuracy, functions.precision, functions.recall, functions.f1, functions.fbeta,
-)  # fmt: skip
-"""The metrics that can be computed from counts of classes."""
-
-
 def is_of_classes(metric: Any) -> bool:
-    """Say whether a metric is one of ``OF_CLASSES``, or a partial of one with options alone."""
+    """Say whether a metric is one of the library's, or a partial of one with options alone."""
     while isinstance(metric, functools.partial):
         if metric.args or not {"average", "beta"}.issuperset(metric.keywords):
             return False
         metric = metric.func
-    return any(metric is known for known in OF_CLASSES)
+    return any(metric is known for known in functions.BY_NAME.values())
 
 
 def takes_matrix_by_name(metric: Callable[..., Any]) -> bool:

@@ -179,7 +179,7 @@ def _restored(name: str, sources: list[Mapping[str, Any]]) -> RestoredPatch:
 
 
 _EARLIER = {"CountsPatch": "TensorPatch"}
-"""The class whose state earlier files have where there is one of this class now."""
+"""For a class, the class that earlier releases used, whose state their files have."""
 
 
 def patch_kinds(plan: tuple[MetricPlan, ...]) -> dict[str, str]:

@@ -5,7 +5,8 @@ since the last look, and the mean over the samples of all looks is shown: each o
 once, and of a metric that is a mean over samples the value is exact.
 
 Looking takes 2 % of the time at most: a metric that is slow is looked at less often, and the
-outputs in between are passed over. It leaves no trace: see `value_without_trace`.
+outputs in between are passed over. It leaves no trace: random states, generators and what metrics
+count themselves are as before.
 """
 
 from __future__ import annotations
@@ -14,23 +15,25 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
+import torch
 
+from .. import rng
 from ..errors import ArgumentsChanged, PatchError
 from ..nest.operations import first_tensor, map_tensors, to_cpu
 from ..nest.reuse import leaves
 from ..show.screens import to_array
-from .base import PatchBase, flatten_value
+from .base import PatchBase, call_metric, flatten_value
 from .confusion import ConfusionMetrics, ConfusionPatch, CountsPatch
 from .tensors import Chunks, TensorPatch, is_whole, join
 from .totals import PassPatches, shown_values
-from .trial import call_without_trace, value_without_trace
+from .trial import copy_of_metric
 from .values import MeanPatch, ValuePatch
 
 # Reading these changes no value that is read later; reading means costs next to nothing.
 MEANS = (ValuePatch, MeanPatch)
 COUNTS = (ConfusionPatch, ConfusionMetrics, CountsPatch)
-REST = 50  # times as long as a look took, and as there are metrics, until the next one
-MOST_NUMBERS = 100_000  # that are copied to read a patch of another class
+REST = 50  # the pause after a look is this many times as long, times the number of metrics
+MOST_NUMBERS = 100_000  # in a patch of another class; a larger one is not copied, and has no value
 
 
 class RunningValues:
@@ -49,7 +52,9 @@ class RunningValues:
                 self._metrics[key] = _metric_of(patch)
             return self._metrics[key].value(patch, REST * len(self._metrics))
 
-        return shown_values(patches, value_of)
+        holders = [getattr(patch, "metric", None) for patch in patches.values()]
+        with rng.preserved(*holders), torch.no_grad():
+            return shown_values(patches, value_of)
 
 
 def _metric_of(patch: PatchBase) -> _Metric:
@@ -65,11 +70,13 @@ class _Metric:
 
     def __init__(self) -> None:
         self._due_s = 0.0
-        self._took_s = 0.0  # the last look; of two the shorter one counts: a process may wait
+        self._took_s = (
+            0.0  # the last look; the shorter of two counts, since one may have had to wait
+        )
         self._value: Any = None
 
     def value(self, patch: Any, rest: float) -> Any:
-        """Give the present value, or the last one where it is not due."""
+        """Give the present value, or the last one until the next look is due."""
         began_s = perf_counter()
         if began_s < self._due_s:
             self.pass_over(patch)
@@ -87,14 +94,14 @@ class _Metric:
 
     def look(self, patch: Any) -> Any:
         """Compute the value; `None`: there is none now."""
-        return value_without_trace(patch)
+        return patch()
 
     def pass_over(self, patch: Any) -> None:
         """Leave out what came since the last look."""
 
 
 class _Copied(_Metric):
-    """A patch of any class: what reading it changes is not known, so a copy is read."""
+    """A patch of any class: reading it may change it, so a copy is read."""
 
     def look(self, patch: PatchBase) -> Any:
         if patch.num_numbers(MOST_NUMBERS) > MOST_NUMBERS:
@@ -122,7 +129,8 @@ class _Kept(_Metric):
             given = tuple(map(join, new))
             given = given if patch.keep_on_device else tuple(map(to_cpu, given))
             try:
-                value = call_without_trace(patch.metric, given, on_copies=patch.on_copies)
+                metric = copy_of_metric(patch.metric)
+                value = call_metric(metric, *given, on_copies=patch.on_copies)
                 self._add(flatten_value("", value), weight)
             except ArgumentsChanged:
                 raise

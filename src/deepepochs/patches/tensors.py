@@ -152,7 +152,7 @@ class Chunks:
         self.items = [] if items is None else items
         self.num_moved = 0  # items before this index are on the CPU
         self.num_bytes = 0  # of these
-        self.num_joined = 0  # how often items were joined: their indexes are others then
+        self.num_joined = 0  # how often items were joined, which changes their indexes
 
     def __deepcopy__(self, memo: Any) -> Chunks:
         """Give an independent list of the same chunks, which are never changed."""

@@ -220,13 +220,11 @@ def _joined(batches: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
     torchmetrics takes the outputs of an update for scores if one of them is not from 0 to 1, and
     for probabilities if all are: batches of both kinds would be another thing when joined.
     """
-    shapes = {
-        tuple((part.shape[1:], part.dtype, part.device) for part in batch)
-        for batch in batches
-        if all(isinstance(part, Tensor) and part.ndim for part in batch)
-    }
-    whole = all(isinstance(part, Tensor) and part.ndim for batch in batches for part in batch)
-    if len(batches) == 1 or len(shapes) != 1 or not whole:
+    parts_of_all = [part for batch in batches for part in batch]
+    if len(batches) == 1 or not all(isinstance(p, Tensor) and p.ndim for p in parts_of_all):
+        return batches
+    kinds = {tuple((p.shape[1:], p.dtype, p.device) for p in batch) for batch in batches}
+    if len(kinds) > 1:
         return batches
     if not _are_of_one_kind([batch[0] for batch in batches]):
         return batches

@@ -87,8 +87,14 @@ def shown_values(
 ) -> dict[str, Any]:
     """Give the values of patches; `UNDEFINED` where one cannot be computed.
 
-    ``value_of`` gives that of a patch, by its key, and leaves no trace of computing it. They are for showing only: computing them draws no random number, and an error in it is none
-    of the run. One that changes its arguments is: what is kept for the epoch is wrong then.
+    The values are for showing only: computing them draws no random number, and an error is not
+    one of the run. Only a metric that changes its arguments is, since it spoils what is kept for
+    the epoch.
+
+    Args:
+        patches: the patches.
+        value_of: gives the value of a patch, by its key, without a trace of computing it; ``None``:
+            `value_without_trace` does.
     """
     values: dict[str, Any] = {}
     for key, patch in patches.items():

@@ -12,14 +12,13 @@ from urllib.parse import quote
 
 from ..runs.compared import ABSENT, differences, given_by_some, ranked, shared, winners
 from ..runs.record import REPORT, RunInfo
-from .curves import Plot, grid, legend
+from .curves import MAX_PLOTS, Plot, grid, legend
 from .html import Number, Raw, frame, section, table, tiles
 from .svg import NUM_STYLES, OTHER, Line, style_of
-from .text import STAGES, clock, duration, is_number, text_of
+from .text import STAGES, duration, is_number, text_of
 from .words import epochs_text
 
 MAX_TEST_COLUMNS = 6
-MAX_PLOTS = 24
 
 SCRIPT = """
 for (const button of document.querySelectorAll("th button")) {
@@ -69,25 +68,24 @@ def compare_page(
     ordered = ranked(runs)
     states = [run.outcome for run in ordered]
     counts = [(str(states.count(state)), state) for state in dict.fromkeys(states)]
-    links = [_link(run, folder) for run in ordered]
-    few = len(ordered) <= NUM_STYLES
-    note = "" if few else f" The best {NUM_STYLES} have a colour, the others are grey."
+    names = [Raw(_swatch(i) + _link(run, folder)) for i, run in enumerate(ordered)]
+    note = f'<p class="quiet">The best {NUM_STYLES} have a colour, the others are grey.</p>'
     body = [
         f'<header><p class="kind">Comparison of runs</p><h1>{escape(title)}</h1></header>',
         tiles([(str(len(runs)), "run" if len(runs) == 1 else "runs"), *counts]),
-        section("All runs", _runs(ordered, links) if runs else "<p>There is no run here.</p>"),
+        section("All runs", _runs(ordered, names) if runs else "<p>There is no run here.</p>"),
         section(
             "Validation curves",
-            f'<p class="quiet">{note.strip()}</p>' if note else "",
+            note if len(ordered) > NUM_STYLES else "",
             *_curves(ordered, "val"),
         ),
         section("Training curves", *_curves(ordered, "train")),
-        section("Settings that differ", *_differences(ordered, links)),
+        section("Settings that differ", *_differences(ordered, names)),
     ]
     return frame(f"{title} – comparison of runs", "\n".join(filter(None, body)), SCRIPT)
 
 
-def _runs(runs: Sequence[RunInfo], links: Sequence[Raw]) -> str:
+def _runs(runs: Sequence[RunInfo], names: Sequence[Raw]) -> str:
     tests = shared([run.tested for run in runs])[:MAX_TEST_COLUMNS]
     bests = [run.best() for run in runs]
     metrics = dict.fromkeys(f"{STAGES[b.stage]} {b.name}" for b in bests if b is not None)
@@ -95,20 +93,17 @@ def _runs(runs: Sequence[RunInfo], links: Sequence[Raw]) -> str:
     what = f"best {next(iter(metrics))}" if is_one else "best"
     head = ["run", what, *(["of"] if len(metrics) > 1 else []), "in epoch"]
     head += [*(f"test {name}" for name in tests), "epochs", "state", "time", "began"]
-    best_runs = winners(runs)
-    rows, marks = [], []
-    for index, (run, best) in enumerate(zip(runs, bests, strict=True)):
-        is_best = run in best_runs
-        marks.append(f'data-run="{index}"' + (' class="best"' if is_best else ""))
-        star = '<b class="star" title="the best">★</b>' if is_best else ""
-        row: list[Any] = [(run.running_id, Raw(_swatch(index) + links[index] + star))]
+    best_runs, rows = winners(runs), []
+    for run, best, name in zip(runs, bests, names, strict=True):
+        star = '<b class="star" title="the best">★</b>' if run in best_runs else ""
+        row: list[Any] = [(run.running_id, Raw(name + star))]
         row.append("" if best is None else best.value)
         if len(metrics) > 1:
             row.append("" if best is None else f"{STAGES[best.stage]} {best.name}")
         row.append("" if best is None else best.epoch)
         row += [run.tested.get(name, "") for name in tests]
         rows.append([*row, *_course(run)])
-    return _table(head, rows, marks)
+    return _table(runs, head, rows)
 
 
 def _course(run: RunInfo) -> Iterator[Any]:
@@ -117,7 +112,7 @@ def _course(run: RunInfo) -> Iterator[Any]:
     yield run.epochs_done, Number(epochs_text(run))
     yield run.outcome, Raw(f'<span class="{run.outcome}">{run.outcome}</span>')
     yield "" if seconds is None else (seconds, Number(duration(seconds)))
-    yield "" if start is None else (start.timestamp(), f"{start:%Y-%m-%d} {clock(start)}")
+    yield "" if start is None else (start.timestamp(), f"{start:%Y-%m-%d %H:%M}")
 
 
 def _swatch(index: int) -> str:
@@ -171,20 +166,16 @@ def _items(runs: Sequence[RunInfo], tables: Sequence[Any]) -> list[tuple[str, st
     return [*items, (OTHER, f"{others} others", "")] if others else items
 
 
-def _differences(runs: Sequence[RunInfo], links: Sequence[Raw]) -> Iterator[str]:
+def _differences(runs: Sequence[RunInfo], names: Sequence[Raw]) -> Iterator[str]:
     """Yield the table of settings that differ, and those that only some runs name."""
     differing = differences(runs)
     if differing:
-        best_runs = winners(runs)
-        rows, marks = [], []
-        for index, run in enumerate(runs):
+        rows = []
+        for index, (run, name) in enumerate(zip(runs, names, strict=True)):
             best = run.best()
             cells = [_setting(values[index]) for values in differing.values()]
-            name = (run.running_id, Raw(_swatch(index) + links[index]))
-            rows.append([name, *cells, "" if best is None else best.value])
-            is_best = run in best_runs
-            marks.append(f'data-run="{index}"' + (' class="best"' if is_best else ""))
-        yield _table(["run", *differing, "best"], rows, marks)
+            rows.append([(run.running_id, name), *cells, "" if best is None else best.value])
+        yield _table(runs, ["run", *differing, "best"], rows)
     elif len(runs) > 1:
         yield "<p>The runs have the same settings, as far as they are recorded.</p>"
     if partial := given_by_some(runs):
@@ -198,8 +189,13 @@ def _setting(value: Any) -> Any:
     return (value, Number(text_of(value))) if is_number(value) else value
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[Any]], marks: Sequence[str]) -> str:
-    """Return a sortable table; a cell may be a pair of sort key and value."""
+def _table(runs: Sequence[RunInfo], head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """Return a sortable table of runs; a cell may be a pair of sort key and value."""
+    best_runs = winners(runs)
+    marks = [
+        f'data-run="{index}"' + (' class="best"' if run in best_runs else "")
+        for index, run in enumerate(runs)
+    ]
     buttons = [Raw(f'<button type="button">{escape(name)}</button>') for name in head]
     keyed = [[_with_key(cell) for cell in row] for row in rows]
     return table(buttons, keyed, "sortable sticky", marks)

@@ -7,10 +7,9 @@ from collections.abc import Iterator
 from html import escape
 from typing import Any, NamedTuple
 
-from ..runs.record import Best, Curve, RunInfo
+from ..runs.record import Best, Curve, RunInfo, entries
 from .svg import NUM_STYLES, Line, Mark, curve_plot, is_logarithmic, style_of
 from .text import STAGES, is_number, measured, short
-from .words import entries
 
 MAX_PLOTS = 24
 STYLES = {"train": "c0", "val": "c1"}

@@ -6,13 +6,22 @@ from collections.abc import Iterator
 from html import escape
 from typing import Any
 
-from ..runs.record import Best, RunInfo, finite, mapping, moment
+from ..runs.record import Best, RunInfo, entries, finite, mapping, moment
 from ..show.plots import confusion_svg
 from .curves import run_curves
 from .html import Number, Raw, facts, frame, section, side_by_side, table, tiles
 from .svg import style_of
-from .text import STAGES, clock, day, duration, is_number, measured, place, size, text_of
-from .words import entries, epochs_text, model_text, named, period_of, resume_code, title_of, whole
+from .text import STAGES, day_and_time, duration, is_number, measured, place, size, text_of
+from .words import (
+    epochs_text,
+    model_text,
+    named,
+    period_of,
+    reason_text,
+    resume_code,
+    title_of,
+    whole,
+)
 
 SMALL_TABLE = 12  # the table of epochs is open if it has at most this many epochs
 MAX_ROWS = 1000
@@ -78,9 +87,8 @@ def _notes(run: RunInfo) -> Iterator[str]:
         yield _note("The process was killed, ran out of memory, or lost its power.", True)
     if record.get("error"):
         yield _note(f"Ended by {record['error']}", True)
-    if record.get("reason"):
-        verb = "Interrupted" if run.state == "interrupted" else "Stopped"
-        yield _note(f"{verb}: {record['reason']}")
+    if reason := reason_text(run):
+        yield _note(reason)
     for text in entries(record, "warnings"):
         yield _note(str(text))
 
@@ -259,7 +267,7 @@ def _resume(run: RunInfo) -> Iterator[str]:
     for fit in entries(record, "fits"):
         if isinstance(fit, dict):
             began = moment(fit.get("started_at"))
-            when = "" if began is None else f"{day(began)}, {clock(began)}"
+            when = "" if began is None else day_and_time(began)
             places = [fit.get("from", ""), fit.get("to", "")]
             rows.append([when, *places, fit.get("state") or unfinished])
     if len(rows) > 1:

@@ -216,7 +216,10 @@ class Scale(NamedTuple):
             marks = [10.0**mark for mark in marks]
         else:  # so that 0.1 * 3 is not 0.30000000000000004
             marks = [round(mark / self.step) * self.step for mark in marks]
-        return [(self.place(mark), short(mark, 5).replace("0.0001", "1e-4")) for mark in marks]
+        labels = [short(mark, 5) for mark in marks]
+        # Beside 1e-5 and 5e-5.
+        labels = ["1e-4" if label == "0.0001" else label for label in labels]
+        return [(self.place(mark), label) for mark, label in zip(marks, labels, strict=True)]
 
 
 def _round_step(step: float) -> float:

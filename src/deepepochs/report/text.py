@@ -77,18 +77,13 @@ def size(num_bytes: float) -> str:
     return f"{short(num_bytes / 1000**power, 3)} {'kMGT'[power - 1]}B"
 
 
-def day(moment: datetime) -> str:
-    """Return the day of a time.
+def day_and_time(moment: datetime) -> str:
+    """Return a time to the minute.
 
-    >>> day(datetime(2026, 11, 5, 21, 36))
-    '5 November 2026'
+    >>> day_and_time(datetime(2026, 11, 5, 21, 36))
+    '5 November 2026, 21:36'
     """
-    return f"{moment.day} {MONTHS[moment.month - 1]} {moment.year}"
-
-
-def clock(moment: datetime) -> str:
-    """Return the time of a day, such as ``21:36``."""
-    return f"{moment:%H:%M}"
+    return f"{moment.day} {MONTHS[moment.month - 1]} {moment.year}, {moment:%H:%M}"
 
 
 def period(start: datetime, end: datetime) -> str:
@@ -99,10 +94,10 @@ def period(start: datetime, end: datetime) -> str:
     >>> period(datetime(2026, 11, 5, 21, 36), datetime(2026, 11, 6, 3, 1))
     '5 November 2026, 21:36 to 6 November 2026, 03:01'
     """
-    begin = f"{day(start)}, {clock(start)}"
-    if end.date() != start.date():
-        return f"{begin} to {day(end)}, {clock(end)}"
-    return begin if clock(end) == clock(start) else f"{begin} to {clock(end)}"
+    first, last = day_and_time(start), day_and_time(end)
+    if first == last:
+        return first
+    return f"{first} to {last if end.date() != start.date() else f'{end:%H:%M}'}"
 
 
 def place(path: Path) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from ..runs.record import RunInfo, mapping, moment
-from .text import clock, day, period, size
+from ..runs.record import RunInfo, entries, mapping, moment
+from .text import day_and_time, period, size
 
 MADE_ID = re.compile(r"\d{10,}-[0-9a-f]{8}")  # the ids that earlier releases made
 
@@ -16,13 +16,7 @@ def title_of(run: RunInfo) -> str:
     record, start = run.record, run.started
     if record.get("has_own_id", not MADE_ID.fullmatch(run.running_id)) or start is None:
         return run.running_id
-    return f"{mapping(record, 'model').get('class', 'Run')}, {day(start)}, {clock(start)}"
-
-
-def entries(record: dict[str, Any], name: str) -> list[Any]:
-    """Return a list of the record, or an empty list for anything else."""
-    value = record.get(name)
-    return value if isinstance(value, list) else []
+    return f"{mapping(record, 'model').get('class', 'Run')}, {day_and_time(start)}"
 
 
 def whole(record: dict[str, Any], name: str, default: int = 0) -> int:
@@ -52,11 +46,18 @@ def period_of(run: RunInfo) -> str:
     if start is None:
         return ""
     if run.state == "running":
-        return f"since {day(start)}, {clock(start)}"
+        return f"since {day_and_time(start)}"
     fits = [fit for fit in entries(record, "fits") if isinstance(fit, dict)]
     ends = [fits[-1].get("ended_at") if fits else None, record.get("updated_at")]
     found = [end for end in map(moment, ends) if end is not None]
     return period(start, found[0].astimezone(start.tzinfo) if found else start)
+
+
+def reason_text(run: RunInfo) -> str:
+    """Return why a run ended before its last epoch; '' if the record has no reason."""
+    reason = run.record.get("reason")
+    verb = "Interrupted" if run.state == "interrupted" else "Stopped"
+    return f"{verb}: {reason}" if reason else ""
 
 
 def epochs_text(run: RunInfo) -> str:

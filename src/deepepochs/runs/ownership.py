@@ -74,7 +74,7 @@ class RunFolders:
             use_here(folder.parent)
             try:
                 folder.mkdir(parents=True, exist_ok=True)
-            except OSError:  # whoever writes there says it
+            except OSError:  # writing to it will raise the error
                 continue
             self._own[folder] = identity(folder)
         return running_id, said
@@ -136,7 +136,7 @@ def make_free(folder: Path) -> bool:
         folder.mkdir(parents=True)
     except FileExistsError:  # the script may have put something there
         return not is_run(folder) and not is_locked(folder)
-    except OSError:  # whoever writes there says it
+    except OSError:  # writing to it will raise the error
         return True
     return True
 

@@ -262,6 +262,12 @@ def mapping(record: Mapping[str, Any], name: str) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+def entries(record: Mapping[str, Any], name: str) -> list[Any]:
+    """Return an entry that is a list, or else an empty list."""
+    value = record.get(name)
+    return value if isinstance(value, list) else []
+
+
 def finite(point: tuple[int, float]) -> bool:
     """Whether the value of a curve's point can be compared and drawn."""
     return math.isfinite(point[1])

@@ -61,7 +61,7 @@ class Sizes(NamedTuple):
         return self.last if index == self.num_full else 0.0
 
 
-FIRST_ROUNDS = 4  # the first ones are slow and tell nothing of the pace
+FIRST_ROUNDS = 4  # the first ones are slow, and not measured
 MEET_EVERY_S = 0.25
 
 
@@ -177,11 +177,10 @@ class Rounds:
 
     def _total(self, own: float) -> float:
         """Give the sum of the weights of all processes in this round."""
-        sizes, expected = self._sizes, None
-        if sizes is not None and self._own_sizes is not None:
-            expected = self._own_sizes.at(self.index)
-        if sizes is None or expected is None:
+        sizes, own_sizes = self._sizes, self._own_sizes
+        if sizes is None or own_sizes is None:
             return self.runtime.total([own], "weighs a mini-batch")[0]
+        expected = own_sizes.at(self.index)
         if not self._are_tried:
             self._are_tried = True
             total, others = self.runtime.total(
@@ -199,7 +198,7 @@ class Rounds:
         return sum(of_one.at(self.index) for of_one in sizes)
 
     def meet(self, asks: bool, purpose: str, *, everywhere: bool = False) -> bool:
-        """Whether any process asks for something; ``False`` without a look until it is time.
+        """Whether any process asks for something; ``False`` until the next meeting is due.
 
         After the last round it always is. ``everywhere`` says that all processes ask for it in
         this round, but for those with a filler.

@@ -263,7 +263,7 @@ def _split(size: int, num_processes: int) -> int:
 
 
 def sizes_of(share: Any) -> Sizes | None:
-    """Give what the mini-batches of a process's share weigh, if its loader tells that beforehand.
+    """Give what the mini-batches of a process's share weigh, if that is known beforehand.
 
     It does where torch's own batch sampler makes them, in turns for the processes, and torch's own
     collate function stacks their samples.

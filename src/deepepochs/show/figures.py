@@ -26,11 +26,12 @@ if TYPE_CHECKING:
 
 FILE_BACKENDS = {"agg", "cairo", "pdf", "pgf", "ps", "svg", "template"}
 
-COLORS = {"train": "#2f6fde", "val": "#d9730d"}  # those of the pages
-ENTRY_COLORS = ["#2f6fde", "#d9730d", "#16836f", "#b0417f", "#7b4fc9", "#6b6f1d"]
+BLUE, ORANGE, GREEN = "#2f6fde", "#d9730d", "#16836f"  # those of the pages
+COLORS = {"train": BLUE, "val": ORANGE, "test": GREEN}
+ENTRY_COLORS = [BLUE, ORANGE, GREEN, "#b0417f", "#7b4fc9", "#6b6f1d"]
 MAX_COLUMNS = 3  # plots side by side
 PLOT_SIZES = {1: (6.0, 3.8), 2: (4.6, 3.4), 3: (3.8, 3.0)}  # inches of a plot, by columns
-MAX_LINES = 6  # lines of a vector; of more, nobody could tell one from the other
+MAX_LINES = 6  # lines of a vector: more could not be told apart
 NUM_TICKS = 8  # numbers of epochs below a plot, at most
 MAX_DOTS = 50  # with as many epochs the line is enough
 LOG_RATIO = 50.0  # an axis is logarithmic if its largest value is this many times the last one
@@ -157,7 +158,7 @@ def draw_curves(
 
 
 def _lines_of(curve: Mapping[int, Any]) -> np.ndarray[Any, Any]:
-    """Return the values as ``[entries, epochs]``; what an epoch does not have is nan."""
+    """Return the values as ``[entries, epochs]``, with nan for those that an epoch lacks."""
     columns = [np.reshape(value, -1).astype(float) for value in curve.values()]
     lines = np.full((max(map(len, columns)), len(columns)), math.nan)
     for index, column in enumerate(columns):

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import DataError
+from .figures import BLUE, GREEN
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -103,8 +104,8 @@ class LRCurve:
     def _draw(self, figure: Figure) -> Figure:
         axes: Any = figure.add_subplot()
         smoothed = self.smoothed
-        axes.plot(self.lrs, self.losses, color="#2f6fde", alpha=0.35, label="loss")
-        axes.plot(self.lrs, smoothed, color="#2f6fde", label="smoothed")
+        axes.plot(self.lrs, self.losses, color=BLUE, alpha=0.35, label="loss")
+        axes.plot(self.lrs, smoothed, color=BLUE, label="smoothed")
         try:
             self._mark(axes, smoothed)
         except DataError as error:
@@ -126,9 +127,9 @@ class LRCurve:
         """Draw the suggestions, and the rates at which the loss falls."""
         suggestion, descent = self.suggestion, self._descent()
         ends = (self.lrs[descent.start], self.lrs[descent.end])
-        axes.axvspan(*ends, color="#16836f", alpha=0.1, linewidth=0, label="the loss falls")
+        axes.axvspan(*ends, color=GREEN, alpha=0.1, linewidth=0, label="the loss falls")
         for (name, rate), color in zip(
-            suggestion._asdict().items(), ("#b3261e", "#16836f"), strict=True
+            suggestion._asdict().items(), ("#b3261e", GREEN), strict=True
         ):
             height = smoothed[self.lrs.index(rate)]
             axes.plot([rate], [height], "o", color=color, label=f"{name}: {rate:.2g}")

@@ -16,7 +16,18 @@ from typing import Any
 
 from ..errors import warn_user
 from .figures import COLORS, LOG_RATIO
-from .screens import Column, EpochTable, Line, Live, Output, Screen, Tested, cell, duration
+from .screens import (
+    Column,
+    EpochTable,
+    Line,
+    Live,
+    Output,
+    Screen,
+    Tested,
+    cell,
+    duration,
+    plain_text,
+)
 from .tables import QUIET, html_table, kept
 from .terminal import clock, live_line
 
@@ -92,7 +103,7 @@ class NotebookScreen(Screen):
 
     def put(self, line: Line) -> None:
         """Add a line to the text."""
-        self._lines.append("".join(text for _, text in line).rstrip())
+        self._lines.append(plain_text(line))
         del self._lines[:-DISPLAY_LINES]
 
     def columns(self) -> int:
@@ -109,8 +120,7 @@ class NotebookScreen(Screen):
             return
         lines = list(self._lines)
         if self._live is not None:
-            line = live_line(self._live, COLUMNS, self.round_to)
-            lines.append("".join(text for _, text in line).rstrip())
+            lines.append(plain_text(live_line(self._live, COLUMNS, self.round_to)))
         html = "".join(self._html(is_last=is_last))
         content = {"text/plain": "\n".join(lines).strip("\n"), "text/html": html}
         try:
@@ -174,16 +184,12 @@ def epochs_html(table: EpochTable, round_to: int) -> str:
             continue
         row = rows[index]
         texts = (
-            _text(column, row.values.get(column), round_to)
+            row.text(column, round_to)
             + ("*" if index in marked and column == table.decides else "")
             for column in columns
         )
         shown.append([f"{row.epoch}/{table.epochs}", *texts, duration(row.seconds or 0)])
     return html_table(["epoch", *head, "time"], shown, groups)
-
-
-def _text(column: Column, value: Any, round_to: int) -> str:
-    return cell(value, round_to) if column.stage or value is None else f"{value:.3g}"
 
 
 def tested_html(tested: Tested, round_to: int) -> str:
@@ -203,7 +209,7 @@ def live_html(live: Live, round_to: int, *, is_over: bool) -> str:
     bar = ""
     if live.total is not None:
         share = min(live.done / max(live.total, 1), 1.0)
-        color = COLORS.get(live.stage, "#16836f")
+        color = COLORS[live.stage]
         bar = (
             '<div style="display:inline-block;width:12em;height:.5em;border-radius:.25em;'
             'background:#80808040;vertical-align:.1em;margin:0 .8em">'

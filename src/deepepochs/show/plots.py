@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ..errors import ConfigError, DataError
-from .figures import figure_to_svg
+from .figures import BLUE, figure_to_svg
 from .screens import text_width
 
 if TYPE_CHECKING:
@@ -191,7 +191,7 @@ def confusion_svg(matrix: Any, names: Sequence[str] | None = None) -> str:
     from matplotlib import style
     from matplotlib.colors import LinearSegmentedColormap
 
-    see_through = LinearSegmentedColormap.from_list("shares", ["#2f6fde00", "#2f6fde"])
+    see_through = LinearSegmentedColormap.from_list("shares", [f"{BLUE}00", BLUE])
     with style.context("default"):  # not the user's style
         return figure_to_svg(confusion_figure(matrix, names, cmap=see_through))
 

@@ -33,10 +33,8 @@ from torch import Tensor
 
 from ..errors import warn_user
 
-MAX_SHOWN = 6  # of a longer vector only the first and the last entries are written
-
 UNDEFINED = float("nan")
-"""The value of a metric that has none on a mini-batch; other NaNs are other objects."""
+"""This NaN object stands for a metric without a value on a mini-batch: compare with ``is``."""
 
 
 def to_array(value: Any) -> np.ndarray[Any, Any]:
@@ -76,28 +74,6 @@ def spread(metrics: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
         for index in np.ndindex(array.shape):
             suffix = f"[{','.join(map(str, index))}]" if index else ""
             yield f"{name}{suffix}", array[index]
-
-
-def format_value(value: Any, round_to: int = 4) -> str:
-    """Return a number with `round_to` decimals, or an array of them in brackets.
-
-    >>> format_value(0.184), format_value([0.5, 1.0], 2), format_value(range(10), 0)
-    ('0.1840', '[0.50 1.00]', '[0 1 2 ... 7 8 9]')
-    >>> format_value(UNDEFINED)
-    '–'
-    """
-    if value is UNDEFINED:
-        return "–"
-    array = to_array(value)
-    if array.dtype.kind not in "fiub":
-        return str(value)
-    if array.ndim == 0:
-        return f"{float(array):.{round_to}f}"
-    shown = [f"{float(entry):.{round_to}f}" for entry in array.flat[:MAX_SHOWN]]
-    if array.size > MAX_SHOWN:
-        half = MAX_SHOWN // 2
-        shown[half:] = ["...", *(f"{float(entry):.{round_to}f}" for entry in array.flat[-half:])]
-    return f"[{' '.join(shown)}]"
 
 
 def text_width(text: str) -> int:
@@ -160,6 +136,13 @@ class Row(NamedTuple):
     seconds: float | None = None
     is_best: bool = False
 
+    def text(self, column: Column, round_to: int = 4) -> str:
+        """Return what stands in a column."""
+        value = self.values.get(column)
+        if column.stage or value is None:
+            return cell(value, round_to)
+        return f"{value:.3g}"  # of a learning rate the size matters
+
 
 class EpochTable:
     """The epochs of a run, each with the metrics of training and validation.
@@ -219,15 +202,17 @@ class EpochTable:
     def columns(self) -> list[Column]:
         """The columns so far: those that matter most come first.
 
-        A metric has training and validation side by side. The values of single tasks come after
-        the pooled ones, then vectors, then the learning rates.
+        A metric has training and validation side by side. After the values of all tasks come the
+        learning rates, then the values of single tasks, then vectors.
         """
         names = list(dict.fromkeys(column.name for column in self._ranks))
         ranks = {column.name: rank for column, rank in self._ranks.items()}
         names.sort(key=lambda name: ranks[name])
-        metrics = [Column(name, stage) for name in names for stage in ("train", "val")]
+        every = [Column(name, stage) for name in names for stage in ("train", "val")]
+        metrics = [column for column in every if column in self._ranks]
         rates = [Column(name, "") for name in self._rates if name in self._changing]
-        return [column for column in metrics if column in self._ranks] + rates
+        num_first = sum(ranks[column.name] == (False, False) for column in metrics)
+        return metrics[:num_first] + rates + metrics[num_first:]
 
     def value_of(self, row: Row) -> float:
         """The value of a row that decides which epoch is best; nan if it has none."""
@@ -391,7 +376,7 @@ class TextTable:
             yield from self._names()
         line: Line = [("", right(f"{row.epoch}/{table.epochs}", self._widths[0]))]
         for column, width in zip(shown, self._widths[1:], strict=True):
-            text = self._cell(column, row.values.get(column))
+            text = row.text(column, self.round_to)
             style = "best" if row.is_best and column == table.decides else ""
             line.append((style, "  " + right(short_name(text, width), width)))
         line.append(("dim", "  " + right(duration(row.seconds or 0), TIME_WIDTH)))
@@ -400,16 +385,13 @@ class TextTable:
 
     def _told(self, left_out: Sequence[Column], columns: int | None) -> Iterator[Line]:
         names = list(dict.fromkeys(column.name for column in left_out))
+        last = names[-1]
         if len(names) > MAX_LEFT_OUT:
-            names[MAX_LEFT_OUT - 1 :] = [f"and {len(names) - MAX_LEFT_OUT + 1} more"]
-        words = ["no room for", *(f"{name}," for name in names[:-1]), names[-1]]
-        for text in joined([*words, "(see trainer.history)"], columns, " "):
+            last = f"and {len(names) - MAX_LEFT_OUT + 1} more"
+        shown = names[: min(len(names), MAX_LEFT_OUT) - 1]
+        words = ["no room for", *(f"{name}," for name in shown), f"{last}:"]
+        for text in joined([*words, "trainer.history has all metrics"], columns, " "):
             yield [("dim", text)]
-
-    def _cell(self, column: Column, value: Any) -> str:
-        if column.stage or value is None:
-            return cell(value, self.round_to)
-        return f"{value:.3g}"  # of a learning rate the size matters
 
     def _fitting(
         self, table: EpochTable, columns: int | None, epoch_width: int
@@ -479,6 +461,11 @@ def width_of(line: Line) -> int:
     return sum(text_width(text) for _, text in line)
 
 
+def plain_text(line: Line) -> str:
+    """Return a line without its styles."""
+    return "".join(text for _, text in line).rstrip()
+
+
 def _centred(text: str, columns: int) -> str:
     free = columns - text_width(text)
     return pad(" " * ((free + 1) // 2) + text, columns)
@@ -488,7 +475,8 @@ def tested_line(tested: Tested, columns: int | None = None, round_to: int = 4) -
     """Return the line of a tested task; what does not fit is left out, from the right."""
     line: Line = [("dim", "test")]
     if tested.task:
-        line.append(("", f" {pad(tested.task, max(map(text_width, [POOLED, *tested.names])))}"))
+        longest = max(text_width(short_name(name)) for name in (POOLED, *tested.names))
+        line.append(("", f" {pad(short_name(tested.task), longest)}"))
     last: Line = [("dim", f"  {duration(tested.seconds)}")]
     for name, value in tested.values.items():
         piece: Line = [("dim", f"  {short_name(name)} "), ("", cell(value, round_to))]
@@ -528,7 +516,7 @@ class Output:
         return {"_lost": None}  # a stream cannot be pickled
 
     def write(self, text: str) -> None:
-        """Write and flush; of what the encoding lacks, signs become ASCII, letters escapes."""
+        """Write and flush; signs that the encoding lacks become ASCII, letters escapes."""
         stream: Any = sys.stdout
         if stream is None or stream is self._lost:
             return
@@ -603,7 +591,7 @@ class Screen:
 
     def put(self, line: Line) -> None:
         """Write a lasting line."""
-        self.output.write("".join(text for _, text in line).rstrip() + "\n")
+        self.output.write(f"{plain_text(line)}\n")
 
 
 def open_screen(output: Output | None = None, console: str = "auto", round_to: int = 4) -> Screen:

@@ -95,7 +95,7 @@ def live_line(live: Live, columns: int, round_to: int = 4) -> Line:
     if live.epoch is not None:
         head.insert(0, ("", f"{live.epoch[0]}/{live.epoch[1]} ".rjust(6)))
     if live.task:
-        head.append(("", f" {live.task}"))
+        head.append(("", f" {short_name(live.task)}"))
     count = f" {live.done:,} batches"
     if live.total is not None:
         count = f" {live.done:>{len(str(live.total))}}/{live.total}"
@@ -135,5 +135,4 @@ def bar(share: float, columns: int) -> Line:
 
 def clock(seconds: float) -> str:
     """Return minutes and seconds, or hours, minutes and seconds."""
-    text = duration(max(60, seconds))
-    return text if seconds >= 60 else f"0:{int(seconds):02}"
+    return duration(seconds) if seconds >= 60 else f"0:{int(seconds):02}"
