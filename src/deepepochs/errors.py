@@ -13,7 +13,7 @@ Each class also inherits the built-in that a user would expect, so both
     │   ├── ArgumentsChanged (ValueError)    a metric that changes its arguments in place
     │   ├── PatchError (TypeError)           a patch that does not fit
     │   ├── NotFiniteError (ArithmeticError) a loss that is NaN or infinite
-    │   └── NotBoundError (RuntimeError)     a task used before a trainer has it
+    │   └── NotBoundError (RuntimeError, AttributeError)  outside of a trainer or a pass
     ├── CallbackException                    an error of a callback
     │   └── HookError (TypeError)            a hook's name or signature
     ├── CheckpointError (RuntimeError)       saving or loading state
@@ -82,8 +82,11 @@ class NotFiniteError(LoopException, ArithmeticError):
     """A loss that is NaN or infinite."""
 
 
-class NotBoundError(LoopException, RuntimeError):
-    """A task was used outside of a trainer."""
+class NotBoundError(LoopException, RuntimeError, AttributeError):
+    """A task was used outside of a trainer, or a verb of a step outside of a pass.
+
+    It is an `AttributeError`, too, so that `hasattr` and `inspect.getmembers` can ask.
+    """
 
 
 class CallbackException(DeepEpochsError):

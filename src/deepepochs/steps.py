@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from .errors import LoopException, warn_user
+from .errors import NotBoundError, warn_user
 from .faults.first_batch import look_at_loss, look_at_pair
 from .faults.returned import no_such_optimizer, not_a_loss
 from .faults.words import DEFAULT_STEP
@@ -89,7 +89,7 @@ class Steps:
     def _run(self) -> Run:
         """The pass that runs now, or an error that says that there is none."""
         if self.run is None:
-            raise LoopException(
+            raise NotBoundError(
                 f"{type(self).__name__}: loss, backward, optimize and do_metric belong inside a "
                 "step or a hook of a running pass. Start one with fit() or test()."
             )

@@ -267,8 +267,8 @@ class TrainerBase(Steps):
         lines = (f"  {name + ':':<10} {value}" for name, value in facts.items())
         return "\n".join([f"{type(self).__name__} {state}", *lines])
 
-    def _repr_html_(self) -> str:
-        return html_table([], self._facts().items())
+    def _repr_html_(self) -> str | None:
+        return html_table([], self._facts().items()) if "_folders" in vars(self) else None
 
     def _facts(self) -> dict[str, str]:
         """Return what is shown of the trainer, by name."""
@@ -727,7 +727,7 @@ class TrainerBase(Steps):
         """
         from .state.weights import take_weights
 
-        take_weights(self, self._read_best(), strict=True)
+        take_weights(self, "the best weights", self._read_best(), strict=True)
         self.note(f"loading best model from running ID {self.running_id}")
         return self
 

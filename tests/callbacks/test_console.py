@@ -154,6 +154,7 @@ def test_a_cut_line_fits_the_terminal(text: str, columns: int, kept: str) -> Non
 def test_padding_counts_columns_and_not_characters() -> None:
     assert pad("准", 4) == "准  "
     assert text_width("e\u0301") == 1
+    assert text_width("\u200b") == 0
     assert pad("abc", 2) == "abc"
 
 
@@ -284,6 +285,28 @@ def test_the_live_line_begins_as_its_row_does(epochs: int) -> None:
     row = as_text(table).splitlines()[-1]
     live = text_of(LIVE._replace(epoch=(4, epochs)), 80)
     assert live.startswith(row[: row.index("/")]) and live.index("/") == row.index("/")
+
+
+def test_of_very_many_columns_without_room_the_first_are_named() -> None:
+    values = {"loss": 1.0, **{f"m{n:02}": 0.5 for n in range(40)}}
+    text = as_text(table_of((values, values)), 57)
+    told = " ".join(text[: text.index("trainer.history")].split())
+    assert told.startswith("no room for m01, m02,")
+    assert told.endswith("m11, and 28 more:")
+
+
+@pytest.mark.parametrize("value", [np.array([0.5]), torch.tensor([[0.5]]), np.float32(0.5)])
+def test_a_single_number_in_an_array_says_which_epoch_is_best(value: Any) -> None:
+    """As `CheckCallback` follows it."""
+    table = table_of(({"loss": 1.0, "m": value}, {}), decides=(Column("m", "train"), "max"))
+    assert table.best is not None
+    assert table.value_of(table.best) == 0.5
+
+
+def test_what_cannot_be_compared_is_never_best() -> None:
+    for value in (None, "good", 1 + 2j, np.array([0.5, 0.6]), np.array([])):
+        table = table_of(({"loss": 1.0, "m": value}, {}), decides=(Column("m", "train"), "max"))
+        assert table.best is None
 
 
 def test_the_learning_rate_has_a_column_once_it_changes() -> None:
@@ -928,6 +951,38 @@ def test_after_ctrl_c_it_is_said_where_it_was_stopped_and_how_it_goes_on(
         r"1 of 3 epochs in [\d.]+s · stopped by Ctrl-C in epoch 2, after 2 mini-batches · best", end
     )
     assert end.endswith(f"checkpoints in {made.run_dir} · {way.format(id=made.running_id)}")
+
+
+def test_the_end_names_the_folder_of_each_callback_that_saves(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    callbacks = [CheckCallback("loss", ckpt_dir=tmp_path / name) for name in ("one", "two")]
+    trainer(callbacks=callbacks).fit(loader(), loader())
+    end = last_lines(capsys)
+    assert [f"checkpoints in {tmp_path / name / 'r'}" in end for name in ("one", "two")] == [
+        True
+    ] * 2
+
+
+@pytest.mark.parametrize(("batch_idx", "where"), [(0, "after 1 mini-batch"), (1, "after 2 mini-b")])
+def test_after_a_second_ctrl_c_it_is_said_that_nothing_was_saved(
+    batch_idx: int, where: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Twice(Callback):
+        at: int
+
+        def on_after_train_batch(self, trainer: Any, metrics: Any, batch_idx: int) -> None:
+            if batch_idx == self.at:
+                signal.raise_signal(signal.SIGINT)
+                signal.raise_signal(signal.SIGINT)
+
+    twice = Twice()
+    twice.at = batch_idx
+    with pytest.raises(KeyboardInterrupt):
+        trainer(callbacks=[twice, CheckCallback("loss", ckpt_dir=tmp_path)]).fit(loader(), loader())
+    text = capsys.readouterr().out
+    assert where in text
+    assert text.endswith(" · nothing was saved\n")
 
 
 def test_after_sigterm_without_checkpoints_it_is_said_that_nothing_is_saved(

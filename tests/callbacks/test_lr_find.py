@@ -74,6 +74,26 @@ def test_the_rates_rise_geometrically_over_short_epochs() -> None:
     assert len(curve.losses) == 20
 
 
+def test_mini_batches_after_the_end_of_a_search_belong_to_no_curve() -> None:
+    """In several processes a stop comes some mini-batches late."""
+    sweep = lr_find.LRSweep(max_batch=1, min_lr=1e-3, max_lr=1.0, opt_id=0)
+
+    class Late(Callback):
+        def on_before_train_batch(self, trainer: Any, **others: Any) -> None:
+            sweep.on_before_train_batch(trainer)
+
+        def on_after_train_batch(self, trainer: Any, metrics: Any, batch_idx: int) -> None:
+            if not sweep.done:
+                sweep.losses.append(0.0)
+                sweep.done = True
+            else:
+                sweep.on_after_train_batch(trainer, metrics, batch_idx)
+
+    small_trainer(callbacks=Late()).fit(loaders()[0])
+    assert sweep.lrs == [pytest.approx(1.0)]
+    assert sweep.losses == [0.0]
+
+
 def test_a_mean_of_ten_times_the_best_ends_the_search() -> None:
     model = nn.Linear(6, 3)
     curve = small_trainer(model).find_lr(loaders()[0], max_batch=200, min_lr=1e-3, max_lr=1e6)

@@ -622,6 +622,20 @@ def all_pairs(model_out: Tensor, targets: Tensor) -> Tensor:
     return (F.softplus(model_out.T - model_out) * order).mean()
 
 
+def energy_distance(model_out: Tensor, targets: Tensor) -> Tensor:
+    """Outputs against all targets, on purpose."""
+    outputs = model_out.squeeze(1)
+    own = (outputs[:, None] - outputs).abs().mean()
+    return (outputs[:, None] - targets).abs().mean() - 0.5 * own
+
+
+class Similarities(Net):
+    """Gives how alike each two samples of a mini-batch are."""
+
+    def forward(self, x: Any) -> Any:
+        return self.layer(x) @ self.layer(x).T
+
+
 def with_penalty(model_out: Tensor, targets: Tensor) -> Tensor:
     return F.cross_entropy(model_out, targets) + model_out.softmax(1).pow(2).mean()
 
@@ -657,6 +671,8 @@ SOUND: list[tuple[str, Callable[[], Any]]] = [
     ("several numbers", lambda: fit(linear(), X, X[:, :3], nn.L1Loss())),
     ("one sample and its column", lambda: train(linear(1), [(X[:1], TARGETS[:1, None])], F.mse_loss)),
     ("each against each", lambda: fit(linear(1), X, TARGETS, all_pairs)),
+    ("outputs against all targets", lambda: fit(linear(1), X, TARGETS, energy_distance)),
+    ("similarities of one sample", lambda: train(Similarities(), [(X[:1], CLASSES[:1]), (X[:2], CLASSES[:2])])),
     ("a difference of as many features as samples", lambda: train(linear(8), [(X[:8], X[8:16])], own_difference)),
     ("a column of targets, squeezed in the loss", lambda: fit(linear(1), X, TARGETS, lambda out, y: own_difference(out.squeeze(1), y))),
     ("one-dimensional cross_entropy of a distribution", lambda: train(Net(lambda out: out[:, 0]), [(X, torch.full((64,), 1 / 64))])),

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from deepepochs import (
     Callback,
     ConfigError,
+    ConfigTypeError,
     ConfusionPatch,
     CountsPatch,
     EpochTask,
@@ -150,3 +151,35 @@ def test_several_tasks_and_a_pass_without_samples_are_pooled() -> None:
         trainer.model, F.cross_entropy, metrics=macro_f1, metric_patch="tensor", show_info=False
     )
     assert auto == trainer.test(tasks=[EpochTask(data(20)), EpochTask(data(50))])
+
+
+@pytest.mark.parametrize("lengths", [(3, 5, 4), (5, 3, 3)])
+def test_mini_batches_of_other_lengths_are_counted(lengths: tuple[int, ...]) -> None:
+    """As texts that are padded to the longest of their mini-batch."""
+    generator = torch.Generator().manual_seed(0)
+    scores = [torch.randn(2, 4, n, generator=generator) for n in lengths]
+    targets = [torch.randint(4, (2, n), generator=generator) for n in lengths]
+    patch = sum(CountsPatch(macro_f1).load(p, t) for p, t in zip(scores, targets, strict=True))
+    flat = torch.cat([s.movedim(1, 2).flatten(0, 1) for s in scores])
+    expected = macro_f1(flat, torch.cat([t.flatten() for t in targets]))
+    assert patch() == expected  # type: ignore[operator]
+
+
+def test_targets_of_other_shapes_are_counted() -> None:
+    """As of a loader that drops the second dimension of some."""
+    scores, labels = torch.tensor([0.9, 0.2, 0.7, 0.4]).unsqueeze(1), torch.tensor([1, 0, 0, 1])
+    patch = CountsPatch(dm.accuracy).load(scores[:2], labels[:2])
+    patch = patch + CountsPatch(dm.accuracy).load(scores[2:], labels[2:].unsqueeze(1))
+    assert float(patch()) == 0.5
+    assert float(patch()) == 0.5
+
+
+def test_a_partial_can_declare_for_itself() -> None:
+    metric = accumulates("mean", direction="min")(partial(share))
+    assert type(make_patch(metric, "auto")(1)) is MeanPatch
+    assert direction.direction_of("anything", metric) == "min"
+
+
+def test_what_cannot_be_marked_is_told() -> None:
+    with pytest.raises(ConfigTypeError, match=r"cannot mark max.*def metric"):
+        accumulates("mean")(max)

@@ -339,6 +339,13 @@ def test_all_runs_of_a_folder_are_compared_without_names(logs: Path, tmp_path: P
         assert page.read_text().count('href="../logs/') == 3
 
 
+def test_files_among_the_runs_to_compare_are_passed_over(logs: Path) -> None:
+    (logs / "compare.html").touch()  # as an earlier comparison has written it
+    names = [logs / name for name in ("a", "b", "compare.html")]
+    assert deepepochs("compare", *names, "--folder", logs).exit_code == 0
+    assert "no folder" in deepepochs("compare", names[-1], "--folder", logs).output
+
+
 # --- one run
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torchmetrics import MeanMetric, Metric, MetricCollection, MinMetric
 from torchmetrics.classification import (
+    BinaryAccuracy,
     BinaryAUROC,
     MulticlassAccuracy,
     MulticlassAveragePrecision,
@@ -294,3 +295,24 @@ def test_batches_that_differ_in_shape_are_not_joined() -> None:
 )
 def test_only_counts_of_whole_numbers_are_joined(metric: Any, joins: bool) -> None:
     assert counts_whole_numbers(metric) is joins
+
+
+@pytest.mark.parametrize("metric", [BinaryAccuracy(), BinaryAUROC(thresholds=11)])
+def test_scores_and_probabilities_are_not_joined(metric: Any) -> None:
+    """A sigmoid is applied to an update in which one number is not from 0 to 1."""
+    generator = torch.Generator().manual_seed(0)
+    batches = [
+        (
+            torch.randn(2, generator=generator) * 0.7 + 0.3,
+            torch.randint(2, (2,), generator=generator),
+        )
+        for _ in range(30)
+    ]
+    one_by_one, patch = metric.clone(), MetricPatch(metric)
+    for index, batch in enumerate(batches):
+        one_by_one.update(*batch)
+        patch = patch + MetricPatch(metric).load(*batch)
+        if index % 7 == 0:
+            patch.copy()()  # somebody looks
+    assert patch() == one_by_one.compute()
+    assert patch.sums[0].update_count == len(batches)

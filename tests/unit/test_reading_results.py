@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import inspect
 import json
 import math
 import pickle
@@ -403,6 +404,23 @@ def test_a_trainer_in_a_hook_says_so_too() -> None:
 
 def test_a_trainer_whose_making_has_failed_can_be_shown() -> None:
     assert repr(Trainer.__new__(Trainer)).startswith("<deepepochs.trainer.Trainer object")
+    assert Trainer.__new__(Trainer)._repr_html_() is None
+
+
+def test_what_an_object_has_can_be_asked() -> None:
+    task = EpochTask([(torch.zeros(2, 1), torch.zeros(2, 1))])
+    for asked in (Trainer(nn.Linear(1, 1), console="off"), task):
+        assert "train_step" in dict(inspect.getmembers(asked))
+    assert not hasattr(task, "model")
+
+
+def test_a_subclass_that_has_not_called_init_is_told_so() -> None:
+    class Mine(Trainer):
+        def __init__(self, model: nn.Module) -> None:
+            self.layers = list(model.children()), self.model
+
+    with pytest.raises(AttributeError, match=r"'model': Mine.__init__ has not called super\(\)"):
+        Mine(nn.Sequential(nn.Linear(1, 1)))
 
 
 def test_a_patch_says_how_much_is_in_it() -> None:

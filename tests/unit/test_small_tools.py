@@ -23,14 +23,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from torch import nn
+from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
+from deepepochs import metrics as dm
 from deepepochs.arguments import default_loss
 from deepepochs.errors import ConfigError, DataError, StepError
 from deepepochs.legacy.mappings import concat_dicts, ddict, flatten_dict, keyset, listify, sum_dicts
 from deepepochs.legacy.naming import check_path, make_runningid, rename
 from deepepochs.legacy.reductions import Moveing, MovingAverage, TopKQueue, groupby_apply
 from deepepochs.legacy.yaml import load_yaml
+from deepepochs.patches import CountsPatch, make_patch
+from deepepochs.patches.base import metric_name
+from deepepochs.patches.plan import plan_metrics
 from deepepochs.show.plots import SeriesPlots, draw_confusion, plot_confusion
 
 # ---- ddict
@@ -183,6 +188,24 @@ def test_rename_changes_the_name_of_the_same_function() -> None:
     assert rename("acc")(accuracy) is accuracy and accuracy.__name__ == "acc"
     partial = functools.partial(max, 3)
     assert rename("")(partial) is partial and vars(partial)["__name__"] == ""
+
+
+@rename("top")
+def top_accuracy(preds: Any, targets: Any) -> Any:
+    return dm.accuracy(preds, targets)
+
+
+def test_rename_leaves_a_function_that_is_there_already_as_it_is() -> None:
+    """Others know it by its name, as ``metrics='accuracy'`` and PyTorch do."""
+    for function in (dm.accuracy, F.l1_loss, top_accuracy):
+        name = function.__name__
+        renamed = rename("mine")(function)
+        assert (renamed.__name__, function.__name__) == ("mine", name)
+        assert metric_name(pickle.loads(pickle.dumps(renamed))) == "mine"
+    assert top_accuracy.__name__ == "top"
+    names = [name for name, _ in plan_metrics([[dm.accuracy, rename("acc")(dm.accuracy)]], "auto")]
+    assert names == ["accuracy", "acc"]
+    assert type(make_patch(rename("acc")(dm.accuracy), "auto")(1)) is CountsPatch
 
 
 def test_rename_wraps_what_takes_no_name() -> None:

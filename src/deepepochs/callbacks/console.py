@@ -234,7 +234,7 @@ class ConsoleCallback(Callback):
         places = [
             place for callback in trainer.callbacks for place in callback.files_of(trainer).items()
         ]
-        for what, path in dict(places).items():
+        for what, path in dict.fromkeys(places):
             yield f"{what}{' in' if not path.suffix else ''} {shown_path(path)}"
         if trainer.is_interrupted:
             yield how_to_go_on(trainer)
@@ -243,7 +243,7 @@ class ConsoleCallback(Callback):
         """Say in which epoch a fit was stopped, and how far in it."""
         session = trainer.session
         if session is None or session.epoch_idx is None:
-            return f"after epoch {trainer.init_epoch}"
+            return f"after epoch {trainer.init_epoch}" if trainer.init_epoch else "before epoch 1"
         done = trainer.progress.num_train_batches - self._began.num_batches
         inside = f"after {done:,} mini-batch{'' if done == 1 else 'es'}"
         if session.has_metrics_of("train"):
@@ -364,8 +364,10 @@ def signal_of(trainer: TrainerView) -> str:
 
 def how_to_go_on(trainer: TrainerView) -> str:
     """Say how an interrupted run goes on."""
-    if trainer.checker is None or not trainer.checker.files_of(trainer):
+    if trainer.checker is None:
         return "not saved: a CheckCallback saves the state"
+    if not trainer.checker.files_of(trainer):
+        return "nothing was saved"
     if not trainer.has_own_id:
         return f"go on with resume={trainer.running_id!r}"
     if trainer.resume in (True, "auto"):

@@ -55,6 +55,8 @@ class LRSweep(Callback):
         self._ratios: list[float] = []
 
     def on_before_train_batch(self, trainer: TrainerView, **others: Any) -> None:
+        if self.done:  # several processes stop some mini-batches later
+            return
         groups = trainer.opt[self.opt_id].param_groups
         if not self._ratios:
             first = float(groups[0]["lr"])
@@ -68,6 +70,8 @@ class LRSweep(Callback):
         self.lrs.append(lr)
 
     def on_after_train_batch(self, trainer: TrainerView, metrics: Any, batch_idx: int) -> None:
+        if self.done:
+            return
         if "loss" not in metrics:
             raise CallbackException(
                 "The learning-rate search needs a loss, and the training step recorded none: call "

@@ -68,7 +68,8 @@ def find_runs(names: Sequence[str], folder: Path) -> list[RunInfo]:
     """Return several runs, each once.
 
     Args:
-        names: each as for `find_run`, or a folder of runs; none: all runs in `folder`.
+        names: each as for `find_run`, or a folder of runs; none: all runs in `folder`. Among
+            several, files are passed over.
         folder: the folder of the runs, where ids are looked for.
 
     Raises:
@@ -82,6 +83,8 @@ def find_runs(names: Sequence[str], folder: Path) -> list[RunInfo]:
     runs: dict[Path, RunInfo] = {}
     for name in names:
         path = Path(name)
+        if path.is_file() and len(names) > 1:  # of logs/*, such as an earlier comparison
+            continue
         inside = list_runs(path) if path.is_dir() and not is_recorded(path) else []
         for run in inside or [find_run(name, folder)]:
             runs.setdefault((run.folder or Path()).resolve(), run)

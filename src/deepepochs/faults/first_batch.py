@@ -82,7 +82,10 @@ def _look_at_logarithms(tell_once: Callable[[str], bool], out: Tensor) -> None:
 
 
 def _look_at_classes(tell_once: Callable[[str], bool], out: Tensor, targets: Tensor) -> None:
-    if out.ndim > 1 and out.shape[1] == 1 and targets.ndim and len(out) == len(targets):
+    # One sample with one class: the similarities [N, N] of a mini-batch with N = 1.
+    is_similarity = list(out.shape) == [1, 1] and not targets.is_floating_point()
+    is_one = out.ndim > 1 and out.shape[1] == 1 and not is_similarity
+    if is_one and targets.ndim and len(out) == len(targets):
         raise StepError(
             f"The model has one output, {list(out.shape)}, and cross_entropy wants one for each "
             "class: with one it is always 0.\nEnd the model with as many outputs as there are "
@@ -162,6 +165,8 @@ def _fault_of_difference(node: Any, batch_y: Any) -> str | None:
     """Say that outputs ``[N, 1]`` minus targets ``[N]`` are ``[N, N]``."""
     sources = [before for before, _ in node.next_functions if before is not None]
     if len(sources) != 1 or not isinstance(batch_y, Tensor):
+        return None
+    if kind_of(sources[0]) == "Unsqueeze":  # out[:, None] - y: all pairs are meant
         return None
     out, targets = _shape(sources[0]), list(batch_y.shape)
     num = len(batch_y) if batch_y.ndim else 0

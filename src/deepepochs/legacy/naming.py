@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import FunctionType
 from typing import Any, TypeVar
 
 from ..errors import ConfigError
@@ -52,8 +54,9 @@ def rename(newname: str) -> Callable[[Any], Any]:
             this dict as they are.
 
     Returns:
-        The decorator. It renames the function itself, or a new function around it if its name
-        cannot be set, as that of a function written in C.
+        The decorator. It renames the function that is being defined. One that is there already,
+        as ``F.l1_loss``, keeps its name for everybody else: what is renamed is a new function
+        around it.
 
     Example:
         >>> @rename("top1")
@@ -63,6 +66,8 @@ def rename(newname: str) -> Callable[[Any], Any]:
     """
 
     def renamed(function: Any) -> Any:
+        if isinstance(function, FunctionType) and _is_in_its_module(function):
+            function = functools.partial(function)
         with contextlib.suppress(AttributeError, TypeError):
             function.__name__ = newname
             return function
@@ -75,6 +80,14 @@ def rename(newname: str) -> Callable[[Any], Any]:
         return caller
 
     return renamed
+
+
+def _is_in_its_module(function: FunctionType) -> bool:
+    """Whether a module has a function under its name; not yet, while it is being decorated."""
+    found: Any = sys.modules.get(function.__module__)
+    for name in function.__qualname__.split("."):
+        found = getattr(found, name, None)
+    return found is function
 
 
 def check_path(path: PathT, create: bool = True) -> PathT:

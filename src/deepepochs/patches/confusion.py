@@ -195,10 +195,17 @@ class CountsPatch(PatchBase):
         """Count what was kept."""
         if not self.outputs.items:
             return
+        pairs = list(zip(self.outputs.items, self.targets.items, strict=True))
         outputs, targets = self.outputs.joined(True), self.targets.joined(True)
+        if isinstance(outputs, Tensor) and isinstance(targets, Tensor):
+            pairs = [(outputs, targets)]
+        # Else mini-batches have other shapes, as images and texts of other sizes: each is counted alone.
+        totals = self.totals
         with torch.no_grad():
-            counted = functions.count_classes(outputs, targets)
-        self._begin(counted if self.totals is None else _sum(self.totals, counted))
+            for pair in pairs:
+                counted = functions.count_classes(*pair)
+                totals = counted if totals is None else _sum(totals, counted)
+        self._begin(totals)
 
     def add(self, other: Any) -> Self:
         """Add the counts of another patch of the same metric."""

@@ -219,6 +219,7 @@ def accumulates(
 
     Raises:
         ConfigError: an unknown kind or direction.
+        ConfigTypeError: something that can have no attribute was decorated.
 
     Example:
         >>> @accumulates("mean", direction="min")
@@ -232,17 +233,23 @@ def accumulates(
         raise ConfigError(f"accumulates got direction={direction!r}: give 'max' or 'min'.")
 
     def declare(metric: Any) -> Any:
-        metric.accumulates = patch
-        if direction is not None:
-            metric.direction = direction
+        try:
+            metric.accumulates = patch
+            if direction is not None:
+                metric.direction = direction
+        except (AttributeError, TypeError) as error:  # a method, or a function written in C
+            raise ConfigTypeError(
+                f"accumulates({patch!r}) cannot mark {metric_name(metric)}, {describe(metric)}: put "
+                "it above a function of your own, def metric(preds, targets)."
+            ) from error
         return metric
 
     return declare
 
 
 def kind_of(metric: Any) -> str | type[PatchBase]:
-    """Give the kind of patch that a metric declares, also inside of a partial."""
-    while isinstance(metric, functools.partial):
+    """Give the kind of patch that a metric declares, or the function inside of a partial."""
+    while isinstance(metric, functools.partial) and not hasattr(metric, "accumulates"):
         metric = metric.func
     declared: Any = getattr(metric, "accumulates", "tensor")
     return declared if isinstance(declared, (str, type)) else "tensor"

@@ -215,14 +215,29 @@ def _is_count(default: Any) -> bool:
 
 
 def _joined(batches: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-    """Join batches of plain tensors whose rows are alike; others stay as they are."""
+    """Join batches of plain tensors whose rows are alike; others stay as they are.
+
+    torchmetrics takes the outputs of an update for scores if one of them is not from 0 to 1, and
+    for probabilities if all are: batches of both kinds would be another thing when joined.
+    """
     parts_of_all = [part for batch in batches for part in batch]
     if len(batches) == 1 or not all(isinstance(p, Tensor) and p.ndim for p in parts_of_all):
         return batches
     kinds = {tuple((p.shape[1:], p.dtype, p.device) for p in batch) for batch in batches}
     if len(kinds) > 1:
         return batches
+    if not _are_of_one_kind([batch[0] for batch in batches]):
+        return batches
     return [tuple(torch.cat(parts) for parts in zip(*batches, strict=True))]
+
+
+def _are_of_one_kind(outputs: list[Tensor]) -> bool:
+    """Whether all are probabilities, or none is."""
+    if not outputs[0].is_floating_point():
+        return True
+    # Read once: an accelerator would be waited for with each.
+    num = int(torch.stack([((x >= 0) & (x <= 1)).all() for x in outputs]).sum())
+    return num in (0, len(outputs))
 
 
 def _leaves(metric: Any) -> list[tuple[str, Any]]:

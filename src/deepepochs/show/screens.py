@@ -103,7 +103,8 @@ def pad(text: str, columns: int) -> str:
 
 
 def _char_width(char: str) -> int:
-    if unicodedata.combining(char):
+    # Marks, and what is not seen: joiners and selectors in an emoji.
+    if unicodedata.combining(char) or unicodedata.category(char) in ("Mn", "Me", "Cf"):
         return 0
     return 2 if unicodedata.east_asian_width(char) in "WF" else 1
 
@@ -218,8 +219,8 @@ class EpochTable:
 
     def value_of(self, row: Row) -> float:
         """The value of a row that decides which epoch is best; nan if it has none."""
-        value = row.values.get(self.decides, math.nan)
-        return float(value) if np.size(value) == 1 else math.nan
+        array = to_array(row.values.get(self.decides, math.nan))
+        return float(array.item()) if array.size == 1 and array.dtype.kind in "fiub" else math.nan
 
     def _is_better(self, values: Mapping[Column, Any]) -> bool:
         value = self.value_of(Row(0, values))
@@ -277,6 +278,7 @@ Piece = tuple[str, str]
 Line = list[Piece]
 
 MAX_NAME = 18  # a longer name is cut in its middle
+MAX_LEFT_OUT = 12  # columns without room that are named
 TIME_WIDTH = 8
 POOLED = "all"  # the name of the values of all tasks
 
@@ -396,7 +398,11 @@ class TextTable:
 
     def _told(self, left_out: Sequence[Column], columns: int | None) -> Iterator[Line]:
         names = list(dict.fromkeys(column.name for column in left_out))
-        words = ["no room for", *(f"{name}," for name in names[:-1]), f"{names[-1]}:"]
+        last = names[-1]
+        if len(names) > MAX_LEFT_OUT:
+            last = f"and {len(names) - MAX_LEFT_OUT + 1} more"
+        shown = names[: min(len(names), MAX_LEFT_OUT) - 1]
+        words = ["no room for", *(f"{name}," for name in shown), f"{last}:"]
         for text in joined([*words, "trainer.history has all metrics"], columns, " "):
             yield [("dim", text)]
 
