@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import torch
 
-from .errors import StopLoopException, add_note
+from .errors import DeepEpochsError, StopLoopException, add_note
 from .stages import Stage
 
 BoundHook = Callable[..., None]
@@ -192,7 +192,9 @@ def fire(hooks: tuple[BoundHook, ...], trainer: Any, **arguments: Any) -> None:
         except StopLoopException as request:
             trainer.stop(str(request))
         except Exception as error:
-            add_note(error, f"raised in {_hook_name(hook)} of a callback")
+            # What the library itself says through a callback of its own says enough.
+            if not (isinstance(error, DeepEpochsError) and is_of_library(hook)):
+                add_note(error, f"raised in {_hook_name(hook)} of a callback")
             raise
 
 

@@ -187,6 +187,16 @@ class Run:
         self.batch_x: Any = None
         self.batch_y: Any = None
         self.num_steps = 0
+        self._versions = self._count_changes() if self.is_training else []
+
+    def _count_changes(self) -> list[int]:
+        # Torch counts the changes of each weight, whoever makes them.
+        return [weight._version for weight in self.opt.params]
+
+    @property
+    def has_changed_weights(self) -> bool:
+        """Whether a weight of an optimizer was changed since this pass began."""
+        return self._versions != self._count_changes()
 
     @property
     def task_idx(self) -> int:
@@ -401,9 +411,17 @@ class Run:
 
     def _warn_no_backward(self) -> None:
         name = self.recorder.step_name
-        if self.trainer.tell_once(f"{name} without backward"):
-            warn_user(
-                f"{name} returned without a backward pass: nothing is learnt from its "
-                "mini-batch.\nCall self.loss(model_out, batch_y) or self.backward(value).",
-                RuntimeWarning,
+        if not self.trainer.tell_once(f"{name} without backward"):
+            return
+        text = (
+            f"{name} returned without a backward pass: nothing is learnt from its "
+            "mini-batch.\nCall self.loss(model_out, batch_y) or self.backward(value)."
+        )
+        if not self.num_steps and self.has_changed_weights:
+            text = (
+                f"{name} trained the weights without self.backward(): its loss is not recorded, and "
+                "grad_accumulate, gradient clipping and mixed precision do nothing.\nCall "
+                "self.loss(model_out, batch_y), or self.backward(value) and self.optimize(), "
+                "instead of loss.backward() and opt.step()."
             )
+        warn_user(text, RuntimeWarning)

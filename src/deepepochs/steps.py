@@ -61,6 +61,8 @@ class Steps:
     trainer's; within one of them ``step`` comes first and ``evaluate_step`` last.
     """
 
+    _set_by_init = ""  # the first attribute that __init__ sets, where a lack of it is told
+
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         warn_of_misspelt(cls, Steps)

@@ -243,6 +243,13 @@ def _no_loader(loader: Any, where: str) -> str | None:
         return (
             f"a data set, {kind.__name__}: wrap it, for example DataLoader(dataset, batch_size=32)"
         )
+    if isinstance(loader, torch.nn.Module):
+        call = where.replace("_dl", "")
+        call = "fit(train_dl, val_dl)" if call in ("train", "val") else "test(test_dl)"
+        return (
+            f"a model, {kind.__name__}: the model belongs in Trainer(model, loss, opt), and the "
+            f"loaders in {call}"
+        )
     if package == "datasets":  # of Hugging Face, whose data sets would be walked by samples
         return (
             f"a data set, {kind.__name__}: wrap it, for example "

@@ -38,7 +38,7 @@ from .callbacks.base import Callback
 from .callbacks.console import ConsoleCallback
 from .callbacks.pool import CallbackPool
 from .data.cursor import Loaders
-from .errors import ConfigError, LoopException, warn_user
+from .errors import CheckpointMismatch, ConfigError, LoopException, warn_user
 from .fit.epochs import FitLog, FitSession
 from .fit.plan import FitPlan, as_task, plan_fit, plan_search, plan_test
 from .fit.save_points import SavePoints
@@ -114,6 +114,8 @@ class TrainerBase(Steps):
         >>> len(history["train"]["loss"])
         2
     """
+
+    _set_by_init = "session"
 
     model: nn.Module
 
@@ -677,7 +679,7 @@ class TrainerBase(Steps):
 
         with together(self.runtime, "load the weights"):
             where, state = read_source(self, source)
-        told = take_weights(self, state, strict=check_flag("strict", strict))
+        told = take_weights(self, where, state, strict=check_flag("strict", strict))
         if told or not isinstance(source, Mapping):
             self.note(f"loading weights of {where}{': ' if told else ''}{told}")
         self._note_load()
@@ -775,16 +777,21 @@ class TrainerBase(Steps):
         """
         from .checkpoint.store import read_checkpoint
         from .state.parts import load_0_6
+        from .state.strict import of_source
         from .state.weights import told_of_flags
 
         with together(self.runtime, "read the checkpoint"):
             source, state = read_checkpoint(path)
         self.note(f"loading checkpoint {source}")
-        if state.get("format") == "0.6":
-            load_0_6(self.parts(), state)
-        else:
-            with told_of_flags(self.runtime.unwrap(self.model)):
-                self.load_state_dict(state)
+        try:
+            if state.get("format") == "0.6":
+                load_0_6(self.parts(), state)
+            else:
+                with told_of_flags(self.runtime.unwrap(self.model)):
+                    self.load_state_dict(state)
+        except CheckpointMismatch as error:
+            advice = "load_weights(path) takes the weights alone, with strict=False those that fit."
+            raise of_source(error, source, advice) from None
         self._note_load(source.absolute())
         self._folders.continue_run(source.absolute().parent.name)
         return self

@@ -15,10 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim import lr_scheduler as schedules
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
-from deepepochs import EpochTask, Trainer
+from deepepochs import Callback, EpochTask, Optimizer, Trainer
 from deepepochs.metrics import accuracy
+from deepepochs.optim.schedules import LinearCosineScheduler
 
 torch.manual_seed(0)
 X = torch.randn(64, 8)
@@ -369,6 +371,127 @@ def forgets_to_step(self: Any, batch_x: Any, batch_y: Any) -> None:
     self.loss(self.model(*batch_x), batch_y, do_optimize=False)
 
 
+def plain_step(self: Any, batch_x: Any, batch_y: Any) -> None:
+    loss = self.loss_fn(self.model(*batch_x), batch_y)
+    self.opt.zero_grad()
+    loss.backward()
+    self.opt.step()
+
+
+def two_layers() -> nn.Sequential:
+    return nn.Sequential(linear(6), nn.Tanh(), linear(3, 6))
+
+
+def head_only(model: nn.Sequential) -> torch.optim.Optimizer:
+    return torch.optim.SGD(model[2].parameters(), lr=0.1)
+
+
+def fit_head(*, freezes: bool = False) -> Any:
+    model = two_layers()
+    model[0].requires_grad_(not freezes)
+    return fit(model, X, CLASSES, opt=head_only(model))
+
+
+def fit_halves() -> Any:
+    model = two_layers()
+    return fit(model, X, CLASSES, opt=[torch.optim.SGD(model[i].parameters(), 0.1) for i in (0, 2)])
+
+
+class Unused(nn.Module):
+    """Has a layer that takes no part in the output."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.used, self.unused = linear(), linear()
+
+    def forward(self, x: Any) -> Any:
+        return self.used(x)
+
+
+def fit_used() -> Any:
+    model = Unused()
+    return fit(model, X, CLASSES, opt=torch.optim.SGD(model.used.parameters(), 0.1))
+
+
+def fit_with_an_optimizer_of_the_step() -> Any:
+    """The step itself steps an optimizer that the trainer does not know."""
+    model = two_layers()
+    other = torch.optim.SGD(model[0].parameters(), 0.1)
+
+    def step(self: Any, batch_x: Any, batch_y: Any) -> None:
+        self.loss(self.model(*batch_x), batch_y)
+        other.step()
+        other.zero_grad(set_to_none=False)
+
+    return run_step(step, model, opt=head_only(model))
+
+
+def scheduled(
+    make: Callable[..., Any], sched_on: str | None = None, *, epochs: int = 4, **options: Any
+) -> Any:
+    """A fit of mini-batches of 32, two an epoch, whose schedule `make(opt)` makes."""
+    model = linear()
+    opt = torch.optim.SGD(model.parameters(), lr=0.1)
+    scheduler = make(opt)
+    given: Any = opt if sched_on is None else Optimizer(opt, scheduler, sched_on)
+    return train(model, loader(X, CLASSES), opt=given, epochs=epochs, **options)
+
+
+def one_cycle(total_steps: int) -> Callable[..., Any]:
+    return lambda opt: schedules.OneCycleLR(opt, max_lr=0.1, total_steps=total_steps)
+
+
+def step_lr(opt: Any) -> Any:
+    return schedules.StepLR(opt, step_size=30)
+
+
+def plateau(patience: int) -> Callable[..., Any]:
+    return lambda opt: schedules.ReduceLROnPlateau(opt, patience=patience)
+
+
+def chained(opt: Any) -> Any:
+    return schedules.SequentialLR(opt, [step_lr(opt), schedules.ConstantLR(opt)], milestones=[2])
+
+
+class StepsIt(Callback):
+    """Steps a scheduler that the trainer does not know."""
+
+    scheduler: Any = None
+
+    def make(self, opt: Any) -> Any:
+        self.scheduler = step_lr(opt)
+        return self.scheduler
+
+    def on_after_epoch(self, **others: Any) -> None:
+        self.scheduler.step()
+
+
+def steps_in_a_hook() -> Any:
+    hook = StepsIt()
+    return scheduled(hook.make, callbacks=hook)
+
+
+def fit_by_epochs() -> None:
+    """Steps a scheduler between fits of one epoch, and trains on at the rate it has then."""
+    model = linear()
+    opt = torch.optim.SGD(model.parameters(), lr=0.1)
+    scheduler = step_lr(opt)
+    trainer = Trainer(model, F.cross_entropy, opt, show_info=False, log_batch=False)
+    for _ in range(2):
+        trainer.fit(loader(X, CLASSES), epochs=1)
+        scheduler.step()
+    trainer.fit(loader(X, CLASSES), epochs=2)
+
+
+def fit_one_cycle_in_parts() -> None:
+    model = linear()
+    opt = torch.optim.SGD(model.parameters(), lr=0.1)
+    optimizer = Optimizer(opt, one_cycle(8)(opt), "step")
+    trainer = Trainer(model, F.cross_entropy, optimizer, show_info=False, log_batch=False)
+    for _ in range(2):
+        trainer.fit(loader(X, CLASSES), epochs=2)
+
+
 def validating(step: Callable[..., Any]) -> Any:
     step.__qualname__ = "MyTask.val_step"
     task = type("MyTask", (EpochTask,), {"val_step": step})(loader(X, CLASSES))
@@ -408,6 +531,13 @@ WARNINGS = [
     Mistake("an empty validation set", lambda: fit(linear(), X, CLASSES, val_dl=loader(X[:0], CLASSES[:0])), "The validation loader gave no mini-batch", "drop_last=True"),
     Mistake("a step that forgets the loss", lambda: run_step(forgets_loss), "MyTask.step returned without a backward pass", "self.loss(model_out, batch_y)"),
     Mistake("a step that never steps", lambda: run_step(forgets_to_step), "MyTask.step made gradients in 2 mini-batches and no optimizer step", "self.optimize()"),
+    Mistake("a plain step of PyTorch", lambda: run_step(plain_step), "MyTask.step trained the weights without self.backward()", "self.backward(value) and self.optimize()"),
+    Mistake("an optimizer of the head alone", fit_head, "no optimizer trains them: 0.weight, 0.bias.", "requires_grad_(False)"),
+    Mistake("a scheduler that was not given", lambda: scheduled(step_lr), "A scheduler was made for this SGD and is not given to the trainer", "opt=Optimizer(opt, scheduler, sched_on='epoch')"),
+    Mistake("a cycle that is longer than the fit", lambda: scheduled(one_cycle(20), "step"), "OneCycleLR has total_steps=20, and moves 8 times", "total_steps=8"),
+    Mistake("a cycle of mini-batches, with accumulation", lambda: scheduled(one_cycle(8), "step", grad_accumulate=2), "OneCycleLR has total_steps=8, and moves 4 times", "total_steps=4"),
+    Mistake("a schedule of the library that is longer", lambda: scheduled(lambda opt: LinearCosineScheduler(opt, 0.1, 1, 20), "step"), "LinearCosineScheduler has total_steps=20, and moves 8 times", "total_steps=8"),
+    Mistake("a plateau of steps", lambda: scheduled(plateau(1), "step"), "ReduceLROnPlateau follows the loss of each optimizer step, and patience=1", "sched_on='epoch'"),
     Mistake("a validation step that forgets the loss", lambda: validating(forgets_loss), "MyTask.val_step recorded neither a loss nor a metric", "self.loss(model_out, batch_y)"),
 ]  # fmt: skip
 
@@ -561,5 +691,18 @@ SOUND: list[tuple[str, Callable[[], Any]]] = [
     ("a metric that subtracts the mean", lambda: fit(linear(1), X, TARGETS, in_a_column, metrics=lambda preds, targets: (preds - targets.mean()).abs().mean())),
     ("a metric through NumPy", lambda: fit(linear(1), X, TARGETS, in_a_column, metrics=lambda preds, targets: float(np.abs(preds.numpy()[:, 0] - targets.numpy()).mean()))),
     ("probabilities in a column for accuracy", lambda: fit(nn.Sequential(linear(1), nn.Sigmoid()), X, YES, lambda out, y: F.binary_cross_entropy(out[:, 0], y.float()), metrics=[accuracy, "f1"])),
+    ("an optimizer of the head alone, and the rest frozen", lambda: fit_head(freezes=True)),
+    ("an optimizer for each half", fit_halves),
+    ("a layer without a part in the output", fit_used),
+    ("an optimizer that a step keeps", fit_with_an_optimizer_of_the_step),
+    ("a cycle of the fit", lambda: scheduled(one_cycle(8), "step")),
+    ("a cycle of the fit, with accumulation", lambda: scheduled(one_cycle(4), "step", grad_accumulate=2)),
+    ("a cycle of epochs", lambda: scheduled(one_cycle(4), "epoch")),
+    ("a cycle in two fits", fit_one_cycle_in_parts),
+    ("a plateau of epochs", lambda: scheduled(plateau(1), "epoch")),
+    ("a plateau of many steps", lambda: scheduled(plateau(50), "step")),
+    ("a chain of schedules", lambda: scheduled(chained, "epoch")),
+    ("a scheduler that a hook steps", steps_in_a_hook),
+    ("a scheduler that is stepped between fits", fit_by_epochs),
     ("a loader of one's own", lambda: train(linear(), Twice())),
 ]  # fmt: skip

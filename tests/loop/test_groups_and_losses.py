@@ -90,6 +90,7 @@ class JoinsInStep(EpochTask):
         self.loss(self.model(*batch_x), batch_y)
 
 
+@pytest.mark.filterwarnings("ignore:Weights of the model get gradients")
 @pytest.mark.parametrize(
     "where", ["before the batch", "after the batch", "before the backward pass", "in the step"]
 )
@@ -120,6 +121,7 @@ class JoinsAtEpoch(Callback):
         self._join("before_train_epoch", trainer)
 
 
+@pytest.mark.filterwarnings("ignore:Weights of the model get gradients")
 @pytest.mark.parametrize("where", ["before_epoch", "before_train_epoch", "between fits"])
 @pytest.mark.parametrize("accumulate", [1, 3])
 def test_so_it_is_where_they_join_between_epochs_or_fits(

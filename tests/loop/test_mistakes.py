@@ -243,3 +243,48 @@ def test_an_error_of_a_hook_is_not_taken_for_one_of_the_loss_function() -> None:
     error = error_of(lambda: trainer.fit(train_tasks=task))
     assert type(error) is TypeError and "NoneType" in str(error)
     assert "raised in Wrong.on_before_backward of a callback" in error.__notes__
+
+
+@pytest.mark.parametrize("sched_on", ["step", "epoch"])
+def test_a_cycle_that_is_shorter_than_the_fit_is_told_before_torch_refuses_its_step(
+    sched_on: str,
+) -> None:
+    moves = {"step": 8, "epoch": 4}[sched_on]
+    with (
+        pytest.warns(
+            UserWarning, match=rf"total_steps=3, and moves {moves} times by the end"
+        ) as told,
+        pytest.raises(ValueError, match="Tried to step 4 times"),
+    ):
+        mistakes.scheduled(mistakes.one_cycle(3), sched_on)
+    assert f"torch raises an error at move 4.\nGive OneCycleLR total_steps={moves}" in str(
+        told[0].message
+    )
+
+
+class WithoutInit(deepepochs.Trainer):
+    def __init__(self, model: Any) -> None:
+        self.name = model
+
+
+@pytest.mark.parametrize("use", ["fit", "epochs"])
+def test_a_trainer_without_super_init_is_told_to_call_it(use: str) -> None:
+    trainer = WithoutInit(linear())
+    with pytest.raises(
+        AttributeError, match=r"Call super\(\).__init__\(model, loss, opt, ...\) in it"
+    ):
+        trainer.fit([(X, mistakes.CLASSES)]) if use == "fit" else trainer.epochs
+
+
+def test_a_model_given_as_a_loader_belongs_in_the_trainer() -> None:
+    trainer = deepepochs.Trainer(linear(), None, show_info=False)
+    for call in (trainer.fit, trainer.test):
+        with pytest.raises(TypeError, match=r"the model belongs in Trainer\(model, loss, opt\)"):
+            call(linear(), [(X, mistakes.CLASSES)])  # type: ignore[operator]
+
+
+def test_an_error_of_a_callback_of_the_library_has_no_note_on_its_hook(tmp_path: Path) -> None:
+    checks = [deepepochs.CheckCallback("loss", "train", ckpt_dir=tmp_path) for _ in range(2)]
+    error = error_of(lambda: fit(linear(), X, mistakes.CLASSES, callbacks=checks))
+    assert isinstance(error, LoopException) and "Two CheckCallbacks write to" in str(error)
+    assert not any("of a callback" in note for note in getattr(error, "__notes__", []))

@@ -340,6 +340,7 @@ def test_a_step_that_returns_another_kind_than_before_the_resume_is_refused() ->
         fit.trainer.fit(**fit.options)
 
 
+@pytest.mark.filterwarnings("ignore:ReduceLROnPlateau follows the loss")
 def test_a_scheduler_on_steps_that_wants_a_loss_is_resumed_inside_a_window() -> None:
     def plateau(model: nn.Module) -> Optimizer:
         opt = torch.optim.SGD(model.parameters(), lr=0.1)

@@ -188,3 +188,11 @@ def test_differing_names_the_path_and_the_size_of_a_difference() -> None:
         "d: only in the first",
         "e: only in the second",
     ]
+
+
+def test_a_fit_that_is_refused_says_why_without_a_traceback(tmp_path: Path) -> None:
+    check = CheckCallback("loss", ckpt_dir=tmp_path)
+    trainer, options = base_fit(check)
+    with pytest.raises(ConfigError, match="verify_resume: CheckCallback monitors") as met:
+        trainer.verify_resume(options["train_dl"])
+    assert "Give fit() a val_dl" in str(met.value) and "Traceback" not in str(met.value)

@@ -190,7 +190,7 @@ def test_another_head_is_refused_by_name_and_nothing_is_changed(run: Trainer) ->
         CheckpointMismatch, match=r"3\.weight is \[3, 6\], and here \[5, 6\]"
     ) as met:
         other.load_weights(run.run_dir)
-    assert "strict=False" in met.value.__notes__[0]
+    assert "strict=False" in str(met.value)
     assert same(other.model.state_dict(), before)
 
 
@@ -327,3 +327,28 @@ def test_weights_for_inference_need_no_loss_and_no_optimizer(run: Trainer) -> No
         other.load_weights(run.run_dir)
         found = other.predict([(x,) for x, _ in LOADER])
     assert torch.equal(found, run.predict([(x,) for x, _ in LOADER]))
+
+
+@pytest.mark.parametrize("resume", ["run", True, "auto"])
+def test_a_run_of_another_model_is_told_with_its_file_and_the_way_out(
+    resume: Any, tmp_path: Path
+) -> None:
+    data = [(torch.randn(6, 4), torch.randn(6, 2))]
+
+    def make(num_out: int, **options: Any) -> Trainer:
+        check = CheckCallback("loss", "train", ckpt_dir=tmp_path)
+        return Trainer(
+            nn.Linear(4, num_out), lambda out, y: out.mean(), epochs=1, callbacks=check,
+            running_id="run", show_info=False, **options,
+        )  # fmt: skip
+
+    make(2).fit(data)
+    with pytest.raises(CheckpointMismatch) as met:
+        make(3, resume=resume).fit(data)
+    problem, remedy = str(met.value).splitlines()
+    assert f"{tmp_path / 'run' / 'checkpoint.ckpt'} is of another model: weight is" in problem
+    assert "for a new run give another running_id, or resume=False." in remedy
+    with pytest.raises(CheckpointMismatch) as met:
+        make(3).load_weights(tmp_path / "run")
+    assert "checkpoint.ckpt is of another model" in str(met.value)
+    assert "hook" not in str(met.value)

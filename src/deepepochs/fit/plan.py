@@ -18,6 +18,7 @@ from ..errors import ConfigError, LoopException, MetricError, warn_user
 from ..hints.near import nearest_metric
 from ..metrics.direction import direction_of
 from ..nest.samples import BatchSize
+from ..optim.fits import bare
 from ..patches.base import metric_name
 from ..patches.plan import MetricPlan, check_metrics, plan_metrics
 from ..patches.totals import LOSS
@@ -232,6 +233,9 @@ def warn_of_plan(trainer: TrainerView, plan: FitPlan, epochs: range) -> None:
             UserWarning,
         )
     _warn_of_schedules(trainer, plan, epochs.stop)
+    if epochs and not trainer.is_resumed:
+        _warn_of_ends(trainer, plan, epochs)
+        _warn_of_forgotten(trainer, plan, epochs)
 
 
 def _warn_of_loader_arguments(loader: str, batch_size: BatchSize, flags: dict[str, bool]) -> None:
@@ -290,6 +294,67 @@ def _warn_of_schedules(trainer: TrainerView, plan: FitPlan, epochs: int) -> None
                 f"{f' with about {steps[0]} mini-batches' if steps else ''}: give {remedy}.",
                 UserWarning,
             )
+
+
+def _warn_of_ends(trainer: TrainerView, plan: FitPlan, epochs: range) -> None:
+    """Warn of schedules that end before the fit or after it, where the number of moves is known."""
+    training = plan.tasks[Stage.TRAIN]
+    lengths = [task.length for task in training]
+    steps = None
+    if (
+        None not in lengths
+        and trainer.runtime.num_processes == 1
+        and _steps_once_a_window(trainer, plan)
+    ):
+        steps = sum(-(-(length or 0) // trainer.grad_accumulate) for length in lengths)
+    for index, optimizer in enumerate(trainer.opt):
+        per_epoch = 1 if optimizer.sched_on == "epoch" else steps
+        if optimizer.scheduler is None or not per_epoch:
+            continue
+        from ..optim.schedule_units import misses_end
+
+        most = max(epochs.stop, trainer.max_epochs) - epochs.start
+        text = misses_end(optimizer.scheduler, len(epochs) * per_epoch, most * per_epoch)
+        patience = getattr(bare(optimizer.scheduler), "patience", None)
+        if optimizer.needs_loss and isinstance(patience, int) and patience < per_epoch > 1:
+            text = (
+                f"{type(optimizer.scheduler).__name__} follows the loss of each optimizer step, and "
+                f"patience={patience} is less than the {per_epoch} steps of an epoch.\nGive "
+                "sched_on='epoch' to Optimizer, or a larger patience."
+            )
+        if text is not None and trainer.tell_once(f"schedule {index}"):
+            warn_user(text, UserWarning)
+
+
+def _warn_of_forgotten(trainer: TrainerView, plan: FitPlan, epochs: range) -> None:
+    """Warn of schedules that were made for an optimizer, and that nobody moves.
+
+    Code of the user's own in the fit, or between fits of one epoch, may move them.
+    """
+    tasks = [task for listed in plan.tasks.values() for task in listed]
+    if len(epochs) < 2 or not all(map(_is_of_library, (trainer, *tasks, *trainer.callbacks))):
+        return
+    for index, optimizer in enumerate(trainer.opt):
+        if optimizer.scheduler is not None or "step" not in vars(bare(optimizer.opt)):
+            continue
+        from ..optim.schedule_units import is_forgotten
+
+        if is_forgotten(optimizer.opt) and trainer.tell_once(f"schedule {index}"):
+            warn_user(
+                f"A scheduler was made for this {optimizer.kind} and is not given to the trainer: "
+                "the rate stays as it is.\nGive opt=Optimizer(opt, scheduler, sched_on='epoch'), or "
+                "sched_on='step'.",
+                UserWarning,
+            )
+
+
+def _is_of_library(thing: object) -> bool:
+    return type(thing).__module__.partition(".")[0] == __name__.partition(".")[0]
+
+
+def _steps_once_a_window(trainer: TrainerView, plan: FitPlan) -> bool:
+    """Whether each window of mini-batches has one optimizer step, made by the library."""
+    return all(map(_is_of_library, (trainer, *plan.tasks[Stage.TRAIN]))) and len(trainer.opt) == 1
 
 
 def look_for_monitors(run: Run, plan: FitPlan) -> Iterator[tuple[int, Any]]:

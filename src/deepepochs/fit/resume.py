@@ -6,7 +6,8 @@ what it drew or counted is undone because the state is loaded again after it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from ..history import History
 from ..hooks import HookTable, is_of_library
 from ..nest.codec import from_plain
 from ..state.place import Place
-from ..state.strict import at_present, copied_to_cpu, load_parts
+from ..state.strict import at_present, copied_to_cpu, load_parts, of_source
 
 EARLY = ("history", "callbacks", "random", "progress", "epoch", "loaders")
 """The parts that fit whatever a hook builds: they are loaded before it."""
@@ -37,7 +38,7 @@ class Resumption:
         place: its place.
         state: the state; ``None``: it was loaded by hand, and the trainer may have been changed
             since, so it is what the trainer has now.
-        run: the name of the run that has saved it; ``''``: it was loaded by hand.
+        source: the file; ``None``: it was loaded by hand.
     """
 
     def __init__(
@@ -45,9 +46,10 @@ class Resumption:
         trainer: TrainerView,
         place: Place,
         state: Mapping[str, Any] | None = None,
-        run: str = "",
+        source: Path | None = None,
     ) -> None:
-        self.run = run
+        self.run = "" if source is None else source.absolute().parent.name
+        self._source = source
         self._trainer = trainer
         self._place = place
         self._before: dict[str, Any] | None = None  # the early parts, where the others wait
@@ -58,7 +60,8 @@ class Resumption:
                 optimizer.shrink()
         else:
             self._state = dict(state)
-            self._load(self._state)
+            with self._told_of_source():
+                self._load(self._state)
 
     def _load(self, state: Mapping[str, Any]) -> None:
         """Load the state; if it does not fit yet, only what fits whatever a hook builds."""
@@ -82,6 +85,28 @@ class Resumption:
             CheckpointMismatch: they do not fit, even with what the hooks have built; the
                 trainer has nothing of the state then.
         """
+        with self._told_of_source():
+            self._put_back()
+        self._before = None
+        for optimizer in self._trainer.opt:
+            optimizer.keep_groups()
+        if (random := self._place.get("random")) is not None:
+            self._trainer.runtime.streams.load_state_dict(random)
+
+    @contextmanager
+    def _told_of_source(self) -> Iterator[None]:
+        """Have an error name the file, and the way out."""
+        try:
+            yield
+        except CheckpointMismatch as error:
+            if self._source is None:
+                raise
+            advice = (
+                "Make model and optimizer as they were; for a new run give another running_id, or "
+            )
+            raise of_source(error, self._source, f"{advice}resume=False.") from None
+
+    def _put_back(self) -> None:
         parts = self._trainer.parts()
         try:
             load_parts(_late(parts), _late(self._state), warns=self._before is not None)
@@ -90,11 +115,6 @@ class Resumption:
                 load_parts({name: parts[name] for name in EARLY}, self._before)
                 self._place.clear()
             raise
-        self._before = None
-        for optimizer in self._trainer.opt:
-            optimizer.keep_groups()
-        if (random := self._place.get("random")) is not None:
-            self._trainer.runtime.streams.load_state_dict(random)
 
 
 def _late(named: Mapping[str, Any]) -> dict[str, Any]:
@@ -142,7 +162,7 @@ class EarlierFits:
             CheckpointError: it cannot be loaded; the trainer is as it was.
         """
         state = from_plain(load(self._source))
-        resumption = Resumption(trainer, place, state, self._source.absolute().parent.name)
+        resumption = Resumption(trainer, place, state, self._source)
         self._was_loaded = True
         return resumption
 

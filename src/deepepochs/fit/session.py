@@ -162,12 +162,13 @@ class Session:
             self.run = run
             task.enter(run)
             self.modes.set(training=run.is_training)
-            # Torch counts the changes of each weight, whoever makes them.
-            versions = [weight._version for weight in self.opt.params]
+            untrained = self._untrained() if run.is_training else {}
             try:
                 yield run
-                if run.is_training and versions == [w._version for w in self.opt.params]:
+                if run.is_training and not run.has_changed_weights:
                     self._warn_of_no_step(run)
+                if untrained:
+                    self._warn_of_untrained(untrained)
                 if run.is_training and self.trainer.loss_module is not None:
                     self._warn_of_idle_loss(self.trainer.loss_module)
             except Exception as error:
@@ -304,6 +305,36 @@ class Session:
                 UserWarning,
             )
 
+    def _untrained(self) -> dict[str, tuple[int, int]]:
+        """The weights of the model that no optimizer has, with what torch counts of each.
+
+        It counts the changes of a weight, and of its gradient, whoever makes them.
+        """
+        trained = {id(weight) for weight in self.opt.params}
+        model = self.trainer.runtime.unwrap(self.trainer.model)
+        return {
+            name: changes_of(weight)
+            for name, weight in model.named_parameters()
+            if weight.requires_grad and id(weight) not in trained
+        }
+
+    def _warn_of_untrained(self, before: dict[str, tuple[int, int]]) -> None:
+        """Warn of weights that got gradients in a pass, and were changed by nobody."""
+        idle = []
+        for name, (value, gradient) in self._untrained().items():
+            old_value, old_gradient = before.get(name, (value, gradient))
+            if value == old_value and gradient != old_gradient:
+                idle.append(name)
+        if idle and self.trainer.tell_once("untrained"):
+            more = f", and {len(idle) - 5} more" if idle[5:] else ""
+            warn_user(
+                f"Weights of the model get gradients, and no optimizer trains them: "
+                f"{', '.join(idle[:5])}{more}.\nGive them to an optimizer, "
+                "trainer.opt[0].opt.add_param_group({'params': ...}), or freeze them with "
+                "requires_grad_(False).",
+                UserWarning,
+            )
+
     def _warn_of_idle_loss(self, loss: nn.Module) -> None:
         trained = {id(weight) for weight in self.opt.params}
         trained.update(map(id, self.trainer.model.parameters()))
@@ -329,6 +360,11 @@ class Session:
             raise DataError(text)
         if self.trainer.tell_once(text):
             warn_user(text, UserWarning)
+
+
+def changes_of(weight: nn.Parameter) -> tuple[int, int]:
+    """How often a weight was changed, and its gradient; the latter is -1 without one."""
+    return weight._version, -1 if weight.grad is None else weight.grad._version
 
 
 def not_running(task: EpochTask, stage: Stage) -> LoopException:

@@ -14,6 +14,13 @@ def missing_attribute(thing: object, name: str) -> AttributeError:
     text = f"{kind!r} object has no attribute {name!r}"
     if name.startswith("_"):  # what copy, pickle and notebooks look for
         return AttributeError(text, name=name, obj=thing)
+    first = getattr(type(thing), "_set_by_init", "")
+    if first and first not in vars(thing):
+        text += (
+            f": {kind}.__init__ has not called super().__init__ yet. Call "
+            "super().__init__(model, loss, opt, ...) in it, before anything else."
+        )
+        return AttributeError(text, name=name, obj=None)
     if (kind, name) not in _said:
         _said[kind, name] = _advice(thing, name)
     advice = _said[kind, name]

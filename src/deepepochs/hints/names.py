@@ -171,7 +171,7 @@ ATTRIBUTES = {
     "mixed precision.",
     "recorder plot plot_loss plot_losses plot_metrics plot_history plot_metric": "trainer.history.plot() "
     "draws the curves; trainer.history has the values.",
-    "show_results plot_confusion_matrix plot_top_losses interpret": "An InterpretCallback draws the confusion "
+    "show_results confusion_matrix plot_confusion_matrix plot_top_losses interpret": "An InterpretCallback draws the confusion "
     "matrix and keeps the worst samples.",
     "callback_metrics logged_metrics progress_bar_metrics log_history metrics_history results "
     "train_loss val_loss losses": "trainer.history has the values of all epochs, for example "

@@ -39,6 +39,7 @@ LENGTHS = {
 WHOLE = (torchs.OneCycleLR, torchs.CyclicLR, LinearCosineScheduler)
 HARDLY = 0.01  # of the rate that the optimizer was given
 VANISHED = 1e-9
+NEAR_END = 1.1
 
 
 def made_for_steps(scheduler: Any, epochs: int, num_steps: Sequence[int]) -> str | None:
@@ -80,6 +81,41 @@ def made_for_epochs(scheduler: Any, epochs: int, num_steps: Sequence[int]) -> st
             if one.gamma**times < VANISHED:
                 return f"{kind} multiplies the rate by {one.gamma} {times} times"
     return None
+
+
+def misses_end(scheduler: Any, num_moves: int, most_moves: int) -> str | None:
+    """Say in two lines that a schedule and a fit end at different moments, or return ``None``.
+
+    Args:
+        scheduler: the schedule, where the fit begins.
+        num_moves: how often it moves in the fit.
+        most_moves: how often it moves in this fit and those that may follow.
+    """
+    one = bare(scheduler)
+    if not isinstance(one, (torchs.OneCycleLR, LinearCosineScheduler)):
+        return None  # others have no end, or any
+    done, total, kind = one.last_epoch, one.total_steps, type(one).__name__
+    advice = f"Give {kind} total_steps={done + num_moves}"
+    if isinstance(one, torchs.OneCycleLR) and done + num_moves > total:
+        return (
+            f"{kind} has total_steps={total}, and moves {done + num_moves} times by the end of this "
+            f"fit: torch raises an error at move {total + 1}.\n{advice}, or fit fewer epochs."
+        )
+    if not done and total > NEAR_END * most_moves:
+        return (
+            f"{kind} has total_steps={total}, and moves {num_moves} times in this fit: the rate "
+            f"does not come to its end.\n{advice}."
+        )
+    return None
+
+
+def is_forgotten(opt: Any) -> bool:
+    """Whether a schedule was made for a torch optimizer that has made no step since.
+
+    Torch wraps the step of an optimizer for which it makes a schedule, and marks it.
+    """
+    opt = bare(opt)
+    return hasattr(opt.step, "_wrapped_by_lr_sched") and not getattr(opt, "_opt_called", False)
 
 
 def parts_of(scheduler: Any) -> Iterator[Any]:

@@ -154,6 +154,22 @@ def _check_parts(parts: Mapping[str, Part], state: Mapping[str, Any], *, grows: 
             raise CheckpointMismatch(f"The part {name!r} has grown in training.")
 
 
+def of_source(error: CheckpointMismatch, source: object, advice: str) -> CheckpointMismatch:
+    """The error with the file that it is about, and in a second line what to do."""
+    text = str(error)
+    whole = "The checkpoint "
+    named = (
+        f"{source} {text.removeprefix(whole)}" if text.startswith(whole) else f"{source}: {text}"
+    )
+    if ", and here [" in text and "resume" in advice:
+        advice += (
+            " If a hook changes these shapes during training, it must change them again when the "
+            "run resumes: do it in on_before_fit or on_before_epoch, and skip layers that have the "
+            "new shape already."
+        )
+    return CheckpointMismatch(f"{named}\n{advice}")
+
+
 def check_gradients(weights: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> None:
     """Raise ``CheckpointMismatch`` for a gradient of no weight, or of one of another shape."""
     for name, gradient in saved.items():
@@ -260,12 +276,5 @@ def check_module_state(
         elif saved.dtype != mine.dtype:
             faults.append(f"{key} is {saved.dtype}, and here {mine.dtype}")
     if faults:
-        hint = ""
-        if any(", and here [" in fault for fault in faults):
-            hint = (
-                " If a hook changes these shapes during training, it must change them again when the "
-                "run resumes: do it in on_before_fit or on_before_epoch, and skip layers that have the "
-                "new shape already."
-            )
         shown = "; ".join(faults[:5]) + (f"; and {len(faults) - 5} more" if faults[5:] else "")
-        raise CheckpointMismatch(f"The checkpoint is of another {where}: {shown}.{hint}")
+        raise CheckpointMismatch(f"The checkpoint is of another {where}: {shown}.")

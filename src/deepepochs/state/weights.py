@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from ..checkpoint.file import read_weights
 from ..checkpoint.store import list_checkpoints, read_checkpoint
 from ..contracts import TrainerView
-from ..errors import CheckpointMismatch, CheckpointNotFound, ConfigTypeError, add_note, warn_user
+from ..errors import CheckpointMismatch, CheckpointNotFound, ConfigTypeError, warn_user
 from ..nest.codec import from_plain
 from ..optim.fits import bare
 from ..runs.folder import run_folder
-from .strict import Part, copied_to_cpu, load_parts
+from .strict import Part, copied_to_cpu, load_parts, of_source
 
 WEIGHTS = ("model", "loss_fn", "loss_parts", "other_weights")
 
@@ -59,8 +59,10 @@ def read_source(trainer: TrainerView, source: Any) -> tuple[str, Mapping[str, An
     return str(path), read_weights(path)
 
 
-def take_weights(trainer: TrainerView, state: Mapping[str, Any], *, strict: bool) -> str:
-    """Load the weights of a state; say what was left out.
+def take_weights(
+    trainer: TrainerView, where: str, state: Mapping[str, Any], *, strict: bool
+) -> str:
+    """Load the weights of a state, from ``where``; say what was left out.
 
     Raises:
         CheckpointMismatch: they do not fit; the trainer is as it was.
@@ -78,8 +80,8 @@ def take_weights(trainer: TrainerView, state: Mapping[str, Any], *, strict: bool
     try:
         load_parts(wanted, {name: given[name] for name in wanted if name in given})
     except CheckpointMismatch as error:
-        add_note(error, "load_weights(..., strict=False) takes the entries that fit.")
-        raise
+        advice = "load_weights(..., strict=False) takes the entries that fit."
+        raise of_source(error, where, advice) from None
     return ""
 
 

@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader
 from .. import rng
 from ..callbacks.base import Callback
 from ..checkpoint.file import load, save
-from ..errors import CheckpointError, LoopException
+from ..errors import CheckpointError, ConfigError, DeepEpochsError, LoopException
 from ..nest.compare import digest
 from ..nest.operations import listify
 
@@ -90,8 +90,10 @@ def run_probe(
 
     Raises:
         CheckpointError: the run failed; the message has the traceback.
+        ConfigError: the fit was refused before its first mini-batch.
     """
     target, fault = folder / f"{name}.ckpt", folder / f"{name}.txt"
+    refusal = _refusal(target)
     source = None if resume_from is None else folder / f"{resume_from}.ckpt"
     job = (trainer, options, stop_after, target, fault, source, rng.get_state())
     process = context.Process(target=_run, args=job)  # type: ignore[attr-defined]
@@ -105,6 +107,8 @@ def run_probe(
         if process.is_alive():
             process.kill()
             process.join()
+    if refusal.exists():
+        raise ConfigError(f"verify_resume: {refusal.read_text('utf-8')}")
     if fault.exists() or not target.exists():
         text = fault.read_text("utf-8") if fault.exists() else f"exit {process.exitcode}"
         raise CheckpointError(f"The run {name!r} of verify_resume failed:\n{text}")
@@ -151,12 +155,23 @@ def _run(
             warnings.simplefilter("ignore")
             rng.set_state(random_state)
             _isolate(trainer, options, target.with_suffix(""))
-            trainer.callbacks.append(ResumeProbe(stop_after, target))
+            trainer.callbacks.append(probe := ResumeProbe(stop_after, target))
             if source is not None:
                 trainer.load_state_dict(load(source)["state"])
-            trainer.fit(**options)
+            try:
+                trainer.fit(**options)
+            except DeepEpochsError as error:
+                if probe.log or source is not None:
+                    raise
+                # The fit was refused before its first mini-batch: the message says all.
+                _refusal(target).write_text(str(error), "utf-8")
     except BaseException:
         fault.write_text(traceback.format_exc(), "utf-8")
+
+
+def _refusal(target: Path) -> Path:
+    """The file for the message of a fit that was refused."""
+    return target.with_suffix(".refused")
 
 
 def _isolate(trainer: TrainerView, options: dict[str, Any], folder: Path) -> None:
