@@ -9,11 +9,11 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 
-class _Watch(TorchDispatchMode):
+class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Notes whether an operation takes tensors of two shapes and gives one of a third."""
 
     def __init__(self, shapes: set[tuple[int, ...]], result: tuple[int, ...]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._shapes, self._result = shapes, result
         self.has_seen = False
 
@@ -37,6 +37,7 @@ def are_column_and_row(outputs: Any, targets: Any) -> bool:
 
 def is_broadcast(call: Callable[[], Any], num: int) -> bool:
     """Call a metric of `num` outputs and targets, and say whether it has made ``[N, N]`` of them."""
-    with _Watch({(num,), (num, 1)}, (num, num)) as watch:
+    watch = _Watch({(num,), (num, 1)}, (num, num))
+    with watch:
         call()
     return watch.has_seen
