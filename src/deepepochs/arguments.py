@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping
 from numbers import Integral
@@ -144,7 +145,65 @@ def check_loss(loss: Any) -> Any:
             "the loss."
         )
         raise ConfigTypeError(f"{found('loss', loss)}: {place_of(loss) or wanted}")
+    order = targets_first(loss)
+    if order is not None:
+        raise ConfigError(
+            f"The loss function takes ({', '.join(order)}), and it is called as "
+            f"loss(model_out, targets). Give {in_order(loss, 'model_out', 'targets')}."
+        )
     return loss
+
+
+_TARGETS = frozenset([
+    "y_true", "true", "labels_true", "targets", "target", "labels", "label", "y", "gt",
+    "ground_truth",
+])  # fmt: skip
+_OUTPUTS = frozenset([
+    "y_pred", "pred", "labels_pred", "preds", "prediction", "predictions", "pred_decision",
+    "y_score", "y_scores", "y_prob", "y_proba", "y_hat", "yhat", "output", "outputs", "out",
+    "logits", "model_out", "scores", "probs",
+])  # fmt: skip
+
+
+def targets_first(function: Any) -> tuple[str, str] | None:
+    """Give the names of a function's first two parameters if they are targets and outputs.
+
+    So do Keras and scikit-learn name them. What is given with (outputs, targets) would be swapped,
+    which most functions compute without an error.
+
+    >>> targets_first(lambda y_true, y_pred: 0.0)
+    ('y_true', 'y_pred')
+    >>> targets_first(lambda preds, target: 0.0)
+    """
+    called = function.forward if isinstance(function, nn.Module) else function
+    try:
+        parameters = inspect.signature(called).parameters.values()
+    except (TypeError, ValueError):  # a function written in C has no signature
+        return None
+    names = [
+        parameter.name
+        for parameter in parameters
+        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+    ][:2]
+    if len(names) == 2 and names[0].lower() in _TARGETS and names[1].lower() in _OUTPUTS:
+        return names[0], names[1]
+    return None
+
+
+def in_order(function: Any, output: str, target: str) -> str:
+    """Write the code that calls a function with the targets first."""
+    is_partial = isinstance(function, functools.partial)
+    # `rename` sets another __name__.
+    name = getattr(function.func if is_partial else function, "__qualname__", "loss_fn")
+    name = name.rpartition(".")[2]
+    if not name.isidentifier():  # a lambda
+        return f"lambda {output}, {target}: ..., with the outputs first"
+    options = (
+        "".join(f", {key}={value!r}" for key, value in function.keywords.items())
+        if is_partial
+        else ""
+    )
+    return f"lambda {output}, {target}: {name}({target}, {output}{options})"
 
 
 def place_of(value: object) -> str:

@@ -35,7 +35,7 @@ from .hints.near import nearest_metric
 from .metrics.direction import direction_of
 from .show.figures import draw_curves, figure_to_image, for_any_background
 from .show.screens import POOLED, cell, spread, terminal_columns, text_width, to_value
-from .show.tables import folded, html_table, text_table
+from .show.tables import blocks, folded, html_table, text_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from .show.figures import Figure
 
 Value = float | np.ndarray[Any, Any]
+PICTURES = (".png", ".pdf", ".svg", ".jpg", ".jpeg", ".webp")
 MAX_UNFOLDED = 200  # epochs in the table that a notebook unfolds
 MAX_PLOTS = 12  # metrics that a notebook draws for the value of a cell
 PLOT_SIZE = (3.8, 2.8)  # inches of such a plot: three fit beside each other, and one on a phone
@@ -124,8 +125,17 @@ class Results(dict[str, Any]):
     def __missing__(self, name: object) -> Any:
         raise MetricNotFound(_told_of_missing(name, self, "these results"))
 
+    if not TYPE_CHECKING:  # it would let any misspelt name pass
+
+        def __getattr__(self, name: str) -> Any:
+            meant = f": write results[{name!r}]" if name in self else ""
+            raise AttributeError(f"'Results' object has no attribute {name!r}{meant}", name=name)
+
     def __repr__(self) -> str:
-        return text_table(self._rows()) if self else "Results without metrics"
+        if not self:
+            return "Results without metrics"
+        rows = self._rows()
+        return "\n".join(blocks(rows, terminal_columns(), num_fixed=len(rows) > 2))
 
     def _repr_html_(self) -> str:
         head, *rows = self._rows()
@@ -176,6 +186,17 @@ class History(dict[str, dict[str, list[Value]]]):
 
     def __missing__(self, name: object) -> dict[str, list[Value]]:
         raise MetricNotFound(self._told_of_missing(name))
+
+    if not TYPE_CHECKING:  # it would let any misspelt name pass
+
+        def __getattr__(self, name: str) -> Any:
+            stage, metric = _split_stage(name)
+            stages = [s for s in self if stage in (s, "") and (metric or name) in self[s]]
+            meant = " and ".join(f"history[{s!r}][{metric or name!r}]" for s in stages)
+            if name == "history":
+                meant = "history['train'] and history['val'], for this is the history itself"
+            text = f"'History' object has no attribute {name!r}"
+            raise AttributeError(f"{text}: write {meant}" if meant else text, name=name)
 
     def know_directions(self, directions: Mapping[str, str]) -> None:
         """Take from the metrics whether more of them is better, `'max'`, or less, `'min'`."""
@@ -319,6 +340,11 @@ class History(dict[str, dict[str, list[Value]]]):
         known = list(dict.fromkeys(name for _, name, _ in self._columns()))
         wanted = [names] if isinstance(names, str) else known if names is None else list(names)
         unknown = [name for name in wanted if name not in known]
+        if files := [name for name in unknown if str(name).lower().endswith(PICTURES)]:
+            raise ConfigError(
+                f"History.plot has no metric {files[0]!r}: history.plot().savefig({files[0]!r}) "
+                "writes a file."
+            )
         if unknown or not wanted:
             raise ConfigError(
                 f"History.plot has no metric {', '.join(map(repr, unknown)) or 'to draw'}: "
@@ -357,7 +383,9 @@ class History(dict[str, dict[str, list[Value]]]):
             return "History without epochs"
         text = text_table(self._rows())
         if text_width(text.partition("\n")[0]) > terminal_columns() and "val" in self:
-            text = "\n".join(f"{stage}\n{text_table(self._rows(stage))}" for stage in self)
+            text = "\n".join(f"{stage}\n{self._in_blocks(stage)}" for stage in self)
+        elif "val" not in self:
+            text = self._in_blocks(None)
         return text + ("\n* best" if self._marked() else "")
 
     def _repr_html_(self) -> str:
@@ -376,6 +404,9 @@ class History(dict[str, dict[str, list[Value]]]):
             f'<details><summary style="cursor:pointer">{_epochs_of(len(self.epochs))}</summary>'
             f"{html_table(head, rows)}</details></div>"
         )
+
+    def _in_blocks(self, only: str | None) -> str:
+        return "\n".join(blocks(self._rows(only), terminal_columns(), num_fixed=1))
 
     def _marked(self) -> dict[tuple[str, str], Best]:
         """Return the best epochs that are marked: of a single epoch none."""

@@ -262,6 +262,30 @@ def test_what_does_not_fit_is_left_out_from_the_right_and_told_once() -> None:
     assert "no room" not in as_text(table_of(*rows), 100)
 
 
+@pytest.mark.parametrize("rate", [0.000677, 0.00123, 0.0999, 1.23456e-11, 12345.6, 0.1])
+@pytest.mark.parametrize("round_to", [4, 7])
+def test_a_rate_is_never_cut_inside(rate: float, round_to: int) -> None:
+    table = EpochTable(1, changing=["lr"])
+    table.add(1, {"loss": 1.0}, {}, rates={"lr": rate}, seconds=0.0)
+    *_, line = TextTable(round_to).lines(table, 80)
+    text = "".join(part for _, part in line).split()[2]
+    assert "…" not in text and float(text) == pytest.approx(rate, rel=0.05)
+
+
+def test_where_only_validation_has_metrics_its_columns_say_so() -> None:
+    lines = as_text(table_of(({}, {"loss": 0.5, "acc": 0.25}))).splitlines()
+    assert lines[-2] == "epoch      val      val      time  best"
+
+
+@pytest.mark.parametrize("epochs", [5, 12, 300, 1000])
+def test_the_live_line_begins_as_its_row_does(epochs: int) -> None:
+    table = EpochTable(epochs)
+    table.add(4, {"loss": 1.0}, {}, seconds=0.0)
+    row = as_text(table).splitlines()[-1]
+    live = text_of(LIVE._replace(epoch=(4, epochs)), 80)
+    assert live.startswith(row[: row.index("/")]) and live.index("/") == row.index("/")
+
+
 def test_the_learning_rate_has_a_column_once_it_changes() -> None:
     table = EpochTable(3)
     for epoch, rate in enumerate((0.1, 0.1, 2.5e-5)):
@@ -848,7 +872,9 @@ def test_the_reason_why_a_fit_was_stopped_is_said(capsys: pytest.CaptureFixture[
                 trainer.stop("good enough")
 
     trainer(epochs=5, show_info=False, callbacks=Enough()).fit(loader())
-    assert re.match(r"2 of 5 epochs in [\d.]+s · good enough · best epoch", last_lines(capsys))
+    assert re.match(
+        r"2 of 5 epochs in [\d.]+s · stopped: good enough · best epoch", last_lines(capsys)
+    )
 
 
 def test_the_best_is_what_the_check_callback_monitors(
@@ -861,7 +887,8 @@ def test_the_best_is_what_the_check_callback_monitors(
     marks = [row.is_best for row in read_console.rows(text)]
     assert marks == [value > max(values[:n], default=-1) for n, value in enumerate(values)]
     assert f"best epoch {values.index(max(values)) + 1}: val acc {max(values):.4f}" in text
-    assert "Early stopping triggered, by monitoring [val acc]!" in text
+    told = f"no better for 1 epoch (best {max(values):.4g} in epoch {len(values) - 1})"
+    assert f"stopped: val acc was {told}" in " ".join(text.split())
 
 
 class Interrupts(Callback):
@@ -954,6 +981,44 @@ def test_a_resume_between_epochs_or_in_validation_says_so(
     more = trainer(callbacks=CheckCallback("loss", ckpt_dir=tmp_path), resume=True, epochs=3)
     more.fit(loader(), loader())
     assert "resuming run r at epoch 3\n" in capsys.readouterr().out
+
+
+def test_after_ctrl_c_in_a_resumed_run_its_epochs_are_counted_from_the_first(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fit(epoch: int) -> str:
+        callbacks = [Interrupts(signal.SIGINT, epoch), CheckCallback("loss", ckpt_dir=tmp_path)]
+        with pytest.raises(KeyboardInterrupt):
+            trainer(epochs=9, callbacks=callbacks, resume="auto").fit(loader(), loader())
+        return last_lines(capsys)
+
+    assert fit(3).startswith("2 of 9 epochs in ")
+    assert fit(6).startswith("5 of 9 epochs, 3 of them in ")
+
+
+@pytest.mark.parametrize("columns", [40, 80])
+def test_a_sentence_is_broken_between_words(
+    columns: int,
+    in_terminal: Callable[[int], Terminal],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)  # a path has no words
+
+    def fit(epochs: int) -> None:
+        check = CheckCallback("loss", ckpt_dir="logs")
+        made = trainer(epochs=epochs, callbacks=check, running_id="r", resume="auto")
+        made.fit(loader(), loader())
+        made.test(loader())
+        made.load_best()
+
+    terminal = in_terminal(columns)
+    for epochs in (2, 2, 1):
+        fit(epochs)
+    words = " ".join(" ".join(terminal.lines()).split())
+    assert terminal.num_wrapped == 0
+    assert "has nothing left to do: 2 of 2 epochs are done. To go on, give a larger" in words
+    assert "has nothing left to do: 2 epochs are done, and epochs is 1. To go on" in words
 
 
 def test_ctrl_c_ends_in_one_short_traceback() -> None:
@@ -1285,3 +1350,16 @@ def test_with_a_bar_the_functions_describe_it(capsys: pytest.CaptureFixture[str]
 def test_the_console_has_its_name_of_06_and_is_outer_to_callbacks_of_order_1() -> None:
     assert DefaultCallback is ConsoleCallback
     assert ConsoleCallback().order < Callback().order
+
+
+def test_help_on_the_arguments_of_a_callback_is_that_of_its_class() -> None:
+    class Mine(Callback):
+        """Mine."""
+
+        def __init__(self) -> None:
+            """My own."""
+            super().__init__()
+
+    for callback in (CheckCallback, DefaultCallback):
+        assert callback.__doc__ and callback.__init__.__doc__ == callback.__doc__
+    assert Mine.__init__.__doc__ == "My own."

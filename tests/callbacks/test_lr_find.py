@@ -453,3 +453,11 @@ def test_a_suggested_rate_trains_better_than_ones_far_from_it() -> None:
         return float(trainer.fit(train_dl)["train"]["loss"][-1])
 
     assert loss_with(best) < min(loss_with(best / 300), loss_with(best * 300))
+
+
+@pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.SGD, torch.optim.AdamW])
+def test_both_suggestions_as_one_rate_are_refused_with_the_way_to_choose(kind: Any) -> None:
+    both = valley_curve().suggestion
+    with pytest.raises(TypeError, match=r"two learning rates: give \.valley"):
+        kind([torch.ones(1, requires_grad=True)], lr=both)
+    assert both < both._replace(steepest=9.0) and both >= tuple(both)

@@ -312,7 +312,14 @@ OUTPUTS = [
     Mistake("an array", lambda: fit(Net(lambda out: out.detach().numpy()), X, CLASSES), "The model returns NumPy float32 [32, 3]", "there are no gradients"),
 ]  # fmt: skip
 
+
+def first_targets(one: Any, other: Any) -> Any:
+    return F.cross_entropy(other, one)
+
+
 LOSSES = [
+    Mistake("a loss with swapped arguments", lambda: fit(linear(), X, CLASSES, first_targets), "cross_entropy got the targets as outputs", "The loss is called as loss(model_out, targets)"),
+    Mistake("a loss with swapped arguments of a column", lambda: fit(linear(1), X, YES[:, None].float(), lambda one, other: F.binary_cross_entropy(other, one)), "binary_cross_entropy got the targets as outputs", "The loss is called as loss(model_out, targets)"),
     Mistake("a loss of one argument", lambda: fit(linear(), X, CLASSES, lambda out: out.mean()), "The loss function <lambda>(out) is called with two arguments", "def my_loss(model_out, targets)"),
     Mistake("a loss of each sample", lambda: fit(linear(), X, CLASSES, nn.CrossEntropyLoss(reduction="none")), "The loss is a tensor [32]", ".mean()"),
     Mistake("a loss by item()", lambda: fit(linear(), X, CLASSES, lambda out, y: F.cross_entropy(out, y).item()), "The loss is a float", "without .item()"),
@@ -492,6 +499,18 @@ def validating(step: Callable[..., Any]) -> Any:
     return trainer.fit(loader(X, CLASSES), val_tasks=task)
 
 
+def in_a_column(model_out: Tensor, targets: Tensor) -> Tensor:
+    return F.mse_loss(model_out, targets.unsqueeze(1))
+
+
+def mae(preds: Tensor, targets: Tensor) -> Tensor:
+    return (preds - targets).abs().mean()
+
+
+def share_right(preds: Tensor, targets: Tensor) -> Tensor:
+    return ((preds > 0) == targets.bool()).float().mean()
+
+
 WARNINGS = [
     Mistake("softmax before cross_entropy", lambda: fit(nn.Sequential(linear(), nn.Softmax(1)), X, CLASSES), "softmax before cross_entropy, which takes the softmax itself", "Leave out nn.Softmax"),
     Mistake("softmax in forward", lambda: fit(Net(lambda out: F.softmax(out, dim=1)), X, CLASSES, nn.CrossEntropyLoss()), "softmax before cross_entropy", "Leave out nn.Softmax"),
@@ -506,6 +525,9 @@ WARNINGS = [
     Mistake("a column minus a row", lambda: fit(linear(1), X, TARGETS, own_difference), "The model gives [32, 1] and the targets are [32]: in the loss, their difference is [32, 32]", "targets.unsqueeze(1)"),
     Mistake("a row minus a column", lambda: fit(Net(lambda out: out[:, 0]), X, TARGETS[:, None], lambda out, y: (y - out).abs().mean()), "The model gives [32] and the targets are [32, 1]", "targets.squeeze(1)"),
     Mistake("scores for accuracy", lambda: fit(linear(1), X, YES[:, None].float(), nn.BCEWithLogitsLoss(), metrics=accuracy), "read as probabilities of class 1", "apply torch.sigmoid"),
+    Mistake("a metric of a column and a row", lambda: fit(linear(1), X, TARGETS, in_a_column, metrics=mae), "The model gives [32, 1] and the targets are [32]: in the metric 'mae' they become [32, 32]", "rename('mae')(lambda preds, targets: mae(preds.squeeze(1), targets))"),
+    Mistake("a metric of a row and a column", lambda: fit(Net(lambda out: out[:, 0]), X, TARGETS[:, None], lambda out, y: F.mse_loss(out[:, None], y), metrics=mae, metric_patch="mean"), "The model gives [32] and the targets are [32, 1]: in the metric 'mae'", "mae(preds, targets.squeeze(1))"),
+    Mistake("a metric that compares a column and a row", lambda: fit(linear(1), X, YES, lambda out, y: F.binary_cross_entropy_with_logits(out[:, 0], y.float()), metrics=share_right), "in the metric 'share_right' they become [32, 32]", "preds.squeeze(1), targets"),
     Mistake("an empty validation set", lambda: fit(linear(), X, CLASSES, val_dl=loader(X[:0], CLASSES[:0])), "The validation loader gave no mini-batch", "drop_last=True"),
     Mistake("a step that forgets the loss", lambda: run_step(forgets_loss), "MyTask.step returned without a backward pass", "self.loss(model_out, batch_y)"),
     Mistake("a step that never steps", lambda: run_step(forgets_to_step), "MyTask.step made gradients in 2 mini-batches and no optimizer step", "self.optimize()"),
@@ -664,6 +686,11 @@ SOUND: list[tuple[str, Callable[[], Any]]] = [
     ("mended: an object with a loss", lambda: train(Tokens(), [{"input_ids": NUMBERS}], lambda out, y: out.logits.mean())),
     ("mended: a state", lambda: fit(Keeping(detaches=True), X, CLASSES)),
     ("mended: scores for accuracy", lambda: fit(linear(1), X, YES[:, None].float(), nn.BCEWithLogitsLoss(), metrics=of_scores)),
+    ("a metric that squeezes the outputs", lambda: fit(linear(1), X, TARGETS, in_a_column, metrics=lambda preds, targets: mae(preds.squeeze(1), targets))),
+    ("a metric that lifts the targets", lambda: fit(linear(1), X, TARGETS, in_a_column, metrics=lambda preds, targets: mae(preds, targets[:, None]))),
+    ("a metric that subtracts the mean", lambda: fit(linear(1), X, TARGETS, in_a_column, metrics=lambda preds, targets: (preds - targets.mean()).abs().mean())),
+    ("a metric through NumPy", lambda: fit(linear(1), X, TARGETS, in_a_column, metrics=lambda preds, targets: float(np.abs(preds.numpy()[:, 0] - targets.numpy()).mean()))),
+    ("probabilities in a column for accuracy", lambda: fit(nn.Sequential(linear(1), nn.Sigmoid()), X, YES, lambda out, y: F.binary_cross_entropy(out[:, 0], y.float()), metrics=[accuracy, "f1"])),
     ("an optimizer of the head alone, and the rest frozen", lambda: fit_head(freezes=True)),
     ("an optimizer for each half", fit_halves),
     ("a layer without a part in the output", fit_used),

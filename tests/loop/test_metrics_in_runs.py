@@ -11,7 +11,7 @@ import torch
 import torchmetrics
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import TensorDataset
+from torch.utils.data import DataLoader, TensorDataset
 
 from deepepochs import Callback, EpochTask, TensorPatch, Trainer, ValuePatch, rename
 from deepepochs import metrics as dm
@@ -403,3 +403,55 @@ def test_the_weight_of_a_mini_batch_in_means_is_the_one_asked_for(
     rate = sum(w * error_rate(*pair) for w, pair in zip(weights, outputs, strict=True)) / total
     assert float(found["loss"]) == pytest.approx(loss, abs=1e-6)
     assert float(found["error_rate"]) == pytest.approx(float(rate), abs=1e-6)
+
+
+class ModelOutput(dict[str, Any]):
+    """Entries that are attributes too, as in the outputs of Hugging Face."""
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+
+class Classifier(nn.Module):
+    """Gives a dict with scores, and something else before them."""
+
+    def __init__(self, kind: Any = dict, key: str = "logits") -> None:
+        super().__init__()
+        self.layer, self.kind, self.key = nn.Linear(4, 3), kind, key
+
+    def forward(self, x: Any) -> Any:
+        return self.kind({self.key: self.layer(x), "hidden": x})
+
+
+def of_dicts(metrics: Any, model: nn.Module, **options: Any) -> Any:
+    inputs = torch.randn(20, 4, generator=torch.Generator().manual_seed(0))
+    data = DataLoader(TensorDataset(inputs, torch.arange(20) % 3), batch_size=8)
+    loss = lambda out, y: F.cross_entropy(next(iter(out.values())), y)  # noqa: E731
+    trainer = Trainer(model, loss, None, metrics=metrics, show_info=False, **options)
+    return trainer.test(data), model.layer(inputs), torch.arange(20) % 3  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("kind", [dict, ModelOutput])
+@pytest.mark.parametrize("way", ["auto", "tensor", "mean", "confusion"])
+def test_the_librarys_metrics_take_the_logits_of_a_dict(kind: Any, way: str) -> None:
+    result, scores, targets = of_dicts(["accuracy", "macro_f1"], Classifier(kind), metric_patch=way)
+    assert result["accuracy"] == pytest.approx(float(dm.accuracy(scores, targets)))
+    if way != "mean":
+        assert result["macro_f1"] == float(dm.f1(scores, targets, average="macro"))
+
+
+@pytest.mark.parametrize("way", ["tensor", "mean"])
+def test_a_metric_takes_an_attribute_of_the_outputs_as_the_loss_does(way: str) -> None:
+    def error(out: Any, targets: Any) -> Any:
+        return (out.logits.argmax(1) != targets).double().mean()
+
+    result, scores, targets = of_dicts(error, Classifier(ModelOutput), metric_patch=way)
+    assert result["error"] == pytest.approx(float((scores.argmax(1) != targets).double().mean()))
+
+
+def test_a_dict_without_logits_is_told_which_entry_to_take() -> None:
+    with pytest.raises(MetricError, match=r"\(lambda out, y: accuracy\(out\['scores'\], y\)\)"):
+        of_dicts("accuracy", Classifier(key="scores"))

@@ -53,7 +53,7 @@ def objects() -> dict[str, Any]:
     trainer = Trainer(model, F.cross_entropy, opt, epochs=1, show_info=False)
     imported = (
         Callback, CheckCallback, EpochTask, GradClipCallback, LogCallback, Optimizer, Trainer,
-        SimpleNamespace, accuracy, f1, partial, rename, Net, DistanceLoss, MyTrainer,
+        SimpleNamespace, accuracy, f1, partial, r2_of_kept, r2_score, rename, KerasLoss, Net, DistanceLoss, MyTrainer,
     )  # fmt: skip
     return {
         **{thing.__name__: thing for thing in imported},
@@ -191,14 +191,43 @@ SWAPPED = [
     Mistake("trainer.fit([train_dl, train_dl])", ConfigTypeError, "train_dl is a list of loaders: make an EpochTask of each"),
 ]  # fmt: skip
 
+
+def r2_score(y_true: Any, y_pred: Any, *, power: int = 2) -> Any:
+    """Named as in scikit-learn, and not symmetric."""
+    return 1 - (y_true - y_pred).abs().pow(power).sum() / y_true.var()
+
+
+def r2_of_kept(y_pred: Any, targets: Any, y_true: Any = None) -> Any:
+    return y_pred.mean() + targets.sum()
+
+
+class KerasLoss(nn.Module):
+    """A loss whose targets come first."""
+
+    def forward(self, y_true: Any, y_pred: Any) -> Any:
+        return F.cross_entropy(y_pred, y_true)
+
+
 METRICS = [
+    Mistake("trainer.fit(train_dl, metrics=r2_score)", ConfigError, "The metric 'r2_score' takes (y_true, y_pred), and a metric is called as metric(preds, targets). Give rename('r2_score')(lambda preds, targets: r2_score(targets, preds))."),
+    Mistake("trainer.fit(train_dl, metrics=[accuracy, partial(r2_score, power=3)])", ConfigError, "Give rename('r2_score')(lambda preds, targets: r2_score(targets, preds, power=3))."),
+    Mistake("trainer.fit(train_dl, metrics=rename('r2')(partial(r2_score)))", ConfigError, "The metric 'r2' takes (y_true, y_pred), and a metric is called as metric(preds, targets). Give rename('r2')(lambda preds, targets: r2_score("),
+    Mistake("Trainer(model, loss, opt, metrics=lambda targets, preds: 1.0, metric_patch='mean').test(test_dl)", ConfigError, "Give rename('name')(lambda preds, targets: ..., with the outputs first)."),
+    Mistake("Trainer(model, lambda y_true, y_pred: y_pred.sum(), opt)", ConfigError, "The loss function takes (y_true, y_pred), and it is called as loss(model_out, targets). Give lambda model_out, targets: ..., with the outputs first."),
+    Mistake("Trainer(model, KerasLoss(), opt)", ConfigError, "Give lambda model_out, targets: loss_fn(targets, model_out)."),
+    Mistake("Trainer(model, partial(r2_score, power=3), opt)", ConfigError, "Give lambda model_out, targets: r2_score(targets, model_out, power=3)."),
     Mistake("Trainer(model, loss, opt, metrics=[accuracy, None])", ConfigTypeError, "metrics[1]=None: leave it out."),
     Mistake("Trainer(model, loss, opt, metrics=opt)", ConfigTypeError, "metrics is an optimizer (Adam): the optimizer comes third"),
     Mistake("Trainer(model, loss, opt, metrics=nn.L1Loss)", ConfigTypeError, "metrics=L1Loss is a class: give an object, L1Loss(...)."),
     Mistake("Trainer(model, loss, opt, metrics={'acc': accuracy})", ConfigTypeError, "metrics is a dict with keys 'acc' (a function): give a list, in which a metric may have another name: [rename('acc')(accuracy)]."),
     Mistake("Trainer(model, loss, opt, metrics='acc')", ConfigError, "metrics='acc' is no metric of deepepochs. Did you mean 'accuracy'?"),
     Mistake("Trainer(model, loss, opt, metrics=['f1', 'acuracy'])", ConfigError, "metrics[1]='acuracy' is no metric of deepepochs. Did you mean 'accuracy'?"),
-    Mistake("trainer.test(test_dl, metrics='f1_macro')", ConfigError, "Give rename('f1_macro')(functools.partial(f1, average='macro'))."),
+    Mistake("trainer.test(test_dl, metrics='f1_macro')", ConfigError, "Did you mean 'macro_f1'?"),
+    Mistake("trainer.test(test_dl, metrics='f1_weighted')", ConfigError, "Give rename('f1_weighted')(functools.partial(f1, average='weighted'))."),
+    Mistake("trainer.fit(train_dl, metrics='mse')", ConfigError, "torchmetrics has it: give torchmetrics.MeanSquaredError()."),
+    Mistake("trainer.fit(train_dl, metrics='rmse')", ConfigError, "give torchmetrics.MeanSquaredError(squared=False)."),
+    Mistake("trainer.fit(train_dl, metrics=f1(average='macro'))", ConfigError, "f1() was given nothing: pass either preds and targets, or a confusion matrix: f1(conf_mat=matrix). As a metric of a run give it without a call: partial(f1, average='macro')."),
+    Mistake("trainer.fit(train_dl, metrics=accuracy())", ConfigError, "As a metric of a run give it without a call: accuracy."),
     Mistake("trainer.fit(train_dl, metrics='auroc')", ConfigError, "torchmetrics has it: give its object or function."),
     Mistake("trainer.fit(train_dl, train_metrics=['loss'])", ConfigError, "The loss is always recorded: leave it out."),
     Mistake("EpochTask(train_dl, metrics='accuarcy')", ConfigError, "Did you mean 'accuracy'?"),
@@ -319,6 +348,9 @@ class MyTrainer(Trainer):
         "MyTrainer(3, metric=accuracy).fit(train_dl)",
         "MyTrainer(3, metrics='f1').fit(train_dl)",
         "trainer.fit(train_dl, val_dl, accuracy)",
+        "trainer.fit(train_dl, val_dl, rename('r')(lambda preds, targets: r2_score(targets * 1.0, preds[:, 0])))",
+        "trainer.fit(train_dl, val_dl, [rename('t')(lambda preds, target: 1.0), rename('h')(lambda y_hat, y: 1.0)])",
+        "trainer.fit(train_dl, val_dl, rename('k')(partial(r2_of_kept, y_true=None)))",
         "trainer.fit(train_dl, val_dl, [accuracy, 'f1'])",
         "trainer.fit(train_dl, val_dl, (accuracy, F.cross_entropy, lambda p, t: 1.0))",
         "trainer.fit([(X, Y)])",
@@ -398,7 +430,17 @@ def test_each_metric_of_the_library_may_be_given_by_its_name(name: str) -> None:
     history = trainer.fit(made["train_dl"], made["val_dl"])
     assert list(history["val"]) == ["loss", name]
     expected = trainer.test(made["test_dl"])[name]
-    assert expected == float(getattr(dm, name)(trainer.predict(made["test_dl"]), Y))
+    assert expected == float(dm.BY_NAME[name](trainer.predict(made["test_dl"]), Y))
+
+
+@pytest.mark.parametrize("plain", [dm.precision, dm.recall, dm.f1])
+def test_a_macro_metric_by_name_is_the_mean_over_the_classes(plain: Any) -> None:
+    preds, targets = (
+        torch.eye(3)[torch.tensor([0, 0, 1, 2, 2, 0])],
+        torch.tensor([0, 0, 0, 1, 2, 0]),
+    )
+    given = dm.BY_NAME[f"macro_{plain.__name__}"](preds, targets)
+    assert given == plain(preds, targets, average="macro") != plain(preds, targets)
 
 
 def test_names_and_functions_are_one_metric_wherever_they_are_given() -> None:

@@ -19,7 +19,7 @@ from deepepochs.cli import main as command_line
 from deepepochs.cli.demo import load_digits
 from deepepochs.cli.lines import list_lines, run_lines, table_lines
 from deepepochs.runs.compared import differences, given_by_some, ranked, winners
-from deepepochs.runs.record import RunInfo, write_json
+from deepepochs.runs.record import RunInfo, list_runs, write_json
 from deepepochs.show.screens import text_width
 
 ROOT = Path(__file__).parents[2]
@@ -118,12 +118,54 @@ def test_a_list_of_runs_is_as_wide_as_the_terminal_at_most(width: int) -> None:
     assert [line[:8] for line in lines[2:5]] == ["2026-11-"] * 3  # a line for each run
     said = "".join(lines[5:])
     assert said.startswith("Too narrow for: ")
-    assert said.endswith(" test.")
+    assert said.endswith("began, time.")
 
 
-def test_a_list_of_runs_keeps_state_epochs_and_best_in_80_columns() -> None:
+def test_a_list_of_runs_keeps_state_epochs_best_and_test_in_80_columns() -> None:
     line = list_lines([long_run(1)], 80)[2]
-    assert re.fullmatch(r"2026\S+…\S+-1 +interrupted  60/1000  val accuracy 1 \(1\) *", line)
+    kept = r"interrupted  60/1000  val accuracy 1 \(1\)  accuracy 0.1235"
+    assert re.fullmatch(rf"2026\S+…\S+-1 +{kept}", line)
+
+
+def test_of_a_list_of_runs_the_time_is_left_out_first(logs: Path) -> None:
+    make_run(logs / "b", [0.3], test={"loss": 0.25}, seconds={"epochs": 75},
+             started_at="2026-01-02T00:00:00+0000")  # fmt: skip
+    runs = list_runs(logs)
+    whole = max(map(text_width, list_lines(runs, 200)))
+    assert list_lines(runs, whole)[0].split()[-3:] == ["test", "began", "time"]
+    head, *_, said = list_lines(runs, whole - 1)
+    assert head.split()[-2:] == ["test", "began"] and said == "Too narrow for: time."
+
+
+def test_a_finished_run_is_trained_longer_and_another_one_is_gone_on_with(tmp_path: Path) -> None:
+    make_run(tmp_path / "a", [0.5] * 9, can_resume=True)
+    make_run(tmp_path / "b", [0.5], "interrupted", can_resume=True)
+    done, cut = (deepepochs("show", tmp_path / name).output for name in "ab")
+    assert "To train longer," in done and "To go on with it" not in done
+    assert "Trainer(..., epochs=18, running_id='a', resume='auto')" in done
+    assert "To go on with it" in cut and "Trainer(..., running_id='b', resume='auto')" in cut
+
+
+def test_a_run_with_more_epochs_than_were_asked_for_at_last_has_no_total(tmp_path: Path) -> None:
+    make_run(tmp_path / "a", [0.5] * 20, max_epochs=3)
+    assert deepepochs("show", tmp_path / "a").output.startswith("a: finished, 20 epochs")
+    assert re.search(r"finished +20 +val loss", deepepochs("runs", tmp_path).output)
+
+
+@pytest.mark.parametrize(("word", "meant"), [("list", "runs"), ("diff", "compare")])
+def test_the_name_that_a_command_has_elsewhere_is_explained(word: str, meant: str) -> None:
+    assert f"no command '{word}': did you mean 'deepepochs {meant}'?" in deepepochs(word).output
+
+
+@pytest.mark.parametrize("is_default", [True, False])
+def test_where_nothing_was_saved_it_is_said_what_saves(
+    is_default: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    said = deepepochs("runs", *([] if is_default else [tmp_path / "mine"])).output
+    where = f"logs in {tmp_path}" if is_default else f"{tmp_path}/mine"
+    assert said.startswith(f"Error: There is no folder {where}: no run has been saved here.")
+    assert "CheckCallback, LogCallback or ReportCallback saves one" in said
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 120])
@@ -326,7 +368,7 @@ def test_a_run_is_shown_with_all_that_matters(logs: Path) -> None:
     assert "Best (*): val loss 0.3000 in epoch 2" in text
     assert "Test: loss 0.4000" in text
     assert re.search(r"best\.ckpt +2 kB, the state of the best epoch", text)
-    assert "Trainer(..., running_id='b', resume='auto')" in text
+    assert "Trainer(..., epochs=16, running_id='b', resume='auto')" in text
     assert "best.ckpt')" in text
 
 

@@ -8,6 +8,7 @@ import io
 import json
 import math
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import pytest
 import torch
 
 from deepepochs.errors import CheckpointMismatch, ConfigError
-from deepepochs.history import History, Progress
+from deepepochs.history import History, Progress, Results
 from deepepochs.show.figures import COLORS
 
 
@@ -265,6 +266,57 @@ def test_one_wider_than_the_terminal_prints_a_table_of_each_stage(
         "    4  1.2500*  0.5000*",
         "* best",
     ]
+
+
+@pytest.mark.parametrize("columns", [30, 60, 80])
+@pytest.mark.parametrize("validates", [True, False])
+def test_with_many_metrics_it_prints_parts_as_wide_as_the_terminal(
+    columns: int, validates: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    metrics = {"loss": 0.5, **{f"metric_{n}": n / 16 for n in range(12)}}
+    history = History()
+    for idx in range(3):
+        history.add_epoch(idx, metrics, metrics if validates else None)
+    results = [Results(metrics), Results({f"{t}/{n}": v for t in "ab" for n, v in metrics.items()})]
+    for shown in map(repr, [history, *results]):
+        assert max(map(len, shown.splitlines())) <= columns
+        assert all(f"{n / 16:.4f}" in shown and f"metric_{n}" in shown for n in range(12))
+    parts = [line for line in repr(results[1]).splitlines() if line.startswith("a ")]
+    assert len(parts) == sum(line.startswith(" ") for line in repr(results[1]).splitlines()) > 1
+
+
+def test_a_table_that_fits_is_one_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert repr(Results({"loss": 0.5, "acc": 0.25})).splitlines() == [
+        "  loss     acc",
+        "0.5000  0.2500",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("history", "write history['train'] and history['val'], for"),
+        ("loss", "write history['train']['loss'] and history['val']['loss']"),
+        ("val_loss", "write history['val']['loss']"),
+        ("zebra", "has no attribute 'zebra'"),
+    ],
+)
+def test_an_attribute_that_is_none_is_told_as_an_entry(
+    history: History, name: str, advice: str
+) -> None:
+    with pytest.raises(AttributeError, match=re.escape(advice)):
+        getattr(history, name)
+    with pytest.raises(AttributeError, match=r"write results\['accuracy'\]"):
+        _ = Results({"accuracy": 1.0}).accuracy
+    assert not hasattr(Results(), "accuracy")
+
+
+@pytest.mark.parametrize("name", ["curves.png", "out/Curves.PDF"])
+def test_the_name_of_a_file_is_for_savefig(history: History, name: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(f"history.plot().savefig({name!r})")):
+        history.plot(name)
 
 
 def test_timing_is_kept_apart_from_the_metrics(history: History) -> None:

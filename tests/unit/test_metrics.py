@@ -490,3 +490,10 @@ def test_probabilities_are_not_warned_of() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert accuracy(torch.tensor([0.0, 1.0]), torch.tensor([0, 1])).item() == 1.0
+
+
+def test_numbers_that_are_no_class_ids_are_said_to_look_like_a_regression() -> None:
+    with pytest.raises(MetricError, match=r"looks like a regression: .*MeanSquaredError\(\)"):
+        accuracy(torch.rand(4, 1), torch.tensor([[0.5], [1.5], [0.0], [1.0]]))
+    with pytest.raises(MetricError, match="Number the classes from 0"):
+        accuracy(torch.rand(4, 3), torch.tensor([1, 2, 3, 1]))

@@ -13,6 +13,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from ..hooks import is_of_library, outer_first, outer_last
@@ -64,6 +65,12 @@ class Callback:
         callback = super().__new__(cls)
         callback.made_with = _arguments(cls, args, options)
         return callback
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        own = cls.__dict__.get("__init__")
+        if isinstance(own, FunctionType) and own.__doc__ is None:
+            own.__doc__ = cls.__doc__  # the class describes the arguments: for `help`
 
     def __init__(self, priority: int | None = None) -> None:
         if priority is not None:

@@ -354,8 +354,20 @@ class CheckCallback(Callback):
 
     def _stop_if_exhausted(self, trainer: TrainerView) -> None:
         if self.watch.exhausted:
-            monitored = f"[{self.on_stage} {self.monitor}]"
-            trainer.stop(f"Early stopping triggered, by monitoring {monitored}!")
+            trainer.stop(self._told_of_stop(trainer))
+
+    def _told_of_stop(self, trainer: TrainerView) -> str:
+        """Say which metric was no better, for how long, and when it was best."""
+        watch, history = self.watch, trainer.history
+        epochs = history.epochs if self.on_stage == "train" else history.val_epochs
+        unit = "epoch" if len(epochs) == len(history.epochs) else "validation"
+        many = f"{watch.num_bad} {unit}{'' if watch.num_bad == 1 else 's'}"
+        text = f"{self.on_stage} {self.monitor} was no better for {many}"
+        if watch.best is None or watch.best_step is None:
+            return text
+        since = watch.num_steps - watch.best_step
+        where = f" in epoch {epochs[-since] + 1}" if since <= len(epochs) else ""
+        return f"{text} (best {watch.best:.4g}{where})"
 
     def _lock_run(self, trainer: TrainerView) -> None:
         folder = self.folder(trainer)

@@ -11,6 +11,7 @@ epoch; a file or pipe has the rows only, a notebook one display that is updated:
 
 from __future__ import annotations
 
+import sys
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,7 +35,10 @@ from ..show.screens import (
     Tested,
     cell,
     duration,
+    is_terminal,
     open_screen,
+    terminal_columns,
+    wrapped,
 )
 from ..stages import Stage
 from .base import Callback, Metrics, Tasks
@@ -107,7 +111,8 @@ class ConsoleCallback(Callback):
         if self._screen is not None:
             self._screen.note(text)
         elif self.console != "off":
-            self.output.write(f"{text}\n")
+            columns = terminal_columns() if is_terminal(sys.stdout) else None
+            self.output.write("".join(f"{line}\n" for line in wrapped(text, columns)))
 
     # --- fit
 
@@ -212,13 +217,17 @@ class ConsoleCallback(Callback):
         """Yield how a fit has ended, and where its files are."""
         table, done = self._table, trainer.init_epoch - self._began.epoch_idx
         planned = table.epochs - self._began.epoch_idx
-        of = "" if done == planned else f" of {planned}"
-        many = "" if f"{done}{of}" == "1" else "s"
-        yield f"{done}{of} epoch{many} in {duration(monotonic() - self._began.fit_s)}"
+        spent = duration(monotonic() - self._began.fit_s)
+        if done == planned:
+            yield f"{done} epoch{'' if done == 1 else 's'} in {spent}"
+        elif not self._began.epoch_idx:
+            yield f"{done} of {planned} epochs in {spent}"
+        else:  # as the rows count them
+            yield f"{trainer.init_epoch} of {table.epochs} epochs, {done} of them in {spent}"
         if trainer.is_interrupted:
             yield f"stopped by {signal_of(trainer)} {self._where(trainer)}"
         elif trainer.stop_reason is not None:
-            yield trainer.stop_reason
+            yield f"stopped: {trainer.stop_reason}"
         if table.best is not None:
             value = cell(table.value_of(table.best), self.round_to)
             yield f"best epoch {table.best.epoch}: {table.decides} {value}"
@@ -236,9 +245,9 @@ class ConsoleCallback(Callback):
         if session is None or session.epoch_idx is None:
             return f"after epoch {trainer.init_epoch}"
         done = trainer.progress.num_train_batches - self._began.num_batches
-        inside = (
-            "in validation" if session.has_metrics_of("train") else f"after {done:,} mini-batches"
-        )
+        inside = f"after {done:,} mini-batch{'' if done == 1 else 'es'}"
+        if session.has_metrics_of("train"):
+            inside = "in validation"
         return f"in epoch {session.epoch_idx + 1}, {inside}"
 
 

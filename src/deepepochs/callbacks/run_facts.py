@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from ..arguments import default_loss
 from ..optim.fits import bare
 from ..runs.record import plain
 
@@ -33,14 +34,14 @@ SHOWN_OPTIONS = ("lr", "momentum", "betas", "weight_decay", "nesterov", "amsgrad
 
 def describe(trainer: TrainerView) -> dict[str, Any]:
     """Return the facts about a trainer that are no metrics, as plain values."""
-    checker, loss = trainer.checker, trainer.loss_fn
+    checker = trainer.checker
     facts = {
         "running_id": trainer.running_id,
         "has_own_id": trainer.has_own_id,
         "max_epochs": trainer.max_epochs,
         "hyper_params": trainer.hyper_params or {},
         "settings": {
-            "loss": getattr(loss, "__name__", None) or type(loss).__name__,
+            "loss": loss_text(trainer.loss_fn),
             **optimizer_settings(trainer.opt),
             "gradient accumulation": trainer.grad_accumulate,
             "callbacks": ", ".join(trainer.callbacks.named()),
@@ -145,6 +146,13 @@ def model_summary(model: nn.Module) -> dict[str, Any]:
 def size(weight: Tensor) -> int:
     """Return the number of values; 0 while a lazy module has no shape."""
     return 0 if is_lazy(weight) else weight.numel()
+
+
+def loss_text(loss: Any) -> str:
+    """Return a loss function by name, and the one of `loss=None` in words."""
+    if loss is default_loss:
+        return "computed by the model"
+    return getattr(loss, "__name__", None) or type(loss).__name__
 
 
 def optimizer_settings(optimizers: list[Optimizer]) -> dict[str, str]:

@@ -25,6 +25,12 @@ def runs_at(folder: Path) -> list[RunInfo]:
             f"There is no folder {folder}, and the working folder has {counted(here)}: "
             "`deepepochs runs .` lists what is there."
         )
+    if not folder.is_dir():
+        where = folder if folder.is_absolute() else f"{folder} in {Path.cwd()}"
+        raise CheckpointNotFound(
+            f"There is no folder {where}: no run has been saved here. A CheckCallback, LogCallback "
+            "or ReportCallback saves one. For runs elsewhere, give their folder."
+        )
     return list_runs(folder) or ([read_run(folder)] if is_run(folder) else [])
 
 

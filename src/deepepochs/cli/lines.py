@@ -11,6 +11,7 @@ from ..checkpoint.store import CheckpointStore
 from ..report.text import duration, measured, place, short, size, text_of
 from ..report.words import (
     epochs_text,
+    how_to_resume,
     model_text,
     named,
     period_of,
@@ -24,7 +25,7 @@ from ..show.screens import pad, right, short_name, text_width
 MIN_FIRST = 16
 """Columns that are kept of the first cell of a row; the middle of a longer one is left out."""
 
-TITLES = ("run", "state", "epochs", "best (epoch)", "time", "began", "test")
+TITLES = ("run", "state", "epochs", "best (epoch)", "test", "began", "time")
 NUM_ROWS = 5  # of the table of epochs
 MAX_NAMED = 6  # columns without room that are named
 
@@ -86,8 +87,17 @@ def wrap(text: str, width: int, indent: int = 0) -> list[str]:
 
 
 def list_lines(runs: Sequence[RunInfo], width: int) -> list[str]:
-    """Return the table of runs."""
-    return table_lines([TITLES, *map(_cells, runs)], width, kept=4)
+    """Return the table of runs.
+
+    Where not all of it fits, the test has the metric of the best epoch alone, then the time is left
+    out, and then when the run began.
+    """
+    for only_best in (False, True):
+        rows = [TITLES, *(_cells(run, only_best) for run in runs)]
+        widths = [max(map(text_width, column)) for column in zip(*rows, strict=True)]
+        if sum(widths) + 2 * (len(widths) - 1) <= width:
+            break
+    return table_lines(rows, width, kept=5)
 
 
 def best_text(best: Best | None) -> str:
@@ -97,19 +107,21 @@ def best_text(best: Best | None) -> str:
     return f"{best.stage} {best.name} {short(best.value)} ({best.epoch})"
 
 
-def _cells(run: RunInfo) -> tuple[str, ...]:
-    record, start = run.record, run.started
-    total = record.get("max_epochs")
+def _cells(run: RunInfo, only_best: bool) -> tuple[str, ...]:
+    record, start, best = run.record, run.started, run.best()
+    tested = run.tested
+    if only_best and best is not None and best.name in tested:
+        tested = {best.name: tested[best.name]}
     is_known = bool(record or run.curves)
-    done = str(run.epochs_done) if is_known else ""
+    done = epochs_text(run).replace(" of ", "/") if is_known else ""
     return (
         run.running_id,
         run.outcome,
-        f"{done}/{total}" if total and run.outcome != "stopped" else done,
-        best_text(run.best()),
-        "" if run.seconds is None else duration(run.seconds),
+        done,
+        best_text(best),
+        "  ".join(f"{name} {short(value)}" for name, value in tested.items()),
         "" if start is None else f"{start:%Y-%m-%d %H:%M}",
-        "  ".join(f"{name} {short(value)}" for name, value in run.tested.items()),
+        "" if run.seconds is None else duration(run.seconds),
     )
 
 
@@ -240,7 +252,7 @@ def _next_lines(run: RunInfo, width: int) -> Iterator[str]:
     weights = best_weights(run)
     if run.record.get("can_resume"):
         yield ""
-        yield from wrap("To go on with it, start the same script again, with", width)
+        yield from wrap(f"{how_to_resume(run)}:", width)
         yield f"  {resume_code(run)}"
     if weights is not None:
         yield ""

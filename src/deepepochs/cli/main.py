@@ -29,6 +29,7 @@ from ..report import compare_page, run_page
 from ..report.text import place
 from ..runs.compared import ranked
 from ..runs.record import REPORT, RunInfo, is_recorded, run_folders
+from ..show.screens import is_terminal, terminal_columns, wrapped
 from .find import counted, find_run, find_runs, nothing_in, runs_at
 from .lines import compare_lines, list_lines, run_lines
 
@@ -44,6 +45,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if a file is at fault or a package is missing.
     """
     parser = _parser()
+    given = sys.argv[1:] if arguments is None else arguments
+    if given and given[0] in OTHER_NAMES:
+        meant = OTHER_NAMES[given[0]]
+        parser.error(f"there is no command {given[0]!r}: did you mean 'deepepochs {meant}'?")
     options = parser.parse_args(arguments)
     if options.command is None:
         parser.print_help(sys.stderr)
@@ -58,7 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         raise SystemExit("Aborted.") from None
     except (DeepEpochsError, ImportError, OSError) as error:
-        raise SystemExit(f"Error: {error}") from error
+        columns = terminal_columns(sys.stderr) if is_terminal(sys.stderr) else None
+        raise SystemExit("\n".join(wrapped(f"Error: {error}", columns))) from error
 
 
 def runs(options: Namespace) -> None:
@@ -234,6 +240,14 @@ def _count(text: str) -> int:
     return int(text)
 
 
+OTHER_NAMES = {
+    **dict.fromkeys(("list", "ls", "run", "history", "status"), "runs"),
+    **dict.fromkeys(("info", "view", "describe", "cat"), "show"),
+    **dict.fromkeys(("diff", "cmp"), "compare"),
+    **dict.fromkeys(("html", "page", "open"), "report"),
+    **dict.fromkeys(("example", "tour", "quickstart"), "demo"),
+}
+"""What a command may be called elsewhere, and its name here."""
 SORT_HELP = (
     "start: the newest last; best: the best first, only among runs with the same metric; name: "
     "by id. Default: start"

@@ -17,6 +17,7 @@ from .words import brief, dtype_of, span
 
 Found = tuple[str, str]
 
+OF_NUMBERS = ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss")
 LABEL_KEYS = ("labels", "label", "targets", "target", "y")
 OUTPUT_KEYS = ("logits", "out", "output", "pred", "preds", "prediction", "last_hidden_state")
 
@@ -25,6 +26,12 @@ def fault_of_loss(scene: Scene) -> Found | None:
     """Say what is wrong with the outputs and the targets that a loss function has got."""
     call = scene.loss
     if call is not None:
+        if scene.given is not None and _is_swapped(call, *scene.given):
+            return (
+                f"{call.title} got the targets as outputs, and the outputs as targets.",
+                "The loss is called as loss(model_out, targets): give def my_loss(model_out, "
+                "targets), and in it outputs before targets.",
+            )
         found = no_tensors(scene, call.model_out, call.targets, call.title)
         return found or _of_devices(call) or _OF_TENSORS[call.function](call)
     if (
@@ -41,6 +48,13 @@ def fault_of_loss(scene: Scene) -> Found | None:
         if targets is None and "NoneType" in str(scene.error):
             return _no_targets(scene, title)
     return None
+
+
+def _is_swapped(call: LossCall, model_out: Any, batch_y: Any) -> bool:
+    """Whether a user's own has called a loss of PyTorch with targets and outputs swapped."""
+    if call.function in OF_NUMBERS:  # these give the same for both orders
+        return False
+    return call.model_out is batch_y is not model_out and call.targets is model_out
 
 
 def where(call: LossCall, targets: str = "y", model_out: str = "out") -> str:

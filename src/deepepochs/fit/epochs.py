@@ -258,14 +258,16 @@ class FitSession(Session):
             self.trainer.runtime.streams.load_state_dict(random)
         if self.resumes:
             inside = "" if self.epoch is None else ", and the checkpoint is inside of the next one"
+            many = f"{done} of {end} epochs are done"
+            if done > end:
+                many = f"{done} epochs are done, and epochs is {end}"
             self.trainer.note(
-                f"running ID {self.trainer.running_id} has nothing left to do: {done} of {end} epochs "
-                f"are done{inside}. To go on, give a larger number of epochs; for a new run, another "
+                f"running ID {self.trainer.running_id} has nothing left to do: {many}{inside}. To go on, give a larger number of epochs; for a new run, another "
                 "running_id or resume=False."
             )
         else:
             warn_user(
-                f"fit() runs no epoch: {done} of {end} are done. Give fit(..., epochs=n) for n more.",
+                f"fit() runs no epoch: {done if done > end else f'{done} of {end}'} are done. Give fit(..., epochs=n) for n more.",
                 UserWarning,
             )
 

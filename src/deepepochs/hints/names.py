@@ -171,7 +171,7 @@ ATTRIBUTES = {
     "mixed precision.",
     "recorder plot plot_loss plot_losses plot_metrics plot_history plot_metric": "trainer.history.plot() "
     "draws the curves; trainer.history has the values.",
-    "show_results plot_confusion_matrix plot_top_losses interpret": "An InterpretCallback draws the confusion "
+    "show_results confusion_matrix plot_confusion_matrix plot_top_losses interpret": "An InterpretCallback draws the confusion "
     "matrix and keeps the worst samples.",
     "callback_metrics logged_metrics progress_bar_metrics log_history metrics_history results "
     "train_loss val_loss losses": "trainer.history has the values of all epochs, for example "
@@ -298,6 +298,15 @@ OF_TORCHMETRICS = (
 )
 
 
+# Its classes of numbers, which need no further argument.
+OBJECTS = {
+    "MeanSquaredError mse MSE mean_squared_error": "MeanSquaredError()",
+    "rmse RMSE": "MeanSquaredError(squared=False)",
+    "MeanAbsoluteError mae MAE mean_absolute_error": "MeanAbsoluteError()",
+    "R2Score r2 r2_score": "R2Score()",
+}
+
+
 def advice_on_argument(name: str, known: Sequence[str]) -> str:
     """Say what to write for an argument that is not among the ``known`` ones of a function."""
     meanings = [ours for ours, others in MEANT.items() if name == ours or name in others.split()]
@@ -337,7 +346,10 @@ def advice_on_metric_name(name: str, known: Sequence[str]) -> str:
     if name == "loss":
         return "The loss is always recorded: leave it out."
     if name in OF_TORCHMETRICS.split():
-        return "torchmetrics has it: give its object or function."
+        ours = _look_up(name, OBJECTS)
+        return f"torchmetrics has it: give {f'torchmetrics.{ours}' if ours else 'its object or function'}."
+    if average == "macro" and f"macro_{plain}" in known:
+        return f"Did you mean {f'macro_{plain}'!r}?"
     if plain in known and average in ("micro", "macro", "weighted", "binary"):
         return f"Give rename({name!r})(functools.partial({plain}, average={average!r}))."
     ours = metric_meant(name)

@@ -19,15 +19,17 @@ tensor(0.7500, dtype=torch.float64)
 ``preds`` are scores ``[N, C]`` (the largest is the prediction), probabilities of class 1 ``[N]``
 or ``[N, 1]`` (above 0.5), or class ids ``[N]`` or ``[N, 1]`` of an integer dtype. ``targets`` are
 class ids ``[N]`` or ``[N, 1]``, or one-hot ``[N, C]``. More dimensions may follow, as in
-``F.cross_entropy``: scores ``[N, C, H, W]`` with targets ``[N, H, W]``. A sample whose largest
+``F.cross_entropy``: scores ``[N, C, H, W]`` with targets ``[N, H, W]``. Of outputs that are a dict,
+the entry ``'logits'`` is taken. A sample whose largest
 score is NaN has no predicted class, and is an error.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -71,6 +73,7 @@ def confusion_matrix(preds: Tensor, targets: Tensor, num_classes: int | None = N
     >>> confusion_matrix(torch.tensor([0.9, 0.2, 0.8]), torch.tensor([1, 1, 0])).tolist()
     [[0, 1], [1, 1]]
     """
+    preds = scores_of(preds)
     pred_ids, target_ids, size = read_class_ids(preds, targets)
     if size is None:
         size = _largest_id(pred_ids, target_ids) + 1 if num_classes is None else _count(num_classes)
@@ -113,6 +116,7 @@ def read_class_ids(preds: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, int 
     Raises:
         MetricError: not tensors, shapes that do not fit, or values that cannot be ids.
     """
+    preds = scores_of(preds)
     _check_tensor(preds, "preds")
     _check_tensor(targets, "targets")
     num_classes: int | None = None
@@ -150,6 +154,14 @@ def read_class_ids(preds: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, int 
     if num_classes is not None:
         _check_ids(target_ids, num_classes, "targets")
     return pred_ids, target_ids, num_classes
+
+
+def scores_of(preds: Any) -> Any:
+    """Give the entry ``'logits'`` of outputs that are a dict, as those of Hugging Face are.
+
+    Other outputs are returned as they are.
+    """
+    return preds.get("logits", preds) if isinstance(preds, Mapping) else preds
 
 
 def _without_nan(pred_ids: Tensor, scores: Tensor, preds: Tensor) -> Tensor:
@@ -198,10 +210,15 @@ def _check_ids(ids: Tensor, num_classes: int, what: str) -> None:
     bad = ~((ids >= 0) & (ids < num_classes))
     if ids.is_floating_point():
         bad |= ids != ids.floor()
+    remedy = "Number the classes from 0, and remove samples to be ignored before the metric."
+    if ids.is_floating_point() and bool((ids != ids.floor()).any()):
+        remedy = (
+            "This looks like a regression: take a metric of numbers, such as "
+            "torchmetrics.MeanSquaredError()."
+        )
     raise MetricError(
         f"{what} {list(ids.shape)} hold {ids[bad][0].item()}, which is no class id: with "
-        f"{num_classes} classes ids are whole and from 0 to {num_classes - 1}. Number the classes "
-        "from 0, and remove samples to be ignored before the metric."
+        f"{num_classes} classes ids are whole and from 0 to {num_classes - 1}. {remedy}"
     )
 
 
@@ -216,10 +233,23 @@ def _count_without_reading(rows: Tensor, columns: Tensor, size: int) -> Tensor:
 
 def _check_tensor(value: object, what: str) -> None:
     if not isinstance(value, Tensor):
-        code = f"{what}[0]" if isinstance(value, (list, tuple)) else f"torch.as_tensor({what})"
-        raise MetricError(f"{what} are a {type(value).__name__}: give a tensor, such as {code}.")
+        raise MetricError(
+            f"{what} are a {type(value).__name__}: give a tensor, such as {_tensor_of(value, what)}."
+        )
     if value.ndim == 0:
         raise MetricError(f"{what} are a single number: give one for each sample, of shape [N].")
+
+
+def _tensor_of(value: object, what: str) -> str:
+    """Write how to get a tensor of something else."""
+    if isinstance(value, (list, tuple)):
+        return f"{what}[0]"
+    if not isinstance(value, Mapping):
+        held = getattr(value, "logits", None)
+        return f"{what}.logits" if isinstance(held, Tensor) else f"torch.as_tensor({what})"
+    key = next((key for key, item in value.items() if isinstance(item, Tensor)), "name")
+    code = {"preds": f"out[{key!r}], y", "targets": f"out, y[{key!r}]"}.get(what, "out, y")
+    return f"{what}[{key!r}]: rename('accuracy')(lambda out, y: accuracy({code}))"
 
 
 def _check_one_hot(targets: Tensor) -> None:
@@ -274,6 +304,7 @@ def count_classes(preds: Tensor, targets: Tensor) -> ClassTotals:
     >>> [n.tolist() for n in count_classes(torch.tensor([0.9, 0.2, 0.8]), torch.tensor([1, 1, 0]))]
     [[0, 1], [1, 2], [1, 2]]
     """
+    preds = scores_of(preds)
     pred_ids, target_ids, size = read_class_ids(preds, targets)
     if size is None:
         size = _largest_id(pred_ids, target_ids) + 1
@@ -314,8 +345,9 @@ def accuracy(
     tensor(0.5000, dtype=torch.float64)
     """
     if preds is None or targets is None or conf_mat is not None:
-        totals = _totals(preds, targets, conf_mat)
+        totals = _totals(preds, targets, conf_mat, "accuracy")
         return _ratio(totals.hits.sum(), totals.of_target.sum())
+    preds = scores_of(preds)
     pred_ids, target_ids, _ = read_class_ids(preds, targets)
     hits = pred_ids == target_ids
     if not hits.numel():
@@ -333,12 +365,20 @@ def recall(
     average: str | None = None,
     conf_mat: Tensor | None = None,
 ) -> Tensor:
-    """Give the share of a class's targets that were found, TP / (TP + FN). See `fbeta`.
+    """Give the share of a class's targets that were found, TP / (TP + FN).
+
+    Args:
+        preds: see `fbeta`, as for all arguments.
+        targets: class ids or one-hot.
+        average: ``'binary'`` (class 1 of two), ``'micro'`` (all classes together, which is the
+            `accuracy`), ``'macro'`` (the mean over the classes) or ``'weighted'``. ``None`` is
+            ``'binary'`` for two classes and ``'micro'`` for more.
+        conf_mat: a confusion matrix, in place of preds and targets.
 
     >>> recall(torch.tensor([0.9, 0.2]), torch.tensor([1, 1]))
     tensor(0.5000, dtype=torch.float64)
     """
-    return _averaged(recall_fn, _totals(preds, targets, conf_mat), average)
+    return _averaged(recall_fn, _totals(preds, targets, conf_mat, "recall"), average)
 
 
 def precision(
@@ -348,12 +388,20 @@ def precision(
     average: str | None = None,
     conf_mat: Tensor | None = None,
 ) -> Tensor:
-    """Give the share of a class's predictions that are right, TP / (TP + FP). See `fbeta`.
+    """Give the share of a class's predictions that are right, TP / (TP + FP).
+
+    Args:
+        preds: see `fbeta`, as for all arguments.
+        targets: class ids or one-hot.
+        average: ``'binary'`` (class 1 of two), ``'micro'`` (all classes together, which is the
+            `accuracy`), ``'macro'`` (the mean over the classes) or ``'weighted'``. ``None`` is
+            ``'binary'`` for two classes and ``'micro'`` for more.
+        conf_mat: a confusion matrix, in place of preds and targets.
 
     >>> precision(torch.tensor([0.9, 0.2]), torch.tensor([1, 1]))
     tensor(1., dtype=torch.float64)
     """
-    return _averaged(precision_fn, _totals(preds, targets, conf_mat), average)
+    return _averaged(precision_fn, _totals(preds, targets, conf_mat, "precision"), average)
 
 
 def f1(
@@ -365,10 +413,18 @@ def f1(
 ) -> Tensor:
     """Give the harmonic mean of precision and recall, which is `fbeta` with beta 1.
 
+    Args:
+        preds: see `fbeta`, as for all arguments.
+        targets: class ids or one-hot.
+        average: ``'binary'`` (class 1 of two), ``'micro'`` (all classes together, which is the
+            `accuracy`), ``'macro'`` (the mean over the classes) or ``'weighted'``. ``None`` is
+            ``'binary'`` for two classes and ``'micro'`` for more.
+        conf_mat: a confusion matrix, in place of preds and targets.
+
     >>> round(f1(torch.tensor([0.9, 0.2]), torch.tensor([1, 1])).item(), 4)
     0.6667
     """
-    return _averaged(fbeta_fn, _totals(preds, targets, conf_mat), average)
+    return _averaged(fbeta_fn, _totals(preds, targets, conf_mat, "f1"), average)
 
 
 def fbeta(
@@ -411,11 +467,20 @@ def fbeta(
         raise ConfigTypeError(f"beta is {beta!r}: give a number above 0.")
     if not (beta > 0 and math.isfinite(beta)):
         raise ConfigError(f"beta is {beta}: give a finite number above 0.")
-    return _averaged(lambda c: fbeta_fn(c, beta), _totals(preds, targets, conf_mat), average)
+    return _averaged(
+        lambda c: fbeta_fn(c, beta), _totals(preds, targets, conf_mat, "fbeta"), average
+    )
 
 
-BY_NAME = {metric.__name__: metric for metric in (accuracy, precision, recall, f1, fbeta)}
+BY_NAME: dict[str, Callable[..., Tensor]] = {
+    metric.__name__: metric for metric in (accuracy, precision, recall, f1, fbeta)
+}
 """The metrics that can be computed from `ClassTotals`; ``metrics=['accuracy', 'f1']`` names them."""
+
+for _metric in (precision, recall, f1):
+    _macro: Any = functools.partial(_metric, average="macro")
+    _macro.__name__ = f"macro_{_metric.__name__}"
+    BY_NAME[_macro.__name__] = _macro
 
 
 def precision_fn(c: Any) -> Tensor:
@@ -441,7 +506,7 @@ def cmats_and_weights(conf_mat: Tensor) -> tuple[list[ClassCounts], Tensor]:
     >>> [int(n) for n in counts[1]], weights.tolist()
     ([4, 2, 1, 5], [0.5, 0.5])
     """
-    counts = _counts(_totals(None, None, conf_mat))
+    counts = _counts(_totals(None, None, conf_mat, "cmats_and_weights"))
     return [ClassCounts(*c) for c in torch.stack(counts, 1)], _weights(counts)
 
 
@@ -472,14 +537,23 @@ def _weights(counts: ClassCounts) -> Tensor:
     return _ratio(of_target, of_target.sum())
 
 
-def _totals(preds: Tensor | None, targets: Tensor | None, conf_mat: object) -> ClassTotals:
+def _totals(
+    preds: Tensor | None, targets: Tensor | None, conf_mat: object, name: str
+) -> ClassTotals:
     if conf_mat is None and preds is not None and targets is not None:
         return count_classes(preds, targets)
     if conf_mat is None or preds is not None or targets is not None:
         given = {"preds": preds, "targets": targets, "conf_mat": conf_mat}
         names = " and ".join(name for name, value in given.items() if value is not None)
-        what = "either preds and targets, or a confusion matrix: accuracy(conf_mat=matrix)"
-        raise ConfigError(f"A metric was given {names or 'nothing'}: pass {what}.")
+        as_metric = (
+            f"partial({name}, beta=2)" if name == "fbeta" else f"partial({name}, average='macro')"
+        )
+        as_metric = name if name == "accuracy" else as_metric
+        hint = "" if names else f" As a metric of a run give it without a call: {as_metric}."
+        raise ConfigError(
+            f"{name}() was given {names or 'nothing'}: pass either preds and targets, or a confusion "
+            f"matrix: {name}(conf_mat=matrix).{hint}"
+        )
     if isinstance(conf_mat, ClassTotals):
         return conf_mat
     if not isinstance(conf_mat, Tensor):

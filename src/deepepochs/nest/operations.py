@@ -85,9 +85,20 @@ class TensorTuple(_TensorMethods, tuple[Any, ...]):
 class TensorDict(_TensorMethods, dict[Any, Any]):
     """A dict with a tensor's ``device, data, to, cpu, clone, detach, float, long, int``.
 
+    Its entries are attributes as well.
+
     >>> TensorDict(x=torch.ones(2)).int()
     {'x': tensor([1, 1], dtype=torch.int32)}
+    >>> TensorDict(logits=torch.ones(1)).logits
+    tensor([1.])
     """
+
+    def __getattr__(self, name: str) -> Any:
+        """Give an entry, as the outputs of Hugging Face do."""
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(f"{type(self).__name__} has no entry {name!r}") from None
 
 
 def walk(leaf: Callable[[Any], Any], x: Any) -> Any:

@@ -177,6 +177,8 @@ class CountsPatch(PatchBase):
 
     def keep(self, outputs: Any, targets: Any = None) -> None:
         """Add one more mini-batch in place; both arguments come from ``as_chunk``."""
+        if not isinstance(outputs, Tensor):
+            outputs = functions.scores_of(outputs)
         self.outputs.append(outputs, keep_on_device=True)
         self.targets.append(targets, keep_on_device=True)
         self._num_kept += outputs.numel() if isinstance(outputs, Tensor) else 0

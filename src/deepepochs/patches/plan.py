@@ -16,7 +16,7 @@ from typing import Any, cast
 
 from torch.utils.data import DataLoader, Dataset
 
-from ..arguments import found, place_of
+from ..arguments import found, in_order, place_of, targets_first
 from ..errors import ConfigError, ConfigTypeError, MetricError
 from ..metrics import BY_NAME
 from ..nest.operations import describe, listify
@@ -110,6 +110,7 @@ def plan_metrics(groups: Iterable[Sequence[Any]], kind: Any) -> tuple[MetricPlan
 
     Raises:
         MetricError: two different metrics have one name, or one has the name of the loss.
+        ConfigError: a function names its parameters ``(y_true, y_pred)``, in this order.
     """
     planned: dict[str, Any] = {}
     plan: list[MetricPlan] = []
@@ -128,12 +129,30 @@ def plan_metrics(groups: Iterable[Sequence[Any]], kind: Any) -> tuple[MetricPlan
                 f"{where_defined(metric)}. {_renaming(metric)}"
             )
         make = make_patch(metric, kind)
+        order = targets_first(metric) if _gets_pairs(metric, kind) else None
+        if order is not None:
+            raise ConfigError(_swapped(metric, order))
         if name in planned:
             # Several metrics may be renamed to '': the keys of their dicts are the names.
             name, make = f"#{len(planned)}", _unnamed(make)
         planned[name] = metric
         plan.append((name, make))
     return tuple(plan)
+
+
+def _gets_pairs(metric: Any, kind: Any) -> bool:
+    """Whether a metric is a function that is called with outputs and targets."""
+    is_own = isinstance(metric, (type, PatchBase)) or is_torchmetric(metric)
+    return not is_own and (kind_of(metric) if kind == "auto" else kind) in ("tensor", "mean")
+
+
+def _swapped(metric: Any, order: tuple[str, str]) -> str:
+    name = metric_name(metric)
+    renamed = f"rename({name!r})" if name.isidentifier() else "rename('name')"
+    return (
+        f"The metric {name!r} takes ({', '.join(order)}), and a metric is called as "
+        f"metric(preds, targets). Give {renamed}({in_order(metric, 'preds', 'targets')})."
+    )
 
 
 def where_defined(metric: Any) -> str:

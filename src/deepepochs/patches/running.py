@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from .. import rng
 from ..errors import ArgumentsChanged, PatchError
@@ -185,6 +186,8 @@ def _without(item: Any, skip: int) -> Any:
 
 def _num_rows(item: Any) -> int:
     """Count the samples of a chunk; what cannot be joined, as a graph, counts as one."""
+    if type(item) is Tensor:  # nearly all are
+        return item.shape[0] if item.dim() else 1
     if isinstance(item, list):
         return len(item)
     tensor = first_tensor(item) if is_whole(item) else None

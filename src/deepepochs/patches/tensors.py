@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from ..errors import DataError, MetricError, PatchError
-from ..nest.operations import TensorTuple, concat, first_tensor, to_cpu
+from ..nest.operations import TensorDict, TensorTuple, concat, first_tensor, to_cpu
 from ..nest.reuse import any_changed, hold, hold_tensor
 from ..nest.samples import are_samples, count_samples, holds_samples
 from .base import (
@@ -51,7 +51,8 @@ class TensorPatch(PatchBase):
     Exact for every metric. Its memory grows with the epoch: it holds all outputs and targets. They
     are detached and kept on the CPU; those on an accelerator are copied there many batches at a
     time. Tuples and dicts are joined item by item, and 0-d outputs are stacked. Lists with one
-    entry for each sample, such as those of detection, are joined end to end. What cannot be joined
+    entry for each sample, such as those of detection, are joined end to end. A dict of another class than ``dict``, as those of
+    Hugging Face, becomes a `TensorDict`, whose entries are attributes too. What cannot be joined
     (graphs, differing shapes) reaches the metric as a list with one item for each batch.
 
     CPU tensors are kept without a copy, which would cost more than all else here. But a tensor
@@ -229,7 +230,8 @@ def join(chunks: list[Any]) -> Any:
         return TensorTuple(join(list(items)) for items in zip(*chunks, strict=True))
     if all(isinstance(chunk, dict) for chunk in chunks):
         if all(chunk.keys() == first.keys() for chunk in chunks):
-            return {key: join([chunk[key] for chunk in chunks]) for key in first}
+            entries = {key: join([chunk[key] for chunk in chunks]) for key in first}
+            return TensorDict(entries) if type(first) is TensorDict else entries
     elif not isinstance(first, tuple):
         try:
             return concat(chunks)
@@ -274,7 +276,8 @@ def as_chunk(value: Any, num_samples: int | None = None) -> Any:
         value = hold_tensor(value)
         return value if value.ndim else value.reshape(1)
     if isinstance(value, dict):
-        return {key: as_chunk(item, num_samples) for key, item in value.items()}
+        entries = {key: as_chunk(item, num_samples) for key, item in value.items()}
+        return entries if type(value) is dict else TensorDict(entries)
     if type(value) in (tuple, list, TensorTuple):
         if holds_samples(value, num_samples):
             return [hold(item) for item in value]

@@ -83,6 +83,7 @@ class Trials:
             is_changing = not same_values(own, given)
         except ArgumentsChanged:
             is_changing = True
+        self._tell_if_broadcast(name, metric, given)
         if is_changing:
             self.on_copies.add(name)
             if self._tell_once(f"{name} changes its arguments"):
@@ -92,6 +93,33 @@ class Trials:
                     "preds.sigmoid() instead of preds.sigmoid_().",
                     RuntimeWarning,
                 )
+
+    def _tell_if_broadcast(self, name: str, metric: Any, given: tuple[Any, Any]) -> None:
+        """Warn of a metric that compares each output with all targets."""
+        outputs, targets = given
+        if not isinstance(targets, Tensor) or getattr(outputs, "shape", None) == targets.shape:
+            return
+        from .broadcasts import are_column_and_row, is_broadcast
+
+        if not are_column_and_row(outputs, targets):
+            return
+        try:
+            has_seen = is_broadcast(
+                lambda: call_without_trace(metric, given, on_copies=True), len(targets)
+            )
+        except Exception:  # which was told of already
+            return
+        if has_seen and self._tell_once(f"{name} is broadcast"):
+            change = (
+                "preds.squeeze(1), targets" if outputs.ndim == 2 else "preds, targets.squeeze(1)"
+            )
+            code = name if name.isidentifier() else "metric"
+            warn_user(
+                f"The model gives {list(outputs.shape)} and the targets are {list(targets.shape)}: in the "
+                f"metric {name!r} they become {[len(targets)] * 2}, each output with all targets.\n"
+                f"Give rename({code!r})(lambda preds, targets: {code}({change})).",
+                UserWarning,
+            )
 
     def _try_patch(self, name: str, patch: PatchBase) -> None:
         error = try_metric(name, patch)

@@ -14,6 +14,7 @@ from .svg import style_of
 from .text import STAGES, day_and_time, duration, is_number, measured, place, size, text_of
 from .words import (
     epochs_text,
+    how_to_resume,
     model_text,
     named,
     period_of,
@@ -273,7 +274,7 @@ def _resume(run: RunInfo) -> Iterator[str]:
     if len(rows) > 1:
         yield table(["began", "from epoch", "to epoch", "ended"], rows, "narrow")
     if record.get("can_resume"):
-        yield "<p>Start the same script again. It resumes from the last checkpoint with:</p>"
+        yield f"<p>{how_to_resume(run)}:</p>"
         yield f"<pre><code>{escape(resume_code(run))}</code></pre>"
     elif record:
         text = "This run has no checkpoint. A run with a <code>CheckCallback</code> can be resumed."

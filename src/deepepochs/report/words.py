@@ -63,14 +63,23 @@ def reason_text(run: RunInfo) -> str:
 def epochs_text(run: RunInfo) -> str:
     """Return how many epochs are done, and of how many.
 
-    A run that stopped early has no other epochs before it.
+    A run that stopped early has no other epochs before it. A run that was started again with
+    fewer epochs than it has done has no total.
     """
-    total = run.record.get("max_epochs")
-    if run.outcome == "stopped" or not total:
+    total = whole(run.record, "max_epochs")
+    if run.outcome == "stopped" or not total or total < run.epochs_done:
         return str(run.epochs_done)
     return f"{run.epochs_done} of {total}"
 
 
+def how_to_resume(run: RunInfo) -> str:
+    """Return how to go on with a run, in front of its `resume_code`."""
+    if run.outcome == "finished":
+        return "To train longer, start the script with a larger number of epochs, and with"
+    return "To go on with it, start the same script again, with"
+
+
 def resume_code(run: RunInfo) -> str:
     """Return the line that resumes a run."""
-    return f"Trainer(..., running_id={run.running_id!r}, resume='auto')"
+    more = f"epochs={2 * run.epochs_done}, " if run.outcome == "finished" else ""
+    return f"Trainer(..., {more}running_id={run.running_id!r}, resume='auto')"

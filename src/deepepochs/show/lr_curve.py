@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import DataError
@@ -35,6 +35,21 @@ class Suggestion(NamedTuple):
 
     steepest: float
     valley: float
+
+    def __ge__(self, other: object) -> bool:
+        """Refuse a comparison with a number: an optimizer checks its ``lr`` with one."""
+        return self._compared(other, tuple.__ge__)
+
+    def __lt__(self, other: object) -> bool:
+        return self._compared(other, tuple.__lt__)
+
+    def _compared(self, other: object, compare: Callable[[Any, Any], bool]) -> bool:
+        if isinstance(other, (int, float)):
+            raise TypeError(
+                f"A suggestion has two learning rates: give .valley ({self.valley:.2g}), or "
+                f".steepest ({self.steepest:.2g}), as in lr=curve.suggestion.valley."
+            )
+        return compare(self, other)
 
 
 class LRCurve:

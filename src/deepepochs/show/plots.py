@@ -140,6 +140,7 @@ def draw_confusion(
     # The row of a class without samples shows 0 and not 0/0.
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     axes = figure.add_subplot()
+    figure.set_layout_engine("constrained", w_pad=0.1, h_pad=0.1)  # inches around all of it
     image = axes.imshow(shares, cmap=cmap, vmin=0, vmax=1)
     # A clipped image needs an id in SVG, which could be the same in two plots of one page.
     image.set_clip_on(False)

@@ -87,6 +87,8 @@ def cut(text: str, columns: int) -> str:
     >>> cut("loss: 2.2457", 6), cut("准确率", 5)
     ('loss: ', '准确')
     """
+    if text.isascii():
+        return text[: max(columns, 0)]
     kept = 0
     for index, char in enumerate(text):
         kept += _char_width(char)
@@ -140,7 +142,8 @@ class Row(NamedTuple):
         value = self.values.get(column)
         if column.stage or value is None:
             return cell(value, round_to)
-        return f"{value:.3g}"  # of a learning rate the size matters
+        text = f"{value:.3g}"  # of a learning rate the size matters
+        return text if len(text) <= round_to + 3 else number(value, round_to)
 
 
 class EpochTable:
@@ -344,6 +347,15 @@ def right(text: str, columns: int) -> str:
     return " " * max(0, columns - text_width(text)) + text
 
 
+def epoch_text(epoch: int, epochs: int) -> str:
+    """Return the first cell of a row and of the live line, which stand above each other.
+
+    >>> epoch_text(1, 5), epoch_text(4, 300)
+    ('  1/5', '  4/300')
+    """
+    return f"{epoch}/{epochs}".rjust(max(5, 2 * len(str(epochs)) + 1))
+
+
 class TextTable:
     """Lays a table out in lines that are not wider than the screen, row by row.
 
@@ -362,8 +374,9 @@ class TextTable:
             yield line if columns is None else cut_line(line, columns)
 
     def _lines(self, table: EpochTable, columns: int | None) -> Iterator[Line]:
-        row, digits = table.rows[-1], len(str(table.epochs))
-        epoch_width = max(5, 2 * digits + 1)
+        row = table.rows[-1]
+        epoch = epoch_text(row.epoch, table.epochs)
+        epoch_width = len(epoch)
         shown, widths, left_out = self._fitting(table, columns, epoch_width)
         if shown != self._shown or not self._widths:
             self._shown, self._widths = shown, [epoch_width, *widths]
@@ -372,7 +385,7 @@ class TextTable:
                 self._has_told = True
                 yield from self._told(left_out, columns)
             yield from self._names()
-        line: Line = [("", right(f"{row.epoch}/{table.epochs}", self._widths[0]))]
+        line: Line = [("", right(epoch, self._widths[0]))]
         for column, width in zip(shown, self._widths[1:], strict=True):
             text = row.text(column, self.round_to)
             style = "best" if row.is_best and column == table.decides else ""
@@ -418,7 +431,7 @@ class TextTable:
         return text_width(cell(values[-1])) if is_vector else self.round_to + 3
 
     def _names(self) -> Iterator[Line]:
-        """Yield the header: names above stages, or names alone where there is one stage."""
+        """Yield the header: names above stages, or names alone where only training has some."""
         epoch_width, *widths = self._widths
         stages = {column.stage for column in self._shown} - {""}
         lower = right("epoch", epoch_width)
@@ -426,7 +439,7 @@ class TextTable:
         for column, width in zip(self._shown, widths, strict=True):
             names = [c for c in self._shown if c.name == column.name]
             name = short_name(column.name, max(width, MAX_NAME) if len(names) > 1 else width)
-            if len(stages) < 2 or not column.stage:
+            if "val" not in stages or not column.stage:
                 lower += "  " + right(name, width)
                 upper += "  " + " " * width
                 continue
@@ -435,7 +448,7 @@ class TextTable:
                 whole = sum(w for c, w in zip(self._shown, widths, strict=True) if c in names)
                 whole += 2 * (len(names) - 1)
                 upper += "  " + _centred(name, whole)
-        if len(stages) > 1:
+        if "val" in stages:
             yield [("dim", upper.rstrip())]
         yield [("dim", lower + "  " + right("time", TIME_WIDTH) + "  best")]
 
@@ -490,6 +503,16 @@ def joined(facts: Sequence[str], columns: int | None, between: str = " · ") -> 
         else:
             lines.append(f"  {fact}")
     return lines
+
+
+def wrapped(text: str, columns: int | None) -> list[str]:
+    """Return a text in lines that are not wider than the screen, broken between words.
+
+    >>> wrapped("nothing is left to do", 12), wrapped("nothing is left to do", None)
+    (['nothing is', '  left to do'], ['nothing is left to do'])
+    """
+    lines = text.split("\n")
+    return [part for line in lines for part in joined(line.split(" "), columns, " ")]
 
 
 # --- where it is written
@@ -565,7 +588,8 @@ class Screen:
 
     def note(self, text: str) -> None:
         """Show a sentence."""
-        self.put([("", text)])
+        for line in wrapped(text, self.columns()):
+            self.put([("", line)])
 
     def summary(self, facts: Sequence[str]) -> None:
         """Show how a fit has ended."""
@@ -624,10 +648,14 @@ def in_notebook() -> bool:
     return getattr(ipython.get_ipython(), "kernel", None) is not None
 
 
-def terminal_columns() -> int:
-    """Return the width of the terminal, or 80 if it is unknown."""
+def terminal_columns(stream: Any = None) -> int:
+    """Return the width of the terminal, or 80 if it is unknown.
+
+    Args:
+        stream: what writes to it; `None`: standard output.
+    """
     try:
-        columns = os.get_terminal_size(sys.stdout.fileno()).columns
+        columns = os.get_terminal_size((stream or sys.stdout).fileno()).columns
     except (OSError, ValueError, AttributeError):
         columns = 0
     return columns or shutil.get_terminal_size().columns

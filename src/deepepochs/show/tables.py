@@ -7,7 +7,7 @@ epoch    loss
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 
 from .screens import right, text_width
@@ -30,6 +30,34 @@ def text_table(rows: Iterable[Sequence[str]]) -> str:
         "  ".join(right(cell, width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in table
     )
+
+
+def blocks(rows: Sequence[Sequence[str]], columns: int, num_fixed: int) -> Iterator[str]:
+    """Yield a table as text, in as many parts as it needs to be at most `columns` wide.
+
+    Args:
+        rows: cells.
+        columns: of the terminal.
+        num_fixed: each part begins with so many first columns.
+
+    >>> for part in blocks([["epoch", "loss", "acc"], ["1", "0.5000", "0.75"]], 14, 1):
+    ...     print(part)
+    epoch    loss
+        1  0.5000
+    epoch   acc
+        1  0.75
+    """
+    widths = [max(map(text_width, column)) for column in zip(*rows, strict=True)]
+    fixed = list(range(num_fixed))
+    used = sum(widths[:num_fixed]) + 2 * num_fixed
+    shown, room = list(fixed), columns - used
+    for index in range(num_fixed, len(widths)):
+        if widths[index] > room and len(shown) > num_fixed:
+            yield text_table([[row[i] for i in shown] for row in rows])
+            shown, room = list(fixed), columns - used
+        shown.append(index)
+        room -= widths[index] + 2
+    yield text_table([[row[i] for i in shown] for row in rows])
 
 
 def kept(num: int, marked: Iterable[int], most: int = 20) -> list[int | None]:

@@ -19,6 +19,7 @@ from .screens import (
     cell,
     cut_line,
     duration,
+    epoch_text,
     is_terminal,
     short_name,
     terminal_columns,
@@ -47,8 +48,9 @@ class TerminalScreen(Screen):
     def live(self, live: Live) -> None:
         columns = terminal_columns()
         line = cut_line(live_line(live, columns - 1, self.round_to), columns - 1)
-        width = columns if self._is_ansi else max(self._longest, width_of(line))
-        line.append(("", " " * (width - width_of(line))))
+        taken = width_of(line)
+        width = columns if self._is_ansi else max(self._longest, taken)
+        line.append(("", " " * (width - taken)))
         self.output.write("\r" + self._styled(line))
         self._longest = width
 
@@ -93,7 +95,7 @@ def live_line(live: Live, columns: int, round_to: int = 4) -> Line:
     """Lay out the live line: what does not fit is left out, from the right."""
     head: Line = [("dim", live.stage)]
     if live.epoch is not None:
-        head.insert(0, ("", f"{live.epoch[0]}/{live.epoch[1]} ".rjust(6)))
+        head.insert(0, ("", f"{epoch_text(*live.epoch)} "))
     if live.task:
         head.append(("", f" {short_name(live.task)}"))
     count = f" {live.done:,} batches"
