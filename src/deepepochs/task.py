@@ -231,6 +231,11 @@ def check_loader(loader: object, where: str) -> None:
         raise ConfigTypeError(f"{where} is {text}.")
 
 
+def _model_as_loader(kind: str, where: str) -> str:
+    call = "fit(train_dl, val_dl)" if where in ("train_dl", "val_dl") else "test(test_dl)"
+    return f"a model, {kind}: the model belongs in Trainer(model, loss, opt), and the loaders in {call}"
+
+
 def _no_loader(loader: Any, where: str) -> str | None:
     """Say what a thing is that is no loader, and how to make one of it; ``None`` for a loader."""
     if isinstance(loader, DataLoader):
@@ -244,12 +249,7 @@ def _no_loader(loader: Any, where: str) -> str | None:
             f"a data set, {kind.__name__}: wrap it, for example DataLoader(dataset, batch_size=32)"
         )
     if isinstance(loader, torch.nn.Module):
-        call = where.replace("_dl", "")
-        call = "fit(train_dl, val_dl)" if call in ("train", "val") else "test(test_dl)"
-        return (
-            f"a model, {kind.__name__}: the model belongs in Trainer(model, loss, opt), and the "
-            f"loaders in {call}"
-        )
+        return _model_as_loader(kind.__name__, where)
     if package == "datasets":  # of Hugging Face, whose data sets would be walked by samples
         return (
             f"a data set, {kind.__name__}: wrap it, for example "

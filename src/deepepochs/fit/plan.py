@@ -18,7 +18,6 @@ from ..errors import ConfigError, LoopException, MetricError, warn_user
 from ..hints.near import nearest_metric
 from ..metrics.direction import direction_of
 from ..nest.samples import BatchSize
-from ..optim.fits import bare
 from ..patches.base import metric_name
 from ..patches.plan import MetricPlan, check_metrics, plan_metrics
 from ..patches.totals import LOSS
@@ -315,7 +314,7 @@ def _warn_of_ends(trainer: TrainerView, plan: FitPlan, epochs: range) -> None:
 
         most = max(epochs.stop, trainer.max_epochs) - epochs.start
         text = misses_end(optimizer.scheduler, len(epochs) * per_epoch, most * per_epoch)
-        patience = getattr(bare(optimizer.scheduler), "patience", None)
+        patience = getattr(optimizer.scheduler, "patience", None)
         if optimizer.needs_loss and isinstance(patience, int) and patience < per_epoch > 1:
             text = (
                 f"{type(optimizer.scheduler).__name__} follows the loss of each optimizer step, and "
@@ -335,11 +334,15 @@ def _warn_of_forgotten(trainer: TrainerView, plan: FitPlan, epochs: range) -> No
     if len(epochs) < 2 or not all(map(_is_of_library, (trainer, *tasks, *trainer.callbacks))):
         return
     for index, optimizer in enumerate(trainer.opt):
-        if optimizer.scheduler is not None or "step" not in vars(bare(optimizer.opt)):
+        if optimizer.scheduler is not None:
             continue
-        from ..optim.schedule_units import is_forgotten
-
-        if is_forgotten(optimizer.opt) and trainer.tell_once(f"schedule {index}"):
+        # Torch wraps the step of an optimizer for which it makes a schedule, and marks it.
+        is_marked = hasattr(optimizer.opt.step, "_wrapped_by_lr_sched")
+        if (
+            is_marked
+            and not getattr(optimizer.opt, "_opt_called", False)
+            and trainer.tell_once(f"schedule {index}")
+        ):
             warn_user(
                 f"A scheduler was made for this {optimizer.kind} and is not given to the trainer: "
                 "the rate stays as it is.\nGive opt=Optimizer(opt, scheduler, sched_on='epoch'), or "

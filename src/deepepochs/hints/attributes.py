@@ -15,7 +15,7 @@ def missing_attribute(thing: object, name: str) -> AttributeError:
     if name.startswith("_"):  # what copy, pickle and notebooks look for
         return AttributeError(text, name=name, obj=thing)
     first = getattr(type(thing), "_set_by_init", "")
-    if first and first not in vars(thing):
+    if first and first not in thing.__dict__:
         text += (
             f": {kind}.__init__ has not called super().__init__ yet. Call "
             "super().__init__(model, loss, opt, ...) in it, before anything else."

@@ -109,15 +109,6 @@ def misses_end(scheduler: Any, num_moves: int, most_moves: int) -> str | None:
     return None
 
 
-def is_forgotten(opt: Any) -> bool:
-    """Whether a schedule was made for a torch optimizer that has made no step since.
-
-    Torch wraps the step of an optimizer for which it makes a schedule, and marks it.
-    """
-    opt = bare(opt)
-    return hasattr(opt.step, "_wrapped_by_lr_sched") and not getattr(opt, "_opt_called", False)
-
-
 def parts_of(scheduler: Any) -> Iterator[Any]:
     """Give a schedule, or those that it is made of."""
     scheduler = bare(scheduler)
