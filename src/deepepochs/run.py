@@ -99,7 +99,6 @@ class StepLosses:
         self.scale = 1.0
         self.mean: Tensor | None = None
         self.is_wanted = is_wanted
-        self.at_start: list[int] = []  # how often each weight was changed before the pass
         self._weigher = weigher
         self._window = window
         self._rounds = rounds
@@ -188,7 +187,7 @@ class Run:
         self.batch_x: Any = None
         self.batch_y: Any = None
         self.num_steps = 0
-        self.losses.at_start = self._count_changes() if self.is_training else []
+        self._changes_before = self._count_changes() if self.is_training else []
 
     def _count_changes(self) -> list[int]:
         # Torch counts the changes of each weight, whoever makes them.
@@ -197,7 +196,7 @@ class Run:
     @property
     def has_changed_weights(self) -> bool:
         """Whether a weight of an optimizer was changed since this pass began."""
-        return self.losses.at_start != self._count_changes()
+        return self._changes_before != self._count_changes()
 
     @property
     def task_idx(self) -> int:

@@ -400,13 +400,6 @@ def test_single_numbers_are_refused(preds: Tensor, targets: Tensor) -> None:
         accuracy(preds, targets)
 
 
-def test_of_a_dict_the_entry_to_take_is_named() -> None:
-    """As of the output of a model of Hugging Face."""
-    output = {"loss": torch.tensor(0.5), "logits": torch.eye(2)}
-    with pytest.raises(MetricError, match=r"dict with loss, logits: give .* preds\['logits'\], in"):
-        metrics.accuracy(output, torch.tensor([0, 1]))  # type: ignore[arg-type]
-
-
 @pytest.mark.parametrize(
     ("preds", "targets", "told"),
     [
