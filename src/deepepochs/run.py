@@ -87,6 +87,7 @@ class StepLosses:
         window: the mini-batches that share an optimizer step, or ``None``.
         rounds: what several processes agree on, or ``None``.
         is_wanted: whether a scheduler wants the mean of the losses.
+        weights: those that the steps change.
 
     Attributes:
         scale: the factor of the present mini-batch's loss in its backward pass.
@@ -94,7 +95,13 @@ class StepLosses:
     """
 
     def __init__(
-        self, weigher: Weigher, window: AnyWindow | None, rounds: Rounds | None, *, is_wanted: bool
+        self,
+        weigher: Weigher,
+        window: AnyWindow | None,
+        rounds: Rounds | None,
+        *,
+        is_wanted: bool,
+        weights: Sequence[Tensor] = (),
     ) -> None:
         self.scale = 1.0
         self.mean: Tensor | None = None
@@ -104,6 +111,17 @@ class StepLosses:
         self._rounds = rounds
         self._part: Any = 0.0
         self._part_of: int | None = None  # the mini-batch that the part is of
+        self._weights = weights
+        self._before = self._count_changes()
+
+    def _count_changes(self) -> list[int]:
+        # Torch counts the changes of each weight, whoever makes them.
+        return [weight._version for weight in self._weights]
+
+    @property
+    def have_changed_weights(self) -> bool:
+        """Whether a weight was changed since this object was made."""
+        return self._before != self._count_changes()
 
     def begin_batch(self, *, is_last: bool | None) -> None:
         """Weigh a mini-batch against the others of its step and of the other processes."""
@@ -182,21 +200,12 @@ class Run:
         self.recorder = Recorder(plan, step_name, watch, trainer.tell_once)
         self.weigher = Weigher(task.batch_size)
         is_wanted = opt.needs_loss_at("step")
-        self.losses = StepLosses(self.weigher, window, rounds, is_wanted=is_wanted)
+        weights = opt.params if self.is_training else ()
+        self.losses = StepLosses(self.weigher, window, rounds, is_wanted=is_wanted, weights=weights)
         self.started_at = self.batch_idx = -1
         self.batch_x: Any = None
         self.batch_y: Any = None
         self.num_steps = 0
-        self._changes_before = self._count_changes() if self.is_training else []
-
-    def _count_changes(self) -> list[int]:
-        # Torch counts the changes of each weight, whoever makes them.
-        return [weight._version for weight in self.opt.params]
-
-    @property
-    def has_changed_weights(self) -> bool:
-        """Whether a weight of an optimizer was changed since this pass began."""
-        return self._changes_before != self._count_changes()
 
     @property
     def task_idx(self) -> int:
@@ -417,7 +426,7 @@ class Run:
             f"{name} returned without a backward pass: nothing is learnt from its "
             "mini-batch.\nCall self.loss(model_out, batch_y) or self.backward(value)."
         )
-        if not self.num_steps and self.has_changed_weights:
+        if not self.num_steps and self.losses.have_changed_weights:
             text = (
                 f"{name} trained the weights without self.backward(): its loss is not recorded, and "
                 "grad_accumulate, gradient clipping and mixed precision do nothing.\nCall "

@@ -165,7 +165,7 @@ class Session:
             untrained = self._untrained() if run.is_training else {}
             try:
                 yield run
-                if run.is_training and not run.has_changed_weights:
+                if run.is_training and not run.losses.have_changed_weights:
                     self._warn_of_no_step(run)
                 if untrained:
                     self._warn_of_untrained(untrained)
