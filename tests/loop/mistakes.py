@@ -534,9 +534,6 @@ WARNINGS = [
     Mistake("a plain step of PyTorch", lambda: run_step(plain_step), "MyTask.step trained the weights without self.backward()", "self.backward(value) and self.optimize()"),
     Mistake("an optimizer of the head alone", fit_head, "no optimizer trains them: 0.weight, 0.bias.", "requires_grad_(False)"),
     Mistake("a scheduler that was not given", lambda: scheduled(step_lr), "A scheduler was made for this SGD and is not given to the trainer", "opt=Optimizer(opt, scheduler, sched_on='epoch')"),
-    Mistake("a cycle that is longer than the fit", lambda: scheduled(one_cycle(20), "step"), "OneCycleLR has total_steps=20, and moves 8 times", "total_steps=8"),
-    Mistake("a cycle of mini-batches, with accumulation", lambda: scheduled(one_cycle(8), "step", grad_accumulate=2), "OneCycleLR has total_steps=8, and moves 4 times", "total_steps=4"),
-    Mistake("a schedule of the library that is longer", lambda: scheduled(lambda opt: LinearCosineScheduler(opt, 0.1, 1, 20), "step"), "LinearCosineScheduler has total_steps=20, and moves 8 times", "total_steps=8"),
     Mistake("a plateau of steps", lambda: scheduled(plateau(1), "step"), "ReduceLROnPlateau follows the loss of each optimizer step, and patience=1", "sched_on='epoch'"),
     Mistake("a validation step that forgets the loss", lambda: validating(forgets_loss), "MyTask.val_step recorded neither a loss nor a metric", "self.loss(model_out, batch_y)"),
 ]  # fmt: skip
@@ -712,6 +709,7 @@ SOUND: list[tuple[str, Callable[[], Any]]] = [
     ("a layer without a part in the output", fit_used),
     ("an optimizer that a step keeps", fit_with_an_optimizer_of_the_step),
     ("a cycle of the fit", lambda: scheduled(one_cycle(8), "step")),
+    ("a cycle of several fits", lambda: scheduled(one_cycle(20), "step")),
     ("a cycle of the fit, with accumulation", lambda: scheduled(one_cycle(4), "step", grad_accumulate=2)),
     ("a cycle of epochs", lambda: scheduled(one_cycle(4), "epoch")),
     ("a cycle in two fits", fit_one_cycle_in_parts),

@@ -360,6 +360,7 @@ class Halves(Trainer):
         self.do_metric(loss)
 
 
+@pytest.mark.filterwarnings("ignore:Weights of the model get gradients, and no optimizer")
 def test_several_optimizers_with_waiting_gradients_go_on_as_if_unbroken() -> None:
     def opt(model: nn.Module) -> Any:
         first, last = model[0], model[4]  # type: ignore[index]

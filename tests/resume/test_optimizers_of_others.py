@@ -243,6 +243,7 @@ SETUPS = [
 ]
 
 
+@pytest.mark.filterwarnings("ignore:Weights of the model get gradients, and no optimizer")
 @pytest.mark.parametrize(("name", "scheduled"), SETUPS)
 def test_it_trains_as_by_hand_and_resumes_to_the_bit(name: str, scheduled: bool) -> None:
     make, wanted = MAKERS[name], by_hand(MAKERS[name], 4, scheduled=scheduled)
@@ -258,6 +259,7 @@ def test_it_trains_as_by_hand_and_resumes_to_the_bit(name: str, scheduled: bool)
     assert not torch.equal(by_hand(make, 2, scheduled=scheduled), wanted)
 
 
+@pytest.mark.filterwarnings("ignore:Weights of the model get gradients, and no optimizer")
 @pytest.mark.parametrize("name", SCHEDULED)
 def test_a_search_for_a_rate_leaves_no_trace(name: str) -> None:
     one = trainer(MAKERS[name], 2, scheduled=True, callbacks=None)

@@ -296,7 +296,7 @@ def _warn_of_schedules(trainer: TrainerView, plan: FitPlan, epochs: int) -> None
 
 
 def _warn_of_ends(trainer: TrainerView, plan: FitPlan, epochs: range) -> None:
-    """Warn of schedules that end before the fit or after it, where the number of moves is known."""
+    """Warn of schedules that end before the fit, where the number of their moves is known."""
     training = plan.tasks[Stage.TRAIN]
     lengths = [task.length for task in training]
     steps = None
@@ -310,10 +310,9 @@ def _warn_of_ends(trainer: TrainerView, plan: FitPlan, epochs: range) -> None:
         per_epoch = 1 if optimizer.sched_on == "epoch" else steps
         if optimizer.scheduler is None or not per_epoch:
             continue
-        from ..optim.schedule_units import misses_end
+        from ..optim.schedule_units import overruns
 
-        most = max(epochs.stop, trainer.max_epochs) - epochs.start
-        text = misses_end(optimizer.scheduler, len(epochs) * per_epoch, most * per_epoch)
+        text = overruns(optimizer.scheduler, len(epochs) * per_epoch)
         patience = getattr(optimizer.scheduler, "patience", None)
         if optimizer.needs_loss and isinstance(patience, int) and patience < per_epoch > 1:
             text = (

@@ -39,7 +39,6 @@ LENGTHS = {
 WHOLE = (torchs.OneCycleLR, torchs.CyclicLR, LinearCosineScheduler)
 HARDLY = 0.01  # of the rate that the optimizer was given
 VANISHED = 1e-9
-NEAR_END = 1.1
 
 
 def made_for_steps(scheduler: Any, epochs: int, num_steps: Sequence[int]) -> str | None:
@@ -83,30 +82,17 @@ def made_for_epochs(scheduler: Any, epochs: int, num_steps: Sequence[int]) -> st
     return None
 
 
-def misses_end(scheduler: Any, num_moves: int, most_moves: int) -> str | None:
-    """Say in two lines that a schedule and a fit end at different moments, or return ``None``.
-
-    Args:
-        scheduler: the schedule, where the fit begins.
-        num_moves: how often it moves in the fit.
-        most_moves: how often it moves in this fit and those that may follow.
-    """
+def overruns(scheduler: Any, num_moves: int) -> str | None:
+    """Say in two lines that a schedule ends before a fit in which it moves so often, or ``None``."""
     one = bare(scheduler)
-    if not isinstance(one, (torchs.OneCycleLR, LinearCosineScheduler)):
-        return None  # others have no end, or any
-    done, total, kind = one.last_epoch, one.total_steps, type(one).__name__
-    advice = f"Give {kind} total_steps={done + num_moves}"
-    if isinstance(one, torchs.OneCycleLR) and done + num_moves > total:
-        return (
-            f"{kind} has total_steps={total}, and moves {done + num_moves} times by the end of this "
-            f"fit: torch raises an error at move {total + 1}.\n{advice}, or fit fewer epochs."
-        )
-    if not done and total > NEAR_END * most_moves:
-        return (
-            f"{kind} has total_steps={total}, and moves {num_moves} times in this fit: the rate "
-            f"does not come to its end.\n{advice}."
-        )
-    return None
+    if not isinstance(one, torchs.OneCycleLR) or one.last_epoch + num_moves <= one.total_steps:
+        return None  # others have no end that they object to
+    needed = one.last_epoch + num_moves
+    return (
+        f"OneCycleLR has total_steps={one.total_steps}, and moves {needed} times by the end of this "
+        f"fit: torch raises an error at move {one.total_steps + 1}.\nGive OneCycleLR "
+        f"total_steps={needed}, or fit fewer epochs."
+    )
 
 
 def parts_of(scheduler: Any) -> Iterator[Any]:
