@@ -20,7 +20,6 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from deepepochs import Callback, EpochTask, Optimizer, Trainer
 from deepepochs.metrics import accuracy
-from deepepochs.optim.schedules import LinearCosineScheduler
 
 torch.manual_seed(0)
 X = torch.randn(64, 8)
