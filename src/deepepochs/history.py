@@ -195,6 +195,8 @@ class History(dict[str, dict[str, list[Value]]]):
             meant = " and ".join(f"history[{s!r}][{metric or name!r}]" for s in stages)
             if name == "history":
                 meant = "history['train'] and history['val'], for this is the history itself"
+            if name == "best_epoch":
+                meant = "history.best().epoch"
             text = f"'History' object has no attribute {name!r}"
             raise AttributeError(f"{text}: write {meant}" if meant else text, name=name)
 

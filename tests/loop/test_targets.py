@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
-from deepepochs import ConfigError, DataError, EpochTask, Trainer
+from deepepochs import ConfigError, DataError, EpochTask, MetricError, Trainer
 from deepepochs.metrics import accuracy
 
 
@@ -159,3 +159,9 @@ def test_a_model_of_hugging_face_trains_validates_and_predicts() -> None:
     assert history["val"]["accuracy_of_logits"][-1] > 0.9
     inputs = DataLoader([{k: v for k, v in s.items() if k != "labels"} for s in data], 8)  # type: ignore[arg-type]
     assert trainer.predict(inputs)["logits"].shape == (32, 2)
+
+
+def test_a_metric_without_targets_names_the_argument() -> None:
+    trainer = Trainer(same_model(ComputesLoss), metrics="accuracy", **options())
+    with pytest.raises(MetricError, match=r"There are no targets.*targets='labels'"):
+        trainer.fit(loader())

@@ -340,3 +340,8 @@ def test_progress_is_frozen() -> None:
 def test_a_progress_state_that_lacks_a_counter_is_refused() -> None:
     with pytest.raises(CheckpointMismatch, match="is missing num_val_batches, num_steps"):
         Progress.from_state({"epoch_idx": 1, "num_train_batches": 3})
+
+
+def test_the_best_epoch_is_a_part_of_best() -> None:
+    with pytest.raises(AttributeError, match=r"write history\.best\(\)\.epoch"):
+        _ = History().best_epoch  # type: ignore[attr-defined]

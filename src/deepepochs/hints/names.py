@@ -59,7 +59,7 @@ MEANT = {
     "every_n_batches": "every_n_steps save_steps every_n_train_steps log_every_n_steps save_freq period",
     "max_value": "clip_value value threshold",
     "norm_type": "norm p clip_type gradient_clip_algorithm",
-    "scheduler": "sched lr_scheduler schedule scheduler_fn lr_sched",
+    "scheduler": "sched schedulers lr_scheduler schedule scheduler_fn lr_sched",
     "sched_on": "interval step_on sched_step when on every",
     "min_lr": "start_lr lr_min init_lr init_value",
     "max_lr": "end_lr lr_max final_lr final_value",

@@ -232,6 +232,11 @@ def _count_without_reading(rows: Tensor, columns: Tensor, size: int) -> Tensor:
 
 
 def _check_tensor(value: object, what: str) -> None:
+    if value is None and what == "targets":
+        raise MetricError(
+            "There are no targets. Of mini-batches that are dicts, name the entry that is the "
+            "target: Trainer(..., targets='labels')."
+        )
     if not isinstance(value, Tensor):
         raise MetricError(
             f"{what} are a {type(value).__name__}: give a tensor, such as {_tensor_of(value, what)}."
