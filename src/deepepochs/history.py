@@ -48,9 +48,8 @@ MAX_UNFOLDED = 200  # epochs in the table that a notebook unfolds
 MAX_PLOTS = 12  # metrics that a notebook draws for the value of a cell
 PLOT_SIZE = (3.8, 2.8)  # inches of such a plot: three fit beside each other, and one on a phone
 
-_WITH_STAGE = re.compile(
-    r"(train|val|test)(?:ing|id|idation)?(?:[_/. -](.+))?"
-)  # as in other libraries
+# 'val_loss', 'train/acc', 'validation loss': as other libraries write them.
+_WITH_STAGE = re.compile(r"(train|val|test)(?:ing|id|idation)?(?:[_/. -](.+))?")
 
 
 class Progress(NamedTuple):
@@ -201,7 +200,7 @@ class History(dict[str, dict[str, list[Value]]]):
             raise AttributeError(f"{text}: write {meant}" if meant else text, name=name)
 
     def know_directions(self, directions: Mapping[str, str]) -> None:
-        """Take from the metrics whether more of them is better, `'max'`, or less, `'min'`."""
+        """Note whether higher values of each metric are better, `'max'`, or lower ones, `'min'`."""
         self._directions.update(directions)
 
     def add_epoch(

@@ -170,9 +170,9 @@ def is_paced(hook: BoundHook) -> bool:
     return getattr(function, "paced", None) is function
 
 
-def is_of_library(hook: BoundHook) -> bool:
-    """Whether a hook is a method of this library, which builds nothing."""
-    return str(getattr(hook, "__module__", "")).partition(".")[0] == __name__.partition(".")[0]
+def is_of_library(code: Any) -> bool:
+    """Whether a hook, another function or a class is of this library, and not the user's."""
+    return str(getattr(code, "__module__", "")).partition(".")[0] == __name__.partition(".")[0]
 
 
 def meets_fillers(hook: BoundHook) -> bool:

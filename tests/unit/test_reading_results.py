@@ -273,6 +273,19 @@ def test_one_epoch_shows_points_and_no_best() -> None:
     assert list(axes.get_xticks()) == [1]
 
 
+def test_60_epochs_of_6_metrics_are_drawn_in_a_readable_size() -> None:
+    values = [1.0 / (i + 1) for i in range(60)]
+    figure = history_of(dict.fromkeys(("loss", "a", "b", "c", "d", "e"), values)).plot()
+    figure.canvas.draw()
+    width, height = figure.get_size_inches() * figure.dpi
+    boxes = [axes.get_position() for axes in figure.axes]
+    assert len({round(box.x0, 2) for box in boxes}) == 3
+    assert len({round(box.y0, 2) for box in boxes}) == 2
+    assert all(box.width * width > 250 and box.height * height > 150 for box in boxes)
+    titles = [axes.title.get_window_extent() for axes in figure.axes]
+    assert not any(a.overlaps(b) for i, a in enumerate(titles) for b in titles[:i])
+
+
 @pytest.mark.parametrize("num", [2, 8, 9, 60, 1000])
 def test_epochs_are_whole_numbers_from_1(num: int) -> None:
     (axes,) = history_of({"loss": [1.0 / (i + 1) for i in range(num)]}).plot().axes

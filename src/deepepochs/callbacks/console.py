@@ -311,12 +311,11 @@ def table_of(trainer: TrainerView, epochs: int) -> EpochTable:
     changing = [name for name, is_moved in zip(rates_of(trainer), moved, strict=False) if is_moved]
     table = EpochTable(epochs, deciding(trainer), changing)
     history = trainer.history
+    places = {epoch_idx: at for at, epoch_idx in enumerate(history.val_epochs)}
     for index, epoch_idx in enumerate(history.epochs):
         train = {name: values[index] for name, values in history["train"].items()}
-        val = {}
-        if epoch_idx in history.val_epochs:
-            at = history.val_epochs.index(epoch_idx)
-            val = {name: values[at] for name, values in history["val"].items()}
+        at = places.get(epoch_idx)
+        val = {} if at is None else {name: values[at] for name, values in history["val"].items()}
         table.add(epoch_idx + 1, train, val)
     return table
 

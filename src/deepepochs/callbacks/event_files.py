@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import CallbackException, MissingExtraError
 from ..runs.folder import run_folder
+from ..runs.record import EVENTS
 from .base import Callback
 
 if TYPE_CHECKING:
@@ -163,7 +164,7 @@ class EventFileCallback(Callback):
 
 def event_files(folder: Path) -> list[Path]:
     """The event files of a run, without those of test results."""
-    found = folder.glob("events.out.tfevents.*")
+    found = folder.glob(EVENTS)
     return sorted(path for path in found if not path.name.endswith(RESULTS_SUFFIX))
 
 

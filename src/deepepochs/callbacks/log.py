@@ -143,7 +143,8 @@ class LogCallback(EventFileCallback, RunRecordCallback):
     def on_after_epoch(self, *, trainer: TrainerView, **others: Any) -> None:
         tasks = [len(others["train_tasks"]), len(others["val_tasks"])]
         # Steps are numbers of passes: with another number of passes they are not those of epochs.
-        if tasks == [1, 1] and self._num_passes[Stage.TRAIN] == self._num_passes[Stage.VAL]:
+        alike = tasks == [1, 1] and self._num_passes[Stage.TRAIN] == self._num_passes[Stage.VAL]
+        if alike and not self._has_charts:
             validated = {name for name, _ in spread(others["val_metrics"])}
             trained = (name for name, _ in spread(others["train_metrics"]))
             self._pair([name for name in trained if name in validated])
@@ -194,7 +195,7 @@ class LogCallback(EventFileCallback, RunRecordCallback):
     def _pair(self, names: Sequence[str]) -> None:
         """Write once which curves TensorBoard shows together."""
         add_pairs = getattr(self._logger, "add_pairs", None)  # a writer of the user has none
-        if names and add_pairs is not None and not self._has_charts:
+        if names and add_pairs is not None:
             self._has_charts = True
             tags = {
                 name: [f"{name}/epoch/{stage}" for stage in (Stage.TRAIN, Stage.VAL)]

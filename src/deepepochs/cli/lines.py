@@ -194,7 +194,7 @@ def _summary(run: RunInfo) -> Iterator[str]:
 def epoch_rows(run: RunInfo, num: int = NUM_ROWS) -> Iterator[list[str]]:
     """Yield the head and the last rows of the table of epochs, and the row of the best epoch."""
     best = run.best()
-    names = list(dict.fromkeys(name for table in run.curves.values() for name in table))
+    names = run.metrics
     if best is not None:  # what does not fit is left out from the right
         names.sort(key=lambda name: name not in (best.name, "loss"))
     columns = [

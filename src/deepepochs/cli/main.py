@@ -155,7 +155,7 @@ def show_page(page: Path) -> None:
 
 def screen_width() -> int:
     """The columns of the terminal; lines for a file or a pipe are not cut."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
+    return shutil.get_terminal_size().columns if is_terminal(sys.stdout) else sys.maxsize
 
 
 def demo(options: Namespace) -> None:

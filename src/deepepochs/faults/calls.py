@@ -25,7 +25,7 @@ def fault_of_call(scene: Scene) -> Found | None:
     if not isinstance(scene.error, TypeError):
         return None
     if call is None and scene.given is not None and not _can_be_called(scene.loss_fn, scene.given):
-        name = getattr(scene.loss_fn, "__name__", type(scene.loss_fn).__name__)
+        name = scene.loss_name
         return (
             f"The loss function {name}{inspect.signature(scene.loss_fn)} is called with two arguments, "
             "the model's output and the target.",

@@ -12,12 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .scene import LossCall, Scene
+from .scene import OF_NUMBERS, LossCall, Scene
 from .words import brief, dtype_of, span
 
 Found = tuple[str, str]
 
-OF_NUMBERS = ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss")
 LABEL_KEYS = ("labels", "label", "targets", "target", "y")
 OUTPUT_KEYS = ("logits", "out", "output", "pred", "preds", "prediction", "last_hidden_state")
 
@@ -40,7 +39,7 @@ def fault_of_loss(scene: Scene) -> Found | None:
         and isinstance(scene.error, (TypeError, AttributeError))
     ):
         # A function of the user's own, which may well take something else than a tensor.
-        name = getattr(scene.loss_fn, "__name__", type(scene.loss_fn).__name__)
+        name = scene.loss_name
         title = "the loss function" if "<" in name else name  # "<lambda>"
         model_out, targets = scene.given
         if model_out is None or type(model_out).__name__ in str(scene.error):
@@ -372,8 +371,5 @@ _OF_TENSORS: dict[str, Callable[[LossCall], Found | None]] = {
     "nll_loss": _of_classes,
     "binary_cross_entropy": _of_probabilities,
     "binary_cross_entropy_with_logits": _of_probabilities,
-    "mse_loss": _of_numbers,
-    "l1_loss": _of_numbers,
-    "smooth_l1_loss": _of_numbers,
-    "huber_loss": _of_numbers,
+    **dict.fromkeys(OF_NUMBERS, _of_numbers),
 }

@@ -1,4 +1,4 @@
-"""What a step must not return, or call: its patches, its loss, its optimizers."""
+"""Checks what a step returns, and makes the errors for a wrong loss, optimizer or metric."""
 
 from __future__ import annotations
 

@@ -22,9 +22,10 @@ from torch.nn.modules.loss import _Loss
 
 STEPS = f"{__package__.rpartition('.')[0]}.steps"
 LAYER_CALLS = nn.Module._call_impl.__globals__["__name__"], nn.Module._call_impl.__name__
+OF_NUMBERS = ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss")
 LOSSES = (
     "cross_entropy", "nll_loss", "binary_cross_entropy", "binary_cross_entropy_with_logits",
-    "mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss",
+    *OF_NUMBERS,
 )  # fmt: skip
 OWN_FILES = tuple(
     f"{Path(file).parent}{os.sep}" for file in (torch.__file__, Path(__file__).parent)
@@ -85,6 +86,11 @@ class Scene(NamedTuple):
     def is_of_batch(self, x: Any) -> bool:
         """Whether something is one of the inputs that the loader has yielded."""
         return any(x is one for one in self.inputs)
+
+    @property
+    def loss_name(self) -> str:
+        """The name of the loss function, or of its class."""
+        return str(getattr(self.loss_fn, "__name__", type(self.loss_fn).__name__))
 
     def name_of(self, module: nn.Module) -> str | None:
         """The name of a layer in the model; ``''`` for the model, ``None`` for one that is not in it."""

@@ -262,12 +262,13 @@ class FitSession(Session):
             if done > end:
                 many = f"{done} epochs are done, and epochs is {end}"
             self.trainer.note(
-                f"running ID {self.trainer.running_id} has nothing left to do: {many}{inside}. To go on, give a larger number of epochs; for a new run, another "
-                "running_id or resume=False."
+                f"running ID {self.trainer.running_id} has nothing left to do: {many}{inside}. To go on, "
+                "give a larger number of epochs; for a new run, another running_id or resume=False."
             )
         else:
+            many = str(done) if done > end else f"{done} of {end}"
             warn_user(
-                f"fit() runs no epoch: {done if done > end else f'{done} of {end}'} are done. Give fit(..., epochs=n) for n more.",
+                f"fit() runs no epoch: {many} are done. Give fit(..., epochs=n) for n more.",
                 UserWarning,
             )
 

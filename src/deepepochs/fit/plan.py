@@ -16,6 +16,7 @@ from ..arguments import as_list, check_batch_size, check_count, check_flag
 from ..contracts import TrainerView
 from ..errors import ConfigError, LoopException, MetricError, warn_user
 from ..hints.near import nearest_metric
+from ..hooks import is_of_library
 from ..metrics.direction import direction_of
 from ..nest.samples import BatchSize
 from ..patches.base import metric_name
@@ -330,7 +331,9 @@ def _warn_of_forgotten(trainer: TrainerView, plan: FitPlan, epochs: range) -> No
     Code of the user's own in the fit, or between fits of one epoch, may move them.
     """
     tasks = [task for listed in plan.tasks.values() for task in listed]
-    if len(epochs) < 2 or not all(map(_is_of_library, (trainer, *tasks, *trainer.callbacks))):
+    if len(epochs) < 2 or not all(
+        map(is_of_library, map(type, (trainer, *tasks, *trainer.callbacks)))
+    ):
         return
     for index, optimizer in enumerate(trainer.opt):
         if optimizer.scheduler is not None:
@@ -350,13 +353,11 @@ def _warn_of_forgotten(trainer: TrainerView, plan: FitPlan, epochs: range) -> No
             )
 
 
-def _is_of_library(thing: object) -> bool:
-    return type(thing).__module__.partition(".")[0] == __name__.partition(".")[0]
-
-
 def _steps_once_a_window(trainer: TrainerView, plan: FitPlan) -> bool:
     """Whether each window of mini-batches has one optimizer step, made by the library."""
-    return all(map(_is_of_library, (trainer, *plan.tasks[Stage.TRAIN]))) and len(trainer.opt) == 1
+    return len(trainer.opt) == 1 and all(
+        map(is_of_library, map(type, (trainer, *plan.tasks[Stage.TRAIN])))
+    )
 
 
 def look_for_monitors(run: Run, plan: FitPlan) -> Iterator[tuple[int, Any]]:

@@ -71,9 +71,8 @@ class _Metric:
 
     def __init__(self) -> None:
         self._due_s = 0.0
-        self._took_s = (
-            0.0  # the last look; the shorter of two counts, since one may have had to wait
-        )
+        # Of the last look. The shorter of two counts, since one may have had to wait.
+        self._took_s = 0.0
         self._value: Any = None
 
     def value(self, patch: Any, rest: float) -> Any:

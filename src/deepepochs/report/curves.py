@@ -17,7 +17,7 @@ STYLES = {"train": "c0", "val": "c1"}
 
 def run_curves(run: RunInfo) -> Iterator[str]:
     """Yield the plots of a run's metrics and learning rates, or a sentence about its rates."""
-    names = list(dict.fromkeys(name for table in run.curves.values() for name in table))
+    names = run.metrics
     best = run.best() if run.num_epochs > 1 else None
     plots = list(_plots(run, names, best))
     shown = plots[:MAX_PLOTS]

@@ -63,8 +63,8 @@ def reason_text(run: RunInfo) -> str:
 def epochs_text(run: RunInfo) -> str:
     """Return how many epochs are done, and of how many.
 
-    A run that stopped early has no other epochs before it. A run that was started again with
-    fewer epochs than it has done has no total.
+    A run that stopped early has no total: it will not train the rest. Nor has one that was started
+    again with fewer epochs than it has done.
     """
     total = whole(run.record, "max_epochs")
     if run.outcome == "stopped" or not total or total < run.epochs_done:

@@ -41,13 +41,13 @@ _ANIMALS = (
 def new_running_id(parents: Iterable[Path] = ()) -> str:
     """Make an id that can be read: date, time and two words, as ``2026-11-25_2136_brave-otter``.
 
-    It is the name of nothing in the folders ``parents``. The system draws the words, so no random
+    No file or folder in ``parents`` has this name. The system draws the words, so no random
     state of the run changes.
     """
     now, parents = time.strftime("%Y-%m-%d_%H%M"), list(parents)
     for _ in range(100):
         first, second = os.urandom(2)
-        name = f"{now}_{_ADJECTIVES[first % 64]}-{_ANIMALS[second % 64]}"
+        name = f"{now}_{_ADJECTIVES[first % len(_ADJECTIVES)]}-{_ANIMALS[second % len(_ANIMALS)]}"
         if not any((parent / name).exists() for parent in parents):
             return name
     return f"{name}-{os.urandom(4).hex()}"  # there are thousands of runs of this minute

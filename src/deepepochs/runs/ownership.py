@@ -46,8 +46,8 @@ class RunFolders:
     ) -> tuple[str, list[str]]:
         """Take the folders of this run, before it writes to them.
 
-        If they are those of an earlier run, these are moved aside where the id ``is_given`` by the
-        script. An id that the library has made gets a number.
+        If an earlier run has them: with an id that the script has given, they are moved aside; an id
+        that the library has made gets a number.
 
         Args:
             parents: the folders of runs that the callbacks write to.
@@ -106,7 +106,7 @@ class RunFolders:
         return running_id, said
 
     def use(self, folder: Path) -> None:
-        """Note that this run writes to a folder, unless an earlier run has: then it is not its own."""
+        """Note that this run writes to a folder. A folder of an earlier run is not noted."""
         if folder not in self._own and not is_run(folder):
             self._own[folder] = None
 

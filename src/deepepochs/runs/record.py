@@ -86,6 +86,11 @@ class RunInfo(NamedTuple):
         return max(epochs, default=0)
 
     @property
+    def metrics(self) -> list[str]:
+        """The names of its metrics, in the order of its curves."""
+        return list(dict.fromkeys(name for table in self.curves.values() for name in table))
+
+    @property
     def epochs_done(self) -> int:
         """Number of epochs that are done."""
         done = self.record.get("epochs_done")
@@ -173,7 +178,8 @@ def run_folders(folder: Path) -> list[Path]:
 
 def by_start(run: RunInfo) -> tuple[float, str]:
     """The key that sorts runs by their start."""
-    return run.started.timestamp() if run.started is not None else 0.0, run.running_id
+    start = run.started
+    return 0.0 if start is None else start.timestamp(), run.running_id
 
 
 def is_run(folder: Path) -> bool:

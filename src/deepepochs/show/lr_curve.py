@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SKIPPED_END = 5  # this many last points are not used, since the loss blows up there
-EDGE = 0.05  # this share of a fall is left out at its begin and at its end
+EDGE = 0.05  # this share of a fall is left out at its beginning and at its end
 CLEAR = 6.0  # a fall of fewer standard errors of the mean is as likely to be noise
 
 
@@ -76,9 +76,9 @@ class LRCurve:
         losses, radius = self._capped(), _radius(len(self.losses))
         means = []
         for i in range(len(losses)):
-            weights = _weights(min(radius, i, len(losses) - 1 - i))
-            near = losses[i - len(weights) // 2 :]
-            weighted = sum(w * loss for w, loss in zip(weights, near, strict=False))
+            reach = min(radius, i, len(losses) - 1 - i)
+            weights, near = _weights(reach), losses[i - reach : i + reach + 1]
+            weighted = sum(w * loss for w, loss in zip(weights, near, strict=True))
             means.append(weighted / sum(weights))
         return means
 

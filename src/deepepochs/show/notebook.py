@@ -29,7 +29,7 @@ from .screens import (
     plain_text,
 )
 from .tables import QUIET, html_table, kept
-from .terminal import clock, live_line
+from .terminal import clock, live_line, rate
 
 PACE_S = 0.1  # seconds from one update to the next
 DISPLAY_LINES = 100  # lines of the text; earlier ones are left out, since each update sends all
@@ -166,11 +166,11 @@ def epochs_html(table: EpochTable, round_to: int) -> str:
     groups: list[tuple[str, int]] = []
     if len(stages) > 1:
         for column in columns:
-            name, span = (column.name, 1) if column.stage else ("", 1)
+            name = column.name if column.stage else ""
             if groups and name and groups[-1][0] == name:
                 groups[-1] = (name, groups[-1][1] + 1)
             else:
-                groups.append((name, span))
+                groups.append((name, 1))
         groups = [("", 1), *groups, ("", 1)]
         head = [column.stage or column.name for column in columns]
     else:
@@ -220,7 +220,7 @@ def live_html(live: Live, round_to: int, *, is_over: bool) -> str:
     rest += [f"{name} {cell(value, round_to)}" for name, value in live.values.items()]
     if live.speed is not None:
         much, what = live.speed
-        rest.append(f"{much:,.{0 if much >= 10 else 1}f} {what}/s")
+        rest.append(f"{rate(much)} {what}/s")
     return (
         '<div style="font-variant-numeric:tabular-nums;margin:.3em 0">'
         f"{escape(' '.join(place))} {bar} {count}"

@@ -432,9 +432,9 @@ class TextTable:
         return every[:num], widths[:num], every[num:]
 
     def _width(self, table: EpochTable, column: Column) -> int:
-        values = [row.values[column] for row in table.rows if column in row.values]
-        is_vector = np.ndim(values[-1]) > 0 if values else False
-        return text_width(cell(values[-1])) if is_vector else self.round_to + 3
+        latest = (row.values[column] for row in reversed(table.rows) if column in row.values)
+        value: Any = next(latest, 0.0)
+        return text_width(cell(value)) if np.ndim(value) > 0 else self.round_to + 3
 
     def _names(self) -> Iterator[Line]:
         """Yield the header: names above stages, or names alone where only training has some."""

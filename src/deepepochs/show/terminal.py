@@ -1,8 +1,8 @@
 """Shows a run in a terminal: lasting lines in colour, and below them a live line.
 
-The live line is as wide as the terminal. Its last character leaves the cursor in the last column,
-from where the next character goes to a new line: so what a user prints, a warning, a traceback
-begin in a line of their own. Where that is not known to work, it is a column shorter.
+The live line fills the whole width, so that whatever is written next, a user's print, a warning or a
+traceback, begins on a new line. On terminals where that is not known to work, it is one column
+shorter.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def pieces(live: Live, round_to: int) -> Iterator[Line]:
         yield [("dim", f"  {short_name(name)} "), ("", cell(value, round_to))]
     much, what = live.speed or (0, "samples")
     unit = "/s" if what == "samples" else f" {what}/s"
-    shown = f"{much:,.{0 if much >= 10 else 1}f}{unit}" if much else ""
+    shown = f"{rate(much)}{unit}" if much else ""
     yield [("dim", f"  {shown:<8}")]
 
 
@@ -133,6 +133,11 @@ def bar(share: float, columns: int) -> Line:
     done = int(min(share, 1.0) * columns)
     tip = "╸" if done < columns else ""
     return [("", f" {'━' * done}"), ("dim", f"{tip}{'─' * (columns - done - len(tip))}")]
+
+
+def rate(per_s: float) -> str:
+    """Return how many there are in a second, as `12,346` or `2.2`."""
+    return f"{per_s:,.{0 if per_s >= 10 else 1}f}"
 
 
 def clock(seconds: float) -> str:
