@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import sys
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -827,6 +828,32 @@ class TrainerBase(Steps):
 
         options = {"train_dl": train_dl, "val_dl": val_dl, **fit_options}
         return verify_resume(self, steps, options)
+
+    def plain_loop(
+        self,
+        path: str | PathLike[str] | None = None,
+        train_dl: Iterable[Any] | None = None,
+        val_dl: Iterable[Any] | None = None,
+        **fit_options: Any,
+    ) -> str:
+        """Write the training of ``fit`` as a PyTorch script that does not need this library.
+
+        Call it in the script that makes model, data and trainer: the lines up to the call are
+        taken over, without those that use the library.
+
+        Args:
+            path: the file to write; ``None``: none.
+            train_dl: training loader, as for ``fit``.
+            val_dl: validation loader, as for ``fit``.
+            **fit_options: further arguments of ``fit``, such as ``train_tasks``.
+
+        Returns:
+            The text of the script.
+        """
+        from .plain import write_plain_loop
+
+        options = {"train_dl": train_dl, "val_dl": val_dl, **fit_options}
+        return write_plain_loop(self, options, sys._getframe(1), path)
 
     # the run's folder
 
