@@ -70,6 +70,7 @@ from .task import EpochTask
 # asked for.
 if TYPE_CHECKING:
     from .fit.resume import EarlierFits, Resumption
+    from .plain.words import Explanation
     from .show.lr_curve import LRCurve
     from .state.strict import Part
     from .verify import ResumeReport
@@ -854,6 +855,26 @@ class TrainerBase(Steps):
 
         options = {"train_dl": train_dl, "val_dl": val_dl, **fit_options}
         return write_plain_loop(self, options, sys._getframe(1), path)
+
+    def explain(
+        self,
+        train_dl: Iterable[Any] | None = None,
+        val_dl: Iterable[Any] | None = None,
+        **fit_options: Any,
+    ) -> Explanation:
+        """Say in words what ``fit`` with these arguments is going to do.
+
+        Args:
+            train_dl: training loader, as for ``fit``.
+            val_dl: validation loader, as for ``fit``.
+            **fit_options: further arguments of ``fit``, such as ``train_tasks``.
+
+        Returns:
+            An object to print: epochs, data, steps, optimizers, metrics, callbacks and files.
+        """
+        from .plain import explain
+
+        return explain(self, {"train_dl": train_dl, "val_dl": val_dl, **fit_options})
 
     # the run's folder
 

@@ -9,13 +9,11 @@
 from __future__ import annotations
 
 import ast
-import inspect
 import keyword
 import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
-from types import FrameType
+from inspect import signature
 from typing import Any, NamedTuple
 
 import torch
@@ -25,7 +23,7 @@ from .. import metrics
 from ..arguments import default_loss
 from ..callbacks.grad_clip import GradClipCallback
 from ..data.followed import read_moment, restore_moment
-from ..fit.plan import FitPlan, plan_fit
+from ..fit.plan import FitPlan
 from ..patches.base import metric_name
 from ..patches.confusion import CountsPatch
 from ..patches.tensors import TensorPatch
@@ -633,7 +631,7 @@ def _identifier(label: str) -> str:
 
 
 def _default(kind: type, key: str, default: Any) -> Any:
-    parameter = inspect.signature(kind).parameters.get(key)
+    parameter = signature(kind).parameters.get(key)
     return default if parameter is None else parameter.default
 
 
@@ -679,21 +677,3 @@ def _tidy(text: str) -> str:
         text = text.replace("\n\n\n\n", "\n\n\n")
     ast.parse(text)
     return text.strip() + "\n"
-
-
-def write_plain_loop(
-    trainer: Any, fit_options: Mapping[str, Any], frame: FrameType | None, path: Any = None
-) -> str:
-    """Write the script of a fit; see ``Trainer.plain_loop``."""
-    given = inspect.signature(type(trainer).fit).bind(trainer, **fit_options)
-    given.apply_defaults()
-    _, options = given.args, dict(given.arguments)
-    options.pop("self", None)
-    plan = plan_fit(trainer, **options)
-    for task in plan.all_tasks():
-        task.bind(trainer)
-    script = Script(trainer, plan, Prelude(frame), epochs=options["epochs"])
-    text = script.text(f"run {trainer.running_id}")
-    if path is not None:
-        Path(path).write_text(text, encoding="utf-8")
-    return text
