@@ -80,7 +80,7 @@ __all__ = ["EpochTask", "Trainer", "TrainerBase"]
 # what the parts of the library ask of one another.
 UNLISTED = frozenset([
     "adopt_run", "auto_traindata_to_device", "buffer_shapes", "checker", "close_logger", "current_task",
-    "default_cbk", "fits", "general_metrics", "grad_accumulate", "has_own_id", "has_own_split",
+    "default_cbk", "deterministic", "fits", "general_metrics", "grad_accumulate", "has_own_id", "has_own_split",
     "hyper_params", "ignore_resume", "init_epoch", "is_fit_run", "is_interrupted", "is_resumed",
     "loaders", "log_tqdm", "loss_module", "metric_patch", "moves_data", "note", "on_interrupt", "on_nan", "place",
     "resume", "resume_from", "run_task", "runtime", "show_info", "splits_pairs", "tell_once",
@@ -147,6 +147,7 @@ class TrainerBase(Steps):
         precision: str | None = None,
         targets: str | None = None,
         console: str = "auto",
+        deterministic: bool = False,
     ) -> None:
         """Make a trainer.
 
@@ -192,6 +193,9 @@ class TrainerBase(Steps):
             console: ``'auto'``: a row for each epoch, and in a terminal or notebook a live line
                 with the progress within it; ``'rows'``: without the live line; ``'bar'``: with it
                 also where the output does not say that it is a terminal; ``'off'``: nothing.
+            deterministic: use only operations that give the same result each time, by
+                ``torch.use_deterministic_algorithms``, in each call of the trainer; the settings
+                of torch are put back after it. An operation that has no such form is an error.
 
         Raises:
             ConfigError: an argument that cannot be right; the message says what to give.
@@ -206,6 +210,7 @@ class TrainerBase(Steps):
         self.on_interrupt = check_choice("on_interrupt", on_interrupt, ["raise", "return"])
         self.worker_seeding = check_choice("worker_seeding", worker_seeding, ["position", "torch"])
         self.targets = check_targets(targets)
+        self.deterministic = check_flag("deterministic", deterministic)
         self.metric_patch = check_patch_kind(metric_patch)
         self.general_metrics = list(check_metrics(metrics, "metrics"))
         check_order(model, loss, opt)

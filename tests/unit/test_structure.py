@@ -103,7 +103,15 @@ def foreign_writes(tree: ast.AST) -> Iterator[str]:
 
 
 # Attributes of PyTorch's, NumPy's and Accelerate's objects that are named as some of ours are.
-OF_OTHERS = ("step", "training", "grad", "rng_types", "even_batches", "bit_generator.state")
+OF_OTHERS = (
+    "step",
+    "training",
+    "grad",
+    "rng_types",
+    "even_batches",
+    "bit_generator.state",
+    "cudnn.deterministic",
+)
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)

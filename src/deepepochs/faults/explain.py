@@ -14,7 +14,7 @@ from ..arguments import default_loss
 from ..errors import DeepEpochsError, StopLoopException, add_note, step_error
 from ..runtime.rounds import UNUSED
 from ..stages import Stage
-from .backward import fault_of_backward, fault_of_memory
+from .backward import fault_of_backward, fault_of_determinism, fault_of_memory
 from .calls import fault_of_call
 from .layers import fault_of_layer
 from .losses import Found, fault_of_loss
@@ -23,6 +23,7 @@ from .words import DEFAULT_STEP, PassName, brief
 
 FAULTS: tuple[Callable[[Scene], Found | None], ...] = (
     fault_of_memory,
+    fault_of_determinism,
     fault_of_loss,
     fault_of_call,
     fault_of_layer,

@@ -86,6 +86,10 @@ class Session:
 
     def __enter__(self) -> Session:
         with ExitStack() as undo:
+            if self.trainer.deterministic:
+                from ..runtime.deterministic import deterministic_operations
+
+                undo.enter_context(deterministic_operations(self.trainer.device))
             undo.enter_context(self.modes.kept(trains=self.kind in (Kind.FIT, Kind.TRY)))
             if self.outer is None:
                 undo.enter_context(self.trainer.runtime.streams.opened())
