@@ -71,6 +71,7 @@ if TYPE_CHECKING:
     from .fit.resume import EarlierFits, Resumption
     from .show.lr_curve import LRCurve
     from .state.strict import Part
+    from .tries.summary import ModelSummary
     from .verify import ResumeReport
 
 __all__ = ["EpochTask", "Trainer", "TrainerBase"]
@@ -84,7 +85,7 @@ UNLISTED = frozenset([
     "hyper_params", "ignore_resume", "init_epoch", "is_fit_run", "is_interrupted", "is_resumed",
     "loaders", "log_tqdm", "loss_module", "metric_patch", "moves_data", "note", "on_interrupt", "on_nan", "place",
     "resume", "resume_from", "run_task", "runtime", "show_info", "splits_pairs", "tell_once",
-    "targets", "test_metrics", "train_metrics", "val_freq", "val_metrics", "worker_seeding",
+    "targets", "test_metrics", "train_metrics", "trying", "val_freq", "val_metrics", "worker_seeding",
 ])  # fmt: skip
 
 
@@ -398,7 +399,7 @@ class TrainerBase(Steps):
                 yield
         finally:
             self.session = outer
-            if outer is None and session.kind is not Kind.TRY:
+            if outer is None and not session.kind.is_try:
                 # Not the plan, whose tasks know the trainer: a circle would keep models alive.
                 self._val_freq, self._metrics = session.plan.val_freq, session.plan.metrics
                 self._last_stop = session.save_points.stop_reason
@@ -588,23 +589,72 @@ class TrainerBase(Steps):
         """
         from .callbacks.lr_find import LRSweep, check_range
         from .show.lr_curve import LRCurve
-        from .state.snapshot import no_trace
 
         check_range(max_batch, min_lr, max_lr)
         plan, opt_id = plan_search(self, train_dl, train_tasks, batch_size, opt_id)
         tasks, sweep = plan.tasks[Stage.TRAIN], LRSweep(max_batch, min_lr, max_lr, opt_id)
-        acting = CallbackPool([*(c for c in self.callbacks if c.acts_in_tries), sweep])
-        session = Session(self, plan, Kind.TRY, acting, self.session)
-        with (
-            self.runtime.call(f"{session.kind.value}()"),
-            no_trace(self, [task.dataloader for task in tasks]),
-            self._opened(session),
-        ):
-            self.opt.drop_gradients()
+        with self.trying(Kind.FIND_LR, plan, sweep) as session:
             while not sweep.done:
                 for index, task in enumerate(tasks):
                     run_pass(session, task, Stage.TRAIN, (index, len(tasks)))
         return LRCurve(sweep.lrs, sweep.losses)
+
+    @contextmanager
+    def trying(self, kind: Kind, plan: FitPlan, watch: Callback) -> Iterator[Session]:
+        """Let the block train in a session of its own, and put back all that this changes.
+
+        ``watch`` is called, and those callbacks that act in tries.
+        """
+        from .state.snapshot import no_trace
+
+        acting = CallbackPool([*(c for c in self.callbacks if c.acts_in_tries), watch])
+        session = Session(self, plan, kind, acting, self.session)
+        with (
+            self.runtime.call(f"{kind.value}()"),
+            no_trace(self, [task.dataloader for task in plan.all_tasks()]),
+            self._opened(session),
+        ):
+            self.opt.drop_gradients()
+            yield session
+
+    @with_hints
+    def summary(self, data: Any = None, *, depth: int | None = 3) -> ModelSummary:
+        """List the layers of the model with their parameters, and what memory they take.
+
+        Nothing is changed: where there are ``data``, a copy of the model is called on them once,
+        in evaluation mode and without gradients.
+
+        Args:
+            data: a loader, of which one mini-batch is taken, a mini-batch, or a tensor that is
+                the input; it gives the shapes of the outputs. ``None``: no shapes.
+            depth: the layers below so many levels are counted in that above them; ``None``:
+                all are shown.
+
+        Returns:
+            A summary that prints as a table, with ``.layers``, ``.parameters``, ``.trainable``
+            and ``.memory`` in bytes.
+
+        Raises:
+            ConfigError: an argument that cannot be right; ``data``, and the model is sharded or
+                cannot be copied.
+
+        Example:
+            >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+            >>> trainer = Trainer(model, nn.functional.cross_entropy)
+            >>> print(trainer.summary(torch.randn(16, 4)))
+            layer       kind        output   parameters
+            Sequential  Sequential  [16, 2]
+              0         Linear      [16, 8]          40
+              1         ReLU        [16, 8]
+              2         Linear      [16, 2]          18
+            <BLANKLINE>
+            parameters: 58, all of them trained
+            memory: 232 bytes of weights and buffers, 232 bytes of gradients, 464 bytes for the optimizer
+            outputs of the layers: about 1.15 kB for a mini-batch of 16 samples
+        """
+        from .tries.summary import summarize
+
+        return summarize(self, data, depth)
 
     def run_task(self, task: EpochTask, stage: Stage) -> dict[str, Any]:
         """Run one pass over one task's data, inside of a call whose task it is."""
