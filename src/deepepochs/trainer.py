@@ -71,6 +71,8 @@ if TYPE_CHECKING:
     from .fit.resume import EarlierFits, Resumption
     from .show.lr_curve import LRCurve
     from .state.strict import Part
+    from .tries.batch_size import FoundBatchSize
+    from .tries.profile import Profile
     from .tries.summary import ModelSummary
     from .verify import ResumeReport
 
@@ -655,6 +657,75 @@ class TrainerBase(Steps):
         from .tries.summary import summarize
 
         return summarize(self, data, depth)
+
+    @with_hints
+    def find_batch_size(
+        self,
+        train_dl: Iterable[Any],
+        max_size: int | None = None,
+        *,
+        batch_size: BatchSize = None,
+    ) -> FoundBatchSize:
+        """Find the largest mini-batch that fits, and how fast each size is; put everything back.
+
+        Sizes are doubled from 1 on until memory runs out, the data are used up or ``max_size`` is
+        reached, and then tried between the last two, to a sixteenth. Each size makes three training
+        steps with the same first samples of the loader.
+
+        A CPU has no limit of its own: the system slows down, or ends the process. There sizes are
+        doubled while a step takes less than a second or gets faster for each sample, and the size
+        that is given is the smallest that is within a tenth of the fastest.
+
+        Args:
+            train_dl: a ``DataLoader``, whose data set, sampler and collate function are used.
+            max_size: no larger one is tried.
+            batch_size: weight of a mini-batch, as in ``fit``.
+
+        Returns:
+            What was found, with ``.batch_size``, ``.largest`` and ``.trials``; it prints as a
+            table.
+
+        Raises:
+            ConfigError: an argument that cannot be right; a ``DataLoader`` with a ``batch_sampler``
+                of its own; several processes; a model with lazy layers.
+            torch.OutOfMemoryError: not even one sample fits.
+        """
+        from .tries.batch_size import find_batch_size
+
+        return find_batch_size(self, train_dl, max_size, batch_size)
+
+    @with_hints
+    def profile(
+        self,
+        train_dl: Iterable[Any] | EpochTask,
+        steps: int = 20,
+        path: str | PathLike[str] | None = None,
+        *,
+        batch_size: BatchSize = None,
+    ) -> Profile:
+        """Measure where the time of some training steps goes, and put everything back.
+
+        The first three steps are not measured. Callbacks take part as in ``find_lr``.
+        ``torch.profiler`` makes each step some tenths slower. On a GPU each part waits until the
+        device is done, so that parts that overlap otherwise follow one another.
+
+        Args:
+            train_dl: training loader, or an ``EpochTask``; short epochs are repeated.
+            steps: mini-batches to measure.
+            path: a file that ends in ``.json``, for the trace, which https://ui.perfetto.dev and
+                ``chrome://tracing`` show; TensorBoard wants ``.pt.trace.json``. ``None``: nothing
+                is written.
+            batch_size: weight of a mini-batch, as in ``fit``.
+
+        Returns:
+            A profile with ``.parts`` and ``.operations`` in seconds; it prints as tables.
+
+        Raises:
+            ConfigError: an argument that cannot be right; a model with lazy layers.
+        """
+        from .tries.profile import profile_steps
+
+        return profile_steps(self, train_dl, steps, path, batch_size)
 
     def run_task(self, task: EpochTask, stage: Stage) -> dict[str, Any]:
         """Run one pass over one task's data, inside of a call whose task it is."""

@@ -328,7 +328,7 @@ def mistakes() -> dict[str, tuple[Any, type[Exception], str]]:
         "data set": (lambda: TensorDataset(X, Y), ConfigError, "give a loader, a mini-batch or an"),
         "number": (lambda: 8, ConfigError, "summary() got int: give a loader"),
         "iterator": (lambda: iter(loader()), ConfigError, "which can be walked only once"),
-        "empty": (lambda: [], DataError, "a loader that gives no mini-batch"),
+        "empty": (list, DataError, "a loader that gives no mini-batch"),
         "shape": (lambda: X[:, :4], RuntimeError, "In summary(): batch_x is (float32 [48, 4],)"),
     }
 
