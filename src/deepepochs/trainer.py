@@ -668,7 +668,7 @@ class TrainerBase(Steps):
     ) -> FoundBatchSize:
         """Find the largest mini-batch that fits, and how fast each size is; put everything back.
 
-        Sizes are doubled from 1 on until memory runs out, the data are used up or ``max_size`` is
+        Sizes are doubled from 2 on until memory runs out, the data are used up or ``max_size`` is
         reached, and then tried between the last two, to a sixteenth. Each size makes three training
         steps with the same first samples of the loader.
 

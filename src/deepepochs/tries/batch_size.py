@@ -30,6 +30,7 @@ from ..show.tables import html_table, text_table
 from ..show.terminal import rate
 from ..stages import Stage
 
+FIRST = 2  # a batch norm cannot train on one sample, which is tried only if two do not fit
 STEPS = 3  # of each size; the first one is not timed
 LONG_S = 1.0  # on a CPU, which has no limit of its own, sizes grow while a step is shorter
 GAIN = 1.1  # or while training gets faster by so much
@@ -135,7 +136,7 @@ class StepClock(Callback):
 def find_batch_size(
     trainer: Any, loader: Any, max_size: int | None, batch_size: BatchSize
 ) -> FoundBatchSize:
-    """Try sizes from 1 on, doubled while they fit, then between the last two.
+    """Try sizes from 2 on, doubled while they fit, then between the last two.
 
     Raises:
         ConfigError: the loader, or another argument, cannot be right; several processes.
@@ -155,12 +156,11 @@ def find_batch_size(
         tried[size] = try_size(trainer, loader, size, batch_size, raises=size == 1)
         return tried[size].fits
 
-    low, high = 1, None
-    fits(low)
-    while low < limit and high is None and goes_on(trainer, list(tried.values())):
-        size = min(2 * low, limit)
-        low, high = (size, None) if fits(size) else (low, size)
-    while high is not None and high - low > max(1, low // 16):
+    low, high = 0, limit + 1
+    while low < limit < high and goes_on(trainer, list(tried.values())):
+        size = min(max(2 * low, FIRST), limit)
+        low, high = (size, high) if fits(size) else (low, size)
+    while high <= limit and high - low > max(1, low // 16):
         middle = (low + high) // 2
         low, high = (middle, high) if fits(middle) else (low, middle)
     cuda = trainer.device.type == "cuda"
@@ -242,11 +242,11 @@ def try_size(
             if raises or not is_out_of_memory(error):
                 raise
             fits = False
-        # The frames of the error, and what they hold, must go before the state is put back.
         if not fits:
-            gc.collect()
+            # What the frames of the error hold must go before the state is put back.
             trainer.opt.drop_gradients()
             if cuda:
+                gc.collect()
                 torch.cuda.empty_cache()
     if not fits:
         return Trial(size, False)

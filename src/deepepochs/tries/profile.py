@@ -63,7 +63,8 @@ class Profile:
         parts: seconds by part: ``'data'`` (waiting for the loader, and moving its mini-batch to
             the device), ``'forward'``, ``'backward'``, ``'step'`` (the optimizer), ``'other'``.
         operations: the operations, the dearest first.
-        num_samples: the samples of these mini-batches; ``None`` if they are not known.
+        num_samples: the samples of these mini-batches in this process; ``None`` if they are not
+            known.
         path: the file of the trace, or ``None``.
     """
 
