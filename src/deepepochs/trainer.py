@@ -669,8 +669,8 @@ class TrainerBase(Steps):
         """Find the largest mini-batch that fits, and how fast each size is; put everything back.
 
         Sizes are doubled from 2 on until memory runs out, the data are used up or ``max_size`` is
-        reached, and then tried between the last two, to a sixteenth. Each size makes three training
-        steps with the same first samples of the loader.
+        reached, and then tried between the last two, to a sixteenth. Each size makes 3 to 12
+        training steps with the same first samples of the loader.
 
         A CPU has no limit of its own: the system slows down, or ends the process. There sizes are
         doubled while a step takes less than a second or gets faster for each sample, and the size

@@ -31,7 +31,8 @@ from ..show.terminal import rate
 from ..stages import Stage
 
 FIRST = 2  # a batch norm cannot train on one sample, which is tried only if two do not fit
-STEPS = 3  # of each size; the first one is not timed
+STEPS = (3, 12)  # of each size, at least and at most; the first one is not timed
+ENOUGH_S = 0.2  # after the least steps, no further one is made after so long
 LONG_S = 1.0  # on a CPU, which has no limit of its own, sizes grow while a step is shorter
 GAIN = 1.1  # or while training gets faster by so much
 
@@ -114,11 +115,13 @@ class StepClock(Callback):
     order = -1000
     meets_fillers = True
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, least: int) -> None:
         super().__init__()
         self.shortest_s = float("inf")
         self._device = device
+        self._least = least
         self._since_s = 0.0
+        self._total_s = 0.0
 
     def _now_s(self) -> float:
         if self._device.type == "cuda":
@@ -129,8 +132,12 @@ class StepClock(Callback):
         self._since_s = self._now_s()
 
     def on_after_train_batch(self, trainer: Any, metrics: Any, batch_idx: int) -> None:
+        step_s = self._now_s() - self._since_s
+        self._total_s += step_s
         if batch_idx:
-            self.shortest_s = min(self.shortest_s, self._now_s() - self._since_s)
+            self.shortest_s = min(self.shortest_s, step_s)
+        if self._total_s > ENOUGH_S and batch_idx + 1 >= self._least:
+            trainer.stop("steps measured")
 
 
 def find_batch_size(
@@ -230,8 +237,9 @@ def try_size(
     batch = batch_of(loader, size)
     if batch is None:
         raise DataError("find_batch_size() got a loader that gives no mini-batch.")
-    plan = plan_try(trainer, [as_task([batch] * STEPS, "train_dl", batch_size)])
-    (task,), clock, device = plan.tasks[Stage.TRAIN], StepClock(trainer.device), trainer.device
+    least, most = (steps + trainer.grad_accumulate - 1 for steps in STEPS)
+    task, device = as_task([batch] * most, "train_dl", batch_size), trainer.device
+    plan, clock = plan_try(trainer, [task]), StepClock(device, least)
     cuda, fits = device.type == "cuda", True
     with trainer.trying(Kind.FIND_BATCH_SIZE, plan, clock) as session:
         if cuda:

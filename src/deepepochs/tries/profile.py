@@ -258,7 +258,7 @@ def profile_steps(
     finally:
         watch.close()
     if file is not None:
-        in_main_process(trainer.runtime, f"write {file}", write_trace, watch.profiler, file)
+        in_main_process(trainer.runtime, "write the trace", write_trace, watch.profiler, file)
     return Profile(steps, watch.parts, watch.operations(), watch.num_samples, file)
 
 
