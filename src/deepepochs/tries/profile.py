@@ -197,7 +197,7 @@ class StepWatch(TimingCallback):
             return
         self._num_done += 1
         if self._num_done > WARM_UP:
-            self._count(trainer.run.num_samples)
+            self._count(0 if trainer.run.is_filler else trainer.run.num_samples)
         if self._num_done == WARM_UP:
             self.profiler.start()
             self._end("other")  # to start it is part of no step
