@@ -531,6 +531,8 @@ def test_every_argument_that_a_hint_names_is_one() -> None:
         Trainer.test,
         Trainer.predict,
         Trainer.find_lr,
+        Trainer.find_batch_size,
+        Trainer.profile,
         EpochTask,
     ]
     methods += [Optimizer, CheckCallback, GradClipCallback, LogCallback]

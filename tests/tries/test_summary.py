@@ -199,6 +199,42 @@ def test_a_model_that_returns_its_loss_gets_the_whole_mini_batch() -> None:
     assert summary.layers[0].output == "{loss: []}"
 
 
+def test_an_object_that_can_be_moved_is_a_mini_batch_also_if_it_can_be_walked() -> None:
+    class Graph:
+        x = X[:8]
+
+        def to(self, device: Any, non_blocking: bool = False) -> Graph:
+            return self
+
+        def __iter__(self) -> Any:
+            yield "x", self.x
+
+    class Nodes(nn.Linear):
+        def forward(self, graph: Any) -> Any:
+            return super().forward(graph.x)
+
+    assert trainer(Nodes(6, 3), loss=None).summary(Graph()).layers[0].output == "[8, 3]"
+
+
+def test_layers_that_give_several_tensors_show_the_shapes_of_each() -> None:
+    class Recurrent(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lstm = nn.LSTM(6, 4, batch_first=True)
+            self.attention = nn.MultiheadAttention(4, 2, batch_first=True)
+
+        def forward(self, x: Any) -> Any:
+            out, _ = self.lstm(x)
+            return self.attention(out, out, out)[0]
+
+    summary = trainer(Recurrent()).summary(torch.randn(2, 5, 6))
+    assert [layer.output for layer in summary.layers] == [
+        "[2, 5, 4]", "([2, 5, 4], ([1, 2, 4], [1, 2, 4]))", "([2, 5, 4], [2, 5, 5])", "",
+    ]  # fmt: skip
+    # The attention calls no layer for its last product, so that its own outputs count.
+    assert summary.memory.outputs == 4 * (40 + 8 + 8 + 40 + 50)
+
+
 def test_lazy_layers_have_shapes_with_data_and_stay_lazy() -> None:
     one = trainer(nn.Sequential(nn.LazyLinear(4), nn.Linear(4, 3)))
     assert "those of lazy layers are not there yet" in str(one.summary())

@@ -32,6 +32,8 @@ MEANT = {
     "test dl loader dataloader dataloaders data val_dl val_loader",
     "dataloader": "dl loader dataloaders data test_dl test_loader test_dataloader",
     "arrays": "x y X Y inputs",
+    "max_size": "max max_batch_size max_val limit",
+    "steps": "num_steps n_steps batches num_batches",
     "model": "net network module learner pl_module nn_model",
     "device": "accelerator devices gpus gpu gpu_ids strategy device_ids num_gpus use_gpu cuda",
     "precision": "amp use_amp fp16 bf16 mixed_precision autocast half",

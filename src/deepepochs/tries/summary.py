@@ -369,7 +369,7 @@ def first_batch(data: Any, undo: ExitStack) -> Any:
 
     A tensor is an input; a tuple, a dict, or a list of tensors is a mini-batch. All else is walked.
     """
-    if isinstance(data, (Tensor, tuple, Mapping)):
+    if isinstance(data, (Tensor, tuple, Mapping)) or hasattr(data, "to"):  # a graph
         return data
     if isinstance(data, list) and data and isinstance(data[0], Tensor):
         return data
