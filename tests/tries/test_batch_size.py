@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from deepepochs import Callback, ConfigError, DataError, Optimizer, Trainer
+from deepepochs.tries import batch_size as tries
 from deepepochs.tries.batch_size import FoundBatchSize, Trial, goes_on, is_out_of_memory
 
 DATA = TensorDataset(torch.randn(100, 6), torch.arange(100) % 3)
@@ -164,7 +165,11 @@ def test_a_stream_is_tried_up_to_the_given_size() -> None:
     assert trainer(plain()).find_batch_size(loader(Stream()), max_size=8).largest == 8
 
 
-def test_each_size_makes_an_optimizer_step_also_where_gradients_are_accumulated() -> None:
+def test_each_size_makes_an_optimizer_step_also_where_gradients_are_accumulated(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tries, "ENOUGH_S", 0.0)  # as if each step took long
+
     class Hungry(torch.optim.SGD):
         def step(self, closure: Any = None) -> Any:
             if model.sizes[-1] > 6:

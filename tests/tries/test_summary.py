@@ -301,6 +301,7 @@ def test_it_leaves_no_trace() -> None:
 
     before = state()
     one.summary(data)
+    one.summary(X)
     one.summary()
     assert state() == before
 
