@@ -106,7 +106,7 @@ def predict_batches(trainer: Any, loader: Any, *, with_targets: bool | None) -> 
             if splits_itself:
                 batch_x, batch_y = trainer.prepare_data(batch)
             else:
-                batch_x, batch_y = _split_for_prediction(trainer, batch, with_targets)
+                batch_x, batch_y = split_for_prediction(trainer, batch, with_targets)
             num_samples = count_samples(batch_x, batch_y)  # before the model can change it
             try:
                 model_out = trainer.call_model(batch_x)
@@ -130,7 +130,7 @@ def predict_batches(trainer: Any, loader: Any, *, with_targets: bool | None) -> 
     return [output for outputs in rows for output in outputs if output is not None]
 
 
-def _split_for_prediction(trainer: Any, batch: Any, with_targets: bool | None) -> tuple[Any, Any]:
+def split_for_prediction(trainer: Any, batch: Any, with_targets: bool | None) -> tuple[Any, Any]:
     """Split a mini-batch that may consist of inputs alone."""
     entry = trainer.targets if isinstance(batch, Mapping) and trainer.targets in batch else None
     if with_targets is None:

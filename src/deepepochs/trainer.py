@@ -73,6 +73,9 @@ if TYPE_CHECKING:
     from .plain.words import Explanation
     from .show.lr_curve import LRCurve
     from .state.strict import Part
+    from .tries.batch_size import FoundBatchSize
+    from .tries.profile import Profile
+    from .tries.summary import ModelSummary
     from .verify import ResumeReport
 
 __all__ = ["EpochTask", "Trainer", "TrainerBase"]
@@ -82,11 +85,11 @@ __all__ = ["EpochTask", "Trainer", "TrainerBase"]
 # what the parts of the library ask of one another.
 UNLISTED = frozenset([
     "adopt_run", "auto_traindata_to_device", "buffer_shapes", "checker", "close_logger", "current_task",
-    "default_cbk", "fits", "general_metrics", "grad_accumulate", "has_own_id", "has_own_split",
+    "default_cbk", "deterministic", "fits", "general_metrics", "grad_accumulate", "has_own_id", "has_own_split",
     "hyper_params", "ignore_resume", "init_epoch", "is_fit_run", "is_interrupted", "is_resumed",
     "loaders", "log_tqdm", "loss_module", "metric_patch", "moves_data", "note", "on_interrupt", "on_nan", "place",
     "resume", "resume_from", "run_task", "runtime", "show_info", "splits_pairs", "tell_once",
-    "targets", "test_metrics", "train_metrics", "val_freq", "val_metrics", "worker_seeding",
+    "targets", "test_metrics", "train_metrics", "trying", "val_freq", "val_metrics", "worker_seeding",
 ])  # fmt: skip
 
 
@@ -149,6 +152,7 @@ class TrainerBase(Steps):
         precision: str | None = None,
         targets: str | None = None,
         console: str = "auto",
+        deterministic: bool = False,
     ) -> None:
         """Make a trainer.
 
@@ -194,6 +198,9 @@ class TrainerBase(Steps):
             console: ``'auto'``: a row for each epoch, and in a terminal or notebook a live line
                 with the progress within it; ``'rows'``: without the live line; ``'bar'``: with it
                 also where the output does not say that it is a terminal; ``'off'``: nothing.
+            deterministic: use only operations that give the same result each time, by
+                ``torch.use_deterministic_algorithms``, in each call of the trainer; the settings
+                of torch are put back after it. An operation that has no such form is an error.
 
         Raises:
             ConfigError: an argument that cannot be right; the message says what to give.
@@ -208,6 +215,7 @@ class TrainerBase(Steps):
         self.on_interrupt = check_choice("on_interrupt", on_interrupt, ["raise", "return"])
         self.worker_seeding = check_choice("worker_seeding", worker_seeding, ["position", "torch"])
         self.targets = check_targets(targets)
+        self.deterministic = check_flag("deterministic", deterministic)
         self.metric_patch = check_patch_kind(metric_patch)
         self.general_metrics = list(check_metrics(metrics, "metrics"))
         check_order(model, loss, opt)
@@ -395,7 +403,7 @@ class TrainerBase(Steps):
                 yield
         finally:
             self.session = outer
-            if outer is None and session.kind is not Kind.TRY:
+            if outer is None and not session.kind.is_try:
                 # Not the plan, whose tasks know the trainer: a circle would keep models alive.
                 self._val_freq, self._metrics = session.plan.val_freq, session.plan.metrics
                 self._last_stop = session.save_points.stop_reason
@@ -585,23 +593,141 @@ class TrainerBase(Steps):
         """
         from .callbacks.lr_find import LRSweep, check_range
         from .show.lr_curve import LRCurve
-        from .state.snapshot import no_trace
 
         check_range(max_batch, min_lr, max_lr)
         plan, opt_id = plan_search(self, train_dl, train_tasks, batch_size, opt_id)
         tasks, sweep = plan.tasks[Stage.TRAIN], LRSweep(max_batch, min_lr, max_lr, opt_id)
-        acting = CallbackPool([*(c for c in self.callbacks if c.acts_in_tries), sweep])
-        session = Session(self, plan, Kind.TRY, acting, self.session)
-        with (
-            self.runtime.call(f"{session.kind.value}()"),
-            no_trace(self, [task.dataloader for task in tasks]),
-            self._opened(session),
-        ):
-            self.opt.drop_gradients()
+        with self.trying(Kind.FIND_LR, plan, sweep) as session:
             while not sweep.done:
                 for index, task in enumerate(tasks):
                     run_pass(session, task, Stage.TRAIN, (index, len(tasks)))
         return LRCurve(sweep.lrs, sweep.losses)
+
+    @contextmanager
+    def trying(self, kind: Kind, plan: FitPlan, watch: Callback) -> Iterator[Session]:
+        """Let the block train in a session of its own, and put back all that this changes.
+
+        ``watch`` is called, and those callbacks that act in tries.
+        """
+        from .state.snapshot import no_trace
+
+        acting = CallbackPool([*(c for c in self.callbacks if c.acts_in_tries), watch])
+        session = Session(self, plan, kind, acting, self.session)
+        with (
+            self.runtime.call(f"{kind.value}()"),
+            no_trace(self, [task.dataloader for task in plan.all_tasks()]),
+            self._opened(session),
+        ):
+            self.opt.drop_gradients()
+            yield session
+
+    @with_hints
+    def summary(self, data: Any = None, *, depth: int | None = 3) -> ModelSummary:
+        """List the layers of the model with their parameters, and what memory they take.
+
+        Nothing is changed: where there are ``data``, a copy of the model is called on them once,
+        in evaluation mode and without gradients.
+
+        Args:
+            data: a loader, of which one mini-batch is taken, a mini-batch, or a tensor that is
+                the input; it gives the shapes of the outputs. ``None``: no shapes.
+            depth: the layers below so many levels are counted in that above them; ``None``:
+                all are shown.
+
+        Returns:
+            A summary that prints as a table, with ``.layers``, ``.parameters``, ``.trainable``
+            and ``.memory`` in bytes.
+
+        Raises:
+            ConfigError: an argument that cannot be right; ``data``, and the model is sharded or
+                cannot be copied.
+
+        Example:
+            >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+            >>> trainer = Trainer(model, nn.functional.cross_entropy)
+            >>> print(trainer.summary(torch.randn(16, 4)))
+            layer       kind        output   parameters
+            Sequential  Sequential  [16, 2]
+              0         Linear      [16, 8]          40
+              1         ReLU        [16, 8]
+              2         Linear      [16, 2]          18
+            <BLANKLINE>
+            parameters: 58, all of them trained
+            memory: 232 bytes of weights and buffers, 232 bytes of gradients, 464 bytes for the optimizer
+            outputs of the layers: about 1.15 kB for a mini-batch of 16 samples
+        """
+        from .tries.summary import summarize
+
+        return summarize(self, data, depth)
+
+    @with_hints
+    def find_batch_size(
+        self,
+        train_dl: Iterable[Any],
+        max_size: int | None = None,
+        *,
+        batch_size: BatchSize = None,
+    ) -> FoundBatchSize:
+        """Find the largest mini-batch that fits, and how fast each size is; put everything back.
+
+        Sizes are doubled from 2 on until memory runs out, the data are used up or ``max_size`` is
+        reached, and then tried between the last two, to a sixteenth. Each size makes 3 to 12
+        training steps with the same first samples of the loader.
+
+        A CPU has no limit of its own: the system slows down, or ends the process. There sizes are
+        doubled while a step takes less than a second or gets faster for each sample, and the size
+        that is given is the smallest that is within a tenth of the fastest.
+
+        Args:
+            train_dl: a ``DataLoader``, whose data set, sampler and collate function are used.
+            max_size: no larger one is tried.
+            batch_size: weight of a mini-batch, as in ``fit``.
+
+        Returns:
+            What was found, with ``.batch_size``, ``.largest`` and ``.trials``; it prints as a
+            table.
+
+        Raises:
+            ConfigError: an argument that cannot be right; a ``DataLoader`` with a ``batch_sampler``
+                of its own; several processes; a model with lazy layers.
+            torch.OutOfMemoryError: not even one sample fits.
+        """
+        from .tries.batch_size import find_batch_size
+
+        return find_batch_size(self, train_dl, max_size, batch_size)
+
+    @with_hints
+    def profile(
+        self,
+        train_dl: Iterable[Any] | EpochTask,
+        steps: int = 20,
+        path: str | PathLike[str] | None = None,
+        *,
+        batch_size: BatchSize = None,
+    ) -> Profile:
+        """Measure where the time of some training steps goes, and put everything back.
+
+        The first three steps are not measured. Callbacks take part as in ``find_lr``.
+        ``torch.profiler`` makes each step some tenths slower. On a GPU each part waits until the
+        device is done, so that parts that overlap otherwise follow one another.
+
+        Args:
+            train_dl: training loader, or an ``EpochTask``; short epochs are repeated.
+            steps: mini-batches to measure.
+            path: a file that ends in ``.json``, for the trace, which https://ui.perfetto.dev and
+                ``chrome://tracing`` show; TensorBoard wants ``.pt.trace.json``. ``None``: nothing
+                is written.
+            batch_size: weight of a mini-batch, as in ``fit``.
+
+        Returns:
+            A profile with ``.parts`` and ``.operations`` in seconds; it prints as tables.
+
+        Raises:
+            ConfigError: an argument that cannot be right; a model with lazy layers.
+        """
+        from .tries.profile import profile_steps
+
+        return profile_steps(self, train_dl, steps, path, batch_size)
 
     def run_task(self, task: EpochTask, stage: Stage) -> dict[str, Any]:
         """Run one pass over one task's data, inside of a call whose task it is."""

@@ -17,7 +17,7 @@ CASES = [
     "whole_batches", "few_samples", "streams", "ready_batches", "accumulated",
     "without_labels", "skipped", "wrong_lengths", "by_hand", "by_hand_sparse",
     "several", "plateau", "weights_outside", "unfrozen",
-    "fillers_and_rare_weights", "unfrozen_between_trainers", "frozen_model", "searched",
+    "fillers_and_rare_weights", "unfrozen_between_trainers", "frozen_model", "searched", "looked_at_before",
     "prepared", "predictions", "early_stop", "interpreted",
 ]  # fmt: skip
 
@@ -53,6 +53,15 @@ def test_several_processes_give_the_numbers_of_one(
     found: dict[int, dict[str, Any]], case: str, num_processes: int
 ) -> None:
     assert differences(found[1][case], found[num_processes][case]) == []
+
+
+@pytest.mark.parametrize("num_processes", [1, 2, 3])
+def test_what_is_looked_at_before_a_fit_works_in_several_processes_or_says_that_it_does_not(
+    found: dict[int, dict[str, Any]], num_processes: int
+) -> None:
+    looked = found[num_processes]["looked_at_before"]
+    assert looked["shapes"][4:] == ["[4, 3]", "[4, 16]", "[4, 16]", "[4, 3]"]
+    assert looked["trace"] and looked["refused"] and looked["words"]
 
 
 @pytest.mark.parametrize("num_processes", [1, 2, 3])

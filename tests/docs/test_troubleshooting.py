@@ -55,6 +55,11 @@ class Pair(nn.Linear):
         return super().forward(x), x
 
 
+class Pooling(nn.Module):
+    def forward(self, x: Tensor) -> Any:
+        return F.max_unpool1d(*F.max_pool1d(x[None], 2, return_indices=True), 2)[0]
+
+
 def dicts() -> DataLoader[Any]:
     return DataLoader([{"x": x, "labels": y} for x, y in zip(X, Y, strict=True)], 16)  # type: ignore[arg-type]
 
@@ -224,6 +229,12 @@ def a_second_fit() -> None:
 def another_model() -> None:
     trainer(running_id="b", callbacks=check()).fit(loader(X, Y))
     trainer(nn.Linear(4, 5)).load_weights("b")
+
+
+@mistake
+def an_operation_without_a_deterministic_form() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), Pooling(), nn.Linear(4, 3))
+    trainer(model, deterministic=True).fit(loader(X, Y))
 
 
 @mistake

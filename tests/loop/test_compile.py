@@ -112,3 +112,10 @@ def test_the_model_is_compiled_in_one_piece(
     for graph in graphs:
         assert [node.target for node in graph.graph.nodes].count(F.linear) == 2
     assert not torch._dynamo.utils.counters["graph_break"]
+
+
+@pytest.mark.parametrize("make", [Net, plain_layers])
+def test_a_summary_compiles_nothing(make: Callable[[], nn.Module], graphs: list[Any]) -> None:
+    trainer = Trainer(make(), F.cross_entropy, compile_model=True, console="off", device="cpu")
+    assert trainer.summary(torch.randn(5, 8)).layers[0].output == "[5, 3]"
+    assert not graphs

@@ -244,6 +244,13 @@ ATTRIBUTES = [
     Mistake("trainer.save_checkpoint('w.pt')", AttributeError, "A CheckCallback saves the whole state"),
     Mistake("trainer.compile(optimizer='adam')", AttributeError, "Trainer(model, loss, opt, metrics=...) is given what others give to compile()"),
     Mistake("trainer.lr_find()", AttributeError, "trainer.find_lr(train_dl) searches a learning rate."),
+    Mistake("trainer.scale_batch_size(train_dl)", AttributeError, "trainer.find_batch_size(train_dl) searches a batch size."),
+    Mistake("trainer.profiler", AttributeError, "trainer.profile(train_dl) tells where the time of some steps goes."),
+    Mistake("trainer.summarize()", AttributeError, "trainer.summary(train_dl) lists the layers, shapes and parameters."),
+    Mistake("trainer.summary(train_dl, max_depth=2)", ConfigTypeError, "Did you mean 'depth'?"),
+    Mistake("trainer.profile(train_dl, step=5)", ConfigTypeError, "Did you mean 'steps'?"),
+    Mistake("trainer.find_batch_size(train_dl, max=64)", ConfigTypeError, "Did you mean 'max_size'?"),
+    Mistake("Trainer(model, loss, determinstic=True)", ConfigTypeError, "Did you mean 'deterministic'?"),
     Mistake("trainer.fit_one_cycle(3)", AttributeError, "A schedule is given with its optimizer"),
     Mistake("trainer.learn.fit(3)", AttributeError, "trainer.fit(train_dl, val_dl) trains"),
     Mistake("trainer.train()", AttributeError, "trainer.model.train() sets the mode of the model."),
@@ -524,6 +531,8 @@ def test_every_argument_that_a_hint_names_is_one() -> None:
         Trainer.test,
         Trainer.predict,
         Trainer.find_lr,
+        Trainer.find_batch_size,
+        Trainer.profile,
         EpochTask,
     ]
     methods += [Optimizer, CheckCallback, GradClipCallback, LogCallback]

@@ -1,4 +1,4 @@
-"""Finds what is wrong where the backward pass has raised, or where memory has run out.
+"""Finds what is wrong where the backward pass has raised, or memory or a form is missing.
 
 Each function gives the problem and the remedy, or ``None`` if it knows nothing.
 """
@@ -23,6 +23,18 @@ def fault_of_memory(scene: Scene) -> Found | None:
         f"There is not enough memory for a mini-batch{of}.",
         "Give the DataLoader a smaller batch_size; Trainer(grad_accumulate=n) makes one optimizer "
         "step of n mini-batches, and precision='bf16' halves what layers keep.",
+    )
+
+
+def fault_of_determinism(scene: Scene) -> Found | None:
+    """Say which operation has no deterministic form."""
+    found = re.match(r"(\S+) does not have a deterministic implementation", str(scene.error))
+    if found is None:
+        return None
+    return (
+        f"The operation {found[1]} has no deterministic form in PyTorch, and those are asked for.",
+        "Use another operation or layer in its place, or leave out deterministic=True (or your own "
+        "torch.use_deterministic_algorithms(True)): set_seed alone makes most models repeatable.",
     )
 
 

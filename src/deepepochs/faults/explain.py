@@ -14,7 +14,7 @@ from ..arguments import default_loss
 from ..errors import DeepEpochsError, StopLoopException, add_note, step_error
 from ..runtime.rounds import UNUSED
 from ..stages import Stage
-from .backward import fault_of_backward, fault_of_memory
+from .backward import fault_of_backward, fault_of_determinism, fault_of_memory
 from .calls import fault_of_call
 from .layers import fault_of_layer
 from .losses import Found, fault_of_loss
@@ -23,6 +23,7 @@ from .words import DEFAULT_STEP, PassName, brief
 
 FAULTS: tuple[Callable[[Scene], Found | None], ...] = (
     fault_of_memory,
+    fault_of_determinism,
     fault_of_loss,
     fault_of_call,
     fault_of_layer,
@@ -53,12 +54,18 @@ def explained(run: Any, error: Exception) -> Exception:
 
 
 def explained_prediction(
-    trainer: Any, batch_x: Any, batch_y: Any, batch_idx: int, error: Exception
+    trainer: Any, batch_x: Any, batch_y: Any, batch_idx: int, error: Exception, model: Any = None
 ) -> Exception:
-    """Give the error that is to be raised for one of the model in ``predict``; see `explained`."""
-    scene = Scene(error, batch_x, batch_y, trainer.model, trainer.loss_fn, trainer.has_own_split)
+    """Give the error that is to be raised for one of the model in ``predict``; see `explained`.
+
+    ``model`` is a copy that was called in place of the model.
+    """
+    called = trainer.model if model is None else model
+    scene = Scene(error, batch_x, batch_y, called, trainer.loss_fn, trainer.has_own_split)
     scene = scene._replace(is_prediction=True)
     hints = _hints_on_gradients(Stage.PREDICT, error)
+    if model is not None:
+        return _told(scene, "In summary()", [*hints, *_hints_on_devices(error)])
     if batch_y is None and not isinstance(batch_x, Mapping) and len(batch_x) > 1:
         hints.append("If the last input is the target, give with_targets=True.")
     where = f"In {PassName(Stage.PREDICT).batch(batch_idx)}"

@@ -456,6 +456,13 @@ def _reads_step_args(cls: type) -> bool:
     )
 
 
+def plan_try(trainer: TrainerView, tasks: list[EpochTask]) -> FitPlan:
+    """Make the plan of a call that trains a little, and computes no metrics."""
+    plan = FitPlan({Stage.TRAIN: tasks}, {Stage.TRAIN: []}, "tensor")
+    check_step_args(trainer, tasks)
+    return plan
+
+
 def plan_search(
     trainer: TrainerView,
     train_dl: Any,
@@ -487,6 +494,4 @@ def plan_search(
             f"find_lr: optimizer {opt_id} ({type(trainer.opt[opt_id].opt).__name__}) has no learning "
             "rate (its lr is None): it finds its own in each step, so there is nothing to search."
         )
-    plan = FitPlan({Stage.TRAIN: tasks}, {Stage.TRAIN: []}, "tensor")
-    check_step_args(trainer, tasks)
-    return plan, opt_id
+    return plan_try(trainer, tasks), opt_id

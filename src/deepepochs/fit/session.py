@@ -1,4 +1,4 @@
-"""One call of fit, test, predict or find_lr: what is true only while it runs, and undone after.
+"""One call of fit, test, predict, find_lr and the like: what is true only while it runs, and undone after.
 
 A test that a hook of a fit calls is a session inside the fit's, its ``outer``.
 """
@@ -43,11 +43,18 @@ class Kind(Enum):
     FIT = "fit"
     TEST = "test"
     PREDICT = "predict"
-    TRY = "find_lr"
+    FIND_LR = "find_lr"
+    FIND_BATCH_SIZE = "find_batch_size"
+    PROFILE = "profile"
+
+    @property
+    def is_try(self) -> bool:
+        """Whether it trains and leaves no trace."""
+        return self in (Kind.FIND_LR, Kind.FIND_BATCH_SIZE, Kind.PROFILE)
 
 
 class Session:
-    """One call of fit, test, predict or find_lr.
+    """One call of fit, test or predict, or one that tries something, as find_lr.
 
     Attributes:
         outer: the session that this one runs inside of, or ``None``.
@@ -78,7 +85,7 @@ class Session:
         self.totals = StageTotals()
         self.pace_end_s = 0.0
         self.opt = trainer.opt
-        if kind is Kind.TRY:
+        if kind.is_try:
             # A scheduler may know how many steps it is to make, and object to more.
             self.opt = Optimizers(Optimizer(optimizer.opt) for optimizer in trainer.opt)
         self.modes: Modes = Modes(trainer, None if outer is None else outer.modes)
@@ -86,7 +93,11 @@ class Session:
 
     def __enter__(self) -> Session:
         with ExitStack() as undo:
-            undo.enter_context(self.modes.kept(trains=self.kind in (Kind.FIT, Kind.TRY)))
+            if self.trainer.deterministic:
+                from ..runtime.deterministic import deterministic_operations
+
+                undo.enter_context(deterministic_operations(self.trainer.device))
+            undo.enter_context(self.modes.kept(trains=self.kind is Kind.FIT or self.kind.is_try))
             if self.outer is None:
                 undo.enter_context(self.trainer.runtime.streams.opened())
                 undo.enter_context(forward_hooks(self.trainer, self.hooks))
@@ -112,7 +123,7 @@ class Session:
                 fire_in_step(self.hooks["on_exception"], self.trainer, exception=error)
         finally:
             self._undo.close()
-            if self.outer is not None and self.kind is not Kind.TRY:
+            if self.outer is not None and not self.kind.is_try:
                 self.outer.save_points.inherit(self.save_points)
         return stopped
 
@@ -137,7 +148,7 @@ class Session:
     @property
     def on_nan(self) -> str:
         """What a loss that is NaN or infinite does: ``'stop'``, ``'warn'`` or ``'ignore'``."""
-        return "ignore" if self.kind is Kind.TRY else self.trainer.on_nan
+        return "ignore" if self.kind.is_try else self.trainer.on_nan
 
     def rest(self, until_s: float) -> None:
         """Call no paced hook before a moment."""

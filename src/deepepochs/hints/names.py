@@ -32,6 +32,8 @@ MEANT = {
     "test dl loader dataloader dataloaders data val_dl val_loader",
     "dataloader": "dl loader dataloaders data test_dl test_loader test_dataloader",
     "arrays": "x y X Y inputs",
+    "max_size": "max max_batch_size max_val limit",
+    "steps": "num_steps n_steps batches num_batches",
     "model": "net network module learner pl_module nn_model",
     "device": "accelerator devices gpus gpu gpu_ids strategy device_ids num_gpus use_gpu cuda",
     "precision": "amp use_amp fp16 bf16 mixed_precision autocast half",
@@ -157,7 +159,7 @@ ATTRIBUTES = {
     "loads weights; trainer.load_checkpoint(path) loads the whole state, to go on training.",
     "save_params save_state": "trainer.save_weights(path) writes the weights; trainer.state_dict() is the "
     "whole state.",
-    "summary summarize": "print(trainer.model) shows the layers, and the first fit the number of weights.",
+    "summarize model_summary": "trainer.summary(train_dl) lists the layers, shapes and parameters.",
     "compile": "Trainer(model, loss, opt, metrics=...) is given what others give to compile(); "
     "Trainer(..., compile_model=True) compiles the model.",
     "lr_find lr_finder tune tuner find_learning_rate auto_lr_find": "trainer.find_lr(train_dl) searches a "
@@ -210,9 +212,8 @@ ATTRIBUTES = {
     "val_loader train_dl val_dl datamodule": "The trainer keeps no loaders: they are given to fit and test.",
     "export to_onnx to_torchscript onnx_export": "trainer.model is a plain module: "
     "torch.onnx.export(trainer.model.cpu(), args, path).",
-    "profile profiler": "A TimingCallback measures where the time of a fit goes; torch.profiler may be put "
-    "around a fit.",
-    "find_batch_size scale_batch_size": "The batch size is that of the DataLoader; there is no search for it.",
+    "profiler": "trainer.profile(train_dl) tells where the time of some steps goes.",
+    "scale_batch_size auto_scale_batch_size": "trainer.find_batch_size(train_dl) searches a batch size.",
     "global_rank local_rank is_global_zero is_main_process rank": "trainer.main_process says whether this "
     "process prints and writes.",
 }

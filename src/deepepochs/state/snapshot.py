@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -14,7 +13,7 @@ from ..contracts import TrainerView
 from ..data.cursor import Cursor
 from ..data.routes import own_workers
 from ..errors import ConfigError
-from .strict import load_parts
+from .strict import copied_to_cpu, load_parts
 
 TRIED = ("model", "loss_fn", "loss_parts", "other_weights", "extras", "optimizers", "gradients")
 """The parts of the state that training changes; the others are kept away from a try."""
@@ -37,7 +36,7 @@ def no_trace(trainer: TrainerView, loaders: Iterable[object]) -> Iterator[None]:
         )
     loaders = list(loaders)
     before = {
-        name: copy.deepcopy(part.state_dict())
+        name: copied_to_cpu(part.state_dict())
         for name, part in trainer.parts().items()
         if name in TRIED
     }

@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset, default_collate
 
 from deepepochs import (
+    ConfigError,
     EpochTask,
     GradClipCallback,
     Optimizer,
@@ -588,6 +589,36 @@ def searched() -> Any:
     }
 
 
+def looked_at_before() -> Any:
+    """A summary, also by the main process alone, and a profile, and the fit after them."""
+    model = make_model()
+    opt = torch.optim.SGD(model.parameters(), 0.1)
+    trainer = Trainer(
+        model, F.cross_entropy, opt, epochs=2, device=make_accelerator(split=True),
+        show_info=False, log_batch=False, deterministic=True,
+    )  # fmt: skip
+    shapes = [layer.output for layer in trainer.summary(loader(slice(29))).layers]
+    if trainer.main_process:
+        shapes += [layer.output for layer in trainer.summary(X[:4]).layers]
+    trace = Path(tempfile.mkdtemp()) / "trace.json"
+    profile = trainer.profile(loader(slice(29)), 4, trace)
+    refused = ""
+    try:
+        trainer.find_batch_size(loader())
+    except ConfigError as error:
+        refused = str(error)
+    history = trainer.fit(loader(shuffle=True), loader(slice(31)))
+    samples = sum(trainer.runtime.gather_objects(profile.num_samples))
+    return {
+        **outcome(trainer, history),
+        "shapes": shapes,
+        "samples": samples,
+        "trace": trace.exists(),
+        "refused": bool(refused) is (trainer.runtime.num_processes > 1),
+        "words": not refused or "find_batch_size() works in one process" in refused,
+    }
+
+
 def prepared() -> Any:
     """What the user has prepared himself, with Accelerate's repeated samples switched on."""
     accelerator = make_accelerator(split=False)
@@ -826,7 +857,7 @@ CASES: dict[str, Callable[[], Any]] = {
         few_samples, streams, ready_batches, accumulated, without_labels, skipped, wrong_lengths,
         by_hand, by_hand_sparse, several, plateau,
         weights_outside, unfrozen,
-        fillers_and_rare_weights, unfrozen_between_trainers, frozen_model, searched, prepared, predictions, early_stop,
+        fillers_and_rare_weights, unfrozen_between_trainers, frozen_model, searched, looked_at_before, prepared, predictions, early_stop,
         interpreted, hooks_and_fillers, lone_save, returned_by_one, exchanges,
     )
 }  # fmt: skip
