@@ -10,8 +10,7 @@ from types import FrameType
 from typing import Any
 
 from ..fit.plan import FitPlan, plan_fit
-from .prelude import Prelude
-from .script import Script
+from .script import script_of
 from .words import Explanation
 from .words import explain as explain_plan
 
@@ -21,14 +20,15 @@ def write_plain_loop(
     fit_options: Mapping[str, Any],
     frame: FrameType | None,
     path: str | PathLike[str] | None = None,
+    call: str = "plain_loop",
 ) -> str:
     """Write the script of a fit; see ``Trainer.plain_loop``.
 
-    ``frame`` is that of the script which calls it: its lines are taken over.
+    ``frame`` is that of the script, in the line in which ``call`` is called: its lines are taken
+    over.
     """
-    plan, epochs = _planned(trainer, fit_options)
-    script = Script(trainer, plan, Prelude(frame), epochs=epochs)
-    text = script.text(f"run {trainer.running_id}")
+    plan, span = _planned(trainer, fit_options)
+    text = script_of(trainer, plan, span, fit_options, frame, call)
     if path is not None:
         Path(path).write_text(text, encoding="utf-8")
     return text
@@ -36,12 +36,12 @@ def write_plain_loop(
 
 def explain(trainer: Any, fit_options: Mapping[str, Any]) -> Explanation:
     """Say in words what a fit is going to do; see ``Trainer.explain``."""
-    plan, epochs = _planned(trainer, fit_options)
-    return explain_plan(trainer, plan, epochs)
+    plan, span = _planned(trainer, fit_options)
+    return explain_plan(trainer, plan, span)
 
 
-def _planned(trainer: Any, fit_options: Mapping[str, Any]) -> tuple[FitPlan, int | None]:
-    """Make the plan of a fit with these arguments, and give its number of epochs."""
+def _planned(trainer: Any, fit_options: Mapping[str, Any]) -> tuple[FitPlan, tuple[int, int]]:
+    """Make the plan of a fit with these arguments, and give its epochs, from 0."""
     given = inspect.signature(type(trainer).fit).bind(trainer, **fit_options)
     given.apply_defaults()
     options = dict(given.arguments)
@@ -49,4 +49,5 @@ def _planned(trainer: Any, fit_options: Mapping[str, Any]) -> tuple[FitPlan, int
     plan = plan_fit(trainer, **options)
     for task in plan.all_tasks():
         task.bind(trainer)
-    return plan, options["epochs"]
+    span = trainer.fits.next(options["epochs"], resumes=trainer.place.is_set)
+    return plan, (trainer.init_epoch, span.end)

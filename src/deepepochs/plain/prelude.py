@@ -1,177 +1,277 @@
-"""What a script does before it asks the library for anything: its lines, and the names in them.
+"""What a script does before it trains: its lines up to a call, without those of the library.
 
-The lines up to a call are read from the source of the caller. Those that use the library are taken
-out or written without it: of ``Trainer(Net(), loss, opt)`` remains ``model = Net()``. So the
-lines that are left make the same model and data, and draw the same random numbers.
+Of ``Trainer(Net(), loss, opt)`` remains ``model = Net()``. So the lines that are left make the same
+model and data, and draw the same random numbers.
 """
 
 from __future__ import annotations
 
 import ast
+import builtins
+import importlib.util
 import inspect
-import linecache
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from types import FrameType
 from typing import Any, NamedTuple
 
-LIBRARY = __name__.partition(".")[0]
+from .gaps import Gaps, Names
+from .source import LIBRARY, Around, arguments_of, around, bound_names, is_none, names_read
 
-YOURS = "...  # FILL IN: "
-"""Stands for what the lines of the script do not tell."""
+QUIET = ("plain_loop", "explain", "summary", "check", "print", "on_demand", "profile")
+"""Calls that change nothing in the training: no word is lost about them."""
+
+SIMPLE = (bool, int, float, str, type(None))
+
+MODEL, LOSS = "model", "loss_fn"
 
 
 class OptimizerText(NamedTuple):
-    """How an optimizer and its scheduler are called in the script that is written."""
+    """How an optimizer and its scheduler are called in the script; ``''``: nobody knows."""
 
-    opt: str
-    scheduler: str | None = None
+    opt: str = ""
+    scheduler: str = ""
+
+
+class Kept(NamedTuple):
+    """A statement of the script that is written; ``statement`` is ``None`` for a comment."""
+
+    statement: ast.stmt | None
+    text: str
 
 
 class Prelude:
     """The lines of a script that come before the training.
 
     Attributes:
-        imports: the import statements.
-        lines: the other lines.
-        unknown: what could not be read from the script, in words.
+        names: the names of the module that is written.
+        file: the name of the script.
+        model: the expression of the model; ``''``: nobody knows.
+        loss: that of the loss function.
+        optimizers: those of the optimizers.
+        loaders: those of the arguments ``train_dl`` and ``val_dl``, and of the loaders of tasks.
+        metrics: the expressions of the metrics of an argument, in order.
     """
 
-    def __init__(self, frame: FrameType | None) -> None:
-        self.imports: list[str] = []
-        self.lines: list[str] = []
-        self.unknown: list[str] = []
+    def __init__(self, trainer: Any, frame: FrameType | None, call: str, gaps: Gaps) -> None:
+        self.names = Names({*dir(builtins), "torch", "Any", "SimpleNamespace"})
+        self.file = ""
+        self.model = self.loss = ""
         self.optimizers: list[OptimizerText] = []
-        self.names: dict[str, str] = {}  # argument of Trainer or fit -> expression
-        self._taken = {"epoch", "history", "math", "torch"}  # names of the lines that follow
+        self.loaders: dict[str, str] = {}
+        self.metrics: dict[str, list[ast.expr]] = {}
+        self._trainer = trainer
         self._frame = frame
+        self._gaps = gaps
         self._ours: dict[str, str] = {}  # name in the script -> name in the library
-        self._tainted: set[str] = set()
+        self._tainted: set[str] = set()  # names that need the library
+        self._model_name = ""  # in `net = trainer.model`
         self._wrapped: dict[str, list[OptimizerText]] = {}  # name -> optimizers made by Optimizer()
-        self._source = ""
-        self._kept: list[tuple[ast.stmt, str]] = []
-        if frame is not None:
-            self._read(frame)
+        self._kept: list[Kept] = []
+        found = None if frame is None else around(frame, (call, "fit"))
+        if found is not None:
+            self._around = found
+            self._read(found)
 
     # --- reading
 
-    def _read(self, frame: FrameType) -> None:
-        found = statements_before(frame)
-        if found is None:
-            return
-        self._source, before, call = found
+    def _read(self, found: Around) -> None:
+        self.file = found.file
+        self.names.taken |= set(found.given)
+        for statement in found.statements:
+            self._look_at(statement)
+        for name in found.given:
+            self._give(name, [*found.statements, *([found.call] if found.call else [])])
         after = 0
-        for statement in before:
+        for statement in found.statements:
             self._take(statement, after)
             after = statement.end_lineno or after
-        self._take_call(call)
+        if found.call is not None:
+            self._take_call(found.call)
+
+    def _look_at(self, statement: ast.stmt) -> None:
+        """Note which names a statement takes, and whether they need the library."""
+        if isinstance(statement, (ast.Import, ast.ImportFrom)):
+            self._look_at_import(statement)
+        elif (name := self._alias_of_model(statement)) is not None:
+            self._model_name = name
+        elif self._uses_library(statement):
+            self._tainted |= bound_names(statement)
+        else:
+            self.names.taken |= bound_names(statement)
+            self._tainted -= bound_names(statement)
+
+    def _look_at_import(self, statement: ast.Import | ast.ImportFrom) -> None:
+        module = getattr(statement, "module", None) or ""
+        is_ours = module.partition(".")[0] == LIBRARY and not getattr(statement, "level", 0)
+        for alias in statement.names:
+            name = _name(alias)
+            if is_ours and alias.name == "*":
+                public = importlib.import_module(module).__all__
+                self._ours.update((one, one) for one in public)
+            elif is_ours:
+                self._ours[name] = alias.name
+            elif not module and name == LIBRARY or alias.name.startswith(f"{LIBRARY}."):
+                self._ours[name] = ""
+            else:
+                self.names.taken.add(name)
+
+    def _alias_of_model(self, statement: ast.stmt) -> str | None:
+        """The name in ``name = trainer.model``."""
+        value = getattr(statement, "value", None)
+        if not isinstance(statement, ast.Assign) or not isinstance(value, ast.Attribute):
+            return None
+        target = statement.targets[0]
+        is_model = value.attr == "model" and self._value_of(value.value) is self._trainer
+        return target.id if is_model and isinstance(target, ast.Name) else None
+
+    def _uses_library(self, *nodes: ast.AST) -> bool:
+        return not names_read(*nodes).isdisjoint({*self._ours, *self._tainted})
+
+    def _value_of(self, node: ast.expr | None) -> Any:
+        """The object of a name or of its attributes, at the time of the call."""
+        if isinstance(node, ast.Attribute):
+            return getattr(self._value_of(node.value), node.attr, None)
+        if self._frame is None or not isinstance(node, ast.Name):
+            return None
+        return self._frame.f_locals.get(node.id, self._frame.f_globals.get(node.id))
+
+    # --- taking over
+
+    def _keep(self, text: str) -> None:
+        self._kept.append(Kept(ast.parse(text).body[0], text))
+
+    def _give(self, name: str, readers: Sequence[ast.AST]) -> None:
+        """Set a name that a loop or the call of a function has set."""
+        if name not in names_read(*readers):
+            return
+        value = self._value_of(ast.Name(name, ast.Load()))
+        known = type(value) in SIMPLE
+        self._keep(f"{name} = {value!r}" if known else self._gaps.fill_in(name, name))
 
     def _take(self, statement: ast.stmt, after: int) -> None:
         """Keep a statement, write it without the library, or leave it out."""
+        source = self._around.source
         if isinstance(statement, (ast.Import, ast.ImportFrom)):
             self._take_import(statement)
         elif isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
             return  # the docstring of the script
+        elif (name := self._alias_of_model(statement)) is not None:
+            if self.model and name != self.model:
+                self._keep(f"{name} = {self.model}")
         elif not self._uses_library(statement):
-            self._kept.append((statement, self._text(statement, after)))
-            self._taken |= bound_names(statement)
+            self._kept.append(Kept(statement, source.whole(statement, after)))
+        elif isinstance(statement, (ast.FunctionDef, ast.ClassDef)):
+            self._take_definition(statement)
         else:
             self._write_without_library(statement)
-            self._tainted |= bound_names(statement)
 
     def _take_import(self, statement: ast.Import | ast.ImportFrom) -> None:
         module = getattr(statement, "module", None) or ""
         if module == "__future__":
             return
-        if module.partition(".")[0] == LIBRARY:
-            for alias in statement.names:
-                self._ours[alias.asname or alias.name] = alias.name
-            return
-        kept = []
-        for alias in statement.names:
-            if isinstance(statement, ast.Import) and alias.name.partition(".")[0] == LIBRARY:
-                self._ours[alias.asname or LIBRARY] = ""
-            else:
-                kept.append(alias)
-                self._taken.add(alias.asname or alias.name.partition(".")[0])
-        if kept:
-            statement.names[:] = kept
-            self._kept.append((statement, ast.unparse(statement)))
+        statement.names = [one for one in statement.names if _name(one) not in self._ours]
+        if isinstance(statement, ast.ImportFrom) and statement.level and self._frame is not None:
+            package = self._frame.f_globals.get("__package__") or ""
+            name = importlib.util.resolve_name("." * statement.level + module, package or ".")
+            statement.module, statement.level = name, 0
+        if statement.names and module.partition(".")[0] != LIBRARY:
+            self._kept.append(Kept(statement, ""))
 
-    def _uses_library(self, node: ast.AST) -> bool:
-        return not names_read(node).isdisjoint({*self._ours, *self._tainted})
-
-    def _text(self, statement: ast.stmt, after: int) -> str:
-        """The lines of a statement, with the comments right above it."""
-        lines = self._source.splitlines()
-        first = min(
-            [statement.lineno, *(d.lineno for d in getattr(statement, "decorator_list", []))]
-        )
-        while first - 1 > after and lines[first - 2].strip().startswith("#"):
-            first -= 1
-        return textwrap.dedent("\n".join(lines[first - 1 : statement.end_lineno]))
-
-    # --- writing without the library
+    def _take_definition(self, statement: ast.FunctionDef | ast.ClassDef) -> None:
+        """Keep a function of which only the decorators are the library's."""
+        own = [one for one in statement.decorator_list if self._uses_library(one)]
+        statement.decorator_list = [one for one in statement.decorator_list if one not in own]
+        if own and not self._uses_library(statement):
+            text = self._around.source.segment(statement)
+            self._kept.append(Kept(statement, textwrap.dedent(text)))
+            self._tainted.discard(statement.name)
+            self.names.taken.add(statement.name)
 
     def _write_without_library(self, statement: ast.stmt) -> None:
         value = getattr(statement, "value", None)
-        if not isinstance(value, ast.Call):
-            return
-        name = self._library_name(value.func)
-        if name == "set_seed" and value.args:
-            self._add_seed(ast.unparse(value.args[0]))
-        elif name in ("Optimizer", "Optimizers") and isinstance(statement, ast.Assign):
-            target = statement.targets[0]
+        call = value if isinstance(value, ast.Call) else None
+        name = "" if call is None else self._library_name(call.func)
+        target = getattr(statement, "targets", [getattr(statement, "target", None)])[0]
+        if call is not None and name == "set_seed" and call.args:
+            self._add_seed(ast.unparse(call.args[0]))
+        elif call is not None and name in ("Optimizer", "Optimizers"):
             if isinstance(target, ast.Name):
-                self._wrapped[target.id] = self._optimizers_of(value, target.id)
-        elif self._makes_trainer(value):
-            self._take_trainer(value)
+                self._wrapped[target.id] = self._optimizers_of(call, target.id)
+        elif call is not None and self._makes(call, "TrainerBase"):
+            if target is None or self._value_of(target) in (None, self._trainer):
+                self._take_trainer(call)
+        elif call is not None and self._makes(call, "EpochTask"):
+            task = self._value_of(target)
+            text = self._loader_of_task(call, "train_dl")
+            self.loaders[f"id {id(getattr(task, 'dataloader', None))}"] = text
+        elif (name and target is not None) or self._is_quiet(call):
+            return  # such as a callback, of which the loop says more
+        else:
+            text = self._around.source.segment(statement).splitlines()
+            more = " ..." if len(text) > 1 else ""
+            where = f" ({self.file}:{statement.lineno})"
+            self._kept.append(Kept(None, self._gaps.not_written(f"{text[0]}{more}{where}")))
 
-    def _library_name(self, function: ast.expr) -> str | None:
-        """The name in the library of a function that the script calls."""
+    def _is_quiet(self, call: ast.Call | None) -> bool:
+        function = None if call is None else call.func
+        return getattr(function, "attr", getattr(function, "id", None)) in QUIET
+
+    def _library_name(self, function: ast.expr) -> str:
+        """The name in the library of a function that the script calls; ``''``: it is another."""
         if isinstance(function, ast.Name):
-            return self._ours.get(function.id)
-        if isinstance(function, ast.Attribute):
-            root: ast.expr = function
-            while isinstance(root, ast.Attribute):
-                root = root.value
-            if isinstance(root, ast.Name) and self._ours.get(root.id) == "":
-                return function.attr
-        return None
+            return self._ours.get(function.id, "")
+        root: ast.expr = function
+        while isinstance(root, ast.Attribute):
+            root = root.value
+        is_ours = isinstance(root, ast.Name) and self._ours.get(root.id) == ""
+        return function.attr if is_ours and isinstance(function, ast.Attribute) else ""
 
-    def _makes_trainer(self, call: ast.Call) -> bool:
-        if self._library_name(call.func) in ("Trainer", "TrainerBase"):
-            return True
-        given = self._value_of(ast.unparse(call.func))
-        return isinstance(given, type) and any(
-            base.__name__ == "TrainerBase" and base.__module__.startswith(LIBRARY)
-            for base in given.__mro__
+    def _makes(self, call: ast.Call, base: str) -> bool:
+        """Whether a call makes an object of a class of the library, or of one that inherits."""
+        kind = self._value_of(call.func)
+        return any(
+            one.__name__ == base and one.__module__.startswith(f"{LIBRARY}.")
+            for one in getattr(kind, "__mro__", ())
         )
 
-    def _value_of(self, name: str) -> Any:
-        frame = self._frame
-        if frame is None:
-            return None
-        return frame.f_locals.get(name, frame.f_globals.get(name))
-
     def _add_seed(self, seed: str) -> None:
-        for line in ("import random", "import numpy as np", "import torch"):
-            self._kept.append((ast.parse(line).body[0], line))
-        text = f"random.seed({seed})\nnp.random.seed({seed})\ntorch.manual_seed({seed})"
-        self._kept.append((ast.parse(text), text))  # type: ignore[arg-type]
+        for line in (
+            *("import random", "import numpy as np", "import torch"),
+            *(f"random.seed({seed})", f"np.random.seed({seed})", f"torch.manual_seed({seed})"),
+        ):
+            self._keep(line)
+        self.names.taken |= {"random", "np"}
 
     def _take_trainer(self, call: ast.Call) -> None:
         """Write model, loss and optimizers that are made in the call of Trainer."""
         from ..trainer import TrainerBase
 
         given = arguments_of(call, list(inspect.signature(TrainerBase).parameters))
-        for argument, name in (("model", "model"), ("loss", "loss_fn")):
-            if argument in given:
-                self.names[argument] = self._named(given[argument], name)
-        if "opt" in given:
+        if "model" in given:
+            self.model = self._named(given["model"], self._model_name or MODEL)
+        if not is_none(given.get("loss")):
+            self.loss = self._named(given["loss"], LOSS)
+        if not is_none(given.get("opt")):
             self.optimizers = self._optimizers_of(given["opt"], "opt")
-        if "metrics" in given:
-            self.names["metrics"] = ast.unparse(given["metrics"])
+        self._take_metrics(given, ["metrics"], "of the trainer")
+
+    def _take_metrics(self, given: dict[str, ast.expr], names: list[str], where: str) -> None:
+        for name in names:
+            node = given.get(name)
+            if node is not None and not is_none(node):
+                self.metrics[f"{name} {where}".strip()] = (
+                    node.elts if isinstance(node, (ast.List, ast.Tuple)) else [node]
+                )
+
+    def named_metric(self, node: ast.expr, name: str) -> str:
+        """Give the expression of a metric that is made in an argument; ``''``: of the library."""
+        is_renamed = (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Call)
+            and self._library_name(node.func.func) == "rename"
+        )
+        return self._named(node.args[0] if is_renamed else node, name)  # type: ignore[attr-defined]
 
     def _named(self, node: ast.expr, name: str) -> str:
         """Give a name or attribute as it is; assign anything else to a name."""
@@ -179,184 +279,100 @@ class Prelude:
             return ""
         if isinstance(node, ast.NamedExpr):
             name, node = node.target.id, node.value
-        text = ast.get_source_segment(self._source, node) or ast.unparse(node)
+        text = textwrap.dedent(self._around.source.segment(node))
         if isinstance(node, (ast.Name, ast.Attribute)):
             return text
-        free = self._free(name)
-        line = f"{free} = {textwrap.dedent(text)}"
-        self._kept.append((ast.parse(line).body[0], line))
+        free = name if name == self._model_name else self.names.free(name)
+        self.names.taken.add(free)
+        line = f"{free} = {text}"
+        if isinstance(node, ast.Lambda):
+            body = self._around.source.segment(node.body)
+            line = f"def {free}({ast.unparse(node.args)}):\n    return {body}"
+        self._keep(line)
         return free
-
-    def _free(self, name: str) -> str:
-        number = 2
-        found = name
-        while found in self._taken:
-            found, number = f"{name}_{number}", number + 1
-        self._taken.add(found)
-        return found
 
     def _optimizers_of(self, node: ast.expr, name: str) -> list[OptimizerText]:
         if isinstance(node, (ast.List, ast.Tuple)):
             return [one for each in node.elts for one in self._optimizers_of(each, name)]
         if isinstance(node, ast.Name) and node.id in self._wrapped:
             return self._wrapped[node.id]
-        if isinstance(node, ast.Call) and self._library_name(node.func) == "Optimizers":
+        made = self._library_name(node.func) if isinstance(node, ast.Call) else ""
+        if isinstance(node, ast.Call) and made == "Optimizers":
             return self._optimizers_of(node.args[0], name) if node.args else []
-        if isinstance(node, ast.Call) and self._library_name(node.func) == "Optimizer":
+        if isinstance(node, ast.Call) and made == "Optimizer":
             given = arguments_of(node, ["opt", "scheduler"])
-            opt = self._named(given["opt"], name)
-            scheduler = given.get("scheduler")
+            opt, scheduler = given.get("opt"), given.get("scheduler")
             return [
                 OptimizerText(
-                    opt, None if scheduler is None else self._named(scheduler, "scheduler") or None
+                    "" if opt is None else self._named(opt, name),
+                    self._named(scheduler, "scheduler") if scheduler is not None else "",
                 )
             ]
         return [OptimizerText(self._named(node, name))]
 
-    def _take_call(self, call: ast.Call | None) -> None:
-        """Take the loaders from the call itself."""
-        if call is None:
-            return
-        order = ["train_dl", "val_dl"] if not _is_method(call, "plain_loop") else None
-        order = order or ["path", "train_dl", "val_dl"]
+    def _take_call(self, call: ast.Call) -> None:
+        """Take loaders, tasks and metrics from the call itself."""
+        is_fit = getattr(call.func, "attr", "") == "fit"
+        order = ["train_dl", "val_dl", "metrics"] if is_fit else ["path", "train_dl", "val_dl"]
         given = arguments_of(call, order)
-        for argument in ("train_dl", "val_dl"):
-            node = given.get(argument)
-            if node is not None and not (isinstance(node, ast.Constant) and node.value is None):
-                self.names[argument] = self._named(node, argument)
+        for name in ("train_dl", "val_dl"):
+            if not is_none(given.get(name)):
+                self.loaders[name] = self._named(given[name], name)
+        for stage in ("train", "val"):
+            node = given.get(f"{stage}_tasks")
+            tasks = node.elts if isinstance(node, (ast.List, ast.Tuple)) else [node]
+            for index, task in enumerate(tasks):
+                if isinstance(task, ast.Call):
+                    text = self._loader_of_task(task, f"{stage}_dl")
+                    self.loaders[f"{stage}_tasks {index}"] = text
+        self._take_metrics(given, ["metrics", "train_metrics", "val_metrics"], "")
 
-    def name_of(self, value: Any) -> str | None:
-        """A name that the lines have for an object."""
+    def _loader_of_task(self, call: ast.Call, name: str) -> str:
+        node = arguments_of(call, ["dataloader"]).get("dataloader")
+        return "" if node is None else self._named(node, name)
+
+    # --- asking
+
+    def name_of(self, value: Any) -> str:
+        """A name that the lines have for an object, or for a list with it; ``''``: none."""
         if self._frame is None or value is None:
-            return None
-        own = [self._frame.f_locals]
-        if self._frame.f_globals is not self._frame.f_locals:
-            own.append(self._frame.f_globals)
-        for named in own:
-            for name, one in named.items():
-                if one is value and name in self._taken and name not in self._tainted:
-                    return name
-        return None
+            return ""
+        for named in (self._frame.f_locals, self._frame.f_globals):
+            for name, one in [*named.items()]:
+                if name not in self.names.taken or name in self._tainted:
+                    continue
+                if one is value:
+                    return str(name)
+                if isinstance(one, (list, tuple)) and any(entry is value for entry in one):
+                    index = next(i for i, entry in enumerate(one) if entry is value)
+                    return f"{name}[{index}]"
+        return ""
 
-    def finish(self, body: str) -> tuple[list[str], list[str]]:
-        """Give imports and other lines, without those of which nothing is read."""
+    def finish(self, body: str) -> tuple[list[ast.stmt], list[str]]:
+        """Give the imports and the other lines that the body needs."""
         needed = names_read(ast.parse(body))
         kept: list[str] = []
-        imports: dict[str, None] = {}
+        imports: list[ast.stmt] = []
         for statement, text in reversed(self._kept):
-            is_import = isinstance(statement, (ast.Import, ast.ImportFrom))
-            if is_import:
-                for line in _imports(statement, needed):
-                    imports.setdefault(line)
+            if isinstance(statement, (ast.Import, ast.ImportFrom)):
+                wanted = [a for a in statement.names if _name(a) in {*needed, "*"}]
+                if wanted:
+                    imports.append(type(statement)(**{**vars(statement), "names": wanted}))
                 continue
-            is_definition = isinstance(statement, (ast.FunctionDef, ast.ClassDef))
-            if is_definition and statement.name not in needed:
-                continue
-            needed |= names_read(statement)
+            if statement is not None:
+                if _is_idle(statement) and not bound_names(statement) & needed:
+                    continue
+                needed |= names_read(statement)
             kept.append(text)
-        return sorted(imports, key=_import_order), kept[::-1]
+        return imports, kept[::-1]
 
 
-def _imports(statement: Any, needed: set[str]) -> Iterator[str]:
-    for alias in statement.names:
-        name = alias.asname or alias.name.partition(".")[0]
-        if name not in needed and alias.name != "*":
-            continue
-        bare = type(statement)(**{**vars(statement), "names": [alias]})
-        yield ast.unparse(bare)
+def _name(alias: ast.alias) -> str:
+    return alias.asname or alias.name.partition(".")[0]
 
 
-def _import_order(line: str) -> tuple[bool, str]:
-    return line.startswith("from"), line
-
-
-def _is_method(call: ast.Call, name: str) -> bool:
-    return isinstance(call.func, ast.Attribute) and call.func.attr == name
-
-
-def arguments_of(call: ast.Call, order: Sequence[str]) -> dict[str, ast.expr]:
-    """The arguments of a call by name."""
-    found = dict(zip(order, call.args, strict=False))
-    found.update((keyword.arg, keyword.value) for keyword in call.keywords if keyword.arg)
-    return found
-
-
-def names_read(node: ast.AST) -> set[str]:
-    """The names that code reads."""
-    return {
-        found.id
-        for found in ast.walk(node)
-        if isinstance(found, ast.Name) and isinstance(found.ctx, ast.Load)
-    }
-
-
-def bound_names(statement: ast.stmt) -> set[str]:
-    """The names that a statement defines."""
+def _is_idle(statement: ast.stmt) -> bool:
+    """Whether a statement only defines names, and calls nothing."""
     if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-        return {statement.name}
-    return {
-        found.id
-        for found in ast.walk(statement)
-        if isinstance(found, ast.Name) and isinstance(found.ctx, ast.Store)
-    }
-
-
-def statements_before(
-    frame: FrameType,
-) -> tuple[str, list[ast.stmt], ast.Call | None] | None:
-    """Give the source, the statements that ran before the line of a frame, and the call in it."""
-    code = frame.f_code
-    lines = linecache.getlines(code.co_filename, frame.f_globals)
-    if not lines:
-        return None
-    source = "".join(lines)
-    try:
-        tree = ast.parse(source)
-    except SyntaxError:
-        return None
-    line = frame.f_lineno
-    found: list[ast.stmt] = []
-    block: list[ast.stmt] = tree.body
-    if code.co_name != "<module>":
-        function = _function_at(tree, code.co_name, code.co_firstlineno)
-        if function is None:
-            return None
-        found += [one for one in tree.body if not _is_main_block(one) and function is not one]
-        block = function.body
-    call = _walk_to(block, line, found)
-    return source, found, call
-
-
-def _walk_to(block: list[ast.stmt], line: int, found: list[ast.stmt]) -> ast.Call | None:
-    """Add the statements before a line; of an ``if`` around it, those before it in there."""
-    for statement in block:
-        if not statement.lineno <= line <= (statement.end_lineno or line):
-            if statement.lineno > line:
-                return None
-            found.append(statement)
-            continue
-        if isinstance(statement, ast.If):
-            inside = statement.body if line < _first_line(statement.orelse) else statement.orelse
-            return _walk_to(inside, line, found)
-        calls = [node for node in ast.walk(statement) if isinstance(node, ast.Call)]
-        known = [c for c in calls if isinstance(c.func, ast.Attribute) and c.func.attr in _CALLS]
-        return known[0] if known else None
-    return None
-
-
-_CALLS = ("plain_loop", "fit")
-
-
-def _first_line(block: list[ast.stmt]) -> float:
-    return block[0].lineno if block else float("inf")
-
-
-def _function_at(tree: ast.Module, name: str, line: int) -> ast.FunctionDef | None:
-    for node in tree.body:
-        if isinstance(node, ast.FunctionDef) and node.name == name:
-            return node
-    return None
-
-
-def _is_main_block(statement: ast.stmt) -> bool:
-    return isinstance(statement, ast.If) and "__name__" in names_read(statement.test)
+        return not statement.decorator_list
+    return isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Constant)

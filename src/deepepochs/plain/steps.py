@@ -7,328 +7,503 @@ backward pass, the optimizer's step, the sums for the metrics.
 from __future__ import annotations
 
 import ast
-import copy
 import inspect
-import textwrap
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from ..patches import PatchBase
+from ..steps import DEFAULT_STEPS, Steps
+from .gaps import Gaps, Names, place_of
+from .source import LIBRARY, Edit, Source, bound_names, source_of
 
 VERBS = ("loss", "backward", "optimize", "do_metric", "call_model")
+UNKNOWN = ("trainer", "run", "opt", "session", "runtime", "accelerator", "batch_patch_dict")
+LAZY = (
+    ast.Lambda,
+    ast.ListComp,
+    ast.SetComp,
+    ast.DictComp,
+    ast.GeneratorExp,
+    ast.IfExp,
+    ast.BoolOp,
+)
+"""Parts of an expression that run later, often or never."""
 
 
-class Verbs(NamedTuple):
+class Verbs(Protocol):
     """What the verbs do in one pass, as lines of code.
 
     Attributes:
-        backward: of the name of a loss, and of its share of the mini-batch, if that is given.
-        optimize: of the index of an optimizer; ``None``: all of them.
-        record_loss: of the name of a loss.
-        record_metrics: of the names of outputs and targets.
-        record_value: of the name of a value, and of an expression.
-        loss: the expression of the loss function.
-        model: the expression of the model.
-        do_loss: whether the pass has a loss.
+        model: the expression of the model, as it is called.
+        has_loss: whether the pass has a loss.
+        names: the names of the function that is written.
     """
 
-    backward: Callable[[str, str | None], list[str]]
-    optimize: Callable[[int | None], list[str]]
-    record_loss: Callable[[str], list[str]]
-    record_metrics: Callable[[str, str], list[str]]
-    record_value: Callable[[str, str], list[str]]
-    loss: str
     model: str
-    do_loss: bool
+    has_loss: bool
+    names: Names
+
+    def known(self, name: str) -> str:
+        """The expression of an attribute of every step's object; ``''``: there is none."""
+
+    def loss(self, out: str, y: str) -> str:
+        """The expression of the loss."""
+
+    def backward(self, loss: str, share: str) -> list[str]:
+        """The backward pass of a loss, with its share of the mini-batch."""
+
+    def optimize(self, index: int | None) -> list[str]:
+        """The step of an optimizer, or of all."""
+
+    def record_loss(self, loss: str) -> list[str]:
+        """The sum of the losses."""
+
+    def record_metrics(self, out: str, y: str) -> list[str]:
+        """The sums of the metrics."""
+
+    def record_value(self, name: str, value: str) -> list[str]:
+        """The sum of a value that a step returns."""
+
+    def own(self, owner: Any, name: str) -> str:
+        """The expression of an attribute of a step's object."""
+
+    def method(self, owner: Any, name: str) -> str:
+        """The name of the function that a method of a step's object becomes."""
 
 
 class StepWriter:
-    """Writes the lines of one step.
+    """Writes the lines of one step, or of another method of its object.
 
     Attributes:
-        lines: the lines of the step.
-        functions: other methods that it calls, as functions.
-        attributes: what it reads of its object, by name.
-        unknown: what cannot be written out, in words.
+        lines: the lines that were written.
+        inputs: the names that the step gives to inputs and target.
     """
 
-    def __init__(
-        self, step: Callable[..., Any], verbs: Verbs, step_args: Mapping[str, Any]
-    ) -> None:
-        self.verbs = verbs
+    def __init__(self, step: Callable[..., Any], verbs: Verbs, gaps: Gaps) -> None:
         self.lines: list[str] = []
-        self.functions: dict[str, list[str]] = {}
-        self.attributes: dict[str, Any] = {}
-        self.unknown: list[str] = []
+        self.inputs = ["batch_x", "batch_y"]
+        self.step = step
+        self.source = source_of(step)
+        self._verbs, self._gaps = verbs, gaps
         self._owner = getattr(step, "__self__", None)
-        self._number = 0
-        self._self = "self"
-        self._write(step, step_args)
+        self._self, self._indent, self._line = "self", "", 0
+        self._lazy = 0
+        self._unknown: list[str] = []
+        self._used: set[str] = set()
+        found = None if self.source is None else self.source.tree.body[0]
+        self.tree = found if isinstance(found, ast.FunctionDef) else None
+        if self.tree is not None:
+            args = [one.arg for one in (*self.tree.args.posonlyargs, *self.tree.args.args)]
+            if not isinstance(
+                inspect.getattr_static(self._owner, step.__name__, None), staticmethod
+            ):
+                self._self, *args = args or ["self"]
+            self._args = args
+            self.inputs = [*args, *self.inputs[len(args) :]][:2]
 
-    def _write(self, step: Callable[..., Any], step_args: Mapping[str, Any]) -> None:
-        tree = parsed(step)
-        if tree is None:
-            self.unknown.append(f"the source of {step.__qualname__} was not found")
-            self.lines.append(f"...  # FILL IN: {step.__qualname__}")
-            return
-        names = [one.arg for one in (*tree.args.posonlyargs, *tree.args.args)]
-        self._self, *names = names
-        for given, meant in zip(names, ("batch_x", "batch_y"), strict=False):
-            if given != meant:
-                self.lines.append(f"{given} = {meant}")
-        self._write_arguments(tree.args, names[2:], step_args)
-        body = tree.body[ast.get_docstring(tree) is not None :]
-        for index, statement in enumerate(body):
-            self._write_statement(statement, "", is_last=index == len(body) - 1)
+    @property
+    def own_names(self) -> set[str]:
+        """The names in the step's code."""
+        return set() if self.tree is None else {
+            node.id for node in ast.walk(self.tree) if isinstance(node, ast.Name)
+        } | set(self._args)  # fmt: skip
 
-    def _write_arguments(
-        self, args: ast.arguments, names: list[str], step_args: Mapping[str, Any]
-    ) -> None:
+    @property
+    def assigned(self) -> set[str]:
+        """The names that the step sets."""
+        return set() if self.tree is None else set().union(*map(bound_names, self.tree.body))
+
+    def write(self, step_args: Mapping[str, Any]) -> list[str]:
+        """Write the body of the step, for a task's step arguments."""
+        if self.tree is None:
+            where = self.step.__qualname__
+            self.lines.append(self._gaps.not_written(f"{where}, whose source was not found"))
+            return self.lines
+        self._write_arguments(self.tree.args, step_args)
+        body = self.tree.body[ast.get_docstring(self.tree) is not None :]
+        self._line = body[0].lineno - 1 if body else 0
+        self._write_block(body, "", ends=True)
+        return self.lines
+
+    def write_function(self, name: str) -> list[str]:
+        """Write a method that a step calls, as a function."""
+        if self.tree is None or self.source is None:
+            return [self._gaps.fill_in(name, f"{name}, whose source was not found")]
+        edits: list[Edit] = []
+        for statement in self.tree.body:
+            self._lazy += 1  # the verbs are those of the step
+            self._look(statement, edits)
+        args = self.tree.args
+        own = [*args.posonlyargs, *args.args]
+        if own and own[0].arg == self._self:
+            (args.posonlyargs or args.args).pop(0)
+        start = self.source.span(self.tree.body[0])[0]
+        body = self.source.between(start, self.source.span(self.tree.body[-1])[1], edits)
+        lines = [f"def {name}({ast.unparse(args)}):", f"    {body}"]
+        if self._unknown:
+            what = f"{', '.join(self._unknown)} in {self.step.__qualname__}"
+            lines.insert(0, self._gaps.not_written(what))
+        return "\n".join(lines).splitlines()
+
+    def _write_arguments(self, args: ast.arguments, step_args: Mapping[str, Any]) -> None:
         """Write the step arguments of the task that the step takes."""
-        named = [*names, *(one.arg for one in args.kwonlyargs)]
-        defaults = dict(zip(names[::-1], args.defaults[::-1], strict=False))
-        defaults.update(
-            (one.arg, default)
-            for one, default in zip(args.kwonlyargs, args.kw_defaults, strict=True)
-            if default is not None
-        )
+        positional = self._args
+        defaults = dict(zip(positional[::-1], args.defaults[::-1], strict=False))
+        pairs = zip(args.kwonlyargs, args.kw_defaults, strict=True)
+        defaults.update((one.arg, default) for one, default in pairs if default is not None)
+        named = [*positional[2:], *(one.arg for one in args.kwonlyargs)]
         for name in named:
             if name in step_args:
-                self.lines.append(f"{name} = {step_args[name]!r}")
+                self._given(name, step_args[name])
             elif name in defaults:
                 self.lines.append(f"{name} = {ast.unparse(defaults[name])}")
-        if args.kwarg is not None and (
-            rest := {k: v for k, v in step_args.items() if k not in named}
-        ):
-            self.lines.append(f"{args.kwarg.arg} = {rest!r}")
+        rest = {key: value for key, value in step_args.items() if key not in named}
+        if args.kwarg is not None and args.kwarg.arg in self._reads():
+            self._given(args.kwarg.arg, rest)
+
+    def _reads(self) -> set[str]:
+        assert self.tree is not None
+        return {node.id for one in self.tree.body for node in ast.walk(one) if hasattr(node, "id")}
+
+    def _given(self, name: str, value: Any) -> None:
+        if is_literal(value):
+            self.lines.append(f"{name} = {value!r}")
+        else:
+            self.lines.append(self._gaps.fill_in(name, f"the step argument {name}"))
 
     # --- statements
 
-    def _write_statement(self, statement: ast.stmt, indent: str, *, is_last: bool) -> None:
+    def _write_block(self, block: list[ast.stmt], indent: str, *, ends: bool = False) -> None:
+        for index, statement in enumerate(block):
+            self._indent = indent
+            self._write_comments(statement.lineno)
+            self._write_statement(statement, is_last=ends and index == len(block) - 1)
+            self._line = max(self._line, statement.end_lineno or 0)
+
+    def _write_comments(self, line: int) -> None:
+        """Write the comments between the last statement and a line."""
+        assert self.source is not None
+        between = (text.strip() for text in self.source.lines[self._line : line - 1])
+        self._add(*(text for text in between if text.startswith("#")))
+
+    def _write_statement(self, statement: ast.stmt, *, is_last: bool) -> None:
         if isinstance(statement, ast.Return):
-            self._write_return(statement, indent, is_last=is_last)
-        elif blocks := list(_blocks(statement)):
-            self._write_compound(statement, blocks, indent)
+            self._write_return(statement, is_last=is_last)
+        elif isinstance(statement, (ast.If, ast.For, ast.While, ast.With)):
+            self._write_compound(statement)
         else:
-            new = self._rewrite(statement, indent)
-            is_bare = isinstance(new, ast.Expr) and isinstance(new.value, (ast.Name, ast.Constant))
-            is_itself = (
-                isinstance(new, ast.Assign)
-                and isinstance(new.value, ast.Name)
-                and ast.unparse(new.targets[0]) == new.value.id
-            )
-            if not is_bare and not is_itself:
-                self._add(indent, ast.unparse(new))
+            self._write_simple(statement)
 
-    def _write_compound(
-        self, statement: ast.stmt, blocks: list[tuple[str, list[ast.stmt]]], indent: str
-    ) -> None:
-        shell = copy.copy(statement)
-        for name, _ in blocks:
-            setattr(shell, name, [ast.Pass()] if name == "body" else [])
-        header = ast.unparse(self._rewrite(shell, indent)).splitlines()[0]
-        if isinstance(statement, (ast.FunctionDef, ast.Try, ast.Match)):
-            self._add(indent, ast.unparse(self._rewrite(statement, indent)))
+    def _write_simple(self, statement: ast.stmt) -> None:
+        assert self.source is not None
+        if self._is_ours(statement):
+            self._write_unknown(statement)
             return
-        self._add(indent, header)
-        for name, block in blocks:
-            if name == "orelse":
-                self._add(indent, "else:")
-            for inner in block:
-                self._write_statement(inner, indent + "    ", is_last=False)
-
-    def _write_return(self, statement: ast.Return, indent: str, *, is_last: bool) -> None:
-        value = statement.value
-        if isinstance(value, ast.Dict):
-            for key, each in zip(value.keys, value.values, strict=True):
-                if isinstance(key, ast.Constant):
-                    node = self._rewrite(ast.Expr(each), indent)
-                    text = ast.unparse(node.value)  # type: ignore[attr-defined]
-                    for line in self.verbs.record_value(str(key.value), text):
-                        self._add(indent, line)
-        elif value is not None and not isinstance(value, ast.Constant):
-            new = self._rewrite(ast.Expr(value), indent)
-            if not isinstance(new.value, ast.Name):  # type: ignore[attr-defined]
-                self._add(indent, f"...  # NOT WRITTEN OUT: return {ast.unparse(value)}")
-                self.unknown.append(f"what the step returns: {ast.unparse(value)}")
-        if not is_last:
-            self._add(indent, "continue")
-
-    def _add(self, indent: str, text: str) -> None:
-        self.lines += [indent + line for line in text.splitlines()]
-
-    # --- expressions
-
-    def _rewrite(self, statement: Any, indent: str) -> Any:
-        """Write what the verbs in a statement do before it, and give the statement without them."""
-        statement = copy.deepcopy(statement)
         target = None
         if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
             target = statement.targets[0].id
-        writer = self
+        edits: list[Edit] = []
+        if isinstance(statement, (ast.FunctionDef, ast.Try)):
+            self._lazy += 1
+        self._look(statement, edits, target)
+        self._lazy = 0
+        text = self.source.segment(statement, edits)
+        if not _does_nothing(text, bool(edits)):
+            self._add(f"{self._reindented(text, statement)}{self._trailing(statement)}")
+        self._unknown.clear()
 
-        class Rewriter(ast.NodeTransformer):
-            def visit_Call(self, node: ast.Call) -> Any:
-                self.generic_visit(node)
-                name = writer._own_name(node.func)
-                if name in VERBS:
-                    is_value = getattr(statement, "value", None) is node
-                    return writer._verb(name, node, indent, target if is_value else None)
-                if name is not None and inspect.ismethod(getattr(writer._owner, name, None)):
-                    return writer._call_of_method(name, node)
-                return node
+    def _write_unknown(self, statement: ast.stmt) -> None:
+        """Stand in for a statement that needs the library."""
+        assert self.source is not None
+        what = " ".join(self.source.segment(statement).split()) + self._where(statement)
+        targets = sorted(bound_names(statement))
+        if not targets or not isinstance(statement, (ast.Assign, ast.AnnAssign)):
+            self._add(self._gaps.not_written(what))
+        else:
+            value = statement.value
+            text = "..." if value is None else " ".join(self.source.segment(value).split())
+            self._add(f"{' = '.join(targets)} = ...{self._gaps.fill_in_here(text)}")
 
-            def visit_Attribute(self, node: ast.Attribute) -> Any:
-                self.generic_visit(node)
-                name = writer._own_name(node)
-                return node if name is None else writer._attribute(name, node)
+    def _write_compound(self, statement: Any) -> None:
+        assert self.source is not None
+        indent = self._indent
+        start, first = self.source.span(statement)[0], self.source.span(statement.body[0])[0]
+        is_elif = self.source.between(start, first).startswith("elif")
+        parts = [one for one in ast.iter_child_nodes(statement) if not isinstance(one, ast.stmt)]
+        end = max(self.source.span(part)[1] for part in parts if hasattr(part, "lineno"))
+        edits: list[Edit] = []
+        self._lazy += is_elif or isinstance(
+            statement, ast.While
+        )  # lines before it run at all times
+        for part in parts:
+            self._look(part, edits)
+        self._lazy = 0
+        before, _, rest = self.source.between(end, first).partition(":")
+        header = self.source.between(start, end, edits) + before
+        comment = rest.strip().splitlines()[:1] if rest.strip().startswith("#") else []
+        self._add(self._reindented(header, statement) + ":" + "".join(f"  {c}" for c in comment))
+        self.lines[-1] += self._noted()
+        self._line = header.count("\n") + statement.lineno
+        self._write_block(statement.body, f"{indent}    ")
+        orelse = getattr(statement, "orelse", [])
+        if orelse:
+            self._indent = indent
+            if not self.source.segment(orelse[0]).startswith("elif"):
+                self._add("else:")
+                self._line, indent = orelse[0].lineno - 1, f"{indent}    "
+            self._write_block(orelse, indent)
 
-        return ast.fix_missing_locations(Rewriter().visit(statement))
+    def _write_return(self, statement: ast.Return, *, is_last: bool) -> None:
+        assert self.source is not None
+        value = statement.value
+        if isinstance(value, ast.Dict) and all(isinstance(k, ast.Constant) for k in value.keys):
+            for key, each in zip(value.keys, value.values, strict=True):
+                self._write_value(str(key.value), each)  # type: ignore[union-attr]
+        elif value is not None and not isinstance(value, ast.Constant):
+            edits: list[Edit] = []
+            self._look(value, edits)
+            if not edits or not self.source.segment(value, edits).isidentifier():
+                what = f"return {' '.join(self.source.segment(value).split())}"
+                self._add(self._gaps.not_written(what + self._where(statement)))
+        if not is_last:
+            self._add("continue")
+
+    def _write_value(self, name: str, value: ast.expr) -> None:
+        """Record a value that the step returns; a patch needs the library."""
+        assert self.source is not None
+        if self._is_ours(value):
+            what = f'"{name}": {" ".join(self.source.segment(value).split())}'
+            self._add(self._gaps.not_written(what + self._where(value)))
+            return
+        edits: list[Edit] = []
+        self._look(value, edits)
+        self._add(*self._verbs.record_value(name, self.source.segment(value, edits)))
+
+    def _add(self, *lines: str) -> None:
+        self.lines += [self._indent + one for line in lines for one in line.splitlines()]
+
+    def _reindented(self, text: str, statement: ast.stmt) -> str:
+        first, *rest = text.splitlines()
+        margin = " " * statement.col_offset
+        return "\n".join([first, *(line.removeprefix(margin) for line in rest)])
+
+    def _trailing(self, statement: ast.stmt) -> str:
+        """The comment at the end of a statement, and what is unknown in it."""
+        assert self.source is not None
+        line = self.source.lines[(statement.end_lineno or 1) - 1].encode()
+        rest = line[statement.end_col_offset :].decode().strip()
+        return (f"  {rest}" if rest.startswith("#") else "") + self._noted()
+
+    def _noted(self) -> str:
+        found, self._unknown = self._unknown, []
+        return self._gaps.fill_in_here(", ".join(dict.fromkeys(found))) if found else ""
+
+    def _where(self, node: Any) -> str:
+        place = place_of(self.step)
+        file, _, line = place.strip(" ()").rpartition(":")
+        return f" ({file}:{int(line) + node.lineno - 1})" if file else ""
+
+    # --- expressions
+
+    def _look(self, node: ast.AST, edits: list[Edit], target: str | None = None) -> None:
+        """Note what is to stand in place of the verbs and attributes in some code."""
+        assert self.source is not None
+        text = self._replaced(node, target)
+        if text is not None:
+            edits.append((*self.source.span(node), text))
+            return
+        is_lazy = isinstance(node, LAZY)
+        self._lazy += is_lazy
+        for child in ast.iter_child_nodes(node):
+            is_value = child is getattr(node, "value", None) and isinstance(node, ast.Assign)
+            self._look(child, edits, target if is_value else None)
+        self._lazy -= is_lazy
+
+    def _replaced(self, node: ast.AST, target: str | None) -> str | None:
+        """What stands in place of a node; ``None``: it stays, or its parts are looked at."""
+        if isinstance(node, ast.JoinedStr) and any(map(self._own_name, ast.walk(node))):
+            return self._unknown_text(node)
+        if isinstance(node, ast.Call):
+            name = self._own_name(node.func)
+            if name in VERBS:
+                return self._unknown_text(node) if self._lazy else self._verb(name, node, target)
+            if _is_super(node.func):
+                return self._super(node)
+        if isinstance(node, ast.Attribute):
+            root: ast.expr = node
+            while isinstance(root, ast.Attribute) and self._own_name(root) is None:
+                root = root.value
+            name = self._own_name(root)
+            if name is not None:
+                return self._attribute(name, root, node)
+        return None
 
     def _own_name(self, node: ast.AST) -> str | None:
         """The name of an attribute of the step's object."""
         is_own = isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
         return node.attr if is_own and node.value.id == self._self else None  # type: ignore[attr-defined]
 
-    def _attribute(self, name: str, node: ast.Attribute) -> ast.expr:
-        if name in VERBS or inspect.ismethod(getattr(self._owner, name, None)):
-            return node  # the call around it is written out
-        if name == "model":
-            return _expression(self.verbs.model)
-        if name == "loss_fn":
-            return _expression(self.verbs.loss)
-        if name in ("trainer", "run", "opt", "session", "runtime"):
-            self.unknown.append(f"self.{name}")
-            return node
-        self.attributes[name] = getattr(self._owner, name, None)
-        return _expression(f"own.{name}", node.ctx)
+    def _unknown_text(self, node: ast.AST) -> str:
+        assert self.source is not None
+        self._unknown.append(" ".join(self.source.segment(node).split()))
+        return "..."
 
-    def _call_of_method(self, name: str, node: ast.Call) -> ast.Call:
-        """Call another method of the user's as a function."""
-        if name not in self.functions:
-            self.functions[name] = []
-            tree = parsed(getattr(self._owner, name))
-            if tree is None:
-                self.unknown.append(f"the source of {name} was not found")
-            else:
-                inner = StepWriter.__new__(StepWriter)
-                inner.__dict__.update({**vars(self), "lines": []})
-                inner._self = tree.args.args.pop(0).arg if tree.args.args else ""
-                tree.decorator_list = []
-                new = inner._rewrite(tree, "")
-                self.functions[name] = ast.unparse(new).splitlines()
-                if inner.lines:
-                    self.unknown.append(f"the verbs in {name}")
-        node.func = ast.Name(name, ast.Load())
-        return node
+    def _text(self, node: ast.AST) -> str:
+        """The text of an expression, after the lines of the verbs in it."""
+        assert self.source is not None
+        edits: list[Edit] = []
+        self._look(node, edits)
+        text = self.source.segment(node, edits)
+        return text if "\n" not in text else " ".join(text.split())
 
-    def _verb(self, name: str, node: ast.Call, indent: str, target: str | None) -> ast.expr:
-        given = [*node.args]
-        options = {keyword.arg: keyword.value for keyword in node.keywords}
+    def _attribute(self, name: str, root: ast.AST, node: ast.Attribute) -> str:
+        assert self.source is not None
+        start, end = self.source.span(node)
+        rest = self.source.between(self.source.span(root)[1], end)  # such as .g in self.model.g
+        if known := self._verbs.known(name + rest):
+            return known
+        if known := self._verbs.known(name):
+            return known + rest
+        if name in UNKNOWN or (name in VERBS and not rest):
+            return self._unknown_text(node)
+        if inspect.ismethod(getattr(self._owner, name, None)) or inspect.isfunction(
+            getattr(self._owner, name, None)
+        ):
+            return self._verbs.method(self._owner, name) + rest
+        return self._verbs.own(self._owner, name) + rest
+
+    def _is_ours(self, node: ast.AST) -> bool:
+        """Whether code calls something of the library, or of what inherits from its patches."""
+        calls = (one.func for one in ast.walk(node) if isinstance(one, ast.Call))
+        return any(map(is_of_library, map(self._object, calls)))
+
+    def _object(self, node: ast.expr) -> Any:
+        """The object that a name in the step's code stands for."""
+        if isinstance(node, ast.Attribute):
+            return getattr(self._object(node.value), node.attr, None)
+        names = getattr(self.step, "__globals__", {})
+        return names.get(node.id) if isinstance(node, ast.Name) else None
+
+    def _super(self, node: ast.Call) -> str:
+        """The step of the class above: the library's own can be written out."""
+        name = getattr(node.func, "attr", "")
+        classes = iter(type(self._owner).__mro__)
+        own = getattr(self.step, "__func__", self.step)
+        for cls in classes:
+            if vars(cls).get(self.step.__name__) is own:
+                break
+        above = next((vars(cls)[name] for cls in classes if name in vars(cls)), None)
+        if above not in DEFAULT_STEPS or len(node.args) < 2 or self._lazy:
+            return self._unknown_text(node)
+        inputs, target = map(self._text, node.args[:2])
+        out = self._verbs.names.free("out", "batch_out")
+        self._add(f"{out} = {self._verbs.model}(*{inputs})")
+        self._write_loss(out, target, "", {}, None)
+        return "None"
+
+    # --- verbs
+
+    def _verb(self, name: str, node: ast.Call, target: str | None) -> str:
+        order = {
+            "loss": ("model_out", "batch_y"),
+            "backward": ("value",),
+            "optimize": ("optimize_index",),
+            "do_metric": ("loss", "model_out", "batch_y"),
+            "call_model": ("batch_x",),
+        }[name]
+        given: dict[str, ast.expr] = dict(zip(order, node.args, strict=False))
+        given.update((keyword.arg or "", keyword.value) for keyword in node.keywords)
+        if getattr(type(self._owner), name, None) is not getattr(Steps, name):
+            what = f"{type(self._owner).__name__}.{name}"
+            where = place_of(getattr(type(self._owner), name, None))
+            self._add(self._gaps.not_written(what + where))
         if name == "call_model":
-            return _expression(f"{self.verbs.model}(*{ast.unparse(given[0])})")
+            return f"{self._verbs.model}(*{self._text(given['batch_x'])})"
+        if name == "loss":
+            out = self._as_name(given["model_out"], "out", "batch_out")
+            share = self._share(given)
+            return self._write_loss(out, self._text(given["batch_y"]), share, given, target)
         if name == "optimize":
-            index = given[0] if given else options.get("optimize_index")
+            index = given.get("optimize_index")
             chosen = index.value if isinstance(index, ast.Constant) else None
-            self._add_all(indent, self.verbs.optimize(chosen))  # type: ignore[arg-type]
-            return ast.Constant(None)
-        if name == "backward":
-            loss = self._as_name(given[0], indent, "loss")
-            self._add_all(indent, self.verbs.backward(loss, _text(options.get("loss_adjust"))))
-            return ast.Constant(None)
-        if name == "do_metric":
-            names = ("loss", "model_out", "batch_y")
-            by_name = dict(zip(names, given, strict=False)) | options
-            self._record(
-                by_name.get("loss"), by_name.get("model_out"), by_name.get("batch_y"), indent
-            )
-            return ast.Constant(None)
-        return self._loss(given, options, indent, target)
+            self._add(*self._verbs.optimize(chosen if isinstance(chosen, int) else None))
+        elif name == "backward":
+            loss = self._as_name(given["value"], "loss", "batch_loss")
+            self._add(*self._verbs.backward(loss, self._share(given)))
+        else:
+            self._record(given)
+        return "None"
 
-    def _loss(
-        self, given: list[ast.expr], options: dict[Any, ast.expr], indent: str, target: str | None
-    ) -> ast.expr:
-        by_name = dict(zip(("model_out", "batch_y"), given, strict=False)) | options
-        model_out = self._as_name(by_name["model_out"], indent, "model_out")
-        batch_y = ast.unparse(by_name["batch_y"])
-        loss = target or self._new_name("loss")
-        if self.verbs.do_loss:
-            self._add(indent, f"{loss} = {self.verbs.loss}({model_out}, {batch_y})")
-            self._add_all(indent, self.verbs.backward(loss, _text(options.get("loss_adjust"))))
-            if _is_on(options.get("do_optimize")):
-                self._add_all(indent, self.verbs.optimize(None))
-        if _is_on(options.get("do_metric")):
-            self._record(
-                _expression(loss) if self.verbs.do_loss else None,
-                _expression(model_out),
-                by_name["batch_y"],
-                indent,
-            )
-        return _expression(loss)
+    def _share(self, given: Mapping[str, ast.expr]) -> str:
+        return self._text(given["loss_adjust"]) if "loss_adjust" in given else ""
 
-    def _record(
-        self,
-        loss: ast.expr | None,
-        model_out: ast.expr | None,
-        batch_y: ast.expr | None,
-        indent: str,
-    ) -> None:
+    def _write_loss(
+        self, out: str, y: str, share: str, given: Mapping[str, ast.expr], target: str | None
+    ) -> str:
+        loss = target or self._new_name("loss", "batch_loss")
+        if self._verbs.has_loss:
+            self._add(f"{loss} = {self._verbs.loss(out, y)}")
+            self._add(*self._verbs.backward(loss, share))
+            if _is_on(given.get("do_optimize")):
+                self._add(*self._verbs.optimize(None))
+        if _is_on(given.get("do_metric")):
+            if self._verbs.has_loss:
+                self._add(*self._verbs.record_loss(loss))
+            self._add(*self._verbs.record_metrics(out, y))
+        return loss if self._verbs.has_loss else "None"
+
+    def _record(self, given: Mapping[str, ast.expr]) -> None:
+        loss, out, y = map(given.get, ("loss", "model_out", "batch_y"))
         if loss is not None and not _is_none(loss):
-            self._add_all(indent, self.verbs.record_loss(self._as_name(loss, indent, "loss")))
-        if model_out is not None and not _is_none(model_out):
-            out, y = self._as_name(model_out, indent, "model_out"), _text(batch_y) or "None"
-            self._add_all(indent, self.verbs.record_metrics(out, y))
+            name = self._as_name(loss, "loss", "batch_loss")
+            self._add(*self._verbs.record_loss(name))
+        if out is not None and not _is_none(out):
+            name = self._as_name(out, "out", "batch_out")
+            self._add(*self._verbs.record_metrics(name, "None" if y is None else self._text(y)))
 
-    def _as_name(self, node: ast.expr, indent: str, name: str) -> str:
-        if isinstance(node, ast.Name):
-            return node.id
-        found = self._new_name(name)
-        self._add(indent, f"{found} = {ast.unparse(node)}")
-        return found
+    def _as_name(self, node: ast.expr, *wanted: str) -> str:
+        text = self._text(node)
+        if text.isidentifier():
+            return text
+        name = self._new_name(*wanted)
+        self._add(f"{name} = {text}")
+        return name
 
-    def _new_name(self, name: str) -> str:
-        used = {node.id for line in self.lines for node in _names(line)}
-        number = 2
-        found = name
-        while found in used and name != "loss":
-            found, number = f"{name}_{number}", number + 1
-        return found
-
-    def _add_all(self, indent: str, lines: list[str]) -> None:
-        self.lines += [indent + line for line in lines]
+    def _new_name(self, *wanted: str) -> str:
+        """A name for a value; that of an earlier one is used again."""
+        known = next((name for name in wanted if name in self._used), None)
+        name = known or self._verbs.names.free(*wanted)
+        self._used.add(name)
+        return name
 
 
-def parsed(function: Callable[..., Any]) -> ast.FunctionDef | None:
-    """The syntax tree of a function; ``None`` without its source."""
+def is_of_library(value: Any) -> bool:
+    """Whether a function or class is the library's, or inherits from its patches."""
+    if isinstance(value, type) and issubclass(value, PatchBase):
+        return True
+    module = str(getattr(value, "__module__", None) or getattr(value, "__name__", ""))
+    return module.partition(".")[0] == LIBRARY
+
+
+def is_literal(value: Any) -> bool:
+    """Whether the ``repr`` of a value can stand in code."""
     try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
-    except (OSError, TypeError, SyntaxError):
-        return None
-    return tree.body[0] if isinstance(tree.body[0], ast.FunctionDef) else None
+        return bool(ast.literal_eval(repr(value)) == value)
+    except (ValueError, SyntaxError, TypeError, RuntimeError):
+        return False
 
 
-def _blocks(statement: ast.stmt) -> Iterator[tuple[str, list[ast.stmt]]]:
-    for name in ("body", "orelse"):
-        block = getattr(statement, name, None)
-        if isinstance(block, list) and block:
-            yield name, block
+def _does_nothing(text: str, is_changed: bool) -> bool:
+    """Whether what is left of a statement does nothing, such as ``model = model``."""
+    if not is_changed:
+        return False
+    (left, _, right) = text.partition(" = ")
+    return text == "None" or text.isidentifier() or (left == right and left.isidentifier())
 
 
-def _names(line: str) -> Iterator[ast.Name]:
-    try:
-        tree = ast.parse(line.strip())
-    except SyntaxError:
-        return
-    yield from (node for node in ast.walk(tree) if isinstance(node, ast.Name))
-
-
-def _expression(text: str, ctx: ast.expr_context | None = None) -> Any:
-    node: Any = ast.parse(text, mode="eval").body
-    if ctx is not None:
-        node.ctx = ctx
-    return node
-
-
-def _text(node: ast.expr | None) -> str | None:
-    return None if node is None else ast.unparse(node)
+def _is_super(node: ast.AST) -> bool:
+    call = getattr(node, "value", None)
+    return isinstance(call, ast.Call) and getattr(call.func, "id", "") == "super"
 
 
 def _is_on(node: ast.expr | None) -> bool:

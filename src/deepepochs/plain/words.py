@@ -7,8 +7,7 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from ..show.tables import html_table
 from ..stages import Stage
 from ..steps import DEFAULT_STEPS, resolve_step, step_name
 from ..task import EpochTask
+from .gaps import place_of
 
 COLUMNS = 100
 
@@ -62,11 +62,10 @@ class Explanation:
         return html_table([], self.rows)
 
 
-def explain(trainer: Any, plan: FitPlan, epochs: int | None = None) -> Explanation:
+def explain(trainer: Any, plan: FitPlan, span: tuple[int, int]) -> Explanation:
     """Say what a fit with this plan is going to do; see ``Trainer.explain``."""
     rows = [("model", " · ".join(facts_of(trainer)))]
-    first = trainer.init_epoch + 1
-    last = trainer.max_epochs if epochs is None else epochs
+    first, last = span[0] + 1, span[1]
     rows.append(("epochs", f"{first} to {last}" if last >= first else "none is left"))
     for stage, tasks in plan.tasks.items():
         for index, task in enumerate(tasks):
@@ -104,15 +103,6 @@ def _of_step(trainer: Any, stage: Stage, task: EpochTask) -> str:
     if not has_loss:
         return "model alone, without a loss"
     return "the model gives the loss" if loss is default_loss else f"model, then {loss_text(loss)}"
-
-
-def place_of(code: Any) -> str:
-    """Where a function or class of the user's is defined: ``' (train.py:12)'``."""
-    try:
-        file, line = inspect.getsourcefile(code), inspect.getsourcelines(code)[1]
-    except (OSError, TypeError):
-        return ""
-    return "" if file is None else f" ({Path(file).name}:{line})"
 
 
 def _of_update(trainer: Any) -> str:

@@ -1,0 +1,170 @@
+"""How the metrics of a pass are written out: what is summed in a mini-batch, and what comes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .. import metrics
+
+IDS = "class_ids"
+KEPT = "torch.cat"
+
+
+class MetricText(NamedTuple):
+    """How a metric is written out.
+
+    Attributes:
+        start: lines before the pass, with ``{names}``.
+        batch: lines for a mini-batch, with ``{out}`` and ``{y}``.
+        value: the expression of its value.
+    """
+
+    start: list[str]
+    batch: list[str]
+    value: str
+
+
+def plain_metric(metric: Any) -> tuple[Any, dict[str, Any]]:
+    """The function inside of partials, and the options that they give."""
+    options: dict[str, Any] = {}
+    while isinstance(metric, partial):
+        options = {**metric.keywords, **options}
+        metric = metric.func
+    return metric, options
+
+
+def ids_of(name: str, like: Any) -> str:
+    """The expression of predicted classes, for outputs like these; ``''``: it is not known."""
+    if not isinstance(like, Tensor):
+        return ""
+    if like.ndim > 1 and like.shape[1] != 1:
+        return f"{name}.argmax(1)"
+    column = f"{name}.squeeze(1)" if like.ndim > 1 else name
+    return f"({column} > 0.5)" if like.is_floating_point() else column
+
+
+def targets_of(name: str, like: Any, out: Any) -> str:
+    """The expression of the classes of targets like these."""
+    if not isinstance(like, Tensor) or like.ndim < 2:
+        return name
+    if like.shape[1] == 1:
+        return f"{name}.squeeze(1)"
+    is_one_hot = isinstance(out, Tensor) and like.ndim == out.ndim and like.shape == out.shape
+    return f"{name}.argmax(1)" if is_one_hot else name
+
+
+def ids_function() -> list[str]:
+    """A function for outputs of which nothing is known."""
+    return [
+        f"def {IDS}(scores):",
+        "    if scores.ndim > 1 and scores.shape[1] > 1:",
+        "        return scores.argmax(1)",
+        "    scores = scores.flatten()",
+        "    return scores > 0.5 if scores.is_floating_point() else scores",
+    ]
+
+
+def class_metric(
+    name: str, kind: str, options: Mapping[str, Any], out: Any = None, y: Any = None
+) -> list[str]:
+    """Write a metric that is computed from the counts of each class; see ``deepepochs.metrics``.
+
+    ``out`` and ``y`` are like the outputs and targets that it is given.
+    """
+    preds = ids_of("scores", out) or f"{IDS}(scores)"
+    targets = targets_of("targets", y, out)
+    flat = ".flatten()" if not isinstance(y, Tensor) or y.ndim > 1 else ""
+    size = "scores.shape[1]" if "argmax" in preds else "2"
+    if preds.startswith(IDS):
+        size = "scores.shape[1] if scores.ndim > 1 and scores.shape[1] > 1 else 2"
+    lines = [
+        f"def {name}(scores, targets):",
+        f"    preds, size = {preds}{flat}.long(), {size}",
+    ]
+    if targets + flat != "targets":
+        lines.append(f"    targets = {targets}{flat}")
+    if isinstance(y, Tensor) and y.is_floating_point():
+        lines.append("    targets = targets.long()")
+    lines += [
+        "    each = (targets[preds == targets], targets, preds)",
+        "    hits, of_target, of_pred = (torch.bincount(n, minlength=size).double() for n in each)",
+    ]
+    average = options.get("average")
+    classes = out.shape[1] if isinstance(out, Tensor) and "argmax" in preds else None
+    if average is None and preds.startswith(IDS):
+        one = "n[1] if len(n) == 2 else n.sum()"
+        lines.append(f"    hits, of_target, of_pred = ({one} for n in (hits, of_target, of_pred))")
+    else:
+        average = average or ("binary" if classes in (None, 2) else "micro")
+    if average in ("micro", "binary"):
+        one = "n[1]" if average == "binary" else "n.sum()"
+        lines.append(f"    hits, of_target, of_pred = ({one} for n in (hits, of_target, of_pred))")
+    return [*lines, *_ratio(kind, options), *_average(average)]
+
+
+def _ratio(kind: str, options: Mapping[str, Any]) -> list[str]:
+    """The lines that compute the values from the counts, as the library does."""
+    square = float(options.get("beta", 1.0)) ** 2
+    part, whole = {"precision": ("hits", "of_pred"), "recall": ("hits", "of_target")}.get(
+        kind,
+        ("2 * hits", "of_target + of_pred")
+        if square == 1
+        else (
+            f"{1 + square} * hits",
+            f"{1 + square} * hits + {square} * (of_target - hits) + (of_pred - hits)",
+        ),
+    )
+    if kind == "accuracy":
+        return ["    return hits.sum() / of_target.sum()"]
+    return [f"    part, whole = {part}, {whole}", "    values = part / (whole + (whole == 0))"]
+
+
+def _average(average: str | None) -> list[str]:
+    if average == "macro":
+        return ["    return values.mean()"]
+    if average == "weighted":
+        return ["    return (values * (of_target / of_target.sum())).sum()"]
+    return ["    return values"]
+
+
+def is_class_metric(metric: Any) -> bool:
+    """Whether a metric is one of the library's, which are computed from counts of classes."""
+    known = (metrics.accuracy, metrics.precision, metrics.recall, metrics.f1, metrics.fbeta)
+    return any(plain_metric(metric)[0] is one for one in known)
+
+
+def joined(name: str, like: Any) -> str:
+    """The expression that joins a list of outputs like these."""
+    if isinstance(like, dict):
+        return f"{{key: torch.cat([one[key] for one in {name}]) for key in {name}[0]}}"
+    if isinstance(like, tuple):
+        return f"tuple(map(torch.cat, zip(*{name}, strict=True)))"
+    if like is None and name == "ys":
+        return f"torch.cat({name})"
+    if isinstance(like, Tensor) and not like.ndim:
+        return f"torch.stack({name})"
+    return f"torch.cat({name})"
+
+
+def value_entry(name: str, value: str, like: Any) -> str:
+    """The entry of a metric in the dict of a pass; ``like`` is a value of it, if one is known."""
+    if isinstance(like, dict):
+        prefix = f'f"{name}{{key}}"' if name else "key"
+        return f"**{{{prefix}: float(one) for key, one in {value}.items()}}"
+    if isinstance(like, Tensor) and like.ndim:
+        return f'"{name}": {value}'
+    return f'"{name}": float({value})'
+
+
+def tried(metric: Any, *given: Any) -> Any:
+    """A value of a metric, to see whether it is a dict; ``None`` if it cannot be had here."""
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        try:
+            return metric(*given)
+        except Exception:
+            return None

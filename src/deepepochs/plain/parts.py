@@ -1,0 +1,238 @@
+"""What the functions of a script share: the names of model, loss and optimizers, and helpers."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from ..arguments import default_loss
+from ..callbacks.base import HOOKS
+from ..callbacks.grad_clip import GradClipCallback
+from ..hooks import is_of_library
+from .gaps import Gaps, place_of
+from .metric_text import class_metric, is_class_metric, plain_metric
+from .prelude import LOSS, MODEL, OptimizerText, Prelude
+from .steps import is_literal
+
+
+class Parts:
+    """The names of the parts of a training, and the lines that make those that had none.
+
+    Attributes:
+        setup: lines that make what has no name in the user's script.
+        helpers: functions of the script, by name.
+        model: the expression of the model; ``call``: as it is called in a step.
+        loss: that of the loss function; ``''``: the model gives the loss.
+        opts: those of the optimizers; ``schedulers``: those of their schedulers, or ``''``.
+        clip: what clips the gradients, if there is something.
+        mode: ``'no'``, ``'bf16'`` or ``'fp16'``.
+        moves: whether mini-batches are moved to a device.
+    """
+
+    def __init__(self, trainer: Any, prelude: Prelude, gaps: Gaps) -> None:
+        self.trainer, self.prelude, self.gaps = trainer, prelude, gaps
+        self.names = prelude.names
+        self.setup: list[str] = []
+        self.helpers: dict[str, list[str]] = {}
+        self.loss = ""
+        self.opts: list[str] = []
+        self.schedulers: list[str] = []
+        self.clip: Any = next((c for c in trainer.callbacks if type(c) is GradClipCallback), None)
+        self.mode = getattr(trainer.accelerator, "mixed_precision", "no")
+        self.moves = trainer.device.type != "cpu"
+        self._owners: dict[int, tuple[str, Any, dict[str, Any]]] = {}
+        self._methods: dict[tuple[int, str], str] = {}
+        self._metrics: dict[int, str] = {}
+        self._name_model()
+        self._name_optimizers()
+        self.call = self._call()
+
+    def _name_model(self) -> None:
+        trainer = self.trainer
+        model = trainer.runtime.unwrap(trainer.model)
+        self.model = self.prelude.model or self.prelude.name_of(model)
+        if not self.model:
+            self.model = self._fill_in(MODEL, f"the model ({type(model).__name__})")
+        if trainer.loss_fn is not default_loss:
+            self.loss = self.prelude.loss or self.prelude.name_of(trainer.loss_fn)
+            module = getattr(trainer.loss_fn, "__module__", "")
+            if not self.loss and module == "torch.nn.functional":
+                self.loss = f"{module}.{trainer.loss_fn.__name__}"
+            self.loss = self.loss or self._fill_in(LOSS, "the loss function")
+        if self.moves:
+            self.names.taken.add("device")
+            self.setup += [f'device = torch.device("{trainer.device}")', f"{self.model}.to(device)"]
+        if getattr(model, "_compiled_call_impl", None) is not None:
+            self.setup.append(f"{self.model}.compile()")
+        if trainer.deterministic:
+            self.setup.append("torch.use_deterministic_algorithms(True)")
+
+    def _fill_in(self, name: str, what: str) -> str:
+        free = self.names.free(name)
+        self.setup.append(self.gaps.fill_in(free, what))
+        return free
+
+    def _name_optimizers(self) -> None:
+        texts, optimizers = self.prelude.optimizers, list(self.trainer.opt)
+        if len(texts) != len(optimizers):
+            texts = [OptimizerText()] * len(optimizers)
+        one = len(optimizers) == 1
+        for index, (text, optimizer) in enumerate(zip(texts, optimizers, strict=True)):
+            name = text.opt or self.prelude.name_of(optimizer.opt)
+            if not name:
+                name = self.names.free("opt" if one else f"opt_{index + 1}")
+                self.setup.append(self._made_optimizer(name, optimizer.opt))
+            self.opts.append(name)
+            scheduler = text.scheduler or self.prelude.name_of(optimizer.scheduler)
+            if optimizer.scheduler is not None and not scheduler:
+                kind = type(optimizer.scheduler).__name__
+                wanted = "scheduler" if one else f"scheduler_{index + 1}"
+                scheduler = self._fill_in(wanted, f"the scheduler of {name} ({kind})")
+            self.schedulers.append(scheduler)
+
+    def _made_optimizer(self, name: str, optimizer: Any) -> str:
+        """Write how an optimizer is made, if it has all weights of the model in one group."""
+        kind, group = type(optimizer), optimizer.param_groups[0]
+        weights = [id(weight) for weight in self.trainer.model.parameters()]
+        is_whole = [id(w) for w in group["params"]] == weights and len(optimizer.param_groups) == 1
+        if not is_whole or getattr(torch.optim, kind.__name__, None) is not kind:
+            return self.gaps.fill_in(name, f"the optimizer ({kind.__name__})")
+        defaults = {k: p.default for k, p in inspect.signature(kind).parameters.items()}
+        values = {**group, "lr": group.get("initial_lr", group["lr"])}
+        given = [
+            f"{key}={values[key]!r}"
+            for key, default in defaults.items()
+            if key in values and (key == "lr" or values[key] != default)
+            if key != "params" and is_literal(values[key])
+        ]
+        return (
+            f"{name} = torch.optim.{kind.__name__}({self.model}.parameters(), {', '.join(given)})"
+        )
+
+    def _call(self) -> str:
+        if self.mode == "no":
+            return self.model
+        kind = self.trainer.device.type
+        dtype = "torch.bfloat16" if self.mode == "bf16" else "torch.float16"
+        name = self.names.free("call_model")
+        self.helpers[name] = [
+            f"def {name}(*inputs, **named):",
+            f'    with torch.autocast("{kind}", {dtype}):',
+            f"        return {self.model}(*inputs, **named).float()",
+        ]
+        return name
+
+    def keep_free(self, assigned: set[str]) -> None:
+        """Give other names to what steps call by a name that they also set."""
+        for kind, wanted in (("model", "net"), ("loss", "loss_fn"), ("call", "call_model")):
+            name = getattr(self, kind)
+            if name in assigned:
+                setattr(self, kind, self._renamed(name, wanted))
+        self.opts = [self._renamed(o, o) if o in assigned else o for o in self.opts]
+        self.schedulers = [self._renamed(s, s) if s in assigned else s for s in self.schedulers]
+
+    def _renamed(self, name: str, wanted: str) -> str:
+        free = self.names.free(wanted)
+        self.setup.append(f"{free} = {name}")
+        return free
+
+    # --- of steps
+
+    def own(self, owner: Any, name: str) -> str:
+        """The expression of an attribute of a step's object."""
+        value = getattr(owner, name, None)
+        known = "" if is_literal(value) else self.prelude.name_of(value)
+        if known:
+            return known
+        if id(owner) not in self._owners:
+            self._owners[id(owner)] = (self.names.free("own"), owner, {})
+        space, _, attributes = self._owners[id(owner)]
+        attributes[name] = value
+        return f"{space}.{name}"
+
+    def own_lines(self) -> list[str]:
+        """The lines that make the objects with the attributes of steps."""
+        lines = []
+        for name, _, attributes in self._owners.values():
+            known = [f"{k}={v!r}" for k, v in attributes.items() if is_literal(v)]
+            lines.append(f"{name} = SimpleNamespace({', '.join(known)})")
+            lines += [
+                f"{name}.{key} = ...{self.gaps.fill_in_here(f'{key} of {type(owner).__name__}')}"
+                for key, value, owner in (
+                    (k, v, o) for _, o, a in [self._owners_of(name)] for k, v in a.items()
+                )
+                if not is_literal(value)
+            ]
+        return lines
+
+    def _owners_of(self, name: str) -> tuple[str, Any, dict[str, Any]]:
+        return next(one for one in self._owners.values() if one[0] == name)
+
+    def method(self, owner: Any, name: str, write: Callable[[Any, str], list[str]]) -> str:
+        """The name of the function that a method of a step's object becomes."""
+        key = id(owner), name
+        if key not in self._methods:
+            self._methods[key] = free = self.names.free(name, f"{name}_of_step")
+            self.helpers[free] = write(getattr(owner, name), free)
+        return self._methods[key]
+
+    # --- metrics and hooks
+
+    def metric(self, name: str, metric: Any, out: Any, y: Any) -> str:
+        """The name of the function or object of a metric."""
+        if id(metric) in self._metrics:
+            return self._metrics[id(metric)]
+        wanted = identifier(name or "metric")
+        plain, options = plain_metric(metric)
+        if is_class_metric(metric):
+            found = self.names.free(wanted, f"{wanted}_of_classes")
+            self.helpers[found] = class_metric(found, plain.__name__, options, out, y)
+        else:
+            found = self.prelude.name_of(metric) or self._renamed_metric(metric)
+            found = found or self._fill_in(wanted, f"the metric {name}")
+        self._metrics[id(metric)] = found
+        return found
+
+    def _renamed_metric(self, metric: Any) -> str:
+        """The function inside of what ``rename`` gives, by its name in the module."""
+        inner = inspect.unwrap(metric) if callable(metric) else metric
+        return self.prelude.name_of(inner)
+
+    def take_metrics(self, arguments: dict[str, list[Any]]) -> None:
+        """Take over metrics that are made in the call of Trainer or fit: argument -> objects."""
+        for argument, metrics in arguments.items():
+            nodes = self.prelude.metrics.get(argument, [])
+            if len(nodes) != len(metrics):
+                continue
+            for node, metric in zip(nodes, metrics, strict=True):
+                if is_class_metric(metric) or self.prelude.name_of(metric):
+                    continue
+                if isinstance(node, ast.Constant):
+                    continue
+                name = self.prelude.named_metric(node, identifier(getattr(metric, "__name__", "")))
+                if name:
+                    self._metrics[id(metric)] = name
+
+    def hooks(self, *names: str) -> list[str]:
+        """Comments for the callbacks of the user's own, at the place where they run."""
+        lines = []
+        for callback in self.trainer.callbacks:
+            kind = type(callback)
+            if is_of_library(kind) or callback.is_console:
+                continue
+            for name in names:
+                hook = getattr(kind, name)
+                if hook is not HOOKS[name]:
+                    what = f"{kind.__name__}.{name}{place_of(hook)}"
+                    lines.append(self.gaps.not_written(what))
+        return lines
+
+
+def identifier(label: str) -> str:
+    """A name like a label that can stand in code."""
+    name = "".join(c if c.isalnum() else "_" for c in label).strip("_").lower()
+    return name if name.isidentifier() else f"metric_{name}".strip("_")

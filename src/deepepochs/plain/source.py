@@ -1,0 +1,225 @@
+"""Code that is read as text: parts of it, the names in it, and the statements that run before a line.
+
+>>> source = Source("self.loss(out, y)  # the mean")
+>>> source.segment(source.tree.body[0])
+'self.loss(out, y)'
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import linecache
+import textwrap
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from types import FrameType
+from typing import Any, NamedTuple
+
+LIBRARY = __name__.partition(".")[0]
+
+Edit = tuple[int, int, str]
+"""Start and end of a part of a source, in bytes, and what is to stand there."""
+
+
+class Source:
+    """Some code with its syntax tree.
+
+    Raises:
+        SyntaxError: it is not Python.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.tree = ast.parse(text)
+        self.lines = text.splitlines()
+        self._bytes = text.encode()
+        # Syntax trees count columns in bytes.
+        self._starts = [0]
+        for line in text.splitlines(keepends=True):
+            self._starts.append(self._starts[-1] + len(line.encode()))
+
+    def span(self, node: Any) -> tuple[int, int]:
+        """Start and end of a node, in bytes."""
+        start = self._starts[node.lineno - 1] + node.col_offset
+        return start, self._starts[node.end_lineno - 1] + node.end_col_offset
+
+    def segment(self, node: ast.AST, edits: Iterable[Edit] = ()) -> str:
+        """The text of a node, with edits made."""
+        return self.between(*self.span(node), edits)
+
+    def between(self, start: int, end: int, edits: Iterable[Edit] = ()) -> str:
+        """The text between two places, with edits made."""
+        parts, at = [], start
+        for first, last, text in sorted(edits):
+            parts += [self._bytes[at:first].decode(), text]
+            at = last
+        return "".join([*parts, self._bytes[at:end].decode()])
+
+    def whole(self, statement: ast.stmt, after: int = 0) -> str:
+        """The lines of a statement, with its decorators and the comments right above it.
+
+        ``after`` is the line of the statement before it.
+        """
+        first = min(
+            [statement.lineno, *(d.lineno for d in getattr(statement, "decorator_list", []))]
+        )
+        last = statement.end_lineno or first
+        shares_line = self.lines[first - 1][: statement.col_offset].strip()
+        rest = self.lines[last - 1].encode()[statement.end_col_offset :].decode().strip()
+        if shares_line or rest.startswith(";"):
+            return self.segment(statement)
+        while first - 1 > after and self.lines[first - 2].strip().startswith("#"):
+            first -= 1
+        return textwrap.dedent("\n".join(self.lines[first - 1 : last]))
+
+
+def source_of(function: Callable[..., Any]) -> Source | None:
+    """The source of a function or class; ``None`` where there is none."""
+    try:
+        return Source(textwrap.dedent(inspect.getsource(function)))
+    except (OSError, TypeError, SyntaxError):
+        return None
+
+
+def names_read(*nodes: ast.AST) -> set[str]:
+    """The names that code reads."""
+    return {
+        found.id
+        for node in nodes
+        for found in ast.walk(node)
+        if isinstance(found, ast.Name) and isinstance(found.ctx, ast.Load)
+    }
+
+
+def bound_names(node: ast.AST) -> set[str]:
+    """The names that a statement defines."""
+    if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+        return {node.name}
+    names = {
+        found.id
+        for found in ast.walk(node)
+        if isinstance(found, ast.Name) and isinstance(found.ctx, ast.Store)
+    }
+    imported = [alias for one in ast.walk(node) for alias in getattr(one, "names", [])]
+    return names | {
+        alias.asname or alias.name.partition(".")[0]
+        for alias in imported
+        if isinstance(alias, ast.alias)
+    }
+
+
+def arguments_of(call: ast.Call, order: Sequence[str]) -> dict[str, ast.expr]:
+    """The arguments of a call by name."""
+    found = dict(zip(order, call.args, strict=False))
+    found.update((keyword.arg, keyword.value) for keyword in call.keywords if keyword.arg)
+    return found
+
+
+def is_none(node: ast.expr | None) -> bool:
+    """Whether an argument is missing or ``None``."""
+    return node is None or (isinstance(node, ast.Constant) and node.value is None)
+
+
+def blocks_of(statement: ast.stmt) -> Iterator[list[ast.stmt]]:
+    """The blocks of a compound statement."""
+    for name in ("body", "orelse", "finalbody"):
+        block = getattr(statement, name, None)
+        if isinstance(block, list) and block and isinstance(block[0], ast.stmt):
+            yield block
+
+
+class Around(NamedTuple):
+    """The statements that ran before a call, and the call.
+
+    Attributes:
+        source: of the whole file.
+        file: its name.
+        statements: those that ran before, of the module and of the function around the call.
+        call: the call itself, if it was found.
+        given: the names that are set by what is around the call: a loop, or a function's call.
+    """
+
+    source: Source
+    file: str
+    statements: list[ast.stmt]
+    call: ast.Call | None
+    given: list[str]
+
+
+def around(frame: FrameType, methods: Sequence[str]) -> Around | None:
+    """Find the statements that ran before the line of a frame; ``None`` without a source.
+
+    ``methods`` are the names of the method that is called in this line.
+    """
+    found = _code_of(frame)
+    if found is None:
+        return None
+    source, line, file = found
+    statements: list[ast.stmt] = []
+    given: list[str] = []
+    block = source.tree.body
+    if frame.f_code.co_name != "<module>":
+        function = next((f for f in block if _holds(f, line) and hasattr(f, "args")), None)
+        if not isinstance(function, ast.FunctionDef):
+            return None
+        statements += [one for one in block if not _is_main_block(one) and one is not function]
+        given += [one.arg for one in ast.walk(function.args) if isinstance(one, ast.arg)]
+        block = function.body
+    call = _walk_to(block, line, methods, statements, given)
+    return Around(source, file, statements, call, given)
+
+
+def _code_of(frame: FrameType) -> tuple[Source, int, str] | None:
+    """The source around a frame, its line there, and the name of the file."""
+    name = frame.f_code.co_filename
+    lines = linecache.getlines(name, frame.f_globals)
+    if not lines:
+        return None
+    before: list[str] = []
+    file = name.replace("\\", "/").rpartition("/")[2]
+    if "get_ipython" in frame.f_globals:  # the cells that have run, this one excluded
+        cells = frame.f_globals.get("In", [])[1:-1]
+        before = "\n".join(map(_without_magics, cells)).splitlines(keepends=True) + ["\n"]
+        lines, file = _without_magics("".join(lines)).splitlines(keepends=True), "a notebook"
+    try:
+        return Source("".join([*before, *lines])), frame.f_lineno + len(before), file
+    except SyntaxError:
+        return None
+
+
+def _without_magics(cell: str) -> str:
+    return "\n".join("" if line.lstrip()[:1] in ("%", "!") else line for line in cell.split("\n"))
+
+
+def _holds(statement: ast.stmt, line: int) -> bool:
+    return statement.lineno <= line <= (statement.end_lineno or line)
+
+
+def _walk_to(
+    block: list[ast.stmt],
+    line: int,
+    methods: Sequence[str],
+    found: list[ast.stmt],
+    given: list[str],
+) -> ast.Call | None:
+    """Add the statements before a line; of a block around it, those before it in there."""
+    for statement in block:
+        if not _holds(statement, line):
+            if statement.lineno > line:
+                return None
+            found.append(statement)
+            continue
+        for inner in blocks_of(statement):
+            if inner[0].lineno <= line <= (inner[-1].end_lineno or line):
+                if isinstance(statement, (ast.For, ast.With)):
+                    header = (n for n in ast.iter_child_nodes(statement) if n not in inner)
+                    given += sorted(set().union(*map(bound_names, header)))
+                return _walk_to(inner, line, methods, found, given)
+        calls = [node for node in ast.walk(statement) if isinstance(node, ast.Call)]
+        known = (c for c in calls if isinstance(c.func, ast.Attribute) and c.func.attr in methods)
+        return next(known, None)
+    return None
+
+
+def _is_main_block(statement: ast.stmt) -> bool:
+    return isinstance(statement, ast.If) and "__name__" in names_read(statement.test)
