@@ -9,6 +9,7 @@ from ..callbacks.grad_clip import GradClipCallback
 from ..fit.plan import FitPlan
 from ..hooks import is_of_library
 from ..stages import Stage
+from .layout import folded
 from .parts import Parts
 from .passes import Pass
 
@@ -88,7 +89,8 @@ class Epochs:
         if any(self.plan.metrics_of(one.stage, one.task) for one in passes):
             what = f"the metrics of the {passes[0].stage} tasks together"
             lines.append(self.parts.gaps.not_written(what))
-        return [*lines, f"{name} = {{{', '.join(entries)}}}"]
+        indent = len(INDENT) * (2 if passes[0].stage is Stage.VAL and self._is_rare else 1)
+        return [*lines, *folded(f"{name} = {{", entries, "}", indent)]
 
     def _record(self) -> list[str]:
         train, val = self.values[Stage.TRAIN], self.values[Stage.VAL]

@@ -63,10 +63,11 @@ def laid_out(parts: Iterable[str]) -> str:
     lines: list[str] = []
     was_definition = False
     for part in parts:
-        first = next((line for line in part.splitlines() if line[:1] != "#"), "")
-        is_definition = first.startswith(("def ", "class ", "@", "async def "))
+        code = [line for line in part.splitlines() if line and line[0] != "#"]
+        is_definition = bool(code) and code[0].startswith(("def ", "class ", "@", "async def "))
         if lines and (is_definition or was_definition):
             lines += ["", ""]
+            part = part.lstrip("\n")
         lines += part.rstrip().splitlines()
         was_definition = is_definition
     text = "\n".join(line.rstrip() for line in lines)
@@ -76,9 +77,9 @@ def laid_out(parts: Iterable[str]) -> str:
     return text.strip() + "\n"
 
 
-def folded(indent: str, opening: str, entries: Sequence[str], closing: str) -> list[str]:
-    """A call or a dict on one line if it is short enough, else with a line for each entry."""
-    line = f"{indent}{opening}{', '.join(entries)}{closing}"
-    if len(line) <= WIDTH:
+def folded(opening: str, entries: Sequence[str], closing: str, indent: int) -> list[str]:
+    """A call or a dict on one line, or with a line for each entry; ``indent``: of these lines."""
+    line = f"{opening}{', '.join(entries)}{closing}"
+    if indent + len(line) <= WIDTH:
         return [line]
-    return [f"{indent}{opening}", *(f"{indent}    {e}," for e in entries), f"{indent}{closing}"]
+    return [opening, *(f"    {entry}," for entry in entries), closing]

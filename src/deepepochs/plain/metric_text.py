@@ -64,7 +64,7 @@ def ids_function() -> list[str]:
         f"def {IDS}(scores):",
         "    if scores.ndim > 1 and scores.shape[1] > 1:",
         "        return scores.argmax(1)",
-        "    scores = scores.flatten()",
+        "    scores = scores.squeeze(1) if scores.ndim > 1 else scores",
         "    return scores > 0.5 if scores.is_floating_point() else scores",
     ]
 
@@ -77,51 +77,49 @@ def class_metric(
     ``out`` and ``y`` are like the outputs and targets that it is given.
     """
     preds = ids_of("scores", out) or f"{IDS}(scores)"
-    targets = targets_of("targets", y, out)
     flat = ".flatten()" if not isinstance(y, Tensor) or y.ndim > 1 else ""
     size = "scores.shape[1]" if "argmax" in preds else "2"
+    average = options.get("average")
     if preds.startswith(IDS):
         size = "scores.shape[1] if scores.ndim > 1 and scores.shape[1] > 1 else 2"
+    elif average is None:
+        average = "micro" if "argmax" in preds and out.shape[1] != 2 else "binary"
     lines = [
         f"def {name}(scores, targets):",
-        f"    preds, size = {preds}{flat}.long(), {size}",
+        f"    preds = {preds}{flat}{'' if 'argmax' in preds else '.long()'}",
     ]
-    if targets + flat != "targets":
-        lines.append(f"    targets = {targets}{flat}")
-    if isinstance(y, Tensor) and y.is_floating_point():
-        lines.append("    targets = targets.long()")
-    lines += [
-        "    each = (targets[preds == targets], targets, preds)",
-        "    hits, of_target, of_pred = (torch.bincount(n, minlength=size).double() for n in each)",
-    ]
-    average = options.get("average")
-    classes = out.shape[1] if isinstance(out, Tensor) and "argmax" in preds else None
-    if average is None and preds.startswith(IDS):
-        one = "n[1] if len(n) == 2 else n.sum()"
-        lines.append(f"    hits, of_target, of_pred = ({one} for n in (hits, of_target, of_pred))")
-    else:
-        average = average or ("binary" if classes in (None, 2) else "micro")
-    if average in ("micro", "binary"):
-        one = "n[1]" if average == "binary" else "n.sum()"
-        lines.append(f"    hits, of_target, of_pred = ({one} for n in (hits, of_target, of_pred))")
+    targets = targets_of("targets", y, out) + flat
+    targets += ".long()" if isinstance(y, Tensor) and y.is_floating_point() else ""
+    lines += [f"    targets = {targets}"] if targets != "targets" else []
+    if kind == "accuracy":
+        return [*lines, "    return (preds == targets).double().mean()"]
+    lines.append(f"    size = {size}")
+    counts = {"hits": "preds[preds == targets]"}
+    if kind != "precision" or average == "weighted":
+        counts["of_target"] = "targets"
+    if kind != "recall":
+        counts["of_pred"] = "preds"
+    pick = {"binary": "[1]", "micro": ".sum()"}.get(average or "", "")
+    for count, ids in counts.items():
+        lines.append(f"    {count} = torch.bincount({ids}, minlength=size).double(){pick}")
+    if average is None:
+        names = ", ".join(counts)
+        first, total = (", ".join(f"{n}{end}" for n in counts) for end in ("[1]", ".sum()"))
+        lines += ["    if size == 2:", f"        {names} = {first}"]
+        lines += ["    else:", f"        {names} = {total}"]
     return [*lines, *_ratio(kind, options), *_average(average)]
 
 
 def _ratio(kind: str, options: Mapping[str, Any]) -> list[str]:
     """The lines that compute the values from the counts, as the library does."""
     square = float(options.get("beta", 1.0)) ** 2
-    part, whole = {"precision": ("hits", "of_pred"), "recall": ("hits", "of_target")}.get(
-        kind,
-        ("2 * hits", "of_target + of_pred")
-        if square == 1
-        else (
-            f"{1 + square} * hits",
-            f"{1 + square} * hits + {square} * (of_target - hits) + (of_pred - hits)",
-        ),
-    )
-    if kind == "accuracy":
-        return ["    return hits.sum() / of_target.sum()"]
-    return [f"    part, whole = {part}, {whole}", "    values = part / (whole + (whole == 0))"]
+    part, whole = "hits", "of_pred" if kind == "precision" else "of_target"
+    if kind in ("f1", "fbeta") and square == 1:
+        part, whole = "2 * hits", "of_target + of_pred"
+    elif kind == "fbeta":
+        part = f"{1 + square} * hits"
+        whole = f"{part} + {square} * (of_target - hits) + (of_pred - hits)"
+    return [f"    whole = {whole}", f"    values = {part} / (whole + (whole == 0))"]
 
 
 def _average(average: str | None) -> list[str]:

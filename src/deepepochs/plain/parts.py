@@ -13,10 +13,11 @@ from ..arguments import default_loss
 from ..callbacks.base import HOOKS
 from ..callbacks.grad_clip import GradClipCallback
 from ..hooks import is_of_library
+from ..optim.fits import bare
 from .gaps import Gaps, place_of
 from .metric_text import class_metric, is_class_metric, plain_metric
 from .prelude import LOSS, MODEL, OptimizerText, Prelude
-from .steps import is_literal
+from .source import is_literal
 
 
 class Parts:
@@ -82,10 +83,11 @@ class Parts:
             texts = [OptimizerText()] * len(optimizers)
         one = len(optimizers) == 1
         for index, (text, optimizer) in enumerate(zip(texts, optimizers, strict=True)):
-            name = text.opt or self.prelude.name_of(optimizer.opt)
+            plain = bare(optimizer.opt)
+            name = text.opt or self.prelude.name_of(plain)
             if not name:
                 name = self.names.free("opt" if one else f"opt_{index + 1}")
-                self.setup.append(self._made_optimizer(name, optimizer.opt))
+                self.setup.append(self._made_optimizer(name, plain))
             self.opts.append(name)
             scheduler = text.scheduler or self.prelude.name_of(optimizer.scheduler)
             if optimizer.scheduler is not None and not scheduler:
@@ -157,20 +159,13 @@ class Parts:
     def own_lines(self) -> list[str]:
         """The lines that make the objects with the attributes of steps."""
         lines = []
-        for name, _, attributes in self._owners.values():
-            known = [f"{k}={v!r}" for k, v in attributes.items() if is_literal(v)]
-            lines.append(f"{name} = SimpleNamespace({', '.join(known)})")
-            lines += [
-                f"{name}.{key} = ...{self.gaps.fill_in_here(f'{key} of {type(owner).__name__}')}"
-                for key, value, owner in (
-                    (k, v, o) for _, o, a in [self._owners_of(name)] for k, v in a.items()
-                )
-                if not is_literal(value)
-            ]
+        for space, owner, attributes in self._owners.values():
+            known = [f"{name}={value!r}" for name, value in attributes.items() if is_literal(value)]
+            lines.append(f"{space} = SimpleNamespace({', '.join(known)})")
+            for name in (name for name, value in attributes.items() if not is_literal(value)):
+                comment = self.gaps.fill_in_here(f"{name} of {type(owner).__name__}")
+                lines.append(f"{space}.{name} = ...{comment}")
         return lines
-
-    def _owners_of(self, name: str) -> tuple[str, Any, dict[str, Any]]:
-        return next(one for one in self._owners.values() if one[0] == name)
 
     def method(self, owner: Any, name: str, write: Callable[[Any, str], list[str]]) -> str:
         """The name of the function that a method of a step's object becomes."""

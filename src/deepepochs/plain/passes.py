@@ -20,7 +20,7 @@ from ..steps import DEFAULT_STEPS, Steps, resolve_step
 from ..task import EpochTask
 from .gaps import Names, place_of
 from .layout import folded
-from .look import Sample, sample_of
+from .look import sample_of
 from .metric_text import (
     IDS,
     MetricText,
@@ -124,13 +124,13 @@ class Pass:
     def _returned(self) -> list[str]:
         entries = [*self._results]
         if not self.label:
-            return folded("", "return {", entries, "}")
+            return folded("return {", entries, "}", len(INDENT))
         sums = f", {self._total}, {self._count}" if "loss" in self._values else ", 0.0, 0"
         prefixed = [
             entry.replace('"', f'"{self.label}/', 1) if entry.startswith('"') else entry
             for entry in entries
         ]
-        return folded("", "return {", prefixed, f"}}{sums}")
+        return folded("return {", prefixed, f"}}{sums}", len(INDENT))
 
     # --- the mini-batch
 
@@ -192,7 +192,7 @@ class Pass:
             known = self.parts.prelude.name_of(size)
             known = known or self.parts.metric("batch_size", size, None, None)
             alone = isinstance(sample.batch_x, tuple) and len(sample.batch_x) == 1
-            self._weight_text = f"{known}({first if alone else x}, {self.y})"
+            self._weight_text = f"float({known}({first if alone else x}, {self.y}))"
         else:
             target = sample.batch_y
             of_y = isinstance(target, Tensor) and target.ndim and len(target) == sample.size
@@ -203,6 +203,7 @@ class Pass:
         self._total, self._count = names.free("total", "loss_total"), names.free("count", "num")
         self._weight, self._index = names.free("weight", "size"), names.free("batch_idx")
         self._first, self._window = names.free("first"), names.free("window")
+        self._outs, self._ys = names.free("outs", "outputs"), names.free("ys", "all_y")
         self._enumerates = self._size > 1
 
     # --- the step
@@ -465,7 +466,7 @@ class Pass:
         return MetricText([f"{known}.reset()"], [f"{known}.update({given})"], entry)
 
     def _kept(self, name: str, known: str, metric: Any, out: Any, y: Any) -> MetricText:
-        outs, ys = self._kept_names()
+        outs, ys = self._outs, self._ys
         has_y = self.y != "None"
         batch = [
             f"{outs}.append({{out}}.detach())"
@@ -478,11 +479,6 @@ class Pass:
         value = value_entry(name.partition("#")[0], f"{known}({joined(outs, out)}, {all_y})", like)
         start = f"{outs}, {ys} = [], []" if has_y else f"{outs} = []"
         return MetricText([start], batch, value)
-
-    def _kept_names(self) -> tuple[str, str]:
-        if not hasattr(self, "_kept_as"):
-            self._kept_as = self.names.free("outs", "outputs"), self.names.free("ys", "targets")
-        return self._kept_as
 
     def _matrix(self, name: str, known: str, metric: Any, out: Any, y: Any) -> MetricText:
         if not isinstance(out, Tensor):

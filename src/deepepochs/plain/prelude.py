@@ -16,12 +16,20 @@ from types import FrameType
 from typing import Any, NamedTuple
 
 from .gaps import Gaps, Names
-from .source import LIBRARY, Around, arguments_of, around, bound_names, is_none, names_read
+from .metric_text import is_class_metric
+from .source import (
+    LIBRARY,
+    Around,
+    arguments_of,
+    around,
+    bound_names,
+    is_literal,
+    is_none,
+    names_read,
+)
 
 QUIET = ("plain_loop", "explain", "summary", "check", "print", "on_demand", "profile")
 """Calls that change nothing in the training: no word is lost about them."""
-
-SIMPLE = (bool, int, float, str, type(None))
 
 MODEL, LOSS = "model", "loss_fn"
 
@@ -91,8 +99,13 @@ class Prelude:
 
     def _look_at(self, statement: ast.stmt) -> None:
         """Note which names a statement takes, and whether they need the library."""
+        if isinstance(statement, (ast.FunctionDef, ast.ClassDef)):
+            own = [one for one in statement.decorator_list if not self._uses_library(one)]
+            statement.decorator_list = own
         if isinstance(statement, (ast.Import, ast.ImportFrom)):
             self._look_at_import(statement)
+        elif self._declared(statement) is not None:
+            self.names.taken |= bound_names(statement)
         elif (name := self._alias_of_model(statement)) is not None:
             self._model_name = name
         elif self._uses_library(statement):
@@ -111,7 +124,7 @@ class Prelude:
                 self._ours.update((one, one) for one in public)
             elif is_ours:
                 self._ours[name] = alias.name
-            elif not module and name == LIBRARY or alias.name.startswith(f"{LIBRARY}."):
+            elif (not module and name == LIBRARY) or alias.name.startswith(f"{LIBRARY}."):
                 self._ours[name] = ""
             else:
                 self.names.taken.add(name)
@@ -146,8 +159,8 @@ class Prelude:
         if name not in names_read(*readers):
             return
         value = self._value_of(ast.Name(name, ast.Load()))
-        known = type(value) in SIMPLE
-        self._keep(f"{name} = {value!r}" if known else self._gaps.fill_in(name, name))
+        line = f"{name} = {value!r}" if is_literal(value) else self._gaps.fill_in(name, name)
+        self._keep(line)
 
     def _take(self, statement: ast.stmt, after: int) -> None:
         """Keep a statement, write it without the library, or leave it out."""
@@ -159,11 +172,13 @@ class Prelude:
         elif (name := self._alias_of_model(statement)) is not None:
             if self.model and name != self.model:
                 self._keep(f"{name} = {self.model}")
+        elif (metric := self._declared(statement)) is not None:
+            line = f"{ast.unparse(statement.targets[0])} = {source.segment(metric)}"  # type: ignore[attr-defined]
+            if len(set(line.split(" = "))) > 1:
+                self._keep(line)
         elif not self._uses_library(statement):
             self._kept.append(Kept(statement, source.whole(statement, after)))
-        elif isinstance(statement, (ast.FunctionDef, ast.ClassDef)):
-            self._take_definition(statement)
-        else:
+        elif not isinstance(statement, (ast.FunctionDef, ast.ClassDef)):
             self._write_without_library(statement)
 
     def _take_import(self, statement: ast.Import | ast.ImportFrom) -> None:
@@ -178,15 +193,20 @@ class Prelude:
         if statement.names and module.partition(".")[0] != LIBRARY:
             self._kept.append(Kept(statement, ""))
 
-    def _take_definition(self, statement: ast.FunctionDef | ast.ClassDef) -> None:
-        """Keep a function of which only the decorators are the library's."""
-        own = [one for one in statement.decorator_list if self._uses_library(one)]
-        statement.decorator_list = [one for one in statement.decorator_list if one not in own]
-        if own and not self._uses_library(statement):
-            text = self._around.source.segment(statement)
-            self._kept.append(Kept(statement, textwrap.dedent(text)))
-            self._tainted.discard(statement.name)
-            self.names.taken.add(statement.name)
+    def _declared(self, statement: ast.stmt) -> ast.expr | None:
+        """The metric in ``name = rename('other')(metric)``, and the like."""
+        value = getattr(statement, "value", None)
+        if not isinstance(statement, ast.Assign) or not isinstance(value, ast.Call):
+            return None
+        inner = self._undecorated(value)
+        return None if inner is value or self._uses_library(inner) else inner
+
+    def _undecorated(self, node: ast.expr) -> ast.expr:
+        """The metric in ``rename('other')(metric)`` and the like; else the node."""
+        outer = node.func if isinstance(node, ast.Call) else None
+        made = self._library_name(outer.func) if isinstance(outer, ast.Call) else ""
+        is_ours = made in ("rename", "accumulates") and isinstance(node, ast.Call) and node.args
+        return node.args[0] if is_ours else node  # type: ignore[attr-defined]
 
     def _write_without_library(self, statement: ast.stmt) -> None:
         value = getattr(statement, "value", None)
@@ -203,10 +223,12 @@ class Prelude:
                 self._take_trainer(call)
         elif call is not None and self._makes(call, "EpochTask"):
             task = self._value_of(target)
-            text = self._loader_of_task(call, "train_dl")
-            self.loaders[f"id {id(getattr(task, 'dataloader', None))}"] = text
+            loader = self._loader_of_task(call, "train_dl")
+            self.loaders[f"id {id(getattr(task, 'dataloader', None))}"] = loader
         elif (name and target is not None) or self._is_quiet(call):
             return  # such as a callback, of which the loop says more
+        elif isinstance(target, ast.Name) and is_class_metric(self._value_of(target)):
+            return
         else:
             text = self._around.source.segment(statement).splitlines()
             more = " ..." if len(text) > 1 else ""
@@ -266,12 +288,7 @@ class Prelude:
 
     def named_metric(self, node: ast.expr, name: str) -> str:
         """Give the expression of a metric that is made in an argument; ``''``: of the library."""
-        is_renamed = (
-            isinstance(node, ast.Call)
-            and isinstance(node.func, ast.Call)
-            and self._library_name(node.func.func) == "rename"
-        )
-        return self._named(node.args[0] if is_renamed else node, name)  # type: ignore[attr-defined]
+        return self._named(self._undecorated(node), name)
 
     def _named(self, node: ast.expr, name: str) -> str:
         """Give a name or attribute as it is; assign anything else to a name."""

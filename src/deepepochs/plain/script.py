@@ -110,7 +110,9 @@ def _joined(prelude: Prelude, gaps: Gaps, body: list[str], steps: list[Any]) -> 
     head = gaps.head(
         f"The training of {prelude.file or 'a run'}, written out in PyTorch by DeepEpochs."
     )
-    return laid_out(["\n".join([*head, "", *import_lines(imports)]) + "\n", *before, *lines, *body])
+    first, *rest = [*before, *lines, *body]
+    top = "\n".join([*head, "", *import_lines(imports)])
+    return laid_out([top, "\n" + first.lstrip("\n"), *rest])
 
 
 def _missing(before: list[str], body: list[str], imports: list[ast.stmt]) -> set[str]:

@@ -56,7 +56,7 @@ class Source:
         return "".join([*parts, self._bytes[at:end].decode()])
 
     def whole(self, statement: ast.stmt, after: int = 0) -> str:
-        """The lines of a statement, with its decorators and the comments right above it.
+        """The lines of a statement, with its decorators, and the comments and the space above it.
 
         ``after`` is the line of the statement before it.
         """
@@ -70,7 +70,8 @@ class Source:
             return self.segment(statement)
         while first - 1 > after and self.lines[first - 2].strip().startswith("#"):
             first -= 1
-        return textwrap.dedent("\n".join(self.lines[first - 1 : last]))
+        space = "\n" if first > 1 and not self.lines[first - 2].strip() else ""
+        return space + textwrap.dedent("\n".join(self.lines[first - 1 : last]))
 
 
 def source_of(function: Callable[..., Any]) -> Source | None:
@@ -118,6 +119,14 @@ def arguments_of(call: ast.Call, order: Sequence[str]) -> dict[str, ast.expr]:
 def is_none(node: ast.expr | None) -> bool:
     """Whether an argument is missing or ``None``."""
     return node is None or (isinstance(node, ast.Constant) and node.value is None)
+
+
+def is_literal(value: Any) -> bool:
+    """Whether the ``repr`` of a value can stand in code."""
+    try:
+        return bool(ast.literal_eval(repr(value)) == value)
+    except (ValueError, SyntaxError, TypeError, RuntimeError):
+        return False
 
 
 def blocks_of(statement: ast.stmt) -> Iterator[list[ast.stmt]]:
@@ -179,7 +188,7 @@ def _code_of(frame: FrameType) -> tuple[Source, int, str] | None:
     file = name.replace("\\", "/").rpartition("/")[2]
     if "get_ipython" in frame.f_globals:  # the cells that have run, this one excluded
         cells = frame.f_globals.get("In", [])[1:-1]
-        before = "\n".join(map(_without_magics, cells)).splitlines(keepends=True) + ["\n"]
+        before = [*"\n".join(map(_without_magics, cells)).splitlines(keepends=True), "\n"]
         lines, file = _without_magics("".join(lines)).splitlines(keepends=True), "a notebook"
     try:
         return Source("".join([*before, *lines])), frame.f_lineno + len(before), file

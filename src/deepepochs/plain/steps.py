@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from ..patches import PatchBase
 from ..steps import DEFAULT_STEPS, Steps
 from .gaps import Gaps, Names, place_of
-from .source import LIBRARY, Edit, Source, bound_names, source_of
+from .source import LIBRARY, Edit, bound_names, is_literal, names_read, source_of
 
 VERBS = ("loss", "backward", "optimize", "do_metric", "call_model")
 UNKNOWN = ("trainer", "run", "opt", "session", "runtime", "accelerator", "batch_patch_dict")
@@ -119,10 +119,10 @@ class StepWriter:
             where = self.step.__qualname__
             self.lines.append(self._gaps.not_written(f"{where}, whose source was not found"))
             return self.lines
-        self._write_arguments(self.tree.args, step_args)
         body = self.tree.body[ast.get_docstring(self.tree) is not None :]
         self._line = body[0].lineno - 1 if body else 0
         self._write_block(body, "", ends=True)
+        self.lines[:0] = self._argument_lines(self.tree.args, step_args)
         return self.lines
 
     def write_function(self, name: str) -> list[str]:
@@ -145,31 +145,24 @@ class StepWriter:
             lines.insert(0, self._gaps.not_written(what))
         return "\n".join(lines).splitlines()
 
-    def _write_arguments(self, args: ast.arguments, step_args: Mapping[str, Any]) -> None:
-        """Write the step arguments of the task that the step takes."""
+    def _argument_lines(self, args: ast.arguments, step_args: Mapping[str, Any]) -> list[str]:
+        """The step arguments of the task that the lines read."""
         positional = self._args
         defaults = dict(zip(positional[::-1], args.defaults[::-1], strict=False))
         pairs = zip(args.kwonlyargs, args.kw_defaults, strict=True)
         defaults.update((one.arg, default) for one, default in pairs if default is not None)
+        texts = {name: ast.unparse(default) for name, default in defaults.items()}
         named = [*positional[2:], *(one.arg for one in args.kwonlyargs)]
-        for name in named:
-            if name in step_args:
-                self._given(name, step_args[name])
-            elif name in defaults:
-                self.lines.append(f"{name} = {ast.unparse(defaults[name])}")
-        rest = {key: value for key, value in step_args.items() if key not in named}
-        if args.kwarg is not None and args.kwarg.arg in self._reads():
-            self._given(args.kwarg.arg, rest)
-
-    def _reads(self) -> set[str]:
-        assert self.tree is not None
-        return {node.id for one in self.tree.body for node in ast.walk(one) if hasattr(node, "id")}
-
-    def _given(self, name: str, value: Any) -> None:
-        if is_literal(value):
-            self.lines.append(f"{name} = {value!r}")
-        else:
-            self.lines.append(self._gaps.fill_in(name, f"the step argument {name}"))
+        values = {name: step_args[name] for name in named if name in step_args}
+        if args.kwarg is not None:
+            values[args.kwarg.arg] = {k: v for k, v in step_args.items() if k not in named}
+        texts.update((name, repr(value)) for name, value in values.items() if is_literal(value))
+        read = names_read(ast.parse("\n".join(self.lines)))
+        lines = []
+        for name in (name for name in [*named, *values] if name in read):
+            line = f"{name} = {texts[name]}" if name in texts else ""
+            lines.append(line or self._gaps.fill_in(name, f"the step argument {name}"))
+        return list(dict.fromkeys(lines))
 
     # --- statements
 
@@ -358,7 +351,7 @@ class StepWriter:
 
     def _attribute(self, name: str, root: ast.AST, node: ast.Attribute) -> str:
         assert self.source is not None
-        start, end = self.source.span(node)
+        end = self.source.span(node)[1]
         rest = self.source.between(self.source.span(root)[1], end)  # such as .g in self.model.g
         if known := self._verbs.known(name + rest):
             return known
@@ -483,14 +476,6 @@ def is_of_library(value: Any) -> bool:
         return True
     module = str(getattr(value, "__module__", None) or getattr(value, "__name__", ""))
     return module.partition(".")[0] == LIBRARY
-
-
-def is_literal(value: Any) -> bool:
-    """Whether the ``repr`` of a value can stand in code."""
-    try:
-        return bool(ast.literal_eval(repr(value)) == value)
-    except (ValueError, SyntaxError, TypeError, RuntimeError):
-        return False
 
 
 def _does_nothing(text: str, is_changed: bool) -> bool:

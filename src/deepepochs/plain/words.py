@@ -17,7 +17,6 @@ from ..callbacks.console import facts_of
 from ..callbacks.run_facts import loss_text, optimizer_settings
 from ..fit.plan import FitPlan
 from ..hooks import is_of_library, with_companions
-from ..patches.base import metric_name
 from ..patches.confusion import ConfusionMetrics, ConfusionPatch, CountsPatch
 from ..patches.tensors import TensorPatch
 from ..patches.torchmetric import MetricPatch

@@ -1,0 +1,474 @@
+"""Small trainings, each of which uses something that a written script has to say."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from torch import nn
+
+
+class Pair(NamedTuple):
+    """What a script has left when it ended, and what the one has that was written by it."""
+
+    ours: dict[str, Any]
+    theirs: dict[str, Any]
+    text: str
+
+    @property
+    def model(self) -> Any:
+        """The model that the written script has trained."""
+        keys = self.ours["trainer"].model.state_dict().keys()
+        modules = [value for value in self.theirs.values() if isinstance(value, nn.Module)]
+        return next(module for module in modules if module.state_dict().keys() == keys)
+
+
+HEAD = """import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, TensorDataset
+
+import deepepochs
+from deepepochs import (
+    Callback,
+    CheckCallback,
+    EpochTask,
+    GradClipCallback,
+    Optimizer,
+    Trainer,
+    rename,
+    set_seed,
+)
+from deepepochs.metrics import accuracy, f1, fbeta, precision, recall
+from deepepochs.patches import ValuePatch, accumulates
+
+set_seed(1)
+x = torch.randn(70, 8)
+y = (x.sum(1) > 0).long()
+train_dl = DataLoader(TensorDataset(x, y), 16, shuffle=True)
+val_dl = DataLoader(TensorDataset(x[:30], y[:30]), 12)
+
+
+class Net(nn.Module):
+    def __init__(self, outputs=2):
+        super().__init__()
+        self.one = nn.Linear(8, 16)
+        self.norm = nn.BatchNorm1d(16)
+        self.drop = nn.Dropout(0.3)
+        self.two = nn.Linear(16, outputs)
+
+    def forward(self, x):
+        return self.two(self.drop(self.norm(self.one(x)).relu()))
+"""
+
+CASES = {
+    "plainest": """
+trainer = Trainer(Net(), F.cross_entropy, epochs=2, console="off")
+trainer.fit(train_dl, val_dl)
+""",
+    "one_batch": """
+model = Net()
+trainer = Trainer(model, F.cross_entropy, epochs=2, console="off", metrics="accuracy")
+trainer.fit(DataLoader(TensorDataset(x, y), 70), DataLoader(TensorDataset(x[:7], y[:7]), 9))
+""",
+    "accumulation": """
+model = Net()
+opt = torch.optim.SGD(model.parameters(), lr=0.1)
+trainer = Trainer(
+    model,
+    F.cross_entropy,
+    opt,
+    epochs=3,
+    console="off",
+    grad_accumulate=3,
+    callbacks=GradClipCallback(0.3, norm_type=2),
+)
+trainer.fit(train_dl, val_dl, val_freq=2)
+""",
+    "two_optimizers": """
+net = Net()
+one = torch.optim.Adam([*net.one.parameters(), *net.norm.parameters()], lr=0.01)
+two = torch.optim.SGD(net.two.parameters(), lr=0.1, momentum=0.9)
+sched = torch.optim.lr_scheduler.OneCycleLR(two, 0.2, total_steps=10)
+optimizers = [Optimizer(one), Optimizer(two, sched, sched_on="step")]
+clip = GradClipCallback(0.5)
+trainer = Trainer(net, F.cross_entropy, optimizers, epochs=2, console="off", callbacks=clip)
+trainer.fit(train_dl, val_dl)
+""",
+    "plateau": """
+model = Net()
+opt = torch.optim.SGD(model.parameters(), lr=0.1)
+scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(opt, patience=0, factor=0.5)
+trainer = Trainer(model, F.cross_entropy, Optimizer(opt, scheduler), epochs=4, console="off")
+trainer.fit(train_dl, val_dl)
+""",
+    "schedule_on_epochs": """
+model = Net()
+opt = torch.optim.SGD(model.parameters(), lr=0.1)
+chosen = Optimizer(opt, torch.optim.lr_scheduler.ExponentialLR(opt, 0.5), sched_on="epoch")
+trainer = Trainer(model, F.cross_entropy, chosen, epochs=3, console="off")
+trainer.fit(train_dl)
+""",
+    "step_of_trainer": """
+
+class Mine(Trainer):
+    scale = 0.5
+
+    def train_step(self, batch_x, batch_y, **step_args):
+        noise = torch.randn_like(batch_x[0])
+        # both views
+        clean = self.model(*batch_x)
+        noisy = self.model(batch_x[0] + noise)  # the second one
+        if clean.mean() > 100:
+            return None
+        elif noisy.mean() > 100:  # never
+            clean = noisy
+        self.loss(clean + self.scale * noisy, batch_y)
+        return {"spread": noisy.std()}
+
+
+model = Net()
+opt = torch.optim.AdamW(model.parameters(), lr=0.01)
+trainer = Mine(model, F.cross_entropy, opt, epochs=2, metrics="accuracy", console="off")
+trainer.fit(train_dl, val_dl)
+""",
+    "step_of_task": """
+
+class Task(EpochTask):
+    def step(self, batch_x, batch_y, factor=1.0):
+        out = self.model(*batch_x)
+        value = self.loss_fn(out, batch_y) * factor
+        self.backward(value)
+        self.optimize()
+        self.do_metric(value, out, batch_y)
+
+
+def close(preds, targets):
+    return (preds[:, 1] - targets).abs().mean()
+
+
+model = Net()
+opt = torch.optim.Adam(model.parameters(), lr=0.01)
+trainer = Trainer(
+    model, F.cross_entropy, opt, epochs=2, metrics=close, console="off", grad_accumulate=2
+)
+trainer.fit(train_tasks=Task(train_dl, factor=2.0), val_tasks=Task(val_dl))
+""",
+    "methods_of_a_step": """
+
+class Task(EpochTask):
+    count = 0
+
+    def noise(self, like, size=1.0):
+        return size * self.width * torch.randn_like(like)
+
+    def train_step(self, xs, target):
+        self.count += 1
+        total = self.noise(xs[0])
+        weight = self.model(xs[0] + total)
+        for one in range(2):
+            weight = weight + one * self.model(*xs)
+        loss = self.loss(weight, target)
+        return {"twice": 2 * loss, "counted": self.count}
+
+
+class Wide(Task):
+    width = 0.1
+
+
+model = Net()
+trainer = Trainer(model, F.cross_entropy, epochs=2, metrics="f1", console="off")
+trainer.fit(train_tasks=Wide(train_dl), val_dl=val_dl)
+""",
+    "sub_batches": """
+
+class Task(EpochTask):
+    def train_step(self, batch_x, batch_y, **step_args):
+        outs, half = [], len(batch_y) // 2
+        for part in (slice(0, half), slice(half, None)):
+            out = self.model(batch_x[0][part])
+            share = len(batch_y[part]) / len(batch_y)
+            self.loss(out, batch_y[part], loss_adjust=share, do_optimize=False, do_metric=False)
+            outs.append(out)
+        self.optimize()
+        out = torch.cat(outs)
+        self.do_metric(F.cross_entropy(out, batch_y), out, batch_y)
+
+
+model = Net()
+trainer = Trainer(model, F.cross_entropy, epochs=2, metrics="accuracy", console="off")
+trainer.fit(train_tasks=Task(train_dl), val_dl=val_dl)
+""",
+    "gan": """
+
+class Gan(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.g = nn.Linear(4, 8)
+        self.d = nn.Linear(8, 1)
+
+
+class GanTrainer(Trainer):
+    def noise(self, n):
+        return torch.randn(n, 4)
+
+    def train_step(self, batch_x, batch_y, **step_args):
+        real = batch_x[0]
+        fake = self.model.g(self.noise(len(real)))
+        d_loss = self.model.d(fake.detach()).mean() - self.model.d(real).mean()
+        self.backward(d_loss)
+        self.optimize(1)
+        g_loss = -self.model.d(fake).mean()
+        self.backward(g_loss)
+        self.optimize(0)
+        return {"d_loss": d_loss, "g_loss": g_loss}
+
+
+model = Gan()
+g = torch.optim.Adam(model.g.parameters())
+d = torch.optim.Adam(model.d.parameters())
+trainer = GanTrainer(model, F.cross_entropy, [g, d], epochs=2, console="off")
+trainer.fit(train_dl)
+""",
+    "dict_batches": """
+
+class Rows(torch.utils.data.Dataset):
+    def __len__(self):
+        return 40
+
+    def __getitem__(self, i):
+        return {"x": x[i], "label": y[i]}
+
+
+model = Net()
+trainer = Trainer(
+    model, F.cross_entropy, epochs=2, metrics="accuracy", targets="label", console="off"
+)
+trainer.fit(DataLoader(Rows(), 8, shuffle=True), DataLoader(Rows(), 16))
+""",
+    "loss_of_the_model": """
+
+class Whole(Net):
+    def forward(self, x, y):
+        logits = super().forward(x)
+        return {"loss": F.cross_entropy(logits, y), "logits": logits}
+
+
+model = Whole()
+trainer = Trainer(model, epochs=2, console="off")
+trainer.fit(train_dl, val_dl)
+""",
+    "several_tasks": """
+model = Net()
+day = DataLoader(TensorDataset(x[:20], y[:20]), 8)
+trainer = Trainer(model, F.cross_entropy, epochs=3, metrics="accuracy", console="off")
+trainer.fit(
+    train_tasks=[EpochTask(train_dl, name="night"), EpochTask(day, name="day")],
+    val_tasks=[EpochTask(val_dl, name="night"), EpochTask(day, name="day", do_loss=False)],
+    val_freq=2,
+)
+""",
+    "class_metrics": """
+y3 = torch.randint(0, 3, (70,))
+train3 = DataLoader(TensorDataset(x, y3), 16, shuffle=True)
+model = Net(3)
+trainer = Trainer(model, F.cross_entropy, epochs=2, metrics=[accuracy, "macro_f1"], console="off")
+weighted = rename("weighted")(deepepochs.metrics.recall)
+trainer.fit(train3, train3, metrics=[f1, precision], train_metrics=[recall])
+""",
+    "probabilities": """
+targets = (x.sum(1) > 0).float()
+data = DataLoader(TensorDataset(x, targets), 16, shuffle=True)
+model = nn.Sequential(nn.Linear(8, 1), nn.Flatten(0), nn.Sigmoid())
+trainer = Trainer(
+    model, F.binary_cross_entropy, epochs=2, metrics=[accuracy, f1, precision], console="off"
+)
+trainer.fit(data, data)
+""",
+    "probabilities_in_a_column": """
+targets = (x.sum(1, keepdim=True) > 0).float()
+data = DataLoader(TensorDataset(x, targets), 16, shuffle=True)
+model = nn.Sequential(nn.Linear(8, 1), nn.Sigmoid())
+trainer = Trainer(model, nn.BCELoss(), epochs=2, metrics=[accuracy, recall], console="off")
+trainer.fit(data, data)
+""",
+    "partial_metrics": """
+from functools import partial
+
+beta = partial(fbeta, beta=0.3, average="weighted")
+model = Net()
+trainer = Trainer(model, F.cross_entropy, epochs=2, metrics=beta, console="off")
+trainer.fit(train_dl, val_dl)
+""",
+    "pixels": """
+masks = (x.view(70, 2, 4) > 0).long()
+data = DataLoader(TensorDataset(x.view(70, 1, 2, 4), masks), 16, shuffle=True)
+model = nn.Conv2d(1, 3, 1)
+trainer = Trainer(
+    model, F.cross_entropy, epochs=2, metrics=[accuracy, "macro_recall"], console="off"
+)
+trainer.fit(data, data)
+""",
+    "own_metrics": """
+
+@accumulates("mean", direction="min")
+def distance(preds, targets):
+    return (preds[:, 1] - targets).abs().mean()
+
+
+@rename("top.")
+def shares(preds, targets):
+    return {"one": (preds > 0).float().mean(), "two": (preds > 1).float().mean()}
+
+
+def diagonal(matrix):
+    return matrix.trace() / matrix.sum()
+
+
+diagonal = accumulates("confusion")(diagonal)
+model = Net()
+trainer = Trainer(
+    model, F.cross_entropy, epochs=2, metrics=[distance, shares, diagonal], console="off"
+)
+trainer.fit(train_dl, val_dl, val_metrics=rename("gap")(lambda p, t: p.std() - t.float().std()))
+""",
+    "mean_of_metrics": """
+model = Net()
+trainer = Trainer(
+    model, F.cross_entropy, epochs=2, metrics=["accuracy", f1], metric_patch="mean", console="off"
+)
+trainer.fit(train_dl, val_dl)
+""",
+    "torchmetrics": """
+from torchmetrics.classification import MulticlassAUROC, MulticlassF1Score
+
+auroc = MulticlassAUROC(2)
+model = Net()
+trainer = Trainer(
+    model, F.cross_entropy, epochs=2, metrics=[auroc, MulticlassF1Score(2)], console="off"
+)
+trainer.fit(train_dl, val_dl)
+""",
+    "weights_of_batches": """
+
+def size(batch_x, batch_y):
+    return 1 + batch_y.sum()
+
+
+model = Net()
+opt = torch.optim.SGD(model.parameters(), lr=0.1)
+trainer = Trainer(model, F.cross_entropy, opt, epochs=2, grad_accumulate=2, console="off")
+trainer.fit(train_dl, val_dl, batch_size=size)
+""",
+    "early_stop": """
+model = Net()
+check = CheckCallback("accuracy", patience=2)
+trainer = Trainer(
+    model, F.cross_entropy, epochs=9, metrics="accuracy", callbacks=check, console="off"
+)
+trainer.fit(train_dl, val_dl)
+""",
+    "best_of_every_other_epoch": """
+model = Net()
+check = CheckCallback("loss", patience=1)
+opt = torch.optim.SGD(model.parameters(), lr=1.0)
+trainer = Trainer(model, F.cross_entropy, opt, epochs=9, callbacks=check, console="off")
+trainer.fit(train_dl, val_dl, val_freq=2)
+""",
+    "bf16": """
+model = Net()
+trainer = Trainer(
+    model, nn.CrossEntropyLoss(label_smoothing=0.1), epochs=2, precision="bf16", console="off"
+)
+trainer.fit(train_dl, val_dl)
+""",
+    "clashing_names": """
+best = train = val = history = epoch = total = count = weight = 1
+out = nn.Linear(8, 2)
+loss = nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2.0]))
+
+
+def right(scores, target):
+    return (scores.argmax(1) == target).float().mean() * weight + total - count
+
+
+trainer = Trainer(
+    out, loss, epochs=2, metrics=right, callbacks=CheckCallback("right", mode="max"), console="off"
+)
+trainer.fit(train_dl, val_dl)
+""",
+    "clashing_names_in_a_step": """
+
+class Task(EpochTask):
+    def step(self, x, y):
+        model = self.model
+        loss_fn = self.loss_fn
+        opt = model(*x)
+        total = loss_fn(opt, y)
+        self.backward(total)
+        self.optimize()
+        self.do_metric(total, opt, y)
+
+
+model = Net()
+opt = torch.optim.SGD(model.parameters(), lr=0.1)
+loss_fn = nn.CrossEntropyLoss()
+trainer = Trainer(model, loss_fn, opt, epochs=2, metrics="accuracy", console="off")
+trainer.fit(train_tasks=Task(train_dl), val_tasks=Task(val_dl))
+""",
+    "lambda_and_walrus": """
+trainer = Trainer(
+    net := Net(),
+    lambda out, target: F.cross_entropy(out, target) + out.pow(2).mean(),
+    torch.optim.SGD(net.parameters(), lr=0.1),
+    epochs=2,
+    console="off",
+)
+trainer.fit(train_dl, val_dl)
+""",
+    "main_function": """
+
+def main(rate=0.01, folds=2):
+    torch.manual_seed(5)
+    net = Net()
+    for fold in range(folds):
+        opt = torch.optim.SGD(net.parameters(), lr=rate * (fold + 1))
+        if fold == 0:
+            trainer = Trainer(net, F.cross_entropy, opt, epochs=2, console="off")
+            trainer.fit(train_dl, val_dl)
+            return trainer
+
+
+if __name__ == "__main__":
+    trainer = main()
+    model = trainer.model
+""",
+    "model_by_another_name": """
+trainer = Trainer(Net(), F.cross_entropy, epochs=2, console="off")
+network = trainer.model
+print(sum(one.numel() for one in network.parameters()))
+trainer.fit(train_dl, val_dl)
+""",
+    "default_step_called_by_hand": """
+
+class Task(EpochTask):
+    def train_step(self, batch_x, batch_y, **step_args):
+        mixed = batch_x[0] + torch.randn(1)
+        return super().train_step((mixed,), batch_y, **step_args)
+
+
+model = Net()
+trainer = Trainer(model, F.cross_entropy, epochs=2, metrics="accuracy", console="off")
+trainer.fit(train_tasks=Task(train_dl), val_dl=val_dl)
+""",
+    "stream": """
+
+class Stream(torch.utils.data.IterableDataset):
+    def __iter__(self):
+        yield from zip(x[:20], y[:20])
+
+
+model = Net()
+trainer = Trainer(model, F.cross_entropy, epochs=2, console="off", metrics="accuracy")
+trainer.fit(DataLoader(Stream(), 8), val_dl)
+""",
+}

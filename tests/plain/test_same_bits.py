@@ -1,0 +1,50 @@
+"""The script of `plain_loop` trains to the weights and the metrics of `fit`, to the bit."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from cases import CASES, HEAD, Pair
+
+
+def values_by_epoch(history: list[tuple[Any, ...]], stage: int) -> dict[str, list[Any]]:
+    epochs = [entry[stage] for entry in history if len(entry) > stage and entry[stage]]
+    names = {name for one in epochs for name in one}
+    return {name: [one[name] for one in epochs if name in one] for name in names}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_script_trains_to_the_same_bits(run_both: Callable[[str], Pair], case: str) -> None:
+    pair = run_both(HEAD + CASES[case])
+
+    theirs = pair.model.state_dict()
+    for name, value in pair.ours["trainer"].model.state_dict().items():
+        assert torch.equal(value, theirs[name]), name
+    history = next(v for k, v in pair.theirs.items() if k in ("history_2", "history") if v != 1)
+    for index, stage in enumerate(("train", "val")):
+        found = values_by_epoch(history, index)
+        for name, values in pair.ours["trainer"].history.get(stage, {}).items():
+            if case == "several_tasks" and name == "accuracy":
+                continue  # of all tasks together: a comment stands for it
+            np.testing.assert_array_equal(np.array(found.pop(name)), np.array(values), name)
+        assert not found
+    assert "deepepochs" not in pair.text.partition('"""\n')[2]
+    check_style(Path("loop.py"))
+
+
+def check_style(path: Path) -> None:
+    """Have ruff look at a script: its default rules, the order of imports, and the layout."""
+    for arguments in (
+        ["check", "--extend-select", "I", "--line-length", "100"],
+        ["format", "--diff", "--line-length", "100"],
+    ):
+        command = [sys.executable, "-m", "ruff", *arguments, "--isolated", "--quiet", path]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
