@@ -39,7 +39,7 @@ from .callbacks.base import Callback
 from .callbacks.console import ConsoleCallback
 from .callbacks.pool import CallbackPool
 from .data.cursor import Loaders
-from .errors import CheckpointMismatch, ConfigError, LoopException, warn_user
+from .errors import CheckpointMismatch, ConfigError, ConfigTypeError, LoopException, warn_user
 from .fit.epochs import FitLog, FitSession
 from .fit.plan import FitPlan, as_task, plan_fit, plan_search, plan_test
 from .fit.save_points import SavePoints
@@ -976,9 +976,19 @@ class TrainerBase(Steps):
 
         Returns:
             The text of the script.
+
+        Raises:
+            ConfigTypeError: ``path`` is no path.
         """
         from .plain import write_plain_loop
 
+        wrong: Any = path
+        if path is not None and not isinstance(wrong, (str, PathLike)):
+            given = type(wrong).__name__
+            raise ConfigTypeError(
+                f"plain_loop(path={given}): the first argument is the file to write, or None. Give "
+                "plain_loop('loop.py', train_dl, val_dl)."
+            )
         options = {"train_dl": train_dl, "val_dl": val_dl, **fit_options}
         return write_plain_loop(self, options, sys._getframe(1), path)
 

@@ -125,7 +125,7 @@ class Epochs:
             kind = type(callback)
             is_written = kind is GradClipCallback or callback.is_console
             if is_of_library(kind) and not is_written:
-                more = ", but for the best weights" if callback.keeps_checkpoints else ""
+                more = ": only its best weights are saved" if callback.keeps_checkpoints else ""
                 lines.append(gaps.not_written(f"{kind.__name__}{more}"))
         count = trainer.runtime.num_processes
         if count > 1:

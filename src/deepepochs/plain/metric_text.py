@@ -107,27 +107,27 @@ def class_metric(
         first, total = (", ".join(f"{n}{end}" for n in counts) for end in ("[1]", ".sum()"))
         lines += ["    if size == 2:", f"        {names} = {first}"]
         lines += ["    else:", f"        {names} = {total}"]
-    return [*lines, *_ratio(kind, options), *_average(average)]
+    return [*lines, *_ratio(kind, options, average)]
 
 
-def _ratio(kind: str, options: Mapping[str, Any]) -> list[str]:
-    """The lines that compute the values from the counts, as the library does."""
+def _ratio(kind: str, options: Mapping[str, Any], average: str | None) -> list[str]:
+    """The lines that compute the value from the counts, as the library does."""
     square = float(options.get("beta", 1.0)) ** 2
     part, whole = "hits", "of_pred" if kind == "precision" else "of_target"
-    if kind in ("f1", "fbeta") and square == 1:
-        part, whole = "2 * hits", "of_target + of_pred"
-    elif kind == "fbeta":
-        part = f"{1 + square} * hits"
-        whole = f"{part} + {square} * (of_target - hits) + (of_pred - hits)"
-    return [f"    whole = {whole}", f"    values = {part} / (whole + (whole == 0))"]
-
-
-def _average(average: str | None) -> list[str]:
+    lines = []
+    if kind in ("f1", "fbeta"):
+        part, whole = "2 * hits", "whole"
+        text = "of_target + of_pred"
+        if square != 1:
+            part = f"{1 + square} * hits"
+            text = f"{part} + {square} * (of_target - hits) + (of_pred - hits)"
+        lines.append(f"    whole = {text}")
+    value = f"{part} / ({whole} + ({whole} == 0))"
     if average == "macro":
-        return ["    return values.mean()"]
+        return [*lines, f"    return ({value}).mean()"]
     if average == "weighted":
-        return ["    return (values * (of_target / of_target.sum())).sum()"]
-    return ["    return values"]
+        return [*lines, f"    return ({value} * (of_target / of_target.sum())).sum()"]
+    return [*lines, f"    return {value}"]
 
 
 def is_class_metric(metric: Any) -> bool:

@@ -225,15 +225,24 @@ class Prelude:
             task = self._value_of(target)
             loader = self._loader_of_task(call, "train_dl")
             self.loaders[f"id {id(getattr(task, 'dataloader', None))}"] = loader
-        elif (name and target is not None) or self._is_quiet(call):
-            return  # such as a callback, of which the loop says more
-        elif isinstance(target, ast.Name) and is_class_metric(self._value_of(target)):
+        elif self._is_quiet(call) or is_class_metric(self._value_of(target)):
             return
+        elif target is not None and value is not None and self._only_makes(value):
+            return  # such as a callback, of which the loop says more
         else:
             text = self._around.source.segment(statement).splitlines()
             more = " ..." if len(text) > 1 else ""
             where = f" ({self.file}:{statement.lineno})"
             self._kept.append(Kept(None, self._gaps.not_written(f"{text[0]}{more}{where}")))
+
+    def _only_makes(self, node: ast.expr) -> bool:
+        """Whether an expression makes an object, or a list of some, and does no more."""
+        if isinstance(node, (ast.List, ast.Tuple)):
+            return all(map(self._only_makes, node.elts))
+        if isinstance(node, ast.Call):
+            is_class = isinstance(self._value_of(node.func), type)
+            return is_class or bool(self._library_name(node.func))
+        return isinstance(node, (ast.Name, ast.Constant))
 
     def _is_quiet(self, call: ast.Call | None) -> bool:
         function = None if call is None else call.func

@@ -200,10 +200,13 @@ class StepWriter:
             self._lazy += 1
         self._look(statement, edits, target)
         self._lazy = 0
+        if self._unknown and isinstance(statement, ast.Expr):
+            self._unknown.clear()
+            self._write_unknown(statement)
+            return
         text = self.source.segment(statement, edits)
         if not _does_nothing(text, bool(edits)):
             self._add(f"{self._reindented(text, statement)}{self._trailing(statement)}")
-        self._unknown.clear()
 
     def _write_unknown(self, statement: ast.stmt) -> None:
         """Stand in for a statement that needs the library."""

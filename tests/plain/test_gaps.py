@@ -1,0 +1,396 @@
+"""What the script of `plain_loop` cannot say is marked in it, and listed in its head."""
+
+from __future__ import annotations
+
+import random
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from cases import CASES, HEAD, Pair
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, TensorDataset
+
+from deepepochs import ConfigError, Trainer
+
+Run = Callable[..., dict[str, Any]]
+RunBoth = Callable[[str], Pair]
+
+
+def written(run: Run, source: str) -> str:
+    """The script that a script writes."""
+    run(source, writes=True)
+    return Path("loop.py").read_text(encoding="utf-8")
+
+
+def marks(text: str) -> list[str]:
+    return [line.strip() for line in text.splitlines() if "# NOT WRITTEN OUT" in line]
+
+
+def to_fill(text: str) -> list[str]:
+    return [line.strip() for line in text.splitlines() if "# FILL IN" in line]
+
+
+CALLBACK = """
+
+class Mine(Callback):
+    def on_before_fit(self, trainer, epochs):
+        pass
+
+    def on_before_train_batch(self, trainer, batch_x, batch_y, batch_idx):
+        pass
+
+    def on_after_backward(self, trainer, loss):
+        pass
+
+    def on_val_metrics(self, trainer, loss, model_out, batch_y, task):
+        pass
+
+    def on_after_epoch(self, trainer, **others):
+        pass
+
+
+model = Net()
+trainer = Trainer(model, F.cross_entropy, epochs=1, callbacks=Mine(), console="off")
+trainer.fit(train_dl, val_dl)
+"""
+
+
+def test_hook_of_the_user_is_marked_where_it_runs(run: Run) -> None:
+    text = written(run, HEAD + CALLBACK)
+
+    lines = text.splitlines()
+    after = {
+        match[1]: lines[index + 1].strip()
+        for index, line in enumerate(lines[:-1])
+        if (match := re.search(r"# NOT WRITTEN OUT: Mine\.(\w+) \(train\.py:\d+\)", line))
+    }
+    assert after == {
+        "on_before_fit": "history = []",
+        "on_before_train_batch": "weight = len(y)",
+        "on_after_backward": "opt.step()",
+        "on_val_metrics": 'return {"loss": total / count}',
+    }
+    assert lines[-1].startswith("    # NOT WRITTEN OUT: Mine.on_after_epoch (train.py:")
+    head = text.partition('"""')[2].partition('"""')[0]
+    assert "Not written out:" in head and "- Mine.on_after_epoch (train.py:" in head
+
+
+def test_callbacks_of_the_library_have_one_comment_each(run: Run) -> None:
+    body = """
+from deepepochs import LogCallback
+
+callbacks = [LogCallback(), GradClipCallback(1.0), CheckCallback("loss")]
+trainer = Trainer(Net(), F.cross_entropy, epochs=1, callbacks=callbacks, console="off")
+trainer.fit(train_dl, val_dl)
+"""
+    assert marks(written(run, HEAD + body)) == [
+        "# NOT WRITTEN OUT: LogCallback",
+        "# NOT WRITTEN OUT: CheckCallback: only its best weights are saved",
+    ]
+
+
+def test_patch_that_a_step_returns_is_marked_in_its_place(run_both: RunBoth) -> None:
+    body = """
+
+class Task(EpochTask):
+    def train_step(self, batch_x, batch_y, **step_args):
+        loss = self.loss(self.model(*batch_x), batch_y)
+        return {"mine": ValuePatch(len(batch_y)).load(loss), "twice": 2 * loss}
+
+
+trainer = Trainer(Net(), F.cross_entropy, epochs=1, console="off")
+model = trainer.model
+trainer.fit(train_tasks=Task(train_dl))
+"""
+    pair = run_both(HEAD + body)
+
+    (mark,) = marks(pair.text)
+    assert mark.startswith('# NOT WRITTEN OUT: "mine": ValuePatch(len(batch_y)).load(loss) (train.')
+    assert set(pair.theirs["history"][0][0]) == {"loss", "twice"}
+
+
+def test_what_a_step_reads_of_the_trainer_is_to_be_filled_in(run: Run) -> None:
+    body = """
+
+class Task(EpochTask):
+    def train_step(self, batch_x, batch_y, **step_args):
+        out = self.model(*batch_x)
+        if self.trainer.init_epoch > 3:
+            out = out * self.run.num_batches
+        self.trainer.note("here")
+        right = accuracy(out, batch_y)
+        self.loss(out * right, batch_y)
+
+
+trainer = Trainer(Net(), F.cross_entropy, epochs=1, console="off")
+trainer.fit(train_tasks=Task(train_dl))
+"""
+    text = written(run, HEAD + body)
+
+    assert to_fill(text) == [
+        "if ... > 3:  # FILL IN: self.trainer.init_epoch",
+        "out = out * ...  # FILL IN: self.run.num_batches",
+        "right = ...  # FILL IN: accuracy(out, batch_y)",
+    ]
+    assert marks(text)[0].startswith('# NOT WRITTEN OUT: self.trainer.note("here") (train.py:')
+
+
+def test_attributes_that_every_step_has_are_written_out(run_both: RunBoth) -> None:
+    body = """
+
+class Task(EpochTask):
+    def train_step(self, batch_x, batch_y, **step_args):
+        out = self.trainer.model(batch_x[0].to(self.device))
+        out = out * self.run.batch_idx + self.current_batch_size
+        self.loss(out, batch_y)
+
+
+model = Net()
+trainer = Trainer(model, F.cross_entropy, epochs=1, console="off", device="cpu")
+trainer.fit(train_tasks=Task(train_dl))
+"""
+    pair = run_both(HEAD + body)
+
+    assert not to_fill(pair.text)
+    for name, value in pair.ours["model"].state_dict().items():
+        assert torch.equal(value, pair.model.state_dict()[name])
+
+
+def test_verb_and_split_of_the_user_are_marked(run: Run) -> None:
+    body = """
+
+class Mine(Trainer):
+    def prepare_data(self, batch_data, to_device=True):
+        return super().prepare_data(batch_data, to_device)
+
+    def loss(self, model_out, batch_y, **options):
+        return super().loss(model_out, batch_y, **options)
+
+
+trainer = Mine(Net(), F.cross_entropy, epochs=1, console="off")
+trainer.fit(train_dl)
+"""
+    text = written(run, HEAD + body)
+    assert [mark.split(" (")[0] for mark in marks(text)] == [
+        "# NOT WRITTEN OUT: Mine.prepare_data",
+        "# NOT WRITTEN OUT: Mine.loss",
+    ]
+
+
+def test_verb_that_runs_on_a_condition_inside_an_expression_is_marked(run: Run) -> None:
+    body = """
+
+class Task(EpochTask):
+    def train_step(self, batch_x, batch_y, **step_args):
+        losses = [self.loss(self.model(*batch_x), batch_y) for _ in range(1)]
+        return {"mean": sum(losses)}
+
+
+trainer = Trainer(Net(), F.cross_entropy, epochs=1, console="off")
+trainer.fit(train_tasks=Task(train_dl))
+"""
+    (line,) = to_fill(written(run, HEAD + body))
+    assert line.startswith("losses = [... for _ in range(1)]  # FILL IN: self.loss(")
+
+
+def test_script_without_source_has_everything_filled_in_but_what_the_trainer_knows(
+    tmp_path: Path,
+) -> None:
+    code = (
+        "import torch; from torch.nn import functional as F; from deepepochs import Trainer; "
+        "trainer = Trainer(torch.nn.Linear(2, 2), F.cross_entropy, epochs=1, console='off'); "
+        "data = [(torch.zeros(3, 2), torch.zeros(3).long())]; "
+        "print(trainer.plain_loop(None, data, data))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+
+    assert not done.stderr
+    assert to_fill(done.stdout) == [
+        "model: Any = ...  # FILL IN: the model (Linear)",
+        "train_dl: Any = ...  # FILL IN: the training loader",
+        "val_dl: Any = ...  # FILL IN: the validation loader",
+    ] or sys.version_info >= (3, 13)
+    assert "torch.nn.functional.cross_entropy(out, y)" in done.stdout.replace(
+        "F.cross", "torch.nn.functional.cross"
+    )
+    compile(done.stdout, "loop.py", "exec")
+
+
+def test_trainer_that_a_function_makes_leaves_what_it_made_to_be_filled_in(run: Run) -> None:
+    body = """
+
+def make(model):
+    return Trainer(model, F.cross_entropy, torch.optim.SGD([*model.parameters()], 0.1), epochs=1)
+
+
+net = Net()
+trainer = make(net)
+trainer.fit(train_dl)
+"""
+    text = written(run, HEAD + body)
+
+    assert not to_fill(text)
+    assert "opt = torch.optim.SGD(net.parameters(), lr=0.1)" in text
+    assert "make" not in text.partition('"""\n')[2] or marks(text)
+
+
+def test_model_of_another_module_is_to_be_filled_in(run: Run) -> None:
+    Path("parts.py").write_text(
+        "from torch import nn\nfrom deepepochs import Trainer\n\n"
+        "def trainer_of(loss):\n"
+        "    return Trainer(nn.Linear(8, 2), loss, epochs=1, console='off')\n",
+        encoding="utf-8",
+    )
+    body = "\nfrom parts import trainer_of\n\ntrainer = trainer_of(F.cross_entropy)\ntrainer.fit(train_dl)\n"
+    text = written(run, HEAD + body)
+
+    assert to_fill(text) == ["model: Any = ...  # FILL IN: the model (Linear)"]
+    assert "To fill in:\n\n- the model (Linear)\n" in text
+
+
+@pytest.mark.parametrize(
+    ("imports", "made"),
+    [
+        ("from deepepochs import *\n", "Trainer"),
+        ("import deepepochs as de\n", "de.Trainer"),
+        ("from deepepochs import Trainer as T\n", "T"),
+        ("import deepepochs.trainer\n", "deepepochs.trainer.Trainer"),
+    ],
+)
+def test_library_is_known_under_any_name(run_both: RunBoth, imports: str, made: str) -> None:
+    body = (
+        f"{imports}\nmodel = Net()\n"
+        f"trainer = {made}(model, F.cross_entropy, epochs=1, metrics='accuracy', console='off')\n"
+        "trainer.fit(train_dl, val_dl)\n"
+    )
+    pair = run_both(HEAD + body)
+
+    assert not to_fill(pair.text) and not marks(pair.text)
+    assert torch.equal(pair.model.two.weight, pair.ours["model"].two.weight)
+
+
+def test_loaders_and_tasks_may_be_made_in_the_call(run_both: RunBoth) -> None:
+    body = """
+whole = DataLoader(TensorDataset(x, y), 30)
+model = Net()
+trainer = Trainer(model, F.cross_entropy, epochs=1, console="off")
+day = EpochTask(DataLoader(TensorDataset(x[:9], y[:9]), 4), name="day")
+trainer.fit(
+    train_tasks=EpochTask(DataLoader(TensorDataset(x, y), 16, shuffle=True)),
+    val_dl=whole,
+    val_tasks=[EpochTask(DataLoader(TensorDataset(x, y), 7), name="night"), day],
+)
+"""
+    pair = run_both(HEAD + body)
+
+    assert not to_fill(pair.text)
+    ours = pair.ours["trainer"].history["val"]
+    assert {name: values[0] for name, values in ours.items()} == pair.theirs["history"][0][1]
+
+
+def test_script_that_trains_twice_says_what_was_before(run: Run) -> None:
+    body = """
+model = Net()
+trainer = Trainer(model, F.cross_entropy, epochs=2, console="off")
+trainer.fit(train_dl)
+trainer.fit(train_dl, epochs=3)
+"""
+    text = written(run, HEAD + body)
+
+    assert "for epoch in range(2, 5):" in text
+    assert [mark.split(" (train")[0] for mark in marks(text)] == [
+        "# NOT WRITTEN OUT: trainer.fit(train_dl)",
+        "# NOT WRITTEN OUT: the 2 epochs before, which made the weights",
+    ]
+
+
+def test_loop_with_workers_is_guarded_and_says_how_they_are_seeded(run_both: RunBoth) -> None:
+    body = """
+model = Net()
+trainer = Trainer(model, F.cross_entropy, epochs=1, console="off")
+data = DataLoader(TensorDataset(x, y), 16, num_workers=1)
+if __name__ == "__main__":
+    trainer.fit(data)
+"""
+    pair = run_both(HEAD + body)
+
+    assert 'if __name__ == "__main__":\n    # NOT WRITTEN OUT: worker_seeding=' in pair.text
+    assert torch.equal(pair.model.two.weight, pair.ours["model"].two.weight)
+
+
+def test_fold_and_arguments_of_the_function_around_are_given_as_they_are(run: Run) -> None:
+    body = CASES["main_function"]
+    text = written(run, HEAD + body)
+    assert "rate = 0.01\nfold = 0\n" in text or ("rate = 0.01" in text and "fold = 0" in text)
+
+
+def test_settings_of_the_library_are_marked(run: Run) -> None:
+    body = """
+trainer = Trainer(
+    Net(),
+    F.cross_entropy,
+    epochs=1,
+    callbacks=CheckCallback("loss"),
+    resume="auto",
+    running_id="mine",
+    deterministic=True,
+    console="off",
+)
+trainer.fit(train_dl, val_dl)
+"""
+    text = written(run, HEAD + body)
+    assert "# NOT WRITTEN OUT: resume='auto'" in text
+    assert "torch.use_deterministic_algorithms(True)" in text
+
+
+def test_cells_of_a_notebook_are_one_script(tmp_path: Path) -> None:
+    cells = [
+        "%matplotlib inline\nimport torch\nfrom torch import nn\nfrom torch.nn import functional as F",
+        "from deepepochs import Trainer\nmodel = nn.Linear(4, 2)",
+        "data = [(torch.randn(8, 4), torch.arange(8) % 2)]\n"
+        "trainer = Trainer(model, F.cross_entropy, epochs=1, console='off')",
+        "!ls\ntext = trainer.plain_loop(None, data)",
+    ]
+    import linecache
+
+    names: dict[str, Any] = {"get_ipython": None, "In": ["", *cells]}
+    for index, cell in enumerate(cells):
+        code = "\n".join("" if line[:1] in "%!" else line for line in cell.split("\n"))
+        file = str(tmp_path / f"ipykernel_{index}.py")
+        linecache.cache[file] = (len(code), None, code.splitlines(keepends=True), file)
+        exec(compile(code, file, "exec"), names)
+
+    assert not to_fill(names["text"])
+    assert "model = nn.Linear(4, 2)\ndata = [" in names["text"]
+
+
+def test_writing_leaves_no_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Dropout(), nn.Linear(4, 2))
+    data = DataLoader(TensorDataset(torch.randn(20, 4), torch.arange(20) % 2), 8, shuffle=True)
+    trainer = Trainer(model, F.cross_entropy, epochs=1, metrics="f1", console="off")
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    states = torch.get_rng_state(), random.getstate(), str(np.random.get_state())
+
+    trainer.plain_loop(None, data, data)
+
+    assert torch.equal(states[0], torch.get_rng_state())
+    assert states[1:] == (random.getstate(), str(np.random.get_state()))
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert model.training and not [*tmp_path.iterdir()]
+
+
+def test_loader_in_place_of_the_path_is_an_error() -> None:
+    trainer = Trainer(nn.Linear(2, 2), F.cross_entropy, console="off")
+    with pytest.raises(ConfigError, match=r"plain_loop\(path=DataLoader"):
+        trainer.plain_loop(DataLoader([1]))  # type: ignore[arg-type]
