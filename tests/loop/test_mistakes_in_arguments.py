@@ -258,7 +258,7 @@ ATTRIBUTES = [
     Mistake("trainer.best_model_path", AttributeError, "trainer.load_best() takes the best weights"),
     Mistake("trainer.optimizer", AttributeError, "trainer.opt has the optimizers: trainer.opt[0]."),
     Mistake("trainer.fitt(train_dl)", AttributeError, "'Trainer' object has no attribute 'fitt'. Did you mean 'fit'?"),
-    Mistake("task.log('acc', 1.0)", AttributeError, "'EpochTask' object has no attribute 'log'. A step returns what is to be recorded: return {'name': value}."),
+    Mistake("task.log('acc', 1.0)", AttributeError, "'EpochTask' object has no attribute 'log'. trainer.record('name', value), in a step self.record('name', value), records a number."),
     Mistake("from deepepochs import ModelCheckpoint", ImportError, "cannot import name 'ModelCheckpoint' from 'deepepochs'. CheckCallback('loss') keeps checkpoints and the best weights."),
     Mistake("from deepepochs.callbacks import EarlyStopping", ImportError, "cannot import name 'EarlyStopping' from 'deepepochs.callbacks'. CheckCallback('loss', patience=5) stops early."),
     Mistake("from deepepochs import Learner", ImportError, "Trainer(model, loss, opt) trains a torch.nn.Module."),

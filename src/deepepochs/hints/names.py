@@ -199,8 +199,8 @@ ATTRIBUTES = {
     "net network module lightning_module wrapped_model pl_module unwrap_model": "trainer.model is the model.",
     "add_callback add_cb remove_callback callback cbs": "trainer.callbacks is a list: "
     "trainer.callbacks.append(callback).",
-    "log log_dict log_metrics self_log record": "A step returns what is to be recorded: "
-    "return {'name': value}.",
+    "log log_dict log_metrics self_log": "trainer.record('name', value), in a step "
+    "self.record('name', value), records a number.",
     "manual_backward": "self.backward(loss) adds the gradients.",
     "zero_grad optimizer_step toggle_optimizer clip_gradients": "self.optimize() steps, then drops the "
     "gradients; a GradClipCallback clips them.",
