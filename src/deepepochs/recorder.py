@@ -88,6 +88,7 @@ class Recorder:
         patches: the merged patches so far, by name.
         seen: the loss of this mini-batch's backward pass, with its number if it is on the CPU.
         is_open: whether the pass has come to its mini-batches.
+        recorded: the names that `record` was given, and how.
     """
 
     def __init__(
@@ -111,7 +112,7 @@ class Recorder:
         self._ended: tuple[Any, dict[str, PatchBase], tuple[Any, Any] | None, float, int]
         self._ended = None, {}, None, 0.0, -1
         self._returned: set[str] = set()  # names that steps have returned in this pass
-        self._recorded: dict[str, str] = {}  # names that `record` was given, and how
+        self.recorded: dict[str, str] = {}
         self._values: dict[str, Any] = {}  # of the pass when it is over
         self._saved_merged: dict[str, Any] = {}
         self._untried = {name for name, _ in self.plan}
@@ -185,7 +186,7 @@ class Recorder:
         """Record the patches that a step has returned, and the means in patches of the weight."""
         patches = named_patches(self.step_name, returned, weight)
         for name, patch in patches.items():
-            if name in self._recorded:
+            if name in self.recorded:
                 raise name_is_taken(name, f"{self.step_name} returned a value of that name")
             if name not in self._returned:
                 self._trials.try_returned(name, patch)
@@ -203,16 +204,16 @@ class Recorder:
             MetricError: the name is that of another value.
         """
         is_over = self.is_over
-        if name not in self._recorded:
+        if name not in self.recorded:
             self._check_name(name)
-        elif self._recorded[name] != how:
+        elif self.recorded[name] != how:
             raise MetricError(
-                f"record({name!r}, how={how!r}): it was recorded with how={self._recorded[name]!r} "
+                f"record({name!r}, how={how!r}): it was recorded with how={self.recorded[name]!r} "
                 "before. Record it under another name, too."
             )
         elif is_over:
             raise name_is_taken(name, "this pass, which is over, has a value of that name")
-        self._recorded[name] = how
+        self.recorded[name] = how
         if is_over:
             self.patches[name] = patch
             self._values[name] = to_value(patch())
