@@ -55,6 +55,11 @@ class Pair(nn.Linear):
         return super().forward(x), x
 
 
+class Recording(EpochTask):
+    def step(self, batch_x: Any, batch_y: Any, **step_args: Any) -> None:
+        self.record("loss", 1.0)
+
+
 def dicts() -> DataLoader[Any]:
     return DataLoader([{"x": x, "labels": y} for x, y in zip(X, Y, strict=True)], 16)  # type: ignore[arg-type]
 
@@ -114,6 +119,8 @@ mistake(lambda: trainer(resume="nope", callbacks=check()).fit(loader(X, Y)))
 mistake(lambda: trainer(callbacks=check()).load_best())
 mistake(lambda: trainer().load_best())
 # steps
+mistake(lambda: trainer().record("norm", 1.0))
+mistake(lambda: trainer().fit(train_tasks=Recording(loader(X, Y))))
 mistake(lambda: EpochTask(loader(X, Y)).model)
 mistake(lambda: trainer().fit(train_tasks=EpochTask(loader(X, Y), metric=accuracy)))
 

@@ -320,3 +320,29 @@ def test_another_way_after_a_resume_is_an_error() -> None:
     restored = RestoredPatch.of(recorded_patch("mine", 1.0, None, "sum"))
     with pytest.raises(CheckpointMismatch, match="holds a SumPatch where a MaxPatch is added"):
         join_patches(restored, recorded_patch("mine", 1.0, None, "max"))
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_a_value_on_an_accelerator_is_not_read_in_a_step(how: str) -> None:
+    # To read a tensor of the device "meta" is an error, as it is a wait on an accelerator.
+    value = torch.ones(1, device="meta", requires_grad=True)
+    merged = recorded_patch("mine", value, 2, how)
+    for index in range(200):
+        merged = merged.add(recorded_patch("mine", value, 2, how, (0, index)))
+    found = merged()
+    assert found.is_meta and not found.ndim and not found.requires_grad
+
+
+def test_a_tensor_on_an_accelerator_is_copied_for_the_script_may_change_it() -> None:
+    value = torch.ones((), device="meta", dtype=torch.float64)
+    patch: Any = recorded_patch("mine", value, None, "max")
+    assert patch.value is not value and patch.value._base is None
+
+
+@pytest.mark.parametrize(("how", "expected"), [("max", 3.0), ("min", 1.0), ("sum", 6.0)])
+def test_tensors_and_numbers_may_come_under_one_name(how: str, expected: float) -> None:
+    from deepepochs.patches.recorded import MaxPatch, MinPatch, SumPatch
+
+    kind: Any = {"max": MaxPatch, "min": MinPatch, "sum": SumPatch}[how]
+    parts = [kind(2.0), kind(torch.tensor(1.0, dtype=torch.float64)), kind(3.0)]
+    assert float(sum(parts)()) == expected
