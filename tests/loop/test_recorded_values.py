@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -346,3 +347,13 @@ def test_tensors_and_numbers_may_come_under_one_name(how: str, expected: float) 
     kind: Any = {"max": MaxPatch, "min": MinPatch, "sum": SumPatch}[how]
     parts = [kind(2.0), kind(torch.tensor(1.0, dtype=torch.float64)), kind(3.0)]
     assert float(sum(parts)()) == expected
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_the_processes_may_add_their_parts_in_any_order(how: str) -> None:
+    parts = [
+        recorded_patch("mine", v, 2.0, how, (i // 2, i)) for i, v in enumerate([3.0, 1.0, 2.0])
+    ]
+    expected = {"mean": 2.0, "last": 2.0, "sum": 6.0, "max": 3.0, "min": 1.0}[how]
+    for a, b, c in itertools.permutations(parts):
+        assert ((a + b) + c)() == (a + (b + c))() == expected
