@@ -354,8 +354,8 @@ class Recorder:
             "merged": merged_states({n: merged[n] for n in merged if n not in planned}),
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Load the patches of a checkpoint.
+    def load_state_dict(self, state: Mapping[str, Any], batch_idx: int = -1) -> None:
+        """Load the patches of a checkpoint, which was taken after mini-batch ``batch_idx``.
 
         Raises:
             CheckpointMismatch: the metric of a name cannot load its state.
@@ -363,7 +363,7 @@ class Recorder:
         self.patches = restored_patches(state["patches"], self._makers)
         self._returned = {n for n, saved in state["patches"].items() if not saved["planned"]}
         self._saved_merged = state["merged"]
-        self._ended = None, {}, None, 0.0, int(state["batch_idx"])
+        self._ended = None, {}, None, 0.0, batch_idx
 
     def merged(self, runtime: Runtime) -> dict[str, PatchBase]:
         """The patches so far of all processes, which must all call this at the same time."""

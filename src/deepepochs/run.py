@@ -419,7 +419,7 @@ class Run:
         self.num_steps = int(state["num_steps"])
         self.weigher.load(state.get("weight", 1.0))  # earlier files do not have it
         self.losses.load(state["last_loss"])
-        self.recorder.load_state_dict(state)
+        self.recorder.load_state_dict(state, self.batch_idx)
         if self.window is not None:
             self.window.load_state_dict(state)
         if self.rounds is not None:
