@@ -157,3 +157,19 @@ def test_a_value_that_a_function_records_for_a_hook_can_be_monitored(tmp_path: P
     check = CheckCallback("outside", on_stage="train", mode="min", ckpt_dir=tmp_path)
     fitted(Calls(), check)
     assert check.best_values == [1.0]
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_sparse_gradients_have_a_norm_too(sparse: bool) -> None:
+    set_seed(0)
+    model = nn.Sequential(nn.Embedding(5, 3, sparse=sparse), nn.Flatten(), nn.Linear(6, 1))
+    data = [(torch.tensor([[0, 1], [1, 1]]), torch.ones(2, 1))]
+    opt = torch.optim.SGD(model.parameters(), 0.1)
+    callbacks = GradNormCallback()
+    trainer = Trainer(model, F.mse_loss, opt, epochs=1, console="off", callbacks=callbacks)
+    found = trainer.fit(data)["train"]["grad_norm"][0]
+    set_seed(0)
+    again = nn.Sequential(nn.Embedding(5, 3), nn.Flatten(), nn.Linear(6, 1))
+    F.mse_loss(again(data[0][0]), data[0][1]).backward()
+    norm = nn.utils.clip_grad_norm_(again.parameters(), 1e9).item()
+    assert found == pytest.approx(norm, rel=1e-5)

@@ -93,7 +93,9 @@ class GradNormCallback(Callback):
 
     def on_before_optimize(self, trainer: TrainerView, optimize_index: int | None) -> None:
         weights = weights_of(trainer, optimize_index)
-        gradients = [weight.grad for weight in weights if weight.grad is not None]
+        given = [weight.grad for weight in weights if weight.grad is not None]
+        # Torch has no norm of sparse gradients.
+        gradients = [grad.coalesce().values() if grad.is_sparse else grad for grad in given]
         norm: Any = nn.utils.get_total_norm(gradients)
         if hasattr(norm, "full_tensor"):  # each process knows only the norm of its shards
             norm = norm.full_tensor()
