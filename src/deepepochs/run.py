@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from .contracts import TrainerView
 from .data.cursor import Cursor
-from .errors import CheckpointMismatch, warn_user
+from .errors import CheckpointMismatch, ConfigError, warn_user
+from .faults.returned import no_place_to_record
 from .faults.words import PassName
 from .hooks import StageHooks
 from .nest.samples import BatchSize, asked_weight, guess
@@ -45,6 +46,10 @@ class Weigher:
         self.num_samples: int | None = None
         self.doubt = ""
         self._first: int | None = None  # the number of samples of the first mini-batch
+
+    def load(self, weight: float) -> None:
+        """Take the weight of the mini-batch of a checkpoint."""
+        self.weight = weight
 
     def open_pair(self, num_samples: int) -> None:
         """Begin a mini-batch of an input and a target with this length."""
@@ -272,9 +277,9 @@ class Run:
         is_whole = runtime.num_processes == 1 or self.is_last is False
         return recorder.patches if is_whole else recorder.merged(runtime)
 
-    @property
-    def batches(self) -> Iterable[tuple[int, Any]]:
-        """The mini-batches with their indexes, the same number in every process."""
+    def begin(self) -> Iterable[tuple[int, Any]]:
+        """Give the mini-batches with their indexes, the same number in every process."""
+        self.recorder.open()
         return self.cursor if self.rounds is None else self.rounds
 
     def around(self, step: Callable[..., Any]) -> Callable[..., Any]:
@@ -331,6 +336,29 @@ class Run:
             optimizer.drop_gradients()
         self.num_steps += 1
 
+    def record(self, name: str, value: Any, weight: Any, how: str) -> None:
+        """Record a value in the present mini-batch, after it, or after the pass.
+
+        Raises:
+            LoopException: the pass has not come to its mini-batches yet.
+            ConfigError, MetricError: an argument that cannot be right.
+        """
+        from .patches.recorded import recorded_patch  # a run that records nothing does not need it
+
+        recorder = self.recorder
+        if not recorder.is_open:
+            raise no_place_to_record(name)
+        if weight is None:
+            weight = recorder.weight if recorder.is_over else self.weigher.weight
+        elif how != "mean":
+            raise ConfigError(
+                f"record({name!r}, how={how!r}, weight={weight!r}): a weight is that of a mean. "
+                "Leave it out."
+            )
+        patch = recorded_patch(name, value, weight, how, (self.task_idx, self.batch_idx))
+        if recorder.is_over or not self.is_filler:
+            recorder.record(name, patch, how, self.batch_idx)
+
     def end_batch(self, returned: Any) -> None:
         """Make the step of a window that closes, and merge what was recorded."""
         recorder, is_filler = self.recorder, False
@@ -369,6 +397,7 @@ class Run:
             "cursor": self.cursor.state_dict(),
             "batch_idx": self.batch_idx,
             "num_steps": self.num_steps,
+            "weight": self.weigher.weight,
             "last_loss": self.losses.mean,
             **self.recorder.state_dict(runtime, may_be_last=self.is_last is not False),
             **(NO_WINDOW if self.window is None else self.window.state_dict()),
@@ -388,8 +417,9 @@ class Run:
         self.cursor.load_state_dict(state["cursor"])
         self.started_at = self.batch_idx = int(state["batch_idx"])
         self.num_steps = int(state["num_steps"])
+        self.weigher.load(state.get("weight", 1.0))  # earlier files do not have it
         self.losses.load(state["last_loss"])
-        self.recorder.load_state_dict(state)
+        self.recorder.load_state_dict(state, self.batch_idx)
         if self.window is not None:
             self.window.load_state_dict(state)
         if self.rounds is not None:

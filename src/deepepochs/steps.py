@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from .errors import NotBoundError, warn_user
 from .faults.first_batch import look_at_loss, look_at_pair
-from .faults.returned import no_such_optimizer, not_a_loss
+from .faults.returned import no_place_to_record, no_such_optimizer, not_a_loss
 from .faults.words import DEFAULT_STEP
 from .hints.attributes import missing_attribute
 from .hints.near import nearest
@@ -263,6 +263,48 @@ class Steps:
             loss = loss.detach() if isinstance(loss, Tensor) else loss
             arguments = {"loss": loss, "model_out": model_out, "batch_y": batch_y}
             fire_in_step(hooks, run.trainer, task=run.task, **arguments)
+
+    def record(
+        self, name: str, value: Any, *, weight: float | Tensor | None = None, how: str = "mean"
+    ) -> None:
+        """Record a number beside the loss and the metrics of the pass that runs now.
+
+        Call it as ``self.record`` in a step, or as ``trainer.record`` in a hook of a mini-batch,
+        of an optimizer step, or of the end of a pass, such as ``on_after_val_epoch``. The epoch
+        gets one value of all that were recorded, in all processes. A value on an accelerator
+        stays there: no step waits for it. After a pass its value is that of the main process.
+
+        Args:
+            name: of the value in the history, the console and the logs.
+            value: a number, or a tensor or an array with one element.
+            weight: of the value in the mean, at least 0; ``None``: what the mini-batch weighs,
+                as for the loss.
+            how: ``'mean'``, ``'last'``, ``'sum'``, ``'max'`` or ``'min'`` of the values. If one
+                of them is NaN, so are the mean, the sum, the maximum and the minimum.
+
+        Raises:
+            LoopException: no pass runs, or its first mini-batch has not begun.
+            MetricError: a metric, the loss or what a step returns has that name.
+            ConfigError: another argument that cannot be right.
+
+        Example:
+            >>> import torch
+            >>> from deepepochs import EpochTask, Trainer
+            >>> class Task(EpochTask):
+            ...     def step(self, batch_x, batch_y, **step_args):
+            ...         model_out = self.model(*batch_x)
+            ...         self.record("largest", model_out.max(), how="max")
+            ...         self.loss(model_out, batch_y)
+            >>> model = torch.nn.Linear(2, 1)
+            >>> trainer = Trainer(model, torch.nn.MSELoss(), epochs=1, console="off")
+            >>> data = [(torch.ones(4, 2), torch.ones(4, 1))]
+            >>> history = trainer.fit(train_tasks=Task(data))
+            >>> sorted(history["train"])
+            ['largest', 'loss']
+        """
+        if self.run is None:
+            raise no_place_to_record(name)
+        self.run.record(name, value, weight, how)
 
 
 DEFAULT_STEPS = [

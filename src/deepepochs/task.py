@@ -33,7 +33,7 @@ from .steps import Steps
 
 __all__ = ["EpochTask"]
 
-VERBS = ("loss", "backward", "optimize", "do_metric", "call_model")
+VERBS = ("loss", "backward", "optimize", "do_metric", "record", "call_model")
 
 
 # What a task has, and `dir` does not show: names of release 0.6, and what the loop asks of a task.

@@ -17,8 +17,8 @@ CASES = [
     "whole_batches", "few_samples", "streams", "ready_batches", "accumulated",
     "without_labels", "skipped", "wrong_lengths", "by_hand", "by_hand_sparse",
     "several", "plateau", "weights_outside", "unfrozen",
-    "fillers_and_rare_weights", "unfrozen_between_trainers", "frozen_model", "searched", "looked_at_before",
-    "prepared", "predictions", "early_stop", "interpreted",
+"fillers_and_rare_weights", "unfrozen_between_trainers", "frozen_model", "searched", "looked_at_before",
+    "prepared", "predictions", "early_stop", "recorded", "interpreted",
 ]  # fmt: skip
 
 

@@ -60,6 +60,11 @@ class Pooling(nn.Module):
         return F.max_unpool1d(*F.max_pool1d(x[None], 2, return_indices=True), 2)[0]
 
 
+class Recording(EpochTask):
+    def step(self, batch_x: Any, batch_y: Any, **step_args: Any) -> None:
+        self.record("loss", 1.0)
+
+
 def dicts() -> DataLoader[Any]:
     return DataLoader([{"x": x, "labels": y} for x, y in zip(X, Y, strict=True)], 16)  # type: ignore[arg-type]
 
@@ -119,6 +124,8 @@ mistake(lambda: trainer(resume="nope", callbacks=check()).fit(loader(X, Y)))
 mistake(lambda: trainer(callbacks=check()).load_best())
 mistake(lambda: trainer().load_best())
 # steps
+mistake(lambda: trainer().record("norm", 1.0))
+mistake(lambda: trainer().fit(train_tasks=Recording(loader(X, Y))))
 mistake(lambda: EpochTask(loader(X, Y)).model)
 mistake(lambda: trainer().fit(train_tasks=EpochTask(loader(X, Y), metric=accuracy)))
 

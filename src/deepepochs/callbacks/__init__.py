@@ -17,7 +17,8 @@ from .pool import CallbackPool
 if TYPE_CHECKING:
     from .analyze import AnalyzeCallback
     from .check import CheckCallback
-    from .grad_clip import GradClipCallback
+    from .early_stop import EarlyStopCallback
+    from .grad_clip import GradClipCallback, GradNormCallback
     from .interpret import InterpretCallback
     from .interpret import InterpreteCallback as InterpreteCallback
     from .log import LogCallback
@@ -32,7 +33,8 @@ else:
         {
             "analyze": ["AnalyzeCallback"],
             "check": ["CheckCallback"],
-            "grad_clip": ["GradClipCallback"],
+            "early_stop": ["EarlyStopCallback"],
+            "grad_clip": ["GradClipCallback", "GradNormCallback"],
             "interpret": ["InterpretCallback", "InterpreteCallback"],
             "log": ["LogCallback"],
             "lr_find": ["LRFindCallback"],
@@ -45,7 +47,7 @@ else:
 
 __all__ = [
     "AnalyzeCallback", "Callback", "CallbackException", "CallbackPool", "CheckCallback",
-    "ConsoleCallback", "GradClipCallback", "InterpretCallback",
+    "ConsoleCallback", "EarlyStopCallback", "GradClipCallback", "GradNormCallback", "InterpretCallback",
     "LRFindCallback", "LogCallback", "ReportCallback", "RunRecordCallback",
     "TimingCallback", "TrackerCallback",
 ]  # fmt: skip

@@ -37,7 +37,7 @@ from tensorboard.plugins.custom_scalar.layout_pb2 import (
 from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.utils.tensorboard import FileWriter, SummaryWriter
 
-from .disk_faults import DiskFaults
+from ..runs.disk_faults import DiskFaults
 
 _numbers = count()
 

@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING, Any
 from ..files.atomic import replacing
 from ..history import History
 from ..hooks import with_companions
+from ..runs.disk_faults import DiskFaults
 from ..runs.folder import run_folder
 from ..runs.lock import RunLock
 from ..runs.record import RECORD, TABLE, entries, mapping, plain, read_json, write_json
 from ..show.screens import spread
 from .base import Callback
-from .disk_faults import DiskFaults
 from .run_facts import describe
 from .warning_lists import WARNINGS
 

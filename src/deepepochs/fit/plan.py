@@ -365,13 +365,15 @@ def look_for_monitors(run: Run, plan: FitPlan) -> Iterator[tuple[int, Any]]:
 
     It is one of the mini-batches of the pass, and gives none.
     """
-    from ..callbacks.monitored import planned_metrics, records_as_planned
+    from ..callbacks.monitored import may_record, planned_metrics, records_as_planned
 
     for index, optimizer in enumerate(run.opt):
         monitor = optimizer.monitor
         if monitor is None:
             continue
         stage = plan.stage_followed(monitor)
+        if may_record(run.trainer, run.trainer.session, stage, monitor):
+            continue
         if run.stage is stage and run.num_tasks == 1:
             names = dict.fromkeys(run.recorder.patches)
         elif records_as_planned(run.trainer, run.trainer.session, stage):

@@ -237,7 +237,7 @@ class Session:
         """The mini-batches of a pass with their indexes, the same number in every process."""
         if run.is_training:
             self.opt.drop_stale_gradients()
-        return run.batches
+        return run.begin()
 
     def _may_gain_weights(self) -> bool:
         """Whether the model has weights that no optimizer trains yet."""

@@ -126,7 +126,7 @@ HOW = {
     "DataLoader(dataset, batch_size=32, shuffle=True, num_workers=2).",
     "validation_split": "Split the data: train, val = torch.utils.data.random_split(dataset, [0.8, 0.2]), "
     "and give fit a DataLoader of each.",
-    "patience": "A callback stops early: callbacks=CheckCallback('loss', patience=5).",
+    "patience": "A callback stops early: callbacks=EarlyStopCallback('loss', patience=5).",
     "clip": "A callback clips gradients: GradClipCallback(1.0, norm_type=2) by their norm, "
     "GradClipCallback(0.5) by value.",
     "seed": "Call set_seed(42) before the model and the loaders are made.",
@@ -184,7 +184,7 @@ ATTRIBUTES = {
     "global_step step_count iteration num_steps": "trainer.progress.num_steps counts the optimizer steps.",
     "best_model_path best_model_score best_model best_score checkpoint_callback best_metric best_epoch": "trainer.load_best() takes the best weights that a CheckCallback has kept; its best state is "
     "trainer.run_dir / 'best.ckpt'.",
-    "early_stopping_callback early_stopping": "CheckCallback('loss', patience=5) stops early; "
+    "early_stopping_callback early_stopping": "EarlyStopCallback('loss', patience=5) stops early; "
     "trainer.stop_reason says why a fit has stopped.",
     "should_stop stop_training": "trainer.stop('reason') ends a fit after the present mini-batch.",
     "state status": "trainer.progress says how far the run is, trainer.stage what runs now, and "
@@ -201,8 +201,8 @@ ATTRIBUTES = {
     "net network module lightning_module wrapped_model pl_module unwrap_model": "trainer.model is the model.",
     "add_callback add_cb remove_callback callback cbs": "trainer.callbacks is a list: "
     "trainer.callbacks.append(callback).",
-    "log log_dict log_metrics self_log record": "A step returns what is to be recorded: "
-    "return {'name': value}.",
+    "log log_dict log_metrics self_log": "trainer.record('name', value), in a step "
+    "self.record('name', value), records a number.",
     "manual_backward": "self.backward(loss) adds the gradients.",
     "zero_grad optimizer_step toggle_optimizer clip_gradients": "self.optimize() steps, then drops the "
     "gradients; a GradClipCallback clips them.",
@@ -222,8 +222,9 @@ ATTRIBUTES = {
 EXPORTED = {
     "ModelCheckpoint Checkpoint SaveModelCallback CheckpointCallback CheckpointHandler BackupAndRestore "
     "BestCheckpoint": "CheckCallback('loss') keeps checkpoints and the best weights.",
-    "EarlyStopping EarlyStoppingCallback EarlyStopper EarlyStopCallback EarlyStop":
-    "CheckCallback('loss', patience=5) stops early.",
+    "EarlyStopping EarlyStoppingCallback EarlyStopper EarlyStop":
+    "EarlyStopCallback('loss', patience=5) stops early; CheckCallback('loss', patience=5) keeps the best "
+    "weights, too.",
     "Learner LightningModule Model Module Sequential NeuralNet NeuralNetClassifier Engine Accelerator "
     "LightningTrainer create_supervised_trainer ModelTrainer":
     "Trainer(model, loss, opt) trains a torch.nn.Module.",

@@ -670,6 +670,53 @@ def early_stop() -> Any:
     return found
 
 
+class RecordingTask(EpochTask):
+    """Records in the step what is one number of all samples, whichever process has them."""
+
+    def step(self, batch_x: Any, batch_y: Any, **step_args: Any) -> None:
+        model_out = self.model(*batch_x)
+        self.record("mean", model_out.max(1).values.mean())
+        self.record("sum", len(batch_y), how="sum")
+        self.record("max", model_out.max(), how="max")
+        self.record("min", model_out.min(), how="min")
+        self.record("last", batch_x[0][-1, 0], how="last")
+        self.loss(model_out, batch_y)
+
+
+def recorded() -> Any:
+    """Values of steps, of optimizer steps and of the end of a pass; and a stop by one of them."""
+    from deepepochs import Callback, EarlyStopCallback, GradNormCallback
+
+    class Late(Callback):
+        def on_after_train_epoch(self, trainer: Any, task: Any, metrics: Any) -> None:
+            trainer.record("late", metrics["sum"] + trainer.runtime.rank)
+
+    found = {}
+    for name, split in (("whole", False), ("split", True)):
+        accelerator = make_accelerator(split=split)
+        size = 12 if split else 12 // accelerator.num_processes
+        stop = EarlyStopCallback("loss", patience=1, min_delta=0.05)
+        callbacks = [GradNormCallback(with_max=True), GradClipCallback(0.2, 2), Late(), stop]
+        model = make_model()
+        trainer = Trainer(
+            model, F.cross_entropy, torch.optim.SGD(model.parameters(), 0.1), epochs=9,
+            device=accelerator, callbacks=callbacks, console="off",
+        )  # fmt: skip
+        history = trainer.fit(
+            train_tasks=RecordingTask(loader(size=size)),
+            val_tasks=[
+                RecordingTask(loader(slice(31), size)),
+                RecordingTask(loader(slice(2), size)),
+            ],
+        )
+        found[name] = outcome(
+            trainer, history, trainer.test(tasks=RecordingTask(loader(slice(5), size)))
+        )
+        reasons = trainer.runtime.gather_objects((len(history.epochs), str(history.epochs)))
+        found[name]["ends"] = sorted(map(list, set(reasons)))
+    return found
+
+
 def interpreted() -> Any:
     """Confusion matrices and extreme samples, over fillers, several tasks and a resume."""
     from deepepochs import Callback, InterpretCallback
@@ -857,8 +904,8 @@ CASES: dict[str, Callable[[], Any]] = {
         few_samples, streams, ready_batches, accumulated, without_labels, skipped, wrong_lengths,
         by_hand, by_hand_sparse, several, plateau,
         weights_outside, unfrozen,
-        fillers_and_rare_weights, unfrozen_between_trainers, frozen_model, searched, looked_at_before, prepared, predictions, early_stop,
-        interpreted, hooks_and_fillers, lone_save, returned_by_one, exchanges,
+fillers_and_rare_weights, unfrozen_between_trainers, frozen_model, searched, looked_at_before, prepared, predictions, early_stop,
+recorded,         interpreted, hooks_and_fillers, lone_save, returned_by_one, exchanges,
     )
 }  # fmt: skip
 
