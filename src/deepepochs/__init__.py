@@ -79,6 +79,7 @@ if TYPE_CHECKING:
     from .callbacks import InterpreteCallback as InterpreteCallback
     from .callbacks.console import *  # noqa: F403
     from .loops import *  # noqa: F403
+    from .optim.average import EMA
     from .show.lr_curve import LRCurve
     from .show.plots import plot_confusion
     from .tools import *  # noqa: F403
@@ -89,6 +90,7 @@ else:
         {
             "callbacks": [name for name in callbacks.__all__ if name not in globals()],
             "callbacks.interpret": ["InterpreteCallback"],  # of 0.6, like the names of the others
+            "optim.average": ["EMA"],
             "show.lr_curve": ["LRCurve"],
             "show.plots": ["plot_confusion"],
         },
@@ -102,7 +104,7 @@ except PackageNotFoundError:  # a source tree that was never installed
     __version__ = "0"
 
 __all__ = [
-    "AnalyzeCallback", "Callback", "CallbackException", "CallbackPool", "CheckCallback",
+    "EMA", "AnalyzeCallback", "Callback", "CallbackException", "CallbackPool", "CheckCallback",
     "CheckpointDamaged", "CheckpointError", "CheckpointMismatch", "CheckpointNotFound",
     "ConfigError", "ConfigTypeError", "ConfusionMetrics", "ConfusionPatch", "ConsoleCallback",
     "CountsPatch", "DataError", "DeepEpochsError", "EpochTask", "GradClipCallback", "History", "HookError",

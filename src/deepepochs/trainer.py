@@ -69,6 +69,7 @@ from .task import EpochTask
 # asked for.
 if TYPE_CHECKING:
     from .fit.resume import EarlierFits, Resumption
+    from .optim.average import EMA, AveragedWeights
     from .show.lr_curve import LRCurve
     from .state.strict import Part
     from .verify import ResumeReport
@@ -147,6 +148,7 @@ class TrainerBase(Steps):
         precision: str | None = None,
         targets: str | None = None,
         console: str = "auto",
+        ema: float | EMA | None = None,
     ) -> None:
         """Make a trainer.
 
@@ -192,6 +194,9 @@ class TrainerBase(Steps):
             console: ``'auto'``: a row for each epoch, and in a terminal or notebook a live line
                 with the progress within it; ``'rows'``: without the live line; ``'bar'``: with it
                 also where the output does not say that it is a terminal; ``'off'``: nothing.
+            ema: the decay of an exponential moving average of the weights, such as 0.999, or an
+                ``EMA``. Validation, tests and predictions use the average, and it is what is kept
+                as best. ``None``: no average.
 
         Raises:
             ConfigError: an argument that cannot be right; the message says what to give.
@@ -223,6 +228,7 @@ class TrainerBase(Steps):
             compile_calls(model)
         self.opt: Optimizers = as_optimizers(opt, model, self.loss_module)
         self.model = self.runtime.prepare(model, self.loss_module, self.opt)
+        self.ema: AveragedWeights | None = None if ema is None else self._average(ema)
         own = ConsoleCallback(
             check_flag("log_long", log_long),
             check_flag("log_batch", log_batch),
@@ -252,6 +258,11 @@ class TrainerBase(Steps):
         self._last_stop: str | None = None
         self._told: set[str] = set()
         self._folders = RunFolders()
+
+    def _average(self, ema: float | EMA) -> AveragedWeights:
+        from .optim.average import averaged
+
+        return averaged(ema, self.opt, self.runtime.unwrap(self.model))
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy runs nothing; what runs here has generators, which cannot be copied. It is
@@ -744,6 +755,10 @@ class TrainerBase(Steps):
     @contextmanager
     def _using_best(self, *, for_test: bool = False) -> Iterator[None]:
         """Use the best weights in a block; a test does so only where it is to, and says it."""
+        with nullcontext() if self.ema is None else self.ema.applied():
+            yield from self._with_best(for_test=for_test)
+
+    def _with_best(self, *, for_test: bool) -> Iterator[None]:
         state = None
         if not for_test:
             state = self._read_best()

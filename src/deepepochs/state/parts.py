@@ -347,12 +347,14 @@ def collect_parts(
         parts: dict[str, Part] = {"model": ShardedModule("model", model, is_main=is_main)}
         opt = ShardedOptimizers(trainer.opt, is_main=is_main)
         gradients = ShardedGradients(model, is_main=is_main)
+        averaged = named_weights({"model": model})
     else:
         parts = {"model": model}
         weights = named_weights(named_modules(model, trainer.loss_fn))
         others = other_weights(trainer.opt, weights.values())
         weights |= others
         gradients = GradientsPart(weights, runtime)
+        averaged = weights
     if isinstance(trainer.loss_fn, nn.Module) and trainer.loss_fn.state_dict():
         parts["loss_fn"] = trainer.loss_fn
     if isinstance(trainer.loss_module, HeldModules) and trainer.loss_module.state_dict():
@@ -362,6 +364,10 @@ def collect_parts(
     parts["extras"] = ExtrasPart(model, trainer.loss_fn, others, trainer.buffer_shapes)
     parts["optimizers"] = OptimizersPart(trainer.opt, opt, weights)
     parts["gradients"] = gradients
+    if trainer.ema is not None:
+        from .average import AveragePart
+
+        parts["ema"] = AveragePart(trainer.ema, averaged, is_main=runtime.is_main)
     if runtime.scaler is not None:
         parts["scaler"] = runtime.scaler
     parts["history"] = trainer.history
