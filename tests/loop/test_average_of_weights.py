@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -124,8 +123,9 @@ def test_the_training_is_the_same_as_without_an_average(batches: Batches) -> Non
     plain, averaging = make(ema=None, epochs=2), make(epochs=2)
     one = plain.fit(batches, batches, val_freq=2)["train"]["loss"]
     assert averaging.fit(batches, batches, val_freq=2)["train"]["loss"] == one
-    assert averaging.fit(batches, epochs=2)["train"]["loss"] == (
-        plain.fit(batches, epochs=2)["train"]["loss"]
+    assert (
+        averaging.fit(batches, epochs=2)["train"]["loss"]
+        == (plain.fit(batches, epochs=2)["train"]["loss"])
     )
     assert averaging.ema is not None
     with averaging.ema.raw():
@@ -188,8 +188,8 @@ def test_a_test_in_a_hook_of_training_uses_the_average_and_leaves_no_trace(
 
 @pytest.mark.parametrize("how", ["load_weights", "by hand", "load_best"])
 def test_weights_that_somebody_sets_are_trained_from_there(batches: Batches, how: str) -> None:
-    trainer = make(None, CheckCallback("loss"), epochs=2)
-    trainer.fit(batches, batches)
+    trainer = make(None, CheckCallback("loss", on_stage="train"), epochs=2)
+    trainer.fit(batches)
     other = make_model()
     if how == "load_weights":
         trainer.load_weights(other.state_dict())
@@ -199,12 +199,10 @@ def test_weights_that_somebody_sets_are_trained_from_there(batches: Batches, how
         other.load_state_dict(trainer.load_best().model.state_dict())
     plain = make(other, ema=None, opt=torch.optim.SGD(other.parameters(), lr=0.1))
     trainer.opt[0].opt.param_groups[0]["lr"] = 0.0
-    first = plain.test(batches)["loss"]
     trainer.fit(batches[:1], epochs=1)
     plain.model.train()
     other(batches[0][0])  # the statistics of the batch norm
     assert trainer.predict(batches).equal(plain.predict(batches))
-    assert first > 0
 
 
 class Lazy(nn.Module):
@@ -275,7 +273,10 @@ def test_each_optimizer_has_its_weights_averaged_after_its_own_steps(batches: Ba
             values[optimize_index].append(layer.bias.clone())
 
     model = make_model()
-    opts = [torch.optim.SGD(model[:3].parameters(), 0.5), torch.optim.SGD(model[3].parameters(), 0.5)]
+    opts = [
+        torch.optim.SGD(model[:3].parameters(), 0.5),
+        torch.optim.SGD(model[3].parameters(), 0.5),
+    ]
     trainer = make(model, Look(), opt=opts, epochs=1)
     trainer.fit(train_tasks=TwoSteps(batches))
     assert [len(of) for of in values.values()] == [5, 2]
@@ -317,15 +318,16 @@ def test_a_compiled_model_is_averaged(batches: Batches, monkeypatch: pytest.Monk
     assert_same(trainer.model, averaged)
 
 
-def wrong() -> Iterator[tuple[Any, str]]:
-    yield 1.5, "ema=1.5: give the decay, between 0 and 1, such as ema=0.999"
-    yield 0, "ema=0: give the decay"
-    yield True, "ema=True is a bool: give the decay, ema=0.999"
-    yield "0.9", "ema='0.9' is a str: give the decay"
-    yield EMA, "ema=EMA is a class: give the decay, ema=0.999, or EMA(0.999, warmup=10)"
+WRONG: list[tuple[Any, str]] = [
+    (1.5, "ema=1.5: give the decay, between 0 and 1, such as ema=0.999"),
+    (0, "ema=0: give the decay"),
+    (True, "ema=True is a bool: give the decay, ema=0.999"),
+    ("0.9", "ema='0.9' is a str: give the decay"),
+    (EMA, "ema=EMA is a class: give the decay, ema=0.999, or EMA(0.999, warmup=10)"),
+]
 
 
-@pytest.mark.parametrize(("ema", "told"), wrong(), ids=str)
+@pytest.mark.parametrize(("ema", "told"), WRONG, ids=str)
 def test_another_ema_is_refused_when_the_trainer_is_made(ema: Any, told: str) -> None:
     with pytest.raises(ConfigError) as info:
         make(ema=ema)

@@ -16,7 +16,16 @@ from torch.nn import functional as F
 from torch.optim import lr_scheduler
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset
 
-from deepepochs import Callback, EpochTask, Optimizer, PatchBase, TensorPatch, Trainer, ValuePatch
+from deepepochs import (
+    EMA,
+    Callback,
+    EpochTask,
+    Optimizer,
+    PatchBase,
+    TensorPatch,
+    Trainer,
+    ValuePatch,
+)
 from deepepochs import metrics as dm
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -448,6 +457,29 @@ def test_with_one_part_left_out_the_run_is_another(part: str, place: str, seen_i
     fresh = make().trainer.state_dict()
     found = differences(resumed(make, without(state, part, fresh)), whole)
     assert any(seen_in in path for path in found), found
+
+
+def test_a_run_with_an_average_of_its_weights_is_resumed_after_every_mini_batch() -> None:
+    make = partial(base_fit, ema=EMA(0.8, warmup=10, every=2), grad_accumulate=2)
+    assert check(make) == 16
+
+
+@pytest.mark.parametrize("place", ["epoch 0 train 2", "epoch 0 val 1", "epoch 0 end"])
+def test_without_its_average_the_run_is_another(place: str) -> None:
+    make = partial(base_fit, ema=0.8)
+    whole, saver = unbroken(make)
+    state = saver.states[saver.places.index(place)]
+    assert not differences(resumed(make, state), whole)
+    del state["ema"]
+    assert any("model" in path for path in differences(resumed(make, state), whole))
+
+
+def test_a_checkpoint_of_another_average_goes_on_with_that_of_the_script_and_says_so() -> None:
+    _, saver = unbroken(partial(base_fit, ema=0.8))
+    with pytest.warns(
+        UserWarning, match=r"goes on with EMA\(0\.9\) \(EMA\(0\.8\) in the checkpoint"
+    ):
+        base_fit(ema=0.9).trainer.load_state_dict(saver.states[0])
 
 
 class Replacing(torch.optim.SGD):

@@ -503,6 +503,38 @@ def unfrozen() -> Any:
     )
 
 
+def averaged() -> Any:
+    """The average of the weights: alike in all processes, validated, saved and loaded."""
+    from deepepochs import EMA
+
+    def make() -> Trainer:
+        model = make_model()
+        opt = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
+        return Trainer(
+            model, F.cross_entropy, opt, device=accelerator, show_info=False, log_batch=False,
+            epochs=2, ema=EMA(0.8, warmup=10, every=2), grad_accumulate=2,
+        )  # fmt: skip
+
+    def sums(trainer: Trainer) -> list[float]:
+        model = trainer.runtime.unwrap(trainer.model)
+        return [float(whole(weight).double().sum()) for weight in model.parameters()]
+
+    accelerator = make_accelerator(split=True)
+    trainer, other = make(), make()
+    found = outcome(trainer, trainer.fit(loader(size=8), loader()))
+    other.load_state_dict(trainer.state_dict())
+    trainer.fit(loader(size=8), epochs=1)
+    other.fit(loader(size=8), epochs=3)  # a first fit: of all epochs
+    own = sums(trainer)
+    assert trainer.ema is not None
+    with trainer.ema.raw():
+        own += sums(trainer)
+    found["alike"] = all(one == own for one in trainer.runtime.gather_objects(own))
+    found["loaded"] = sums(other) == sums(trainer)
+    found["raw"] = [round(value, 7) for value in own]
+    return found
+
+
 def fillers_and_rare_weights() -> Any:
     """In the last round one process has one sample, and no other may count what fills it up."""
     labels = torch.zeros(13, dtype=torch.long)
@@ -823,7 +855,7 @@ CASES: dict[str, Callable[[], Any]] = {
     case.__name__: case
     for case in (
         function_metrics, mean_and_confusion, metric_objects, returned_patches, whole_batches,
-        few_samples, streams, ready_batches, accumulated, without_labels, skipped, wrong_lengths,
+        few_samples, streams, ready_batches, accumulated, averaged, without_labels, skipped, wrong_lengths,
         by_hand, by_hand_sparse, several, plateau,
         weights_outside, unfrozen,
         fillers_and_rare_weights, unfrozen_between_trainers, frozen_model, searched, prepared, predictions, early_stop,
