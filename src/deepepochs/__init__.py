@@ -67,6 +67,7 @@ if TYPE_CHECKING:
     from .callbacks import (
         AnalyzeCallback,
         CheckCallback,
+        FreezeCallback,
         GradClipCallback,
         InterpretCallback,
         LogCallback,
@@ -80,6 +81,7 @@ if TYPE_CHECKING:
     from .callbacks.console import *  # noqa: F403
     from .loops import *  # noqa: F403
     from .optim.average import EMA
+    from .optim.groups import param_groups
     from .show.lr_curve import LRCurve
     from .show.plots import plot_confusion
     from .tools import *  # noqa: F403
@@ -91,6 +93,7 @@ else:
             "callbacks": [name for name in callbacks.__all__ if name not in globals()],
             "callbacks.interpret": ["InterpreteCallback"],  # of 0.6, like the names of the others
             "optim.average": ["EMA"],
+            "optim.groups": ["param_groups"],
             "show.lr_curve": ["LRCurve"],
             "show.plots": ["plot_confusion"],
         },
@@ -107,14 +110,14 @@ __all__ = [
     "EMA", "AnalyzeCallback", "Callback", "CallbackException", "CallbackPool", "CheckCallback",
     "CheckpointDamaged", "CheckpointError", "CheckpointMismatch", "CheckpointNotFound",
     "ConfigError", "ConfigTypeError", "ConfusionMetrics", "ConfusionPatch", "ConsoleCallback",
-    "CountsPatch", "DataError", "DeepEpochsError", "EpochTask", "GradClipCallback", "History", "HookError",
+    "CountsPatch", "DataError", "DeepEpochsError", "EpochTask", "FreezeCallback", "GradClipCallback", "History", "HookError",
     "InterpretCallback", "LRCurve", "LRFindCallback", "LinearCosineScheduler", "LogCallback",
     "LoopException", "MeanPatch", "MetricError", "MetricNotFound", "MetricPatch", "MissingExtraError",
     "NotBoundError", "NotFiniteError", "Optimizer", "Optimizers", "PatchBase", "PatchError",
     "Progress", "ReportCallback", "RunLockedError", "RunRecordCallback", "Stage", "StepError",
     "StopLoopException", "TensorDict", "TensorPatch", "TensorTuple", "TimingCallback",
     "TrackerCallback", "Trainer", "TrainerBase", "ValuePatch", "__version__", "accumulates", "batches",
-    "callbacks", "concat", "loops", "metrics", "optimizer", "patches", "plot_confusion",
+    "callbacks", "concat", "loops", "metrics", "optimizer", "param_groups", "patches", "plot_confusion",
     "rename", "set_seed", "tools",
 ]  # fmt: skip
 

@@ -17,6 +17,7 @@ from .pool import CallbackPool
 if TYPE_CHECKING:
     from .analyze import AnalyzeCallback
     from .check import CheckCallback
+    from .freeze import FreezeCallback
     from .grad_clip import GradClipCallback
     from .interpret import InterpretCallback
     from .interpret import InterpreteCallback as InterpreteCallback
@@ -32,6 +33,7 @@ else:
         {
             "analyze": ["AnalyzeCallback"],
             "check": ["CheckCallback"],
+            "freeze": ["FreezeCallback"],
             "grad_clip": ["GradClipCallback"],
             "interpret": ["InterpretCallback", "InterpreteCallback"],
             "log": ["LogCallback"],
@@ -45,7 +47,7 @@ else:
 
 __all__ = [
     "AnalyzeCallback", "Callback", "CallbackException", "CallbackPool", "CheckCallback",
-    "ConsoleCallback", "GradClipCallback", "InterpretCallback",
+    "ConsoleCallback", "FreezeCallback", "GradClipCallback", "InterpretCallback",
     "LRFindCallback", "LogCallback", "ReportCallback", "RunRecordCallback",
     "TimingCallback", "TrackerCallback",
 ]  # fmt: skip

@@ -168,7 +168,8 @@ ATTRIBUTES = {
     "predict_proba predict_classes predict_step get_preds predict_dataloader": "trainer.predict(dataloader) "
     "gives the model's outputs: .softmax(1) makes probabilities of scores, .argmax(1) classes.",
     "freeze unfreeze freeze_to freeze_layers": "model.requires_grad_(False) freezes a model or a layer, and "
-    "model.requires_grad_(True) unfreezes it; give the optimizer the weights that are to be trained.",
+    "model.requires_grad_(True) unfreezes it; FreezeCallback('backbone.*', epochs=3) does so for the first "
+    "epochs.",
     "to cuda cpu": "Trainer(..., device='cuda') chooses the device; the trainer moves the model and the data to it.",
     "half float bfloat16 autocast scaler": "Trainer(..., precision='bf16') or precision='fp16' trains with "
     "mixed precision.",
@@ -256,6 +257,10 @@ EXPORTED = {
     "StochasticWeightAveraging SWA SWALR": "AveragedModel and SWALR of torch.optim.swa_utils average "
     "weights over epochs, in the hook on_after_epoch: see docs/weights.md.",
     "Profiler PyTorchProfiler SimpleProfiler Timer": "TimingCallback measures where the time of a fit goes.",
+    "BackboneFinetuning BaseFinetuning FreezeUnfreeze FreezeLayers Freeze":
+    "FreezeCallback('backbone.*', epochs=3) freezes weights for the first epochs.",
+    "get_parameter_groups param_groups_weight_decay param_groups_layer_decay parameter_groups":
+    "param_groups(model, {'backbone.*': {'lr': 1e-4}}, weight_decay=0.05) makes groups by names.",
     "LambdaCallback CallbackHandler TrainerCallback": "Subclass Callback and define the hooks.",
 }  # fmt: skip
 

@@ -503,6 +503,21 @@ def unfrozen() -> Any:
     )
 
 
+def frozen_first() -> Any:
+    """Layers that a callback freezes for the first epoch, in a model that was prepared whole."""
+    from deepepochs import FreezeCallback
+
+    found = {}
+    for size in (1, 2):
+        model = make_model()
+        opt = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9, weight_decay=0.1)
+        found[size] = train(
+            make_accelerator(split=True), loader(), loader(), model=model, opt=opt, grad_accumulate=size,
+            callbacks=[FreezeCallback("0.*", epochs=1), GradClipCallback(0.5, norm_type=2)],
+        )  # fmt: skip
+    return found
+
+
 def averaged() -> Any:
     """The average of the weights: alike in all processes, validated, saved and loaded."""
     from deepepochs import EMA
@@ -855,7 +870,7 @@ CASES: dict[str, Callable[[], Any]] = {
     case.__name__: case
     for case in (
         function_metrics, mean_and_confusion, metric_objects, returned_patches, whole_batches,
-        few_samples, streams, ready_batches, accumulated, averaged, without_labels, skipped, wrong_lengths,
+        few_samples, streams, ready_batches, accumulated, averaged, frozen_first, without_labels, skipped, wrong_lengths,
         by_hand, by_hand_sparse, several, plateau,
         weights_outside, unfrozen,
         fillers_and_rare_weights, unfrozen_between_trainers, frozen_model, searched, prepared, predictions, early_stop,
