@@ -12,7 +12,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from deepepochs import EMA, Callback, CheckCallback, ConfigError, EpochTask, Trainer
+from deepepochs import (
+    EMA,
+    Callback,
+    CheckCallback,
+    CheckpointMismatch,
+    ConfigError,
+    EpochTask,
+    Trainer,
+)
 
 Batches = list[tuple[Tensor, Tensor]]
 
@@ -316,6 +324,51 @@ def test_a_compiled_model_is_averaged(batches: Batches, monkeypatch: pytest.Monk
     trainer = make(compile_model=True)
     assert trainer.fit(batches, batches)["val"]["loss"] == pytest.approx(losses, abs=1e-7)
     assert_same(trainer.model, averaged)
+
+
+@pytest.mark.parametrize("where", ["train 3", "val 2"])
+def test_a_run_that_is_stopped_and_started_again_is_the_unbroken_one(
+    batches: Batches, where: str
+) -> None:
+    class Stops(Callback):
+        def on_after_train_batch(self, trainer: Any, metrics: Any, batch_idx: int) -> None:
+            self.stop(trainer, f"train {batch_idx}")
+
+        def on_after_val_batch(self, trainer: Any, metrics: Any, batch_idx: int) -> None:
+            self.stop(trainer, f"val {batch_idx}")
+
+        def stop(self, trainer: Any, place: str) -> None:
+            if place == where and trainer.init_epoch == 1:
+                trainer.stop("enough")
+
+    options: dict[str, Any] = {"running_id": "run", "resume": "auto"}
+    make(None, CheckCallback("loss"), Stops(), **options).fit(batches, batches)
+    trainer, whole = make(None, CheckCallback("loss"), **options), make()
+    history = trainer.fit(batches, batches)
+    assert dict(history) == dict(whole.fit(batches, batches))
+    assert_same(trainer.model, whole.model)
+    assert trainer.test(batches)["loss"] == min(history["val"]["loss"])
+
+
+def test_a_checkpoint_with_an_average_needs_a_trainer_with_one(batches: Batches) -> None:
+    trainer = make(None, CheckCallback("loss"), epochs=1)
+    trainer.fit(batches, batches)
+    with pytest.raises(CheckpointMismatch, match="unknown ema"):
+        make(ema=None).load_checkpoint(trainer.run_dir)
+    plain = make(ema=None).load_weights(trainer.run_dir / "checkpoint.ckpt")
+    assert_same(plain.model, trainer.model)
+
+
+def test_an_average_may_begin_in_a_run_that_had_none(batches: Batches) -> None:
+    before = make(None, CheckCallback("loss"), ema=None, epochs=1)
+    before.fit(batches, batches)
+    trainer = make(None, CheckCallback("loss"), epochs=2)
+    trainer.load_checkpoint(before.run_dir)
+    trainer.fit(batches, batches)
+    assert trainer.ema is not None
+    average: Any = copy.deepcopy(trainer.model)
+    with trainer.ema.raw():
+        assert not torch.equal(average[0].weight, trainer.model[0].weight)  # type: ignore[index]
 
 
 WRONG: list[tuple[Any, str]] = [
