@@ -17,7 +17,6 @@ from .pool import CallbackPool
 if TYPE_CHECKING:
     from .analyze import AnalyzeCallback
     from .check import CheckCallback
-    from .freeze import FreezeCallback
     from .grad_clip import GradClipCallback
     from .interpret import InterpretCallback
     from .interpret import InterpreteCallback as InterpreteCallback
@@ -27,13 +26,14 @@ if TYPE_CHECKING:
     from .run_record import RunRecordCallback
     from .timing import TimingCallback
     from .trackers import TrackerCallback
+    from .training.freeze import FreezeCallback
 else:
     __getattr__ = on_demand(
         __name__,
         {
             "analyze": ["AnalyzeCallback"],
             "check": ["CheckCallback"],
-            "freeze": ["FreezeCallback"],
+            "training.freeze": ["FreezeCallback"],
             "grad_clip": ["GradClipCallback"],
             "interpret": ["InterpretCallback", "InterpreteCallback"],
             "log": ["LogCallback"],

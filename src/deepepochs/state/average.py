@@ -11,8 +11,8 @@ from typing import Any
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 
+from ..contracts import TrainerView
 from ..errors import CheckpointMismatch
-from ..optim.average import AveragedWeights
 from ..runtime.sharded_tensors import gathered, is_shard, scattered
 from .strict import CheckedPart
 
@@ -21,19 +21,17 @@ class AveragePart(CheckedPart):
     """The average of the weights.
 
     Args:
-        ema: the average.
+        trainer: its trainer.
         weights: the weights of model, loss function and optimizers by name.
-        is_main: whether this process has the whole tensors of a model that is sharded.
     """
 
     is_optional = True
 
-    def __init__(
-        self, ema: AveragedWeights, weights: Mapping[str, Tensor], *, is_main: bool
-    ) -> None:
-        self._ema = ema
+    def __init__(self, trainer: TrainerView, weights: Mapping[str, Tensor]) -> None:
+        self._ema: Any = trainer.ema
         self._weights = weights
-        self._is_main = is_main
+        # In the others the tensors of a sharded model have no data.
+        self._is_main = trainer.runtime.is_main
 
     def state_dict(self) -> dict[str, Any]:
         names = {id(weight): name for name, weight in self._weights.items()}

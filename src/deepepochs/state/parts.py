@@ -347,14 +347,12 @@ def collect_parts(
         parts: dict[str, Part] = {"model": ShardedModule("model", model, is_main=is_main)}
         opt = ShardedOptimizers(trainer.opt, is_main=is_main)
         gradients = ShardedGradients(model, is_main=is_main)
-        averaged = named_weights({"model": model})
     else:
         parts = {"model": model}
         weights = named_weights(named_modules(model, trainer.loss_fn))
         others = other_weights(trainer.opt, weights.values())
         weights |= others
         gradients = GradientsPart(weights, runtime)
-        averaged = weights
     if isinstance(trainer.loss_fn, nn.Module) and trainer.loss_fn.state_dict():
         parts["loss_fn"] = trainer.loss_fn
     if isinstance(trainer.loss_module, HeldModules) and trainer.loss_module.state_dict():
@@ -365,9 +363,7 @@ def collect_parts(
     parts["optimizers"] = OptimizersPart(trainer.opt, opt, weights)
     parts["gradients"] = gradients
     if trainer.ema is not None:
-        from .average import AveragePart
-
-        parts["ema"] = AveragePart(trainer.ema, averaged, is_main=runtime.is_main)
+        parts["ema"] = _average(trainer, weights or named_weights({"model": model}))
     if runtime.scaler is not None:
         parts["scaler"] = runtime.scaler
     parts["history"] = trainer.history
@@ -377,6 +373,12 @@ def collect_parts(
     parts["epoch"] = EpochPart(place, trainer)
     parts["loaders"] = LoadersPart(place, trainer, loaders)
     return parts
+
+
+def _average(trainer: TrainerView, weights: dict[str, Tensor]) -> Part:
+    from .average import AveragePart  # most fits do not need it
+
+    return AveragePart(trainer, weights)
 
 
 def load_0_6(parts: Mapping[str, Part], state: Mapping[str, Any]) -> None:

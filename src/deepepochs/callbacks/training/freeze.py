@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from ..arguments import check_count
-from ..optim.groups import check_patterns, matching, named_weights, no_match, plain
-from .base import Callback
+from ...arguments import check_count
+from ...optim.groups import check_patterns, matching, named_weights, no_match, plain
+from ..base import Callback
 
 if TYPE_CHECKING:
-    from ..contracts import TrainerView
+    from ...contracts import TrainerView
 
 
 class FreezeCallback(Callback):
