@@ -536,10 +536,10 @@ def averaged() -> Any:
 
     accelerator = make_accelerator(split=True)
     trainer, other = make(), make()
-    found = outcome(trainer, trainer.fit(loader(size=8), loader()))
+    found = outcome(trainer, trainer.fit(loader(size=6), loader()))
     other.load_state_dict(trainer.state_dict())
-    trainer.fit(loader(size=8), epochs=1)
-    other.fit(loader(size=8), epochs=3)  # a first fit: of all epochs
+    trainer.fit(loader(size=6), epochs=1)
+    other.fit(loader(size=6), epochs=3)  # a first fit: of all epochs
     own = sums(trainer)
     assert trainer.ema is not None
     with trainer.ema.raw():
