@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import nn
@@ -20,6 +20,9 @@ from .history import History, Progress
 from .optim.optimizers import Optimizers
 from .runtime.base import Runtime
 from .stages import Stage
+
+if TYPE_CHECKING:
+    from .optim.average import AveragedWeights
 
 
 class RunView(Protocol):
@@ -76,6 +79,7 @@ class TrainerView(Protocol):
     loss_fn: Any
     loss_module: nn.Module | None
     opt: Optimizers
+    ema: AveragedWeights | None
     runtime: Runtime
     history: History
     buffer_shapes: dict[str, list[int]]

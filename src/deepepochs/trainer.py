@@ -69,6 +69,7 @@ from .task import EpochTask
 # asked for.
 if TYPE_CHECKING:
     from .fit.resume import EarlierFits, Resumption
+    from .optim.average import EMA, AveragedWeights
     from .show.lr_curve import LRCurve
     from .state.strict import Part
     from .tries.batch_size import FoundBatchSize
@@ -151,6 +152,7 @@ class TrainerBase(Steps):
         targets: str | None = None,
         console: str = "auto",
         deterministic: bool = False,
+        ema: float | EMA | None = None,
     ) -> None:
         """Make a trainer.
 
@@ -199,6 +201,9 @@ class TrainerBase(Steps):
             deterministic: use only operations that give the same result each time, by
                 ``torch.use_deterministic_algorithms``, in each call of the trainer; the settings
                 of torch are put back after it. An operation that has no such form is an error.
+            ema: the decay of an exponential moving average of the weights, such as 0.999, or an
+                ``EMA``. Validation, tests and predictions use the average, and it is what is kept
+                as best. ``None``: no average.
 
         Raises:
             ConfigError: an argument that cannot be right; the message says what to give.
@@ -231,6 +236,7 @@ class TrainerBase(Steps):
             compile_calls(model)
         self.opt: Optimizers = as_optimizers(opt, model, self.loss_module)
         self.model = self.runtime.prepare(model, self.loss_module, self.opt)
+        self.ema: AveragedWeights | None = None if ema is None else self._average(ema)
         own = ConsoleCallback(
             check_flag("log_long", log_long),
             check_flag("log_batch", log_batch),
@@ -260,6 +266,11 @@ class TrainerBase(Steps):
         self._last_stop: str | None = None
         self._told: set[str] = set()
         self._folders = RunFolders()
+
+    def _average(self, ema: float | EMA) -> AveragedWeights:
+        from .optim.average import averaged
+
+        return averaged(ema, self.opt, self.runtime.unwrap(self.model))
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy runs nothing; what runs here has generators, which cannot be copied. It is
@@ -870,6 +881,10 @@ class TrainerBase(Steps):
     @contextmanager
     def _using_best(self, *, for_test: bool = False) -> Iterator[None]:
         """Use the best weights in a block; a test does so only where it is to, and says it."""
+        with nullcontext() if self.ema is None else self.ema.applied():
+            yield from self._with_best(for_test=for_test)
+
+    def _with_best(self, *, for_test: bool) -> Iterator[None]:
         state = None
         if not for_test:
             state = self._read_best()

@@ -14,7 +14,7 @@ from launching import results
 
 CASES = [
     "function_metrics", "mean_and_confusion", "metric_objects", "returned_patches",
-    "whole_batches", "few_samples", "streams", "ready_batches", "accumulated",
+    "whole_batches", "few_samples", "streams", "ready_batches", "accumulated", "averaged", "frozen_first",
     "without_labels", "skipped", "wrong_lengths", "by_hand", "by_hand_sparse",
     "several", "plateau", "weights_outside", "unfrozen",
 "fillers_and_rare_weights", "unfrozen_between_trainers", "frozen_model", "searched", "looked_at_before",
@@ -133,6 +133,15 @@ def test_accumulation_by_hand_is_that_by_argument_last_window_included(
         assert differences(hand[name]["weights"], hand[f"{name} by argument"]["weights"]) == []
         assert hand[name]["steps"] == 4
     assert differences(hand["parts"]["weights"], hand["plain"]["weights"]) == []
+
+
+@pytest.mark.parametrize("num_processes", [1, 2, 3])
+def test_the_average_of_the_weights_is_alike_in_all_processes_and_is_loaded(
+    found: dict[int, dict[str, Any]], num_processes: int
+) -> None:
+    averaged = found[num_processes]["averaged"]
+    assert averaged["alike"] is True
+    assert averaged["loaded"] is True
 
 
 @pytest.mark.parametrize("num_processes", [2, 3])

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from deepepochs import Callback, CheckCallback, EpochTask, Optimizer, Trainer
+from deepepochs import Callback, CheckCallback, EpochTask, Optimizer, Trainer, param_groups
 from deepepochs.metrics import accuracy
 from deepepochs.runs.lock import RunLock
 
@@ -116,6 +116,7 @@ mistake(lambda: trainer(callbacks=CheckCallback("val_loss")).fit(loader(X, Y), l
 mistake(lambda: trainer(callbacks=CheckCallback("loss")).fit(loader(X, Y)))
 # optimizers
 mistake(lambda: trainer(opt=torch.optim.Adam(nn.Linear(4, 3).parameters())))
+mistake(lambda: param_groups(nn.ModuleDict({"backbone": nn.Linear(1, 1)}), {"bakbone.*": {}}))
 mistake(lambda: trainer(opt=torch.optim.LBFGS(nn.Linear(4, 3).parameters())))
 mistake(lambda: trainer(opt=torch.optim.lr_scheduler.StepLR(torch.optim.Adam([X.clone()]), 1)))
 # checkpoints and runs

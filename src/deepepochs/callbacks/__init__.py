@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .run_record import RunRecordCallback
     from .timing import TimingCallback
     from .trackers import TrackerCallback
+    from .training.freeze import FreezeCallback
 else:
     __getattr__ = on_demand(
         __name__,
@@ -34,6 +35,7 @@ else:
             "analyze": ["AnalyzeCallback"],
             "check": ["CheckCallback"],
             "early_stop": ["EarlyStopCallback"],
+            "training.freeze": ["FreezeCallback"],
             "grad_clip": ["GradClipCallback", "GradNormCallback"],
             "interpret": ["InterpretCallback", "InterpreteCallback"],
             "log": ["LogCallback"],
@@ -47,7 +49,7 @@ else:
 
 __all__ = [
     "AnalyzeCallback", "Callback", "CallbackException", "CallbackPool", "CheckCallback",
-    "ConsoleCallback", "EarlyStopCallback", "GradClipCallback", "GradNormCallback", "InterpretCallback",
+    "ConsoleCallback", "EarlyStopCallback", "FreezeCallback", "GradClipCallback", "GradNormCallback", "InterpretCallback",
     "LRFindCallback", "LogCallback", "ReportCallback", "RunRecordCallback",
     "TimingCallback", "TrackerCallback",
 ]  # fmt: skip

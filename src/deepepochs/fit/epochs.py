@@ -368,7 +368,7 @@ class FitSession(Session):
 
     def end_epoch(self, epoch: EpochState) -> None:
         """Add the epoch to the history, call the hooks, step the schedulers, save if asked."""
-        self.opt.train(False)  # what is saved and looked at are the weights to use
+        self.modes.exchange(training=False)  # what is saved and looked at are the weights to use
         train, val = epoch.metrics[Stage.TRAIN], epoch.metrics.get(Stage.VAL, {})
         history = self.trainer.history
         history.add_epoch(epoch.epoch_idx, train, val or None)
@@ -436,6 +436,9 @@ class FitSession(Session):
             return batches
         if self._resumption is not None:
             self._resumption.put_back()
+        if self.trainer.ema is not None:
+            # A state is saved with the average in the model.
+            self.trainer.ema.train(run.is_training)
         run.restore_modes(self._waiting)
         rest = iter(batches)
         first = list(islice(rest, 1))

@@ -12,6 +12,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from types import FrameType
 from typing import Any
 
@@ -155,8 +156,10 @@ class SavePoints:
         stops = self.stop_reason is not None and not is_last
         if self.saves:
             savers, self._requests, self._everywhere = self._requests, [], False
-            for saver in dict.fromkeys([*savers, *self._savers] if stops else savers):
-                saver(self.trainer)
+            ema = self.trainer.ema
+            with nullcontext() if ema is None else ema.applied():
+                for saver in dict.fromkeys([*savers, *self._savers] if stops else savers):
+                    saver(self.trainer)
         if stops:
             raise StopLoopException(self.stop_reason)
 

@@ -201,6 +201,8 @@ class Session:
         hooks, of_fillers = self.hooks.stages[stage], self.hooks.fillers[stage]
         if stage is Stage.TRAIN and self._may_gain_weights():
             hooks, of_fillers = map(self._dropping_stale, (hooks, of_fillers))
+        if stage is Stage.TRAIN and trainer.ema is not None and self.kind is not Kind.TRY:
+            hooks, of_fillers = map(self._averaging, (hooks, of_fillers))
         is_named = task.name is not None or place[1] > 1
         name = PassName(stage, self.epoch_idx, task.label(place[0]) if is_named else None)
         # A prepare_data of the user's may change the number of samples.
@@ -254,6 +256,16 @@ class Session:
             before_batch=(*hooks.before_batch, drop),
             before_backward=(*hooks.before_backward, drop),
         )
+
+    def _averaging(self, hooks: StageHooks) -> StageHooks:
+        """Average the weights after each optimizer step, before the hooks of callbacks."""
+        ema = self.trainer.ema
+
+        def average(*, optimize_index: int | None, **_: Any) -> None:
+            if ema is not None:
+                ema.update(optimize_index)
+
+        return hooks._replace(after_optimize=(average, *hooks.after_optimize))
 
     def end_run(self, run: Run) -> None:
         """Note that a pass is over, however it ended."""
@@ -394,7 +406,7 @@ class Modes:
     """
 
     def __init__(self, trainer: TrainerView, outer: Modes | None) -> None:
-        self._model, self._opt = trainer.model, trainer.opt
+        self._model, self._opt, self._ema = trainer.model, trainer.opt, trainer.ema
         self._loss = trainer.loss_module
         self._still: list[nn.Module] = []
         if outer is not None:
@@ -412,7 +424,15 @@ class Modes:
         for module in self._still:
             module.training = False
         self._model.train(training)
+        self.exchange(training=training)
+
+    def exchange(self, *, training: bool) -> None:
+        """Have the weights that are trained in the model, or those that are to be used."""
+        if self._ema is not None and training:
+            self._ema.train()
         self._opt.train(training)
+        if self._ema is not None:
+            self._ema.train(training)
 
     @contextmanager
     def kept(self, *, trains: bool) -> Iterator[None]:
@@ -433,17 +453,20 @@ class Modes:
             for optimizer in self._opt
             if optimizer.training and not trains
         ]
+        was_raw = self._ema is not None and self._ema.training
         try:
             yield
         finally:
             for module, mode in modes:
                 module.training = mode
-            self._opt.train(False)
+            self.exchange(training=False)
             for optimizer, (weights, state) in kept:
                 with torch.no_grad():
                     for weight, value in zip(optimizer.params, weights, strict=True):
                         weight.copy_(value)
                 optimizer.load_state_dict(state)
+            if self._ema is not None:
+                self._ema.train(was_raw and not trains)
 
 
 @contextmanager

@@ -81,6 +81,7 @@ MEANT = {
     "max_train_steps limit_train_batches limit_val_batches max_time fast_dev_run overfit_batches",
     "best": "best_weights use_best load_best weights",
     "initial_epoch": "start_epoch first_epoch",
+    "ema": "ema_decay model_ema use_ema ema_model ema_momentum weight_averaging swa use_swa",
 }
 
 # Where the value differs as well.
@@ -89,6 +90,7 @@ SHOWN = {
     "precision": "precision='bf16'",
     "resume": "resume='auto'",
     "compile_model": "compile_model=True",
+    "ema": "ema=0.999",
 }
 
 # How to give what a function does not take.
@@ -136,6 +138,7 @@ HOW = {
     "fit earlier.",
     "arrays": "Data are given in a loader: DataLoader(TensorDataset(x, y), batch_size=32).",
     "best": "trainer.load_best() takes the best weights, predict(dl, best=True) uses them.",
+    "ema": "The average of the weights is asked for at the trainer: Trainer(..., ema=0.999).",
     "initial_epoch": "The trainer counts its epochs: a second fit goes on, and resume='auto' goes on "
     "with an earlier run.",
 }
@@ -167,7 +170,8 @@ ATTRIBUTES = {
     "predict_proba predict_classes predict_step get_preds predict_dataloader": "trainer.predict(dataloader) "
     "gives the model's outputs: .softmax(1) makes probabilities of scores, .argmax(1) classes.",
     "freeze unfreeze freeze_to freeze_layers": "model.requires_grad_(False) freezes a model or a layer, and "
-    "model.requires_grad_(True) unfreezes it; give the optimizer the weights that are to be trained.",
+    "model.requires_grad_(True) unfreezes it; FreezeCallback('backbone.*', epochs=3) does so for the first "
+    "epochs.",
     "to cuda cpu": "Trainer(..., device='cuda') chooses the device; the trainer moves the model and the data to it.",
     "half float bfloat16 autocast scaler": "Trainer(..., precision='bf16') or precision='fp16' trains with "
     "mixed precision.",
@@ -250,9 +254,15 @@ EXPORTED = {
     "Data are given in loaders of torch.utils.data.",
     "ConfusionMatrix ClassificationInterpretation Interpretation":
     "InterpretCallback draws the confusion matrix and keeps the worst samples.",
-    "EMA ModelEma EMACallback StochasticWeightAveraging SWA":
-    "AveragedModel of torch.optim.swa_utils averages weights: update it in the hook on_after_optimize.",
+    "ModelEma ModelEmaV2 ModelEmaV3 EMACallback EMAWeightAveraging WeightAveraging "
+    "ExponentialMovingAverage AveragedModel": "Trainer(..., ema=0.999) averages the weights.",
+    "StochasticWeightAveraging SWA SWALR": "AveragedModel and SWALR of torch.optim.swa_utils average "
+    "weights over epochs, in the hook on_after_epoch: see docs/weights.md.",
     "Profiler PyTorchProfiler SimpleProfiler Timer": "TimingCallback measures where the time of a fit goes.",
+    "BackboneFinetuning BaseFinetuning FreezeUnfreeze FreezeLayers Freeze":
+    "FreezeCallback('backbone.*', epochs=3) freezes weights for the first epochs.",
+    "get_parameter_groups param_groups_weight_decay param_groups_layer_decay parameter_groups":
+    "param_groups(model, {'backbone.*': {'lr': 1e-4}}, weight_decay=0.05) makes groups by names.",
     "LambdaCallback CallbackHandler TrainerCallback": "Subclass Callback and define the hooks.",
 }  # fmt: skip
 

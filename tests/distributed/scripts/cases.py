@@ -504,6 +504,53 @@ def unfrozen() -> Any:
     )
 
 
+def frozen_first() -> Any:
+    """Layers that a callback freezes for the first epoch, in a model that was prepared whole."""
+    from deepepochs import FreezeCallback
+
+    found = {}
+    for size in (1, 2):
+        model = make_model()
+        opt = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9, weight_decay=0.1)
+        found[size] = train(
+            make_accelerator(split=True), loader(), loader(), model=model, opt=opt, grad_accumulate=size,
+            callbacks=[FreezeCallback("0.*", epochs=1), GradClipCallback(0.5, norm_type=2)],
+        )  # fmt: skip
+    return found
+
+
+def averaged() -> Any:
+    """The average of the weights: alike in all processes, validated, saved and loaded."""
+    from deepepochs import EMA
+
+    def make() -> Trainer:
+        model = make_model()
+        opt = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
+        return Trainer(
+            model, F.cross_entropy, opt, device=accelerator, show_info=False, log_batch=False,
+            epochs=2, ema=EMA(0.8, warmup=10, every=2), grad_accumulate=2,
+        )  # fmt: skip
+
+    def sums(trainer: Trainer) -> list[float]:
+        model = trainer.runtime.unwrap(trainer.model)
+        return [float(whole(weight).double().sum()) for weight in model.parameters()]
+
+    accelerator = make_accelerator(split=True)
+    trainer, other = make(), make()
+    found = outcome(trainer, trainer.fit(loader(size=6), loader()))
+    other.load_state_dict(trainer.state_dict())
+    trainer.fit(loader(size=6), epochs=1)
+    other.fit(loader(size=6), epochs=3)  # a first fit: of all epochs
+    own = sums(trainer)
+    assert trainer.ema is not None
+    with trainer.ema.raw():
+        own += sums(trainer)
+    found["alike"] = all(one == own for one in trainer.runtime.gather_objects(own))
+    found["loaded"] = sums(other) == sums(trainer)
+    found["raw"] = [round(value, 7) for value in own]
+    return found
+
+
 def fillers_and_rare_weights() -> Any:
     """In the last round one process has one sample, and no other may count what fills it up."""
     labels = torch.zeros(13, dtype=torch.long)
@@ -901,7 +948,7 @@ CASES: dict[str, Callable[[], Any]] = {
     case.__name__: case
     for case in (
         function_metrics, mean_and_confusion, metric_objects, returned_patches, whole_batches,
-        few_samples, streams, ready_batches, accumulated, without_labels, skipped, wrong_lengths,
+        few_samples, streams, ready_batches, accumulated, averaged, frozen_first, without_labels, skipped, wrong_lengths,
         by_hand, by_hand_sparse, several, plateau,
         weights_outside, unfrozen,
 fillers_and_rare_weights, unfrozen_between_trainers, frozen_model, searched, looked_at_before, prepared, predictions, early_stop,
