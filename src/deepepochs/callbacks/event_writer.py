@@ -76,16 +76,12 @@ class RunWriter(SummaryWriter):
 
     def add_together(self, entries: Iterable[tuple[int, float, Mapping[str, float]]]) -> None:
         """Write scalars with one write: a step, a time in seconds, and numbers by tag, each."""
-        self._get_file_writer().event_writer.add_events(
-            Event(
-                wall_time=time_s,
-                step=step,
-                summary=Summary(
-                    value=[Summary.Value(tag=t, simple_value=v) for t, v in scalars.items()]
-                ),
-            )
-            for step, time_s, scalars in entries
-        )
+        events = []
+        for step, time_s, scalars in entries:
+            events.append(Event(wall_time=time_s, step=step))
+            for tag, value in scalars.items():
+                events[-1].summary.value.add(tag=tag, simple_value=value)
+        self._get_file_writer().event_writer.add_events(events)
 
     def add_pairs(self, title: str, charts: Mapping[str, Sequence[str]]) -> None:
         """Write charts for the tab "Custom scalars", each with several tags of this run.

@@ -98,7 +98,7 @@ class LogCallback(EventFileCallback, RunRecordCallback):
         if every_n_batches is not None:
             check_count("every_n_batches", every_n_batches, 1)
         self.every_n_batches = every_n_batches
-        self._has_graph = self._has_charts = False
+        self._written: set[str] = set()  # of the graph and the charts, what is there already
         self._num_passes = {Stage.TRAIN: 0, Stage.VAL: 0}
         self._num_before = 0  # mini-batches of the stage before the pass that runs
         self._held: list[tuple[str, int, Mapping[str, Any], float]] = []
@@ -141,8 +141,8 @@ class LogCallback(EventFileCallback, RunRecordCallback):
         step = self._num_before + batch_idx
         if step % (self.every_n_batches or METRICS_EVERY) == 0:
             self._log_rates(trainer, "batch", step)
-        if self.log_graph and not self._has_graph and self._logger is not None:
-            self._has_graph = True
+        if self.log_graph and "graph" not in self._written and self._logger is not None:
+            self._written.add("graph")
             example = batch_x if self.example_input is None else self.example_input
             log_graph(self._logger, trainer.runtime.unwrap(trainer.model), example)
 
@@ -162,7 +162,7 @@ class LogCallback(EventFileCallback, RunRecordCallback):
         tasks = [len(others["train_tasks"]), len(others["val_tasks"])]
         # Steps are numbers of passes: with another number of passes they are not those of epochs.
         alike = tasks == [1, 1] and self._num_passes[Stage.TRAIN] == self._num_passes[Stage.VAL]
-        if alike and not self._has_charts:
+        if alike and "charts" not in self._written:
             validated = {name for name, _ in spread(others["val_metrics"])}
             trained = (name for name, _ in spread(others["train_metrics"]))
             self._pair([name for name in trained if name in validated])
@@ -189,29 +189,26 @@ class LogCallback(EventFileCallback, RunRecordCallback):
 
     def state_dict(self) -> dict[str, Any]:
         passes = {str(stage): count for stage, count in self._num_passes.items()}
-        done = {"has_graph": self._has_graph, "has_charts": self._has_charts}
+        done = {f"has_{what}": what in self._written for what in ("graph", "charts")}
         return {**super().state_dict(), "num_passes": passes, **done}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
         self._held = []
         self._num_passes = {Stage(name): int(n) for name, n in state["num_passes"].items()}
-        self._has_graph = bool(state["has_graph"])
-        self._has_charts = bool(state.get("has_charts", False))
+        self._written = {what for what in ("graph", "charts") if state.get(f"has_{what}")}
 
     def _log_batch(self, trainer: TrainerView, where: str, num_before: int, metrics: Any) -> None:
-        n, limit = self.every_n_batches, MAX_HELD
         if self._logger is None:
             return
-        on_device = trainer.device.type != "cpu"
+        n = self.every_n_batches
         if num_before % (n or METRICS_EVERY) == 0:
-            if on_device:
-                metrics, limit = metrics.frozen(), MAX_HELD_ON_DEVICE
+            if trainer.device.type == "cpu":
+                self._hold(where, num_before + 1, dict(metrics))
+            else:
+                self._hold(where, num_before + 1, metrics.frozen(), MAX_HELD_ON_DEVICE)
         elif n is None:
-            metrics = metrics.loss_alone()
-        else:
-            return
-        self._hold(where, num_before + 1, metrics if on_device else dict(metrics), limit)
+            self._hold(where, num_before + 1, metrics.loss_alone())
 
     def _log_pass(self, stage: Stage, metrics: Any) -> None:
         self._num_passes[stage] += 1
@@ -221,7 +218,7 @@ class LogCallback(EventFileCallback, RunRecordCallback):
         """Write once which curves TensorBoard shows together."""
         add_pairs = getattr(self._logger, "add_pairs", None)  # a writer of the user has none
         if names and add_pairs is not None:
-            self._has_charts = True
+            self._written.add("charts")
             tags = {
                 name: [f"{name}/epoch/{stage}" for stage in (Stage.TRAIN, Stage.VAL)]
                 for name in names[:MAX_CHARTS]
