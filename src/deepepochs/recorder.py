@@ -292,9 +292,9 @@ class Recorder:
             is_late = type(loss) is not float
             report = partial(self.watch.report, batch_idx=batch_idx, is_late=is_late)
         if kept is None:
-            return BatchMetrics(loss, lambda: patches, report)
+            return BatchMetrics(loss, patches, report)
         complete = partial(complete_patches, self.plan, kept, patches, self._trials.on_copies)
-        return BatchMetrics(loss, complete, report)
+        return BatchMetrics(loss, patches, report, complete)
 
     # the pass
 

@@ -472,6 +472,29 @@ class Optimizers(list[Optimizer]):
         """Return each optimizer's `get_current_lr()`."""
         return [o.get_current_lr() for o in self]
 
+    def named_lrs(self) -> dict[str, float]:
+        """Return the learning rate of every parameter group by its name in logs.
+
+        The first group of optimizer `i` has `learning_rate_<i>`, another one
+        `learning_rate_<i>_<group>`, with the `name` of the group or else its index.
+
+        Example:
+            >>> groups = [{"params": [torch.nn.Parameter(torch.ones(1))]} for _ in range(2)]
+            >>> Optimizers([torch.optim.SGD(groups, lr=0.5)]).named_lrs()
+            {'learning_rate_0': 0.5, 'learning_rate_0_1': 0.5}
+        """
+        found: dict[str, float] = {}
+        for index, groups in enumerate(self.param_groups):
+            for number, group in enumerate(groups):
+                if group.get("lr") is None:  # the optimizer finds its own rate in each step
+                    continue
+                name = f"learning_rate_{index}"
+                if number:
+                    own = f"{name}_{group.get('name', number)}"
+                    name = f"{name}_{number}" if own in found else own
+                found[name] = float(group["lr"])
+        return found
+
     @property
     def param_groups(self) -> list[list[dict[str, Any]]]:
         """The parameter groups of each optimizer."""

@@ -62,13 +62,16 @@ def to_value(value: Any) -> Any:
 
 
 def spread(metrics: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Yield each metric as NumPy numbers, and an array entry by entry; leave out `UNDEFINED`.
+    """Yield each metric as a number, and an array entry by entry; leave out `UNDEFINED`.
 
     >>> [(name, float(value)) for name, value in spread({"loss": 0.5, "recall": [1.0, 0.0]})]
     [('loss', 0.5), ('recall[0]', 1.0), ('recall[1]', 0.0)]
     """
     for name, value in metrics.items():
         if value is UNDEFINED:
+            continue
+        if type(value) is float:
+            yield name, value
             continue
         array = to_array(value)
         for index in np.ndindex(array.shape):
