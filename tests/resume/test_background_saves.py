@@ -237,8 +237,8 @@ def test_the_hooks_after_a_fit_find_all_written_and_nothing_is_kept(tmp_path: Pa
     fit = make(tmp_path, Looks())
     run(fit)
     assert found == [2]
-    assert not [one for one in threading.enumerate() if one.name == "deepepochs checkpoint"]
-    assert not fit.trainer.checker._writer._copies._used
+    writer = fit.trainer.checker._writer
+    assert writer._thread is None and not writer._copies._used
 
 
 def test_the_lock_of_the_folder_is_kept_until_all_is_written(tmp_path: Path, gate: Gate) -> None:
@@ -258,6 +258,25 @@ def test_the_lock_of_the_folder_is_kept_until_all_is_written(tmp_path: Path, gat
         run(make(tmp_path, At(5, fail)))
     assert found == [True]
     assert load(tmp_path / "r" / "checkpoint.ckpt")["progress"]["epoch_idx"] == 1
+
+
+@posix
+def test_a_ctrl_c_while_it_is_waited_for_ends_the_waiting_alone() -> None:
+    gate, done, writer = threading.Event(), list[int](), Writer(background=True)
+
+    def write(_: Any) -> None:
+        assert gate.wait(LIMIT_S)
+        done.append(1)
+
+    writer.write(write, {})
+    main = threading.main_thread().ident
+    threading.Timer(0.05, signal.pthread_kill, [main, signal.SIGINT]).start()
+    with pytest.raises(KeyboardInterrupt):
+        writer.wait()
+    assert not done
+    threading.Timer(0.05, gate.set).start()
+    writer.wait()
+    assert done == [1]
 
 
 @posix

@@ -8,6 +8,7 @@ or writes a checkpoint, by :func:`settle`.
 from __future__ import annotations
 
 import copy
+import os
 import threading
 import weakref
 from collections import defaultdict
@@ -58,16 +59,15 @@ class Writer:
             return
         self.wait()
         settle()  # another writer may be at work
-        thread = _WritingThread(action, self._copies.take(state))
-        thread.start()
-        _threads.add(thread)
-        self._thread = thread
+        self._thread = _WritingThread(action, self._copies.take(state))
+        _threads.add(self._thread)
+        self._thread.start()
 
     def wait(self) -> None:
         """Wait until all is written; raise the error of the last write, once."""
         if self._thread is None:
             return
-        self._thread.join()  # a Ctrl-C here leaves it there
+        self._thread.wait()  # a Ctrl-C here leaves it there
         error, self._thread = self._thread.error, None
         if error is not None:
             raise error
@@ -79,13 +79,10 @@ class Writer:
 
 
 def settle() -> None:
-    """Wait until no thread of this process writes a checkpoint; the thread itself goes on.
-
-    A process that was forked while its parent wrote waits for nothing.
-    """
+    """Wait until no thread of this process writes a checkpoint; the thread itself goes on."""
     if not isinstance(threading.current_thread(), _WritingThread):
         for thread in list(_threads):
-            thread.join()
+            thread.wait()
 
 
 class _WritingThread(threading.Thread):
@@ -93,6 +90,16 @@ class _WritingThread(threading.Thread):
         super().__init__(name="deepepochs checkpoint")
         self.error: BaseException | None = None
         self._job = action, state
+        self._done = threading.Event()
+        self._pid = os.getpid()
+
+    def wait(self) -> None:
+        """Wait for its end, unless it could not be started, or is of the process that forked.
+
+        Up to Python 3.12, a Ctrl-C in ``join`` marks a thread as ended that still runs.
+        """
+        if self.ident is not None and self._pid == os.getpid():
+            self._done.wait()
 
     def run(self) -> None:
         try:
@@ -102,6 +109,7 @@ class _WritingThread(threading.Thread):
             self.error = error
         finally:
             del self._job
+            self._done.set()
 
 
 _threads: weakref.WeakSet[_WritingThread] = weakref.WeakSet()
