@@ -25,6 +25,7 @@ from torch import nn
 
 from deepepochs import CheckCallback, Trainer
 from deepepochs.checkpoint import load
+from deepepochs.checkpoint.writer import settle
 
 HAND, OURS, WAITS = "torch.save, fsync, rename", "CheckCallback", "background: training waits"
 
@@ -67,9 +68,10 @@ def measure(folder: Path, megabytes: float = 100.0, rounds: int = 20) -> list[Ro
     other, behind = make(folder, megabytes, background=True)
 
     def by_hand() -> None:
+        state = {"model": trainer.model.state_dict(), "opt": trainer.opt[0].opt.state_dict()}
         temporary = folder / "by_hand.tmp"
         with temporary.open("wb") as file:
-            torch.save(trainer.state_dict(), file)
+            torch.save(state, file)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(folder / "by_hand.pt")
@@ -87,9 +89,9 @@ def measure(folder: Path, megabytes: float = 100.0, rounds: int = 20) -> list[Ro
             spent = time.perf_counter() - start
             if round_ >= 2:  # before, the folders are made, and the memory of the copy
                 times[way].append(spent)
-            behind._writer.wait()
+            settle()
     weights = [load(one.run_dir / "checkpoint.ckpt")["model"] for one in (trainer, other)]
-    weights.append(torch.load(folder / "by_hand.pt", weights_only=True)["model"])
+    weights.append(torch.load(folder / "by_hand.pt")["model"])
     assert all(torch.equal(w[name], weights[0][name]) for w in weights for name in weights[0])
     hand, ours = times[HAND], times[OURS]
     return [
@@ -115,13 +117,9 @@ def main() -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
         rows = measure(Path(folder), args.mb, args.rounds)
-    load_avg = (
-        f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"
-        if hasattr(os, "getloadavg")
-        else ""
-    )
     out = sys.stdout.write
-    out(f"{args.mb:g} MB, {args.rounds} rounds, medians (quartiles); {load_avg}\n\n")
+    out(f"{args.mb:g} MB, {args.rounds} rounds, medians (quartiles); ")
+    out(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores\n\n")
     out("| way | ms | / by hand | / CheckCallback |\n| --- | ---: | ---: | ---: |\n")
     for row in rows:
         cells = [shown([1000 * s for s in row.times_s], 0), shown(row.ratios), shown(row.of_save)]
