@@ -1055,9 +1055,16 @@ class TrainerBase(Steps):
         else:
             self.session.save_points.stop(reason)
 
-    def add_saver(self, saver: Any) -> None:
-        """Have ``saver(trainer)`` called where a fit is stopped before its end."""
-        self._saving().add_saver(saver)
+    def add_saver(self, saver: Any, finish: Any = None) -> None:
+        """Have ``saver(trainer)`` called where a fit is stopped before its end.
+
+        Args:
+            saver: a function of the trainer.
+            finish: a function of the trainer that is called when the epochs of the fit are over
+                or it was stopped, before ``on_after_fit``: it waits for what is saved in the
+                background.
+        """
+        self._saving().add_saver(saver, finish)
 
     def request_save(self, saver: Any, *, everywhere: bool = False) -> None:
         """Have ``saver(trainer)`` called at the next save point of the fit.

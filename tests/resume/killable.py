@@ -1,6 +1,6 @@
 """A small training script that can be killed anywhere and started again.
 
-    python killable.py FOLDER [--workers N] [--every N] [--epochs N] [--hold LINE] ...
+    python killable.py FOLDER [--workers N] [--every N] [--epochs N] [--background] ...
 
 Dropout, shuffling, augmentation from three generators and a scheduler. At its end it writes
 ``FOLDER/run.result.pt``: weights, history, and the next random number of each generator. With
@@ -119,7 +119,12 @@ def run(folder: Path, options: argparse.Namespace) -> None:
         device="cpu",
         metrics=[dm.accuracy],
         callbacks=[
-            CheckCallback("loss", ckpt_dir=folder, every_n_batches=options.every),
+            CheckCallback(
+                "loss",
+                ckpt_dir=folder,
+                every_n_batches=options.every,
+                background=options.background,
+            ),
             Tells(options.progress, options.hold),
         ],
         running_id=options.id,
@@ -151,6 +156,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--every", type=int)
+    parser.add_argument("--background", action="store_true", help="a thread writes")
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--hold", default="", help="the line of progress to wait at")
     parser.add_argument("--progress", action="store_true")

@@ -29,15 +29,16 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return read_result(folder)
 
 
+@pytest.mark.parametrize("options", [(), ("--background",)], ids=["at once", "background"])
 def test_killed_at_random_moments_the_run_goes_on_as_the_one_that_was_not(
-    whole: Any, tmp_path: Path
+    options: tuple[str, ...], whole: Any, tmp_path: Path
 ) -> None:
     chance = random.Random(5)
     kills = 0
     for round_ in range(50):
         folder = tmp_path / str(round_)
         while not (folder / "run.result.pt").exists():
-            process = Forked(folder, "--every=2", "--progress")
+            process = Forked(folder, "--every=2", "--progress", *options)
             # By what it has done, not by the clock: so the moments do not hang on the machine.
             patience = chance.randrange(1, 40)
             for count, _ in enumerate(process.stdout):

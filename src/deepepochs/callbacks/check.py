@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from ..arguments import check_count
 from ..checkpoint.file import listed
 from ..checkpoint.store import CheckpointStore, latest_run, load
+from ..checkpoint.writer import Writer
 from ..errors import CheckpointNotFound, ConfigError, warn_user
 from ..optim.monitor import Monitor
 from ..runs.folder import run_folder
@@ -58,6 +59,10 @@ class CheckCallback(Callback):
         keep: the number of best states to keep, as ``best.ckpt``, ``best-2.ckpt``, …
         min_delta: for ``patience`` a value is better if it differs from the best by more than
             this. Which state is kept as the best does not depend on it.
+        background: a save copies the state, and a thread writes it while training goes on. It
+            takes the memory of one more state. The next save waits until the last one is
+            written, and so do the end of the fit and all that reads a checkpoint. An error of
+            the thread is raised there.
 
     Raises:
         ConfigError: an argument has a wrong value; at the start of a fit, ``mode`` is ``None``
@@ -89,6 +94,7 @@ class CheckCallback(Callback):
         every_s: float | None = None,
         keep: int = 1,
         min_delta: float = 0.0,
+        background: bool = False,
     ) -> None:
         super().__init__()
         self.run_record = RunRecordCallback(ckpt_dir)
@@ -109,6 +115,7 @@ class CheckCallback(Callback):
         self.every_n_batches = every_n_batches
         self.every_s = every_s
         self.keep = check_count("keep", keep, 1)
+        self._writer = Writer(background)
         self.best_values: list[float] = []
         self._best_place: int | None = None
         self._has_saved = False
@@ -171,14 +178,19 @@ class CheckCallback(Callback):
         if self._source is not None and self._source.resolve() == store.folder.resolve():
             self._source = None
 
-        def write() -> None:
-            if self._source is not None:
-                store.take_best(self._source)
+        others_from = len(self.best_values)  # from there on they are of another monitor
+
+        def write(state: dict[str, Any]) -> None:
             store.save(state, place)
             if place is not None and self.keep > 1:
-                store.drop_best(len(self.best_values))  # those of another monitor
+                store.drop_best(others_from)
 
-        in_main_process(trainer.runtime, "save its checkpoint", write)
+        def begin() -> None:
+            if self._source is not None:
+                store.take_best(self._source)
+            self._writer.write(write, state)
+
+        in_main_process(trainer.runtime, "save its checkpoint", begin)
         if self._source is not None:
             self._best_from, self._source = self._source, None
         self._has_saved, self._is_other = True, False
@@ -213,7 +225,7 @@ class CheckCallback(Callback):
         if not (trainer.is_resumed or trainer.is_fit_run):
             self._best_place = self._best_from = self._source = None
         self._saved_at_s = time.monotonic()
-        trainer.add_saver(self.save)
+        trainer.add_saver(self.save, self._finish if self._writer.background else None)
         if not trainer.is_resumed and self._has_saved and trainer.init_epoch:
             store = CheckpointStore(self.folder(trainer), self.keep)
             in_main_process(trainer.runtime, "keep the last checkpoint", store.keep_fit)
@@ -235,6 +247,17 @@ class CheckCallback(Callback):
         if value is not None:
             self._note_value(value)
         trainer.request_save(self.save)
+
+    def on_after_fit(self, trainer: TrainerView) -> None:
+        """Wait until all is written, where the fit was interrupted or failed."""
+        try:
+            self._writer.end()
+        except Exception as error:
+            warn_user(f"The last save failed: {error}", UserWarning)
+
+    def on_exception(self, trainer: TrainerView, exception: BaseException) -> None:
+        """Do the same."""
+        self.on_after_fit(trainer)
 
     def note_load(self, source: Path | None) -> None:
         """Take note that the user has loaded weights or a state, from a file or its folder.
@@ -289,6 +312,7 @@ class CheckCallback(Callback):
                 "trainer.load_weights(path)."
             )
         with together(trainer.runtime, "read the best state"):
+            self._writer.wait()
             if not path.exists():
                 raise CheckpointNotFound(
                     f"{path}, the best state of this run, is not there any more."
@@ -302,6 +326,9 @@ class CheckCallback(Callback):
                     f"{self.best_values[0]:.4g}: it has {found[0] if found else 'no such value'}."
                 )
         return state
+
+    def _finish(self, trainer: TrainerView) -> None:
+        in_main_process(trainer.runtime, "save its checkpoint", self._writer.end)
 
     def state_dict(self) -> dict[str, Any]:
         return {**self.improvement.state_dict(), "best_values": list(self.best_values)}

@@ -18,6 +18,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..checkpoint.writer import settle
 from ..files.atomic import replacing
 from ..history import History
 from ..hooks import with_companions
@@ -182,6 +183,7 @@ class RunRecordCallback(Callback):
             with self._record_faults.survived():
                 self._write(trainer)
         if self._lock is not None:
+            settle()  # the folder is not another's before all is written
             self._lock.release()
             self._lock = None
 

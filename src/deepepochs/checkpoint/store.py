@@ -22,6 +22,7 @@ from ..arguments import check_count
 from ..errors import CheckpointDamaged, CheckpointError, CheckpointNotFound, warn_user
 from ..files.atomic import duplicate
 from .file import load, not_found, save, write
+from .writer import settle
 
 __all__ = ["CheckpointStore", "latest_run", "list_checkpoints", "load", "read_checkpoint", "save"]
 
@@ -143,6 +144,7 @@ class CheckpointStore:
 
 def list_checkpoints(folder: str | os.PathLike[str]) -> list[Path]:
     """The checkpoints in a run's folder: the last, the previous, then the best, newest first."""
+    settle()
     root = Path(folder)
     best = [path for path in root.glob("best*.ckpt") if _BEST.fullmatch(path.name)]
     best.sort(key=lambda path: (-path.stat().st_mtime_ns, len(path.name), path.name))

@@ -329,7 +329,9 @@ class FitSession(Session):
         return self._is_interrupted or self.save_points.signals.received is not None
 
     def end(self) -> None:
-        """Call the hooks after a fit."""
+        """End the saves, and call the hooks after a fit."""
+        if not self._is_interrupted:  # else the other processes may be anywhere
+            self.save_points.finish()
         fire_in_step(self.hooks["on_after_fit"], self.trainer)
 
     def pass_on(self, on_interrupt: str) -> BaseException | None:

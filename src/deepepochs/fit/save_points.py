@@ -99,6 +99,7 @@ class SavePoints:
         self.signals = StopSignals()
         self.stop_reason: str | None = None
         self._savers: list[Saver] = []
+        self._finishers: list[Saver] = []
         self._requests: list[Saver] = []
         self._everywhere = False
 
@@ -111,9 +112,16 @@ class SavePoints:
         """End the call at its next save point."""
         self.stop_reason = reason or "stopped"
 
-    def add_saver(self, saver: Saver) -> None:
-        """Have ``saver(trainer)`` called where the call is stopped before its end."""
+    def add_saver(self, saver: Saver, finish: Saver | None = None) -> None:
+        """Have ``saver(trainer)`` called where the call is stopped, and ``finish`` at its end."""
         self._savers.append(saver)
+        if finish is not None:
+            self._finishers.append(finish)
+
+    def finish(self) -> None:
+        """Have the saves that are under way ended: there will be no more."""
+        for finish in self._finishers:
+            finish(self.trainer)
 
     def request(self, saver: Saver, *, everywhere: bool = False) -> None:
         """Have ``saver(trainer)`` called once, at the next save point.

@@ -201,7 +201,7 @@ class Session:
         hooks, of_fillers = self.hooks.stages[stage], self.hooks.fillers[stage]
         if stage is Stage.TRAIN and self._may_gain_weights():
             hooks, of_fillers = map(self._dropping_stale, (hooks, of_fillers))
-        if stage is Stage.TRAIN and trainer.ema is not None and self.kind is not Kind.TRY:
+        if stage is Stage.TRAIN and trainer.ema is not None and not self.kind.is_try:
             hooks, of_fillers = map(self._averaging, (hooks, of_fillers))
         is_named = task.name is not None or place[1] > 1
         name = PassName(stage, self.epoch_idx, task.label(place[0]) if is_named else None)
