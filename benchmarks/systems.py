@@ -5,6 +5,7 @@ Every function imports its library itself, since each run is a process of its ow
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,8 @@ def _deepepochs(work: Workload, loss_fn: Any, **options: Any) -> None:
     import deepepochs
 
     metrics = [deepepochs.metrics.accuracy] if work.with_accuracy else None
+    if "WORLD_SIZE" in os.environ:
+        options["device"] = "auto"
     trainer = deepepochs.Trainer(
         work.model, loss_fn, work.opt, epochs=work.epochs, metrics=metrics, **options
     )
@@ -77,6 +80,11 @@ def deepepochs_default(work: Workload, loss_fn: Any) -> None:
 @system("deepepochs, metric_patch='mean'")
 def deepepochs_mean(work: Workload, loss_fn: Any) -> None:
     _deepepochs(work, loss_fn, metric_patch="mean")
+
+
+@system("deepepochs, worker_seeding='torch'")
+def deepepochs_torch_seeds(work: Workload, loss_fn: Any) -> None:
+    _deepepochs(work, loss_fn, worker_seeding="torch")
 
 
 @system("deepepochs, loader as it is")
@@ -281,8 +289,6 @@ def fastai(work: Workload, loss_fn: Any) -> None:
 @system("Keras, torch backend")
 def keras(work: Workload, loss_fn: Any) -> None:
     """The same layers of Keras's own, whose first weights and last bits differ."""
-    import os
-
     os.environ["KERAS_BACKEND"] = "torch"
     import keras
     import torch
@@ -357,6 +363,8 @@ def _fitted_by_lightning(work: Workload, loss_fn: Any, default: bool) -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         options: dict[str, Any] = {"default_root_dir": folder} if default else {"barebones": True}
+        if "WORLD_SIZE" in os.environ:
+            options.update(strategy="ddp", devices=int(os.environ["WORLD_SIZE"]))
         trainer = lightning.Trainer(max_epochs=work.epochs, accelerator="cpu", **options)
         # A list would be taken for several loaders.
         train = Batches(work.train) if isinstance(work.train, list) else work.train
