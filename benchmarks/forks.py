@@ -12,6 +12,7 @@ import os
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ.setdefault("TERM", "xterm")
 
+import contextlib
 import fcntl
 import json
 import pty
@@ -128,8 +129,6 @@ def _drain(master: int, shown: bytearray) -> None:
 
 def _kill(pids: list[int]) -> None:
     for pid in pids:
-        try:
-            # With the workers that it has started: each is the head of a session.
+        # With the workers that it has started: each is the head of a session.
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass

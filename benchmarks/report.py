@@ -155,11 +155,9 @@ class Load:
 
     def _others_s(self) -> float:
         """Seconds of cores that others than this process and its children have used."""
-        with open("/proc/stat") as file:
-            user, nice, system, _, _, irq, softirq, *_ = map(int, file.readline().split()[1:])
-        own = [
-            resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-        ]
+        line = Path("/proc/stat").read_text().splitlines()[0]
+        user, nice, system, _, _, irq, softirq, *_ = map(int, line.split()[1:])
+        own = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
         ticks = (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
         return ticks - sum(usage.ru_utime + usage.ru_stime for usage in own)
 
@@ -203,7 +201,9 @@ def machine() -> str:
     if cpuinfo.exists():
         names = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
         model = names[0].partition(":")[2].strip() if names else model
-    return f"{model}, {os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}."
+    return (
+        f"{model}, {os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}."
+    )
 
 
 def versions() -> str:

@@ -14,6 +14,8 @@ import forks  # first: it sets the number of threads before torch is imported
 import argparse
 import importlib
 import os
+import subprocess
+import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -42,13 +44,28 @@ def _table(module: str, number: Callable[[report.Options], tuple[Any, ...]]) -> 
     return sections
 
 
+def _script(name: str, number: Callable[[report.Options], tuple[Any, ...]]) -> Part:
+    """A part that is a program of its own and prints its section."""
+    path = Path(__file__).with_name(f"{name}.py")
+
+    def sections(options: report.Options) -> report.Sections:
+        rounds = [str(argument) for argument in number(options)]
+        command = [sys.executable, str(path), "--rounds", *rounds]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=forks.LIMIT_S)
+        if done.returncode:
+            raise RuntimeError(f"{path.name} ended with {done.returncode}")
+        yield done.stdout
+
+    return sections
+
+
 # By the name of a part: the title of its section, and what measures it.
 PARTS: dict[str, tuple[str, Part]] = {
     "steps": ("Steps", _sections("step_overhead")),
     "processes": ("Two processes", _sections("processes")),
     "loading": ("Worker processes", _sections("loading")),
     "day": ("A day of training", _table("day", lambda options: (2 * options.rounds + 1,))),
-    "saving": ("Saving", _table("saving", lambda options: (2 * options.rounds + 1,))),
+    "saving": ("Saving", _script("saving", lambda options: (4 * options.rounds,))),
     "inference": ("Test and predict", _sections("inference")),
     "scaling": ("Long epochs", _sections("scaling")),
     "start": ("Start-up", _table("import_time", lambda options: (2 * options.rounds + 1,))),
@@ -74,12 +91,12 @@ def main() -> None:
         title, part = PARTS[name]
         load, text = report.Load(), ""
         try:
-            for text in part(options):  # noqa: B007 - the last one is printed
+            for text in part(options):
                 if given.results:
                     report.write(given.results, _titles(), title, f"{text}\n\n{load}")
         except Exception as error:
             traceback.print_exc()
-            text += f"\n\nEnded early: {str(error).strip().splitlines()[-1].strip()}"
+            text += f"\n\nEnded early: {(str(error).strip() or repr(error)).splitlines()[-1]}"
         text = f"{text}\n\n{load}"
         if given.results:
             report.write(given.results, _titles(), title, text)

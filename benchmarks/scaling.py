@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 import resource
 import time
 from collections.abc import Iterator

@@ -60,7 +60,7 @@ def hand_written_tqdm(work: Workload, loss_fn: Any) -> None:
                 loss_fn(work.model(x), y).item()
 
 
-def _deepepochs(work: Workload, loss_fn: Any, **options: Any) -> None:
+def with_deepepochs(work: Workload, loss_fn: Any, **options: Any) -> None:
     import deepepochs
 
     metrics = [deepepochs.metrics.accuracy] if work.with_accuracy else None
@@ -74,17 +74,12 @@ def _deepepochs(work: Workload, loss_fn: Any, **options: Any) -> None:
 
 @system("deepepochs, default")
 def deepepochs_default(work: Workload, loss_fn: Any) -> None:
-    _deepepochs(work, loss_fn)
+    with_deepepochs(work, loss_fn)
 
 
 @system("deepepochs, metric_patch='mean'")
 def deepepochs_mean(work: Workload, loss_fn: Any) -> None:
-    _deepepochs(work, loss_fn, metric_patch="mean")
-
-
-@system("deepepochs, worker_seeding='torch'")
-def deepepochs_torch_seeds(work: Workload, loss_fn: Any) -> None:
-    _deepepochs(work, loss_fn, worker_seeding="torch")
+    with_deepepochs(work, loss_fn, metric_patch="mean")
 
 
 @system("deepepochs, loader as it is")
@@ -97,7 +92,7 @@ def deepepochs_loader(work: Workload, loss_fn: Any) -> None:
     for loader in (work.train, work.val):
         if isinstance(loader, DataLoader):
             loader.__class__ = OtherLoader
-    _deepepochs(work, loss_fn)
+    with_deepepochs(work, loss_fn)
 
 
 @system("deepepochs, Adam(fused=True)")
@@ -107,7 +102,7 @@ def deepepochs_fused(work: Workload, loss_fn: Any) -> None:
 
     group = work.opt.param_groups[0]
     work.opt = torch.optim.Adam(group["params"], lr=group["lr"], fused=True)
-    _deepepochs(work, loss_fn)
+    with_deepepochs(work, loss_fn)
 
 
 # --- peers: each as lean as its documentation shows, and as it comes

@@ -26,7 +26,7 @@ WORKLOADS = {
     "W8": "a day: 6 epochs of W1 with accuracy, macro F1, TensorBoard and checkpoints",
     "W9": "saving 100 MB",
     "W10": "a small GPT: 4 layers, 128 wide, 64 tokens, cross-entropy of each token, AdamW, batches"
-    " of 16 of 640 texts, 1 epoch with validation",
+    " of 16 of 480 texts, 1 epoch with validation",
 }
 SHUFFLED_FROM = 7
 NUM_TOKENS = 256
@@ -111,12 +111,9 @@ def loaders(
     data: tuple[torch.Tensor, torch.Tensor], num_train: int, size: int
 ) -> tuple[DataLoader[Any], DataLoader[Any]]:
     """Give those of training, in another order each epoch, and of validation."""
-    train, val = (TensorDataset(*(t[part] for t in data)) for part in _parts(num_train))
+    train = TensorDataset(*(tensor[:num_train] for tensor in data))
+    val = TensorDataset(*(tensor[num_train:] for tensor in data))
     return DataLoader(train, size, shuffle=True), DataLoader(val, size)
-
-
-def _parts(num_train: int) -> tuple[slice, slice]:
-    return slice(0, num_train), slice(num_train, None)
 
 
 def make(name: str, num_batches: int = 5_000) -> Workload:
@@ -142,8 +139,8 @@ def make(name: str, num_batches: int = 5_000) -> Workload:
         train = DataLoader(Noisy(*digits(10_000, 784)), 32, shuffle=True, num_workers=2)
     elif name == "W10":
         model, epochs = GPT(), 1
-        texts = torch.randint(NUM_TOKENS, (800, 65), generator=torch.Generator().manual_seed(7))
-        train, val = loaders((texts[:, :-1], texts[:, 1:]), 640, 16)
+        texts = torch.randint(NUM_TOKENS, (640, 65), generator=torch.Generator().manual_seed(7))
+        train, val = loaders((texts[:, :-1], texts[:, 1:]), 480, 16)
     else:
         model, epochs = nn.Linear(8, 2), 1
         generator = torch.Generator().manual_seed(7)
