@@ -28,7 +28,7 @@ from typing import Any
 
 import torch
 
-LIMIT_S = 300
+LIMIT_S = 400
 
 
 def call(function: Callable[..., Any], *args: Any, cores: Sequence[int | None] = (None,)) -> Any:

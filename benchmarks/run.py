@@ -64,7 +64,7 @@ PARTS: dict[str, tuple[str, Part]] = {
     "steps": ("Steps", _sections("step_overhead")),
     "processes": ("Two processes", _sections("processes")),
     "loading": ("Worker processes", _sections("loading")),
-    "day": ("A day of training", _table("day", lambda options: (2 * options.rounds + 1,))),
+    "day": ("A day of training", _table("day", lambda options: (options.rounds + 2,))),
     "saving": ("Saving", _script("saving", lambda options: (4 * options.rounds,))),
     "inference": ("Test and predict", _sections("inference")),
     "scaling": ("Long epochs", _sections("scaling")),

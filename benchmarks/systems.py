@@ -6,6 +6,7 @@ Every function imports its library itself, since each run is a process of its ow
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from typing import Any
 from workloads import Workload, by_hand
 
 SYSTEMS: dict[str, Callable[[Workload, Any], None]] = {}
-OLD_RELEASE = Path(__file__).resolve().parents[1] / ".bench" / "deepepochs-0.6"
+# Beside the environment, as `make bench` puts it.
+OLD_RELEASE = Path(sys.prefix).with_name("deepepochs-0.6")
 
 
 def system(name: str) -> Callable[[Any], Any]:
@@ -191,8 +193,6 @@ def poutyne_default(work: Workload, loss_fn: Any) -> None:
 
 
 def _fitted_by_deepepochs_06(work: Workload, loss_fn: Any, **options: Any) -> None:
-    import sys
-
     # Of the two libraries of one name the older one is wanted here.
     sys.path.insert(0, str(OLD_RELEASE))
     for name in [name for name in sys.modules if name.partition(".")[0] == "deepepochs"]:

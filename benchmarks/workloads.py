@@ -23,8 +23,8 @@ WORKLOADS = {
     " validation",
     "W7": "the MLP of W1, a data set in Python that adds noise to each sample, 2 workers, batches of"
     " 32 of 10,000 samples, 2 epochs",
-    "W8": "a day: 6 epochs of W1 with accuracy, macro F1, TensorBoard and checkpoints",
-    "W9": "saving 100 MB",
+    "W8": "a day: the MLP of W1, 6 epochs with accuracy, macro F1, TensorBoard and checkpoints",
+    "W9": "saving 100 MB, forced to the disk",
     "W10": "a small GPT: 4 layers, 128 wide, 64 tokens, cross-entropy of each token, AdamW, batches"
     " of 16 of 480 texts, 1 epoch with validation",
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import runpy
 from pathlib import Path
 from typing import Any
@@ -37,3 +38,17 @@ def test_the_chart_leaves_out_what_was_not_measured() -> None:
     assert "Two processes" not in CHART["drawing"](one)
     assert "Two processes" in CHART["drawing"](both)
     assert "Lightning" not in CHART["drawing"](both)
+
+
+def test_a_part_of_the_results_is_written_alone_and_the_others_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    report = importlib.import_module("report")
+    path, titles = tmp_path / "RESULTS.md", ["One", "Two", "Three"]
+    for title, text in (("Three", "old"), ("One", "first"), ("Three", "new")):
+        report.write(path, titles, title, text)
+    sections = report.read(path)
+    assert list(sections) == ["One", "Three", "Machine"]
+    assert (sections["One"], sections["Three"]) == ("first", "new")
+    assert path.read_text(encoding="utf-8").startswith(report.HEAD)
