@@ -52,7 +52,7 @@ def run_pass(
     step = checked_step(task, trainer, stage)
     moves_data, splits_pairs = trainer.moves_data(stage), trainer.splits_pairs(stage)
     with session.open_pass(task, stage, place, step_name(step)) as run:
-        step, recorder, is_training = run.around(step), run.recorder, run.is_training
+        step, recorder, is_training = session.around(run, step), run.recorder, run.is_training
         fire(hooks.before_epoch, trainer, task=task)
         # Mini-batches are fetched with gradients, too: samples may be weights.
         set_gradients(is_training)

@@ -7,7 +7,8 @@ one mini-batch to the next. A checkpoint in the middle of an epoch keeps its sta
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -319,10 +320,16 @@ class Run:
         sums = [w.sum() for w in weights.values() if w.requires_grad]
         return torch.stack([loss.new_zeros(()), *(s.to(loss) * 0 for s in sums)]).sum()
 
-    def make_step(self, optimizers: Sequence[Optimizer]) -> None:
+    def make_step(
+        self, optimizers: Sequence[Optimizer], closure: Callable[[], Tensor] | None = None
+    ) -> None:
         """Step optimizers, with their schedulers where that is due, and drop the gradients."""
         runtime, mean = self.trainer.runtime, self.losses.mean
-        if runtime.scaler is not None:
+        if closure is not None:
+            for optimizer in optimizers:
+                optimizer.opt.step(closure)  # type: ignore[arg-type]
+                optimizer.after_step(self.losses.mean)  # the closure has computed it
+        elif runtime.scaler is not None:
             runtime.scaled_step(optimizers, mean)
         else:
             for optimizer in optimizers:
@@ -330,6 +337,17 @@ class Run:
         for optimizer in optimizers:
             optimizer.drop_gradients()
         self.num_steps += 1
+
+    @contextmanager
+    def unrecorded(self, nothing: Any) -> Iterator[None]:
+        """Record into ``nothing`` in the block, which computes a mini-batch again."""
+        kept = self.recorder, self.losses, self.hooks
+        self.recorder = self.losses = nothing
+        self.hooks = self.hooks._replace(metrics=())
+        try:
+            yield
+        finally:
+            self.recorder, self.losses, self.hooks = kept
 
     def end_batch(self, returned: Any) -> None:
         """Make the step of a window that closes, and merge what was recorded."""

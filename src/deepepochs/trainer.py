@@ -222,6 +222,10 @@ class TrainerBase(Steps):
         if check_flag("compile_model", compile_model):
             compile_calls(model)
         self.opt: Optimizers = as_optimizers(opt, model, self.loss_module)
+        if any(optimizer.needs_closure for optimizer in self.opt):
+            from .repeats.closures import check_setup
+
+            check_setup(self)
         self.model = self.runtime.prepare(model, self.loss_module, self.opt)
         own = ConsoleCallback(
             check_flag("log_long", log_long),

@@ -106,7 +106,6 @@ mistake(lambda: trainer(callbacks=CheckCallback("val_loss")).fit(loader(X, Y), l
 mistake(lambda: trainer(callbacks=CheckCallback("loss")).fit(loader(X, Y)))
 # optimizers
 mistake(lambda: trainer(opt=torch.optim.Adam(nn.Linear(4, 3).parameters())))
-mistake(lambda: trainer(opt=torch.optim.LBFGS(nn.Linear(4, 3).parameters())))
 mistake(lambda: trainer(opt=torch.optim.lr_scheduler.StepLR(torch.optim.Adam([X.clone()]), 1)))
 # checkpoints and runs
 mistake(lambda: trainer(resume=True).fit(loader(X, Y)))
@@ -116,6 +115,17 @@ mistake(lambda: trainer().load_best())
 # steps
 mistake(lambda: EpochTask(loader(X, Y)).model)
 mistake(lambda: trainer().fit(train_tasks=EpochTask(loader(X, Y), metric=accuracy)))
+
+
+@mistake
+def a_step_without_a_closure() -> None:
+    class Own(EpochTask):
+        def train_step(self, batch_x: Any, batch_y: Any, **step_args: Any) -> None:
+            self.loss(self.model(*batch_x), batch_y)
+
+    model = nn.Linear(4, 3)
+    opt = torch.optim.LBFGS(model.parameters())
+    trainer(model, F.cross_entropy, opt).fit(train_tasks=Own(loader(X, Y)))
 
 
 @mistake

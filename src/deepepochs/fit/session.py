@@ -6,7 +6,7 @@ A test that a hook of a fit calls is a session inside the fit's, its ``outer``.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from enum import Enum
 from functools import partial
@@ -23,7 +23,7 @@ from ..data.followed import read_moment, restore_moment
 from ..data.routes import own_workers
 from ..errors import DataError, LoopException, StopLoopException, warn_user
 from ..faults.not_finite import not_finite
-from ..faults.words import PassName
+from ..faults.words import DEFAULT_STEP, PassName
 from ..hooks import HookTable, StageHooks, fire, fire_in_step
 from ..nest import operations as nested
 from ..optim.loss_modules import HeldModules
@@ -221,6 +221,15 @@ class Session:
     def cursor(self, loader: Any) -> Cursor:
         """Give the walk over a loader that begins a pass."""
         return Cursor(loader, worker_seeding=self.trainer.worker_seeding)
+
+    def around(self, run: Run, step: Callable[..., Any]) -> Callable[..., Any]:
+        """Have a step do what optimizers and processes need of it."""
+        needs_closure = run.is_training and any(one.needs_closure for one in run.opt)
+        if needs_closure and run.recorder.step_name == DEFAULT_STEP:
+            from ..repeats.closures import default_step
+
+            step = default_step(run.task)
+        return run.around(step)
 
     def batches(self, run: Run) -> Iterable[tuple[int, Any]]:
         """The mini-batches of a pass with their indexes, the same number in every process."""

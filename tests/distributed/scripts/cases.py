@@ -382,6 +382,36 @@ def by_hand() -> Any:
     }
 
 
+class ClosingTask(EpochTask):
+    """A step with a closure, for all stages."""
+
+    def step(self, batch_x: Any, batch_y: Any, **step_args: Any) -> Any:
+        def closure() -> Any:
+            return self.loss(self.call_model(batch_x), batch_y, do_optimize=False)
+
+        self.optimize(closure=closure)
+
+
+def closures() -> Any:
+    """LBFGS, whose line search decides by the loss of all processes.
+
+    On all data at once: with mini-batches, rounding errors grow from step to step.
+    """
+
+    def fit(task: type[EpochTask], data: Any, search: str | None, **options: Any) -> Any:
+        model = make_model()
+        opt = torch.optim.LBFGS(model.parameters(), 0.2, max_iter=3, line_search_fn=search)
+        accelerator = make_accelerator(split=True)
+        return train(accelerator, data, data, model=model, task=task, opt=opt, **options)
+
+    return {
+        "default": fit(EpochTask, loader(size=54), None),
+        "searched": fit(EpochTask, loader(size=54), "strong_wolfe"),
+        "own": fit(ClosingTask, loader(size=54), None, callbacks=GradClipCallback(0.5, 2)),
+        "fillers": fit(EpochTask, [(X, Y)], "strong_wolfe"),
+    }
+
+
 class Signs(nn.Module):
     """Looks the signs of two inputs up in a table whose gradients are sparse."""
 
@@ -827,7 +857,7 @@ CASES: dict[str, Callable[[], Any]] = {
         by_hand, by_hand_sparse, several, plateau,
         weights_outside, unfrozen,
         fillers_and_rare_weights, unfrozen_between_trainers, frozen_model, searched, prepared, predictions, early_stop,
-        interpreted, hooks_and_fillers, lone_save, returned_by_one, exchanges,
+        interpreted, closures, hooks_and_fillers, lone_save, returned_by_one, exchanges,
     )
 }  # fmt: skip
 
