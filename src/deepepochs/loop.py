@@ -98,15 +98,11 @@ def predict_batches(trainer: Any, loader: Any, *, with_targets: bool | None) -> 
     """
     outputs: list[Any] = []
     guard = BufferGuard()
-    splits_itself = with_targets is None and trainer.has_own_split
     with trainer.runtime.shared(loader) as share:
         cursor = Cursor(share, worker_seeding=trainer.worker_seeding)
         rounds = trainer.runtime.rounds(cursor)
         for batch_idx, batch in cursor if rounds is None else rounds:
-            if splits_itself:
-                batch_x, batch_y = trainer.prepare_data(batch)
-            else:
-                batch_x, batch_y = _split_for_prediction(trainer, batch, with_targets)
+            batch_x, batch_y = split_inputs(trainer, batch, with_targets)
             num_samples = count_samples(batch_x, batch_y)  # before the model can change it
             try:
                 model_out = trainer.call_model(batch_x)
@@ -130,8 +126,11 @@ def predict_batches(trainer: Any, loader: Any, *, with_targets: bool | None) -> 
     return [output for outputs in rows for output in outputs if output is not None]
 
 
-def _split_for_prediction(trainer: Any, batch: Any, with_targets: bool | None) -> tuple[Any, Any]:
+def split_inputs(trainer: Any, batch: Any, with_targets: bool | None = None) -> tuple[Any, Any]:
     """Split a mini-batch that may consist of inputs alone."""
+    if with_targets is None and trainer.has_own_split:
+        inputs: tuple[Any, Any] = trainer.prepare_data(batch)
+        return inputs
     entry = trainer.targets if isinstance(batch, Mapping) and trainer.targets in batch else None
     if with_targets is None:
         several = isinstance(batch, (tuple, list)) and len(batch) > 1

@@ -42,9 +42,9 @@ from .errors import CheckpointMismatch, ConfigError, LoopException, warn_user
 from .fit.epochs import FitLog, FitSession
 from .fit.plan import FitPlan, as_task, plan_fit, plan_search, plan_test
 from .fit.save_points import SavePoints
-from .fit.session import Kind, Session, not_running
+from .fit.session import Kind, Session, draws_undone, not_running
 from .history import History, Progress, Results
-from .loop import predict_batches, run_pass
+from .loop import predict_batches, run_pass, split_inputs
 from .nest import operations as nested
 from .nest.codec import from_plain, to_plain
 from .nest.operations import split_batch
@@ -717,6 +717,53 @@ class TrainerBase(Steps):
         weights = plain_weights(self)
         in_main_process(self.runtime, f"write {path}", write_weights, path, weights)
         return Path(path)
+
+    def export(
+        self, path: str | PathLike[str], format: str = "torch", *, data: Iterable[Any] | None = None
+    ) -> Path:
+        """Write the model as a program that needs neither its code nor this library.
+
+        It has the best weights of this run, as a test does, or the present ones if there are none.
+        The example that ``torch.export`` follows is the first mini-batch of the data; the number of
+        samples is free. All processes call this together; the main one writes.
+
+        Args:
+            path: the file, whose name ends in ``.pt2``, or in ``.onnx`` for ``'onnx'``.
+            format: ``'torch'``, for ``torch.export.load(path).module()``; or ``'onnx'``.
+            data: a loader as for ``predict``; ``None``: that of the latest fit.
+
+        Returns:
+            The path.
+
+        Raises:
+            ConfigError: there are no data, or the model cannot be exported.
+            MissingExtraError: the packages for ``'onnx'`` are not installed.
+
+        Example:
+            >>> import tempfile
+            >>> trainer = Trainer(nn.Linear(4, 1), nn.MSELoss(), console="off")
+            >>> path = trainer.export(tempfile.mkdtemp() + "/model.pt2", data=[torch.randn(8, 4)])
+            >>> torch.export.load(path).module()(torch.randn(3, 4)).shape
+            torch.Size([3, 1])
+        """
+        from .fit.export import check_target, first_of, write_program
+
+        target = check_target(path, format)
+        loader = self.loaders.first if data is None else data
+        if loader is None:
+            raise ConfigError(
+                "export() needs an example mini-batch, and this trainer has run no fit: give "
+                "export(path, data=loader)."
+            )
+        plan = FitPlan({Stage.PREDICT: [as_task(loader, "data", None)]}, {Stage.PREDICT: []}, "")
+        shared = nullcontext(loader) if data is None else self.runtime.shared(loader)
+        with draws_undone(plan, plan), shared as share:
+            batch_x, batch_y = split_inputs(self, first_of(share))
+        model = self.runtime.unwrap(self.model)
+        with self._using_best(for_test=True):
+            arguments = (model, target, format, batch_x, batch_y)
+            in_main_process(self.runtime, f"write {path}", write_program, *arguments)
+        return target
 
     def load_best(self) -> TrainerBase:
         """Take the best weights of this run for good; the optimizers stay as they are.

@@ -248,6 +248,11 @@ class Loaders:
         # A copy of a trainer has its own data; a weak reference cannot be pickled.
         return {**vars(self), "_earlier": {}}
 
+    @property
+    def first(self) -> Any:
+        """The first loader of the latest fit; ``None`` before a fit."""
+        return next(iter(self._loaders.values()), None)
+
     def keep(self, loaders: Mapping[str, Any], fit_idx: int) -> None:
         """Know the loaders of a fit, from 0, as long as they live: a later fit may walk them.
 

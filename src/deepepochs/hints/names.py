@@ -208,8 +208,8 @@ ATTRIBUTES = {
     "Trainer(..., hyper_params={...}) was given.",
     "dls train_dataloader train_dataloaders val_dataloader val_dataloaders test_dataloaders train_loader "
     "val_loader train_dl val_dl datamodule": "The trainer keeps no loaders: they are given to fit and test.",
-    "export to_onnx to_torchscript onnx_export": "trainer.model is a plain module: "
-    "torch.onnx.export(trainer.model.cpu(), args, path).",
+    "to_onnx to_torchscript onnx_export export_model": "trainer.export(path) writes the model as a program, "
+    "trainer.export(path, format='onnx') for ONNX.",
     "profile profiler": "A TimingCallback measures where the time of a fit goes; torch.profiler may be put "
     "around a fit.",
     "find_batch_size scale_batch_size": "The batch size is that of the DataLoader; there is no search for it.",
