@@ -24,7 +24,7 @@ import torch
 from .arguments import default_loss
 from .data.cursor import Cursor
 from .errors import ConfigError, ConfigTypeError, DataError
-from .fit.session import Session
+from .fit.session import Session, warn_of_skipped
 from .hooks import PACE_S, fire, fire_in_step
 from .nest import operations as nested
 from .nest.operations import split_batch, split_pair
@@ -57,9 +57,13 @@ def run_pass(
         # Mini-batches are fetched with gradients, too: samples may be weights.
         set_gradients(is_training)
         for batch_idx, batch in session.batches(run):
+            if batch is None:  # the collate function has left it out
+                run.skip(batch_idx)
+                continue
             pair = split_pair(batch) if splits_pairs else None
             batch_x, batch_y = pair or trainer.prepare_data(batch, moves_data)
-            run.begin_batch(batch_idx, batch_x, batch_y, is_pair=pair is not None)
+            if run.begin_batch(batch_idx, batch_x, batch_y, is_pair=pair is not None):
+                continue
             hooks = run.hooks
             if hooks.before_batch:
                 arguments = {"batch_x": batch_x, "batch_y": batch_y, "batch_idx": batch_idx}
@@ -102,6 +106,9 @@ def predict_batches(trainer: Any, loader: Any, *, with_targets: bool | None) -> 
         cursor = Cursor(share, worker_seeding=trainer.worker_seeding)
         rounds = trainer.runtime.rounds(cursor)
         for batch_idx, batch in cursor if rounds is None else rounds:
+            if batch is None:
+                cursor.skip()
+                continue
             batch_x, batch_y = split_inputs(trainer, batch, with_targets)
             num_samples = count_samples(batch_x, batch_y)  # before the model can change it
             try:
@@ -115,6 +122,10 @@ def predict_batches(trainer: Any, loader: Any, *, with_targets: bool | None) -> 
             if rounds is None or not rounds.is_filler:
                 model_out = guard.own(model_out) if guard.acts else model_out
                 outputs.append(mark_lists(nested.to_cpu(hold(model_out)), num_samples))
+            else:
+                outputs.append(None)  # keeps the place of a mini-batch that was left out
+    if cursor.num_skipped:
+        warn_of_skipped(trainer, "loader of predict()", cursor)
     if any_changed(outputs):
         raise DataError(
             "predict() got outputs that were changed in place when later ones were computed: have "

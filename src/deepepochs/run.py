@@ -130,6 +130,8 @@ class StepLosses:
         if self._rounds is not None:
             # Gradients averaged over processes are then those of all samples.
             weight, scale = self._rounds.weigh(weight)
+            if self._rounds.is_empty:
+                return
         if self._window is not None:
             self._window.open_batch(weight, is_last=is_last)
             scale *= self._window.scale
@@ -293,8 +295,12 @@ class Run:
 
     def begin_batch(
         self, batch_idx: int, batch_x: Any, batch_y: Any, *, is_pair: bool = False
-    ) -> None:
-        """Set the mini-batch before its step; ``split_pair`` has made it if ``is_pair``."""
+    ) -> bool:
+        """Set the mini-batch before its step; ``split_pair`` has made it if ``is_pair``.
+
+        Returns:
+            Whether it is left out: no process has one in this round.
+        """
         self.batch_idx = batch_idx
         self.batch_x = batch_x
         self.batch_y = batch_y
@@ -307,6 +313,23 @@ class Run:
             self.hooks = self.rounds.begin_batch(self.num_steps)
         if self.is_training and (self.window is not None or self.rounds is not None):
             self.losses.begin_batch(is_last=self.is_last)
+            if self.rounds is not None and self.rounds.is_empty:
+                self.rounds.end_batch()
+                if self.is_last and self.window is not None:
+                    self._close_unexchanged(self.window)
+                return True
+        return False
+
+    def skip(self, batch_idx: int) -> None:
+        """Leave out a mini-batch that is ``None``, in one process."""
+        self.batch_idx = batch_idx
+        self.cursor.skip()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no mini-batch has come so far but those that were left out."""
+        left_out = self.cursor.num_skipped if self.rounds is None else self.rounds.num_empty
+        return self.batch_idx + 1 == left_out
 
     def without_weight(self, loss: Tensor) -> Tensor:
         """Give a loss for the backward pass of a mini-batch that weighs nothing.
@@ -374,6 +397,11 @@ class Run:
             # Its backward pass would have exchanged the gradients of the whole window.
             self.trainer.runtime.join_accumulated(self.opt)
 
+    def _close_unexchanged(self, window: AnyWindow) -> None:
+        """Exchange the gradients of a window whose last mini-batch was left out."""
+        if window.size > 1 and window.count and not window.closes:
+            self.trainer.runtime.join_accumulated(self.opt)
+
     def finish_window(self, *, at_end: bool = False) -> None:
         """Make the optimizer steps that waited for the end of an accumulation window."""
         if self.window is not None:
@@ -392,7 +420,7 @@ class Run:
             **(NO_WINDOW if self.window is None else self.window.state_dict()),
             "has_samples": self.rounds is not None
             and self.rounds.waits_with_samples(self.num_steps),
-            "ended": self.is_filler,
+            "ended": self.rounds is not None and self.rounds.has_ended,
             "modes": [name for name, part in self._modules() if part.training != self.is_training],
         }
 

@@ -19,6 +19,7 @@ CASES = [
     "several", "plateau", "weights_outside", "unfrozen",
     "fillers_and_rare_weights", "unfrozen_between_trainers", "frozen_model", "searched",
     "prepared", "predictions", "early_stop", "interpreted", "closures",
+    "left_out",
 ]  # fmt: skip
 
 

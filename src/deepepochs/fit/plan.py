@@ -372,6 +372,8 @@ def look_for_monitors(run: Run, plan: FitPlan) -> Iterator[tuple[int, Any]]:
         if monitor is None:
             continue
         stage = plan.stage_followed(monitor)
+        if run.is_empty:
+            continue
         if run.stage is stage and run.num_tasks == 1:
             names = dict.fromkeys(run.recorder.patches)
         elif records_as_planned(run.trainer, run.trainer.session, stage):

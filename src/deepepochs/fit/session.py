@@ -262,7 +262,9 @@ class Session:
 
     def close_pass(self, run: Run) -> dict[str, Any]:
         """Finish a pass whose data are consumed, and give its metrics."""
-        if run.batch_idx < 0:
+        if run.cursor.num_skipped:
+            warn_of_skipped(self.trainer, run.name.loader, run.cursor)
+        if run.is_empty:
             self._report_empty(run)
         elif run.num_batches not in (None, run.batch_idx + 1) and not run.cursor.is_divided:
             self._warn_of_length(run)
@@ -365,10 +367,22 @@ class Session:
             f"The {run.name.loader} gave no mini-batch.\nIs its data set empty, smaller than a batch "
             "with drop_last=True, or an iterator that was walked before?"
         )
+        if run.cursor.num_skipped:
+            text = f"The {run.name.loader} gave no mini-batch, but None each time."
         if run.is_training:
             raise DataError(text)
         if self.trainer.tell_once(text):
             warn_user(text, UserWarning)
+
+
+def warn_of_skipped(trainer: TrainerView, loader: str, cursor: Cursor) -> None:
+    """Say once that mini-batches were left out."""
+    if trainer.tell_once("skipped"):
+        warn_user(
+            f"The {loader} gave None in place of {cursor.num_skipped} of {cursor.index} mini-batches: "
+            "they were skipped, as if they were not in the data.",
+            UserWarning,
+        )
 
 
 def changes_of(weight: nn.Parameter) -> tuple[int, int]:

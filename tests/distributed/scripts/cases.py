@@ -412,6 +412,36 @@ def closures() -> Any:
     }
 
 
+BAD = frozenset([*range(6), *range(12, 24), *range(48, 53)])
+"""Rows that the collate function drops: half of a mini-batch, a whole one, and the last one."""
+
+
+def of_good_rows(rows: list[int]) -> Any:
+    good = [row for row in rows if row not in BAD]
+    return (X[good], Y[good]) if good else None
+
+
+def left_out() -> Any:
+    """Mini-batches for which the collate function gives None, in one process or in all."""
+
+    def fit(accumulate: int, **options: Any) -> Any:
+        warnings.filterwarnings("ignore", "The training loader gave None", UserWarning)
+        warnings.filterwarnings("ignore", "The validation loader gave None", UserWarning)
+        data = DataLoader(range(53), 12, collate_fn=of_good_rows)  # type: ignore[arg-type]
+        accelerator = make_accelerator(split=True)
+        trainer = train(accelerator, data, data, data, grad_accumulate=accumulate, **options)
+        return trainer
+
+    model = make_model()
+    opt = torch.optim.Adam(model.parameters(), 0.01)  # it would move without gradients
+    return {
+        "each": fit(1),
+        "adam": fit(1, model=model, opt=opt),
+        "two": fit(2),
+        "three": fit(3, callbacks=GradClipCallback(0.1, 2)),
+    }
+
+
 class Signs(nn.Module):
     """Looks the signs of two inputs up in a table whose gradients are sparse."""
 
@@ -857,7 +887,7 @@ CASES: dict[str, Callable[[], Any]] = {
         by_hand, by_hand_sparse, several, plateau,
         weights_outside, unfrozen,
         fillers_and_rare_weights, unfrozen_between_trainers, frozen_model, searched, prepared, predictions, early_stop,
-        interpreted, closures, hooks_and_fillers, lone_save, returned_by_one, exchanges,
+        interpreted, closures, left_out, hooks_and_fillers, lone_save, returned_by_one, exchanges,
     )
 }  # fmt: skip
 
