@@ -47,8 +47,7 @@ def run_pass(
         StopLoopException: the call was asked to stop before the last mini-batch.
     """
     trainer: Any = session.trainer
-    hooks = session.hooks.stages[stage]
-    save_points, step_args = session.save_points, task.step_args
+    hooks, step_args = session.hooks.stages[stage], task.step_args
     step = checked_step(task, trainer, stage)
     moves_data, splits_pairs = trainer.moves_data(stage), trainer.splits_pairs(stage)
     with session.open_pass(task, stage, place, step_name(step)) as run:
@@ -71,9 +70,7 @@ def run_pass(
             try:
                 returned = step(batch_x, batch_y, **step_args)
             except Exception as error:
-                from .faults.explain import explained  # a run without faults does not need it
-
-                raise explained(run, error)
+                raise explained_here(run, error)
             set_gradients(False)
             run.end_batch(returned)
             if hooks.after_batch_paced and monotonic() >= session.pace_end_s:
@@ -84,12 +81,19 @@ def run_pass(
             elif hooks.after_batch:
                 metrics = recorder.metrics(batch_idx)
                 fire(hooks.after_batch, trainer, metrics=metrics, batch_idx=batch_idx)
-            save_points.check(run)
+            session.save_points.check(run)
             set_gradients(is_training)
         set_gradients(False)
         values = session.close_pass(run)
         fire(hooks.after_epoch, trainer, task=task, metrics=values)
         return values
+
+
+def explained_here(run: Any, error: Exception) -> Exception:
+    """Give the error to be raised for one of a step."""
+    from .faults.explain import explained  # a run without faults does not need it
+
+    return explained(run, error)
 
 
 def predict_batches(trainer: Any, loader: Any, *, with_targets: bool | None) -> list[Any]:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .interpret import InterpreteCallback as InterpreteCallback
     from .log import LogCallback
     from .lr_find import LRFindCallback
+    from .prune import PruneCallback
     from .report import ReportCallback
     from .run_record import RunRecordCallback
     from .timing import TimingCallback
@@ -36,6 +37,7 @@ else:
             "interpret": ["InterpretCallback", "InterpreteCallback"],
             "log": ["LogCallback"],
             "lr_find": ["LRFindCallback"],
+            "prune": ["PruneCallback"],
             "report": ["ReportCallback"],
             "run_record": ["RunRecordCallback"],
             "timing": ["TimingCallback"],
@@ -46,7 +48,7 @@ else:
 __all__ = [
     "AnalyzeCallback", "Callback", "CallbackException", "CallbackPool", "CheckCallback",
     "ConsoleCallback", "GradClipCallback", "InterpretCallback",
-    "LRFindCallback", "LogCallback", "ReportCallback", "RunRecordCallback",
+    "LRFindCallback", "LogCallback", "PruneCallback", "ReportCallback", "RunRecordCallback",
     "TimingCallback", "TrackerCallback",
 ]  # fmt: skip
 

@@ -118,8 +118,7 @@ class Rounds:
     ) -> None:
         self.runtime = runtime
         self.cursor = cursor
-        self.hooks = hooks
-        self.hooks_of_fillers = hooks_of_fillers
+        self._hooks = hooks, hooks_of_fillers
         own = cursor.length, cursor.has_exact_length, sizes
         gathered = runtime.gather_objects(own, "begins the rounds of a pass")
         lengths, exact, of_all = zip(*gathered, strict=True)
@@ -174,7 +173,7 @@ class Rounds:
         waits, self._steps_seen = num_steps == self._steps_seen, num_steps
         self.has_samples = not self.is_filler or (waits and self.has_samples)
         self._random_state = rng.get_state() if self.is_filler else None
-        return self.hooks_of_fillers if self.is_filler else self.hooks
+        return self._hooks[self.is_filler]
 
     def weigh(self, weight: float) -> tuple[float, float]:
         """Return the samples of all processes in this round, and the factor for the loss here."""

@@ -429,8 +429,7 @@ def left_out() -> Any:
         warnings.filterwarnings("ignore", "The validation loader gave None", UserWarning)
         data = DataLoader(range(53), 12, collate_fn=of_good_rows)  # type: ignore[arg-type]
         accelerator = make_accelerator(split=True)
-        trainer = train(accelerator, data, data, data, grad_accumulate=accumulate, **options)
-        return trainer
+        return train(accelerator, data, data, data, grad_accumulate=accumulate, **options)
 
     model = make_model()
     opt = torch.optim.Adam(model.parameters(), 0.01)  # it would move without gradients
