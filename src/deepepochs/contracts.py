@@ -86,6 +86,7 @@ class TrainerView(Protocol):
     general_metrics: list[Any]
     grad_accumulate: int
     on_nan: str
+    on_oom: str
     worker_seeding: str
     metric_patch: Any
     resume: bool | int | str | PathLike[str]

@@ -47,8 +47,7 @@ def run_pass(
         StopLoopException: the call was asked to stop before the last mini-batch.
     """
     trainer: Any = session.trainer
-    hooks, step_args = session.hooks.stages[stage], task.step_args
-    step = checked_step(task, trainer, stage)
+    hooks, step = session.hooks.stages[stage], checked_step(task, trainer, stage)
     moves_data, splits_pairs = trainer.moves_data(stage), trainer.splits_pairs(stage)
     with session.open_pass(task, stage, place, step_name(step)) as run:
         step, recorder, is_training = session.around(run, step), run.recorder, run.is_training
@@ -68,7 +67,7 @@ def run_pass(
                 arguments = {"batch_x": batch_x, "batch_y": batch_y, "batch_idx": batch_idx}
                 fire_in_step(hooks.before_batch, trainer, **arguments)
             try:
-                returned = step(batch_x, batch_y, **step_args)
+                returned = step(batch_x, batch_y, **task.step_args)
             except Exception as error:
                 raise explained_here(run, error)
             set_gradients(False)

@@ -65,6 +65,12 @@ class Weigher:
         else:
             self.weight, self.doubt = self.batch_size, self._misfit()
 
+    def part(self, share: float, num_samples: int) -> Weigher:
+        """Give what a part of the present mini-batch weighs."""
+        part = Weigher(self.batch_size)
+        part.weight, part.num_samples = self.weight * share, num_samples
+        return part
+
     def _misfit(self) -> str:
         """Say that mini-batches differ in length, and one number is given for all of them."""
         number = self.num_samples
@@ -112,6 +118,7 @@ class StepLosses:
         self._rounds = rounds
         self._part: Any = 0.0
         self._part_of: int | None = None  # the mini-batch that the part is of
+        self._share = 1.0  # of a part in a mini-batch that is split
         self._weights = weights
         self._before = self._count_changes()
 
@@ -147,10 +154,25 @@ class StepLosses:
             # A mini-batch that weighs nothing has no loss: a schedule gets the one before, or NaN.
             self.mean = loss.new_tensor(math.nan) if self.mean is None else self.mean
             return
+        share *= self._share
         if share != 1.0:
             loss = loss * share + (self._part if self._part_of == batch_idx else 0.0)
         self._part, self._part_of = loss, batch_idx
         self.mean = loss if self._window is None else self._window.mean_loss(loss)
+
+    @contextmanager
+    def part(self, share: float) -> Iterator[None]:
+        """Let the losses in the block weigh their share of the mini-batch."""
+        whole = self.scale
+        self.scale, self._share = whole * share, share
+        try:
+            yield
+        finally:
+            self.scale, self._share = whole, 1.0
+
+    def forget_parts(self) -> None:
+        """Forget the parts of a mini-batch whose step begins anew."""
+        self._part_of = None
 
     def load(self, mean: Tensor | None) -> None:
         """Take the mean of a checkpoint: a window may be closed without another mini-batch."""
@@ -371,6 +393,20 @@ class Run:
             yield
         finally:
             self.recorder, self.losses, self.hooks = kept
+
+    @contextmanager
+    def part(
+        self, batch_x: Any, batch_y: Any, share: float, num_samples: int, window: Any
+    ) -> Iterator[None]:
+        """Have the step in the block see a part of the mini-batch."""
+        kept = self.batch_x, self.batch_y, self.window, self.weigher
+        self.batch_x, self.batch_y, self.window = batch_x, batch_y, window
+        self.weigher = self.weigher.part(share, num_samples)
+        try:
+            with self.losses.part(share):
+                yield
+        finally:
+            self.batch_x, self.batch_y, self.window, self.weigher = kept
 
     def end_batch(self, returned: Any) -> None:
         """Make the step of a window that closes, and merge what was recorded."""

@@ -82,7 +82,7 @@ UNLISTED = frozenset([
     "adopt_run", "auto_traindata_to_device", "buffer_shapes", "checker", "close_logger", "current_task",
     "default_cbk", "fits", "general_metrics", "grad_accumulate", "has_own_id", "has_own_split",
     "hyper_params", "ignore_resume", "init_epoch", "is_fit_run", "is_interrupted", "is_resumed",
-    "loaders", "log_tqdm", "loss_module", "metric_patch", "moves_data", "note", "on_interrupt", "on_nan", "place",
+    "loaders", "log_tqdm", "loss_module", "metric_patch", "moves_data", "note", "on_interrupt", "on_nan", "on_oom", "place",
     "resume", "resume_from", "run_task", "runtime", "show_info", "splits_pairs", "tell_once",
     "targets", "test_metrics", "train_metrics", "val_freq", "val_metrics", "worker_seeding",
 ])  # fmt: skip
@@ -147,6 +147,7 @@ class TrainerBase(Steps):
         precision: str | None = None,
         targets: str | None = None,
         console: str = "auto",
+        on_oom: str = "raise",
     ) -> None:
         """Make a trainer.
 
@@ -192,6 +193,9 @@ class TrainerBase(Steps):
             console: ``'auto'``: a row for each epoch, and in a terminal or notebook a live line
                 with the progress within it; ``'rows'``: without the live line; ``'bar'``: with it
                 also where the output does not say that it is a terminal; ``'off'``: nothing.
+            on_oom: what a training step does that runs out of memory: ``'raise'``, or
+                ``'split'``: it is repeated on halves of its mini-batch, or on smaller parts, with
+                the same gradients and one optimizer step. For losses that are a mean over samples.
 
         Raises:
             ConfigError: an argument that cannot be right; the message says what to give.
@@ -204,6 +208,7 @@ class TrainerBase(Steps):
         self.grad_accumulate = check_count("grad_accumulate", grad_accumulate, 1)
         self.on_nan = check_choice("on_nan", on_nan, ["stop", "warn", "ignore"])
         self.on_interrupt = check_choice("on_interrupt", on_interrupt, ["raise", "return"])
+        self.on_oom = check_choice("on_oom", on_oom, ["raise", "split"])
         self.worker_seeding = check_choice("worker_seeding", worker_seeding, ["position", "torch"])
         self.targets = check_targets(targets)
         self.metric_patch = check_patch_kind(metric_patch)
@@ -226,6 +231,10 @@ class TrainerBase(Steps):
             from .repeats.closures import check_setup
 
             check_setup(self)
+        if on_oom == "split":
+            from .repeats.split import check_split
+
+            check_split(self)
         self.model = self.runtime.prepare(model, self.loss_module, self.opt)
         own = ConsoleCallback(
             check_flag("log_long", log_long),

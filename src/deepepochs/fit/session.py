@@ -229,6 +229,10 @@ class Session:
             from ..repeats.closures import default_step
 
             step = default_step(run.task)
+        if run.is_training and self.trainer.on_oom == "split":
+            from ..repeats.split import SplitStep
+
+            step = SplitStep(run, step)
         return run.around(step)
 
     def batches(self, run: Run) -> Iterable[tuple[int, Any]]:
