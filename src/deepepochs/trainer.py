@@ -101,6 +101,12 @@ def with_console(
     return [*callbacks] if given else [own, *callbacks]
 
 
+def shapes_of_buffers(model: nn.Module) -> dict[str, list[int]]:
+    """Give the shape of each buffer that has one yet."""
+    buffers = model.named_buffers()
+    return {name: list(buffer.shape) for name, buffer in buffers if not is_lazy(buffer)}
+
+
 class TrainerBase(Steps):
     """Trains, validates and tests a model.
 
@@ -218,23 +224,15 @@ class TrainerBase(Steps):
         self.loss_module = find_loss_module(self.loss_fn, check_model(model))
         if precision is not None:
             check_choice("precision", precision, ["no", "bf16", "fp16"])
-        self.buffer_shapes = {
-            name: list(buffer.shape)
-            for name, buffer in model.named_buffers()
-            if not nn.parameter.is_lazy(buffer)
-        }
+        self.buffer_shapes = shapes_of_buffers(model)
         self.runtime: Runtime = make_runtime(model, device, precision)
         if check_flag("compile_model", compile_model):
             compile_calls(model)
         self.opt: Optimizers = as_optimizers(opt, model, self.loss_module)
-        if any(optimizer.needs_closure for optimizer in self.opt):
-            from .repeats.closures import check_setup
+        if on_oom == "split" or any(optimizer.needs_closure for optimizer in self.opt):
+            from .repeats import check_setup
 
             check_setup(self)
-        if on_oom == "split":
-            from .repeats.split import check_split
-
-            check_split(self)
         self.model = self.runtime.prepare(model, self.loss_module, self.opt)
         own = ConsoleCallback(
             check_flag("log_long", log_long),

@@ -117,6 +117,20 @@ mistake(lambda: EpochTask(loader(X, Y)).model)
 mistake(lambda: trainer().fit(train_tasks=EpochTask(loader(X, Y), metric=accuracy)))
 
 
+mistake(lambda: trainer().fit([(X[:16], Y[:16]), None, (X[16:32], Y[16:32]), None]))
+
+
+@mistake
+def a_mini_batch_that_does_not_fit() -> None:
+    class Small(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            if len(x) > 8:
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+            return super().forward(x)
+
+    trainer(Small(4, 3), on_oom="split").fit(loader(X, Y))
+
+
 @mistake
 def a_step_without_a_closure() -> None:
     class Own(EpochTask):

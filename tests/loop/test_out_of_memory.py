@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -192,6 +193,35 @@ def test_a_wrong_value_and_a_closure_are_told_when_the_trainer_is_made() -> None
         Trainer(model, on_oom="halve")
     with pytest.raises(ConfigError, match="an optimizer that needs a closure"):
         Trainer(model, F.mse_loss, torch.optim.LBFGS(model.parameters()), on_oom="split")
+
+
+@split
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_fit_with_split_mini_batches_resumes_to_the_bit(accumulate: int) -> None:
+    states: list[Any] = []
+
+    class Saves(Callback):
+        def on_after_train_batch(self, trainer: Any, **_: Any) -> None:
+            trainer.request_save(lambda t: states.append(copy.deepcopy(t.state_dict())))
+
+    def shuffled() -> Any:
+        return DataLoader(DL.dataset, 16, shuffle=True)
+
+    options: dict[str, Any] = {"grad_accumulate": accumulate, "dropout": 0.5}
+    whole, history = trained(5, shuffled(), callbacks=Saves(), **options)
+    assert len(states) == 6
+    for state in [*states]:
+        torch.manual_seed(9)
+        model = Small(5, 0.5)
+        opt = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        trainer = Trainer(
+            model, F.cross_entropy, opt, 2, metrics="accuracy", console="off", on_oom="split",
+            grad_accumulate=accumulate, callbacks=Saves(),
+        )  # fmt: skip
+        trainer.load_state_dict(state)
+        trainer.fit(shuffled())
+        assert dict(trainer.history) == dict(history)
+        assert all(map(torch.equal, model.parameters(), whole.model.parameters()))
 
 
 def test_by_default_the_error_is_raised() -> None:

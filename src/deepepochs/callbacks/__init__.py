@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from .interpret import InterpreteCallback as InterpreteCallback
     from .log import LogCallback
     from .lr_find import LRFindCallback
-    from .prune import PruneCallback
     from .report import ReportCallback
     from .run_record import RunRecordCallback
+    from .search.prune import PruneCallback
     from .timing import TimingCallback
     from .trackers import TrackerCallback
 else:
@@ -37,9 +37,9 @@ else:
             "interpret": ["InterpretCallback", "InterpreteCallback"],
             "log": ["LogCallback"],
             "lr_find": ["LRFindCallback"],
-            "prune": ["PruneCallback"],
             "report": ["ReportCallback"],
             "run_record": ["RunRecordCallback"],
+            "search.prune": ["PruneCallback"],
             "timing": ["TimingCallback"],
             "trackers": ["TrackerCallback"],
         },

@@ -23,9 +23,8 @@ WRITE = (
 )
 
 
-def check_setup(trainer: Any) -> None:
-    """Raise ``ConfigError`` if a trainer is to do what a step with a closure cannot."""
-    kind = next(optimizer.kind for optimizer in trainer.opt if optimizer.needs_closure)
+def check_closures(trainer: Any, kind: str) -> None:
+    """Raise ``ConfigError`` if a trainer is to do what steps of a kind of optimizer cannot."""
     size = trainer.grad_accumulate
     if size > 1:
         raise ConfigError(

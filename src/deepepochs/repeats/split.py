@@ -29,8 +29,12 @@ def check_split(trainer: Any) -> None:
             "on_oom='split' works in one process: others would wait for the gradients of the whole "
             "mini-batch. Give a smaller batch size and grad_accumulate."
         )
-    if any(optimizer.needs_closure for optimizer in trainer.opt):
-        raise ConfigError("on_oom='split' does not work with an optimizer that needs a closure.")
+    kind = next((optimizer.kind for optimizer in trainer.opt if optimizer.needs_closure), None)
+    if kind is not None:
+        raise ConfigError(
+            f"on_oom='split' does not work with {kind}, an optimizer that needs a closure: cut the "
+            "mini-batch into parts in a closure of your own."
+        )
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -13,12 +13,12 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ConfigError, ConfigTypeError, MissingExtraError
-from .base import Callback
-from .monitored import MonitoredMetric
+from ...errors import ConfigError, ConfigTypeError, MissingExtraError
+from ..base import Callback
+from ..monitored import MonitoredMetric
 
 if TYPE_CHECKING:
-    from ..contracts import TrainerView
+    from ...contracts import TrainerView
 
 
 class PruneCallback(Callback):
