@@ -91,6 +91,7 @@ class TrainerView(Protocol):
     grad_accumulate: int
     on_nan: str
     deterministic: bool
+    on_oom: str
     worker_seeding: str
     metric_patch: Any
     resume: bool | int | str | PathLike[str]

@@ -42,9 +42,9 @@ from .errors import CheckpointMismatch, ConfigError, LoopException, warn_user
 from .fit.epochs import FitLog, FitSession
 from .fit.plan import FitPlan, as_task, plan_fit, plan_search, plan_test
 from .fit.save_points import SavePoints
-from .fit.session import Kind, Session, not_running
+from .fit.session import Kind, Session, draws_undone, not_running
 from .history import History, Progress, Results
-from .loop import predict_batches, run_pass
+from .loop import predict_batches, run_pass, split_inputs
 from .nest import operations as nested
 from .nest.codec import from_plain, to_plain
 from .nest.operations import split_batch
@@ -86,7 +86,7 @@ UNLISTED = frozenset([
     "adopt_run", "auto_traindata_to_device", "buffer_shapes", "checker", "close_logger", "current_task",
     "default_cbk", "deterministic", "fits", "general_metrics", "grad_accumulate", "has_own_id", "has_own_split",
     "hyper_params", "ignore_resume", "init_epoch", "is_fit_run", "is_interrupted", "is_resumed",
-    "loaders", "log_tqdm", "loss_module", "metric_patch", "moves_data", "note", "on_interrupt", "on_nan", "place",
+    "loaders", "log_tqdm", "loss_module", "metric_patch", "moves_data", "note", "on_interrupt", "on_nan", "on_oom", "place",
     "resume", "resume_from", "run_task", "runtime", "show_info", "splits_pairs", "tell_once",
     "targets", "test_metrics", "train_metrics", "trying", "val_freq", "val_metrics", "worker_seeding",
 ])  # fmt: skip
@@ -103,6 +103,12 @@ def with_console(
             "the callback, or leave the callback out."
         )
     return [*callbacks] if given else [own, *callbacks]
+
+
+def shapes_of_buffers(model: nn.Module) -> dict[str, list[int]]:
+    """Give the shape of each buffer that has one yet."""
+    buffers = model.named_buffers()
+    return {name: list(buffer.shape) for name, buffer in buffers if not is_lazy(buffer)}
 
 
 class TrainerBase(Steps):
@@ -153,6 +159,7 @@ class TrainerBase(Steps):
         console: str = "auto",
         deterministic: bool = False,
         ema: float | EMA | None = None,
+        on_oom: str = "raise",
     ) -> None:
         """Make a trainer.
 
@@ -204,6 +211,9 @@ class TrainerBase(Steps):
             ema: the decay of an exponential moving average of the weights, such as 0.999, or an
                 ``EMA``. Validation, tests and predictions use the average, and it is what is kept
                 as best. ``None``: no average.
+            on_oom: what a training step does that runs out of memory: ``'raise'``, or
+                ``'split'``: it is repeated on halves of its mini-batch, or on smaller parts, with
+                the same gradients and one optimizer step. For losses that are a mean over samples.
 
         Raises:
             ConfigError: an argument that cannot be right; the message says what to give.
@@ -216,6 +226,7 @@ class TrainerBase(Steps):
         self.grad_accumulate = check_count("grad_accumulate", grad_accumulate, 1)
         self.on_nan = check_choice("on_nan", on_nan, ["stop", "warn", "ignore"])
         self.on_interrupt = check_choice("on_interrupt", on_interrupt, ["raise", "return"])
+        self.on_oom = check_choice("on_oom", on_oom, ["raise", "split"])
         self.worker_seeding = check_choice("worker_seeding", worker_seeding, ["position", "torch"])
         self.targets = check_targets(targets)
         self.deterministic = check_flag("deterministic", deterministic)
@@ -226,15 +237,15 @@ class TrainerBase(Steps):
         self.loss_module = find_loss_module(self.loss_fn, check_model(model))
         if precision is not None:
             check_choice("precision", precision, ["no", "bf16", "fp16"])
-        self.buffer_shapes = {
-            name: list(buffer.shape)
-            for name, buffer in model.named_buffers()
-            if not nn.parameter.is_lazy(buffer)
-        }
+        self.buffer_shapes = shapes_of_buffers(model)
         self.runtime: Runtime = make_runtime(model, device, precision)
         if check_flag("compile_model", compile_model):
             compile_calls(model)
         self.opt: Optimizers = as_optimizers(opt, model, self.loss_module)
+        if on_oom == "split" or any(optimizer.needs_closure for optimizer in self.opt):
+            from .repeats import check_setup
+
+            check_setup(self)
         self.model = self.runtime.prepare(model, self.loss_module, self.opt)
         self.ema: AveragedWeights | None = None if ema is None else self._average(ema)
         own = ConsoleCallback(
@@ -850,6 +861,53 @@ class TrainerBase(Steps):
         weights = plain_weights(self)
         in_main_process(self.runtime, f"write {path}", write_weights, path, weights)
         return Path(path)
+
+    def export(
+        self, path: str | PathLike[str], format: str = "torch", *, data: Iterable[Any] | None = None
+    ) -> Path:
+        """Write the model as a program that needs neither its code nor this library.
+
+        It has the best weights of this run, as a test does, or the present ones if there are none.
+        The example that ``torch.export`` follows is the first mini-batch of the data; the number of
+        samples is free. All processes call this together; the main one writes.
+
+        Args:
+            path: the file, whose name ends in ``.pt2``, or in ``.onnx`` for ``'onnx'``.
+            format: ``'torch'``, for ``torch.export.load(path).module()``; or ``'onnx'``.
+            data: a loader as for ``predict``; ``None``: that of the latest fit.
+
+        Returns:
+            The path.
+
+        Raises:
+            ConfigError: there are no data, or the model cannot be exported.
+            MissingExtraError: the packages for ``'onnx'`` are not installed.
+
+        Example:
+            >>> import tempfile
+            >>> trainer = Trainer(nn.Linear(4, 1), nn.MSELoss(), console="off")
+            >>> path = trainer.export(tempfile.mkdtemp() + "/model.pt2", data=[torch.randn(8, 4)])
+            >>> torch.export.load(path).module()(torch.randn(3, 4)).shape
+            torch.Size([3, 1])
+        """
+        from .fit.export import check_target, first_of, write_program
+
+        target = check_target(path, format)
+        loader = self.loaders.first if data is None else data
+        if loader is None:
+            raise ConfigError(
+                "export() needs an example mini-batch, and this trainer has run no fit: give "
+                "export(path, data=loader)."
+            )
+        plan = FitPlan({Stage.PREDICT: [as_task(loader, "data", None)]}, {Stage.PREDICT: []}, "")
+        shared = nullcontext(loader) if data is None else self.runtime.shared(loader)
+        with draws_undone(plan, plan), shared as share:
+            batch_x, batch_y = split_inputs(self, first_of(share))
+        model = self.runtime.unwrap(self.model)
+        with self._using_best(for_test=True):
+            arguments = (model, target, format, batch_x, batch_y)
+            in_main_process(self.runtime, f"write {path}", write_program, *arguments)
+        return target
 
     def load_best(self) -> TrainerBase:
         """Take the best weights of this run for good; the optimizers stay as they are.

@@ -117,7 +117,6 @@ mistake(lambda: trainer(callbacks=CheckCallback("loss")).fit(loader(X, Y)))
 # optimizers
 mistake(lambda: trainer(opt=torch.optim.Adam(nn.Linear(4, 3).parameters())))
 mistake(lambda: param_groups(nn.ModuleDict({"backbone": nn.Linear(1, 1)}), {"bakbone.*": {}}))
-mistake(lambda: trainer(opt=torch.optim.LBFGS(nn.Linear(4, 3).parameters())))
 mistake(lambda: trainer(opt=torch.optim.lr_scheduler.StepLR(torch.optim.Adam([X.clone()]), 1)))
 # checkpoints and runs
 mistake(lambda: trainer(resume=True).fit(loader(X, Y)))
@@ -129,6 +128,31 @@ mistake(lambda: trainer().record("norm", 1.0))
 mistake(lambda: trainer().fit(train_tasks=Recording(loader(X, Y))))
 mistake(lambda: EpochTask(loader(X, Y)).model)
 mistake(lambda: trainer().fit(train_tasks=EpochTask(loader(X, Y), metric=accuracy)))
+
+
+mistake(lambda: trainer().fit([(X[:16], Y[:16]), None, (X[16:32], Y[16:32]), None]))
+
+
+@mistake
+def a_mini_batch_that_does_not_fit() -> None:
+    class Small(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            if len(x) > 8:
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+            return super().forward(x)
+
+    trainer(Small(4, 3), on_oom="split").fit(loader(X, Y))
+
+
+@mistake
+def a_step_without_a_closure() -> None:
+    class Own(EpochTask):
+        def train_step(self, batch_x: Any, batch_y: Any, **step_args: Any) -> None:
+            self.loss(self.model(*batch_x), batch_y)
+
+    model = nn.Linear(4, 3)
+    opt = torch.optim.LBFGS(model.parameters())
+    trainer(model, F.cross_entropy, opt).fit(train_tasks=Own(loader(X, Y)))
 
 
 @mistake

@@ -93,6 +93,17 @@ def test_every_entry_of_the_final_state_is_the_same(optimizer: str, scheduler: s
         assert not differences(resumed(make, state), whole), place
 
 
+@pytest.mark.parametrize("search", [None, "strong_wolfe"])
+def test_an_optimizer_with_a_closure_resumes(search: str | None) -> None:
+    def opt(model: nn.Module) -> Optimizer:
+        of_torch = torch.optim.LBFGS(
+            model.parameters(), lr=0.1, max_iter=3, history_size=4, line_search_fn=search
+        )
+        return Optimizer(of_torch, lr_scheduler.StepLR(of_torch, 3, 0.5), "step")
+
+    assert check(partial(base_fit, opt=opt, metrics=[dm.accuracy])) == 16
+
+
 # --- loaders
 
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .lr_find import LRFindCallback
     from .report import ReportCallback
     from .run_record import RunRecordCallback
+    from .search.prune import PruneCallback
     from .timing import TimingCallback
     from .trackers import TrackerCallback
     from .training.freeze import FreezeCallback
@@ -42,6 +43,7 @@ else:
             "lr_find": ["LRFindCallback"],
             "report": ["ReportCallback"],
             "run_record": ["RunRecordCallback"],
+            "search.prune": ["PruneCallback"],
             "timing": ["TimingCallback"],
             "trackers": ["TrackerCallback"],
         },
@@ -50,7 +52,7 @@ else:
 __all__ = [
     "AnalyzeCallback", "Callback", "CallbackException", "CallbackPool", "CheckCallback",
     "ConsoleCallback", "EarlyStopCallback", "FreezeCallback", "GradClipCallback", "GradNormCallback", "InterpretCallback",
-    "LRFindCallback", "LogCallback", "ReportCallback", "RunRecordCallback",
+    "LRFindCallback", "LogCallback", "PruneCallback", "ReportCallback", "RunRecordCallback",
     "TimingCallback", "TrackerCallback",
 ]  # fmt: skip
 

@@ -372,7 +372,7 @@ def look_for_monitors(run: Run, plan: FitPlan) -> Iterator[tuple[int, Any]]:
         if monitor is None:
             continue
         stage = plan.stage_followed(monitor)
-        if may_record(run.trainer, run.trainer.session, stage, monitor):
+        if run.is_empty or may_record(run.trainer, run.trainer.session, stage, monitor):
             continue
         if run.stage is stage and run.num_tasks == 1:
             names = dict.fromkeys(run.recorder.patches)

@@ -6,7 +6,7 @@ A test that a hook of a fit calls is a session inside the fit's, its ``outer``.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from enum import Enum
 from functools import partial
@@ -23,7 +23,7 @@ from ..data.followed import read_moment, restore_moment
 from ..data.routes import own_workers
 from ..errors import DataError, LoopException, StopLoopException, warn_user
 from ..faults.not_finite import not_finite
-from ..faults.words import PassName
+from ..faults.words import DEFAULT_STEP, PassName
 from ..hooks import HookTable, StageHooks, fire, fire_in_step
 from ..nest import operations as nested
 from ..optim.loss_modules import HeldModules
@@ -235,6 +235,19 @@ class Session:
         """Give the walk over a loader that begins a pass."""
         return Cursor(loader, worker_seeding=self.trainer.worker_seeding)
 
+    def around(self, run: Run, step: Callable[..., Any]) -> Callable[..., Any]:
+        """Have a step do what optimizers and processes need of it."""
+        needs_closure = run.is_training and any(one.needs_closure for one in run.opt)
+        if needs_closure and run.recorder.step_name == DEFAULT_STEP:
+            from ..repeats.closures import default_step
+
+            step = default_step(run.task)
+        if run.is_training and self.trainer.on_oom == "split":
+            from ..repeats.split import SplitStep
+
+            step = SplitStep(run, step)
+        return run.around(step)
+
     def batches(self, run: Run) -> Iterable[tuple[int, Any]]:
         """The mini-batches of a pass with their indexes, the same number in every process."""
         if run.is_training:
@@ -276,7 +289,9 @@ class Session:
 
     def close_pass(self, run: Run) -> dict[str, Any]:
         """Finish a pass whose data are consumed, and give its metrics."""
-        if run.batch_idx < 0:
+        if run.cursor.num_skipped:
+            warn_of_skipped(self.trainer, run.name.loader, run.cursor)
+        if run.is_empty:
             self._report_empty(run)
         elif run.num_batches not in (None, run.batch_idx + 1) and not run.cursor.is_divided:
             self._warn_of_length(run)
@@ -379,10 +394,22 @@ class Session:
             f"The {run.name.loader} gave no mini-batch.\nIs its data set empty, smaller than a batch "
             "with drop_last=True, or an iterator that was walked before?"
         )
+        if run.cursor.num_skipped:
+            text = f"The {run.name.loader} gave no mini-batch, but None each time."
         if run.is_training:
             raise DataError(text)
         if self.trainer.tell_once(text):
             warn_user(text, UserWarning)
+
+
+def warn_of_skipped(trainer: TrainerView, loader: str, cursor: Cursor) -> None:
+    """Say once that mini-batches were left out."""
+    if trainer.tell_once("skipped"):
+        warn_user(
+            f"The {loader} gave None in place of {cursor.num_skipped} of {cursor.index} mini-batches: "
+            "they were skipped, as if they were not in the data.",
+            UserWarning,
+        )
 
 
 def changes_of(weight: nn.Parameter) -> tuple[int, int]:

@@ -214,8 +214,8 @@ ATTRIBUTES = {
     "Trainer(..., hyper_params={...}) was given.",
     "dls train_dataloader train_dataloaders val_dataloader val_dataloaders test_dataloaders train_loader "
     "val_loader train_dl val_dl datamodule": "The trainer keeps no loaders: they are given to fit and test.",
-    "export to_onnx to_torchscript onnx_export": "trainer.model is a plain module: "
-    "torch.onnx.export(trainer.model.cpu(), args, path).",
+    "to_onnx to_torchscript onnx_export export_model": "trainer.export(path) writes the model as a program, "
+    "trainer.export(path, format='onnx') for ONNX.",
     "profiler": "trainer.profile(train_dl) tells where the time of some steps goes.",
     "scale_batch_size auto_scale_batch_size": "trainer.find_batch_size(train_dl) searches a batch size.",
     "global_rank local_rank is_global_zero is_main_process rank": "trainer.main_process says whether this "

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ..arguments import found, place_of, with_hints
-from ..errors import CheckpointMismatch, ConfigError, ConfigTypeError, warn_user
+from ..errors import CheckpointMismatch, ConfigError, ConfigTypeError, StepError, warn_user
 from ..metrics.direction import direction_of
 from .fits import bare, check_fit, is_optimizer, load_state, state_of, type_name
 from .schedules import LinearCosineScheduler
@@ -50,6 +50,7 @@ class Optimizer:
     Attributes:
         opt: the torch optimizer.
         kind: the name of its class.
+        needs_closure: whether its step needs a closure, as that of LBFGS does.
         scheduler: its scheduler, or `None`.
         sched_on: `'step'` or `'epoch'`.
         is_sched_on_given: whether `sched_on` was given.
@@ -60,8 +61,7 @@ class Optimizer:
 
     Raises:
         ConfigTypeError: `opt` is no optimizer or `scheduler` no scheduler.
-        ConfigError: `sched_on` is neither, the scheduler was made for another optimizer, or `opt`
-            (LBFGS) cannot step without a closure.
+        ConfigError: `sched_on` is neither, or the scheduler was made for another optimizer.
 
     Example:
         >>> opt = Optimizer(torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.5))
@@ -82,12 +82,7 @@ class Optimizer:
         given: Any = opt
         if isinstance(given, Optimizer) or not is_optimizer(given):
             raise _not_an_optimizer("opt", opt)
-        if _needs_closure(opt):
-            raise ConfigError(
-                f"{type_name(opt)} computes the loss several times in a step, through a closure, and a "
-                "step here gives each mini-batch to the model once: take an optimizer whose step() needs "
-                "no argument, such as torch.optim.Adam, or write a training loop by hand for this one."
-            )
+        self.needs_closure = _needs_closure(opt)
         if sched_on not in ("step", "epoch", None):
             raise ConfigError(f"sched_on={sched_on!r}: it must be 'step' or 'epoch'.")
         self.kind = type(bare(opt)).__name__
@@ -176,8 +171,15 @@ class Optimizer:
 
         Raises:
             ConfigError: `at` is neither, or a scheduler that needs a loss gets none.
+            StepError: the optimizer needs a closure.
         """
         if at == "step":
+            if self.needs_closure:
+                raise StepError(
+                    f"{self.kind} computes the loss several times in a step, through a closure. Write: "
+                    "self.optimize(closure=lambda: self.loss(self.call_model(batch_x), batch_y, "
+                    "do_optimize=False))."
+                )
             self.opt.step()
             if self._moves_on_step and not (
                 self._tells_skips and self.opt.step_was_skipped  # type: ignore[attr-defined]
@@ -323,9 +325,19 @@ class Optimizer:
 
 
 def _needs_closure(opt: torch.optim.Optimizer) -> bool:
-    """Whether `opt` cannot step without an argument."""
+    """Whether `opt` cannot step without an argument, which then is a closure.
+
+    Raises:
+        ConfigError: it needs more than one.
+    """
     # The class's step: a scheduler wraps that of the object.
-    return any(map(_is_needed, (_parameters(type(opt).step) or [])[1:]))
+    needed = [one.name for one in (_parameters(type(bare(opt)).step) or [])[1:] if _is_needed(one)]
+    if len(needed) > 1:
+        raise ConfigError(
+            f"{type_name(opt)}.step needs {', '.join(needed)}, and is given a closure alone, a function "
+            "that computes loss and gradients: take another optimizer."
+        )
+    return bool(needed)
 
 
 def _is_needed(parameter: inspect.Parameter) -> bool:

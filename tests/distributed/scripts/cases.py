@@ -383,6 +383,65 @@ def by_hand() -> Any:
     }
 
 
+class ClosingTask(EpochTask):
+    """A step with a closure, for all stages."""
+
+    def step(self, batch_x: Any, batch_y: Any, **step_args: Any) -> Any:
+        def closure() -> Any:
+            return self.loss(self.call_model(batch_x), batch_y, do_optimize=False)
+
+        self.optimize(closure=closure)
+
+
+def closures() -> Any:
+    """LBFGS, whose line search decides by the loss of all processes.
+
+    On all data at once: with mini-batches, rounding errors grow from step to step.
+    """
+
+    def fit(task: type[EpochTask], data: Any, search: str | None, **options: Any) -> Any:
+        model = make_model()
+        opt = torch.optim.LBFGS(model.parameters(), 0.2, max_iter=3, line_search_fn=search)
+        accelerator = make_accelerator(split=True)
+        return train(accelerator, data, data, model=model, task=task, opt=opt, **options)
+
+    return {
+        "default": fit(EpochTask, loader(size=54), None),
+        "searched": fit(EpochTask, loader(size=54), "strong_wolfe"),
+        "own": fit(ClosingTask, loader(size=54), None, callbacks=GradClipCallback(0.5, 2)),
+        "fillers": fit(EpochTask, [(X, Y)], "strong_wolfe"),
+    }
+
+
+BAD = frozenset([*range(6), *range(12, 24), *range(48, 53)])
+"""Rows that the collate function drops: half of a mini-batch, a whole one, and the last one."""
+
+
+def of_good_rows(rows: list[int]) -> Any:
+    good = [row for row in rows if row not in BAD]
+    return (X[good], Y[good]) if good else None
+
+
+def left_out() -> Any:
+    """Mini-batches for which the collate function gives None, in one process or in all."""
+
+    def fit(accumulate: int, **options: Any) -> Any:
+        warnings.filterwarnings("ignore", "The training loader gave None", UserWarning)
+        warnings.filterwarnings("ignore", "The validation loader gave None", UserWarning)
+        data = DataLoader(range(53), 12, collate_fn=of_good_rows)  # type: ignore[arg-type]
+        accelerator = make_accelerator(split=True)
+        return train(accelerator, data, data, data, grad_accumulate=accumulate, **options)
+
+    model = make_model()
+    opt = torch.optim.Adam(model.parameters(), 0.01)  # it would move without gradients
+    return {
+        "each": fit(1),
+        "adam": fit(1, model=model, opt=opt),
+        "two": fit(2),
+        "three": fit(3, callbacks=GradClipCallback(0.1, 2)),
+    }
+
+
 class Signs(nn.Module):
     """Looks the signs of two inputs up in a table whose gradients are sparse."""
 
@@ -948,11 +1007,12 @@ CASES: dict[str, Callable[[], Any]] = {
     case.__name__: case
     for case in (
         function_metrics, mean_and_confusion, metric_objects, returned_patches, whole_batches,
-        few_samples, streams, ready_batches, accumulated, averaged, frozen_first, without_labels, skipped, wrong_lengths,
-        by_hand, by_hand_sparse, several, plateau,
-        weights_outside, unfrozen,
-fillers_and_rare_weights, unfrozen_between_trainers, frozen_model, searched, looked_at_before, prepared, predictions, early_stop,
-recorded,         interpreted, hooks_and_fillers, lone_save, returned_by_one, exchanges,
+        few_samples, streams, ready_batches, accumulated, averaged, frozen_first,
+        without_labels, skipped, wrong_lengths, by_hand, by_hand_sparse, several, plateau,
+        weights_outside, unfrozen, fillers_and_rare_weights, unfrozen_between_trainers,
+        frozen_model, searched, looked_at_before, prepared, predictions, early_stop, recorded,
+        interpreted, closures, left_out, hooks_and_fillers, lone_save, returned_by_one,
+        exchanges,
     )
 }  # fmt: skip
 
