@@ -90,6 +90,7 @@ class TrainerView(Protocol):
     metric_patch: Any
     resume: bool | int | str | PathLike[str]
     show_info: bool
+    limits: Any
 
     @property
     def session(self) -> SessionView | None: ...

@@ -12,6 +12,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from datetime import timedelta
 from functools import partial
 from os import PathLike
 from pathlib import Path
@@ -40,6 +41,7 @@ from .callbacks.pool import CallbackPool
 from .data.cursor import Loaders
 from .errors import CheckpointMismatch, ConfigError, LoopException, warn_user
 from .fit.epochs import FitLog, FitSession
+from .fit.limits import Limits
 from .fit.plan import FitPlan, as_task, plan_fit, plan_search, plan_test
 from .fit.save_points import SavePoints
 from .fit.session import Kind, Session, not_running
@@ -82,7 +84,7 @@ UNLISTED = frozenset([
     "adopt_run", "auto_traindata_to_device", "buffer_shapes", "checker", "close_logger", "current_task",
     "default_cbk", "fits", "general_metrics", "grad_accumulate", "has_own_id", "has_own_split",
     "hyper_params", "ignore_resume", "init_epoch", "is_fit_run", "is_interrupted", "is_resumed",
-    "loaders", "log_tqdm", "loss_module", "metric_patch", "moves_data", "note", "on_interrupt", "on_nan", "place",
+    "limits", "loaders", "log_tqdm", "loss_module", "metric_patch", "moves_data", "note", "on_interrupt", "on_nan", "place",
     "resume", "resume_from", "run_task", "runtime", "show_info", "splits_pairs", "tell_once",
     "targets", "test_metrics", "train_metrics", "val_freq", "val_metrics", "worker_seeding",
 ])  # fmt: skip
@@ -147,6 +149,14 @@ class TrainerBase(Steps):
         precision: str | None = None,
         targets: str | None = None,
         console: str = "auto",
+        max_steps: int | None = None,
+        max_time: float | str | timedelta | None = None,
+        limit_train_batches: float | None = None,
+        limit_val_batches: float | None = None,
+        limit_test_batches: float | None = None,
+        val_every: int | None = None,
+        overfit_batches: int = 0,
+        dry_run: bool = False,
     ) -> None:
         """Make a trainer.
 
@@ -192,6 +202,19 @@ class TrainerBase(Steps):
             console: ``'auto'``: a row for each epoch, and in a terminal or notebook a live line
                 with the progress within it; ``'rows'``: without the live line; ``'bar'``: with it
                 also where the output does not say that it is a terminal; ``'off'``: nothing.
+            max_steps: optimizer steps over all fits and a resumed run; the fit ends after that
+                step, with a validation. The default of ``epochs`` is no limit then.
+            max_time: the time of all fits and a resumed run: seconds, a ``timedelta`` or a text
+                such as ``'1h30m'``; the fit ends after the mini-batch in which it is over.
+            limit_train_batches: train on the first mini-batches of each pass: a number, or a
+                share of them, a float up to 1.0. In several processes, of each process.
+            limit_val_batches: the same for validation; 0: no validation.
+            limit_test_batches: the same for tests; 0: a test does nothing.
+            val_every: validate after every n optimizer steps as well as by ``val_freq``.
+            overfit_batches: train and validate on the first n mini-batches of the training data,
+                the same in each epoch and without shuffle; 0: on all data.
+            dry_run: a fit or test tries one mini-batch of each stage and every hook; it writes
+                nothing, and everything is as it was afterwards.
 
         Raises:
             ConfigError: an argument that cannot be right; the message says what to give.
@@ -206,6 +229,10 @@ class TrainerBase(Steps):
         self.on_interrupt = check_choice("on_interrupt", on_interrupt, ["raise", "return"])
         self.worker_seeding = check_choice("worker_seeding", worker_seeding, ["position", "torch"])
         self.targets = check_targets(targets)
+        self.limits = Limits(
+            max_steps, max_time, limit_train_batches, limit_val_batches, limit_test_batches,
+            val_every, overfit_batches, dry_run,
+        )  # fmt: skip
         self.metric_patch = check_patch_kind(metric_patch)
         self.general_metrics = list(check_metrics(metrics, "metrics"))
         check_order(model, loss, opt)

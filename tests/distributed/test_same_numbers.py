@@ -18,7 +18,7 @@ CASES = [
     "without_labels", "skipped", "wrong_lengths", "by_hand", "by_hand_sparse",
     "several", "plateau", "weights_outside", "unfrozen",
     "fillers_and_rare_weights", "unfrozen_between_trainers", "frozen_model", "searched",
-    "prepared", "predictions", "early_stop", "interpreted",
+    "prepared", "predictions", "early_stop", "interpreted", "limited",
 ]  # fmt: skip
 
 

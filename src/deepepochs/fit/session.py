@@ -187,6 +187,8 @@ class Session:
         """Make the run of a pass over a loader."""
         cursor = self.cursor(loader)
         trainer, runtime = self.trainer, self.trainer.runtime
+        if stage in trainer.limits.batches and self.kind is not Kind.TRY:
+            cursor.limit_to(trainer.limits.num_batches(stage, cursor.length))
         hooks, of_fillers = self.hooks.stages[stage], self.hooks.fillers[stage]
         if stage is Stage.TRAIN and self._may_gain_weights():
             hooks, of_fillers = map(self._dropping_stale, (hooks, of_fillers))

@@ -75,8 +75,13 @@ MEANT = {
     "seed": "random_state random_seed manual_seed rng",
     "logger": "loggers log tensorboard writer wandb use_wandb tb",
     "class_weight": "class_weights pos_weight sample_weight weight",
-    "max_steps": "steps num_steps max_iter max_iters total_steps steps_per_epoch validation_steps "
-    "max_train_steps limit_train_batches limit_val_batches max_time fast_dev_run overfit_batches",
+    "max_steps": "steps num_steps max_iter max_iters total_steps max_train_steps num_training_steps",
+    "max_time": "max_seconds time_limit timeout max_duration timer",
+    "limit_train_batches": "steps_per_epoch train_steps num_train_batches max_train_batches",
+    "limit_val_batches": "validation_steps val_steps limit_eval_batches max_val_batches",
+    "val_every": "val_check_interval eval_steps val_every_n_steps eval_every_n_steps",
+    "overfit_batches": "overfit overfit_pct",
+    "dry_run": "fast_dev_run smoke_test debug",
     "best": "best_weights use_best load_best weights",
     "initial_epoch": "start_epoch first_epoch",
 }
@@ -130,8 +135,13 @@ HOW = {
     "seed": "Call set_seed(42) before the model and the loaders are made.",
     "logger": "A callback logs: callbacks=LogCallback() for TensorBoard, TrackerCallback for others.",
     "class_weight": "The loss function has it: loss=nn.CrossEntropyLoss(weight=torch.tensor([...])).",
-    "max_steps": "The number of mini-batches is that of the loader; trainer.stop() in a hook ends a "
-    "fit earlier.",
+    "max_steps": "It is given to the trainer: Trainer(..., max_steps=10_000).",
+    "max_time": "It is given to the trainer: Trainer(..., max_time='1h30m').",
+    "limit_train_batches": "It is given to the trainer: Trainer(..., limit_train_batches=100).",
+    "limit_val_batches": "It is given to the trainer: Trainer(..., limit_val_batches=100).",
+    "val_every": "It is given to the trainer: Trainer(..., val_every=1000), in optimizer steps.",
+    "overfit_batches": "It is given to the trainer: Trainer(..., overfit_batches=4).",
+    "dry_run": "It is given to the trainer: Trainer(..., dry_run=True).",
     "arrays": "Data are given in a loader: DataLoader(TensorDataset(x, y), batch_size=32).",
     "best": "trainer.load_best() takes the best weights, predict(dl, best=True) uses them.",
     "initial_epoch": "The trainer counts its epochs: a second fit goes on, and resume='auto' goes on "

@@ -780,6 +780,15 @@ def returned_by_one() -> Any:
     return {name: float(values[0]) for name, values in history["train"].items() if "rare" in name}
 
 
+def limited() -> Any:
+    """The first mini-batches, accumulated: the last window is short."""
+    options: dict[str, Any] = {"limit_train_batches": 3, "limit_val_batches": 0.5}
+    data = loader(shuffle=True), loader(slice(31))
+    found = train(make_accelerator(split=True), *data, grad_accumulate=2, **options)
+    steps = train(make_accelerator(split=True), *data, max_steps=7, epochs=1000)
+    return {"limited": found, "steps": steps}
+
+
 def exchanges() -> Any:
     """What the processes exchange of their own between the second and the last mini-batch."""
     from deepepochs import Callback
@@ -827,7 +836,7 @@ CASES: dict[str, Callable[[], Any]] = {
         by_hand, by_hand_sparse, several, plateau,
         weights_outside, unfrozen,
         fillers_and_rare_weights, unfrozen_between_trainers, frozen_model, searched, prepared, predictions, early_stop,
-        interpreted, hooks_and_fillers, lone_save, returned_by_one, exchanges,
+        interpreted, hooks_and_fillers, lone_save, returned_by_one, exchanges, limited,
     )
 }  # fmt: skip
 

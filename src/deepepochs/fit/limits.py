@@ -1,0 +1,192 @@
+"""How long a fit runs: the limits of steps, time and mini-batches that a trainer is given.
+
+::
+
+    Trainer(model, loss, opt, max_steps=10_000, max_time="1h30m", limit_val_batches=0.1)
+
+The arguments are checked here, once. A fit without limits runs nothing of this module.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Iterator
+from datetime import timedelta
+from itertools import islice
+from numbers import Integral, Real
+from typing import Any
+
+from torch.utils.data import BatchSampler, DataLoader, IterableDataset
+
+from .. import rng
+from ..arguments import check_count, check_flag, found
+from ..errors import ConfigError, ConfigTypeError
+from ..stages import Stage
+from ..task import EpochTask
+
+_TEXT = re.compile(
+    r"(?:(?P<days>\d+(\.\d+)?) *d)? *(?:(?P<hours>\d+(\.\d+)?) *h)? *"
+    r"(?:(?P<minutes>\d+(\.\d+)?) *m(in)?)? *(?:(?P<seconds>\d+(\.\d+)?) *s)?"
+)
+
+Share = int | float
+"""A number of mini-batches, or a share of them: ``0 < x <= 1.0``, a float."""
+
+
+class Limits:
+    """The limits of a trainer; the arguments are those of ``Trainer``.
+
+    Attributes:
+        max_steps: optimizer steps over all fits, or ``None``.
+        max_time_s: seconds in fits, or ``None``.
+        val_every: optimizer steps from one validation to the next, or ``None``.
+        overfit: the number of mini-batches to train and validate on; 0: all.
+        dry_run: whether a fit only tries one mini-batch of each stage.
+        batches: the limit of mini-batches of each stage that has one.
+
+    Example:
+        >>> limits = Limits(train=0.25, val=10)
+        >>> limits.num_batches(Stage.TRAIN, 40), limits.num_batches(Stage.VAL, 8)
+        (10, 8)
+    """
+
+    def __init__(
+        self,
+        max_steps: int | None = None,
+        max_time: float | str | timedelta | None = None,
+        train: Share | None = None,
+        val: Share | None = None,
+        test: Share | None = None,
+        val_every: int | None = None,
+        overfit: int = 0,
+        dry_run: bool = False,
+    ) -> None:
+        self.max_steps = None if max_steps is None else check_count("max_steps", max_steps, 1)
+        self.max_time_s = None if max_time is None else seconds_of(max_time)
+        self.val_every = None if val_every is None else check_count("val_every", val_every, 1)
+        self.overfit = check_count("overfit_batches", overfit)
+        self.dry_run = check_flag("dry_run", dry_run)
+        given = {Stage.TRAIN: train, Stage.VAL: val, Stage.TEST: test}
+        self.batches: dict[Stage, Share] = {
+            stage: check_share(stage, share) for stage, share in given.items() if share is not None
+        }
+        if self.overfit and not self.batches.keys() <= {Stage.TEST}:
+            raise ConfigError(
+                f"overfit_batches={overfit} already says on which mini-batches to train and to "
+                "validate: leave out limit_train_batches and limit_val_batches."
+            )
+        if self.dry_run:
+            self.batches = {s: 0 if self.batches.get(s) == 0 else 1 for s in given}
+
+    @property
+    def ends_fit(self) -> bool:
+        """Whether a fit may end within an epoch, or validates there."""
+        return any(x is not None for x in (self.max_steps, self.max_time_s, self.val_every))
+
+    def num_batches(self, stage: Stage, length: int | None) -> int | None:
+        """How many mini-batches a pass over a loader of some length has at most.
+
+        Raises:
+            ConfigError: a share of a loader that has no length.
+        """
+        limit = self.batches.get(stage)
+        if limit is None:
+            return length
+        if isinstance(limit, float):
+            if length is None:
+                raise ConfigError(
+                    f"limit_{stage}_batches={limit} is a share of the mini-batches, and the loader "
+                    "does not know how many it has: give a number of mini-batches, an int."
+                )
+            # 0.29 * 100 is 28.999999999999996.
+            limit = max(1, math.floor(length * limit + 1e-9))
+        return limit if length is None else min(limit, length)
+
+    def tasks(self, stage: Stage, tasks: list[EpochTask]) -> list[EpochTask]:
+        """Give the tasks of a stage, none if it is switched off.
+
+        Raises:
+            ConfigError: as for ``num_batches``.
+        """
+        for task in tasks:
+            self.num_batches(stage, task.length)
+        return [] if self.batches.get(stage) == 0 else tasks
+
+    def overfitted(
+        self, training: list[EpochTask], validation: list[EpochTask], num_processes: int
+    ) -> tuple[list[EpochTask], list[EpochTask]]:
+        """Give the tasks over the first mini-batches of the training loaders.
+
+        They are read once, and kept: each epoch has the same. A validation task validates on those
+        of the training task at its place, or of the last one.
+        """
+        kept = [first_batches(task.dataloader, self.overfit * num_processes) for task in training]
+        trained = [task.over(batches) for task, batches in zip(training, kept, strict=True)]
+        last = len(kept) - 1
+        return trained, [t.over(kept[min(i, last)]) for i, t in enumerate(validation)]
+
+
+def first_batches(loader: Iterable[Any], num: int) -> list[Any]:
+    """Read the first mini-batches of a loader in the order of its data set, if that is known."""
+    with rng.preserved(loader):
+        return list(islice(_in_order(loader), num))
+
+
+def _in_order(loader: Iterable[Any]) -> Iterator[Any]:
+    if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset):
+        return iter(loader)
+    if type(loader.batch_sampler) not in (BatchSampler, type(None)):
+        return iter(loader)  # only it knows what belongs to one mini-batch
+    ordered: DataLoader[Any] = DataLoader(
+        loader.dataset,
+        batch_size=loader.batch_size,
+        drop_last=loader.drop_last,
+        collate_fn=loader.collate_fn,
+    )
+    return iter(ordered)
+
+
+def check_share(stage: Stage, value: Any) -> Share:
+    """Return a limit of mini-batches, or raise ``ConfigError``."""
+    name = f"limit_{stage}_batches"
+    advice = "give a number of mini-batches, an int, or a share of them, a float up to 1.0."
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise ConfigTypeError(f"{found(name, value)}: {advice}")
+    if isinstance(value, Integral):
+        if value == 0 and stage is not Stage.TRAIN:
+            return 0
+        if value < 1:
+            off = "" if stage is Stage.TRAIN else " 0 switches the stage off."
+            raise ConfigError(f"{name}={value}: {advice}{off}")
+        return int(value)
+    share = float(value)
+    if not 0 < share <= 1:
+        whole = f" For {share:g} mini-batches give {int(share)}." if share.is_integer() else ""
+        raise ConfigError(f"{name}={value}: {advice}{whole}")
+    return share
+
+
+def seconds_of(value: Any) -> float:
+    """Return the seconds of a number, a ``timedelta`` or a text.
+
+    >>> seconds_of("1h30m"), seconds_of("90s"), seconds_of("2d"), seconds_of(timedelta(minutes=1))
+    (5400.0, 90.0, 172800.0, 60.0)
+
+    Raises:
+        ConfigError: it is no such time, or not more than 0.
+    """
+    seconds = math.nan
+    if isinstance(value, timedelta):
+        seconds = value.total_seconds()
+    elif isinstance(value, str) and (match := _TEXT.fullmatch(value.strip())) and value.strip():
+        parts = {unit: float(number) for unit, number in match.groupdict().items() if number}
+        seconds = timedelta(**parts).total_seconds()
+    elif isinstance(value, Real) and value is not True:
+        seconds = float(value)
+    if not 0 < seconds < math.inf:
+        raise ConfigError(
+            f"max_time={value!r}: give seconds, a timedelta, or a text such as '1h30m', '90s' or "
+            "'2d'."
+        )
+    return seconds
