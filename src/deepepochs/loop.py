@@ -47,8 +47,7 @@ def run_pass(
         StopLoopException: the call was asked to stop before the last mini-batch.
     """
     trainer: Any = session.trainer
-    hooks = session.hooks.stages[stage]
-    save_points, step_args = session.save_points, task.step_args
+    hooks, save_points, step_args = session.hooks.stages[stage], session.save_points, task.step_args
     step = checked_step(task, trainer, stage)
     moves_data, splits_pairs = trainer.moves_data(stage), trainer.splits_pairs(stage)
     with session.open_pass(task, stage, place, step_name(step)) as run:
@@ -62,8 +61,8 @@ def run_pass(
             run.begin_batch(batch_idx, batch_x, batch_y, is_pair=pair is not None)
             hooks = run.hooks
             if hooks.before_batch:
-                arguments = {"batch_x": batch_x, "batch_y": batch_y, "batch_idx": batch_idx}
-                fire_in_step(hooks.before_batch, trainer, **arguments)
+                given = {"batch_x": batch_x, "batch_y": batch_y, "batch_idx": batch_idx}
+                fire_in_step(hooks.before_batch, trainer, **given)
             try:
                 returned = step(batch_x, batch_y, **step_args)
             except Exception as error:
@@ -80,7 +79,8 @@ def run_pass(
             elif hooks.after_batch:
                 metrics = recorder.metrics(batch_idx)
                 fire(hooks.after_batch, trainer, metrics=metrics, batch_idx=batch_idx)
-            save_points.check(run)
+            if save_points.check(run):
+                break
             set_gradients(is_training)
         set_gradients(False)
         values = session.close_pass(run)

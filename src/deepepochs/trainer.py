@@ -40,9 +40,9 @@ from .callbacks.console import ConsoleCallback
 from .callbacks.pool import CallbackPool
 from .data.cursor import Loaders
 from .errors import CheckpointMismatch, ConfigError, LoopException, warn_user
-from .fit.epochs import FitLog, FitSession
+from .fit.epochs import FitLog, FitSession, FitSpan
 from .fit.limits import Limits
-from .fit.plan import FitPlan, as_task, plan_fit, plan_search, plan_test
+from .fit.plan import FitPlan, as_task, lengths_of, plan_fit, plan_search, plan_test
 from .fit.save_points import SavePoints
 from .fit.session import Kind, Session, not_running
 from .history import History, Progress, Results
@@ -77,6 +77,8 @@ if TYPE_CHECKING:
 
 __all__ = ["EpochTask", "Trainer", "TrainerBase"]
 
+
+DEFAULT_EPOCHS = 1000
 
 # What a trainer has, and `dir` does not show: names of release 0.6 that old scripts read, and
 # what the parts of the library ask of one another.
@@ -127,7 +129,7 @@ class TrainerBase(Steps):
         model: nn.Module,
         loss: Callable[[Any, Any], Tensor] | None = None,
         opt: AnyOptimizer | Sequence[AnyOptimizer] | None = None,
-        epochs: int = 1000,
+        epochs: int = DEFAULT_EPOCHS,
         device: Device = None,
         callbacks: Callback | Sequence[Callback] | None = None,
         metrics: Metric | Sequence[Metric] | None = None,
@@ -367,27 +369,24 @@ class TrainerBase(Steps):
             batch_size=batch_size,
             epochs=epochs,
         )
-        resumption = self._resume_if_asked()
-        span = self.fits.next(epochs, resumes=self.place.is_set)
+        resumption = self._resume_if_asked(plan)
+        span = self._span(plan, epochs)
         session = FitSession(self, plan, self.callbacks, span, self.place, self.fits, self.loaders)
         if span.is_past and self._earlier is not None:
             session.skip()
             return self._earlier.skip(self, self.place, span[:2], self.fits.num_calls)
-        if span.end <= self.progress.epoch_idx:
+        if session.has_no_epoch:
             session.end_at_once(resumption)
             return self.history.since(span.start)
         session.check()
         with self._opened(session), session.save_points.signals:
             session.begin(resumption)
             with session.until_stopped():
-                while self.fits.progress.epoch_idx < span.end:
-                    epoch = session.begin_epoch()
-                    for stage, tasks in plan.stages_of(epoch.epoch_idx):
-                        session.begin_stage(epoch, stage)
-                        for index in range(epoch.num_done(stage), len(tasks)):
-                            run_pass(session, tasks[index], stage, (index, len(tasks)))
-                        session.end_stage(epoch, stage)
-                    session.end_epoch(epoch)
+                for task, stage, place in session.passes():
+                    run_pass(session, task, stage, place)
+            with session.until_stopped():
+                for task, stage, place in session.passes_of_part():
+                    run_pass(session, task, stage, place)
             session.end()
         if (interruption := session.pass_on(self.on_interrupt)) is not None:
             raise interruption from None
@@ -425,12 +424,27 @@ class TrainerBase(Steps):
                 self._val_freq, self._metrics = session.plan.val_freq, session.plan.metrics
                 self._last_stop = session.save_points.stop_reason
 
+    def _span(self, plan: FitPlan, epochs: int | None) -> FitSpan:
+        """Say which epochs the fit has; of steps alone as many as they take."""
+        span = self.fits.next(epochs, resumes=self.place.is_set and not self.fits.takes_up_part)
+        if epochs is not None or self.limits.max_steps is None or span.is_past:
+            return span
+        lengths = lengths_of(self, plan)
+        if span.end != DEFAULT_EPOCHS:  # given
+            return span
+        end = self.limits.num_epochs(self.fits.progress, lengths, self.grad_accumulate)
+        return span._replace(end=DEFAULT_EPOCHS if end is None else end, is_open=True)
+
     def ignore_resume(self) -> None:
         """Have the first fit not load what ``resume`` asks for."""
         self._to_resume = False
 
-    def _resume_if_asked(self) -> Resumption | None:
+    def _resume_if_asked(self, plan: FitPlan) -> Resumption | None:
         """Load what ``resume`` asks for, before the fit in which it was saved."""
+        if self.fits.part is not None:
+            from .fit.part import go_on
+
+            go_on(self, self.place, self.fits, plan)
         if self._to_resume and not self.fits.num_calls:
             if self.checker is None:
                 raise ConfigError(
@@ -650,6 +664,8 @@ class TrainerBase(Steps):
         """
         self.runtime.any(False, "saves its state")  # before the collectives of a sharded model
         state = {name: part.state_dict() for name, part in self.parts().items()}
+        if self.fits.part is not None and not self.place.is_set:
+            state.update(self.fits.part.state)  # at the stop, from which a fit goes on
         return dict(to_plain(state, with_meta=True))
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -930,8 +946,18 @@ class TrainerBase(Steps):
 
     # stopping and saving
 
-    def stop(self, reason: str = "") -> None:
-        """End the fit or test at the next mini-batch; epochs that are done stay done."""
+    def stop(self, reason: str = "", validate: bool = False) -> None:
+        """End the fit or test after this mini-batch.
+
+        Epochs that are done stay done. Of the one that is under way the history gets the part
+        that was trained, marked in ``history.partial``. The next fit on the same data goes on
+        where this one has stopped, and has the whole epoch.
+
+        Args:
+            reason: what the console and the record of the run say.
+            validate: validate before the fit ends, where it has validation data; the weights
+                there may be the best.
+        """
         if self.session is None:
             warn_user(
                 "stop() was called while nothing runs, and does nothing: call it in a hook or a "
@@ -939,7 +965,7 @@ class TrainerBase(Steps):
                 UserWarning,
             )
         else:
-            self.session.save_points.stop(reason)
+            self.session.save_points.stop(reason, validate=check_flag("validate", validate))
 
     def add_saver(self, saver: Any) -> None:
         """Have ``saver(trainer)`` called where a fit is stopped before its end."""

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..arguments import check_choice, check_count
 from ..checkpoint.file import listed
-from ..checkpoint.store import CheckpointStore, latest_run, load
+from ..checkpoint.store import CheckpointStore, latest_run, load, save
 from ..errors import CheckpointNotFound, ConfigError, warn_user
+from ..nest.codec import to_plain
 from ..optim.monitor import Monitor
 from ..runs.folder import run_folder
 from ..runs.ownership import use_here
@@ -28,6 +29,9 @@ from .run_record import RunRecordCallback
 
 if TYPE_CHECKING:
     from ..contracts import TrainerView
+
+
+AT_STOP = 0  # the place of the best state if a fit has stopped with it inside an epoch
 
 
 class CheckCallback(Callback):
@@ -199,6 +203,10 @@ class CheckCallback(Callback):
             self._stop_if_exhausted(trainer)
         else:
             self.watch.renew()
+            if self._best_place == AT_STOP:
+                store = CheckpointStore(self.folder(trainer), self.keep)
+                in_main_process(trainer.runtime, "keep its best state", store.keep_stopped)
+                self._best_place = None
             if self._has_saved and trainer.init_epoch:
                 store = CheckpointStore(self.folder(trainer), self.keep)
                 in_main_process(trainer.runtime, "keep the last checkpoint", store.keep_fit)
@@ -216,13 +224,18 @@ class CheckCallback(Callback):
         if self.metric.looks:
             self.metric.look(trainer, metrics)
 
-    def on_after_epoch(self, *, trainer: TrainerView, **others: Any) -> None:
+    def on_after_epoch(self, *, trainer: TrainerView, epoch_idx: int, **others: Any) -> None:
         """Check the monitored metric, save, and stop if the patience is exhausted."""
-        session = trainer.session
+        session, is_part = trainer.session, epoch_idx in trainer.history.partial
         if session is not None and session.has_metrics_of(self.on_stage):
-            self._check(self.metric.value(session.plan, others[f"{self.on_stage}_metrics"]))
-            self._stop_if_exhausted(trainer)
-        trainer.request_save(self.save)
+            value = self.metric.value(session.plan, others[f"{self.on_stage}_metrics"])
+            if is_part:
+                self._check_part(trainer, value)
+            else:
+                self._check(value)
+                self._stop_if_exhausted(trainer)
+        if not is_part:  # the state was saved where the fit was stopped
+            trainer.request_save(self.save)
 
     def note_load(self, source: Path | None) -> None:
         """Take note that the user has loaded weights or a state, from a file or its folder.
@@ -269,7 +282,8 @@ class CheckCallback(Callback):
         """
         if self._best_place == 1:
             return trainer.state_dict()  # of this epoch: written when all hooks have run
-        path = CheckpointStore(self._source or self.folder(trainer)).best()
+        store = CheckpointStore(self._source or self.folder(trainer))
+        path = store.stopped if self._best_place == AT_STOP else store.best()
         if not self.best_values:
             raise CheckpointNotFound(
                 f"this run has no best state yet: CheckCallback has not seen a value of "
@@ -313,6 +327,7 @@ class CheckCallback(Callback):
         else:
             self.watch = watch
             self.best_values = [float(value) for value in state["best_values"]]
+            self._best_place = None
 
     def _begin_run(self, trainer: TrainerView, mode: str) -> None:
         """Go on with the best of the run that is resumed, or begin without any."""
@@ -351,6 +366,21 @@ class CheckCallback(Callback):
             self._best_place = place
         if place == 1:
             self._best_from = None
+
+    def _check_part(self, trainer: TrainerView, value: float) -> None:
+        """Keep the weights at the stop if they are the best, in a file of their own.
+
+        A fit that goes on has the best of the whole epochs again.
+        """
+        if insert_best(self.best_values[:1], value, self.watch.mode, 1) == 1:
+            self.best_values = [value, *self.best_values][: self.keep]
+            self._best_place, self._best_from = AT_STOP, None
+            trainer.request_save(self._save_stopped)
+
+    def _save_stopped(self, trainer: TrainerView) -> None:
+        state = {**trainer.state_dict(), "history": to_plain(trainer.history.state_dict())}
+        path = CheckpointStore(self.folder(trainer)).stopped
+        in_main_process(trainer.runtime, "save its best state", save, path, state)
 
     def _stop_if_exhausted(self, trainer: TrainerView) -> None:
         if self.watch.exhausted:

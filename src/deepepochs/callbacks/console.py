@@ -160,6 +160,7 @@ class ConsoleCallback(Callback):
                 val_metrics,
                 rates=self._rates,
                 seconds=monotonic() - self._began.epoch_s,
+                part=trainer.history.partial.get(epoch_idx),
             )
             self._screen.row(self._table)
 
@@ -316,7 +317,7 @@ def table_of(trainer: TrainerView, epochs: int) -> EpochTable:
         train = {name: values[index] for name, values in history["train"].items()}
         at = places.get(epoch_idx)
         val = {} if at is None else {name: values[at] for name, values in history["val"].items()}
-        table.add(epoch_idx + 1, train, val)
+        table.add(epoch_idx + 1, train, val, part=history.partial.get(epoch_idx))
     return table
 
 

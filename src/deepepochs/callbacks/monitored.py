@@ -67,7 +67,7 @@ class MonitoredMetric:
             ConfigError: it is not known whether a higher or a lower value is better.
         """
         plan = session.plan
-        self._check_validates(plan, session.span.end)
+        self._check_validates(plan, session.span.end, at_end=trainer.limits.ends_fit)
         by_name = planned_metrics(plan, self.stage)
         self._planned = {
             name: metric
@@ -149,7 +149,7 @@ class MonitoredMetric:
             )
         self._has_same_metrics = self._has_same_step = False
 
-    def _check_validates(self, plan: Any, epochs: int) -> None:
+    def _check_validates(self, plan: Any, epochs: int, *, at_end: bool) -> None:
         if self.stage is not Stage.VAL:
             return
         asks = f"{self.owner} monitors {self.name!r} of validation, and"
@@ -158,7 +158,7 @@ class MonitoredMetric:
             raise CallbackException(
                 f"{asks} this fit does not validate. Give fit() a val_dl, or {instead}."
             )
-        if not any(map(plan.validates, range(epochs))):
+        if not at_end and not any(map(plan.validates, range(epochs))):
             raise CallbackException(
                 f"{asks} with val_freq={plan.val_freq} none of the {epochs} epochs "
                 f"validates. Give a smaller val_freq, or {instead}."

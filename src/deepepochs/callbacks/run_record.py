@@ -133,10 +133,11 @@ class RunRecordCallback(Callback):
 
     def on_after_epoch(self, *, trainer: TrainerView, epoch_idx: int, **others: Any) -> None:
         if self._table is not None:
-            self._record["epochs_done"] = epoch_idx + 1
+            part = trainer.history.partial.get(epoch_idx)
+            self._record["epochs_done"] = epoch_idx + (part is None)
             self._add_seconds("epochs", self._epoch_began_s)
             with self._record_faults.survived():
-                self._table.add(epoch_idx, others["train_metrics"], others["val_metrics"])
+                self._table.add(epoch_idx, others["train_metrics"], others["val_metrics"], part)
                 self._write(trainer)
 
     def on_after_fit(self, trainer: TrainerView) -> None:
@@ -219,16 +220,29 @@ class MetricsFile:
         else:
             self.path.unlink(missing_ok=True)
 
-    def add(self, epoch_idx: int, train: Mapping[str, Any], val: Mapping[str, Any]) -> None:
-        """Add the row of an epoch that the history already has."""
+    def add(
+        self,
+        epoch_idx: int,
+        train: Mapping[str, Any],
+        val: Mapping[str, Any],
+        part: float | None = None,
+    ) -> None:
+        """Add the row of an epoch, or of a part of one, that the history already has."""
         cells = {"epoch": str(epoch_idx + 1)}
+        if part is not None:
+            cells["part"] = str(part)
         for stage, metrics in (("train", train), ("val", val)):
             cells.update((f"{stage}_{name}", str(value)) for name, value in spread(metrics))
         if not cells.keys() <= set(self._columns):
             self._rewrite()
             return
         # What was not computed is nan, as in the history; a stage that did not run is blank.
-        blanks = {"epoch": "", "train": "nan" if train else "", "val": "nan" if val else ""}
+        blanks = {
+            "epoch": "",
+            "part": "",
+            "train": "nan" if train else "",
+            "val": "nan" if val else "",
+        }
         row = [cells.get(column, blanks[column.partition("_")[0]]) for column in self._columns]
         with self.path.open("a", encoding="utf-8", newline="") as file:
             csv.writer(file, lineterminator="\n").writerow(row)

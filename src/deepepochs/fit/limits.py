@@ -15,15 +15,21 @@ from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from itertools import islice
 from numbers import Integral, Real
-from typing import Any
+from time import monotonic
+from typing import Any, Protocol
 
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset
 
 from .. import rng
 from ..arguments import check_count, check_flag, found
+from ..contracts import TrainerView
 from ..errors import ConfigError, ConfigTypeError
+from ..history import Progress
+from ..run import Run
+from ..show.screens import duration
 from ..stages import Stage
 from ..task import EpochTask
+from .save_points import SavePoints
 
 _TEXT = re.compile(
     r"(?:(?P<days>\d+(\.\d+)?) *d)? *(?:(?P<hours>\d+(\.\d+)?) *h)? *"
@@ -32,6 +38,14 @@ _TEXT = re.compile(
 
 Share = int | float
 """A number of mini-batches, or a share of them: ``0 < x <= 1.0``, a float."""
+
+
+class FitCounters(Protocol):
+    """What is counted over the fits of a run: ``FitLog``."""
+
+    seconds: float
+
+    def with_run(self, run: Any) -> Progress: ...
 
 
 class Limits:
@@ -44,6 +58,7 @@ class Limits:
         overfit: the number of mini-batches to train and validate on; 0: all.
         dry_run: whether a fit only tries one mini-batch of each stage.
         batches: the limit of mini-batches of each stage that has one.
+        ends_fit: whether a fit may end within an epoch, or validates there.
 
     Example:
         >>> limits = Limits(train=0.25, val=10)
@@ -67,6 +82,7 @@ class Limits:
         self.val_every = None if val_every is None else check_count("val_every", val_every, 1)
         self.overfit = check_count("overfit_batches", overfit)
         self.dry_run = check_flag("dry_run", dry_run)
+        self.ends_fit = any(x is not None for x in (max_steps, max_time, val_every))
         given = {Stage.TRAIN: train, Stage.VAL: val, Stage.TEST: test}
         self.batches: dict[Stage, Share] = {
             stage: check_share(stage, share) for stage, share in given.items() if share is not None
@@ -79,10 +95,24 @@ class Limits:
         if self.dry_run:
             self.batches = {s: 0 if self.batches.get(s) == 0 else 1 for s in given}
 
-    @property
-    def ends_fit(self) -> bool:
-        """Whether a fit may end within an epoch, or validates there."""
-        return any(x is not None for x in (self.max_steps, self.max_time_s, self.val_every))
+    def reached(self, fits: FitCounters, run: Run | None = None) -> str:
+        """Say which limit of a run of fits is reached; ``''`` if none is."""
+        if self.max_steps is not None and fits.with_run(run).num_steps >= self.max_steps:
+            return f"max_steps={self.max_steps} is reached"
+        if self.max_time_s is not None and fits.seconds >= self.max_time_s:
+            return f"max_time is over, after {duration(fits.seconds)} in fits"
+        return ""
+
+    def num_epochs(self, done: Progress, lengths: list[int | None], accumulate: int) -> int | None:
+        """How many epochs the steps up to ``max_steps`` take; ``None`` if that is not known.
+
+        A step of the user's own may make more or fewer optimizer steps than this takes for granted.
+        """
+        if self.max_steps is None or None in lengths:
+            return None
+        per_epoch = sum(-(-(length or 0) // accumulate) for length in lengths)
+        left = max(0, self.max_steps - done.num_steps)
+        return done.epoch_idx + -(-left // max(1, per_epoch))
 
     def num_batches(self, stage: Stage, length: int | None) -> int | None:
         """How many mini-batches a pass over a loader of some length has at most.
@@ -190,3 +220,30 @@ def seconds_of(value: Any) -> float:
             "'2d'."
         )
     return seconds
+
+
+class LimitedSavePoints(SavePoints):
+    """Save points of a fit that ends after some steps or some time."""
+
+    def __init__(self, trainer: TrainerView) -> None:
+        super().__init__(trainer, saves=True)
+        self._limits: Limits = trainer.limits
+        self._last_s = monotonic()
+
+    def check(self, run: Run | None = None) -> bool:
+        self._look(run)
+        return super().check(run)
+
+    def is_over(self, run: Run | None = None) -> bool:
+        self._look(run)
+        return self.trainer.runtime.any(self.stop_reason is not None, "looks at its limits")
+
+    def _look(self, run: Run | None) -> None:
+        limits, fits = self._limits, self.trainer.fits
+        if limits.max_time_s is not None:
+            now_s = monotonic()
+            fits.spend(now_s - self._last_s)
+            self._last_s = now_s
+        if self.stop_reason is None and (reason := limits.reached(fits, run)):
+            # All processes make the same steps, and each has its own clock.
+            self.stop(reason, validate=True, everywhere=reason.startswith("max_steps"))

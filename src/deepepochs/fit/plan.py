@@ -245,7 +245,8 @@ def _describe_loader(task: EpochTask) -> str:
 
 def warn_of_plan(trainer: TrainerView, plan: FitPlan, epochs: range) -> None:
     """Warn of what is hardly meant in a fit of some epochs."""
-    if plan.tasks[Stage.VAL] and epochs and not any(map(plan.validates, epochs)):
+    validates = any(map(plan.validates, epochs)) or trainer.limits.ends_fit
+    if plan.tasks[Stage.VAL] and epochs and not validates:
         warn_user(
             f"val_freq={plan.val_freq} is more than the epochs of this fit: it never validates.",
             UserWarning,
@@ -287,11 +288,13 @@ def _warn_of_unused_verbs(trainer: TrainerView, tasks: dict[Stage, list[EpochTas
 
 def _warn_of_schedules(trainer: TrainerView, plan: FitPlan, epochs: int) -> None:
     """Warn of schedules that seem to be made for steps and move on epochs, or the other way."""
-    lengths = _lengths(trainer, plan)
+    lengths = lengths_of(trainer, plan)
     batches = sum(length or 0 for length in lengths) // trainer.runtime.num_processes
     steps = [] if None in lengths else [epochs * batches]
     if trainer.grad_accumulate > 1 and steps:
         steps.append(epochs * -(-batches // trainer.grad_accumulate))
+    if trainer.limits.max_steps is not None:
+        steps = [trainer.limits.max_steps]
     for index, optimizer in enumerate(trainer.opt):
         if optimizer.scheduler is None or not epochs:
             continue
@@ -314,7 +317,7 @@ def _warn_of_schedules(trainer: TrainerView, plan: FitPlan, epochs: int) -> None
             )
 
 
-def _lengths(trainer: TrainerView, plan: FitPlan) -> list[int | None]:
+def lengths_of(trainer: TrainerView, plan: FitPlan) -> list[int | None]:
     """The mini-batches of each training task, of all processes together."""
     lengths = [task.length for task in plan.tasks[Stage.TRAIN]]
     if Stage.TRAIN not in trainer.limits.batches:
@@ -327,7 +330,7 @@ def _lengths(trainer: TrainerView, plan: FitPlan) -> list[int | None]:
 
 def _warn_of_ends(trainer: TrainerView, plan: FitPlan, epochs: range) -> None:
     """Warn of schedules that end before the fit, where the number of their moves is known."""
-    lengths = _lengths(trainer, plan)
+    lengths = lengths_of(trainer, plan)
     steps = None
     if (
         None not in lengths
@@ -341,7 +344,10 @@ def _warn_of_ends(trainer: TrainerView, plan: FitPlan, epochs: range) -> None:
             continue
         from ..optim.schedule_units import overruns
 
-        text = overruns(optimizer.scheduler, len(epochs) * per_epoch)
+        moves = len(epochs) * per_epoch
+        if optimizer.sched_on == "step" and (most := trainer.limits.max_steps) is not None:
+            moves = min(moves, most - trainer.progress.num_steps)
+        text = overruns(optimizer.scheduler, moves)
         patience = getattr(optimizer.scheduler, "patience", None)
         if optimizer.needs_loss and isinstance(patience, int) and patience < per_epoch > 1:
             text = (

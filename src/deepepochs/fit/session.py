@@ -71,9 +71,7 @@ class Session:
         self.kind = kind
         self.outer = outer
         self.hooks = HookTable(callbacks, HOOKS)
-        self.save_points: SavePoints = SavePoints(
-            trainer, saves=kind is Kind.FIT, outer=None if outer is None else outer.save_points
-        )
+        self.save_points: SavePoints = self.points(outer)
         self.run: Run | None = None
         self.totals = StageTotals()
         self.pace_end_s = 0.0
@@ -116,6 +114,10 @@ class Session:
                 self.outer.save_points.inherit(self.save_points)
         return stopped
 
+    def points(self, outer: Session | None) -> SavePoints:
+        """Make the save points of the call."""
+        return SavePoints(self.trainer, outer=None if outer is None else outer.save_points)
+
     @property
     def fit(self) -> SessionView | None:
         """The fit that this call is or runs inside of, or ``None``."""
@@ -129,6 +131,9 @@ class Session:
     def has_metrics_of(self, stage: str) -> bool:
         """Whether the present epoch of this call has ended a stage."""
         return False
+
+    def keep_part(self) -> None:
+        """Keep what was trained of an epoch, where a fit is stopped."""
 
     def epoch_state(self) -> dict[str, Any] | None:
         """The state of the epoch of this call that is under way."""
@@ -155,7 +160,7 @@ class Session:
         if not self.plan.has(stage, task):
             raise not_running(task, stage)
         self.totals_of(stage)
-        self.save_points.check()
+        self.check_before(stage)
         with self.trainer.runtime.shared(task.dataloader) as loader:
             run = self.make_run(task, stage, place, step_name, loader)
             outer, outer_of_task = self.run, task.run
@@ -215,6 +220,10 @@ class Session:
     def _not_finite(self, name: PassName, *of_loss: Any) -> str:
         return not_finite(*of_loss, name=name, run=self.run)
 
+    def check_before(self, stage: Stage) -> None:
+        """Save or stop before a pass, if that was asked."""
+        self.save_points.check()
+
     @property
     def epoch_idx(self) -> int | None:
         """The epoch of a fit that is under way."""
@@ -257,9 +266,12 @@ class Session:
         """Finish a pass whose data are consumed, and give its metrics."""
         if run.batch_idx < 0:
             self._report_empty(run)
-        elif run.num_batches not in (None, run.batch_idx + 1) and not run.cursor.is_divided:
-            self._warn_of_length(run)
-        run.finish_window(at_end=True)
+        elif self.save_points.has_part and run.is_training:
+            pass  # the gradients of a window wait for the next fit
+        else:
+            if run.num_batches not in (None, run.batch_idx + 1) and not run.cursor.is_divided:
+                self._warn_of_length(run)
+            run.finish_window(at_end=True)
         values = run.recorder.close(self.trainer.runtime, run.batch_idx)
         if not values and run.batch_idx >= 0 and run.stage is Stage.VAL:
             self._warn_of_no_value(run)
