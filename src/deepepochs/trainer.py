@@ -369,6 +369,13 @@ class TrainerBase(Steps):
             batch_size=batch_size,
             epochs=epochs,
         )
+        if self.limits.dry_run:
+            with self._tried(plan):
+                return self._fit_plan(plan, 1)
+        return self._fit_plan(plan, epochs)
+
+    def _fit_plan(self, plan: FitPlan, epochs: int | None) -> History:
+        """Run a fit that is planned."""
         resumption = self._resume_if_asked(plan)
         span = self._span(plan, epochs)
         session = FitSession(self, plan, self.callbacks, span, self.place, self.fits, self.loaders)
@@ -391,6 +398,28 @@ class TrainerBase(Steps):
         if (interruption := session.pass_on(self.on_interrupt)) is not None:
             raise interruption from None
         return self.history.since(span.start)
+
+    @contextmanager
+    def _tried(self, plan: FitPlan) -> Iterator[None]:
+        """Let the block run on copies of what a call changes, and put back the rest."""
+        from .fit.dry_run import copied_callbacks, scratch_folder, told
+        from .state.snapshot import no_trace
+
+        kept = dict(vars(self))
+        loaders = [self.runtime.share(task.dataloader) for task in plan.all_tasks()]
+        with no_trace(self, loaders), scratch_folder(self) as folder:
+            try:
+                self.callbacks = CallbackPool(copied_callbacks(self, folder))
+                self.history, self.fits = History(), FitLog(1)
+                self.place, self.loaders, self._folders = Place(), Loaders(), RunFolders()
+                self.logger = self._own_logger = self._earlier = None
+                self._to_resume, self._told = False, set()
+                yield
+                self.close_logger()
+                said = told(plan, self.callbacks)
+            finally:
+                vars(self).update(kept)
+        self.note(said)
 
     def _take_folders(self, kind: Kind) -> None:
         """Have the run's folders ready for a call that writes to them."""
@@ -502,6 +531,11 @@ class TrainerBase(Steps):
             of several tasks pooled, and each task's own. It prints as a table.
         """
         plan = plan_test(self, test_dl, tasks, metrics, do_loss, batch_size)
+        with self._tried(plan) if self.limits.dry_run else nullcontext():
+            return self._test_plan(plan)
+
+    def _test_plan(self, plan: FitPlan) -> Results:
+        """Run a test that is planned."""
         testing = plan.tasks[Stage.TEST]
         values = Results()
         session = Session(self, plan, Kind.TEST, self.callbacks, self.session)

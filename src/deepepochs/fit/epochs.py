@@ -243,7 +243,9 @@ class FitSession(Session):
 
     def check(self) -> None:
         """Warn of what is hardly meant; raise for what a callback needs and the fit does not have."""
-        warn_of_plan(self.trainer, self.plan, range(self.fits.progress.epoch_idx, self.span.end))
+        if not self.trainer.limits.dry_run:  # it has one epoch, whatever the schedules are for
+            span = range(self.fits.progress.epoch_idx, self.span.end)
+            warn_of_plan(self.trainer, self.plan, span)
         for callback in self.trainer.callbacks:
             callback.check_fit(self.trainer, self)
 

@@ -162,7 +162,8 @@ def plan_fit(
     tasks = {Stage.TRAIN: training, Stage.VAL: validation}
     _warn_of_unused_verbs(trainer, tasks)
     planned = {stage: [*own, *common] for stage, own in extra.items()}
-    plan = FitPlan(tasks, planned, trainer.metric_patch, val_freq)
+    every = 1 if trainer.limits.dry_run else val_freq
+    plan = FitPlan(tasks, planned, trainer.metric_patch, every)
     check_step_args(trainer, [*training, *validation])
     if trainer.session is not None:
         raise LoopException(
