@@ -168,6 +168,8 @@ class History(dict[str, dict[str, list[Value]]]):
         val_epochs: the same for `'val'`.
         partial: of each epoch that was stopped in its middle, by its index, the share of the training
             mini-batches that are in its values; a whole epoch is not there.
+        steps: the number of optimizer steps before each value, of `'train'` and of `'val'`; -1 if it
+            is not known. With `val_every` an epoch has several validations.
         timing: seconds of each part of the work, if a callback measured them.
 
     Example:
@@ -183,6 +185,7 @@ class History(dict[str, dict[str, list[Value]]]):
         self.epochs: list[int] = []
         self.val_epochs: list[int] = []
         self.partial: dict[int, float] = {}
+        self.steps: dict[str, list[int]] = {"train": [], "val": []}
         self.timing: dict[str, float] = {}
         self._directions: dict[str, str] = {}
 
@@ -213,6 +216,7 @@ class History(dict[str, dict[str, list[Value]]]):
         val: Mapping[str, Any] | None = None,
         *,
         part: float | None = None,
+        step: int = -1,
     ) -> None:
         """Add the metrics of an epoch.
 
@@ -221,19 +225,26 @@ class History(dict[str, dict[str, list[Value]]]):
             train: training metrics by name: numbers, arrays or tensors.
             val: the same for validation; `None` without validation.
             part: the share of the epoch that was trained; `None`: all of it.
+            step: the number of optimizer steps so far.
         """
         if part is not None:
             self.partial[epoch_idx] = part
         self._add_row("train", self.epochs, epoch_idx, train)
+        self.steps["train"].append(step)
         if val is not None:
-            self._add_row("val", self.val_epochs, epoch_idx, val)
+            self.add_validation(epoch_idx, val, step)
+
+    def add_validation(self, epoch_idx: int, val: Mapping[str, Any], step: int) -> None:
+        """Add the metrics of a validation after a number of optimizer steps."""
+        self._add_row("val", self.val_epochs, epoch_idx, val)
+        self.steps["val"].append(step)
 
     def forget(self, epoch_idx: int) -> None:
         """Remove the epochs from `epoch_idx` on, because they did not finish."""
         self.partial = {idx: part for idx, part in self.partial.items() if idx < epoch_idx}
         for stage, epochs in self._stages():
             num_kept = sum(idx < epoch_idx for idx in epochs)
-            del epochs[num_kept:]
+            del epochs[num_kept:], self.steps[stage][num_kept:]
             for values in self.get(stage, {}).values():
                 del values[num_kept:]
             if not epochs:
@@ -248,6 +259,7 @@ class History(dict[str, dict[str, list[Value]]]):
             stop = len(epochs) if end is None else sum(idx < end for idx in epochs)
             if start < stop:
                 new_epochs.extend(epochs[start:stop])
+                later.steps[stage].extend(self.steps[stage][start:stop])
                 tables = {name: vs[start:stop] for name, vs in self[stage].items()}
                 later[stage] = Curves(tables)
         later.partial.update({i: part for i, part in self.partial.items() if i in later.epochs})
@@ -380,6 +392,7 @@ class History(dict[str, dict[str, list[Value]]]):
         state: dict[str, Any] = {
             stage: {
                 "epochs": list(epochs),
+                "steps": list(self.steps[stage]),
                 "values": {name: _to_tensors(values) for name, values in self[stage].items()},
             }
             for stage, epochs in self._stages()
@@ -393,8 +406,11 @@ class History(dict[str, dict[str, list[Value]]]):
         self.partial = dict(state.get("partial", ()))
         for stage, epochs in self._stages():
             epochs.clear()
+            self.steps[stage].clear()
             if stage in state:
                 epochs.extend(state[stage]["epochs"])
+                # Files of earlier versions do not have them.
+                self.steps[stage].extend(state[stage].get("steps", [-1] * len(epochs)))
                 values = state[stage]["values"]
                 self[stage] = Curves({n: [to_value(v) for v in vs] for n, vs in values.items()})
 

@@ -88,7 +88,7 @@ UNLISTED = frozenset([
     "hyper_params", "ignore_resume", "init_epoch", "is_fit_run", "is_interrupted", "is_resumed",
     "limits", "loaders", "log_tqdm", "loss_module", "metric_patch", "moves_data", "note", "on_interrupt", "on_nan", "place",
     "resume", "resume_from", "run_task", "runtime", "show_info", "splits_pairs", "tell_once",
-    "targets", "test_metrics", "train_metrics", "val_freq", "val_metrics", "worker_seeding",
+    "targets", "test_metrics", "train_metrics", "val_freq", "val_metrics", "validate_between", "worker_seeding",
 ])  # fmt: skip
 
 
@@ -682,6 +682,15 @@ class TrainerBase(Steps):
             raise not_running(task, stage)
         return run_pass(self.session, task, stage)
 
+    def validate_between(self) -> None:
+        """Validate between two mini-batches of the fit that runs."""
+        from .fit.between import Validation
+
+        if (fit := self._fit) is not None:
+            validation = Validation(fit)
+            with self._opened(validation):
+                validation.run_all(run_pass)
+
     # state
 
     def parts(self) -> dict[str, Part]:
@@ -1081,7 +1090,12 @@ class TrainerBase(Steps):
     @property
     def progress(self) -> Progress:
         """How far the run has come: epochs, mini-batches, optimizer steps."""
-        return self.fits.with_run(None if self._fit is None else self._fit.run)
+        run = None if self._fit is None else self._fit.run
+        progress, inner = self.fits.with_run(run), self.run
+        if inner is not None and inner is not run and inner.stage is Stage.VAL:
+            done = progress.num_val_batches + inner.batch_idx + 1
+            return progress._replace(num_val_batches=done)
+        return progress
 
     @property
     def stop_reason(self) -> str | None:

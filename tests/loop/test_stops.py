@@ -276,7 +276,8 @@ class Better(Callback):
 
     def on_before_val_epochs(self, trainer: Any, epoch_idx: int, **others: Any) -> None:
         with torch.no_grad():
-            trainer.model[-1].weight.fill_(0.0 if epoch_idx in self.good else 3.0)
+            trainer.model[-1].weight.zero_()
+            trainer.model[-1].weight[0].fill_(0.0 if epoch_idx in self.good else 9.0)
 
 
 def test_the_weights_at_the_stop_may_be_the_best_and_are_kept(tmp_path: Path) -> None:

@@ -224,6 +224,14 @@ class CheckCallback(Callback):
         if self.metric.looks:
             self.metric.look(trainer, metrics)
 
+    def on_after_val_epochs(self, trainer: TrainerView, metrics: Metrics, **others: Any) -> None:
+        """Check the monitored metric in a validation within an epoch, too."""
+        session = trainer.session
+        if self.on_stage == "val" and session is not None and session.is_within:
+            self._check(self.metric.value(session.plan, metrics))
+            self._stop_if_exhausted(trainer)
+            trainer.request_save(self.save, everywhere=True)
+
     def on_after_epoch(self, *, trainer: TrainerView, epoch_idx: int, **others: Any) -> None:
         """Check the monitored metric, save, and stop if the patience is exhausted."""
         session, is_part = trainer.session, epoch_idx in trainer.history.partial

@@ -164,6 +164,12 @@ class ConsoleCallback(Callback):
             )
             self._screen.row(self._table)
 
+    def on_after_val_epochs(self, trainer: TrainerView, metrics: Metrics, **others: Any) -> None:
+        session = trainer.session
+        if self._screen is not None and session is not None and session.is_within:
+            values = "  ".join(f"{name} {cell(v, self.round_to)}" for name, v in metrics.items())
+            self._screen.note(f"step {trainer.progress.num_steps:,}: val {values}")
+
     def on_after_fit(self, trainer: TrainerView) -> None:
         if self._screen is not None:
             self._screen.summary(list(self._ending(trainer)))

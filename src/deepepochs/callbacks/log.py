@@ -58,7 +58,8 @@ class LogCallback(EventFileCallback, RunRecordCallback):
     In ``<log_dir>/<running_id>`` are the scalars ``<metric>/batch/<stage>`` of each mini-batch
     and ``<metric>/epoch/<stage>`` of each pass of training and validation, with steps from 1
     over the whole run. ``learning_rate_<i>/batch/train`` and ``…/epoch/train`` are the rates of
-    optimizer ``i`` before each of them, with steps from 0. After a test the trainer's
+    optimizer ``i`` before each of them, with steps from 0. Validations by ``val_every`` are
+    ``<metric>/step/val``, with the number of optimizer steps. After a test the trainer's
     ``hyper_params`` are written with the test's metrics.
 
     TensorBoard's tab "Custom scalars" has a chart for each metric with the epochs of training and
@@ -109,7 +110,7 @@ class LogCallback(EventFileCallback, RunRecordCallback):
         if not trainer.main_process:
             return
         self._logger = self.writer(trainer)
-        done = {Stage.TRAIN: trainer.history.epochs, Stage.VAL: trainer.history.val_epochs}
+        done = {Stage.TRAIN: trainer.history.epochs, Stage.VAL: {*trainer.history.val_epochs}}
         for stage, epochs_done in done.items():
             self._num_passes[stage] = max(self._num_passes[stage], len(epochs_done))
 
@@ -138,7 +139,10 @@ class LogCallback(EventFileCallback, RunRecordCallback):
         self._log_pass(Stage.TRAIN, metrics)
 
     def on_after_val_epoch(self, trainer: TrainerView, task: Any, metrics: Any) -> None:
-        self._log_pass(Stage.VAL, metrics)
+        if trainer.session is not None and trainer.session.is_within:  # by val_every
+            self._hold("step/val", trainer.progress.num_steps, metrics)
+        else:
+            self._log_pass(Stage.VAL, metrics)
 
     def on_after_epoch(self, *, trainer: TrainerView, **others: Any) -> None:
         tasks = [len(others["train_tasks"]), len(others["val_tasks"])]

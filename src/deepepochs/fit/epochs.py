@@ -243,6 +243,10 @@ class FitSession(Session):
 
     def check(self) -> None:
         """Warn of what is hardly meant; raise for what a callback needs and the fit does not have."""
+        if self.trainer.limits.val_every is not None:
+            from .between import warn_of_no_validation
+
+            warn_of_no_validation(self)
         if not self.trainer.limits.dry_run:  # it has one epoch, whatever the schedules are for
             span = range(self.fits.progress.epoch_idx, self.span.end)
             warn_of_plan(self.trainer, self.plan, span)
@@ -416,7 +420,8 @@ class FitSession(Session):
         if epoch is None or part is None:
             return
         self.end_stage(epoch, Stage.TRAIN)
-        if self.save_points.validates and self.plan.tasks[Stage.VAL]:
+        is_new = self.trainer.history.steps["val"][-1:] != [self.fits.progress.num_steps]
+        if self.save_points.validates and self.plan.tasks[Stage.VAL] and is_new:
             yield from self._passes_of(epoch, Stage.VAL)
         self._add_epoch(epoch, part.share)
         self.save_points.save_requested()
@@ -482,7 +487,8 @@ class FitSession(Session):
         self.opt.train(False)  # what is saved and looked at are the weights to use
         train, val = epoch.metrics[Stage.TRAIN], epoch.metrics.get(Stage.VAL, {})
         history = self.trainer.history
-        history.add_epoch(epoch.epoch_idx, train, val or None, part=part)
+        step = self.fits.progress.num_steps
+        history.add_epoch(epoch.epoch_idx, train, val or None, part=part, step=step)
         try:
             self.fire(
                 "on_after_epoch",
@@ -493,24 +499,31 @@ class FitSession(Session):
                 epoch_idx=epoch.epoch_idx,
             )
             if part is None:
-                self._step_schedulers(epoch)
+                self._step_schedulers(epoch.metrics)
         except BaseException:
             # The next fit begins with this very epoch, which must not be there twice.
             history.forget(epoch.epoch_idx)
             raise
 
-    def _step_schedulers(self, epoch: EpochState) -> None:
-        """Step the schedulers that go by epochs.
+    def follow_validation(self, values: dict[str, Any]) -> None:
+        """Have the schedulers that follow a validation follow one within an epoch."""
+        self._step_schedulers({Stage.VAL: values}, all_move=False)
+
+    def _step_schedulers(
+        self, metrics: Mapping[Stage, dict[str, Any]], *, all_move: bool = True
+    ) -> None:
+        """Step the schedulers that go by epochs, all or those that follow a validation.
 
         One that wants a loss, or a metric, gets one kind throughout: that of validation in
         the epochs that validate, or without validation that of training in every epoch.
         """
         for index, optimizer in enumerate(self.opt):
             if optimizer.sched_on != "epoch" or not optimizer.needs_loss:
-                optimizer.step("epoch")
+                if all_move:
+                    optimizer.step("epoch")
                 continue
             stage = self.plan.stage_followed(optimizer.monitor)
-            values, name = epoch.metrics.get(stage), optimizer.monitor or LOSS
+            values, name = metrics.get(stage), optimizer.monitor or LOSS
             if values is None:
                 continue
             if name == LOSS and name not in values:

@@ -229,8 +229,11 @@ class LimitedSavePoints(SavePoints):
         super().__init__(trainer, saves=True)
         self._limits: Limits = trainer.limits
         self._last_s = monotonic()
+        self._num_steps = 0  # at the latest save point
 
     def check(self, run: Run | None = None) -> bool:
+        if self._limits.val_every is not None and run is not None and run.is_training:
+            self._validate_if_due(run, self._limits.val_every)
         self._look(run)
         return super().check(run)
 
@@ -238,8 +241,19 @@ class LimitedSavePoints(SavePoints):
         self._look(run)
         return self.trainer.runtime.any(self.stop_reason is not None, "looks at its limits")
 
+    def _validate_if_due(self, run: Run, every: int) -> None:
+        """Validate before the state is saved, so that a resume finds it done."""
+        before, now = self._num_steps // every, self.trainer.fits.with_run(run).num_steps // every
+        session = self.trainer.session
+        if before == now or session is None or not session.plan.tasks[Stage.VAL]:
+            return
+        is_end = run.is_last and run.task_idx + 1 == run.num_tasks
+        if not (is_end and session.plan.validates(session.epoch_idx)):  # which follows at once
+            self.trainer.validate_between()
+
     def _look(self, run: Run | None) -> None:
         limits, fits = self._limits, self.trainer.fits
+        self._num_steps = fits.with_run(run).num_steps
         if limits.max_time_s is not None:
             now_s = monotonic()
             fits.spend(now_s - self._last_s)

@@ -44,6 +44,7 @@ class Kind(Enum):
     TEST = "test"
     PREDICT = "predict"
     TRY = "find_lr"
+    VALIDATE = "validation"
 
 
 class Session:
@@ -131,6 +132,11 @@ class Session:
     def has_metrics_of(self, stage: str) -> bool:
         """Whether the present epoch of this call has ended a stage."""
         return False
+
+    @property
+    def is_within(self) -> bool:
+        """Whether this call runs inside of another one, as the validation of ``val_every`` does."""
+        return self.outer is not None
 
     def keep_part(self) -> None:
         """Keep what was trained of an epoch, where a fit is stopped."""
