@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 from deepepochs import Callback, CheckCallback, Optimizer, Trainer
+from deepepochs.callbacks.run_record import RunRecordCallback
 
 X = torch.randn(40, 3, generator=torch.Generator().manual_seed(7))
 Y = torch.arange(40) % 2
@@ -188,6 +189,16 @@ def test_the_console_shows_each_validation(capsys: pytest.CaptureFixture[str]) -
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("step ")]
     assert [line.split(":")[0] for line in lines] == ["step 4", "step 8"]
     assert "val loss 0." in lines[0]
+
+
+def test_a_table_has_each_validation_with_its_step(tmp_path: Path) -> None:
+    record = RunRecordCallback(tmp_path)
+    trainer = make_trainer(record, val_every=4, epochs=1, running_id="r")
+    history = trainer.fit(loader(), loader())
+    rows = (tmp_path / "r/validations.csv").read_text().splitlines()
+    losses = history["val"]["loss"]
+    assert rows == ["step,epoch,val_loss", f"4,1,{losses[0]}", f"8,1,{losses[1]}"]
+    assert len((tmp_path / "r/metrics.csv").read_text().splitlines()) == 2
 
 
 def test_without_validation_data_it_is_warned_of() -> None:

@@ -23,7 +23,7 @@ from ..history import History
 from ..hooks import with_companions
 from ..runs.folder import run_folder
 from ..runs.lock import RunLock
-from ..runs.record import RECORD, TABLE, entries, mapping, plain, read_json, write_json
+from ..runs.record import RECORD, TABLE, VALIDATIONS, entries, mapping, plain, read_json, write_json
 from ..show.screens import spread
 from .base import Callback
 from .disk_faults import DiskFaults
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 class RunRecordCallback(Callback):
     """Writes ``run.json`` and ``metrics.csv`` to the folder of a run.
+
+    With ``val_every`` there is also ``validations.csv``, with a row for each validation.
 
     They hold the state of the run (running, finished, interrupted, failed), its metrics and
     learning rates, its hyper-parameters, model, machine and versions, and its warnings. The
@@ -123,13 +125,19 @@ class RunRecordCallback(Callback):
     def on_before_train_epochs(self, **others: Any) -> None:
         self._pass_began_s = time.perf_counter()
 
-    on_before_val_epochs = on_before_train_epochs
+    def on_before_val_epochs(self, trainer: TrainerView, **others: Any) -> None:
+        if trainer.session is None or not trainer.session.is_within:
+            self._pass_began_s = time.perf_counter()
 
     def on_after_train_epochs(self, **others: Any) -> None:
         self._add_seconds("training", self._pass_began_s)
 
-    def on_after_val_epochs(self, **others: Any) -> None:
-        self._add_seconds("validation", self._pass_began_s)
+    def on_after_val_epochs(self, trainer: TrainerView, **others: Any) -> None:
+        if trainer.session is None or not trainer.session.is_within:
+            self._add_seconds("validation", self._pass_began_s)
+        elif self._table is not None:  # by val_every
+            with self._record_faults.survived():
+                write_validations(self.folder(trainer) / VALIDATIONS, trainer.history)
 
     def on_after_epoch(self, *, trainer: TrainerView, epoch_idx: int, **others: Any) -> None:
         if self._table is not None:
@@ -252,6 +260,17 @@ class MetricsFile:
             self._history.to_csv(fresh)
             with fresh.open(encoding="utf-8", newline="") as file:
                 self._columns = next(csv.reader(file))
+
+
+def write_validations(path: Path, history: History) -> None:
+    """Write a row for each validation, with its optimizer step: an epoch may have several."""
+    rows = zip(*history["val"].values(), strict=True)
+    places = zip(history.steps["val"], history.val_epochs, strict=True)
+    with replacing(path) as fresh, fresh.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["step", "epoch", *(f"val_{name}" for name in history["val"])])
+        for (step, epoch_idx), values in zip(places, rows, strict=True):
+            writer.writerow([step, epoch_idx + 1, *values])
 
 
 def _now() -> str:

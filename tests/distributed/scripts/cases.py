@@ -786,7 +786,8 @@ def limited() -> Any:
     data = loader(shuffle=True), loader(slice(31))
     found = train(make_accelerator(split=True), *data, grad_accumulate=2, **options)
     steps = train(make_accelerator(split=True), *data, max_steps=7, epochs=1000)
-    return {"limited": found, "steps": steps}
+    every = train(make_accelerator(split=True), *data, val_every=2)
+    return {"limited": found, "steps": steps, "val_every": every}
 
 
 def exchanges() -> Any:
