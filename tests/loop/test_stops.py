@@ -336,3 +336,48 @@ def test_several_training_tasks_are_counted_by_their_parts() -> None:
     found, whole = outcome(trainer), make_trainer()
     whole.fit(train_tasks=[EpochTask(loader(), name="a"), EpochTask(loader(), name="b")])
     assert found == outcome(whole)
+
+
+class Rounding(torch.optim.SGD):
+    """Has other weights in evaluation, and does not find the old ones again to the bit."""
+
+    is_training = False
+
+    def scale(self, factor: float) -> None:
+        with torch.no_grad():
+            for weight in self.param_groups[0]["params"]:
+                weight.mul_(factor)
+
+    def train(self) -> None:
+        if not self.is_training:
+            self.scale(1 / 1.1)
+        self.is_training = True
+
+    def eval(self) -> None:
+        if self.is_training:
+            self.scale(1.1)
+        self.is_training = False
+
+
+def test_weights_that_an_optimizer_has_in_training_are_there_again() -> None:
+    def fit(*stop: Callback) -> Any:
+        torch.manual_seed(1)
+        model = nn.Linear(3, 2)
+        opt = Rounding(model.parameters(), lr=0.1)
+        options: Any = {"epochs": 2, "console": "off", "device": "cpu", "callbacks": [*stop]}
+        trainer = Trainer(model, F.cross_entropy, opt, **options)
+        return fits(loader(), loader(), trainer=trainer, num=1 + len(stop))
+
+    assert fit(StopAt(4, validate=True)) == fit()
+
+
+def test_a_fit_in_which_no_step_is_made_ends() -> None:
+    from deepepochs import EpochTask
+
+    class Idle(EpochTask):
+        def train_step(self, batch_x: Any, batch_y: Any, **step_args: Any) -> None:
+            self.loss(self.model(*batch_x), batch_y, do_optimize=False)
+
+    trainer = make_trainer(max_steps=5, epochs=1000)
+    with pytest.warns(RuntimeWarning, match="no optimizer step"):
+        assert trainer.fit(train_tasks=Idle(loader())).epochs == [0, 1]

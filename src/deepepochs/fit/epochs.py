@@ -394,14 +394,18 @@ class FitSession(Session):
 
     def passes(self) -> Iterator[tuple[EpochTask, Stage, tuple[int, int]]]:
         """Yield each pass of the fit: task, stage, and place among the tasks of the stage."""
+        num_steps = -1  # after the epoch before
         while self.fits.progress.epoch_idx < self.span.end or self.span.is_open:
-            epoch = self.begin_epoch()
+            epoch, before = self.begin_epoch(), num_steps
             yield from self._passes_of(epoch, Stage.TRAIN)
             if self.plan.validates(epoch.epoch_idx):
                 yield from self._passes_of(epoch, Stage.VAL)
             elif self.save_points.validates and self.plan.tasks[Stage.VAL]:
                 self.save_points.check()  # stops: this epoch would not validate
             self.end_epoch(epoch)
+            num_steps = self.fits.progress.num_steps
+            if self.span.is_open and num_steps == before:
+                return  # no step is made: it would never end
 
     def _passes_of(
         self, epoch: EpochState, stage: Stage
@@ -439,8 +443,9 @@ class FitSession(Session):
             self.fits.keep_part(part_of(self.trainer, self.plan, epoch))
 
     def check_before(self, stage: Stage) -> None:
-        """Save or stop before a pass, unless the stop waits for the validation."""
-        if not (stage is Stage.VAL and self.save_points.validates):
+        """Save or stop before a pass, unless a validation or the place to resume comes first."""
+        waits = self._waiting is not None and self.trainer.limits.ends_fit
+        if not waits and not (stage is Stage.VAL and self.save_points.validates):
             self.save_points.check()
 
     def begin_epoch(self) -> EpochState:
@@ -460,8 +465,7 @@ class FitSession(Session):
 
     def begin_stage(self, epoch: EpochState, stage: Stage) -> None:
         """Begin the training or the validation of an epoch, unless that was done."""
-        if self._waiting is None or not self.trainer.limits.ends_fit:
-            self.check_before(stage)
+        self.check_before(stage)
         if epoch.begin_stage(stage, self.plan.labels[stage]):
             self._before_stage(epoch, stage)
 

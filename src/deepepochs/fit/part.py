@@ -38,8 +38,10 @@ class Part(NamedTuple):
 
 def part_of(trainer: TrainerView, plan: FitPlan, epoch: EpochState) -> Part:
     """Keep the state of an epoch that is stopped now."""
-    parts = trainer.parts()
-    state = {name: parts[name].state_dict() for name in EARLY}
+    parts, names = trainer.parts(), list(EARLY)
+    if any(optimizer.training for optimizer in trainer.opt):
+        names += ["model", "optimizers"]  # train() after eval() may round their weights
+    state = {name: parts[name].state_dict() for name in names}
     state = from_plain(copy.deepcopy(to_plain(state, with_meta=True)))
     return Part(share_of(trainer, plan, epoch), state, *_facts(plan))
 
@@ -68,7 +70,7 @@ def takes_up(part: Part, plan: FitPlan) -> bool:
 def put_back(trainer: TrainerView, part: Part) -> None:
     """Bring the trainer to the state at the stop, but for what the user may have changed since."""
     parts = trainer.parts()
-    load_parts({name: parts[name] for name in EARLY}, part.state)
+    load_parts({name: parts[name] for name in part.state}, part.state)
 
 
 def go_on(trainer: TrainerView, place: Place, fits: Any, plan: FitPlan) -> None:
