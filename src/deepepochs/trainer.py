@@ -369,22 +369,23 @@ class TrainerBase(Steps):
             batch_size=batch_size,
             epochs=epochs,
         )
-        if self.limits.dry_run:
-            with self._tried(plan):
-                return self._fit_plan(plan, 1)
-        return self._fit_plan(plan, epochs)
+        with self._tried(plan) if self.limits.dry_run else nullcontext():
+            history, interruption = self._fit_plan(plan, 1 if self.limits.dry_run else epochs)
+        if interruption is not None:
+            raise interruption from None
+        return history
 
-    def _fit_plan(self, plan: FitPlan, epochs: int | None) -> History:
-        """Run a fit that is planned."""
+    def _fit_plan(self, plan: FitPlan, epochs: int | None) -> tuple[History, BaseException | None]:
+        """Run a fit that is planned; give its history, and what has interrupted it."""
         resumption = self._resume_if_asked(plan)
         span = self._span(plan, epochs)
         session = FitSession(self, plan, self.callbacks, span, self.place, self.fits, self.loaders)
         if span.is_past and self._earlier is not None:
             session.skip()
-            return self._earlier.skip(self, self.place, span[:2], self.fits.num_calls)
+            return self._earlier.skip(self, self.place, span[:2], self.fits.num_calls), None
         if session.has_no_epoch:
             session.end_at_once(resumption)
-            return self.history.since(span.start)
+            return self.history.since(span.start), None
         session.check()
         with self._opened(session), session.save_points.signals:
             session.begin(resumption)
@@ -395,9 +396,7 @@ class TrainerBase(Steps):
                 for task, stage, place in session.passes_of_part():
                     run_pass(session, task, stage, place)
             session.end()
-        if (interruption := session.pass_on(self.on_interrupt)) is not None:
-            raise interruption from None
-        return self.history.since(span.start)
+        return self.history.since(span.start), session.pass_on(self.on_interrupt)
 
     @contextmanager
     def _tried(self, plan: FitPlan) -> Iterator[None]:

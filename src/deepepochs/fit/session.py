@@ -297,7 +297,7 @@ class Session:
         return {name: next(v[name] for v in gathered if name in v) for name in names}
 
     def _warn_of_no_step(self, run: Run) -> None:
-        if run.num_steps or run.resumed or not self.opt.gradients():
+        if run.num_steps or run.resumed or self.save_points.has_part or not self.opt.gradients():
             return
         if self.trainer.tell_once("step"):
             warn_user(
