@@ -790,6 +790,30 @@ def limited() -> Any:
     return {"limited": found, "steps": steps, "val_every": every}
 
 
+def stopped_and_gone_on() -> Any:
+    """A stop within an epoch, in one process, and a fit that goes on from there."""
+    from deepepochs import Callback
+
+    class StopOnce(Callback):
+        def on_after_train_batch(self, trainer: Any, **others: Any) -> None:
+            if trainer.progress.num_train_batches == 7 and trainer.main_process:
+                trainer.stop("enough", validate=True)
+
+    found = {}
+    for name, callbacks in [("stopped", [StopOnce()]), ("whole", [])]:
+        model, data = make_model(), (loader(shuffle=True), loader(slice(31)))
+        trainer = Trainer(
+            model, F.cross_entropy, torch.optim.SGD(model.parameters(), 0.1), epochs=3,
+            device=make_accelerator(split=True), console="off", callbacks=callbacks,
+        )  # fmt: skip
+        first = trainer.fit(*data)
+        found[f"{name} first"] = bool(first.partial)
+        if first.partial:
+            trainer.fit(*data)
+        found[name] = outcome(trainer, trainer.history)
+    return found
+
+
 def exchanges() -> Any:
     """What the processes exchange of their own between the second and the last mini-batch."""
     from deepepochs import Callback
@@ -838,6 +862,7 @@ CASES: dict[str, Callable[[], Any]] = {
         weights_outside, unfrozen,
         fillers_and_rare_weights, unfrozen_between_trainers, frozen_model, searched, prepared, predictions, early_stop,
         interpreted, hooks_and_fillers, lone_save, returned_by_one, exchanges, limited,
+        stopped_and_gone_on,
     )
 }  # fmt: skip
 
