@@ -204,3 +204,8 @@ def test_a_table_has_each_validation_with_its_step(tmp_path: Path) -> None:
 def test_without_validation_data_it_is_warned_of() -> None:
     with pytest.warns(UserWarning, match="val_every was given, and fit"):
         make_trainer(val_every=4, epochs=1).fit(loader())
+
+
+def test_verify_resume_proves_a_run_with_limits() -> None:
+    trainer = make_trainer(val_every=3, max_time="1h", limit_train_batches=7)
+    assert trainer.verify_resume(loader(), loader(), steps=20)
