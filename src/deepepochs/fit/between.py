@@ -14,7 +14,19 @@ from ..run import Run
 from ..stages import Stage
 from .epochs import FitSession
 from .plan import FitPlan
+from .save_points import SavePoints
 from .session import Kind, Session
+
+
+class PassedOn(SavePoints):
+    """Save points of a validation that is run to its end: the fit stops after it, not it."""
+
+    def stop(self, reason: str, *, validate: bool = False, everywhere: bool = False) -> None:
+        if self.outer is not None:
+            self.outer.stop(reason, validate=validate)
+
+    def check(self, run: Run | None = None) -> bool:
+        return False
 
 
 class Validation(Session):
@@ -27,6 +39,10 @@ class Validation(Session):
         plan = FitPlan(tasks, metrics, trainer.metric_patch)
         super().__init__(trainer, plan, Kind.VALIDATE, trainer.callbacks, fit)
         self._fit_session = fit
+
+    def points(self, outer: Session | None) -> SavePoints:
+        """Make the save points of the validation."""
+        return PassedOn(self.trainer, outer=None if outer is None else outer.save_points)
 
     @property
     def epoch_idx(self) -> int | None:
