@@ -59,8 +59,8 @@ def run_pass(
                 continue
             hooks = run.hooks
             if hooks.before_batch:
-                arguments = {"batch_x": batch_x, "batch_y": batch_y, "batch_idx": batch_idx}
-                fire_in_step(hooks.before_batch, trainer, **arguments)
+                given = {"batch_x": batch_x, "batch_y": batch_y, "batch_idx": batch_idx}
+                fire_in_step(hooks.before_batch, trainer, **given)
             try:
                 returned = step(batch_x, batch_y, **task.step_args)
             except Exception as error:
@@ -75,7 +75,8 @@ def run_pass(
             elif hooks.after_batch:
                 metrics = recorder.metrics(batch_idx)
                 fire(hooks.after_batch, trainer, metrics=metrics, batch_idx=batch_idx)
-            session.save_points.check(run)
+            if session.save_points.check(run):
+                break
             set_gradients(is_training)
         set_gradients(False)
         values = session.close_pass(run)

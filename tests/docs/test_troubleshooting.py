@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import re
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -153,6 +154,38 @@ def a_step_without_a_closure() -> None:
     model = nn.Linear(4, 3)
     opt = torch.optim.LBFGS(model.parameters())
     trainer(model, F.cross_entropy, opt).fit(train_tasks=Own(loader(X, Y)))
+
+
+class Locked(Callback):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lock = threading.Lock()
+
+
+@mistake
+def a_share_of_a_stream() -> None:
+    class Stream:
+        def __iter__(self) -> Iterator[Any]:
+            yield X[:16], Y[:16]
+
+    trainer(limit_train_batches=0.5).fit(Stream())
+
+
+@mistake
+def more_steps_than_max_steps() -> None:
+    one = trainer(max_steps=4)
+    one.fit(loader(X, Y))
+    one.fit(loader(X, Y))
+
+
+@mistake
+def val_every_without_validation() -> None:
+    trainer(val_every=2).fit(loader(X, Y))
+
+
+@mistake
+def a_dry_run_with_a_lock() -> None:
+    trainer(callbacks=Locked(), dry_run=True).fit(loader(X, Y))
 
 
 @mistake

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import json
 import os
 import random
 import select
@@ -132,6 +133,7 @@ def run(folder: Path, options: argparse.Namespace) -> None:
         show_info=False,
         on_interrupt=options.on_interrupt,
         worker_seeding=options.worker_seeding,
+        **json.loads(options.limits),
     )
     workers = {"num_workers": options.workers}
     train_dl = DataLoader(Noisy(40), 5, shuffle=True, **workers)  # type: ignore[arg-type]
@@ -163,6 +165,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--on-interrupt", default="raise")
     parser.add_argument("--without", default="", help="a part to leave out of the state")
     parser.add_argument("--worker-seeding", default="position")
+    parser.add_argument("--limits", default="{}", help="further options of the trainer, as JSON")
     return parser.parse_args(arguments)
 
 

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from ..arguments import check_count
 from ..checkpoint.file import listed
-from ..checkpoint.store import CheckpointStore, latest_run, load
+from ..checkpoint.store import CheckpointStore, latest_run, load, save
 from ..checkpoint.writer import Writer
 from ..errors import CheckpointNotFound, ConfigError, warn_user
+from ..nest.codec import to_plain
 from ..optim.monitor import Monitor
 from ..runs.folder import run_folder
 from ..runs.ownership import use_here
@@ -29,6 +30,9 @@ from .run_record import RunRecordCallback
 
 if TYPE_CHECKING:
     from ..contracts import TrainerView
+
+
+AT_STOP = 0  # the place of the best state if a fit has stopped with it inside an epoch
 
 
 class CheckCallback(Callback):
@@ -226,8 +230,13 @@ class CheckCallback(Callback):
             self._best_place = self._best_from = self._source = None
         self._saved_at_s = time.monotonic()
         trainer.add_saver(self.save, self._finish if self._writer.background else None)
-        if not trainer.is_resumed and self._has_saved and trainer.init_epoch:
-            store = CheckpointStore(self.folder(trainer), self.keep)
+        if trainer.is_resumed:
+            return
+        store = CheckpointStore(self.folder(trainer), self.keep)
+        if self._best_place == AT_STOP:
+            in_main_process(trainer.runtime, "keep its best state", store.keep_stopped)
+            self._best_place = None
+        if self._has_saved and trainer.init_epoch:
             in_main_process(trainer.runtime, "keep the last checkpoint", store.keep_fit)
 
     def on_after_train_batch(self, trainer: TrainerView, metrics: Metrics, batch_idx: int) -> None:
@@ -241,9 +250,21 @@ class CheckCallback(Callback):
     def on_after_val_batch(self, trainer: TrainerView, metrics: Metrics, batch_idx: int) -> None:
         self.improvement.look(trainer, metrics)
 
-    def on_after_epoch(self, *, trainer: TrainerView, **others: Any) -> None:
+    def on_after_val_epochs(self, trainer: TrainerView, metrics: Metrics, **others: Any) -> None:
+        """Check the monitored metric in a validation within an epoch, too."""
+        value = self.improvement.check_within(trainer, metrics)
+        if value is not None:
+            self._note_value(value)
+            trainer.request_save(self.save, everywhere=True)
+
+    def on_after_epoch(self, *, trainer: TrainerView, epoch_idx: int, **others: Any) -> None:
         """Check the monitored metric, save, and stop if the patience is exhausted."""
-        value = self.improvement.check(trainer, others)
+        is_part = epoch_idx in trainer.history.partial
+        value = self.improvement.check(trainer, others, is_part=is_part)
+        if is_part:  # the state was saved where the fit was stopped
+            if value is not None:
+                self._note_part(trainer, value)
+            return
         if value is not None:
             self._note_value(value)
         trainer.request_save(self.save)
@@ -304,7 +325,8 @@ class CheckCallback(Callback):
         """
         if self._best_place == 1:
             return trainer.state_dict()  # of this epoch: written when all hooks have run
-        path = CheckpointStore(self._source or self.folder(trainer)).best()
+        store = CheckpointStore(self._source or self.folder(trainer))
+        path = store.stopped if self._best_place == AT_STOP else store.best()
         if not self.best_values:
             raise CheckpointNotFound(
                 f"this run has no best state yet: CheckCallback has not seen a value of "
@@ -336,6 +358,7 @@ class CheckCallback(Callback):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         counts = self.improvement.load_state_dict(state)
         self.best_values = [float(value) for value in state["best_values"]] if counts else []
+        self._best_place = None
 
     def _note_source(self, path: Path) -> None:
         self._source = (path if path.is_dir() else path.parent).absolute()
@@ -347,6 +370,21 @@ class CheckCallback(Callback):
             self._best_place = place
         if place == 1:
             self._best_from = None
+
+    def _note_part(self, trainer: TrainerView, value: float) -> None:
+        """Keep the weights at a stop if they are the best, in a file of their own.
+
+        A fit that goes on has the best of the whole epochs again.
+        """
+        if insert_best(self.best_values[:1], value, self.watch.mode, 1) == 1:
+            self.best_values = [value, *self.best_values][: self.keep]
+            self._best_place, self._best_from = AT_STOP, None
+            trainer.request_save(self._save_stopped)
+
+    def _save_stopped(self, trainer: TrainerView) -> None:
+        state = {**trainer.state_dict(), "history": to_plain(trainer.history.state_dict())}
+        path = CheckpointStore(self.folder(trainer)).stopped
+        in_main_process(trainer.runtime, "save its best state", save, path, state)
 
     def _lock_run(self, trainer: TrainerView) -> None:
         folder = self.folder(trainer)

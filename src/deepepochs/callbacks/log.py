@@ -64,8 +64,9 @@ class LogCallback(EventFileCallback, RunRecordCallback):
     ``learning_rate_<i>/epoch/train`` is the rate of optimizer ``i`` before the pass, and
     ``learning_rate_<i>/batch/train`` that before every 50th mini-batch, with steps from 0. If the
     optimizer has several groups, this is the rate of the first one; the others have
-    ``learning_rate_<i>_<group>``, with the ``name`` of the group or else its index. After a test
-    the trainer's ``hyper_params`` are written with the test's metrics.
+    ``learning_rate_<i>_<group>``, with the ``name`` of the group or else its index. Validations by
+    ``val_every`` are ``<metric>/step/val``, with the number of optimizer steps. After a test the
+    trainer's ``hyper_params`` are written with the test's metrics.
 
     TensorBoard's tab "Custom scalars" has a chart for each metric with the epochs of training and
     validation together, if each epoch has one pass of both.
@@ -119,7 +120,7 @@ class LogCallback(EventFileCallback, RunRecordCallback):
         if not trainer.main_process:
             return
         self._logger = self.writer(trainer)
-        done = {Stage.TRAIN: trainer.history.epochs, Stage.VAL: trainer.history.val_epochs}
+        done = {Stage.TRAIN: trainer.history.epochs, Stage.VAL: {*trainer.history.val_epochs}}
         for stage, epochs_done in done.items():
             self._num_passes[stage] = max(self._num_passes[stage], len(epochs_done))
 
@@ -156,7 +157,10 @@ class LogCallback(EventFileCallback, RunRecordCallback):
         self._log_pass(Stage.TRAIN, metrics)
 
     def on_after_val_epoch(self, trainer: TrainerView, task: Any, metrics: Any) -> None:
-        self._log_pass(Stage.VAL, metrics)
+        if trainer.session is not None and trainer.session.is_within:  # by val_every
+            self._hold("step/val", trainer.progress.num_steps, metrics)
+        else:
+            self._log_pass(Stage.VAL, metrics)
 
     def on_after_epoch(self, *, trainer: TrainerView, **others: Any) -> None:
         tasks = [len(others["train_tasks"]), len(others["val_tasks"])]

@@ -76,7 +76,8 @@ class Cursor:
     Attributes:
         length: batches of this pass; ``None`` if the loader has no length.
         has_exact_length: whether that cannot be wrong.
-        is_divided: whether workers divide or repeat a stream, whose length is then a guess.
+        is_divided: whether the length is only a guess: of a stream that workers divide or repeat,
+            or one without a length that is limited.
         index: batches handed out so far.
         num_skipped: those of them that were ``None``, which a collate function gives to leave
             out a batch.
@@ -102,6 +103,15 @@ class Cursor:
         self._start: dict[str, Any] | None = None  # of the walk, while it lasts
         self._resume: dict[str, Any] | None = None
         self._was_loaded = False
+        self._limit: int | None = None
+
+    def limit_to(self, count: int) -> None:
+        """Walk the first ``count`` batches only, and load no others."""
+        if self.has_exact_length and self.length is not None and count >= self.length:
+            return
+        self._limit = count
+        self.is_divided = self.is_divided or self.length is None
+        self.length = count if self.length is None else min(count, self.length)
 
     @property
     def is_last(self) -> bool | None:
@@ -113,10 +123,14 @@ class Cursor:
         """Yield ``(index, batch)``, from where a loaded state was saved."""
         iterator = self._open() if self._resume is None else self._reopen(self._resume)
         index = self.index
+        if self._limit is not None:
+            iterator = islice(iterator, self._limit - index)
         for batch in iterator:
             self.index = index + 1
             yield index, batch
             index += 1
+        if index == self._limit:
+            self._route.end_early()
         self._start = None
 
     def skip(self) -> None:

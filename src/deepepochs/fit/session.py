@@ -46,6 +46,7 @@ class Kind(Enum):
     FIND_LR = "find_lr"
     FIND_BATCH_SIZE = "find_batch_size"
     PROFILE = "profile"
+    VALIDATE = "validation"
 
     @property
     def is_try(self) -> bool:
@@ -78,9 +79,7 @@ class Session:
         self.kind = kind
         self.outer = outer
         self.hooks = HookTable(callbacks, HOOKS)
-        self.save_points: SavePoints = SavePoints(
-            trainer, saves=kind is Kind.FIT, outer=None if outer is None else outer.save_points
-        )
+        self.save_points: SavePoints = self.points(outer)
         self.run: Run | None = None
         self.totals = StageTotals()
         self.pace_end_s = 0.0
@@ -127,6 +126,10 @@ class Session:
                 self.outer.save_points.inherit(self.save_points)
         return stopped
 
+    def points(self, outer: Session | None) -> SavePoints:
+        """Make the save points of the call."""
+        return SavePoints(self.trainer, outer=None if outer is None else outer.save_points)
+
     @property
     def fit(self) -> SessionView | None:
         """The fit that this call is or runs inside of, or ``None``."""
@@ -140,6 +143,14 @@ class Session:
     def has_metrics_of(self, stage: str) -> bool:
         """Whether the present epoch of this call has ended a stage."""
         return False
+
+    @property
+    def is_within(self) -> bool:
+        """Whether this call runs inside of another one, as the validation of ``val_every`` does."""
+        return self.outer is not None
+
+    def keep_part(self) -> None:
+        """Keep what was trained of an epoch, where a fit is stopped."""
 
     def epoch_state(self) -> dict[str, Any] | None:
         """The state of the epoch of this call that is under way."""
@@ -166,7 +177,7 @@ class Session:
         if not self.plan.has(stage, task):
             raise not_running(task, stage)
         self.totals_of(stage)
-        self.save_points.check()
+        self.check_before(stage)
         with self.trainer.runtime.shared(task.dataloader) as loader:
             run = self.make_run(task, stage, place, step_name, loader)
             outer, outer_of_task = self.run, task.run
@@ -198,6 +209,8 @@ class Session:
         """Make the run of a pass over a loader."""
         cursor = self.cursor(loader)
         trainer, runtime = self.trainer, self.trainer.runtime
+        if stage in trainer.limits.batches and not self.kind.is_try:
+            cursor.limit_to(trainer.limits.num_batches(stage, cursor.length))
         hooks, of_fillers = self.hooks.stages[stage], self.hooks.fillers[stage]
         if stage is Stage.TRAIN and self._may_gain_weights():
             hooks, of_fillers = map(self._dropping_stale, (hooks, of_fillers))
@@ -225,6 +238,10 @@ class Session:
 
     def _not_finite(self, name: PassName, *of_loss: Any) -> str:
         return not_finite(*of_loss, name=name, run=self.run)
+
+    def check_before(self, stage: Stage) -> None:
+        """Save or stop before a pass, if that was asked."""
+        self.save_points.check()
 
     @property
     def epoch_idx(self) -> int | None:
@@ -293,9 +310,12 @@ class Session:
             warn_of_skipped(self.trainer, run.name.loader, run.cursor)
         if run.is_empty:
             self._report_empty(run)
-        elif run.num_batches not in (None, run.batch_idx + 1) and not run.cursor.is_divided:
-            self._warn_of_length(run)
-        run.finish_window(at_end=True)
+        elif self.save_points.has_part and run.is_training:
+            pass  # the gradients of a window wait for the next fit
+        else:
+            if run.num_batches not in (None, run.batch_idx + 1) and not run.cursor.is_divided:
+                self._warn_of_length(run)
+            run.finish_window(at_end=True)
         values = run.recorder.close(self.trainer.runtime, run.batch_idx)
         if not values and run.batch_idx >= 0 and run.stage is Stage.VAL:
             self._warn_of_no_value(run)
@@ -315,7 +335,7 @@ class Session:
         return {name: next(v[name] for v in gathered if name in v) for name in names}
 
     def _warn_of_no_step(self, run: Run) -> None:
-        if run.num_steps or run.resumed or not self.opt.gradients():
+        if run.num_steps or run.resumed or self.save_points.has_part or not self.opt.gradients():
             return
         if self.trainer.tell_once("step"):
             warn_user(

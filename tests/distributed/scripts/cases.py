@@ -964,6 +964,40 @@ def returned_by_one() -> Any:
     return {name: float(values[0]) for name, values in history["train"].items() if "rare" in name}
 
 
+def limited() -> Any:
+    """The first mini-batches, accumulated: the last window is short."""
+    options: dict[str, Any] = {"limit_train_batches": 3, "limit_val_batches": 0.5}
+    data = loader(shuffle=True), loader(slice(31))
+    found = train(make_accelerator(split=True), *data, grad_accumulate=2, **options)
+    steps = train(make_accelerator(split=True), *data, max_steps=7, epochs=1000)
+    every = train(make_accelerator(split=True), *data, val_every=2)
+    return {"limited": found, "steps": steps, "val_every": every}
+
+
+def stopped_and_gone_on() -> Any:
+    """A stop within an epoch, in one process, and a fit that goes on from there."""
+    from deepepochs import Callback
+
+    class StopOnce(Callback):
+        def on_after_train_batch(self, trainer: Any, **others: Any) -> None:
+            if trainer.progress.num_train_batches == 7 and trainer.main_process:
+                trainer.stop("enough", validate=True)
+
+    found = {}
+    for name, callbacks in [("stopped", [StopOnce()]), ("whole", [])]:
+        model, data = make_model(), (loader(shuffle=True), loader(slice(31)))
+        trainer = Trainer(
+            model, F.cross_entropy, torch.optim.SGD(model.parameters(), 0.1), epochs=3,
+            device=make_accelerator(split=True), console="off", callbacks=callbacks,
+        )  # fmt: skip
+        first = trainer.fit(*data)
+        found[f"{name} first"] = bool(first.partial)
+        if first.partial:
+            trainer.fit(*data)
+        found[name] = outcome(trainer, trainer.history)
+    return found
+
+
 def exchanges() -> Any:
     """What the processes exchange of their own between the second and the last mini-batch."""
     from deepepochs import Callback
@@ -1007,13 +1041,13 @@ CASES: dict[str, Callable[[], Any]] = {
     case.__name__: case
     for case in (
         function_metrics, mean_and_confusion, metric_objects, returned_patches, whole_batches,
-        few_samples, streams, ready_batches, accumulated, averaged, frozen_first,
+few_samples, streams, ready_batches, accumulated, averaged, frozen_first,
         without_labels, skipped, wrong_lengths, by_hand, by_hand_sparse, several, plateau,
         weights_outside, unfrozen, fillers_and_rare_weights, unfrozen_between_trainers,
         frozen_model, searched, looked_at_before, prepared, predictions, early_stop, recorded,
         interpreted, closures, left_out, hooks_and_fillers, lone_save, returned_by_one,
         exchanges,
-    )
+limited, stopped_and_gone_on,     )
 }  # fmt: skip
 
 
