@@ -21,11 +21,12 @@ from .errors import (
     warn_user,
 )
 from .faults.not_finite import not_finite
-from .faults.returned import named_patches, not_a_loss, recorded_twice
+from .faults.returned import name_is_taken, named_patches, not_a_loss, recorded_twice
 from .nest.reuse import BufferGuard
 from .patches import PatchBase, ValuePatch
 from .patches.plan import KEEPING, Keeping, MetricPlan, complete_patches
 from .patches.resumed import (
+    RestoredPatch,
     join_patches,
     merge_patches,
     merged_states,
@@ -37,6 +38,7 @@ from .patches.tensors import LARGE, as_chunk, loaded
 from .patches.totals import LOSS, BatchMetrics, PassPatches
 from .patches.trial import Trials
 from .runtime.base import Runtime
+from .show.screens import to_value
 
 
 class LossWatch:
@@ -85,6 +87,8 @@ class Recorder:
         plan: the metrics, each with what makes its patch.
         patches: the merged patches so far, by name.
         seen: the loss of this mini-batch's backward pass, with its number if it is on the CPU.
+        is_open: whether the pass has come to its mini-batches.
+        recorded: the names that `record` was given, and how.
     """
 
     def __init__(
@@ -99,18 +103,27 @@ class Recorder:
         self.patches: dict[str, PatchBase] = {}
         self.seen: tuple[Tensor, float | None] | None = None
         self.watch = watch
+        self.is_open = False
         self._loss: Any = None
         self._batch: dict[str, PatchBase] = {}
         # What patches of `KEEPING` get at the end of the mini-batch, without one for it alone.
         self._kept: tuple[Any, Any] | None = None
-        # Loss, patches, kept outputs and weight of the latest mini-batch that has ended.
-        self._ended: tuple[Any, dict[str, PatchBase], tuple[Any, Any] | None, float]
-        self._ended = None, {}, None, 0.0
+        # Loss, patches, kept outputs, weight and index of the latest mini-batch that has ended.
+        self._ended: tuple[Any, dict[str, PatchBase], tuple[Any, Any] | None, float, int]
+        self._ended = None, {}, None, 0.0, -1
         self._returned: set[str] = set()  # names that steps have returned in this pass
+        self.recorded: dict[str, str] = {}
+        self._values: dict[str, Any] = {}  # of the pass when it is over
         self._saved_merged: dict[str, Any] = {}
         self._untried = {name for name, _ in self.plan}
         self._trials = Trials(tell_once)
         self._guard = BufferGuard()
+        # Of a mini-batch that is split: loss, patches and weight of its parts.
+        self._parts: list[tuple[Any, dict[str, PatchBase], float]] = []
+
+    def open(self) -> None:
+        """Let values be recorded: a hook before the pass is called again when the pass resumes."""
+        self.is_open = True
 
     # one mini-batch
 
@@ -175,6 +188,8 @@ class Recorder:
         """Record the patches that a step has returned, and the means in patches of the weight."""
         patches = named_patches(self.step_name, returned, weight)
         for name, patch in patches.items():
+            if name in self.recorded:
+                raise name_is_taken(name, f"{self.step_name} returned a value of that name")
             if name not in self._returned:
                 self._trials.try_returned(name, patch)
             if name in self._trials.on_copies:
@@ -184,9 +199,69 @@ class Recorder:
         if LOSS in patches:
             self._loss = None
 
+    def record(self, name: str, patch: PatchBase, how: str, batch_idx: int) -> None:
+        """Record a value in mini-batch ``batch_idx``, after it, or after the pass.
+
+        Raises:
+            MetricError: the name is that of another value.
+        """
+        is_over = self.is_over
+        if name not in self.recorded:
+            self._check_name(name)
+        elif self.recorded[name] != how:
+            raise MetricError(
+                f"record({name!r}, how={how!r}): it was recorded with how={self.recorded[name]!r} "
+                "before. Record it under another name, too."
+            )
+        elif is_over:
+            raise name_is_taken(name, "this pass, which is over, has a value of that name")
+        self.recorded[name] = how
+        if is_over:
+            self.patches[name] = patch
+            self._values[name] = to_value(patch())
+        elif self._ended[-1] == batch_idx:  # a hook after the mini-batch
+            self._join(name, patch)
+        else:
+            self._batch[name] = patch if name not in self._batch else self._batch[name].add(patch)
+
+    def _check_name(self, name: str) -> None:
+        """Raise ``MetricError`` if a name is not free for ``record``."""
+        if name == LOSS:
+            raise name_is_taken(name, "the loss of each mini-batch is recorded under that name")
+        if any(name == planned for planned, _ in self.plan):
+            raise name_is_taken(name, "a metric has that name")
+        if name in self._returned and type(self.patches.get(name)) is not RestoredPatch:
+            raise name_is_taken(name, f"{self.step_name} returned a value of that name")
+        if name in self._values:
+            raise name_is_taken(name, "this pass, which is over, has a value of that name")
+
+    def drop_batch(self) -> None:
+        """Forget what was recorded of the present mini-batch: its step begins anew."""
+        self._loss, self._batch, self._kept, self.seen = None, {}, None, None
+        self._parts = []
+
+    def end_part(self, returned: Any, weight: float) -> None:
+        """Put aside what a part of the present mini-batch has recorded."""
+        if returned is not None:
+            self.take_returned(returned, weight)
+        self._parts.append((self._loss, self.batch_patches, weight))
+        self._loss, self._batch = None, {}
+
+    def join_parts(self) -> None:
+        """Record for the mini-batch what its parts have recorded."""
+        parts, self._parts = self._parts, []
+        total = sum(weight for _, _, weight in parts) or 1.0
+        if all(loss is not None for loss, _, _ in parts):
+            self._loss = sum(loss * (weight / total) for loss, _, weight in parts)
+        for _, patches, _ in parts:
+            for name, patch in patches.items():
+                own = self._batch.get(name)
+                self._batch[name] = patch.copy() if own is None else join_patches(own, patch)
+
     def end_batch(self, weight: float, batch_idx: int, *, counts: bool = True) -> None:
         """Merge what was recorded, unless the mini-batch only fills up a round."""
-        loss, batch, kept, _ = self._ended = self._loss, self._batch, self._kept, weight
+        self._ended = self._loss, self._batch, self._kept, weight, batch_idx
+        loss, batch, kept, _, _ = self._ended
         seen, self.seen = self.seen, None  # it holds the graph of its mini-batch
         self._loss, self._batch, self._kept = None, {}, None
         is_new = type(loss) is float and (seen is None or seen[1] is not loss)
@@ -236,15 +311,15 @@ class Recorder:
 
     def metrics(self, batch_idx: int) -> BatchMetrics:
         """Give the metrics of the mini-batch that has ended, computed when they are read."""
-        loss, patches, kept, weight = self._ended
+        loss, patches, kept, weight, _ = self._ended
         report = None
         if weight > 0:
             is_late = type(loss) is not float
             report = partial(self.watch.report, batch_idx=batch_idx, is_late=is_late)
         if kept is None:
-            return BatchMetrics(loss, lambda: patches, report)
+            return BatchMetrics(loss, patches, report)
         complete = partial(complete_patches, self.plan, kept, patches, self._trials.on_copies)
-        return BatchMetrics(loss, complete, report)
+        return BatchMetrics(loss, patches, report, complete)
 
     # the pass
 
@@ -253,7 +328,7 @@ class Recorder:
         if runtime.num_processes > 1:
             self.patches = self.merged(runtime)
         self.patches = done = self.ordered()
-        values = done.metrics()
+        values = self._values = done.metrics()
         loss = values.get(LOSS)
         if type(loss) is float and self.watch.warned_of is None and not isfinite(loss):
             patch = done[LOSS]
@@ -265,12 +340,23 @@ class Recorder:
 
     def ordered(self) -> PassPatches:
         """The merged patches: loss first, then metrics as planned, then what steps returned."""
-        if isinstance(self.patches, PassPatches):  # the pass has ended, and its values are known
+        if isinstance(self.patches, PassPatches):
             return self.patches
         first = [LOSS, *(name for name, _ in self.plan)]
         names = [name for name in first if name in self.patches]
         names += [name for name in self.patches if name not in names]
         return PassPatches({name: self.patches[name] for name in names})
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the pass has ended, and its values are known."""
+        return isinstance(self.patches, PassPatches)
+
+    @property
+    def weight(self) -> float:
+        """What the mini-batches of the pass weigh together, if its loss tells; else 1."""
+        loss = self.patches.get(LOSS)
+        return loss.weight if type(loss) is ValuePatch else 1.0
 
     @property
     def planned_names(self) -> set[str]:
@@ -293,8 +379,8 @@ class Recorder:
             "merged": merged_states({n: merged[n] for n in merged if n not in planned}),
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Load the patches of a checkpoint.
+    def load_state_dict(self, state: Mapping[str, Any], batch_idx: int = -1) -> None:
+        """Load the patches of a checkpoint, which was taken after mini-batch ``batch_idx``.
 
         Raises:
             CheckpointMismatch: the metric of a name cannot load its state.
@@ -302,6 +388,7 @@ class Recorder:
         self.patches = restored_patches(state["patches"], self._makers)
         self._returned = {n for n, saved in state["patches"].items() if not saved["planned"]}
         self._saved_merged = state["merged"]
+        self._ended = None, {}, None, 0.0, batch_idx
 
     def merged(self, runtime: Runtime) -> dict[str, PatchBase]:
         """The patches so far of all processes, which must all call this at the same time."""

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from .errors import NotBoundError, warn_user
 from .faults.first_batch import look_at_loss, look_at_pair
-from .faults.returned import no_such_optimizer, not_a_loss
+from .faults.returned import no_place_to_record, no_such_optimizer, not_a_loss
 from .faults.words import DEFAULT_STEP
 from .hints.attributes import missing_attribute
 from .hints.near import nearest
@@ -211,19 +211,39 @@ class Steps:
         if hooks.after_backward:
             fire_in_step(hooks.after_backward, run.trainer, loss=value.detach())
 
-    def optimize(self, optimize_index: int | None = None) -> None:
+    def optimize(
+        self, optimize_index: int | None = None, *, closure: Callable[[], Any] | None = None
+    ) -> None:
         """Step, then drop the gradients, of all optimizers or of the one with an index.
 
         Does nothing outside training, and nothing yet while ``grad_accumulate``
         waits for further mini-batches.
+
+        Args:
+            optimize_index: which of several optimizers; ``None``: all.
+            closure: for an optimizer that computes the loss itself, such as LBFGS: a function
+                that makes the backward pass and returns the loss, as ``lambda:
+                self.loss(self.call_model(batch_x), batch_y, do_optimize=False)``. Its first call in
+                a mini-batch is recorded. Outside training it is called once.
+
+        Raises:
+            ConfigError: a closure with ``grad_accumulate``, with fp16 or for several optimizers.
+            StepError: an optimizer that needs a closure gets none, or it does not return the loss.
         """
         run = self.run or self._run
         if not run.is_training:
+            if closure is not None:
+                closure()
             return
         try:
             chosen = run.opt if optimize_index is None else (run.opt[optimize_index],)
         except (IndexError, TypeError):
             raise no_such_optimizer(run.recorder.step_name, optimize_index, len(run.opt)) from None
+        if closure is not None:
+            from .repeats.closures import step_with_closure  # most steps have none
+
+            step_with_closure(run, chosen, optimize_index, closure)
+            return
         if run.window is not None and run.window.waits(chosen, optimize_index):
             return
         trainer, hooks = run.trainer, run.hooks
@@ -263,6 +283,48 @@ class Steps:
             loss = loss.detach() if isinstance(loss, Tensor) else loss
             arguments = {"loss": loss, "model_out": model_out, "batch_y": batch_y}
             fire_in_step(hooks, run.trainer, task=run.task, **arguments)
+
+    def record(
+        self, name: str, value: Any, *, weight: float | Tensor | None = None, how: str = "mean"
+    ) -> None:
+        """Record a number beside the loss and the metrics of the pass that runs now.
+
+        Call it as ``self.record`` in a step, or as ``trainer.record`` in a hook of a mini-batch,
+        of an optimizer step, or of the end of a pass, such as ``on_after_val_epoch``. The epoch
+        gets one value of all that were recorded, in all processes. A value on an accelerator
+        stays there: no step waits for it. After a pass its value is that of the main process.
+
+        Args:
+            name: of the value in the history, the console and the logs.
+            value: a number, or a tensor or an array with one element.
+            weight: of the value in the mean, at least 0; ``None``: what the mini-batch weighs,
+                as for the loss.
+            how: ``'mean'``, ``'last'``, ``'sum'``, ``'max'`` or ``'min'`` of the values. If one
+                of them is NaN, so are the mean, the sum, the maximum and the minimum.
+
+        Raises:
+            LoopException: no pass runs, or its first mini-batch has not begun.
+            MetricError: a metric, the loss or what a step returns has that name.
+            ConfigError: another argument that cannot be right.
+
+        Example:
+            >>> import torch
+            >>> from deepepochs import EpochTask, Trainer
+            >>> class Task(EpochTask):
+            ...     def step(self, batch_x, batch_y, **step_args):
+            ...         model_out = self.model(*batch_x)
+            ...         self.record("largest", model_out.max(), how="max")
+            ...         self.loss(model_out, batch_y)
+            >>> model = torch.nn.Linear(2, 1)
+            >>> trainer = Trainer(model, torch.nn.MSELoss(), epochs=1, console="off")
+            >>> data = [(torch.ones(4, 2), torch.ones(4, 1))]
+            >>> history = trainer.fit(train_tasks=Task(data))
+            >>> sorted(history["train"])
+            ['largest', 'loss']
+        """
+        if self.run is None:
+            raise no_place_to_record(name)
+        self.run.record(name, value, weight, how)
 
 
 DEFAULT_STEPS = [

@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from launching import results
 
-CASES = ["shuffled", "accumulating", "by_hand", "streams", "drawn", "prepared"]
+CASES = ["shuffled", "accumulating", "by_hand", "streams", "drawn", "prepared", "recorded"]
 
 
 @pytest.fixture(scope="module")

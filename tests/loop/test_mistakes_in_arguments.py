@@ -120,7 +120,7 @@ UNKNOWN = [
     Mistake("Trainer(model, loss, opt, validation_data=val_dl)", ConfigTypeError, "The data are given to fit: trainer.fit(train_dl, val_dl)."),
     Mistake("Trainer(model, loss, opt, batch_size=32)", ConfigTypeError, "The batch size belongs to the loader: DataLoader(dataset, batch_size=32)."),
     Mistake("Trainer(model, loss, opt, shuffle=True)", ConfigTypeError, "It belongs to the loader: DataLoader(dataset, batch_size=32, shuffle=True"),
-    Mistake("Trainer(model, loss, opt, patience=3)", ConfigTypeError, "A callback stops early: callbacks=CheckCallback('loss', patience=5)."),
+    Mistake("Trainer(model, loss, opt, patience=3)", ConfigTypeError, "A callback stops early: callbacks=EarlyStopCallback('loss', patience=5)."),
     Mistake("Trainer(model, loss, opt, save_dir='runs')", ConfigTypeError, "The folder is given to a callback: callbacks=CheckCallback('loss', ckpt_dir='runs')."),
     Mistake("Trainer(model, loss, opt, scheduler=scheduler)", ConfigTypeError, "A schedule is given with its optimizer: opt=Optimizer(opt, scheduler)."),
     Mistake("Trainer(model, loss, opt, gradient_clip_val=1.0)", ConfigTypeError, "A callback clips gradients: GradClipCallback(1.0, norm_type=2)"),
@@ -265,14 +265,14 @@ ATTRIBUTES = [
     Mistake("trainer.best_model_path", AttributeError, "trainer.load_best() takes the best weights"),
     Mistake("trainer.optimizer", AttributeError, "trainer.opt has the optimizers: trainer.opt[0]."),
     Mistake("trainer.fitt(train_dl)", AttributeError, "'Trainer' object has no attribute 'fitt'. Did you mean 'fit'?"),
-    Mistake("task.log('acc', 1.0)", AttributeError, "'EpochTask' object has no attribute 'log'. A step returns what is to be recorded: return {'name': value}."),
+    Mistake("task.log('acc', 1.0)", AttributeError, "'EpochTask' object has no attribute 'log'. trainer.record('name', value), in a step self.record('name', value), records a number."),
     Mistake("from deepepochs import ModelCheckpoint", ImportError, "cannot import name 'ModelCheckpoint' from 'deepepochs'. CheckCallback('loss') keeps checkpoints and the best weights."),
-    Mistake("from deepepochs.callbacks import EarlyStopping", ImportError, "cannot import name 'EarlyStopping' from 'deepepochs.callbacks'. CheckCallback('loss', patience=5) stops early."),
+    Mistake("from deepepochs.callbacks import EarlyStopping", ImportError, "cannot import name 'EarlyStopping' from 'deepepochs.callbacks'. EarlyStopCallback('loss', patience=5) stops early; CheckCallback('loss', patience=5) keeps the best weights, too."),
     Mistake("from deepepochs import Learner", ImportError, "Trainer(model, loss, opt) trains a torch.nn.Module."),
     Mistake("from deepepochs import Accuracy", ImportError, "Write: from deepepochs.metrics import accuracy."),
     Mistake("from deepepochs.metrics import f1_score", ImportError, "cannot import name 'f1_score' from 'deepepochs.metrics'. Write: from deepepochs.metrics import f1."),
     Mistake("from deepepochs import CheckCallBack", ImportError, "cannot import name 'CheckCallBack' from 'deepepochs'. Did you mean 'CheckCallback'?"),
-    Mistake("deepepochs.EarlyStopping", AttributeError, "module 'deepepochs' has no attribute 'EarlyStopping'. CheckCallback('loss', patience=5) stops early."),
+    Mistake("deepepochs.EarlyStopping", AttributeError, "module 'deepepochs' has no attribute 'EarlyStopping'. EarlyStopCallback('loss', patience=5) stops early; CheckCallback('loss', patience=5) keeps the best weights, too."),
     Mistake("deepepochs.seed_everything(42)", AttributeError, "set_seed(42) seeds everything."),
 ]  # fmt: skip
 
@@ -480,7 +480,7 @@ def test_the_direction_of_a_metric_that_is_given_by_name_is_known() -> None:
         made["model"], F.cross_entropy, epochs=1, metrics="f1", callbacks=check, show_info=False
     )
     trainer.fit(made["train_dl"], made["val_dl"])
-    assert check.metric.mode == "max"
+    assert check.watch.mode == "max"
 
 
 # --- attributes

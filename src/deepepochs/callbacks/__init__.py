@@ -17,27 +17,33 @@ from .pool import CallbackPool
 if TYPE_CHECKING:
     from .analyze import AnalyzeCallback
     from .check import CheckCallback
-    from .grad_clip import GradClipCallback
+    from .early_stop import EarlyStopCallback
+    from .grad_clip import GradClipCallback, GradNormCallback
     from .interpret import InterpretCallback
     from .interpret import InterpreteCallback as InterpreteCallback
     from .log import LogCallback
     from .lr_find import LRFindCallback
     from .report import ReportCallback
     from .run_record import RunRecordCallback
+    from .search.prune import PruneCallback
     from .timing import TimingCallback
     from .trackers import TrackerCallback
+    from .training.freeze import FreezeCallback
 else:
     __getattr__ = on_demand(
         __name__,
         {
             "analyze": ["AnalyzeCallback"],
             "check": ["CheckCallback"],
-            "grad_clip": ["GradClipCallback"],
+            "early_stop": ["EarlyStopCallback"],
+            "training.freeze": ["FreezeCallback"],
+            "grad_clip": ["GradClipCallback", "GradNormCallback"],
             "interpret": ["InterpretCallback", "InterpreteCallback"],
             "log": ["LogCallback"],
             "lr_find": ["LRFindCallback"],
             "report": ["ReportCallback"],
             "run_record": ["RunRecordCallback"],
+            "search.prune": ["PruneCallback"],
             "timing": ["TimingCallback"],
             "trackers": ["TrackerCallback"],
         },
@@ -45,8 +51,8 @@ else:
 
 __all__ = [
     "AnalyzeCallback", "Callback", "CallbackException", "CallbackPool", "CheckCallback",
-    "ConsoleCallback", "GradClipCallback", "InterpretCallback",
-    "LRFindCallback", "LogCallback", "ReportCallback", "RunRecordCallback",
+    "ConsoleCallback", "EarlyStopCallback", "FreezeCallback", "GradClipCallback", "GradNormCallback", "InterpretCallback",
+    "LRFindCallback", "LogCallback", "PruneCallback", "ReportCallback", "RunRecordCallback",
     "TimingCallback", "TrackerCallback",
 ]  # fmt: skip
 

@@ -58,6 +58,9 @@ class Callback:
     keeps_checkpoints: bool = False
     """Whether the trainer resumes through the callback's ``resume``, from a run in ``runs_in``."""
 
+    records: tuple[str, ...] = ()
+    """The names of what a callback of the library gives to ``trainer.record``."""
+
     made_with: dict[str, str]
     """The arguments that it was made with: of several callbacks of a class, they tell which one."""
 

@@ -14,20 +14,25 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..arguments import check_choice, check_count
+from ..arguments import check_count
 from ..checkpoint.file import listed
-from ..checkpoint.store import CheckpointStore, latest_run, load
+from ..checkpoint.store import CheckpointStore, latest_run, load, save
+from ..checkpoint.writer import Writer
 from ..errors import CheckpointNotFound, ConfigError, warn_user
+from ..nest.codec import to_plain
 from ..optim.monitor import Monitor
 from ..runs.folder import run_folder
 from ..runs.ownership import use_here
 from ..runtime.base import in_main_process, together
 from .base import Callback, Metrics
-from .monitored import MonitoredMetric
+from .monitored import Improvement
 from .run_record import RunRecordCallback
 
 if TYPE_CHECKING:
     from ..contracts import TrainerView
+
+
+AT_STOP = 0  # the place of the best state if a fit has stopped with it inside an epoch
 
 
 class CheckCallback(Callback):
@@ -56,6 +61,12 @@ class CheckCallback(Callback):
         every_s: also save after a mini-batch if this many seconds have passed since the last
             save.
         keep: the number of best states to keep, as ``best.ckpt``, ``best-2.ckpt``, …
+        min_delta: for ``patience`` a value is better if it differs from the best by more than
+            this. Which state is kept as the best does not depend on it.
+        background: a save copies the state, and a thread writes it while training goes on. It
+            takes the memory of one more state. The next save waits until the last one is
+            written, and so do the end of the fit and all that reads a checkpoint. An error of
+            the thread is raised there.
 
     Raises:
         ConfigError: an argument has a wrong value; at the start of a fit, ``mode`` is ``None``
@@ -86,18 +97,20 @@ class CheckCallback(Callback):
         every_n_batches: int | None = None,
         every_s: float | None = None,
         keep: int = 1,
+        min_delta: float = 0.0,
+        background: bool = False,
     ) -> None:
         super().__init__()
         self.run_record = RunRecordCallback(ckpt_dir)
-        if not isinstance(monitor, str) or not monitor:
-            raise ConfigError(f"CheckCallback(monitor={monitor!r}): give the name of a metric.")
-        self.on_stage = check_choice("on_stage", on_stage, ["train", "val"])
-        if mode is not None:
-            check_choice("mode", mode, ["min", "max"])
-        self.patience = check_count("patience", patience)
-        self.metric = MonitoredMetric(type(self).__name__, monitor, on_stage, mode)
-        # Where the mode is not given, a fit sets it.
-        self.watch = Monitor(mode or "min", self.patience)
+        self.improvement = Improvement(
+            type(self).__name__,
+            monitor,
+            on_stage,
+            mode,
+            check_count("patience", patience),
+            min_delta,
+            at_reset=": the next check overwrites best.ckpt",
+        )
         self.save_best = save_best
         if every_n_batches is not None:
             check_count("every_n_batches", every_n_batches, 1)
@@ -106,13 +119,13 @@ class CheckCallback(Callback):
         self.every_n_batches = every_n_batches
         self.every_s = every_s
         self.keep = check_count("keep", keep, 1)
+        self._writer = Writer(background)
         self.best_values: list[float] = []
         self._best_place: int | None = None
         self._has_saved = False
         self._is_other = False  # the user has loaded other weights since the last save
         self._source: Path | None = None  # the folder of the run that was loaded
         self._best_from: Path | None = None  # the folder of another run that has made the best
-        self._told = ""
         self._saved_at_s = 0.0
         self._start = Path.cwd()  # a relative path to resume starts here
 
@@ -124,7 +137,22 @@ class CheckCallback(Callback):
     @property
     def monitor(self) -> str:
         """The name of the metric that decides which state is best."""
-        return self.metric.name
+        return self.improvement.metric.name
+
+    @property
+    def on_stage(self) -> str:
+        """The stage of that metric."""
+        return self.improvement.on_stage
+
+    @property
+    def patience(self) -> int:
+        """Checks in a row without a better value that end a fit."""
+        return self.watch.patience
+
+    @property
+    def watch(self) -> Monitor:
+        """The best value of that metric, and how many came since."""
+        return self.improvement.watch
 
     @property
     def runs_in(self) -> Path:
@@ -154,14 +182,19 @@ class CheckCallback(Callback):
         if self._source is not None and self._source.resolve() == store.folder.resolve():
             self._source = None
 
-        def write() -> None:
-            if self._source is not None:
-                store.take_best(self._source)
+        others_from = len(self.best_values)  # from there on they are of another monitor
+
+        def write(state: dict[str, Any]) -> None:
             store.save(state, place)
             if place is not None and self.keep > 1:
-                store.drop_best(len(self.best_values))  # those of another monitor
+                store.drop_best(others_from)
 
-        in_main_process(trainer.runtime, "save its checkpoint", write)
+        def begin() -> None:
+            if self._source is not None:
+                store.take_best(self._source)
+            self._writer.write(write, state)
+
+        in_main_process(trainer.runtime, "save its checkpoint", begin)
         if self._source is not None:
             self._best_from, self._source = self._source, None
         self._has_saved, self._is_other = True, False
@@ -186,26 +219,28 @@ class CheckCallback(Callback):
 
     def check_fit(self, trainer: TrainerView, session: Any) -> None:
         """Raise if the fit does not compute the monitored metric, or its mode is not known."""
-        is_known = trainer.is_resumed and self.watch.best is not None
-        self.metric.begin(trainer, session, self.watch.mode if is_known else None)
+        self.improvement.check_fit(trainer, session)
 
     def on_before_fit(self, trainer: TrainerView, epochs: int) -> None:
         """Lock the run's folder; stop at once if the resumed run had already stopped early."""
         self._lock_run(trainer)
-        self._begin_run(trainer, self.metric.mode or "min")
+        if not self.improvement.begin_fit(trainer):
+            self.best_values = []
+        if not (trainer.is_resumed or trainer.is_fit_run):
+            self._best_place = self._best_from = self._source = None
         self._saved_at_s = time.monotonic()
-        trainer.add_saver(self.save)
+        trainer.add_saver(self.save, self._finish if self._writer.background else None)
         if trainer.is_resumed:
-            self._stop_if_exhausted(trainer)
-        else:
-            self.watch.renew()
-            if self._has_saved and trainer.init_epoch:
-                store = CheckpointStore(self.folder(trainer), self.keep)
-                in_main_process(trainer.runtime, "keep the last checkpoint", store.keep_fit)
+            return
+        store = CheckpointStore(self.folder(trainer), self.keep)
+        if self._best_place == AT_STOP:
+            in_main_process(trainer.runtime, "keep its best state", store.keep_stopped)
+            self._best_place = None
+        if self._has_saved and trainer.init_epoch:
+            in_main_process(trainer.runtime, "keep the last checkpoint", store.keep_fit)
 
     def on_after_train_batch(self, trainer: TrainerView, metrics: Metrics, batch_idx: int) -> None:
-        if self.metric.looks:
-            self.metric.look(trainer, metrics)
+        self.improvement.look(trainer, metrics)
         n, s = self.every_n_batches, self.every_s
         if n is not None and trainer.progress.num_train_batches % n == 0:
             trainer.request_save(self.save, everywhere=True)
@@ -213,16 +248,37 @@ class CheckCallback(Callback):
             trainer.request_save(self.save)
 
     def on_after_val_batch(self, trainer: TrainerView, metrics: Metrics, batch_idx: int) -> None:
-        if self.metric.looks:
-            self.metric.look(trainer, metrics)
+        self.improvement.look(trainer, metrics)
 
-    def on_after_epoch(self, *, trainer: TrainerView, **others: Any) -> None:
+    def on_after_val_epochs(self, trainer: TrainerView, metrics: Metrics, **others: Any) -> None:
+        """Check the monitored metric in a validation within an epoch, too."""
+        value = self.improvement.check_within(trainer, metrics)
+        if value is not None:
+            self._note_value(value)
+            trainer.request_save(self.save, everywhere=True)
+
+    def on_after_epoch(self, *, trainer: TrainerView, epoch_idx: int, **others: Any) -> None:
         """Check the monitored metric, save, and stop if the patience is exhausted."""
-        session = trainer.session
-        if session is not None and session.has_metrics_of(self.on_stage):
-            self._check(self.metric.value(session.plan, others[f"{self.on_stage}_metrics"]))
-            self._stop_if_exhausted(trainer)
+        is_part = epoch_idx in trainer.history.partial
+        value = self.improvement.check(trainer, others, is_part=is_part)
+        if is_part:  # the state was saved where the fit was stopped
+            if value is not None:
+                self._note_part(trainer, value)
+            return
+        if value is not None:
+            self._note_value(value)
         trainer.request_save(self.save)
+
+    def on_after_fit(self, trainer: TrainerView) -> None:
+        """Wait until all is written, where the fit was interrupted or failed."""
+        try:
+            self._writer.end()
+        except Exception as error:
+            warn_user(f"The last save failed: {error}", UserWarning)
+
+    def on_exception(self, trainer: TrainerView, exception: BaseException) -> None:
+        """Do the same."""
+        self.on_after_fit(trainer)
 
     def note_load(self, source: Path | None) -> None:
         """Take note that the user has loaded weights or a state, from a file or its folder.
@@ -269,7 +325,8 @@ class CheckCallback(Callback):
         """
         if self._best_place == 1:
             return trainer.state_dict()  # of this epoch: written when all hooks have run
-        path = CheckpointStore(self._source or self.folder(trainer)).best()
+        store = CheckpointStore(self._source or self.folder(trainer))
+        path = store.stopped if self._best_place == AT_STOP else store.best()
         if not self.best_values:
             raise CheckpointNotFound(
                 f"this run has no best state yet: CheckCallback has not seen a value of "
@@ -277,6 +334,7 @@ class CheckCallback(Callback):
                 "trainer.load_weights(path)."
             )
         with together(trainer.runtime, "read the best state"):
+            self._writer.wait()
             if not path.exists():
                 raise CheckpointNotFound(
                     f"{path}, the best state of this run, is not there any more."
@@ -291,83 +349,42 @@ class CheckCallback(Callback):
                 )
         return state
 
+    def _finish(self, trainer: TrainerView) -> None:
+        in_main_process(trainer.runtime, "save its checkpoint", self._writer.end)
+
     def state_dict(self) -> dict[str, Any]:
-        return {
-            "monitor": self.monitor,
-            "on_stage": self.on_stage,
-            "watch": self.watch.state_dict(),
-            "best_values": list(self.best_values),
-        }
+        return {**self.improvement.state_dict(), "best_values": list(self.best_values)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        # Files of earlier versions have no name and no stage.
-        monitor = state.get("monitor", self.monitor), state.get("on_stage", self.on_stage)
-        watch = Monitor(state["watch"]["mode"], self.patience)
-        watch.load_state_dict(state["watch"])
-        if monitor != (self.monitor, self.on_stage):
-            there = f"is of {monitor[1]} {monitor[0]!r}"
-            here = f"monitors {self.on_stage} {self.monitor!r}"
-            self._begin_anew(watch, self.metric.mode, there, here)
-        elif self.metric.mode not in (None, watch.mode):
-            self._set_mode(watch, self.metric.mode)
-        else:
-            self.watch = watch
-            self.best_values = [float(value) for value in state["best_values"]]
-
-    def _begin_run(self, trainer: TrainerView, mode: str) -> None:
-        """Go on with the best of the run that is resumed, or begin without any."""
-        if trainer.is_resumed or trainer.is_fit_run:
-            if self.watch.mode != mode:
-                self._set_mode(self.watch, mode)
-        else:  # the callback may have been another trainer's before
-            self.watch = Monitor(mode, self.patience)
-            self.best_values, self._best_place, self._best_from = [], None, None
-            self._source = None
-
-    def _set_mode(self, watch: Monitor, mode: str | None) -> None:
-        there, here = f"was found with mode={watch.mode!r}", f"has mode={mode!r}"
-        self._begin_anew(watch, mode, there, here)
-
-    def _begin_anew(self, watch: Monitor, mode: str | None, there: str, here: str) -> None:
-        """Reset the best value, with a warning: the saved one is of another metric."""
-        text = f"{there}, and this CheckCallback {here}"
-        if watch.best is not None and text != self._told:
-            self._told = text  # a state may be loaded twice
-            warn_user(
-                f"The saved best value, {watch.best:.4g}, {text}. The best value is reset: the next "
-                "check overwrites best.ckpt.",
-                UserWarning,
-            )
-        self.watch = Monitor(mode or "min", self.patience)
-        self.best_values = []
+        counts = self.improvement.load_state_dict(state)
+        self.best_values = [float(value) for value in state["best_values"]] if counts else []
+        self._best_place = None
 
     def _note_source(self, path: Path) -> None:
         self._source = (path if path.is_dir() else path.parent).absolute()
 
-    def _check(self, value: float) -> None:
-        self.watch.update(value)
+    def _note_value(self, value: float) -> None:
+        """Take a value among the best if it is one: ``save`` then keeps its state."""
         place = insert_best(self.best_values, value, self.watch.mode, self.keep)
         if place is not None:
             self._best_place = place
         if place == 1:
             self._best_from = None
 
-    def _stop_if_exhausted(self, trainer: TrainerView) -> None:
-        if self.watch.exhausted:
-            trainer.stop(self._told_of_stop(trainer))
+    def _note_part(self, trainer: TrainerView, value: float) -> None:
+        """Keep the weights at a stop if they are the best, in a file of their own.
 
-    def _told_of_stop(self, trainer: TrainerView) -> str:
-        """Say which metric was no better, for how long, and when it was best."""
-        watch, history = self.watch, trainer.history
-        epochs = history.epochs if self.on_stage == "train" else history.val_epochs
-        unit = "epoch" if len(epochs) == len(history.epochs) else "validation"
-        many = f"{watch.num_bad} {unit}{'' if watch.num_bad == 1 else 's'}"
-        text = f"{self.on_stage} {self.monitor} was no better for {many}"
-        if watch.best is None or watch.best_step is None:
-            return text
-        since = watch.num_steps - watch.best_step
-        where = f" in epoch {epochs[-since] + 1}" if since <= len(epochs) else ""
-        return f"{text} (best {watch.best:.4g}{where})"
+        A fit that goes on has the best of the whole epochs again.
+        """
+        if insert_best(self.best_values[:1], value, self.watch.mode, 1) == 1:
+            self.best_values = [value, *self.best_values][: self.keep]
+            self._best_place, self._best_from = AT_STOP, None
+            trainer.request_save(self._save_stopped)
+
+    def _save_stopped(self, trainer: TrainerView) -> None:
+        state = {**trainer.state_dict(), "history": to_plain(trainer.history.state_dict())}
+        path = CheckpointStore(self.folder(trainer)).stopped
+        in_main_process(trainer.runtime, "save its best state", save, path, state)
 
     def _lock_run(self, trainer: TrainerView) -> None:
         folder = self.folder(trainer)

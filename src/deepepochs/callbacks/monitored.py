@@ -1,4 +1,4 @@
-"""The metric that a callback follows: whether it will be there, and which values are better.
+"""The metric that a callback follows: is it there, which values are better, has it improved.
 
 What can be known is told before the first mini-batch, and the rest in the first one, not after an
 epoch.
@@ -6,17 +6,20 @@ epoch.
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .. import rng
-from ..errors import CallbackException, ConfigError, warn_user
+from ..arguments import check_choice
+from ..errors import CallbackException, ConfigError, ConfigTypeError, warn_user
 from ..hints.near import nearest_metric
-from ..hooks import is_of_library
+from ..hooks import is_of_library, with_companions
 from ..metrics.direction import direction_of
+from ..optim.monitor import Monitor
 from ..patches.base import PatchBase, metric_name
 from ..stages import Stage
 from ..steps import STEP_NAMES, Steps, resolve_step
@@ -56,6 +59,7 @@ class MonitoredMetric:
         # Training computes these metrics, too, or has the step of validation.
         self._has_same_metrics = self._has_same_step = False
         self._seen: dict[int, list[str]] = {}  # by task index: what its first mini-batch recorded
+        self._may_come = False  # with a later mini-batch, or at the end of a pass
 
     def begin(self, trainer: TrainerView, session: Any, resumed: str | None = None) -> None:
         """Check what is known before the first mini-batch of a fit; find the mode.
@@ -67,14 +71,15 @@ class MonitoredMetric:
             ConfigError: it is not known whether a higher or a lower value is better.
         """
         plan = session.plan
-        self._check_validates(plan, session.span.end)
+        self._check_validates(plan, session.span.end, at_end=trainer.limits.ends_fit)
         by_name = planned_metrics(plan, self.stage)
         self._planned = {
             name: metric
             for name, metric in by_name.items()
             if name == self.name or may_give(name, metric, self.name)
         }
-        as_planned = records_as_planned(trainer, session, self.stage)
+        self._may_come = may_record(trainer, session, self.stage, self.name)
+        as_planned = not self._may_come and records_as_planned(trainer, session, self.stage)
         if as_planned and not self._planned:
             raise self._missing(plan, by_name)
         is_loss = self.name in by_name and by_name[self.name] is None
@@ -103,12 +108,14 @@ class MonitoredMetric:
             if run.stage is Stage.TRAIN and (self._has_same_metrics or self._has_same_step):
                 self._look_in_training(plan, metrics, is_whole=run.num_tasks == 1)
             return
-        names = names_in(metrics)
+        names = [*dict.fromkeys([*names_in(metrics), *run.recorder.recorded])]
         prefix = f"{run.task.label(run.task_idx)}/" if run.num_tasks > 1 else ""
         self._seen[run.task_idx] = [*names, *(prefix + name for name in names if prefix)]
         name = self.name if self.name in metrics else self.name.removeprefix(prefix)
         if name in metrics:
             self.value(plan, {self.name: metrics[name]})
+            self.looks = False
+        elif name in names or self._may_come:  # a hook has recorded it, or may still do so
             self.looks = False
         elif len(self._seen) == run.num_tasks:
             self.looks = False
@@ -149,7 +156,7 @@ class MonitoredMetric:
             )
         self._has_same_metrics = self._has_same_step = False
 
-    def _check_validates(self, plan: Any, epochs: int) -> None:
+    def _check_validates(self, plan: Any, epochs: int, *, at_end: bool) -> None:
         if self.stage is not Stage.VAL:
             return
         asks = f"{self.owner} monitors {self.name!r} of validation, and"
@@ -158,7 +165,7 @@ class MonitoredMetric:
             raise CallbackException(
                 f"{asks} this fit does not validate. Give fit() a val_dl, or {instead}."
             )
-        if not any(map(plan.validates, range(epochs))):
+        if not at_end and not any(map(plan.validates, range(epochs))):
             raise CallbackException(
                 f"{asks} with val_freq={plan.val_freq} none of the {epochs} epochs "
                 f"validates. Give a smaller val_freq, or {instead}."
@@ -234,6 +241,171 @@ class MonitoredMetric:
         return " Give the metric to fit() or the trainer, or record it in the step."
 
 
+class Improvement:
+    """Follows a metric over the epochs of a run, and stops a run in which it improves no more.
+
+    Args:
+        owner: the class of the callback, for messages.
+        monitor: the metric's name.
+        on_stage: ``'train'`` or ``'val'``.
+        mode: ``'min'``, ``'max'``, or ``None`` to have it known from the metric.
+        patience: stop after this many values in a row that were not better; 0: never.
+        min_delta: a value is better if it differs from the best by more than this.
+        at_reset: what it means that the best value is reset, for the warning.
+
+    Attributes:
+        metric: finds the metric.
+        watch: the best value, and how many came since.
+
+    Raises:
+        ConfigError: an argument has a wrong value.
+    """
+
+    def __init__(
+        self,
+        owner: str,
+        monitor: str,
+        on_stage: str,
+        mode: str | None,
+        patience: int,
+        min_delta: float,
+        at_reset: str = "",
+    ) -> None:
+        if not isinstance(monitor, str) or not monitor:
+            raise ConfigError(f"{owner}(monitor={monitor!r}): give the name of a metric.")
+        check_choice("on_stage", on_stage, ["train", "val"])
+        if mode is not None:
+            check_choice("mode", mode, ["min", "max"])
+        if isinstance(min_delta, bool) or not isinstance(min_delta, (int, float)):
+            raise ConfigTypeError(f"{owner}(min_delta={min_delta!r}): give a number of at least 0.")
+        if not 0 <= min_delta < math.inf:
+            raise ConfigError(f"{owner}(min_delta={min_delta!r}): give a number of at least 0.")
+        self.owner = owner
+        self.metric = MonitoredMetric(owner, monitor, on_stage, mode)
+        # Where the mode is not given, a fit sets it.
+        self.watch = Monitor(mode or "min", patience, min_delta)
+        self._at_reset = at_reset
+        self._told = ""
+
+    @property
+    def on_stage(self) -> str:
+        """The stage of the metric."""
+        return str(self.metric.stage)
+
+    def check_fit(self, trainer: TrainerView, session: Any) -> None:
+        """Raise if the fit does not compute the metric, or its mode is not known."""
+        is_known = trainer.is_resumed and self.watch.best is not None
+        self.metric.begin(trainer, session, self.watch.mode if is_known else None)
+
+    def begin_fit(self, trainer: TrainerView) -> bool:
+        """Say whether the fit goes on with the best value of its run, or begins without any.
+
+        It stops at once if the run that is resumed had stopped early.
+        """
+        mode, goes_on = self.metric.mode or "min", True
+        if not (trainer.is_resumed or trainer.is_fit_run):
+            # The callback may have been another trainer's before.
+            self._renew(mode)
+            goes_on = False
+        elif self.watch.mode != mode:
+            self._reset(
+                self.watch, f"was found with mode={self.watch.mode!r}", f"has mode={mode!r}"
+            )
+            goes_on = False
+        if trainer.is_resumed:
+            self._stop_if_exhausted(trainer)
+        else:
+            self.watch.renew()
+        return goes_on
+
+    def look(self, trainer: TrainerView, metrics: Metrics) -> None:
+        """Look for the metric in a mini-batch, where that may tell that it is not there."""
+        if self.metric.looks:
+            self.metric.look(trainer, metrics)
+
+    def check(
+        self, trainer: TrainerView, metrics: Mapping[str, Any], *, is_part: bool
+    ) -> float | None:
+        """Take the value of an epoch that has the stage, and stop if the patience is exhausted.
+
+        Args:
+            trainer: is stopped.
+            metrics: what ``on_after_epoch`` is given.
+            is_part: whether it is of a part of an epoch, which does not count for the patience.
+        """
+        session = trainer.session
+        if session is None or not session.has_metrics_of(self.on_stage):
+            return None
+        value = self.metric.value(session.plan, metrics[f"{self.on_stage}_metrics"])
+        return value if is_part else self._take(trainer, value)
+
+    def check_within(self, trainer: TrainerView, metrics: Mapping[str, Any]) -> float | None:
+        """Do the same with a validation within an epoch, ``metrics`` are its own."""
+        session = trainer.session
+        if self.metric.stage is not Stage.VAL or session is None or not session.is_within:
+            return None
+        return self._take(trainer, self.metric.value(session.plan, metrics))
+
+    def _take(self, trainer: TrainerView, value: float) -> float:
+        self.watch.update(value)
+        self._stop_if_exhausted(trainer)
+        return value
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps: the best value, and what it is of."""
+        monitor, on_stage = self.metric.name, self.on_stage
+        return {"monitor": monitor, "on_stage": on_stage, "watch": self.watch.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> bool:
+        """Load a state; say whether its best value counts here, or was of another metric."""
+        name, stage, mode = self.metric.name, self.on_stage, self.metric.mode
+        # Files of earlier versions have no name and no stage.
+        saved = state.get("monitor", name), state.get("on_stage", stage)
+        watch = Monitor(state["watch"]["mode"], self.watch.patience, self.watch.min_delta)
+        watch.load_state_dict(state["watch"])
+        if saved != (name, stage):
+            self._reset(watch, f"is of {saved[1]} {saved[0]!r}", f"monitors {stage} {name!r}")
+        elif mode not in (None, watch.mode):
+            self._reset(watch, f"was found with mode={watch.mode!r}", f"has mode={mode!r}")
+        else:
+            self.watch = watch
+            return True
+        return False
+
+    def _renew(self, mode: str) -> None:
+        self.watch = Monitor(mode, self.watch.patience, self.watch.min_delta)
+
+    def _reset(self, watch: Monitor, there: str, here: str) -> None:
+        """Forget a best value, with a warning: it is of another metric."""
+        text = f"{there}, and this {self.owner} {here}"
+        if watch.best is not None and text != self._told:
+            self._told = text  # a state may be loaded twice
+            warn_user(
+                f"The saved best value, {watch.best:.4g}, {text}. The best value is "
+                f"reset{self._at_reset}.",
+                UserWarning,
+            )
+        self._renew(self.metric.mode or "min")
+
+    def _stop_if_exhausted(self, trainer: TrainerView) -> None:
+        if self.watch.exhausted:
+            trainer.stop(self._told_of_stop(trainer))
+
+    def _told_of_stop(self, trainer: TrainerView) -> str:
+        """Say which metric was no better, for how long, and when it was best."""
+        watch, history = self.watch, trainer.history
+        epochs = history.epochs if self.on_stage == "train" else history.val_epochs
+        unit = "epoch" if len(epochs) == len(history.epochs) else "validation"
+        many = f"{watch.num_bad} {unit}{'' if watch.num_bad == 1 else 's'}"
+        than = f" by more than {watch.min_delta:g}" if watch.min_delta else ""
+        text = f"{self.on_stage} {self.metric.name} was no better{than} for {many}"
+        if watch.best is None or watch.best_step is None:
+            return text
+        since = watch.num_steps - watch.best_step
+        where = f" in epoch {epochs[-since] + 1}" if since <= len(epochs) else ""
+        return f"{text} (best {watch.best:.4g}{where})"
+
+
 def names_in(metrics: Metrics) -> list[str]:
     """Give the names of a mini-batch's metrics, without those that are undefined on it."""
     with rng.preserved():
@@ -298,3 +470,25 @@ def records_as_planned(trainer: TrainerView, session: Any, stage: Stage) -> bool
             if any(getattr(type(one), verb) is not getattr(Steps, verb) for one in (task, trainer)):
                 return False
     return True
+
+
+def may_record(trainer: TrainerView, session: Any, stage: Stage, name: str) -> bool:
+    """Whether ``record`` may add a value, at any time: in the user's code under any name."""
+    callbacks = with_companions(trainer.callbacks)
+    if any(name.rpartition("/")[2] in callback.records for callback in callbacks):
+        return True
+    steps = [resolve_step(task, trainer, stage) for task in session.plan.tasks[stage]]
+    owners = {type(getattr(step, "__self__", None)) for step in steps} | {*map(type, callbacks)}
+    own = [kind for owner in owners for kind in owner.__mro__ if not is_of_library(kind)]
+    return any(_calls_record(function) for kind in own for function in kind.__dict__.values())
+
+
+def _calls_record(function: Any) -> bool:
+    """Whether a function calls ``record``, or calls a function of its module that does."""
+    names = getattr(getattr(function, "__code__", None), "co_names", ())
+    inner = [getattr(function, "__globals__", {}).get(name) for name in names]
+    return any(
+        "record" in getattr(getattr(one, "__code__", None), "co_names", ())
+        for one in (function, *inner)
+        if not is_of_library(one)
+    )

@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from ..arguments import default_loss
-from ..errors import ConfigError, MetricError, StepError
+from ..errors import ConfigError, LoopException, MetricError, StepError
 from ..nest import operations as nested
 from ..patches import PatchBase, ValuePatch
 from .words import DEFAULT_STEP
@@ -108,4 +108,18 @@ def recorded_twice(step_name: str, name: str) -> MetricError:
     return MetricError(
         f"{step_name} recorded the metric {name!r} twice in one mini-batch. Pass "
         "do_metric=False to self.loss() for the parts, and call self.do_metric() once."
+    )
+
+
+def name_is_taken(name: str, why: str) -> MetricError:
+    """The error for a name that ``record`` cannot use; ``why`` says what has it."""
+    return MetricError(f"record({name!r}): {why}. Record the value under another name.")
+
+
+def no_place_to_record(name: Any) -> LoopException:
+    """The error for a call of ``record`` where no pass takes its value."""
+    return LoopException(
+        f"record({name!r}) was called where no pass runs. Call it in a step, in a hook of a "
+        "mini-batch or of an optimizer step, or in on_after_train_epoch, on_after_val_epoch or "
+        "on_after_test_epoch, which are called at the end of a pass."
     )

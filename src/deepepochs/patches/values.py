@@ -239,13 +239,13 @@ def _as_summand(value: Any) -> Any:
         return float(value)
     if isinstance(value, (Tensor, np.ndarray)):
         tensor = torch.as_tensor(value).detach()
-        return tensor.item() if not tensor.ndim and tensor.is_cpu else tensor.to(_wide(tensor))
+        return tensor.item() if not tensor.ndim and tensor.is_cpu else tensor.to(wide_dtype(tensor))
     raise MetricError(
         f"the value to average is {describe(value)}: give a number, a tensor, or a dict of them."
     )
 
 
-def _wide(tensor: Tensor) -> torch.dtype:
+def wide_dtype(tensor: Tensor) -> torch.dtype:
     return torch.float32 if tensor.device.type == "mps" else torch.float64
 
 
@@ -256,7 +256,7 @@ def _folded(pending: list[tuple[Tensor, float]]) -> Tensor:
     neighbours of that weight; nearly all batches have the same size.
     """
     device = pending[-1][0].device  # values from a checkpoint may be on the CPU
-    wide = _wide(pending[-1][0])
+    wide = wide_dtype(pending[-1][0])
     sums = [
         torch.stack([value.to(device) for value, _ in group]).sum(dtype=wide) * weight
         for weight, group in itertools.groupby(pending, operator.itemgetter(1))

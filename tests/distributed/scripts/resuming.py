@@ -21,6 +21,7 @@ from accelerate import Accelerator
 from cases import (
     ByHandTask,
     Endless,
+    RecordingTask,
     ReturningTask,
     Stream,
     Tempered,
@@ -33,7 +34,15 @@ from cases import (
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from deepepochs import Callback, EpochTask, GradClipCallback, Optimizer, Trainer, set_seed
+from deepepochs import (
+    Callback,
+    EpochTask,
+    GradClipCallback,
+    GradNormCallback,
+    Optimizer,
+    Trainer,
+    set_seed,
+)
 from deepepochs import metrics as dm
 
 
@@ -236,8 +245,32 @@ def prepared() -> Any:
     return compare(make, 2)
 
 
+class RecordsLate(Callback):
+    """Records after the step of each optimizer, and after each pass."""
+
+    def on_after_optimize(self, trainer: Any, **_: Any) -> None:
+        trainer.record("steps", trainer.progress.num_steps)
+
+    def on_after_train_epoch(self, trainer: Any, metrics: Any, **_: Any) -> None:
+        trainer.record("late", metrics["sum"])
+
+
+def recorded() -> Any:
+    """Values of steps, of optimizer steps and of passes, some of which one process lacks."""
+
+    def data() -> Any:
+        train = [RecordingTask(Endless(4, 22)), RecordingTask(loader(slice(17), 6))]
+        return train, [RecordingTask(loader(slice(3), 2)), RecordingTask(loader(slice(10), 6))]
+
+    def make(callbacks: Any) -> Any:
+        added = [*callbacks, GradNormCallback(with_max=True), RecordsLate()]
+        return build(make_accelerator(split=False), added, data, grad_accumulate=2)
+
+    return compare(make, 1)
+
+
 def main() -> None:
-    cases = (shuffled, accumulating, by_hand, streams, drawn, prepared)
+    cases = (shuffled, accumulating, by_hand, streams, drawn, prepared, recorded)
     names = sys.argv[2:]
     found = {case.__name__: case() for case in cases if not names or case.__name__ in names}
     if Accelerator(cpu=True).is_main_process:
