@@ -471,4 +471,67 @@ model = Net()
 trainer = Trainer(model, F.cross_entropy, epochs=2, console="off", metrics="accuracy")
 trainer.fit(DataLoader(Stream(), 8), val_dl)
 """,
+    "ema": """
+model = Net()
+check = CheckCallback("loss", patience=9)
+trainer = Trainer(
+    model, F.cross_entropy, epochs=3, metrics="f1", ema=0.9, callbacks=check, console="off"
+)
+trainer.fit(train_dl, val_dl)
+""",
+    "ema_with_warmup": """
+from deepepochs import EMA
+
+model = Net()
+average = EMA(0.99, warmup=3, buffers=False)
+trainer = Trainer(model, F.cross_entropy, epochs=2, ema=average, precision="bf16", console="off")
+trainer.fit(train_dl, val_dl)
+""",
+    "limits": """
+model = Net()
+trainer = Trainer(
+    model,
+    F.cross_entropy,
+    epochs=2,
+    console="off",
+    limit_train_batches=3,
+    limit_val_batches=0.4,
+    grad_accumulate=2,
+)
+trainer.fit(train_dl, val_dl)
+""",
+    "early_stop_without_files": """
+from deepepochs import EarlyStopCallback
+
+model = Net()
+stop = EarlyStopCallback("accuracy", patience=2, min_delta=0.01, on_stage="train")
+trainer = Trainer(
+    model, F.cross_entropy, epochs=9, metrics="accuracy", callbacks=stop, console="off"
+)
+trainer.fit(train_dl)
+""",
+    "min_delta": """
+model = Net()
+check = CheckCallback("loss", patience=2, min_delta=0.2)
+trainer = Trainer(model, F.cross_entropy, epochs=9, callbacks=check, console="off")
+trainer.fit(train_dl, val_dl)
+""",
+    "recorded_values": """
+
+class Task(EpochTask):
+    def step(self, batch_x, batch_y, **step_args):
+        out = self.model(*batch_x)
+        self.record("largest", out.max(), how="max")
+        self.record("spread", out.std())
+        for part in out:
+            self.record("sum", part.sum(), how="sum")
+        self.record("smallest", out.min(), how="min")
+        self.record("end", out.mean(), how="last")
+        self.loss(out, batch_y)
+
+
+model = Net()
+trainer = Trainer(model, F.cross_entropy, epochs=2, console="off")
+trainer.fit(train_tasks=Task(train_dl), val_tasks=Task(val_dl))
+""",
 }

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from ..callbacks.early_stop import EarlyStopCallback
 from ..callbacks.grad_clip import GradClipCallback
+from ..callbacks.monitored import Improvement
 from ..fit.plan import FitPlan
 from ..hooks import is_of_library
 from ..stages import Stage
@@ -123,7 +125,7 @@ class Epochs:
         lines = []
         for callback in trainer.callbacks:
             kind = type(callback)
-            is_written = kind is GradClipCallback or callback.is_console
+            is_written = kind in (GradClipCallback, EarlyStopCallback) or callback.is_console
             if is_of_library(kind) and not is_written:
                 more = ": only its best weights are saved" if callback.keeps_checkpoints else ""
                 lines.append(gaps.not_written(f"{kind.__name__}{more}"))
@@ -136,6 +138,7 @@ class Epochs:
             lines.append(
                 gaps.not_written(f"the {self.start} epochs before, which made the weights")
             )
+        lines += [gaps.not_written(f"{name}={value!r}") for name, value in _limits(trainer)]
         workers = [getattr(task.dataloader, "num_workers", 0) for task in self.plan.all_tasks()]
         if any(workers) and trainer.worker_seeding == "position":
             what = "worker_seeding='position': the random numbers of workers are those of torch"
@@ -143,8 +146,21 @@ class Epochs:
         return lines
 
 
+def _limits(trainer: Any) -> list[tuple[str, Any]]:
+    """The arguments of a trainer that say how long a fit runs, and that are not written out."""
+    limits = trainer.limits
+    given = [
+        ("max_steps", limits.max_steps, None),
+        ("max_time", limits.max_time_s, None),
+        ("val_every", limits.val_every, None),
+        ("dry_run", limits.dry_run, False),
+        ("on_oom", trainer.on_oom, "raise"),
+    ]
+    return [(name, value) for name, value, default in given if value != default]
+
+
 class Best:
-    """The lines that keep the best weights and stop early, as a CheckCallback does.
+    """The lines that keep the best weights and stop early, as the callbacks for it do.
 
     Attributes:
         start: before the loop.
@@ -153,29 +169,45 @@ class Best:
     """
 
     def __init__(self, parts: Parts, plan: FitPlan, values: dict[Stage, str]) -> None:
+        self.parts, self.plan, self.values = parts, plan, values
         self.start: list[str] = []
         self.each: list[str] = []
         self.stop: list[str] = []
-        checker: Any = parts.trainer.checker
-        if checker is None:
+        for callback in parts.trainer.callbacks:
+            if callback.keeps_checkpoints:
+                self._follow(callback.improvement, saves=True)
+            elif type(callback) is EarlyStopCallback:
+                self._follow(callback.improvement, saves=False)
+
+    def _follow(self, improvement: Improvement, *, saves: bool) -> None:
+        """Follow the metric of a callback, which saves the best weights or only stops."""
+        stage, monitor = Stage(improvement.on_stage), improvement.metric.name
+        if not self.plan.tasks[stage]:
             return
-        stage = Stage(checker.on_stage)
-        if not plan.tasks[stage]:
+        patience, delta = improvement.watch.patience, improvement.watch.min_delta
+        mode = improvement.metric.mode or self.plan.directions().get(monitor)
+        is_min = (mode or ("min" if "loss" in monitor else "max")) == "min"
+        name = self.values[stage]
+        is_rare = stage is Stage.VAL and self.plan.val_freq > 1
+        value = f'{name}["{monitor}"]'
+        waits = f"{name} and " if is_rare else ""
+        sign, worst = ("<", "inf") if is_min else (">", "-inf")
+        best = self.parts.names.free("best")
+        self.start.append(f'{best} = float("{worst}")')
+        save = f'    torch.save({self.parts.saved}.state_dict(), "best.pt")'
+        saving = [f"if {waits}{value} {sign} {best}:", f"    {best} = {value}", save]
+        if saves and (delta or not patience):
+            self.each += saving
+        if not patience:
             return
-        mode = checker.metric.mode or plan.directions().get(checker.monitor)
-        mode = mode or ("min" if "loss" in checker.monitor else "max")
-        best, waited = parts.names.free("best"), parts.names.free("waited")
-        name = values[stage]
-        value, sign = f'{name}["{checker.monitor}"]', "<" if mode == "min" else ">"
-        is_rare = stage is Stage.VAL and plan.val_freq > 1
-        self.start = [f'{best} = float("{"inf" if mode == "min" else "-inf"}")']
-        self.each = [
-            f"if {f'{name} and ' if is_rare else ''}{value} {sign} {best}:",
-            f"    {best} = {value}",
-            f'    torch.save({parts.model}.state_dict(), "best.pt")',
-        ]
-        if checker.patience:
-            self.start.append(f"{waited} = 0")
-            self.each += [f"    {waited} = 0", f"elif {name}:" if is_rare else "else:"]
-            self.each.append(f"    {waited} += 1")
-            self.stop = [f"if {waited} >= {checker.patience}:", "    break"]
+        if saves and delta:
+            best = self.parts.names.free("best_before")
+            self.start.append(f'{best} = float("{worst}")')
+        waited = self.parts.names.free("waited")
+        self.start.append(f"{waited} = 0")
+        margin = f" {'-' if is_min else '+'} {delta}" if delta else ""
+        self.each += [f"if {waits}{value} {sign} {best}{margin}:", f"    {best} = {value}"]
+        self.each += [save] if saves and not delta else []
+        self.each += [f"    {waited} = 0", f"elif {name}:" if is_rare else "else:"]
+        self.each.append(f"    {waited} += 1")
+        self.stop += [f"if {waited} >= {patience}:", "    break"]

@@ -25,11 +25,13 @@ class Parts:
 
     Attributes:
         setup: lines that make what has no name in the user's script.
+        late: those that come after the helpers.
         helpers: functions of the script, by name.
-        model: the expression of the model; ``call``: as it is called in a step.
+        model: the expression of the model.
         loss: that of the loss function; ``''``: the model gives the loss.
         opts: those of the optimizers; ``schedulers``: those of their schedulers, or ``''``.
         clip: what clips the gradients, if there is something.
+        averaged: the model with the average of the weights; ``''``: there is none.
         mode: ``'no'``, ``'bf16'`` or ``'fp16'``.
         moves: whether mini-batches are moved to a device.
     """
@@ -38,6 +40,7 @@ class Parts:
         self.trainer, self.prelude, self.gaps = trainer, prelude, gaps
         self.names = prelude.names
         self.setup: list[str] = []
+        self.late: list[str] = []
         self.helpers: dict[str, list[str]] = {}
         self.loss = ""
         self.opts: list[str] = []
@@ -48,9 +51,10 @@ class Parts:
         self._owners: dict[int, tuple[str, Any, dict[str, Any]]] = {}
         self._methods: dict[tuple[int, str], str] = {}
         self._metrics: dict[int, str] = {}
+        self._calls: dict[str, str] = {}
         self._name_model()
         self._name_optimizers()
-        self.call = self._call()
+        self.averaged = self._average()
 
     def _name_model(self) -> None:
         trainer = self.trainer
@@ -115,22 +119,51 @@ class Parts:
             f"{name} = torch.optim.{kind.__name__}({self.model}.parameters(), {', '.join(given)})"
         )
 
-    def _call(self) -> str:
-        if self.mode == "no":
-            return self.model
-        kind = self.trainer.device.type
-        dtype = "torch.bfloat16" if self.mode == "bf16" else "torch.float16"
-        name = self.names.free("call_model")
-        self.helpers[name] = [
-            f"def {name}(*inputs, **named):",
-            f'    with torch.autocast("{kind}", {dtype}):',
-            f"        return {self.model}(*inputs, **named).float()",
-        ]
+    @property
+    def saved(self) -> str:
+        """The expression of the model whose weights are saved."""
+        return f"{self.averaged}.module" if self.averaged else self.model
+
+    def _average(self) -> str:
+        """Write how the average of the weights is made, with what torch has for it."""
+        if self.trainer.ema is None:
+            return ""
+        settings = self.trainer.ema.settings
+        name = self.names.free("ema_model")
+        average = f"get_ema_multi_avg_fn({settings.decay})"
+        if settings.warmup:
+            average = self.names.free("average")
+            warm = f"(1 + number.item()) / ({settings.warmup} + number.item())"
+            self.helpers[average] = [
+                f"def {average}(averages, weights, number):",
+                f"    share = 1 - min({settings.decay}, {warm})",
+                "    for one, weight in zip(averages, weights, strict=True):",
+                "        if one.is_floating_point():",
+                "            one.lerp_(weight, share)",
+            ]
+        options = f"multi_avg_fn={average}, use_buffers={settings.buffers}"
+        self.late.append(f"{name} = AveragedModel({self.model}, {options})")
         return name
+
+    def call(self, net: str) -> str:
+        """The expression by which a step calls the model, or the one with averaged weights."""
+        if self.mode == "no":
+            return net
+        if net not in self._calls:
+            kind = self.trainer.device.type
+            dtype = "torch.bfloat16" if self.mode == "bf16" else "torch.float16"
+            wanted = "call_model" if net == self.model else "call_average"
+            self._calls[net] = name = self.names.free(wanted)
+            self.helpers[name] = [
+                f"def {name}(*inputs, **named):",
+                f'    with torch.autocast("{kind}", {dtype}):',
+                f"        return {net}(*inputs, **named).float()",
+            ]
+        return self._calls[net]
 
     def keep_free(self, assigned: set[str]) -> None:
         """Give other names to what steps call by a name that they also set."""
-        for kind, wanted in (("model", "net"), ("loss", "loss_fn"), ("call", "call_model")):
+        for kind, wanted in (("model", "net"), ("loss", "loss_fn")):
             name = getattr(self, kind)
             if name in assigned:
                 setattr(self, kind, self._renamed(name, wanted))

@@ -58,16 +58,18 @@ class Pass:
         self.has_loss = self.is_training or task.do_loss
         tasks = plan.tasks[stage]
         self.label = plan.labels[stage][tasks.index(task)] if len(tasks) > 1 else ""
-        self.model = parts.call
+        self.model = ""
         self.step = resolve_step(task, parts.trainer, stage)
         self.is_default = getattr(self.step, "__func__", None) in DEFAULT_STEPS
         self._writer = None if self.is_default else StepWriter(self.step, self, parts.gaps)
         self._sample = sample_of(parts.trainer, task.dataloader, task.targets)
-        self._is_single = task.length == 1 and not self.label
+        length = parts.trainer.limits.num_batches(stage, task.length)
+        self._is_single = length == 1 and not self.label
         self._size = parts.trainer.grad_accumulate if self.is_training else 1
         self._start: list[str] = []
         self._results: dict[str, None] = {}
         self._values: dict[str, str] = {}  # name -> the variable of its sum
+        self._recorded: dict[str, str] = {}  # name -> the variable of its value
         self._counts = self._has_metrics = False
 
     @property
@@ -78,8 +80,17 @@ class Pass:
     def write(self) -> list[str]:
         """Write the function."""
         parts = self.parts
-        self.model = parts.call
-        shared = [parts.model, parts.loss, parts.call, *parts.opts, *parts.schedulers, self.loader]
+        self._net = parts.model if self.is_training else parts.averaged or parts.model
+        self.model = parts.call(self._net)
+        shared = [
+            self._net,
+            self.model,
+            parts.model,
+            parts.loss,
+            *parts.opts,
+            *parts.schedulers,
+            self.loader,
+        ]
         taken = {name for text in shared if text for name in names_read(ast.parse(text))}
         taken |= {"torch", "device"} if parts.moves else {"torch"}
         self.names = Names(taken | (self._writer.own_names if self._writer else set()))
@@ -103,13 +114,13 @@ class Pass:
         lines += [f"def {self.name}():"]
         start = [
             *parts.hooks(f"on_before_{stage}_epoch"),
-            f"{parts.model}.{'train' if self.is_training else 'eval'}()",
+            f"{self._net}.{'train' if self.is_training else 'eval'}()",
             *self._start,
         ]
-        header = f"for {self._header} in {self.loader}:"
+        header = f"for {self._header} in {self._batches}:"
         if self._enumerates:
             target = f"({self._header})" if "," in self._header else self._header
-            header = f"for {self._index}, {target} in enumerate({self.loader}):"
+            header = f"for {self._index}, {target} in enumerate({self._batches}):"
         loop = [
             *self._moves,
             *self._splits,
@@ -205,6 +216,10 @@ class Pass:
         self._first, self._window = names.free("first"), names.free("window")
         self._outs, self._ys = names.free("outs", "outputs"), names.free("ys", "all_y")
         self._enumerates = self._size > 1
+        limit = self.parts.trainer.limits.batches.get(self.stage)
+        number = self.parts.trainer.limits.num_batches(self.stage, self.task.length)
+        self._batches = self.loader if limit is None else f"islice({self.loader}, {number})"
+        self._num_batches = f"len({self.loader})" if limit is None else str(number)
 
     # --- the step
 
@@ -263,8 +278,8 @@ class Pass:
     def known(self, name: str) -> str:
         """The expression of an attribute that every step's object has."""
         known = {
-            "model": self.parts.model,
-            "trainer.model": self.parts.model,
+            "model": self._net,
+            "trainer.model": self._net,
             "loss_fn": self.parts.loss,
             "trainer.loss_fn": self.parts.loss,
             "current_batch_size": self._weight,
@@ -314,19 +329,35 @@ class Pass:
         lines = parts.hooks("on_before_optimize")
         lines += [self._clip(chosen)] if parts.clip is not None else []
         for i in chosen:
-            lines += [f"{parts.opts[i]}.step()", *self._schedule(i)]
+            step = f"{parts.opts[i]}.step()"
+            if getattr(parts.trainer.opt[i], "needs_closure", False):
+                step = f"{parts.opts[i]}.step(...)"
+                step += parts.gaps.fill_in_here(f"the closure of {parts.trainer.opt[i].kind}")
+            lines += [step, *self._schedule(i)]
         lines += [f"{parts.opts[i]}.zero_grad()" for i in chosen]
+        lines += self._average(index)
         lines += parts.hooks("on_after_optimize")
         if self._size == 1:
             return lines
         number = f"{self._index} + 1"
-        closes = f"({number}) % {self._size} == 0 or {number} == len({self.loader})"
+        closes = f"({number}) % {self._size} == 0 or {number} == {self._num_batches}"
         scale = [
             f"for weights in {self._weights(chosen)}:",
             "    if weights.grad is not None:",
             f"        weights.grad.mul_({self._first} / {self._window})",
         ]
         return [f"if {closes}:", *(INDENT + line for line in [*scale, *lines])]
+
+    def _average(self, index: int | None) -> list[str]:
+        """The average of the weights after an optimizer step."""
+        parts = self.parts
+        if not parts.averaged:
+            return []
+        every = parts.trainer.ema.settings.every
+        if every > 1 or (index is not None and len(parts.opts) > 1):
+            what = f"every={every}" if every > 1 else "that of each optimizer alone"
+            return [parts.gaps.not_written(f"the average of the weights with {what}")]
+        return [f"{parts.averaged}.update_parameters({parts.model})"]
 
     def _schedule(self, index: int) -> list[str]:
         """The step of a schedule that moves with each optimizer step."""
@@ -395,6 +426,22 @@ class Pass:
         hooks = self.parts.hooks(f"on_{self.stage}_metrics")
         return [*dict.fromkeys(lines), *hooks]
 
+    def record(self, name: str, value: str, how: str) -> list[str]:
+        """What comes of ``self.record``."""
+        if how == "mean":
+            return self.record_value(name, value)
+        number = f"torch.as_tensor({value}).item()"
+        variable = self._recorded.get(name) or self.names.free(f"{identifier(name)}_{how}")
+        self._recorded[name] = variable
+        first = {"sum": "0.0", "max": '-float("inf")', "min": 'float("inf")', "last": "0.0"}[how]
+        self._start.append(f"{variable} = {first}")
+        return [
+            {
+                "sum": f"{variable} += {number}",
+                "last": f"{variable} = {number}",
+            }.get(how, f"{variable} = {how}({variable}, {number})")
+        ]
+
     def _end(self) -> None:
         """Note the first values of the sums, and the results."""
         per = "" if self._is_single else f" / {self._count}"
@@ -409,6 +456,7 @@ class Pass:
         for name, variable in self._values.items():
             if name != "loss":
                 self._results[f'"{name}": {variable}{per}'] = None
+        self._results.update({f'"{name}": {text}': None for name, text in self._recorded.items()})
 
     # --- metrics
 

@@ -31,6 +31,9 @@ from .source import (
 QUIET = ("plain_loop", "explain", "summary", "check", "print", "on_demand", "profile")
 """Calls that change nothing in the training: no word is lost about them."""
 
+RESERVED = ("torch", "Any", "SimpleNamespace", "islice", "AveragedModel", "get_ema_multi_avg_fn")
+"""Names that the lines of the loop may import."""
+
 MODEL, LOSS = "model", "loss_fn"
 
 
@@ -62,7 +65,7 @@ class Prelude:
     """
 
     def __init__(self, trainer: Any, frame: FrameType | None, call: str, gaps: Gaps) -> None:
-        self.names = Names({*dir(builtins), "torch", "Any", "SimpleNamespace"})
+        self.names = Names({*dir(builtins), *RESERVED})
         self.file = ""
         self.model = self.loss = ""
         self.optimizers: list[OptimizerText] = []

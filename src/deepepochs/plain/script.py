@@ -25,6 +25,16 @@ from .passes import Pass
 from .prelude import Prelude
 from .source import LIBRARY, bound_names, names_read
 
+STANDARD = {
+    "torch": "import torch",
+    "Any": "from typing import Any",
+    "islice": "from itertools import islice",
+    "AveragedModel": "from torch.optim.swa_utils import AveragedModel",
+    "get_ema_multi_avg_fn": "from torch.optim.swa_utils import get_ema_multi_avg_fn",
+    "SimpleNamespace": "from types import SimpleNamespace",
+}
+"""What the lines of this package read, and the imports of it."""
+
 
 def script_of(
     trainer: Any,
@@ -58,7 +68,7 @@ def script_of(
     loop = Epochs(parts, plan, span, passes).lines()
     helpers = ["\n".join(lines) for lines in parts.helpers.values()]
     own = parts.own_lines()
-    body = [*parts.setup, *own, *helpers, *functions, "\n\n" + "\n".join(loop)]
+    body = [*parts.setup, *own, *helpers, *parts.late, *functions, "\n\n" + "\n".join(loop)]
     return _joined(prelude, gaps, body, [one.step for one in passes])
 
 
@@ -79,12 +89,16 @@ def _loader(parts: Parts, plan: FitPlan, stage: Stage, index: int) -> str:
         or loaders.get(f"id {id(loader)}", "")
         or loaders.get(f"{stage}_tasks {index - bool(loaders.get(f'{stage}_dl'))}", "")
     )
-    if known:
+    overfit = parts.trainer.limits.overfit
+    if known and not overfit:
         return known
     name = parts.names.free(f"{stage}_dl_{index + 1}" if several else f"{stage}_dl")
     of_task = f" of task {plan.labels[stage][index]!r}" if several else ""
     stages = {Stage.TRAIN: "training", Stage.VAL: "validation"}
-    parts.setup.append(parts.gaps.fill_in(name, f"the {stages[stage]} loader{of_task}"))
+    what = f"the {stages[stage]} loader{of_task}"
+    if overfit:
+        what = f"a list of the mini-batches that overfit_batches={overfit} keeps of {what}"
+    parts.setup.append(parts.gaps.fill_in(name, what))
     return name
 
 
@@ -97,14 +111,9 @@ def _joined(prelude: Prelude, gaps: Gaps, body: list[str], steps: list[Any]) -> 
     imports += [ast.parse(line).body[0] for line in found]
     used = names_read(ast.parse("\n".join([*before, *lines, *body])))
     bound = {name for one in imports for name in bound_names(one)}
-    standard = {
-        "torch": "import torch",
-        "Any": "from typing import Any",
-        "SimpleNamespace": "from types import SimpleNamespace",
-    }
     imports += [
         ast.parse(line).body[0]
-        for name, line in standard.items()
+        for name, line in STANDARD.items()
         if name in used and name not in bound
     ]
     head = gaps.head(
@@ -118,7 +127,7 @@ def _joined(prelude: Prelude, gaps: Gaps, body: list[str], steps: list[Any]) -> 
 def _missing(before: list[str], body: list[str], imports: list[ast.stmt]) -> set[str]:
     """The names that the script reads and nothing in it defines."""
     tree = ast.parse("\n".join([*before, *body]))
-    known = {*dir(builtins), "torch", "Any", "SimpleNamespace", "__name__"}
+    known = {*dir(builtins), *STANDARD, "__name__"}
     known |= {name for one in imports for name in bound_names(one)}
     for node in ast.walk(tree):
         if isinstance(node, (ast.stmt, ast.expr, ast.comprehension)):

@@ -16,7 +16,7 @@ from ..steps import DEFAULT_STEPS, Steps
 from .gaps import Gaps, Names, place_of
 from .source import LIBRARY, Edit, bound_names, is_literal, names_read, source_of
 
-VERBS = ("loss", "backward", "optimize", "do_metric", "call_model")
+VERBS = ("loss", "backward", "optimize", "do_metric", "call_model", "record")
 UNKNOWN = ("trainer", "run", "opt", "session", "runtime", "accelerator", "batch_patch_dict")
 LAZY = (
     ast.Lambda,
@@ -63,6 +63,9 @@ class Verbs(Protocol):
 
     def record_value(self, name: str, value: str) -> list[str]:
         """The sum of a value that a step returns."""
+
+    def record(self, name: str, value: str, how: str) -> list[str]:
+        """The mean, sum, maximum, minimum or last of a value that a step records."""
 
     def own(self, owner: Any, name: str) -> str:
         """The expression of an attribute of a step's object."""
@@ -406,6 +409,7 @@ class StepWriter:
             "optimize": ("optimize_index",),
             "do_metric": ("loss", "model_out", "batch_y"),
             "call_model": ("batch_x",),
+            "record": ("name", "value"),
         }[name]
         given: dict[str, ast.expr] = dict(zip(order, node.args, strict=False))
         given.update((keyword.arg or "", keyword.value) for keyword in node.keywords)
@@ -415,10 +419,14 @@ class StepWriter:
             self._add(self._gaps.not_written(what + where))
         if name == "call_model":
             return f"{self._verbs.model}(*{self._text(given['batch_x'])})"
+        if name == "record":
+            return self._write_record(node, given)
         if name == "loss":
             out = self._as_name(given["model_out"], "out", "batch_out")
             share = self._share(given)
             return self._write_loss(out, self._text(given["batch_y"]), share, given, target)
+        if "closure" in given:
+            return self._unknown_text(node)
         if name == "optimize":
             index = given.get("optimize_index")
             chosen = index.value if isinstance(index, ast.Constant) else None
@@ -428,6 +436,16 @@ class StepWriter:
             self._add(*self._verbs.backward(loss, self._share(given)))
         else:
             self._record(given)
+        return "None"
+
+    def _write_record(self, node: ast.Call, given: Mapping[str, ast.expr]) -> str:
+        name, how = given["name"], given.get("how", ast.Constant("mean"))
+        if "weight" in given or not isinstance(name, ast.Constant):
+            return self._unknown_text(node)
+        if not isinstance(how, ast.Constant):
+            return self._unknown_text(node)
+        value = self._text(given["value"])
+        self._add(*self._verbs.record(str(name.value), value, str(how.value)))
         return "None"
 
     def _share(self, given: Mapping[str, ast.expr]) -> str:
