@@ -15,7 +15,7 @@ from ..callbacks.grad_clip import GradClipCallback
 from ..hooks import is_of_library
 from ..optim.fits import bare
 from .gaps import Gaps, place_of
-from .metric_text import class_metric, is_class_metric, plain_metric
+from .metric_text import IDS, class_metric, ids_function, is_class_metric, plain_metric
 from .prelude import LOSS, MODEL, OptimizerText, Prelude
 from .source import is_literal
 
@@ -229,6 +229,11 @@ class Parts:
         """The function inside of what ``rename`` gives, by its name in the module."""
         inner = inspect.unwrap(metric) if callable(metric) else metric
         return self.prelude.name_of(inner)
+
+    def add_class_ids(self) -> None:
+        """Have the function that finds the predicted classes of any outputs, before its readers."""
+        if IDS not in self.helpers:
+            self.helpers = {IDS: ids_function(), **self.helpers}
 
     def take_metrics(self, arguments: dict[str, list[Any]]) -> None:
         """Take over metrics that are made in the call of Trainer or fit: argument -> objects."""

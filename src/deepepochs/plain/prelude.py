@@ -103,8 +103,8 @@ class Prelude:
     def _look_at(self, statement: ast.stmt) -> None:
         """Note which names a statement takes, and whether they need the library."""
         if isinstance(statement, (ast.FunctionDef, ast.ClassDef)):
-            own = [one for one in statement.decorator_list if not self._uses_library(one)]
-            statement.decorator_list = own
+            decorators = statement.decorator_list
+            decorators[:] = [one for one in decorators if not self._uses_library(one)]
         if isinstance(statement, (ast.Import, ast.ImportFrom)):
             self._look_at_import(statement)
         elif self._declared(statement) is not None:
@@ -185,16 +185,16 @@ class Prelude:
             self._write_without_library(statement)
 
     def _take_import(self, statement: ast.Import | ast.ImportFrom) -> None:
-        module = getattr(statement, "module", None) or ""
-        if module == "__future__":
+        names = [one for one in statement.names if _name(one) not in self._ours]
+        if isinstance(statement, ast.Import):
+            self._kept.append(Kept(ast.Import(names), ""))
             return
-        statement.names = [one for one in statement.names if _name(one) not in self._ours]
-        if isinstance(statement, ast.ImportFrom) and statement.level and self._frame is not None:
-            package = self._frame.f_globals.get("__package__") or ""
-            name = importlib.util.resolve_name("." * statement.level + module, package or ".")
-            statement.module, statement.level = name, 0
-        if statement.names and module.partition(".")[0] != LIBRARY:
-            self._kept.append(Kept(statement, ""))
+        module = statement.module or ""
+        if statement.level and self._frame is not None:
+            package = self._frame.f_globals.get("__package__") or "."
+            module = importlib.util.resolve_name("." * statement.level + module, package)
+        if module != "__future__" and module.partition(".")[0] != LIBRARY:
+            self._kept.append(Kept(ast.ImportFrom(module, names, 0), ""))
 
     def _declared(self, statement: ast.stmt) -> ast.expr | None:
         """The metric in ``name = rename('other')(metric)``, and the like."""
@@ -279,9 +279,7 @@ class Prelude:
 
     def _take_trainer(self, call: ast.Call) -> None:
         """Write model, loss and optimizers that are made in the call of Trainer."""
-        from ..trainer import TrainerBase
-
-        given = arguments_of(call, list(inspect.signature(TrainerBase).parameters))
+        given = arguments_of(call, _arguments_of_trainer(type(self._trainer)))
         if "model" in given:
             self.model = self._named(given["model"], self._model_name or MODEL)
         if not is_none(given.get("loss")):
@@ -386,7 +384,11 @@ class Prelude:
             if isinstance(statement, (ast.Import, ast.ImportFrom)):
                 wanted = [a for a in statement.names if _name(a) in {*needed, "*"}]
                 if wanted:
-                    imports.append(type(statement)(**{**vars(statement), "names": wanted}))
+                    is_from = isinstance(statement, ast.ImportFrom)
+                    module = getattr(statement, "module", None)
+                    imports.append(
+                        ast.ImportFrom(module, wanted, 0) if is_from else ast.Import(wanted)
+                    )
                 continue
             if statement is not None:
                 if _is_idle(statement) and not bound_names(statement) & needed:
@@ -394,6 +396,16 @@ class Prelude:
                 needed |= names_read(statement)
             kept.append(text)
         return imports, kept[::-1]
+
+
+def _arguments_of_trainer(kind: type) -> list[str]:
+    """The names of the arguments of a trainer's class, in order."""
+    bases = [kind, *(one for one in kind.__mro__ if one.__name__ == "TrainerBase")]
+    for one in bases:
+        parameters = inspect.signature(one).parameters
+        if all(p.kind is not p.VAR_POSITIONAL for p in parameters.values()):
+            return list(parameters)
+    return []
 
 
 def _name(alias: ast.alias) -> str:

@@ -61,11 +61,8 @@ class Verbs(Protocol):
     def record_metrics(self, out: str, y: str) -> list[str]:
         """The sums of the metrics."""
 
-    def record_value(self, name: str, value: str) -> list[str]:
-        """The sum of a value that a step returns."""
-
     def record(self, name: str, value: str, how: str) -> list[str]:
-        """The mean, sum, maximum, minimum or last of a value that a step records."""
+        """The mean, sum, maximum, minimum or last of a value that a step records or returns."""
 
     def own(self, owner: Any, name: str) -> str:
         """The expression of an attribute of a step's object."""
@@ -82,12 +79,12 @@ class StepWriter:
         inputs: the names that the step gives to inputs and target.
     """
 
-    def __init__(self, step: Callable[..., Any], verbs: Verbs, gaps: Gaps) -> None:
+    def __init__(self, step: Callable[..., Any], gaps: Gaps, verbs: Verbs | None = None) -> None:
         self.lines: list[str] = []
-        self.inputs = ["batch_x", "batch_y"]
+        self.inputs = "batch_x", "batch_y"
         self.step = step
         self.source = source_of(step)
-        self._verbs, self._gaps = verbs, gaps
+        self._given_verbs, self._gaps = verbs, gaps
         self._owner = getattr(step, "__self__", None)
         self._self, self._indent, self._line = "self", "", 0
         self._lazy = 0
@@ -102,7 +99,13 @@ class StepWriter:
             ):
                 self._self, *args = args or ["self"]
             self._args = args
-            self.inputs = [*args, *self.inputs[len(args) :]][:2]
+            x, y = [*args, *self.inputs[len(args) :]][:2]
+            self.inputs = x, y
+
+    @property
+    def _verbs(self) -> Verbs:
+        assert self._given_verbs is not None
+        return self._given_verbs
 
     @property
     def own_names(self) -> set[str]:
@@ -110,6 +113,11 @@ class StepWriter:
         return set() if self.tree is None else {
             node.id for node in ast.walk(self.tree) if isinstance(node, ast.Name)
         } | set(self._args)  # fmt: skip
+
+    @property
+    def read_names(self) -> set[str]:
+        """The names that the lines read."""
+        return names_read(ast.parse("\n".join(self.lines)))
 
     @property
     def assigned(self) -> set[str]:
@@ -160,8 +168,7 @@ class StepWriter:
         if args.kwarg is not None:
             values[args.kwarg.arg] = {k: v for k, v in step_args.items() if k not in named}
         texts.update((name, repr(value)) for name, value in values.items() if is_literal(value))
-        read = names_read(ast.parse("\n".join(self.lines)))
-        lines = []
+        lines, read = [], self.read_names
         for name in (name for name in [*named, *values] if name in read):
             line = f"{name} = {texts[name]}" if name in texts else ""
             lines.append(line or self._gaps.fill_in(name, f"the step argument {name}"))
@@ -276,7 +283,7 @@ class StepWriter:
             return
         edits: list[Edit] = []
         self._look(value, edits)
-        self._add(*self._verbs.record_value(name, self.source.segment(value, edits)))
+        self._add(*self._verbs.record(name, self.source.segment(value, edits), "mean"))
 
     def _add(self, *lines: str) -> None:
         self.lines += [self._indent + one for line in lines for one in line.splitlines()]

@@ -1,0 +1,154 @@
+"""How the mini-batches of a pass are taken apart, and the loop over them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from ..arguments import default_loss
+from ..stages import Stage
+from ..task import EpochTask
+from .gaps import Names
+from .look import Sample
+from .parts import Parts
+
+
+class BatchText:
+    """The names in a mini-batch.
+
+    Attributes:
+        sample: a mini-batch, and what the model gives for it.
+        header: the target of the loop.
+        inputs: the arguments of the model.
+        y: the expression of the target; ``'None'``: there is none.
+        splits: lines that take a mini-batch apart.
+        weight: the expression of what it weighs.
+    """
+
+    def __init__(
+        self,
+        parts: Parts,
+        task: EpochTask,
+        sample: Sample,
+        names: Names,
+        given: tuple[str, str] | None,
+    ) -> None:
+        """``given`` are the names of inputs and target in a step of the user's."""
+        self.sample = sample
+        self.splits: list[str] = []
+        has_loss_fn = parts.trainer.loss_fn is not default_loss
+        x, self.y = given or ("batch_x", "batch_y")
+        self.inputs = f"*{x}"
+        if isinstance(sample.batch, Mapping):
+            self._split_dict(x, task.targets or parts.trainer.targets, has_loss_fn=has_loss_fn)
+        elif not isinstance(sample.batch, (tuple, list)):
+            self.header = self.inputs = x
+            self.y = "None"
+            self.splits = [f"{x} = ({x},)"] if given else []
+        elif not has_loss_fn:
+            self.header, self.y = x, "None"
+        else:
+            if given is None and len(sample.batch) == 2:
+                x, self.y = names.free("x", "batch_x"), names.free("y", "batch_y")
+                self.inputs = x
+            self.header = f"{self.inputs}, {self.y}"
+        self.weight = self._weight(parts, task, x)
+
+    def _split_dict(self, x: str, entry: str | None, *, has_loss_fn: bool) -> None:
+        self.header, self.inputs = x, f"**{x}"
+        if entry is None:
+            self.y = "None"
+        elif has_loss_fn:
+            self.splits = [f'{self.y} = {x}.pop("{entry}")']
+        else:
+            self.y = f'{x}["{entry}"]'
+
+    def _weight(self, parts: Parts, task: EpochTask, x: str) -> str:
+        """The expression of what a mini-batch weighs."""
+        sample, size = self.sample, task.batch_size
+        first = f"{x}[0]" if self.inputs == f"*{x}" else x
+        if isinstance(sample.batch, Mapping):
+            key = next((k for k, v in sample.batch_x.items() if isinstance(v, Tensor)), "")
+            first = f'{x}["{key}"]'
+        if isinstance(size, (int, float)):
+            return repr(size)
+        if callable(size):
+            known = parts.prelude.name_of(size) or parts.metric("batch_size", size, None, None)
+            is_alone = isinstance(sample.batch_x, tuple) and len(sample.batch_x) == 1
+            return f"float({known}({first if is_alone else x}, {self.y}))"
+        target = sample.batch_y
+        is_of_y = isinstance(target, Tensor) and target.ndim and len(target) == sample.size
+        return f"len({self.y if is_of_y else first})"
+
+    def moves(self) -> list[str]:
+        """Lines that move a mini-batch to the device."""
+        batch, lines = self.sample.batch, []
+        for part in self.header.split(", "):
+            name = part.strip("*")
+            if isinstance(batch, Mapping):
+                moved = f"{{key: one.to(device) for key, one in {name}.items()}}"
+            elif part != name or (isinstance(batch, (tuple, list)) and self.y == "None"):
+                moved = f"[one.to(device) for one in {name}]"
+            else:
+                moved = f"{name}.to(device)"
+            lines.append(f"{name} = {moved}")
+        return lines
+
+
+class Walk:
+    """The loop over the mini-batches of a pass, and the windows in which gradients accumulate.
+
+    Attributes:
+        size: mini-batches for one optimizer step.
+        index: the name of the index of a mini-batch.
+        uses_index: whether it is read.
+    """
+
+    def __init__(
+        self, parts: Parts, stage: Stage, task: EpochTask, loader: str, names: Names
+    ) -> None:
+        limits: Any = parts.trainer.limits
+        self.size = parts.trainer.grad_accumulate if stage is Stage.TRAIN else 1
+        self.uses_index = self.size > 1
+        self.index = names.free("batch_idx")
+        self._first, self._window = names.free("first"), names.free("window")
+        number = limits.num_batches(stage, task.length)
+        is_limited = stage in limits.batches
+        self._batches = f"islice({loader}, {number})" if is_limited else loader
+        self._number = str(number) if is_limited else f"len({loader})"
+
+    def header(self, target: str) -> str:
+        """The line that begins the loop."""
+        if not self.uses_index:
+            return f"for {target} in {self._batches}:"
+        target = f"({target})" if "," in target else target
+        return f"for {self.index}, {target} in enumerate({self._batches}):"
+
+    def open(self, weight: str) -> list[str]:
+        """The lines that open a window."""
+        if self.size == 1:
+            return []
+        return [
+            f"if {self.index} % {self.size} == 0:",
+            f"    {self._first}, {self._window} = {weight}, 0",
+            f"{self._window} += {weight}",
+        ]
+
+    def factor(self, weight: str) -> str:
+        """What the loss of a mini-batch is multiplied with."""
+        return f"{weight} / {self._first}" if self.size > 1 else ""
+
+    def closing(self, lines: list[str], weights: str) -> list[str]:
+        """Make an optimizer step where a window closes; ``weights`` are those it moves."""
+        if self.size == 1:
+            return lines
+        number = f"{self.index} + 1"
+        scale = [
+            f"for weights in {weights}:",
+            "    if weights.grad is not None:",
+            f"        weights.grad.mul_({self._first} / {self._window})",
+        ]
+        closes = f"if ({number}) % {self.size} == 0 or {number} == {self._number}:"
+        return [closes, *(f"    {line}" for line in [*scale, *lines])]
