@@ -47,8 +47,7 @@ def run_pass(
     with session.open_pass(task, stage, place, step_name(step)) as run:
         step, recorder, is_training = session.around(run, step), run.recorder, run.is_training
         fire(hooks.before_epoch, trainer, task=task)
-        # Mini-batches are fetched with gradients, too: samples may be weights.
-        set_gradients(is_training)
+        set_gradients(is_training)  # while they are fetched, too: samples may be weights
         for batch_idx, batch in session.batches(run):
             if batch is None:  # the collate function has left it out
                 run.skip(batch_idx)

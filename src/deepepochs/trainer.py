@@ -266,8 +266,7 @@ class TrainerBase(Steps):
         check_order(model, loss, opt)
         self.loss_fn = check_loss(loss)
         self.loss_module = find_loss_module(self.loss_fn, check_model(model))
-        if precision is not None:
-            check_choice("precision", precision, ["no", "bf16", "fp16"])
+        check_choice("precision", precision or "no", ["no", "bf16", "fp16"])
         self.buffer_shapes = shapes_of_buffers(model)
         self.runtime: Runtime = make_runtime(model, device, precision)
         if check_flag("compile_model", compile_model):
@@ -290,9 +289,7 @@ class TrainerBase(Steps):
         self.callbacks = CallbackPool(given)
         self.resume = resume
         self.has_own_id = running_id is not None
-        made = None if self.has_own_id else new_running_id(self._folders_of_runs())
-        own_id = made or check_running_id(running_id)
-        self.running_id: str = self.runtime.gather_objects(own_id, "makes a Trainer")[0]
+        self.running_id = self._same_id(running_id)
         self.hyper_params = check_dict("hyper_params", hyper_params)
         self.log_tqdm = log_tqdm
         self.show_info = check_flag("show_info", show_info)
@@ -308,6 +305,13 @@ class TrainerBase(Steps):
         self._last_stop: str | None = None
         self._told: set[str] = set()
         self._folders = RunFolders()
+
+    def _same_id(self, given: int | str | None) -> str:
+        """Give the id of the run, the same in all processes."""
+        made = None if self.has_own_id else new_running_id(self._folders_of_runs())
+        own_id = made or check_running_id(given)
+        same: str = self.runtime.gather_objects(own_id, "makes a Trainer")[0]
+        return same
 
     def _average(self, ema: float | EMA) -> AveragedWeights:
         from .optim.average import averaged
@@ -402,33 +406,37 @@ class TrainerBase(Steps):
             epochs=epochs,
         )
         with self._tried(plan) if self.limits.dry_run else nullcontext():
-            history, interruption = self._fit_plan(plan, 1 if self.limits.dry_run else epochs)
-        if interruption is not None:
+            resumption = self._resume_if_asked(plan)
+            session = self._session(plan, 1 if self.limits.dry_run else epochs)
+            if (past := self._without_epochs(session, resumption)) is not None:
+                return past
+            session.check()
+            with self._opened(session), session.save_points.signals:
+                session.begin(resumption)
+                for passes in (session.passes, session.passes_of_part):
+                    with session.until_stopped():
+                        for task, stage, place in passes():
+                            run_pass(session, task, stage, place)
+                session.end()
+            history = self.history.since(session.span.start)
+        if (interruption := session.pass_on(self.on_interrupt)) is not None:
             raise interruption from None
         return history
 
-    def _fit_plan(self, plan: FitPlan, epochs: int | None) -> tuple[History, BaseException | None]:
-        """Run a fit that is planned; give its history, and what has interrupted it."""
-        resumption = self._resume_if_asked(plan)
+    def _session(self, plan: FitPlan, epochs: int | None) -> FitSession:
         span = self._span(plan, epochs)
-        session = FitSession(self, plan, self.callbacks, span, self.place, self.fits, self.loaders)
+        return FitSession(self, plan, self.callbacks, span, self.place, self.fits, self.loaders)
+
+    def _without_epochs(self, session: FitSession, resumption: Resumption | None) -> History | None:
+        """Give the history of a fit that an earlier process has finished, or that has no epoch."""
+        span = session.span
         if span.is_past and self._earlier is not None:
             session.skip()
-            return self._earlier.skip(self, self.place, span[:2], self.fits.num_calls), None
+            return self._earlier.skip(self, self.place, span[:2], self.fits.num_calls)
         if session.has_no_epoch:
             session.end_at_once(resumption)
-            return self.history.since(span.start), None
-        session.check()
-        with self._opened(session), session.save_points.signals:
-            session.begin(resumption)
-            with session.until_stopped():
-                for task, stage, place in session.passes():
-                    run_pass(session, task, stage, place)
-            with session.until_stopped():
-                for task, stage, place in session.passes_of_part():
-                    run_pass(session, task, stage, place)
-            session.end()
-        return self.history.since(span.start), session.pass_on(self.on_interrupt)
+            return self.history.since(span.start)
+        return None
 
     @contextmanager
     def _tried(self, plan: FitPlan) -> Iterator[None]:

@@ -306,16 +306,10 @@ class Session:
 
     def close_pass(self, run: Run) -> dict[str, Any]:
         """Finish a pass whose data are consumed, and give its metrics."""
-        if run.cursor.num_skipped:
-            warn_of_skipped(self.trainer, run.name.loader, run.cursor)
         if run.is_empty:
             self._report_empty(run)
-        elif self.save_points.has_part and run.is_training:
-            pass  # the gradients of a window wait for the next fit
         else:
-            if run.num_batches not in (None, run.batch_idx + 1) and not run.cursor.is_divided:
-                self._warn_of_length(run)
-            run.finish_window(at_end=True)
+            self._end_batches(run)
         values = run.recorder.close(self.trainer.runtime, run.batch_idx)
         if not values and run.batch_idx >= 0 and run.stage is Stage.VAL:
             self._warn_of_no_value(run)
@@ -408,6 +402,16 @@ class Session:
                 "*loss.parameters()]), or freeze them.",
                 UserWarning,
             )
+
+    def _end_batches(self, run: Run) -> None:
+        """Make the step of the last window, and warn of what was hardly meant."""
+        if run.cursor.num_skipped:
+            warn_of_skipped(self.trainer, run.name.loader, run.cursor)
+        if self.save_points.has_part and run.is_training:
+            return  # the gradients of a window wait for the next fit
+        if run.num_batches not in (None, run.batch_idx + 1) and not run.cursor.is_divided:
+            self._warn_of_length(run)
+        run.finish_window(at_end=True)
 
     def _report_empty(self, run: Run) -> None:
         text = (
