@@ -119,6 +119,10 @@ class Walk:
         self._batches = f"islice({loader}, {number})" if is_limited else loader
         self._number = str(number) if is_limited else f"len({loader})"
 
+    def need_index(self) -> None:
+        """Have the index of each mini-batch, which is read."""
+        self.uses_index = True
+
     def header(self, target: str) -> str:
         """The line that begins the loop."""
         if not self.uses_index:

@@ -14,6 +14,10 @@ class Names:
     def __init__(self, taken: set[str]) -> None:
         self.taken = taken
 
+    def take(self, *names: str) -> None:
+        """Take names."""
+        self.taken.update(names)
+
     def free(self, *wanted: str) -> str:
         """Take the first of the wanted names that is free, or else the first with a number."""
         name = next((one for one in wanted if one not in self.taken), "")

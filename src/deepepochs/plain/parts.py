@@ -69,7 +69,7 @@ class Parts:
                 self.loss = f"{module}.{trainer.loss_fn.__name__}"
             self.loss = self.loss or self._fill_in(LOSS, "the loss function")
         if self.moves:
-            self.names.taken.add("device")
+            self.names.take("device")
             self.setup += [f'device = torch.device("{trainer.device}")', f"{self.model}.to(device)"]
         if getattr(model, "_compiled_call_impl", None) is not None:
             self.setup.append(f"{self.model}.compile()")

@@ -182,9 +182,9 @@ class PassWriter:
         weight, parts = self._sums.weight, self._parts
         name = name.removeprefix("trainer.")
         if name == "run.batch_idx":
-            self._walk.uses_index = True
+            self._walk.need_index()
         if name in ("current_batch_size", "run.weight"):
-            self._sums.is_weighed = True
+            self._sums.need_weight()
         return {
             "model": self._net,
             "loss_fn": parts.loss,

@@ -88,7 +88,7 @@ class Prelude:
 
     def _read(self, found: Around) -> None:
         self.file = found.file
-        self.names.taken |= set(found.given)
+        self.names.take(*found.given)
         for statement in found.statements:
             self._look_at(statement)
         for name in found.given:
@@ -108,13 +108,13 @@ class Prelude:
         if isinstance(statement, (ast.Import, ast.ImportFrom)):
             self._look_at_import(statement)
         elif self._declared(statement) is not None:
-            self.names.taken |= bound_names(statement)
+            self.names.take(*bound_names(statement))
         elif (name := self._alias_of_model(statement)) is not None:
             self._model_name = name
         elif self._uses_library(statement):
             self._tainted |= bound_names(statement)
         else:
-            self.names.taken |= bound_names(statement)
+            self.names.take(*bound_names(statement))
             self._tainted -= bound_names(statement)
 
     def _look_at_import(self, statement: ast.Import | ast.ImportFrom) -> None:
@@ -130,7 +130,7 @@ class Prelude:
             elif (not module and name == LIBRARY) or alias.name.startswith(f"{LIBRARY}."):
                 self._ours[name] = ""
             else:
-                self.names.taken.add(name)
+                self.names.take(name)
 
     def _alias_of_model(self, statement: ast.stmt) -> str | None:
         """The name in ``name = trainer.model``."""
@@ -275,7 +275,7 @@ class Prelude:
             *(f"random.seed({seed})", f"np.random.seed({seed})", f"torch.manual_seed({seed})"),
         ):
             self._keep(line)
-        self.names.taken |= {"random", "np"}
+        self.names.take("random", "np")
 
     def _take_trainer(self, call: ast.Call) -> None:
         """Write model, loss and optimizers that are made in the call of Trainer."""
@@ -310,7 +310,7 @@ class Prelude:
         if isinstance(node, (ast.Name, ast.Attribute)):
             return text
         free = name if name == self._model_name else self.names.free(name)
-        self.names.taken.add(free)
+        self.names.take(free)
         line = f"{free} = {text}"
         if isinstance(node, ast.Lambda):
             body = self._around.source.segment(node.body)

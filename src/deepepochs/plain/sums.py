@@ -66,6 +66,10 @@ class Sums:
         """What the sum of a pass is divided by."""
         return "" if self.is_single else f" / {self.count}"
 
+    def need_weight(self) -> None:
+        """Have the weight of each mini-batch, which is read."""
+        self.is_weighed = True
+
     def variable(self, name: str, end: str = "total") -> str:
         """A new name for a sum."""
         return self._names.free(f"{identifier(name)}_{end}")
@@ -176,7 +180,7 @@ class PassMetrics:
             return self._gap(f"the metric {name}, which gives a dict")
         sums = self._sums
         variable = sums.variable(name)
-        sums.is_weighed = True
+        sums.need_weight()
         batch = f"{variable} += float({known}({{out}}.detach(), {{y}})){sums.times}"
         return MetricText([f"{variable} = 0.0"], [batch], f'"{name}": {variable}{sums.per}')
 
