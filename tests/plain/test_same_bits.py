@@ -13,6 +13,8 @@ import pytest
 import torch
 from cases import CASES, HEAD, Pair
 
+from deepepochs.cli.main import main
+
 
 def values_by_epoch(history: list[tuple[Any, ...]], stage: int) -> dict[str, list[Any]]:
     epochs = [entry[stage] for entry in history if len(entry) > stage and entry[stage]]
@@ -52,3 +54,17 @@ def check_style(path: Path) -> None:
         command = [sys.executable, "-m", "ruff", *arguments, "--isolated", "--quiet", path]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_scripts_pass_a_type_checker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for case, body in CASES.items():
+        Path("train.py").write_text(HEAD + body, encoding="utf-8")
+        main(["show-loop", "train.py", "-o", f"loop_{case}.py"])
+
+    scripts = sorted(map(str, tmp_path.glob("loop_*.py")))
+    assert len(scripts) == len(CASES)
+    command = [sys.executable, "-m", "mypy", "--config-file=", "--follow-imports=skip"]
+    command += ["--ignore-missing-imports", *scripts]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout

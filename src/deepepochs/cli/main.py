@@ -7,6 +7,7 @@
     deepepochs show digits          # one run: epochs, settings, files, how to go on
     deepepochs compare digits wide  # a table, and a page with the curves of both
     deepepochs report digits --open # write the page about a run, and open it
+    deepepochs show-loop train.py   # the training of a script as a loop in PyTorch
 
 ``python -m deepepochs`` does the same.
 """
@@ -19,9 +20,12 @@ import sys
 import webbrowser
 from argparse import ArgumentParser, ArgumentTypeError, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from importlib.metadata import version
 from inspect import getdoc
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 from ..errors import DeepEpochsError
 from ..files.atomic import write_text
@@ -174,6 +178,27 @@ def demo(options: Namespace) -> None:
         show_page(page)
 
 
+def show_loop(options: Namespace) -> None:
+    """Write the training of a script as a loop in PyTorch.
+
+    The script runs up to its first fit, and ends there: nothing is trained. What it
+    prints goes to the standard error.
+    """
+    from ..plain import write_plain_loop
+    from .first_fit import at_first_fit
+
+    def write(trainer: Any, given: dict[str, Any], frame: FrameType) -> str:
+        return write_plain_loop(trainer, given, frame, call="fit")
+
+    with redirect_stdout(sys.stderr):
+        text = at_first_fit(options.script, options.arguments, write)
+    if options.output is None:
+        print(text, end="")
+    else:
+        write_text(options.output, text)
+        print(f"Written: {options.output}")
+
+
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(
         "deepepochs",
@@ -190,7 +215,7 @@ def _parser() -> ArgumentParser:
     def add(command: Callable[[Namespace], None]) -> ArgumentParser:
         text = getdoc(command) or ""
         added = commands.add_parser(
-            command.__name__,
+            command.__name__.replace("_", "-"),
             help=text.partition("\n")[0],
             description=text,
             formatter_class=RawDescriptionHelpFormatter,
@@ -199,7 +224,14 @@ def _parser() -> ArgumentParser:
         return added
 
     _add_options(*map(add, (runs, show, compare, report, demo)))
+    _add_loop(add(show_loop))
     return parser
+
+
+def _add_loop(writing: ArgumentParser) -> None:
+    writing.add_argument("script", type=Path, help="the file that calls fit()")
+    writing.add_argument("arguments", nargs="*", help="those of the script, after --")
+    writing.add_argument("-o", "--output", type=Path, help="the file to write; default: print it")
 
 
 def _add_options(

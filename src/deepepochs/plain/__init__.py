@@ -42,7 +42,8 @@ def explain(trainer: Any, fit_options: Mapping[str, Any]) -> Explanation:
 
 def _planned(trainer: Any, fit_options: Mapping[str, Any]) -> tuple[FitPlan, tuple[int, int]]:
     """Make the plan of a fit with these arguments, and give its epochs, from 0."""
-    given = inspect.signature(type(trainer).fit).bind(trainer, **fit_options)
+    base: Any = next(one for one in type(trainer).__mro__ if one.__name__ == "TrainerBase")
+    given = inspect.signature(base.fit).bind(trainer, **fit_options)
     given.apply_defaults()
     options = dict(given.arguments)
     options.pop("self")

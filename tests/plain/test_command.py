@@ -1,0 +1,47 @@
+"""`deepepochs show-loop` writes the loop of a script, and trains nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cases import CASES, HEAD
+
+from deepepochs.cli.main import main
+
+
+@pytest.mark.parametrize("case", ["main_function", "several_tasks", "step_of_trainer"])
+def test_command_writes_what_the_method_writes(
+    run: Callable[..., dict[str, Any]], capsys: pytest.CaptureFixture[str], case: str
+) -> None:
+    run(HEAD + CASES[case], writes=True)
+    Path("train.py").write_text(HEAD + CASES[case], encoding="utf-8")
+
+    main(["show-loop", "train.py", "-o", "other.py"])
+
+    assert Path("other.py").read_text(encoding="utf-8") == Path("loop.py").read_text("utf-8")
+    assert "epoch" not in capsys.readouterr().out
+
+
+def test_command_prints_the_loop_alone_and_hands_arguments_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    body = """
+import sys
+
+print("reading", sys.argv[1:])
+model = Net()
+trainer = Trainer(model, F.cross_entropy, epochs=1)
+trainer.fit(train_dl)
+print("trained")
+"""
+    Path("train.py").write_text(HEAD + body, encoding="utf-8")
+
+    main(["show-loop", "train.py", "--", "--rate", "3"])
+
+    printed = capsys.readouterr()
+    assert printed.out.startswith('"""The training of train.py')
+    assert printed.err == "reading ['--rate', '3']\n"
