@@ -64,6 +64,7 @@ class PassWriter:
     Attributes:
         model: the expression by which the step calls the model.
         has_loss: whether the pass computes a loss.
+        has_metrics: whether something is done with the outputs of a mini-batch.
         names: those of the function.
     """
 
@@ -72,6 +73,7 @@ class PassWriter:
         parts, trainer = one.parts, one.parts.trainer
         self._is_training = one.stage is Stage.TRAIN
         self.has_loss = one.has_loss
+        self.has_metrics = bool(one.planned or parts.hooks(f"on_{one.stage}_metrics"))
         self._net = parts.model if self._is_training else parts.averaged or parts.model
         self.model = parts.call(self._net)
         self._writer = None if one.is_default else StepWriter(one.step, parts.gaps, self)

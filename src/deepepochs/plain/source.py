@@ -181,6 +181,7 @@ def around(frame: FrameType, methods: Sequence[str]) -> Around | None:
 def _code_of(frame: FrameType) -> tuple[Source, int, str] | None:
     """The source around a frame, its line there, and the name of the file."""
     name = frame.f_code.co_filename
+    linecache.checkcache(name)  # the script may have been edited since
     lines = linecache.getlines(name, frame.f_globals)
     if not lines:
         return None

@@ -36,11 +36,13 @@ class Verbs(Protocol):
     Attributes:
         model: the expression of the model, as it is called.
         has_loss: whether the pass has a loss.
+        has_metrics: whether something is done with the outputs of a mini-batch.
         names: the names of the function that is written.
     """
 
     model: str
     has_loss: bool
+    has_metrics: bool
     names: Names
 
     def known(self, name: str) -> str:
@@ -130,8 +132,10 @@ class StepWriter:
             where = self.step.__qualname__
             self.lines.append(self._gaps.not_written(f"{where}, whose source was not found"))
             return self.lines
-        body = self.tree.body[ast.get_docstring(self.tree) is not None :]
-        self._line = body[0].lineno - 1 if body else 0
+        has_docstring = ast.get_docstring(self.tree) is not None
+        body = self.tree.body[has_docstring:]
+        before = [self.tree.body[0]] if has_docstring else [*ast.walk(self.tree.args)]
+        self._line = max(getattr(one, "end_lineno", None) or self.tree.lineno for one in before)
         self._write_block(body, "", ends=True)
         self.lines[:0] = self._argument_lines(self.tree.args, step_args)
         return self.lines
@@ -478,7 +482,7 @@ class StepWriter:
         if loss is not None and not _is_none(loss):
             name = self._as_name(loss, "loss", "batch_loss")
             self._add(*self._verbs.record_loss(name))
-        if out is not None and not _is_none(out):
+        if out is not None and not _is_none(out) and self._verbs.has_metrics:
             name = self._as_name(out, "out", "batch_out")
             self._add(*self._verbs.record_metrics(name, "None" if y is None else self._text(y)))
 
