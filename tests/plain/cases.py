@@ -22,6 +22,24 @@ class Pair(NamedTuple):
         return next(module for module in modules if module.state_dict().keys() == keys)
 
 
+MODULE = """import math
+
+from deepepochs import EpochTask
+import torch
+
+SCALE = 0.3
+
+
+def shift(value):
+    return value + math.pi
+
+
+class Mixed(EpochTask):
+    def train_step(self, batch_x, batch_y, **step_args):
+        self.loss(self.model(shift(batch_x[0]) * SCALE + torch.randn(1)), batch_y)
+"""
+"""A module that has a step, and what the step needs."""
+
 HEAD = """import torch
 from torch import nn
 from torch.nn import functional as F
@@ -528,6 +546,100 @@ class Task(EpochTask):
         self.record("smallest", out.min(), how="min")
         self.record("end", out.mean(), how="last")
         self.loss(out, batch_y)
+
+
+model = Net()
+trainer = Trainer(model, F.cross_entropy, epochs=2, console="off")
+trainer.fit(train_tasks=Task(train_dl), val_tasks=Task(val_dl))
+""",
+    "several_inputs_and_outputs": """
+
+class Pair(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.one = nn.Linear(8, 2)
+
+    def forward(self, a, b):
+        return self.one(a), self.one(b)
+
+
+def both(outs, targets):
+    return (outs[0] - outs[1]).abs().mean() + (targets[0] - targets[1]).abs().float().mean()
+
+
+def loss(outs, targets):
+    return F.cross_entropy(outs[0], targets[0]) + F.cross_entropy(outs[1], targets[1])
+
+
+pairs = [(x[i : i + 9], x[i : i + 9] + 1, (y[i : i + 9], 1 - y[i : i + 9])) for i in (0, 9, 64)]
+half = rename("half")(accumulates("mean")(lambda outs, targets: outs[0].mean()))
+model = Pair()
+trainer = Trainer(model, loss, epochs=2, metrics=[both, half], console="off")
+trainer.fit(pairs, pairs)
+""",
+    "outputs_that_are_a_dict": """
+
+class Named(Net):
+    def forward(self, x, label=None):
+        logits = super().forward(x)
+        loss = None if label is None else F.cross_entropy(logits, label)
+        return {"loss": loss, "logits": logits}
+
+
+@accumulates("mean")
+def width(outs, targets):
+    return outs["logits"].std()
+
+
+rows = [{"x": x[i : i + 12], "label": y[i : i + 12]} for i in range(0, 70, 12)]
+model = Named()
+trainer = Trainer(
+    model, epochs=2, metrics=["accuracy", "f1", width], targets="label", console="off"
+)
+trainer.fit(rows, rows)
+""",
+    "step_in_another_module": """
+from steps_of_mine import Mixed
+
+model = Net()
+trainer = Trainer(model, F.cross_entropy, epochs=2, console="off")
+trainer.fit(train_tasks=Mixed(train_dl), val_dl=val_dl)
+""",
+    "statements_of_many_kinds": """
+
+class Task(EpochTask):
+    size = 0.1
+
+    def step(self, batch_x, batch_y, **step_args):
+        "Try everything."
+
+        def noisy(value):
+            return value + self.size * torch.randn_like(value)
+
+        try:
+            data = noisy(batch_x[0])
+        finally:
+            self.seen = len(batch_y)
+        with torch.enable_grad() if self.stage == "train" else torch.no_grad():
+            out = self.model(
+                data,  # with noise
+                # and nothing else
+            )
+            while out.abs().max() > 1e9:
+                out = out / 2
+        loss: torch.Tensor = self.loss_fn(out, batch_y)
+        if (penalty := self.model.one.weight.abs().mean()) > 1e9:
+            loss = loss + penalty
+        elif self.stage == "train":
+            self.backward(loss)
+            self.optimize()
+        else:
+            pass
+        self.do_metric(loss, out, batch_y)
+        return {
+            "penalty": penalty.item(),
+            "half": (0.5 * penalty),
+        }
 
 
 model = Net()

@@ -13,7 +13,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from cases import Pair
+from cases import MODULE, Pair
 
 Run = Callable[..., dict[str, Any]]
 
@@ -33,6 +33,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
                 flags=re.MULTILINE,
             )
         Path(name).write_text(source, encoding="utf-8")
+        Path("steps_of_mine.py").write_text(MODULE, encoding="utf-8")
         return runpy.run_path(name, run_name="__main__")
 
     return run_script

@@ -394,3 +394,67 @@ def test_loader_in_place_of_the_path_is_an_error() -> None:
     trainer = Trainer(nn.Linear(2, 2), F.cross_entropy, console="off")
     with pytest.raises(ConfigError, match=r"plain_loop\(path=DataLoader"):
         trainer.plain_loop(DataLoader([1]))  # type: ignore[arg-type]
+
+
+def test_limits_that_are_not_written_out_are_marked(run: Run) -> None:
+    body = """
+trainer = Trainer(
+    Net(),
+    F.cross_entropy,
+    epochs=2,
+    max_steps=4,
+    val_every=2,
+    on_oom="split",
+    overfit_batches=2,
+    console="off",
+)
+trainer.fit(train_dl, val_dl)
+"""
+    text = written(run, HEAD + body)
+
+    assert marks(text) == [
+        "# NOT WRITTEN OUT: max_steps=4",
+        "# NOT WRITTEN OUT: val_every=2",
+        "# NOT WRITTEN OUT: on_oom='split'",
+    ]
+    assert [line.split(" of ")[0] for line in to_fill(text)] == [
+        "train_dl_2: Any = ...  # FILL IN: a list",
+        "val_dl_2: Any = ...  # FILL IN: a list",
+    ]
+
+
+def test_closure_of_an_optimizer_is_to_be_filled_in(run: Run) -> None:
+    body = """
+model = Net()
+trainer = Trainer(model, F.cross_entropy, torch.optim.LBFGS(model.parameters()), console="off")
+trainer.fit(train_dl, epochs=1)
+"""
+    assert to_fill(written(run, HEAD + body)) == ["opt.step(...)  # FILL IN: the closure of LBFGS"]
+
+
+def test_average_that_torch_does_not_make_is_marked(run: Run) -> None:
+    body = """
+from deepepochs import EMA
+
+trainer = Trainer(Net(), F.cross_entropy, epochs=1, ema=EMA(0.9, every=2), console="off")
+trainer.fit(train_dl)
+"""
+    assert marks(written(run, HEAD + body)) == [
+        "# NOT WRITTEN OUT: the average of the weights with every=2"
+    ]
+
+
+def test_optimizer_that_the_library_has_put_together_is_to_be_filled_in(run: Run) -> None:
+    body = """
+from deepepochs import param_groups
+
+model = Net()
+groups = param_groups(model, {"one.*": {"lr": 0.1}})
+opt = torch.optim.AdamW(groups, lr=0.01)
+trainer = Trainer(model, F.cross_entropy, opt, epochs=1, console="off")
+trainer.fit(train_dl)
+"""
+    text = written(run, HEAD + body)
+    assert "opt_2: Any = ...  # FILL IN: the optimizer (AdamW)" in text or (
+        "opt: Any = ...  # FILL IN: the optimizer (AdamW)" in text
+    )

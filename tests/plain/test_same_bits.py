@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from cases import CASES, HEAD, Pair
+from cases import CASES, HEAD, MODULE, Pair
 
 from deepepochs.cli.main import main
 
@@ -58,6 +58,7 @@ def check_style(path: Path) -> None:
 
 def test_scripts_pass_a_type_checker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    Path("steps_of_mine.py").write_text(MODULE, encoding="utf-8")
     for case, body in CASES.items():
         Path("train.py").write_text(HEAD + body, encoding="utf-8")
         main(["show-loop", "train.py", "-o", f"loop_{case}.py"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -68,19 +68,35 @@ class BatchText:
     def _weight(self, parts: Parts, task: EpochTask, x: str) -> str:
         """The expression of what a mini-batch weighs."""
         sample, size = self.sample, task.batch_size
-        first = f"{x}[0]" if self.inputs == f"*{x}" else x
-        if isinstance(sample.batch, Mapping):
-            key = next((k for k, v in sample.batch_x.items() if isinstance(v, Tensor)), "")
-            first = f'{x}["{key}"]'
         if isinstance(size, (int, float)):
             return repr(size)
+        counts = dict(self._lengths(x))
         if callable(size):
             known = parts.prelude.name_of(size) or parts.metric("batch_size", size, None, None)
             is_alone = isinstance(sample.batch_x, tuple) and len(sample.batch_x) == 1
-            return f"float({known}({first if is_alone else x}, {self.y}))"
-        target = sample.batch_y
-        is_of_y = isinstance(target, Tensor) and target.ndim and len(target) == sample.size
-        return f"len({self.y if is_of_y else first})"
+            first = f"{x}[0]" if is_alone and self.inputs == f"*{x}" else x
+            return f"float({known}({first}, {self.y}))"
+        found = [text for text, number in counts.items() if number == sample.size]
+        if found or not counts:
+            return found[0] if found else f"len({x})"
+        return f"...{parts.gaps.fill_in_here('the number of samples of a mini-batch')}"
+
+    def _lengths(self, x: str) -> Iterator[tuple[str, int]]:
+        """What may count the samples of a mini-batch: expressions with their values."""
+        inputs, target = self.sample.batch_x, self.sample.batch_y
+        if isinstance(target, Tensor) and target.ndim:
+            yield f"len({self.y})", len(target)
+        if isinstance(inputs, Mapping):
+            named = {f'{x}["{key}"]': value for key, value in inputs.items()}
+        elif isinstance(inputs, tuple) and self.inputs == f"*{x}":
+            named = {f"{x}[{index}]": value for index, value in enumerate(inputs)}
+        else:
+            named = {x: inputs[0] if isinstance(inputs, tuple) else inputs}
+        for text, value in named.items():
+            if isinstance(value, list) or (isinstance(value, Tensor) and value.ndim):
+                yield f"len({text})", len(value)
+            elif hasattr(value, "num_graphs"):
+                yield f"{text}.num_graphs", value.num_graphs
 
     def moves(self) -> list[str]:
         """Lines that move a mini-batch to the device."""

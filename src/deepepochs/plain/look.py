@@ -13,6 +13,7 @@ import torch
 
 from ..arguments import default_loss
 from ..data.followed import read_moment, restore_moment
+from ..data.routes import own_workers
 from ..nest import operations as nested
 from ..nest.samples import count_samples
 
@@ -35,7 +36,8 @@ def sample_of(trainer: Any, loader: Any, targets: str | None) -> Sample:
     """Take the first mini-batch of a loader, which is then as before."""
     moment = read_moment(loader)
     try:
-        batch = next(iter(loader), None)
+        with own_workers(loader):
+            batch = next(iter(loader), None)
         if batch is None:
             return Sample()
         batch_x, batch_y = _split(trainer, batch, targets)
@@ -45,6 +47,9 @@ def sample_of(trainer: Any, loader: Any, targets: str | None) -> Sample:
 
 
 def _split(trainer: Any, batch: Any, targets: str | None) -> tuple[Any, Any]:
+    if trainer.has_own_split:
+        inputs: tuple[Any, Any] = trainer.prepare_data(batch)
+        return inputs
     entry = targets or trainer.targets
     with_targets = trainer.loss_fn is not default_loss
     moved = nested.to_device(batch, trainer.device)

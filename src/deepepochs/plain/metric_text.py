@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -21,12 +21,14 @@ class MetricText(NamedTuple):
     Attributes:
         start: lines before the pass, with ``{names}``.
         batch: lines for a mini-batch, with ``{out}`` and ``{y}``.
-        value: the expression of its value.
+        value: the entry of its value in the results.
+        end: lines after the loop.
     """
 
     start: list[str]
     batch: list[str]
     value: str
+    end: Sequence[str] = ()
 
 
 def plain_metric(metric: Any) -> tuple[Any, dict[str, Any]]:

@@ -71,6 +71,8 @@ class Parts:
         if self.moves:
             self.names.take("device")
             self.setup += [f'device = torch.device("{trainer.device}")', f"{self.model}.to(device)"]
+            if isinstance(trainer.loss_fn, torch.nn.Module):
+                self.setup.append(f"{self.loss}.to(device)")
         if getattr(model, "_compiled_call_impl", None) is not None:
             self.setup.append(f"{self.model}.compile()")
         if trainer.deterministic:

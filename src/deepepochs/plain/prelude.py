@@ -176,9 +176,9 @@ class Prelude:
             if self.model and name != self.model:
                 self._keep(f"{name} = {self.model}")
         elif (metric := self._declared(statement)) is not None:
-            line = f"{ast.unparse(statement.targets[0])} = {source.segment(metric)}"  # type: ignore[attr-defined]
-            if len(set(line.split(" = "))) > 1:
-                self._keep(line)
+            name = next(iter(bound_names(statement)))
+            if ast.unparse(metric) != name:
+                self._assign(name, metric)
         elif not self._uses_library(statement):
             self._kept.append(Kept(statement, source.whole(statement, after)))
         elif not isinstance(statement, (ast.FunctionDef, ast.ClassDef)):
@@ -209,7 +209,7 @@ class Prelude:
         outer = node.func if isinstance(node, ast.Call) else None
         made = self._library_name(outer.func) if isinstance(outer, ast.Call) else ""
         is_ours = made in ("rename", "accumulates") and isinstance(node, ast.Call) and node.args
-        return node.args[0] if is_ours else node  # type: ignore[attr-defined]
+        return self._undecorated(node.args[0]) if is_ours else node  # type: ignore[attr-defined]
 
     def _write_without_library(self, statement: ast.stmt) -> None:
         value = getattr(statement, "value", None)
@@ -311,12 +311,16 @@ class Prelude:
             return text
         free = name if name == self._model_name else self.names.free(name)
         self.names.take(free)
-        line = f"{free} = {text}"
-        if isinstance(node, ast.Lambda):
-            body = self._around.source.segment(node.body)
-            line = f"def {free}({ast.unparse(node.args)}):\n    return {body}"
-        self._keep(line)
+        self._assign(free, node)
         return free
+
+    def _assign(self, name: str, node: ast.expr) -> None:
+        """Keep an expression under a name; a lambda becomes a function."""
+        source = self._around.source
+        text = f"{name} = {textwrap.dedent(source.segment(node))}"
+        if isinstance(node, ast.Lambda):
+            text = f"def {name}({ast.unparse(node.args)}):\n    return {source.segment(node.body)}"
+        self._keep(text)
 
     def _optimizers_of(self, node: ast.expr, name: str) -> list[OptimizerText]:
         if isinstance(node, (ast.List, ast.Tuple)):

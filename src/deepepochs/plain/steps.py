@@ -180,11 +180,14 @@ class StepWriter:
 
     # --- statements
 
-    def _write_block(self, block: list[ast.stmt], indent: str, *, ends: bool = False) -> None:
+    def _write_block(
+        self, block: list[ast.stmt], indent: str, *, ends: bool = False, is_elif: bool = False
+    ) -> None:
         for index, statement in enumerate(block):
             self._indent = indent
             self._write_comments(statement.lineno)
-            self._write_statement(statement, is_last=ends and index == len(block) - 1)
+            is_last = ends and index == len(block) - 1
+            self._write_statement(statement, is_last=is_last, is_elif=is_elif)
             self._line = max(self._line, statement.end_lineno or 0)
 
     def _write_comments(self, line: int) -> None:
@@ -193,11 +196,15 @@ class StepWriter:
         between = (text.strip() for text in self.source.lines[self._line : line - 1])
         self._add(*(text for text in between if text.startswith("#")))
 
-    def _write_statement(self, statement: ast.stmt, *, is_last: bool) -> None:
+    def _write_statement(self, statement: ast.stmt, *, is_last: bool, is_elif: bool) -> None:
         if isinstance(statement, ast.Return):
             self._write_return(statement, is_last=is_last)
+        elif isinstance(statement, ast.If) and self._decided(statement.test) is not None:
+            chosen = self._chosen([statement])
+            self._line = chosen[0].lineno - 1 if chosen else 0
+            self._write_block(chosen, self._indent, ends=is_last)
         elif isinstance(statement, (ast.If, ast.For, ast.While, ast.With)):
-            self._write_compound(statement)
+            self._write_compound(statement, is_elif=is_elif)
         else:
             self._write_simple(statement)
 
@@ -219,8 +226,12 @@ class StepWriter:
             self._write_unknown(statement)
             return
         text = self.source.segment(statement, edits)
-        if not _does_nothing(text, bool(edits)):
-            self._add(f"{self._reindented(text, statement)}{self._trailing(statement)}")
+        if _does_nothing(text, bool(edits)):
+            return
+        is_definition = isinstance(statement, ast.FunctionDef)
+        self.lines += [""] if is_definition else []
+        self._add(f"{self._reindented(text, statement)}{self._trailing(statement)}")
+        self.lines += [""] if is_definition else []
 
     def _write_unknown(self, statement: ast.stmt) -> None:
         """Stand in for a statement that needs the library."""
@@ -234,13 +245,35 @@ class StepWriter:
             text = "..." if value is None else " ".join(self.source.segment(value).split())
             self._add(f"{' = '.join(targets)} = ...{self._gaps.fill_in_here(text)}")
 
-    def _write_compound(self, statement: Any) -> None:
+    def _decided(self, test: ast.expr) -> bool | None:
+        """Whether a comparison of ``self.stage`` holds in this pass; ``None``: it is another test."""
+        if not isinstance(test, ast.Compare) or self._own_name(test.left) != "stage":
+            return None
+        other, operator = test.comparators[0], test.ops[0]
+        named = getattr(other, "value", "") if isinstance(other, ast.Constant) else ""
+        named = named or getattr(other, "attr", "").lower()  # of Stage.TRAIN
+        is_same = f'"{named}"' == self._verbs.known("stage")
+        if not isinstance(operator, (ast.Eq, ast.NotEq, ast.Is, ast.IsNot)):
+            return None
+        return is_same is isinstance(operator, (ast.Eq, ast.Is))
+
+    def _chosen(self, block: list[ast.stmt]) -> list[ast.stmt]:
+        """The block itself, or what is left of an ``if`` that asks for the stage."""
+        first = block[0] if len(block) == 1 else None
+        decided = self._decided(first.test) if isinstance(first, ast.If) else None
+        if decided is None or not isinstance(first, ast.If):
+            return block
+        return self._chosen(first.body if decided else first.orelse)
+
+    def _write_compound(self, statement: Any, *, is_elif: bool) -> None:
         assert self.source is not None
         indent = self._indent
         start, first = self.source.span(statement)[0], self.source.span(statement.body[0])[0]
-        is_elif = self.source.between(start, first).startswith("elif")
+        if self.source.between(start, first).startswith("elif") and not is_elif:
+            start += 2
         parts = [one for one in ast.iter_child_nodes(statement) if not isinstance(one, ast.stmt)]
-        end = max(self.source.span(part)[1] for part in parts if hasattr(part, "lineno"))
+        nodes = (node for part in parts for node in ast.walk(part))
+        end = max(self.source.span(node)[1] for node in nodes if hasattr(node, "lineno"))
         edits: list[Edit] = []
         self._lazy += is_elif or isinstance(
             statement, ast.While
@@ -254,14 +287,18 @@ class StepWriter:
         self._add(self._reindented(header, statement) + ":" + "".join(f"  {c}" for c in comment))
         self.lines[-1] += self._noted()
         self._line = header.count("\n") + statement.lineno
+        number = len(self.lines)
         self._write_block(statement.body, f"{indent}    ")
-        orelse = getattr(statement, "orelse", [])
+        if len(self.lines) == number:  # such as an optimizer step, in validation
+            self._add("pass")
+        orelse = self._chosen(getattr(statement, "orelse", []))
         if orelse:
             self._indent = indent
-            if not self.source.segment(orelse[0]).startswith("elif"):
+            continues = self.source.segment(orelse[0]).startswith("elif")
+            if not continues:
                 self._add("else:")
                 self._line, indent = orelse[0].lineno - 1, f"{indent}    "
-            self._write_block(orelse, indent)
+            self._write_block(orelse, indent, is_elif=continues)
 
     def _write_return(self, statement: ast.Return, *, is_last: bool) -> None:
         assert self.source is not None
@@ -331,6 +368,8 @@ class StepWriter:
 
     def _replaced(self, node: ast.AST, target: str | None) -> str | None:
         """What stands in place of a node; ``None``: it stays, or its parts are looked at."""
+        if isinstance(node, ast.IfExp) and (decided := self._decided(node.test)) is not None:
+            return self._text(node.body if decided else node.orelse)
         if isinstance(node, ast.JoinedStr) and any(map(self._own_name, ast.walk(node))):
             return self._unknown_text(node)
         if isinstance(node, ast.Call):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -34,6 +34,7 @@ class Sums:
     Attributes:
         start: the lines before the loop.
         results: the entries of the dict that the pass returns.
+        ending: the lines before it.
         total: the name of the sum of the losses.
         count: that of the sum of the weights.
         weight: that of the weight of a mini-batch.
@@ -44,6 +45,7 @@ class Sums:
     def __init__(self, names: Names, *, is_single: bool) -> None:
         self.start: list[str] = []
         self.results: list[str] = []
+        self.ending: list[str] = []
         self.total, self.count = names.free("total", "loss_total"), names.free("count", "num")
         self.weight = names.free("weight", "size")
         self.is_weighed, self.is_single = False, is_single
@@ -103,6 +105,7 @@ class Sums:
 
     def end(self, metrics: Sequence[MetricText]) -> None:
         """Note the first values of the sums, and the results: loss, metrics, others."""
+        self.ending = list(dict.fromkeys(line for one in metrics for line in one.end))
         start = [f"{self.count} = 0"] if self.is_weighed and not self.is_single else []
         entries = {name: f'"{name}": {sum_}{self.per}' for name, sum_ in self._means.items()}
         loss = entries.pop("loss", "")
@@ -123,11 +126,16 @@ class PassMetrics:
         self, parts: Parts, batch: BatchText, sums: Sums, names: Names, out: Any, planned: Any
     ) -> None:
         """``out`` is like the outputs that the metrics get; ``None``: nobody knows."""
+        self._is_used = False
+        # What metrics of classes get.
+        self._scores, self._scores_text = out, "{out}"
+        if isinstance(out, Mapping) and "logits" in out:
+            self._scores, self._scores_text = out["logits"], '{out}["logits"]'
+        self._logits = self._plain_out = ""
         self._parts, self._batch, self._sums, self._names = parts, batch, sums, names
         self._out, self._y = out, batch.sample.batch_y
         self._outs, self._ys = names.free("outs", "outputs"), names.free("ys", "all_y")
         self._texts = [self._text(name, make(1)) for name, make in planned]
-        self._is_used = False
 
     @property
     def used(self) -> list[MetricText]:
@@ -139,6 +147,20 @@ class PassMetrics:
         self._is_used = True
         found = [line.format(out=out, y=y) for one in self._texts for line in one.batch]
         return list(dict.fromkeys(found))
+
+    def _detached(self) -> tuple[list[str], str]:
+        """The outputs without their graph: a line that makes them, if one is needed, and a text."""
+        out = self._out
+        if out is None or isinstance(out, Tensor):
+            return [], "{out}.detach()"
+        parts = out.values() if isinstance(out, Mapping) else out
+        if not all(isinstance(part, Tensor) for part in parts):
+            return [], "{out}"
+        self._plain_out = self._plain_out or self._names.free("detached")
+        text = "tuple(one.detach() for one in {out})"
+        if isinstance(out, Mapping):
+            text = "{{key: one.detach() for key, one in {out}.items()}}"
+        return [f"{self._plain_out} = {text}"], self._plain_out
 
     def _text(self, name: str, patch: PatchBase) -> MetricText:
         metric = getattr(patch, "metric", None)
@@ -155,7 +177,7 @@ class PassMetrics:
         if make is None:
             kind = type(patch)
             return self._gap(f"the metric {name} ({kind.__name__}{place_of(kind)})")
-        known = self._parts.metric(name, metric, self._out, self._y)
+        known = self._parts.metric(name, metric, self._scores, self._y)
         if IDS in "".join(self._parts.helpers.get(known, [])):
             self._parts.add_class_ids()
         return make(name, known, metric)
@@ -165,11 +187,11 @@ class PassMetrics:
 
     def _accuracy(self, name: str) -> MetricText:
         right, seen = self._names.free("right"), self._names.free("seen")
-        preds = ids_of("{out}", self._out)
+        preds = ids_of(self._scores_text, self._scores)
         if not preds:
             self._parts.add_class_ids()
-            preds = f"{IDS}({{out}})"
-        targets = targets_of("{y}", self._y, self._out)
+            preds = f"{IDS}({self._scores_text})"
+        targets = targets_of("{y}", self._y, self._scores)
         is_flat = not isinstance(self._y, Tensor) or self._y.ndim == 1
         size = "len({y})" if is_flat else f"{targets}.numel()"
         batch = [f"{right} += ({preds} == {targets}).sum().item()", f"{seen} += {size}"]
@@ -181,24 +203,39 @@ class PassMetrics:
         sums = self._sums
         variable = sums.variable(name)
         sums.need_weight()
-        batch = f"{variable} += float({known}({{out}}.detach(), {{y}})){sums.times}"
-        return MetricText([f"{variable} = 0.0"], [batch], f'"{name}": {variable}{sums.per}')
+        lines, text = self._detached()
+        if is_class_metric(metric):
+            lines, text = [], f"{self._scores_text}.detach()"
+        call = f"{known}({text}, {{y}})"
+        number = f"torch.as_tensor({call}).item()" if text == "{out}" else f"float({call})"
+        lines = [*lines, f"{variable} += {number}{sums.times}"]
+        return MetricText([f"{variable} = 0.0"], lines, f'"{name}": {variable}{sums.per}')
 
     def _torchmetric(self, name: str, known: str, metric: Any) -> MetricText:
         is_group = type(metric).__name__ == "MetricCollection"
         entry = value_entry(name.partition("#")[0], f"{known}.compute()", {} if is_group else None)
-        given = "{out}.detach()" if self._batch.y == "None" else "{out}.detach(), {y}"
-        return MetricText([f"{known}.reset()"], [f"{known}.update({given})"], entry)
+        lines, text = self._detached()
+        given = text if self._batch.y == "None" else f"{text}, {{y}}"
+        return MetricText([f"{known}.reset()"], [*lines, f"{known}.update({given})"], entry)
 
     def _kept(self, name: str, known: str, metric: Any) -> MetricText:
         outs, ys, has_y = self._outs, self._ys, self._batch.y != "None"
-        is_tensor = self._out is None or isinstance(self._out, Tensor)
-        batch = [f"{outs}.append({{out}}{'.detach()' if is_tensor else ''})"]
-        batch += [f"{ys}.append({{y}})"] if has_y else []
-        given = f"{joined(outs, self._out)}, {joined(ys, self._y) if has_y else 'None'}"
-        value = value_entry(name.partition("#")[0], f"{known}({given})", self._tried(metric))
-        start = f"{outs}, {ys} = [], []" if has_y else f"{outs} = []"
-        return MetricText([start], batch, value)
+        out, (lines, text) = self._out, self._detached()
+        if is_class_metric(metric) and self._scores is not self._out:
+            self._logits = self._logits or self._names.free("logits")
+            outs, out = self._logits, self._scores
+            lines, text = [], f"{self._scores_text}.detach()"
+        batch = [*lines, f"{outs}.append({text})", *([f"{ys}.append({{y}})"] if has_y else [])]
+        given, end = [], []
+        for kept, like in ((outs, out), (ys, self._y)):
+            all_of = joined(kept, like) if has_y or kept != ys else "None"
+            is_long = isinstance(like, (tuple, Mapping))
+            end += [f"{kept} = {all_of}"] if is_long else []
+            given.append(kept if is_long else all_of)
+        call = f"{known}({', '.join(given)})"
+        value = value_entry(name.partition("#")[0], call, self._tried(metric))
+        start = [f"{outs} = []", *([f"{ys} = []"] if has_y else [])]
+        return MetricText(start, batch, value, end)
 
     def _matrix(self, name: str, known: str, metric: Any) -> MetricText:
         out, y = self._out, self._y
