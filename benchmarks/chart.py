@@ -54,7 +54,7 @@ PANELS = [
 ]
 BY_HAND = "loop by hand"
 MISSING = "–"
-WIDTH, LEFT, RIGHT, ROW = 400, 100, 46, 22
+WIDTH, LEFT, RIGHT, ROW = 400, 112, 46, 22
 STYLE = """
     .paper { fill: #ffffff; stroke: #d4d9e2; }
     .bar { fill: #a9b4c6; }
@@ -62,6 +62,7 @@ STYLE = """
     .one { stroke: #5a6577; stroke-dasharray: 3 3; }
     .name { fill: #1d2430; font-weight: 600; }
     .text { fill: #3d4757; }
+    .name, .text { paint-order: stroke; stroke: #ffffff; stroke-width: 4px; }
     @media (prefers-color-scheme: dark) {
       .paper { fill: #14181f; stroke: #343c4a; }
       .bar { fill: #57637a; }
@@ -69,6 +70,7 @@ STYLE = """
       .one { stroke: #a5b0c2; }
       .name { fill: #e9edf4; }
       .text { fill: #c3ccda; }
+      .name, .text { stroke: #14181f; }
     }
   """
 
