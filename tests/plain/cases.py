@@ -646,4 +646,33 @@ model = Net()
 trainer = Trainer(model, F.cross_entropy, epochs=2, console="off")
 trainer.fit(train_tasks=Task(train_dl), val_tasks=Task(val_dl))
 """,
+    "function_called_with_what_the_module_has": """
+
+def train(net, opt, rate_of_noise=0.1):
+    torch.rand(1)
+    trainer = Trainer(net, F.cross_entropy, opt, epochs=2, console="off")
+    trainer.fit(train_dl, val_dl)
+    return trainer
+
+
+model = Net()
+opt = torch.optim.SGD(model.parameters(), lr=0.1)
+trainer = train(model, opt)
+""",
+    "list_of_optimizers_with_schedules": """
+from torch.optim.lr_scheduler import CosineAnnealingLR, StepLR
+
+model = Net()
+adam = torch.optim.Adam([*model.one.parameters(), *model.norm.parameters()])
+optimizers = [
+    Optimizer(adam, CosineAnnealingLR(adam, T_max=3)),
+    Optimizer(
+        sgd := torch.optim.SGD(model.two.parameters(), lr=0.1),
+        StepLR(sgd, step_size=1, gamma=0.5),
+        sched_on="epoch",
+    ),
+]
+trainer = Trainer(model, F.cross_entropy, optimizers, epochs=3, console="off")
+trainer.fit(train_dl, val_dl)
+""",
 }

@@ -45,3 +45,17 @@ print("trained")
     printed = capsys.readouterr()
     assert printed.out.startswith('"""The training of train.py')
     assert printed.err == "reading ['--rate', '3']\n"
+
+
+def test_trainer_may_be_made_and_fitted_in_one_expression(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    body = "\nTrainer(Net(), F.mse_loss, epochs=3).fit(train_dl)\nlater = undefined\n"
+    Path("train.py").write_text(HEAD + body, encoding="utf-8")
+
+    main(["show-loop", "train.py"])
+
+    text = capsys.readouterr().out
+    assert "model = Net()" in text and "F.mse_loss(out, y)" in text
+    assert "FILL IN" not in text and "later" not in text

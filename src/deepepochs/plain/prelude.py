@@ -11,7 +11,6 @@ import builtins
 import importlib.util
 import inspect
 import textwrap
-from collections.abc import Sequence
 from types import FrameType
 from typing import Any, NamedTuple
 
@@ -89,14 +88,18 @@ class Prelude:
     def _read(self, found: Around) -> None:
         self.file = found.file
         self.names.take(*found.given)
-        for statement in found.statements:
-            self._look_at(statement)
-        for name in found.given:
-            self._give(name, [*found.statements, *([found.call] if found.call else [])])
+        for one in found.statements:
+            self._look_at(one)
+        readers = [*found.statements, *([found.call] if found.call else [])]
+        needed = [name for name in dict.fromkeys(found.given) if name in names_read(*readers)]
         after = 0
-        for statement in found.statements:
-            self._take(statement, after)
-            after = statement.end_lineno or after
+        for index, statement in enumerate([*found.statements, None]):
+            if index == found.num_outer:
+                for name in needed:
+                    self._give(name)
+            if statement is not None:
+                self._take(statement, after)
+                after = statement.end_lineno or after
         if found.call is not None:
             self._take_call(found.call)
 
@@ -157,13 +160,18 @@ class Prelude:
     def _keep(self, text: str) -> None:
         self._kept.append(Kept(ast.parse(text).body[0], text))
 
-    def _give(self, name: str, readers: Sequence[ast.AST]) -> None:
+    def _give(self, name: str) -> None:
         """Set a name that a loop or the call of a function has set."""
-        if name not in names_read(*readers):
-            return
         value = self._value_of(ast.Name(name, ast.Load()))
-        line = f"{name} = {value!r}" if is_literal(value) else self._gaps.fill_in(name, name)
-        self._keep(line)
+        known = repr(value) if is_literal(value) else self._global_name(value)
+        if known != name:
+            self._keep(f"{name} = {known}" if known else self._gaps.fill_in(name, name))
+
+    def _global_name(self, value: Any) -> str:
+        """The name of an object in the module; ``''``: it has none."""
+        named = {} if self._frame is None else self._frame.f_globals
+        found = (n for n, one in [*named.items()] if one is value and n in self.names.taken)
+        return str(next((name for name in found if name not in self._tainted), ""))
 
     def _take(self, statement: ast.stmt, after: int) -> None:
         """Keep a statement, write it without the library, or leave it out."""
@@ -221,6 +229,9 @@ class Prelude:
         elif call is not None and name in ("Optimizer", "Optimizers"):
             if isinstance(target, ast.Name):
                 self._wrapped[target.id] = self._optimizers_of(call, target.id)
+        elif isinstance(value, (ast.List, ast.Tuple)) and self._has_optimizers(value):
+            if isinstance(target, ast.Name):
+                self._wrapped[target.id] = self._optimizers_of(value, "opt")
         elif call is not None and self._makes(call, "TrainerBase"):
             if target is None or self._value_of(target) in (None, self._trainer):
                 self._take_trainer(call)
@@ -237,6 +248,10 @@ class Prelude:
             more = " ..." if len(text) > 1 else ""
             where = f" ({self.file}:{statement.lineno})"
             self._kept.append(Kept(None, self._gaps.not_written(f"{text[0]}{more}{where}")))
+
+    def _has_optimizers(self, node: ast.List | ast.Tuple) -> bool:
+        calls = (one for one in node.elts if isinstance(one, ast.Call))
+        return any(self._library_name(call.func) == "Optimizer" for call in calls)
 
     def _only_makes(self, node: ast.expr) -> bool:
         """Whether an expression makes an object, or a list of some, and does no more."""
@@ -306,6 +321,7 @@ class Prelude:
             return ""
         if isinstance(node, ast.NamedExpr):
             name, node = node.target.id, node.value
+            self._tainted.discard(name)
         text = textwrap.dedent(self._around.source.segment(node))
         if isinstance(node, (ast.Name, ast.Attribute)):
             return text
@@ -344,6 +360,9 @@ class Prelude:
     def _take_call(self, call: ast.Call) -> None:
         """Take loaders, tasks and metrics from the call itself."""
         is_fit = getattr(call.func, "attr", "") == "fit"
+        made = getattr(call.func, "value", None)
+        if isinstance(made, ast.Call) and self._makes(made, "TrainerBase"):
+            self._take_trainer(made)  # Trainer(...).fit(...)
         order = ["train_dl", "val_dl", "metrics"] if is_fit else ["path", "train_dl", "val_dl"]
         given = arguments_of(call, order)
         for name in ("train_dl", "val_dl"):

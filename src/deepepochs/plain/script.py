@@ -127,7 +127,7 @@ def _joined(prelude: Prelude, gaps: Gaps, body: list[str], steps: list[Any]) -> 
 def _missing(before: list[str], body: list[str], imports: list[ast.stmt]) -> set[str]:
     """The names that the script reads and nothing in it defines."""
     tree = ast.parse("\n".join([*before, *body]))
-    known = {*dir(builtins), *STANDARD, "__name__"}
+    known = {*dir(builtins), *STANDARD, "__name__", "__file__", "__doc__"}
     known |= {name for one in imports for name in bound_names(one)}
     for node in ast.walk(tree):
         if isinstance(node, (ast.stmt, ast.expr, ast.comprehension)):

@@ -146,6 +146,7 @@ class Around(NamedTuple):
         statements: those that ran before, of the module and of the function around the call.
         call: the call itself, if it was found.
         given: the names that are set by what is around the call: a loop, or a function's call.
+        num_outer: how many of the statements are outside of the function.
     """
 
     source: Source
@@ -153,6 +154,7 @@ class Around(NamedTuple):
     statements: list[ast.stmt]
     call: ast.Call | None
     given: list[str]
+    num_outer: int = 0
 
 
 def around(frame: FrameType, methods: Sequence[str]) -> Around | None:
@@ -166,16 +168,31 @@ def around(frame: FrameType, methods: Sequence[str]) -> Around | None:
     source, line, file = found
     statements: list[ast.stmt] = []
     given: list[str] = []
-    block = source.tree.body
+    block, num_outer = source.tree.body, 0
     if frame.f_code.co_name != "<module>":
         function = next((f for f in block if _holds(f, line) and hasattr(f, "args")), None)
         if not isinstance(function, ast.FunctionDef):
             return None
-        statements += [one for one in block if not _is_main_block(one) and one is not function]
+        statements += _before_call(frame, block, given)
+        statements = [one for one in statements if one is not function]
         given += [one.arg for one in ast.walk(function.args) if isinstance(one, ast.arg)]
-        block = function.body
+        block, num_outer = function.body, len(statements)
     call = _walk_to(block, line, methods, statements, given)
-    return Around(source, file, statements, call, given)
+    return Around(source, file, statements, call, given, num_outer)
+
+
+def _before_call(frame: FrameType, block: list[ast.stmt], given: list[str]) -> list[ast.stmt]:
+    """The statements of a module that ran before it called the function of a frame."""
+    caller: FrameType | None = frame
+    while caller is not None and (
+        caller.f_code.co_name != "<module>" or caller.f_code.co_filename != frame.f_code.co_filename
+    ):
+        caller = caller.f_back
+    if caller is None:  # another module has called it
+        return [one for one in block if not _is_main_block(one)]
+    found: list[ast.stmt] = []
+    _walk_to(block, caller.f_lineno, (), found, given)
+    return found
 
 
 def _code_of(frame: FrameType) -> tuple[Source, int, str] | None:
