@@ -46,6 +46,10 @@ class Gaps:
         self._to_fill[what] = None
         return f"  # FILL IN: {what}"
 
+    def forget(self, what: str) -> None:
+        """Take a line out of the list that turned out not to be needed."""
+        self._to_fill.pop(what, None)
+
     def not_written(self, what: str) -> str:
         """The comment that stands for something that is not written out."""
         self._left_out[what] = None

@@ -415,6 +415,8 @@ class Prelude:
                 continue
             if statement is not None:
                 if _is_idle(statement) and not bound_names(statement) & needed:
+                    for name in bound_names(statement):
+                        self._gaps.forget(name)
                     continue
                 needed |= names_read(statement)
             kept.append(text)
@@ -439,4 +441,5 @@ def _is_idle(statement: ast.stmt) -> bool:
     """Whether a statement only defines names, and calls nothing."""
     if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
         return not statement.decorator_list
-    return isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Constant)
+    is_set = isinstance(statement, (ast.Assign, ast.AnnAssign))
+    return is_set and isinstance(statement.value, ast.Constant)
