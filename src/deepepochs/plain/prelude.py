@@ -441,5 +441,6 @@ def _is_idle(statement: ast.stmt) -> bool:
     """Whether a statement only defines names, and calls nothing."""
     if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
         return not statement.decorator_list
-    is_set = isinstance(statement, (ast.Assign, ast.AnnAssign))
-    return is_set and isinstance(statement.value, ast.Constant)
+    if not isinstance(statement, (ast.Assign, ast.AnnAssign)):
+        return False
+    return isinstance(statement.value, ast.Constant)
