@@ -12,8 +12,9 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from deepepochs import Callback, ConfigError, DataError, Optimizer, Trainer
+from deepepochs.repeats.split import is_out_of_memory
 from deepepochs.tries import batch_size as tries
-from deepepochs.tries.batch_size import FoundBatchSize, Trial, goes_on, is_out_of_memory
+from deepepochs.tries.batch_size import FoundBatchSize, Trial, goes_on
 
 DATA = TensorDataset(torch.randn(100, 6), torch.arange(100) % 3)
 

@@ -50,9 +50,10 @@ MAX_HELD = 200
 MAX_HELD_ON_DEVICE = 32
 """The same if entries hold the outputs of a mini-batch on an accelerator, which take memory."""
 
-_one_trace = threading.RLock()  # filters of warnings are not each thread's own
+MAX_HELD_S = 1.0
+"""Fewer entries are written after this many seconds."""
 
-MAX_HELD_S = 1.0  # fewer entries are written after this many seconds
+_one_trace = threading.RLock()  # filters of warnings are not each thread's own
 
 
 class LogCallback(EventFileCallback, RunRecordCallback):

@@ -166,7 +166,7 @@ class SavePoints:
         Raises:
             StopLoopException: the call was asked to stop elsewhere.
         """
-        reason = None if self.validates and run and run.stage is Stage.VAL else self.stop_reason
+        reason = None if self._ends_validation_first(run) else self.stop_reason
         asks: Any = reason or self._requests or self.signals.received
         if self.outer is not None:
             asks = self.stop_reason
@@ -176,6 +176,10 @@ class SavePoints:
             asks = run.rounds.meet(bool(asks), "may save or stop", everywhere=self._everywhere)
         return bool(asks) and self._save_and_stop(run)
 
+    def _ends_validation_first(self, run: Run | None) -> bool:
+        """Whether a stop waits for the end of the validation that runs."""
+        return self.validates and run is not None and run.stage is Stage.VAL
+
     def _save_and_stop(self, run: Run | None) -> bool:
         if self.outer is None:
             if self.signals.received is not None:
@@ -183,9 +187,8 @@ class SavePoints:
             if self.trainer.runtime.num_processes > 1:
                 self._agree()
         is_last = run is not None and run.batch_idx + 1 == run.num_batches
-        if run is not None and run.stage is Stage.VAL and self.validates:
-            is_last = True  # the stop waits for the end of the validation
-        stops = self.stop_reason is not None and not is_last
+        waits = is_last or self._ends_validation_first(run)
+        stops = self.stop_reason is not None and not waits
         if self.saves:
             if stops and self.trainer.session is not None:
                 self.trainer.session.keep_part()

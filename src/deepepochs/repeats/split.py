@@ -18,8 +18,13 @@ from ..nest.samples import asked_weight
 from ..optim.optimizers import Optimizer
 from ..run import Run
 
-# What PyTorch says on a CPU and on a Mac, where it has no class of its own for it.
-NO_MEMORY = ("can't allocate memory", "not enough memory", "MPS backend out of memory")
+# What PyTorch says where it has no class of its own for it: on a CPU, on a Mac, and in cuBLAS.
+NO_MEMORY = (
+    "can't allocate memory",
+    "not enough memory",
+    "MPS backend out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+)
 
 
 def check_split(trainer: Any) -> None:
