@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from deepepochs import Callback, ConfigError, DataError, Optimizer, Trainer
-from deepepochs.repeats.split import is_out_of_memory
+from deepepochs.faults.backward import is_out_of_memory
 from deepepochs.tries import batch_size as tries
 from deepepochs.tries.batch_size import FoundBatchSize, Trial, goes_on
 

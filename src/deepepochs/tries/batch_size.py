@@ -21,11 +21,11 @@ from ..arguments import check_count
 from ..callbacks.base import Callback
 from ..data.followed import read_moment, restore_moment
 from ..errors import ConfigError, DataError
+from ..faults.backward import is_out_of_memory
 from ..fit.plan import as_task, plan_try
 from ..fit.session import Kind
 from ..loop import run_pass
 from ..nest.samples import BatchSize
-from ..repeats.split import is_out_of_memory
 from ..report.text import size as size_text
 from ..show.tables import html_table, text_table
 from ..show.terminal import rate
