@@ -84,6 +84,10 @@ class StopSignals:
         return None
 
 
+def _is_validation(run: Run | None) -> bool:
+    return run is not None and run.stage is Stage.VAL
+
+
 class SavePoints:
     """What is to be done at the next save point of a call: save, or stop.
 
@@ -166,7 +170,7 @@ class SavePoints:
         Raises:
             StopLoopException: the call was asked to stop elsewhere.
         """
-        reason = None if self._ends_validation_first(run) else self.stop_reason
+        reason = None if self.validates and _is_validation(run) else self.stop_reason
         asks: Any = reason or self._requests or self.signals.received
         if self.outer is not None:
             asks = self.stop_reason
@@ -176,10 +180,6 @@ class SavePoints:
             asks = run.rounds.meet(bool(asks), "may save or stop", everywhere=self._everywhere)
         return bool(asks) and self._save_and_stop(run)
 
-    def _ends_validation_first(self, run: Run | None) -> bool:
-        """Whether a stop waits for the end of the validation that runs."""
-        return self.validates and run is not None and run.stage is Stage.VAL
-
     def _save_and_stop(self, run: Run | None) -> bool:
         if self.outer is None:
             if self.signals.received is not None:
@@ -187,7 +187,8 @@ class SavePoints:
             if self.trainer.runtime.num_processes > 1:
                 self._agree()
         is_last = run is not None and run.batch_idx + 1 == run.num_batches
-        waits = is_last or self._ends_validation_first(run)
+        # A stop that asked for a validation waits for the end of the one that runs.
+        waits = is_last or (self.validates and _is_validation(run))
         stops = self.stop_reason is not None and not waits
         if self.saves:
             if stops and self.trainer.session is not None:
