@@ -355,15 +355,22 @@ def right(text: str, columns: int) -> str:
     return " " * max(0, columns - text_width(text)) + text
 
 
+def share_text(part: float) -> str:
+    """Return how much of an epoch was trained.
+
+    >>> share_text(0.4), share_text(math.nan)
+    ('40%', 'part')
+    """
+    return "part" if math.isnan(part) else f"{part:.0%}"
+
+
 def part_text(row: Row) -> str:
     """Return what marks the row of an epoch that was stopped in its middle.
 
     >>> part_text(Row(3, {}, part=0.4)), part_text(Row(3, {}))
     ('  (40% of the epoch)', '')
     """
-    if row.part is None:
-        return ""
-    return f"  ({'part' if math.isnan(row.part) else f'{row.part:.0%}'} of the epoch)"
+    return "" if row.part is None else f"  ({share_text(row.part)} of the epoch)"
 
 
 def epoch_text(epoch: int, epochs: int) -> str:
