@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from ..arguments import check_count, check_flag, found
+from ..arguments import check_count, check_flag, found, with_hints
 from ..errors import ConfigError, ConfigTypeError
 from .optimizers import Optimizers
 
@@ -50,6 +50,7 @@ class EMA:
         [0.1, 0.1818, 0.91, 0.999]
     """
 
+    @with_hints
     def __init__(
         self, decay: float, *, warmup: int = 0, every: int = 1, buffers: bool = True
     ) -> None:

@@ -411,8 +411,12 @@ class TextTable:
             line.append((style, "  " + right(short_name(text, width), width)))
         line.append(("dim", "  " + right(duration(row.seconds or 0), TIME_WIDTH)))
         line.append(("best", "     *" if row.is_best else ""))
-        line.append(("dim", part_text(row)))
-        yield line
+        mark: Line = [("dim", part_text(row))]
+        if columns is not None and width_of(line + mark) > columns:
+            yield line
+            yield mark
+        else:
+            yield line + mark
 
     def _told(self, left_out: Sequence[Column], columns: int | None) -> Iterator[Line]:
         names = list(dict.fromkeys(column.name for column in left_out))
@@ -617,8 +621,10 @@ class Screen:
 
     def summary(self, facts: Sequence[str]) -> None:
         """Show how a fit has ended."""
-        for text in joined(facts, self.columns()):
-            self.put([("", text)])
+        columns = self.columns()
+        for fact in joined(facts, columns):
+            for text in wrapped(fact, columns):
+                self.put([("", text)])
 
     def write(self, text: str) -> None:
         """Write a text of the user's as it is."""
