@@ -213,7 +213,10 @@ def epoch_rows(run: RunInfo, num: int = NUM_ROWS) -> Iterator[list[str]]:
     for epoch in shown:
         mark = "* " if best is not None and epoch == best.epoch else ""
         values = (curve.get(epoch) for _, curve in columns)
-        yield [f"{mark}{run.epoch_text(epoch)}", *("" if value is None else measured(value) for value in values)]
+        yield [
+            f"{mark}{run.epoch_text(epoch)}",
+            *("" if value is None else measured(value) for value in values),
+        ]
 
 
 def fact_lines(title: str, facts: Mapping[str, Any], width: int) -> Iterator[str]:

@@ -24,8 +24,18 @@ ABSENT = ""
 """The value of a setting that a run does not have."""
 
 OPTIONAL = frozenset(
-    "ema deterministic on_oom max_steps max_time limit_train_batches limit_val_batches "
-    "limit_test_batches val_every overfit_batches".split()
+    [
+        "ema",
+        "deterministic",
+        "on_oom",
+        "max_steps",
+        "max_time",
+        "limit_train_batches",
+        "limit_val_batches",
+        "limit_test_batches",
+        "val_every",
+        "overfit_batches",
+    ]
 )
 """Arguments of a trainer that are recorded where they are given."""
 
