@@ -153,6 +153,8 @@ class AveragedWeights:
         True
         >>> trainer.model.bias.item() == average
         True
+        >>> trainer.ema
+        AveragedWeights(EMA(0.9))
     """
 
     def __init__(self, settings: EMA, opt: Optimizers, model: nn.Module) -> None:
@@ -237,6 +239,9 @@ class AveragedWeights:
             for tensor, average in zip(own.tensors, own.averages, strict=True)
         }
         return list(by_id.values())
+
+    def __repr__(self) -> str:
+        return f"AveragedWeights({self.settings})"
 
     def _are_others(self) -> bool:
         """Whether the model has other weights than the averages that were put there."""

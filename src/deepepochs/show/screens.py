@@ -360,9 +360,13 @@ def part_text(row: Row) -> str:
 
     >>> part_text(Row(3, {}, part=0.4)), part_text(Row(3, {}))
     ('  (40% of the epoch)', '')
+    >>> part_text(Row(3, {}, part=1.0))
+    '  (stopped in validation)'
     """
     if row.part is None:
         return ""
+    if row.part == 1:
+        return "  (stopped in validation)"
     return f"  ({'part' if math.isnan(row.part) else f'{row.part:.0%}'} of the epoch)"
 
 
