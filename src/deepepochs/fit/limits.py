@@ -98,8 +98,8 @@ class Limits:
     def given(self) -> dict[str, Any]:
         """The limits that were given, by the names of the arguments.
 
-        >>> Limits(max_time="90s", val=0.5, overfit=2).given()
-        {'max_time': '90s', 'limit_val_batches': 0.5, 'overfit_batches': 2}
+        >>> Limits(max_time="1m30s", val=0.5, val_every=100).given()
+        {'max_time': '90s', 'limit_val_batches': 0.5, 'val_every': 100}
         """
         time = None if self.max_time_s is None else f"{self.max_time_s:g}s"
         every = {
