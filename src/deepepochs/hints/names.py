@@ -121,6 +121,8 @@ SHOWN = {
     "resume": "resume='auto'",
     "compile_model": "compile_model=True",
     "ema": "ema=0.999",
+    "val_every": "val_every=500, in optimizer steps",
+    "dry_run": "dry_run=True",
 }
 
 # How to give what a function does not take.
