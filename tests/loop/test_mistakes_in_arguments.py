@@ -264,6 +264,7 @@ ATTRIBUTES = [
     Mistake("Trainer(model, loss, auto_scale_batch_size=True)", ConfigTypeError, "trainer.find_batch_size(train_dl) searches a batch size."),
     Mistake("Trainer(model, loss, limit_predict_batches=2)", ConfigTypeError, "predict takes all that its loader gives."),
     Mistake("Trainer(model, loss, eval_strategy='steps')", ConfigTypeError, "Trainer(..., val_every=1000)"),
+    Mistake("Trainer(model, loss, epochs=None, max_steps=9)", ConfigTypeError, "epochs=None: give an int of at least 0, or leave it out where max_steps ends the fit."),
     Mistake("Trainer(model, loss, swa=True)", ConfigTypeError, "Did you mean ema=0.999?"),
     Mistake("Trainer(model, loss, ema=True)", ConfigTypeError, "give the decay, ema=0.999"),
     Mistake("trainer.test(test_dl, limit_test_batches=2)", ConfigTypeError, "It is given to the trainer: Trainer(..., limit_test_batches=100)."),
