@@ -232,10 +232,8 @@ def summarize(trainer: Any, data: Any, depth: int | None) -> ModelSummary:
     """
     if depth is not None:
         check_count("depth", depth, 0)
-    if isinstance(data, (int, torch.Size)) or (
-        isinstance(data, (tuple, list)) and data and all(isinstance(size, int) for size in data)
-    ):
-        sizes = ", ".join(map(str, [data] if isinstance(data, int) else data))
+    if isinstance(data, (tuple, list)) and data and all(isinstance(size, int) for size in data):
+        sizes = ", ".join(map(str, data))
         raise ConfigTypeError(
             f"summary({data!r}): give a loader, a mini-batch or a tensor that is the input, such as "
             f"torch.randn({sizes})."
