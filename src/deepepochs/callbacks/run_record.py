@@ -147,6 +147,8 @@ class RunRecordCallback(Callback):
             self._add_seconds("epochs", self._epoch_began_s)
             with self._record_faults.survived():
                 self._table.add(epoch_idx, others["train_metrics"], others["val_metrics"], part)
+                if trainer.limits.val_every is not None:
+                    write_validations(self.folder(trainer) / VALIDATIONS, trainer.history)
                 self._write(trainer)
 
     def on_after_fit(self, trainer: TrainerView) -> None:
@@ -177,6 +179,8 @@ class RunRecordCallback(Callback):
 
     def _write(self, trainer: TrainerView) -> None:
         self._record["updated_at"] = _now()
+        parts = {str(epoch_idx + 1): part for epoch_idx, part in trainer.history.partial.items()}
+        self._record["partial"] = plain(parts)
         if trainer.history.timing:
             self._record["timing"] = plain(trainer.history.timing)
         write_json(self.folder(trainer) / RECORD, self._record)

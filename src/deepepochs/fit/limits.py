@@ -99,6 +99,22 @@ class Limits:
         """Whether so many optimizer steps are all that ``max_steps`` allows."""
         return self.max_steps is not None and num_steps >= self.max_steps
 
+    def given(self) -> dict[str, Any]:
+        """The limits that were given, by the names of the arguments.
+
+        >>> Limits(max_time="1m30s", val=0.5, val_every=100).given()
+        {'max_time': '90s', 'limit_val_batches': 0.5, 'val_every': 100}
+        """
+        time = None if self.max_time_s is None else f"{self.max_time_s:g}s"
+        every = {
+            "max_steps": self.max_steps,
+            "max_time": time,
+            **{f"limit_{stage}_batches": share for stage, share in self.batches.items()},
+            "val_every": self.val_every,
+            "overfit_batches": self.overfit or None,
+        }
+        return {name: value for name, value in every.items() if value is not None}
+
     def reached(self, fits: FitCounters, run: Run | None = None) -> str:
         """Say which limit of a run of fits is reached; ``''`` if none is."""
         if self.has_steps(fits.with_run(run).num_steps):

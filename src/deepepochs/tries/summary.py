@@ -23,7 +23,7 @@ from .. import rng
 from ..arguments import check_count
 from ..data.followed import read_moment, restore_moment
 from ..data.routes import own_workers
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError, ConfigTypeError, DataError
 from ..loop import split_inputs
 from ..nest.reuse import leaves
 from ..nest.samples import count_samples
@@ -233,6 +233,12 @@ def summarize(trainer: Any, data: Any, depth: int | None) -> ModelSummary:
     """
     if depth is not None:
         check_count("depth", depth, 0)
+    if isinstance(data, (tuple, list)) and data and all(isinstance(size, int) for size in data):
+        sizes = ", ".join(map(str, data))
+        raise ConfigTypeError(
+            f"summary({data!r}): give a loader, a mini-batch or a tensor that is the input, such as "
+            f"torch.randn({sizes})."
+        )
     model = trainer.runtime.unwrap(trainer.model)
     calls = num_samples = None
     if data is not None:
