@@ -106,8 +106,8 @@ class Probe(Callback):
     def on_after_train_batch(self, trainer: Any, metrics: Any, batch_idx: int) -> None:
         self.step_s.append(self._lap_s())
         self.sizes.append(trainer.run.num_samples)
-        if isinstance(trainer.run.batch_loss, Tensor):
-            self.losses.append(float(trainer.run.batch_loss))
+        if "loss" in metrics:
+            self.losses.append(float(metrics["loss"]))
         if self.done:
             trainer.stop("enough was seen")
         self._since_s = time.perf_counter()

@@ -38,7 +38,7 @@ def schedules(look: Look) -> Iterator[Finding]:
     for text in texts:
         problem, colon, remedy = text.rpartition(": ")
         found = of_warning(text) or of_warning(
-            f"{problem}.\n{remedy.capitalize()}" if colon else ""
+            f"{problem}.\n{remedy[:1].upper()}{remedy[1:]}" if colon else ""
         )
         if found is not None:
             yield found
@@ -58,8 +58,10 @@ def ends_of_schedules(look: Look) -> Iterator[Finding]:
     if not is_whole or None in lengths or not all(map(look.is_plain, look.training)):
         return  # further fits may go on with the schedule
     windows = sum(-(-(length or 0) // look.trainer.grad_accumulate) for length in lengths)
-    for optimizer in look.trainer.opt:
+    for index, optimizer in enumerate(look.trainer.opt):
         schedule = bare(optimizer.scheduler)
+        if not look.trainer.tell_once(f"schedule {index}"):
+            continue  # it is told of with its units
         if type(schedule) not in FALLS or schedule.last_epoch > 0:
             continue
         name = LENGTHS[type(schedule)]

@@ -47,8 +47,8 @@ class Watch(Callback):
             else:
                 group["lr"] = self.rate
 
-    def on_after_train_batch(self, trainer: Any, **_: Any) -> None:
-        self.losses.append(float(trainer.run.batch_loss))
+    def on_after_train_batch(self, trainer: Any, metrics: Any, **_: Any) -> None:
+        self.losses.append(float(metrics["loss"]))
         if self.has_learnt or not math.isfinite(self.losses[-1]):
             trainer.stop("enough was seen")
 

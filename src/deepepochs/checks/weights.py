@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
@@ -130,7 +131,7 @@ def gradients_apart(look: Look) -> Iterator[Finding]:
         if len(sizes) < 2:
             continue
         low, high = min(sizes, key=sizes.__getitem__), max(sizes, key=sizes.__getitem__)
-        if sizes[high] < APART * sizes[low]:
+        if not math.isfinite(sizes[high]) or sizes[high] < APART * sizes[low]:
             continue
         order = list(sizes)
         vanishes = order.index(low) < order.index(high)
