@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import functools
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +15,6 @@ from torch.nn import functional as F
 from torch.utils.data import (
     DataLoader,
     Dataset,
-    RandomSampler,
     Subset,
     SubsetRandomSampler,
     TensorDataset,
@@ -24,15 +23,12 @@ from torch.utils.data import (
 from deepepochs import (
     Callback,
     CheckCallback,
-    EpochTask,
     GradClipCallback,
     Optimizer,
     Trainer,
 )
-from deepepochs.checks.data import in_blocks, spaced
 from deepepochs.checks.findings import Finding
 from deepepochs.checks.loading import slow_loading
-from deepepochs.checks.plans import is_too_much
 from deepepochs.checks.run import CHECKS
 
 
@@ -122,7 +118,7 @@ def labels_from_one(faulty: bool) -> Any:
 
 
 def labels_as_column(faulty: bool) -> Any:
-    x, y = points()
+    x, _ = points()
     target = x.sum(1)
     made = trainer(net(out=1), nn.MSELoss())
     return check(made, loader(x, target if faulty else target[:, None]))
@@ -487,3 +483,80 @@ def test_the_fault_is_found_and_its_sound_twin_gives_nothing(name: str) -> None:
     assert all(one.text.strip() and one.remedy.strip() for one in found)
     torch.manual_seed(0)
     assert str(case.made(False)) == "nothing found"
+
+
+def test_every_check_has_a_test_or_is_judged_by_a_function_alone() -> None:
+    tested = {
+        "frozen_weights_only", "untrained_weights", "weights_in_two_optimizers",
+        "weights_without_gradient", "gradients_apart", "failing_steps", "warnings_of_steps",
+        "first_loss", "unfit_labels", "probabilities_twice", "one_class_only", "spoilt_targets",
+        "spoilt_inputs", "constant_inputs", "scales_apart", "not_shuffled", "shared_samples",
+        "batch_norm_of_one", "frozen_batch_norm", "wrong_mode", "dropout_in_validation",
+        "schedules", "ends_of_schedules", "accumulation", "clipping", "one_batch_by_heart",
+        "learning_rate", "exact_resume",
+    }  # fmt: skip
+    by_numbers = {"data_loading", "kept_outputs"}
+    on_a_gpu = {"synchronizations"}
+    assert {check.__name__ for check in CHECKS} == tested | by_numbers | on_a_gpu
+
+
+# --- what depends on the machine is judged by given numbers
+
+
+@pytest.mark.parametrize(
+    ("load_s", "step_s", "workers", "remedy"),
+    [
+        (0.1, 0.04, 0, "num_workers=3"),
+        (0.1, 0.001, 0, "num_workers=8"),
+        (0.1, 0.1, 0, "num_workers=1"),
+        (0.1, 0.04, 4, "more workers"),
+        (0.1, 0.2, 0, None),
+        (0.01, 0.001, 0, None),
+    ],
+)
+def test_slow_loading_is_told_with_the_workers_that_help(
+    load_s: float, step_s: float, workers: int, remedy: str | None
+) -> None:
+    found = slow_loading([9.0, *[load_s] * 5], [9.0, *[step_s] * 5], workers, cpus=8)
+    assert (found is None) if remedy is None else (remedy in found.remedy)  # type: ignore[union-attr]
+
+
+def test_one_slow_mini_batch_is_no_slow_loader() -> None:
+    assert slow_loading([0.001, 0.001, 5.0, 0.001, 0.001], [0.0001] * 5, 0, cpus=8) is None
+
+
+def mean_of(preds: Tensor, targets: Tensor) -> Tensor:
+    return preds.mean()
+
+
+def test_outputs_that_are_kept_are_told_where_they_are_a_good_part_of_the_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    x, y = points()
+    epoch = 96 * (3 * 4 + 8)  # outputs of float32, labels of int64
+    pages = {"SC_PHYS_PAGES": 5 * epoch, "SC_PAGE_SIZE": 1}
+    monkeypatch.setattr(os, "sysconf", lambda name: pages[name])
+    keeps = trainer(net(), metrics=mean_of, metric_patch="tensor")
+    assert not check(keeps, loader(x, y))
+    pages["SC_PHYS_PAGES"] = 3 * epoch
+    (found,) = check(keeps, loader(x, y))
+    assert "mean_of keeps the outputs of an epoch of train, about 1.92 kB" in found.text
+    assert not check(trainer(net(), metrics="accuracy"), loader(x, y)), "it adds up counts"
+
+
+# --- the list
+
+
+def test_what_is_found_is_a_list_with_the_worst_first_and_prints_in_words() -> None:
+    x, y = points()
+    model = net().append(nn.Softmax(1))
+    found = trainer(model, callbacks=GradClipCallback(1e6)).check(loader(x, y))
+    assert [one.severity for one in found] == ["warning", "note"]
+    assert bool(found)
+    assert str(found) == repr(found)
+    assert str(found).splitlines()[0] == "2 findings, the worst first"
+    assert str(found).splitlines()[1].startswith("warning: The outputs go through softmax")
+    assert "<table" in found._repr_html_()
+    nothing = trainer(net()).check(loader(x, y))
+    assert not nothing
+    assert (str(nothing), nothing._repr_html_()) == ("nothing found", "nothing found")

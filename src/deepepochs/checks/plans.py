@@ -13,7 +13,7 @@ from ..callbacks.grad_clip import GradClipCallback
 from ..fit.plan import warn_of_plan
 from ..optim.fits import bare
 from ..optim.schedule_units import LENGTHS
-from ..patches.plan import KEEPING
+from ..patches.tensors import TensorPatch
 from ..report.text import size as size_text
 from ..stages import Stage
 from .findings import Finding
@@ -134,7 +134,7 @@ def kept_outputs(look: Look) -> Iterator[Finding]:
     seen_in_stages = ((Stage.TRAIN, look.seen), (Stage.VAL, look.seen_in_validation))
     for stage, seen in ((stage, seen) for stage, listed in seen_in_stages for seen in listed):
         plan = look.plan.metrics_of(stage, seen.task)
-        keeping = [name for name, make in plan if isinstance(make(1), KEEPING)]
+        keeping = [name for name, make in plan if isinstance(make(1), TensorPatch)]
         kept = bytes_kept(seen)
         if keeping and seen.task.length and is_too_much(kept * seen.task.length, total):
             yield Finding(
