@@ -233,6 +233,8 @@ def constant_inputs(look: Look) -> Iterator[Finding]:
         inputs = [tensors_in(batch_x) for batch_x, _ in seen.probe.batches]
         if not inputs or any(len(one) != 1 or not one[0].is_floating_point() for one in inputs):
             continue  # of several inputs, one may well be constant, as a mask
+        if any(x.requires_grad for (x,) in inputs):
+            continue  # samples that are weights
         samples = [sample for (x,) in inputs if x.ndim > 1 for sample in x]
         if len(samples) < FEWEST or any(s.shape != samples[0].shape for s in samples):
             continue

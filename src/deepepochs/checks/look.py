@@ -18,12 +18,13 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.data import DataLoader, IterableDataset
 
-from ..callbacks.base import Callback
+from ..callbacks.base import HOOKS, Callback
 from ..data.routes import own_workers
 from ..errors import StopLoopException
 from ..faults.words import DEFAULT_STEP
 from ..fit.plan import FitPlan, plan_try
 from ..fit.session import Kind
+from ..hooks import is_of_library
 from ..loop import run_pass
 from ..stages import Stage
 from ..steps import Steps, resolve_step, step_name
@@ -33,6 +34,11 @@ STEPS = 8  # mini-batches of each task: two tasks in turn, or layers used now an
 MOST_STEPS = 64  # with gradient accumulation there are more, for three optimizer steps
 NORMS = (nn.modules.batchnorm._BatchNorm,)
 DROPOUTS = (nn.modules.dropout._DropoutNd,)
+
+
+STEERING = [
+    name for name in HOOKS if "before" in name and not name.startswith(("on_before_val", "on_before_test"))
+] + ["on_after_backward"]  # fmt: skip
 
 
 class LayerCall(NamedTuple):
@@ -106,7 +112,7 @@ class Probe(Callback):
     def on_after_train_batch(self, trainer: Any, metrics: Any, batch_idx: int) -> None:
         self.step_s.append(self._lap_s())
         self.sizes.append(trainer.run.num_samples)
-        if "loss" in metrics:
+        if "loss" in metrics and trainer.run.weight:  # else it may be 0/0
             self.losses.append(float(metrics["loss"]))
         if self.done:
             trainer.stop("enough was seen")
@@ -215,6 +221,16 @@ class Look:
         roots = [self.trainer.loss_module, self.model]
         named = [root.named_parameters() for root in roots if root is not None]
         return {id(weight): name for pairs in named for name, weight in pairs}
+
+    @cached_property
+    def is_steered(self) -> bool:
+        """Whether a callback of the user's may set modes or rates, which tries do not call."""
+        return any(
+            getattr(type(callback), hook) is not getattr(Callback, hook)
+            for callback in self.trainer.callbacks
+            if not (is_of_library(type(callback)) or callback.acts_in_tries)
+            for hook in STEERING
+        )
 
     @property
     def is_compiled(self) -> bool:

