@@ -97,7 +97,7 @@ def first_loss(look: Look) -> Iterator[Finding]:
             )
             continue
         num_classes = classes_of(look, seen)
-        if num_classes is None:
+        if num_classes is None or (num_classes == 2 and has_weights(look.trainer.loss_fn)):
             continue
         guess = math.log(num_classes)
         if loss > guess + OVER:
@@ -108,6 +108,13 @@ def first_loss(look: Look) -> Iterator[Finding]:
                 "Bring the inputs to a scale of about 1, or begin with smaller weights in the last "
                 "layer.",
             )
+
+
+def has_weights(loss_fn: Any) -> bool:
+    """Whether a loss weighs its terms without dividing by the sum of the weights, as BCE does."""
+    given = loss_fn.keywords if isinstance(loss_fn, partial) else vars(loss_fn)
+    held = {**given, **getattr(loss_fn, "_buffers", {})}
+    return any(held.get(name) is not None for name in ("weight", "pos_weight"))
 
 
 def classes_of(look: Look, seen: Seen) -> int | None:

@@ -169,12 +169,14 @@ class Look:
         trainer: the trainer.
         plan: that of the fit.
         options: what the fit would be given.
+        tries: what steps on one mini-batch have shown, by the ``id`` of the task.
     """
 
     def __init__(self, trainer: Any, plan: FitPlan, options: Mapping[str, Any]) -> None:
         self.trainer = trainer
         self.plan = plan
         self.options = options
+        self.tries: dict[int, Any] = {}
         self.model: nn.Module = trainer.runtime.unwrap(trainer.model)
 
     @property

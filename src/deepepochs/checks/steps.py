@@ -27,11 +27,12 @@ FALL = 0.98
 Most reach a half. But the cross-entropy of soft targets, such as grey pixels, has a floor which may
 be just below the first loss.
 """
-RATES = (1e-2, 1e-3, 1e-1, 1e-4)  # tried where the trainer's own rate does not get there
+RATES = (1e-2, 1e-1, 1e-3, 1.0, 10.0, 1e-4)
+"""Tried where the trainer's own rate does not get there. The large ones are for large targets."""
 NOTHING = 1e-3  # a first loss below it was learnt before
 MOST_WINDOWS = 8  # mini-batches of a window; with more, a mini-batch is not tried
 SWEEP = 60  # mini-batches for the range of rates
-WORSE = 3.0  # times the first loss, after some steps at the trainer's rate
+WORSE = 3.0  # times the first loss of a mini-batch, after some steps on it
 FAR = 1e4  # a rate so much below what the search suggests; for fine-tuning, 100 times is usual
 FELL = 0.8  # the share of the first losses to which the search must get to say anything
 
@@ -87,14 +88,14 @@ def one_batch_by_heart(look: Look) -> Iterator[Finding]:
         trained = sum(w.numel() for w in look.trainer.opt.params if w.requires_grad)
         if not losses[0] > NOTHING or not math.isfinite(losses[0]) or trained <= num:
             continue
-        batch = look.first_batch(seen.task)
-        tried = [learn(look, seen.task, batch, rate) for rate in (None,)]
+        batch, tried = own_try(look, seen.task)
+        watches = [tried]
         for rate in RATES:
-            if tried[-1].has_learnt:
+            if watches[-1].has_learnt:
                 break
-            tried.append(learn(look, seen.task, batch, rate))
-        if not tried[-1].has_learnt:
-            finite = [x for watch in tried for x in watch.losses if math.isfinite(x)]
+            watches.append(learn(look, seen.task, batch, rate))
+        if not watches[-1].has_learnt:
+            finite = [x for watch in watches for x in watch.losses if math.isfinite(x)]
             yield Finding(
                 "error",
                 f"One mini-batch cannot be learnt by heart: in {STEPS} steps its loss goes from "
@@ -115,6 +116,15 @@ def may_be_tried(look: Look, task: EpochTask) -> bool:
     )
 
 
+def own_try(look: Look, task: EpochTask) -> tuple[Any, Watch]:
+    """The first mini-batch of a task, and what the trainer's own rate makes of it; tried once."""
+    if id(task) not in look.tries:
+        batch = look.first_batch(task)
+        look.tries[id(task)] = batch, learn(look, task, batch, None)
+    tried: tuple[Any, Watch] = look.tries[id(task)]
+    return tried
+
+
 def learn(look: Look, task: EpochTask, batch: Any, rate: float | None) -> Watch:
     """Train on one mini-batch, and put everything back."""
     times = STEPS * look.trainer.grad_accumulate
@@ -133,9 +143,9 @@ def learning_rate(look: Look) -> Iterator[Finding]:
         return
     if not may_be_tried(look, look.training[0]):
         return
-    losses = look.seen[0].probe.losses
-    if not losses or not math.isfinite(losses[0]):
+    if not (losses := look.seen[0].probe.losses) or not math.isfinite(losses[0]):
         return
+    watch = own_try(look, look.training[0])[1]
     groups = look.trainer.opt[0].param_groups
     rate = max(float(group["lr"]) for group in groups)
     try:
@@ -144,7 +154,7 @@ def learning_rate(look: Look) -> Iterator[Finding]:
             suggested = curve.suggestion.valley
     except DeepEpochsError:
         suggested = None  # the losses of the search say nothing
-    if (text := rises(losses, rate)) is not None:
+    if not watch.has_learnt and (text := rises(watch.losses, rate)) is not None:
         advice = "" if suggested is None else f" trainer.find_lr suggests {suggested:.2g}."
         yield Finding("error", text, f"Lower the rate.{advice}")
     elif (
@@ -160,23 +170,20 @@ def learning_rate(look: Look) -> Iterator[Finding]:
 
 
 def rises(losses: Sequence[float], rate: float) -> str | None:
-    """Say that the losses of some steps rise, or are not finite any more.
+    """Say that the loss of one mini-batch rises as it is trained on, or is not finite any more.
 
     >>> rises([2.3, 9.0, 30.0, 44.0, 51.0], 10.0)
-    'At the rate 10 the loss rises in 5 mini-batches from 2.3 to 41.7.'
+    'At the rate 10 the loss of one mini-batch rises in 5 steps from 2.3 to 41.7.'
     >>> rises([2.3, 2.4, 2.2, 2.5, 2.1], 0.1) is None
     True
     """
+    told = f"At the rate {rate:.3g} the loss of one mini-batch rises in {len(losses)} steps from "
     if not math.isfinite(losses[-1]):
-        return f"At the rate {rate:.3g} the loss is {losses[-1]} after {len(losses)} mini-batches."
-    latest = losses[-3:]
-    mean = sum(latest) / len(latest)
+        return f"{told}{losses[0]:.3g} to {losses[-1]}."
+    mean = sum(losses[-3:]) / 3
     if len(losses) < 5 or losses[0] <= 0 or mean < WORSE * losses[0] + 1:
         return None
-    return (
-        f"At the rate {rate:.3g} the loss rises in {len(losses)} mini-batches from {losses[0]:.3g} "
-        f"to {mean:.3g}."
-    )
+    return f"{told}{losses[0]:.3g} to {mean:.3g}."
 
 
 def is_far_below(rate: float, suggested: float, losses: Sequence[float]) -> bool:

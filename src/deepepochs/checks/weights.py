@@ -13,6 +13,7 @@ from .findings import Finding
 from .look import Look
 
 MOST_NAMED = 3
+FEW = 0.05  # share of the values: many models bring a small head that their user does not use
 APART = 1e4
 """How many times the gradients at one end of a network may be those at the other end.
 
@@ -84,15 +85,16 @@ def frozen_weights_only(look: Look) -> Iterator[Finding]:
 def weights_without_gradient(look: Look) -> Iterator[Finding]:
     """Find weights of an optimizer that no step has given a gradient, or only zeros."""
     steps = [step for seen in look.seen for step in seen.probe.gradients]
-    if look.failed or not steps:
+    if look.failed or not steps or not any(any(seen.probe.losses) for seen in look.seen):
         return
     stepped = {key for step in steps for key in step.norms}
     norms = {key: [step.norms.get(key) for step in steps] for key in stepped}
     weights = [w for w in unique(look.trainer.opt.params) if w.requires_grad and id(w) in stepped]
     none = [w for w in weights if all(norm is None for norm in norms[id(w)])]
     if none:
+        share = sum(w.numel() for w in none) / sum(w.numel() for w in weights)
         yield Finding(
-            "warning",
+            "warning" if share > FEW else "note",
             f"{len(none)} weights get no gradient in {len(steps)} steps: "
             f"{named([look.name_of(w) for w in none])}.",
             "Use them in forward, look for detach(), .data or no_grad() on the way to the loss, or "
