@@ -25,7 +25,7 @@ help:
 	@echo "make wheel     build dist/*.whl"
 	@echo "make check     lint, docs and tests: what CI runs"
 	@echo "make compat    the tests on the oldest and the newest Python and torch (in .compat/)"
-	@echo "make bench     measure against other libraries (in .bench/), write benchmarks/RESULTS.md"
+	@echo "make bench     measure against other libraries (in .bench/), write benchmarks/RESULTS.md and the chart"
 	@echo "make format    lay out the code with ruff"
 
 setup: $(READY)
@@ -90,6 +90,7 @@ constraints: $(READY)
 # Nothing of it is in .venv: the peers need other versions, and there are two libraries of our name.
 BENCH  := .bench/venv/bin/python
 ROUNDS ?= 5
+PEER_ROUNDS ?= $(ROUNDS)
 
 .bench/.ready: benchmarks/requirements.txt constraints.txt
 	test -x $(BENCH) || $(PYTHON) -m venv .bench/venv
@@ -101,7 +102,8 @@ ROUNDS ?= 5
 	@touch $@
 
 bench: .bench/.ready
-	$(BENCH) benchmarks/step_overhead.py --rounds $(ROUNDS) --extras --results benchmarks/RESULTS.md
+	$(BENCH) benchmarks/run.py --rounds $(ROUNDS) --peer-rounds $(PEER_ROUNDS) --results benchmarks/RESULTS.md
+	$(BENCH) benchmarks/chart.py
 
 clean:
 	rm -rf build dist site .pytest_cache .mypy_cache .ruff_cache

@@ -1,23 +1,16 @@
-"""Start-up: ``import deepepochs`` beyond ``import torch``, and a fit beyond its steps.
-
-python benchmarks/import_time.py
-"""
+"""Start-up: ``import deepepochs`` beyond ``import torch``, and a fit beyond its steps."""
 
 from __future__ import annotations
 
-import os
-
-os.environ["OMP_NUM_THREADS"] = "1"
-
 import contextlib
 import io
+import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 
-ROUNDS = 7
 PROGRAM = """
 import time
 first = time.process_time()
@@ -28,7 +21,7 @@ print((second - first) * 1e3, (time.process_time() - second) * 1e3)
 """
 
 
-def import_ms(rounds: int = ROUNDS) -> tuple[list[float], list[float]]:
+def import_ms(rounds: int) -> tuple[list[float], list[float]]:
     """Processor time of ``import torch``, and of ``import deepepochs`` after it, in milliseconds."""
     command = [sys.executable, "-c", PROGRAM]
     # A script compiles the modules at its first start only, also where this process may not
@@ -60,18 +53,15 @@ def fit_ms(number: int) -> float:
 
 def start_ms(rounds: int = 40) -> float:
     """What a fit of 20 steps takes beyond its steps: two fits tell the two apart."""
-    import torch
-
-    torch.set_num_threads(1)
     fit_ms(20)
     pairs = [(fit_ms(20), fit_ms(220)) for _ in range(rounds)]
     short, long = min(short for short, _ in pairs), min(long for _, long in pairs)
     return short - (long - short) / 200 * 20
 
 
-def table() -> str:
+def table(rounds: int) -> str:
     """Measure and give the figures as a Markdown table."""
-    torchs, imports = import_ms()
+    torchs, imports = import_ms(rounds)
     return "\n".join(
         [
             "| what | ms | goal |",
@@ -83,7 +73,3 @@ def table() -> str:
             f"| a warm fit of 20 steps, beyond its steps | {start_ms():.1f} | 3 |",
         ]
     )
-
-
-if __name__ == "__main__":
-    print(table())

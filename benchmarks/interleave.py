@@ -5,9 +5,11 @@ after every 20 ms of the system's mini-batches its clock stops, the hand-written
 as many mini-batches of its own model, loader and random state, and the system goes on. Both
 meet the same drift, and their final weights can be compared bit by bit.
 
-What is measured is the time of the processor, which does not run while other programs do.
+In one process the time of the processor is measured, which does not run while other programs
+do. Where processes wait for each other it is wall time, and they switch after the same
+mini-batch.
 
-The switch happens inside the loss function, which both call the same way.
+The switch happens inside a function that both call in each mini-batch: the loss, or the model.
 """
 
 from __future__ import annotations
@@ -28,10 +30,21 @@ class Interleaver:
         loss_fn: the loss.
         hand: makes the hand-written loop, a generator that yields after each mini-batch; it
             gets the plain loss function.
+        clock: gives seconds.
+        every: switch after so many mini-batches, not after 20 ms.
     """
 
-    def __init__(self, loss_fn: Callable[..., Any], hand: Callable[..., Iterator[None]]) -> None:
+    def __init__(
+        self,
+        loss_fn: Callable[..., Any],
+        hand: Callable[..., Iterator[None]],
+        clock: Callable[[], float] = time.process_time,
+        every: float = float("inf"),
+    ) -> None:
         self.loss_fn = loss_fn
+        self.clock = clock
+        self.every = every
+        self.slice_s = SLICE_S if every == float("inf") else float("inf")
         self.system_s = 0.0
         self.hand_s = 0.0
         self.num_system = 0
@@ -50,35 +63,54 @@ class Interleaver:
 
     def start(self) -> None:
         """Start the system's clock."""
-        self._slice_end = time.perf_counter() + SLICE_S
-        self._started = time.process_time()
+        self._slice_end = time.perf_counter() + self.slice_s
+        self._started = self.clock()
 
     def stop(self) -> None:
         """Stop the clock for good, and let the hand-written loop finish."""
         self._switch(finish=True)
 
+    def row(self) -> dict[str, float]:
+        """Give the ratio, and what a mini-batch takes by hand."""
+        return {
+            "ratio": self.system_s / self.hand_s,
+            "hand_us": self.hand_s / self.num_hand * 1e6,
+        }
+
     def __call__(self, *args: Any) -> Any:
-        if time.perf_counter() > self._slice_end:
+        if time.perf_counter() > self._slice_end or self._since_switch >= self.every:
             self._switch()
         self._since_switch += 1
         return self.loss_fn(*args)
 
     def _switch(self, *, finish: bool = False) -> None:
-        self.system_s += time.process_time() - self._started
+        self.system_s += self.clock() - self._started
         self.num_system += self._since_switch
         system_rng, grad = torch.get_rng_state(), torch.is_grad_enabled()
         torch.set_rng_state(self._hand_rng)
         with torch.inference_mode(False):  # some validate in that mode
             torch.set_grad_enabled(self._hand_grad)
-            begun = time.process_time()
+            begun = self.clock()
             while finish or self.num_hand < self.num_system:
                 if next(self._hand, "done") == "done":
                     break
                 self.num_hand += 1
-            self.hand_s += time.process_time() - begun
+            self.hand_s += self.clock() - begun
             self._hand_grad = torch.is_grad_enabled()
         self._hand_rng = torch.get_rng_state()
         torch.set_rng_state(system_rng)
         torch.set_grad_enabled(grad)
         self._since_switch = 0
         self.start()
+
+
+class Ticking(torch.nn.Module):
+    """A layer that changes nothing and calls a function: where nobody asks for a loss."""
+
+    def __init__(self, tick: Callable[[Any], Any]) -> None:
+        super().__init__()
+        self.tick = tick
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Give what comes."""
+        return self.tick(x)

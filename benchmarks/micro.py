@@ -1,13 +1,6 @@
-"""The parts of a step, one by one, in microseconds of processor time.
-
-python benchmarks/micro.py
-"""
+"""The parts of a step, one by one, in microseconds of processor time."""
 
 from __future__ import annotations
-
-import os
-
-os.environ["OMP_NUM_THREADS"] = "1"
 
 import time
 from collections.abc import Callable
@@ -104,11 +97,6 @@ def microseconds(part: Callable[[], Any], number: int = 2_000, rounds: int = 7) 
 
 def table() -> str:
     """Measure and give the figures as a Markdown table."""
-    torch.set_num_threads(1)
     lines = ["| part | µs |", "| --- | --- |"]
     lines += [f"| {name} | {microseconds(part):.2f} |" for name, part in parts().items()]
     return "\n".join(lines)
-
-
-if __name__ == "__main__":
-    print(table())

@@ -5,6 +5,8 @@ Every function imports its library itself, since each run is a process of its ow
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,8 @@ from typing import Any
 from workloads import Workload, by_hand
 
 SYSTEMS: dict[str, Callable[[Workload, Any], None]] = {}
-OLD_RELEASE = Path(__file__).resolve().parents[1] / ".bench" / "deepepochs-0.6"
+# Beside the environment, as `make bench` puts it.
+OLD_RELEASE = Path(sys.prefix).with_name("deepepochs-0.6")
 
 
 def system(name: str) -> Callable[[Any], Any]:
@@ -59,10 +62,12 @@ def hand_written_tqdm(work: Workload, loss_fn: Any) -> None:
                 loss_fn(work.model(x), y).item()
 
 
-def _deepepochs(work: Workload, loss_fn: Any, **options: Any) -> None:
+def with_deepepochs(work: Workload, loss_fn: Any, **options: Any) -> None:
     import deepepochs
 
     metrics = [deepepochs.metrics.accuracy] if work.with_accuracy else None
+    if "WORLD_SIZE" in os.environ:
+        options["device"] = "auto"
     trainer = deepepochs.Trainer(
         work.model, loss_fn, work.opt, epochs=work.epochs, metrics=metrics, **options
     )
@@ -71,12 +76,12 @@ def _deepepochs(work: Workload, loss_fn: Any, **options: Any) -> None:
 
 @system("deepepochs, default")
 def deepepochs_default(work: Workload, loss_fn: Any) -> None:
-    _deepepochs(work, loss_fn)
+    with_deepepochs(work, loss_fn)
 
 
 @system("deepepochs, metric_patch='mean'")
 def deepepochs_mean(work: Workload, loss_fn: Any) -> None:
-    _deepepochs(work, loss_fn, metric_patch="mean")
+    with_deepepochs(work, loss_fn, metric_patch="mean")
 
 
 @system("deepepochs, loader as it is")
@@ -89,7 +94,7 @@ def deepepochs_loader(work: Workload, loss_fn: Any) -> None:
     for loader in (work.train, work.val):
         if isinstance(loader, DataLoader):
             loader.__class__ = OtherLoader
-    _deepepochs(work, loss_fn)
+    with_deepepochs(work, loss_fn)
 
 
 @system("deepepochs, Adam(fused=True)")
@@ -99,7 +104,7 @@ def deepepochs_fused(work: Workload, loss_fn: Any) -> None:
 
     group = work.opt.param_groups[0]
     work.opt = torch.optim.Adam(group["params"], lr=group["lr"], fused=True)
-    _deepepochs(work, loss_fn)
+    with_deepepochs(work, loss_fn)
 
 
 # --- peers: each as lean as its documentation shows, and as it comes
@@ -188,8 +193,6 @@ def poutyne_default(work: Workload, loss_fn: Any) -> None:
 
 
 def _fitted_by_deepepochs_06(work: Workload, loss_fn: Any, **options: Any) -> None:
-    import sys
-
     # Of the two libraries of one name the older one is wanted here.
     sys.path.insert(0, str(OLD_RELEASE))
     for name in [name for name in sys.modules if name.partition(".")[0] == "deepepochs"]:
@@ -281,8 +284,6 @@ def fastai(work: Workload, loss_fn: Any) -> None:
 @system("Keras, torch backend")
 def keras(work: Workload, loss_fn: Any) -> None:
     """The same layers of Keras's own, whose first weights and last bits differ."""
-    import os
-
     os.environ["KERAS_BACKEND"] = "torch"
     import keras
     import torch
@@ -357,6 +358,8 @@ def _fitted_by_lightning(work: Workload, loss_fn: Any, default: bool) -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         options: dict[str, Any] = {"default_root_dir": folder} if default else {"barebones": True}
+        if "WORLD_SIZE" in os.environ:
+            options.update(strategy="ddp", devices=int(os.environ["WORLD_SIZE"]))
         trainer = lightning.Trainer(max_epochs=work.epochs, accelerator="cpu", **options)
         # A list would be taken for several loaders.
         train = Batches(work.train) if isinstance(work.train, list) else work.train

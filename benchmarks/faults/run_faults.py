@@ -6,6 +6,7 @@ good as its control, which leaves a part out and must show differences. POSIX on
 
     python benchmarks/faults/run_faults.py                  # the whole table
     python benchmarks/faults/run_faults.py --scale 0.1      # a tenth of each row
+    python benchmarks/faults/run_faults.py --background     # saved in the background
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "resume"))
 from killable import Forked, read_result, same  # noqa: E402
 
-LOADED = "loading checkpoint"
+LOADED = ("resuming run", "has nothing left to do")  # what a run says that was resumed
 DAMAGED = "is taken instead"
 
 
@@ -35,10 +36,12 @@ class Faults:
     Args:
         folder: where runs are.
         seed: of the moments.
+        always: options of every run.
     """
 
-    def __init__(self, folder: Path, seed: int) -> None:
+    def __init__(self, folder: Path, seed: int, always: tuple[str, ...] = ()) -> None:
         self.folder = folder
+        self.always = always
         self.chance = random.Random(seed)
         self.counter = 0
 
@@ -49,7 +52,7 @@ class Faults:
     def whole(self, *options: str) -> tuple[Any, int]:
         """The result of the run that nobody disturbs, and its mini-batches."""
         folder = self.new_folder()
-        process = Forked(folder, "--progress", *options)
+        process = Forked(folder, "--progress", *self.always, *options)
         lines = [line for line in process.stdout if line.startswith(("train ", "val "))]
         if process.wait():
             raise SystemExit(process.errors)
@@ -63,10 +66,9 @@ class Faults:
         had = 0
         while count["broken off"] < times:
             moment = self.chance.randrange(1, max(num_lines - had, 2))
-            process = Forked(folder, "--progress", *options)
+            process = Forked(folder, "--progress", *self.always, *options)
             seen = 0
             for line in process.stdout:
-                count[LOADED] += line.startswith(LOADED)
                 seen += line.startswith(("train ", "val "))
                 if seen >= moment:
                     time.sleep(self.chance.random() * 0.006)
@@ -84,12 +86,13 @@ class Faults:
             count["damaged"] += DAMAGED in process.errors
             if not any((folder / "run").glob("*.ckpt")):  # killed before the first save
                 count["broken off"] -= 1
-        process = Forked(folder, *options)
+        process = Forked(folder, *self.always, *options)
         printed = process.stdout.read()
         failed = process.wait() != 0
         count["unreadable"] += failed
-        count["from scratch"] += not failed and LOADED not in printed
-        count["resumed"] += not failed and LOADED in printed
+        resumed = any(text in printed for text in LOADED)
+        count["from scratch"] += not failed and not resumed
+        count["resumed"] += not failed and resumed
         count["identical"] += not failed and same(read_result(folder), whole)
         return count
 
@@ -129,6 +132,7 @@ def main() -> int:
     )
     parser.add_argument("--scale", type=float, default=1.0, help="share of each row's runs")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--background", action="store_true", help="a thread writes the checkpoints")
     options = parser.parse_args()
 
     def share(num: int) -> int:
@@ -136,7 +140,8 @@ def main() -> int:
 
     wrong = 0
     with tempfile.TemporaryDirectory() as folder:
-        faults = Faults(Path(folder), options.seed)
+        always = ("--background",) if options.background else ()
+        faults = Faults(Path(folder), options.seed, always)
         rows: list[tuple[str, int, tuple[str, ...], dict[str, Any]]] = [
             ("SIGKILL at random moments", 100, ("--every=2",), {}),
             ("three SIGKILLs a run", 30, ("--every=2",), {"times": 3}),

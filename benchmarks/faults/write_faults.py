@@ -6,6 +6,7 @@ nothing. POSIX only.
 
     python benchmarks/faults/write_faults.py                       # the whole table
     python benchmarks/faults/write_faults.py --kills 6 --mb 16 --json
+    python benchmarks/faults/write_faults.py --background          # a thread writes
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from typing import Any
 import torch
 
 from deepepochs.checkpoint import CheckpointStore, load, save
+from deepepochs.checkpoint.writer import Writer, settle
 from deepepochs.errors import CheckpointError
 from deepepochs.files.atomic import leftovers
 
@@ -74,7 +76,7 @@ def too_many_left(folder: Path) -> bool:
     return len(left) > 2 or len(set(left) - kept) > 1
 
 
-def stops(folder: Path, ways: int) -> dict[str, int]:
+def stops(folder: Path, ways: int, writer: Writer) -> dict[str, int]:
     """End the process right before each file system call of a save, one after the other."""
     result: Counter[str] = Counter(
         {"a file that is not whole": 0, "lost": 0, "two names left": 0, "more than one left": 0}
@@ -90,7 +92,9 @@ def stops(folder: Path, ways: int) -> dict[str, int]:
             pid = os.fork()
             if not pid:
                 exit_before_call(call)
-                store.save(make_state(4, 0.001), best_place=best_place)
+                place = best_place
+                writer.write(lambda state: store.save(state, place), make_state(4, 0.001))  # noqa: B023
+                writer.wait()
                 os._exit(0)
             ended = os.waitpid(pid, 0)[1] == 0
             result["calls"] += not ended
@@ -132,6 +136,7 @@ def killed_while_writing(write: Callable[[int], Any], number: int, rng: random.R
                 write(generation)
         except KeyboardInterrupt:
             code = 130
+            settle()  # as the interpreter does at its end
         finally:
             os._exit(code)
     os.close(writer)
@@ -142,7 +147,9 @@ def killed_while_writing(write: Callable[[int], Any], number: int, rng: random.R
     os.waitpid(pid, 0)
 
 
-def kills(folder: Path, count: int, megabytes: float, rng: random.Random) -> dict[str, int]:
+def kills(
+    folder: Path, count: int, megabytes: float, rng: random.Random, writer: Writer
+) -> dict[str, int]:
     """Signals during a write, `TMPDIR` on the same and on another file system."""
     result: Counter[str] = Counter({"kills": count, "torn": 0})
     store = CheckpointStore(folder / "run")
@@ -154,7 +161,8 @@ def kills(folder: Path, count: int, megabytes: float, rng: random.Random) -> dic
         result["TMPDIR elsewhere"] += other.stat().st_dev != there
 
         def write(generation: int) -> None:
-            store.save(make_state(generation, megabytes), best_place=1 + generation % 2)
+            place = 1 + generation % 2
+            writer.write(lambda state: store.save(state, place), make_state(generation, megabytes))
 
         killed_while_writing(write, SIGNALS[index % 3], rng)
         result["torn"] += sum(not is_whole(p) for p in (store.last, store.previous))
@@ -218,7 +226,7 @@ def small_disk(folder: Path, megabytes: float) -> Iterator[Path | None]:
             subprocess.run(["umount", str(place)], check=True)
 
 
-def full_disk(folder: Path, count: int, rng: random.Random) -> dict[str, int]:
+def full_disk(folder: Path, count: int, rng: random.Random, writer: Writer) -> dict[str, int]:
     """Files that may not grow, and a disk without space, at random points of the write."""
     result: Counter[str] = Counter({"no error": 0})
     megabytes = 8.0
@@ -234,7 +242,8 @@ def full_disk(folder: Path, count: int, rng: random.Random) -> dict[str, int]:
             with filled(root, limit) if real else size_limit(limit):
                 cause = os.strerror(errno.ENOSPC if real else errno.EFBIG)
                 try:
-                    store.save(make_state(3, megabytes))
+                    writer.write(store.save, make_state(3, megabytes))
+                    writer.wait()
                     result["no error"] += 1
                 except CheckpointError as error:
                     named = str(store.last) in str(error) and cause in str(error)
@@ -325,20 +334,21 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=40, help="saves timed; 0 for none")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true", help="one line to be read by a program")
+    parser.add_argument("--background", action="store_true", help="a thread writes")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    rng = random.Random(args.seed)
+    rng, writer = random.Random(args.seed), Writer(args.background)
     rows: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if args.rounds:
             rows[f"seconds at {args.mb:g} MB"] = price(folder, args.mb, args.rounds)
         if args.kills:
-            rows["kill during a write"] = kills(folder, args.kills, args.mb, rng)
+            rows["kill during a write"] = kills(folder, args.kills, args.mb, rng, writer)
         if args.stops:
-            rows["end before each call of a save"] = stops(folder, args.stops)
+            rows["end before each call of a save"] = stops(folder, args.stops, writer)
         if args.full:
-            rows["disk full"] = full_disk(folder, args.full, rng)
+            rows["disk full"] = full_disk(folder, args.full, rng, writer)
         if args.flips or args.cuts:
             rows["damage"] = damage(folder, args.flips, args.cuts, rng)
     if args.json:

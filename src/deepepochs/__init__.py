@@ -68,11 +68,13 @@ if TYPE_CHECKING:
         AnalyzeCallback,
         CheckCallback,
         EarlyStopCallback,
+        FreezeCallback,
         GradClipCallback,
         GradNormCallback,
         InterpretCallback,
         LogCallback,
         LRFindCallback,
+        PruneCallback,
         ReportCallback,
         RunRecordCallback,
         TimingCallback,
@@ -81,6 +83,8 @@ if TYPE_CHECKING:
     from .callbacks import InterpreteCallback as InterpreteCallback
     from .callbacks.console import *  # noqa: F403
     from .loops import *  # noqa: F403
+    from .optim.average import EMA
+    from .optim.groups import param_groups
     from .show.lr_curve import LRCurve
     from .show.plots import plot_confusion
     from .tools import *  # noqa: F403
@@ -91,6 +95,8 @@ else:
         {
             "callbacks": [name for name in callbacks.__all__ if name not in globals()],
             "callbacks.interpret": ["InterpreteCallback"],  # of 0.6, like the names of the others
+            "optim.average": ["EMA"],
+            "optim.groups": ["param_groups"],
             "show.lr_curve": ["LRCurve"],
             "show.plots": ["plot_confusion"],
         },
@@ -104,18 +110,18 @@ except PackageNotFoundError:  # a source tree that was never installed
     __version__ = "0"
 
 __all__ = [
-    "AnalyzeCallback", "Callback", "CallbackException", "CallbackPool", "CheckCallback",
+    "EMA", "AnalyzeCallback", "Callback", "CallbackException", "CallbackPool", "CheckCallback",
     "CheckpointDamaged", "CheckpointError", "CheckpointMismatch", "CheckpointNotFound",
     "ConfigError", "ConfigTypeError", "ConfusionMetrics", "ConfusionPatch", "ConsoleCallback",
-    "CountsPatch", "DataError", "DeepEpochsError", "EarlyStopCallback", "EpochTask", "GradClipCallback", "GradNormCallback",
+    "CountsPatch", "DataError", "DeepEpochsError", "EarlyStopCallback", "EpochTask", "FreezeCallback", "GradClipCallback", "GradNormCallback",
     "History", "HookError",
     "InterpretCallback", "LRCurve", "LRFindCallback", "LinearCosineScheduler", "LogCallback",
     "LoopException", "MeanPatch", "MetricError", "MetricNotFound", "MetricPatch", "MissingExtraError",
     "NotBoundError", "NotFiniteError", "Optimizer", "Optimizers", "PatchBase", "PatchError",
-    "Progress", "ReportCallback", "RunLockedError", "RunRecordCallback", "Stage", "StepError",
+    "Progress", "PruneCallback", "ReportCallback", "RunLockedError", "RunRecordCallback", "Stage", "StepError",
     "StopLoopException", "TensorDict", "TensorPatch", "TensorTuple", "TimingCallback",
     "TrackerCallback", "Trainer", "TrainerBase", "ValuePatch", "__version__", "accumulates", "batches",
-    "callbacks", "concat", "loops", "metrics", "optimizer", "patches", "plot_confusion",
+    "callbacks", "concat", "loops", "metrics", "optimizer", "param_groups", "patches", "plot_confusion",
     "rename", "set_seed", "tools",
 ]  # fmt: skip
 

@@ -166,6 +166,10 @@ class History(dict[str, dict[str, list[Value]]]):
     Attributes:
         epochs: index, from 0, of the epoch of each value in `'train'`.
         val_epochs: the same for `'val'`.
+        partial: of each epoch that was stopped in its middle, by its index, the share of the training
+            mini-batches that are in its values; a whole epoch is not there.
+        steps: the number of optimizer steps before each value, of `'train'` and of `'val'`; -1 if it
+            is not known. With `val_every` an epoch has several validations.
         timing: seconds of each part of the work, if a callback measured them.
 
     Example:
@@ -180,6 +184,8 @@ class History(dict[str, dict[str, list[Value]]]):
         super().__init__()
         self.epochs: list[int] = []
         self.val_epochs: list[int] = []
+        self.partial: dict[int, float] = {}
+        self.steps: dict[str, list[int]] = {"train": [], "val": []}
         self.timing: dict[str, float] = {}
         self._directions: dict[str, str] = {}
 
@@ -204,7 +210,13 @@ class History(dict[str, dict[str, list[Value]]]):
         self._directions.update(directions)
 
     def add_epoch(
-        self, epoch_idx: int, train: Mapping[str, Any], val: Mapping[str, Any] | None = None
+        self,
+        epoch_idx: int,
+        train: Mapping[str, Any],
+        val: Mapping[str, Any] | None = None,
+        *,
+        part: float | None = None,
+        step: int = -1,
     ) -> None:
         """Add the metrics of an epoch.
 
@@ -212,16 +224,27 @@ class History(dict[str, dict[str, list[Value]]]):
             epoch_idx: its index, from 0.
             train: training metrics by name: numbers, arrays or tensors.
             val: the same for validation; `None` without validation.
+            part: the share of the epoch that was trained; `None`: all of it.
+            step: the number of optimizer steps so far.
         """
+        if part is not None:
+            self.partial[epoch_idx] = part
         self._add_row("train", self.epochs, epoch_idx, train)
+        self.steps["train"].append(step)
         if val is not None:
-            self._add_row("val", self.val_epochs, epoch_idx, val)
+            self.add_validation(epoch_idx, val, step)
+
+    def add_validation(self, epoch_idx: int, val: Mapping[str, Any], step: int) -> None:
+        """Add the metrics of a validation after a number of optimizer steps."""
+        self._add_row("val", self.val_epochs, epoch_idx, val)
+        self.steps["val"].append(step)
 
     def forget(self, epoch_idx: int) -> None:
         """Remove the epochs from `epoch_idx` on, because they did not finish."""
+        self.partial = {idx: part for idx, part in self.partial.items() if idx < epoch_idx}
         for stage, epochs in self._stages():
             num_kept = sum(idx < epoch_idx for idx in epochs)
-            del epochs[num_kept:]
+            del epochs[num_kept:], self.steps[stage][num_kept:]
             for values in self.get(stage, {}).values():
                 del values[num_kept:]
             if not epochs:
@@ -236,8 +259,10 @@ class History(dict[str, dict[str, list[Value]]]):
             stop = len(epochs) if end is None else sum(idx < end for idx in epochs)
             if start < stop:
                 new_epochs.extend(epochs[start:stop])
+                later.steps[stage].extend(self.steps[stage][start:stop])
                 tables = {name: vs[start:stop] for name, vs in self[stage].items()}
                 later[stage] = Curves(tables)
+        later.partial.update({i: part for i, part in self.partial.items() if i in later.epochs})
         return later
 
     def best(self, name: str = "loss", mode: str | None = None) -> Best:
@@ -283,6 +308,8 @@ class History(dict[str, dict[str, list[Value]]]):
     def to_csv(self, path: str | PathLike[str]) -> Path:
         """Write a row per epoch: `epoch` (from 1), `train_<name>` ..., `val_<name>` ....
 
+        Where an epoch was stopped in its middle there is a column `part`, with its share.
+
         Numbers are written in full. An epoch without validation has blanks. A metric with
         several values has a column for each, as `train_recall[0]`.
 
@@ -296,10 +323,12 @@ class History(dict[str, dict[str, list[Value]]]):
         columns = self._cells()
         with target.open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(["epoch", *columns])
+            marked = ["part"] if self.partial else []
+            writer.writerow(["epoch", *columns, *marked])
             for idx in self.epochs:
-                cells = (str(column[idx]) if idx in column else "" for column in columns.values())
-                writer.writerow([idx + 1, *cells])
+                cells = [str(column[idx]) if idx in column else "" for column in columns.values()]
+                parts = [self.partial.get(idx, "") for _ in marked]
+                writer.writerow([idx + 1, *cells, *parts])
         return target
 
     def to_pandas(self) -> pd.DataFrame:
@@ -360,22 +389,28 @@ class History(dict[str, dict[str, list[Value]]]):
 
     def state_dict(self) -> dict[str, Any]:
         """Return epochs and values, as tensors, so that ``weights_only=True`` can load them."""
-        return {
+        state: dict[str, Any] = {
             stage: {
                 "epochs": list(epochs),
+                "steps": list(self.steps[stage]),
                 "values": {name: _to_tensors(values) for name, values in self[stage].items()},
             }
             for stage, epochs in self._stages()
             if stage in self
         }
+        return {**state, **({"partial": list(self.partial.items())} if self.partial else {})}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Replace the epochs and values by those of a `state_dict`; `timing` stays."""
         self.clear()
+        self.partial = dict(state.get("partial", ()))
         for stage, epochs in self._stages():
             epochs.clear()
+            self.steps[stage].clear()
             if stage in state:
                 epochs.extend(state[stage]["epochs"])
+                # Files of earlier versions do not have them.
+                self.steps[stage].extend(state[stage].get("steps", [-1] * len(epochs)))
                 values = state[stage]["values"]
                 self[stage] = Curves({n: [to_value(v) for v in vs] for n, vs in values.items()})
 
@@ -419,7 +454,7 @@ class History(dict[str, dict[str, list[Value]]]):
         Of more than `most` epochs the middle is left out.
         """
         bests = self._marked()
-        columns = [["epoch", *(str(idx + 1) for idx in self.epochs)]]
+        columns = [["epoch", *(numbered(idx + 1, self.partial.get(idx)) for idx in self.epochs)]]
         for stage, name, values in self._columns():
             cells = [name if only else f"{stage} {name}"]
             cells += [cell(values[idx]) if idx in values else "" for idx in self.epochs]
@@ -544,6 +579,13 @@ def _split_stage(name: object) -> tuple[str, str]:
     """Return stage and metric of a name such as `'val_loss'`; `''` for a part that is missing."""
     match = _WITH_STAGE.fullmatch(str(name))
     return (match[1], match[2] or "") if match else ("", str(name))
+
+
+def numbered(number: int, part: float | None = None) -> str:
+    """Return the number of an epoch; with a part its share, as `'3 (40%)'`."""
+    if part is None:
+        return str(number)
+    return f"{number} ({'part' if math.isnan(part) else f'{part:.0%}'})"
 
 
 def _epochs_of(num: int) -> str:

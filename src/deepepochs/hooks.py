@@ -18,6 +18,9 @@ from .stages import Stage
 BoundHook = Callable[..., None]
 Hook = TypeVar("Hook", bound=Callable[..., None])
 
+# What torch.set_grad_enabled calls: 0.1 us instead of 1.2, twice a step.
+set_gradients = getattr(torch._C, "_set_grad_enabled", torch.set_grad_enabled)
+
 PACE_S = 0.1  # seconds between two calls of the paced hooks
 
 
@@ -200,8 +203,12 @@ def fire(hooks: tuple[BoundHook, ...], trainer: Any, **arguments: Any) -> None:
 
 def fire_in_step(hooks: tuple[BoundHook, ...], trainer: Any, **arguments: Any) -> None:
     """Do as ``fire`` where a step has gradients on: hooks run without them."""
-    with torch.no_grad():
+    was_enabled = torch.is_grad_enabled()
+    set_gradients(False)
+    try:
         fire(hooks, trainer, **arguments)
+    finally:
+        set_gradients(was_enabled)
 
 
 def _hook_name(hook: BoundHook) -> str:

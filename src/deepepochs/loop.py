@@ -19,13 +19,11 @@ from collections.abc import Callable, Mapping
 from time import monotonic
 from typing import Any
 
-import torch
-
 from .arguments import default_loss
 from .data.cursor import Cursor
 from .errors import ConfigError, ConfigTypeError, DataError
-from .fit.session import Session
-from .hooks import PACE_S, fire, fire_in_step
+from .fit.session import Session, warn_of_skipped
+from .hooks import PACE_S, fire, fire_in_step, set_gradients
 from .nest import operations as nested
 from .nest.operations import split_batch, split_pair
 from .nest.reuse import BufferGuard, any_changed, hold
@@ -33,9 +31,6 @@ from .nest.samples import count_samples, mark_lists
 from .stages import Stage
 from .steps import resolve_step, step_name
 from .task import EpochTask
-
-# What torch.set_grad_enabled calls: 0.1 us instead of 1.2, twice a step.
-set_gradients = getattr(torch._C, "_set_grad_enabled", torch.set_grad_enabled)
 
 
 def run_pass(
@@ -47,29 +42,28 @@ def run_pass(
         StopLoopException: the call was asked to stop before the last mini-batch.
     """
     trainer: Any = session.trainer
-    hooks = session.hooks.stages[stage]
-    save_points, step_args = session.save_points, task.step_args
-    step = checked_step(task, trainer, stage)
+    hooks, step = session.hooks.stages[stage], checked_step(task, trainer, stage)
     moves_data, splits_pairs = trainer.moves_data(stage), trainer.splits_pairs(stage)
     with session.open_pass(task, stage, place, step_name(step)) as run:
-        step, recorder, is_training = run.around(step), run.recorder, run.is_training
+        step, recorder, is_training = session.around(run, step), run.recorder, run.is_training
         fire(hooks.before_epoch, trainer, task=task)
-        # Mini-batches are fetched with gradients, too: samples may be weights.
-        set_gradients(is_training)
+        set_gradients(is_training)  # while they are fetched, too: samples may be weights
         for batch_idx, batch in session.batches(run):
+            if batch is None:  # the collate function has left it out
+                run.skip(batch_idx)
+                continue
             pair = split_pair(batch) if splits_pairs else None
             batch_x, batch_y = pair or trainer.prepare_data(batch, moves_data)
-            run.begin_batch(batch_idx, batch_x, batch_y, is_pair=pair is not None)
+            if run.begin_batch(batch_idx, batch_x, batch_y, is_pair=pair is not None):
+                continue
             hooks = run.hooks
             if hooks.before_batch:
-                arguments = {"batch_x": batch_x, "batch_y": batch_y, "batch_idx": batch_idx}
-                fire_in_step(hooks.before_batch, trainer, **arguments)
+                given = {"batch_x": batch_x, "batch_y": batch_y, "batch_idx": batch_idx}
+                fire_in_step(hooks.before_batch, trainer, **given)
             try:
-                returned = step(batch_x, batch_y, **step_args)
+                returned = step(batch_x, batch_y, **task.step_args)
             except Exception as error:
-                from .faults.explain import explained  # a run without faults does not need it
-
-                raise explained(run, error)
+                raise explained_here(run, error)
             set_gradients(False)
             run.end_batch(returned)
             if hooks.after_batch_paced and monotonic() >= session.pace_end_s:
@@ -80,12 +74,20 @@ def run_pass(
             elif hooks.after_batch:
                 metrics = recorder.metrics(batch_idx)
                 fire(hooks.after_batch, trainer, metrics=metrics, batch_idx=batch_idx)
-            save_points.check(run)
+            if session.save_points.check(run):
+                break
             set_gradients(is_training)
         set_gradients(False)
         values = session.close_pass(run)
         fire(hooks.after_epoch, trainer, task=task, metrics=values)
         return values
+
+
+def explained_here(run: Any, error: Exception) -> Exception:
+    """Give the error to be raised for one of a step."""
+    from .faults.explain import explained  # a run without faults does not need it
+
+    return explained(run, error)
 
 
 def predict_batches(trainer: Any, loader: Any, *, with_targets: bool | None) -> list[Any]:
@@ -98,15 +100,14 @@ def predict_batches(trainer: Any, loader: Any, *, with_targets: bool | None) -> 
     """
     outputs: list[Any] = []
     guard = BufferGuard()
-    splits_itself = with_targets is None and trainer.has_own_split
     with trainer.runtime.shared(loader) as share:
         cursor = Cursor(share, worker_seeding=trainer.worker_seeding)
         rounds = trainer.runtime.rounds(cursor)
         for batch_idx, batch in cursor if rounds is None else rounds:
-            if splits_itself:
-                batch_x, batch_y = trainer.prepare_data(batch)
-            else:
-                batch_x, batch_y = split_for_prediction(trainer, batch, with_targets)
+            if batch is None:
+                cursor.skip()
+                continue
+            batch_x, batch_y = split_inputs(trainer, batch, with_targets)
             num_samples = count_samples(batch_x, batch_y)  # before the model can change it
             try:
                 model_out = trainer.call_model(batch_x)
@@ -119,6 +120,10 @@ def predict_batches(trainer: Any, loader: Any, *, with_targets: bool | None) -> 
             if rounds is None or not rounds.is_filler:
                 model_out = guard.own(model_out) if guard.acts else model_out
                 outputs.append(mark_lists(nested.to_cpu(hold(model_out)), num_samples))
+            else:
+                outputs.append(None)  # keeps the place of a mini-batch that was left out
+    if cursor.num_skipped:
+        warn_of_skipped(trainer, "loader of predict()", cursor)
     if any_changed(outputs):
         raise DataError(
             "predict() got outputs that were changed in place when later ones were computed: have "
@@ -130,8 +135,11 @@ def predict_batches(trainer: Any, loader: Any, *, with_targets: bool | None) -> 
     return [output for outputs in rows for output in outputs if output is not None]
 
 
-def split_for_prediction(trainer: Any, batch: Any, with_targets: bool | None) -> tuple[Any, Any]:
+def split_inputs(trainer: Any, batch: Any, with_targets: bool | None = None) -> tuple[Any, Any]:
     """Split a mini-batch that may consist of inputs alone."""
+    if with_targets is None and trainer.has_own_split:
+        inputs: tuple[Any, Any] = trainer.prepare_data(batch)
+        return inputs
     entry = trainer.targets if isinstance(batch, Mapping) and trainer.targets in batch else None
     if with_targets is None:
         several = isinstance(batch, (tuple, list)) and len(batch) > 1

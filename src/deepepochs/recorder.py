@@ -118,6 +118,8 @@ class Recorder:
         self._untried = {name for name, _ in self.plan}
         self._trials = Trials(tell_once)
         self._guard = BufferGuard()
+        # Of a mini-batch that is split: loss, patches and weight of its parts.
+        self._parts: list[tuple[Any, dict[str, PatchBase], float]] = []
 
     def open(self) -> None:
         """Let values be recorded: a hook before the pass is called again when the pass resumes."""
@@ -233,6 +235,29 @@ class Recorder:
         if name in self._values:
             raise name_is_taken(name, "this pass, which is over, has a value of that name")
 
+    def drop_batch(self) -> None:
+        """Forget what was recorded of the present mini-batch: its step begins anew."""
+        self._loss, self._batch, self._kept, self.seen = None, {}, None, None
+        self._parts = []
+
+    def end_part(self, returned: Any, weight: float) -> None:
+        """Put aside what a part of the present mini-batch has recorded."""
+        if returned is not None:
+            self.take_returned(returned, weight)
+        self._parts.append((self._loss, self.batch_patches, weight))
+        self._loss, self._batch = None, {}
+
+    def join_parts(self) -> None:
+        """Record for the mini-batch what its parts have recorded."""
+        parts, self._parts = self._parts, []
+        total = sum(weight for _, _, weight in parts) or 1.0
+        if all(loss is not None for loss, _, _ in parts):
+            self._loss = sum(loss * (weight / total) for loss, _, weight in parts)
+        for _, patches, _ in parts:
+            for name, patch in patches.items():
+                own = self._batch.get(name)
+                self._batch[name] = patch.copy() if own is None else join_patches(own, patch)
+
     def end_batch(self, weight: float, batch_idx: int, *, counts: bool = True) -> None:
         """Merge what was recorded, unless the mini-batch only fills up a round."""
         self._ended = self._loss, self._batch, self._kept, weight, batch_idx
@@ -292,9 +317,9 @@ class Recorder:
             is_late = type(loss) is not float
             report = partial(self.watch.report, batch_idx=batch_idx, is_late=is_late)
         if kept is None:
-            return BatchMetrics(loss, lambda: patches, report)
+            return BatchMetrics(loss, patches, report)
         complete = partial(complete_patches, self.plan, kept, patches, self._trials.on_copies)
-        return BatchMetrics(loss, complete, report)
+        return BatchMetrics(loss, patches, report, complete)
 
     # the pass
 

@@ -7,7 +7,8 @@ one mini-batch to the next. A checkpoint in the middle of an epoch keeps its sta
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -69,6 +70,12 @@ class Weigher:
         else:
             self.weight, self.doubt = self.batch_size, self._misfit()
 
+    def part(self, share: float, num_samples: int) -> Weigher:
+        """Give what a part of the present mini-batch weighs."""
+        part = Weigher(self.batch_size)
+        part.weight, part.num_samples = self.weight * share, num_samples
+        return part
+
     def _misfit(self) -> str:
         """Say that mini-batches differ in length, and one number is given for all of them."""
         number = self.num_samples
@@ -116,6 +123,7 @@ class StepLosses:
         self._rounds = rounds
         self._part: Any = 0.0
         self._part_of: int | None = None  # the mini-batch that the part is of
+        self._share = 1.0  # of a part in a mini-batch that is split
         self._weights = weights
         self._before = self._count_changes()
 
@@ -134,6 +142,8 @@ class StepLosses:
         if self._rounds is not None:
             # Gradients averaged over processes are then those of all samples.
             weight, scale = self._rounds.weigh(weight)
+            if self._rounds.is_empty:
+                return
         if self._window is not None:
             self._window.open_batch(weight, is_last=is_last)
             scale *= self._window.scale
@@ -149,10 +159,25 @@ class StepLosses:
             # A mini-batch that weighs nothing has no loss: a schedule gets the one before, or NaN.
             self.mean = loss.new_tensor(math.nan) if self.mean is None else self.mean
             return
+        share *= self._share
         if share != 1.0:
             loss = loss * share + (self._part if self._part_of == batch_idx else 0.0)
         self._part, self._part_of = loss, batch_idx
         self.mean = loss if self._window is None else self._window.mean_loss(loss)
+
+    @contextmanager
+    def part(self, share: float) -> Iterator[None]:
+        """Let the losses in the block weigh their share of the mini-batch."""
+        whole = self.scale
+        self.scale, self._share = whole * share, share
+        try:
+            yield
+        finally:
+            self.scale, self._share = whole, 1.0
+
+    def forget_parts(self) -> None:
+        """Forget the parts of a mini-batch whose step begins anew."""
+        self._part_of = None
 
     def load(self, mean: Tensor | None) -> None:
         """Take the mean of a checkpoint: a window may be closed without another mini-batch."""
@@ -297,8 +322,12 @@ class Run:
 
     def begin_batch(
         self, batch_idx: int, batch_x: Any, batch_y: Any, *, is_pair: bool = False
-    ) -> None:
-        """Set the mini-batch before its step; ``split_pair`` has made it if ``is_pair``."""
+    ) -> bool:
+        """Set the mini-batch before its step; ``split_pair`` has made it if ``is_pair``.
+
+        Returns:
+            Whether it is left out: no process has one in this round.
+        """
         self.batch_idx = batch_idx
         self.batch_x = batch_x
         self.batch_y = batch_y
@@ -311,6 +340,23 @@ class Run:
             self.hooks = self.rounds.begin_batch(self.num_steps)
         if self.is_training and (self.window is not None or self.rounds is not None):
             self.losses.begin_batch(is_last=self.is_last)
+            if self.rounds is not None and self.rounds.is_empty:
+                self.rounds.end_batch()
+                if self.is_last and self.window is not None:
+                    self._close_unexchanged(self.window)
+                return True
+        return False
+
+    def skip(self, batch_idx: int) -> None:
+        """Leave out a mini-batch that is ``None``, in one process."""
+        self.batch_idx = batch_idx
+        self.cursor.skip()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no mini-batch has come so far but those that were left out."""
+        left_out = self.cursor.num_skipped if self.rounds is None else self.rounds.num_empty
+        return self.batch_idx + 1 == left_out
 
     def without_weight(self, loss: Tensor) -> Tensor:
         """Give a loss for the backward pass of a mini-batch that weighs nothing.
@@ -324,10 +370,16 @@ class Run:
         sums = [w.sum() for w in weights.values() if w.requires_grad]
         return torch.stack([loss.new_zeros(()), *(s.to(loss) * 0 for s in sums)]).sum()
 
-    def make_step(self, optimizers: Sequence[Optimizer]) -> None:
+    def make_step(
+        self, optimizers: Sequence[Optimizer], closure: Callable[[], Tensor] | None = None
+    ) -> None:
         """Step optimizers, with their schedulers where that is due, and drop the gradients."""
         runtime, mean = self.trainer.runtime, self.losses.mean
-        if runtime.scaler is not None:
+        if closure is not None:
+            for optimizer in optimizers:
+                optimizer.opt.step(closure)  # type: ignore[arg-type]
+                optimizer.after_step(self.losses.mean)  # the closure has computed it
+        elif runtime.scaler is not None:
             runtime.scaled_step(optimizers, mean)
         else:
             for optimizer in optimizers:
@@ -359,6 +411,31 @@ class Run:
         if recorder.is_over or not self.is_filler:
             recorder.record(name, patch, how, self.batch_idx)
 
+    @contextmanager
+    def unrecorded(self, nothing: Any) -> Iterator[None]:
+        """Record into ``nothing`` in the block, which computes a mini-batch again."""
+        kept = self.recorder, self.losses, self.hooks
+        self.recorder = self.losses = nothing
+        self.hooks = self.hooks._replace(metrics=())
+        try:
+            yield
+        finally:
+            self.recorder, self.losses, self.hooks = kept
+
+    @contextmanager
+    def part(
+        self, batch_x: Any, batch_y: Any, share: float, num_samples: int, window: Any
+    ) -> Iterator[None]:
+        """Have the step in the block see a part of the mini-batch."""
+        kept = self.batch_x, self.batch_y, self.window, self.weigher
+        self.batch_x, self.batch_y, self.window = batch_x, batch_y, window
+        self.weigher = self.weigher.part(share, num_samples)
+        try:
+            with self.losses.part(share):
+                yield
+        finally:
+            self.batch_x, self.batch_y, self.window, self.weigher = kept
+
     def end_batch(self, returned: Any) -> None:
         """Make the step of a window that closes, and merge what was recorded."""
         recorder, is_filler = self.recorder, False
@@ -384,6 +461,11 @@ class Run:
             # Its backward pass would have exchanged the gradients of the whole window.
             self.trainer.runtime.join_accumulated(self.opt)
 
+    def _close_unexchanged(self, window: AnyWindow) -> None:
+        """Exchange the gradients of a window whose last mini-batch was left out."""
+        if window.size > 1 and window.count and not window.closes:
+            self.trainer.runtime.join_accumulated(self.opt)
+
     def finish_window(self, *, at_end: bool = False) -> None:
         """Make the optimizer steps that waited for the end of an accumulation window."""
         if self.window is not None:
@@ -403,7 +485,7 @@ class Run:
             **(NO_WINDOW if self.window is None else self.window.state_dict()),
             "has_samples": self.rounds is not None
             and self.rounds.waits_with_samples(self.num_steps),
-            "ended": self.is_filler,
+            "ended": self.rounds is not None and self.rounds.has_ended,
             "modes": [name for name, part in self._modules() if part.training != self.is_training],
         }
 

@@ -211,19 +211,39 @@ class Steps:
         if hooks.after_backward:
             fire_in_step(hooks.after_backward, run.trainer, loss=value.detach())
 
-    def optimize(self, optimize_index: int | None = None) -> None:
+    def optimize(
+        self, optimize_index: int | None = None, *, closure: Callable[[], Any] | None = None
+    ) -> None:
         """Step, then drop the gradients, of all optimizers or of the one with an index.
 
         Does nothing outside training, and nothing yet while ``grad_accumulate``
         waits for further mini-batches.
+
+        Args:
+            optimize_index: which of several optimizers; ``None``: all.
+            closure: for an optimizer that computes the loss itself, such as LBFGS: a function
+                that makes the backward pass and returns the loss, as ``lambda:
+                self.loss(self.call_model(batch_x), batch_y, do_optimize=False)``. Its first call in
+                a mini-batch is recorded. Outside training it is called once.
+
+        Raises:
+            ConfigError: a closure with ``grad_accumulate``, with fp16 or for several optimizers.
+            StepError: an optimizer that needs a closure gets none, or it does not return the loss.
         """
         run = self.run or self._run
         if not run.is_training:
+            if closure is not None:
+                closure()
             return
         try:
             chosen = run.opt if optimize_index is None else (run.opt[optimize_index],)
         except (IndexError, TypeError):
             raise no_such_optimizer(run.recorder.step_name, optimize_index, len(run.opt)) from None
+        if closure is not None:
+            from .repeats.closures import step_with_closure  # most steps have none
+
+            step_with_closure(run, chosen, optimize_index, closure)
+            return
         if run.window is not None and run.window.waits(chosen, optimize_index):
             return
         trainer, hooks = run.trainer, run.hooks

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -38,7 +39,7 @@ VERBS = ("loss", "backward", "optimize", "do_metric", "record", "call_model")
 
 # What a task has, and `dir` does not show: names of release 0.6, and what the loop asks of a task.
 UNLISTED = frozenset([
-    "batch_patch_dict", "batchs", "bind", "current_batch_size", "enter", "label", "runtime",
+    "batch_patch_dict", "batchs", "bind", "current_batch_size", "enter", "label", "over", "runtime",
     "val_freq",
 ])  # fmt: skip
 
@@ -114,6 +115,12 @@ class EpochTask(Steps):
             plain = getattr(Steps, verb)
             if getattr(type(self), verb) is plain and getattr(type(trainer), verb) is not plain:
                 setattr(self, verb, getattr(trainer, verb))
+
+    def over(self, dataloader: Iterable[Any]) -> EpochTask:
+        """Give a copy of the task that walks another loader."""
+        twin = copy.copy(self)
+        twin.dataloader = dataloader
+        return twin
 
     def label(self, index: int) -> str:
         """The prefix of this task's metrics: its name, or else its index."""

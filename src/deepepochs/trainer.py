@@ -12,6 +12,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from datetime import timedelta
 from functools import partial
 from os import PathLike
 from pathlib import Path
@@ -39,12 +40,13 @@ from .callbacks.console import ConsoleCallback
 from .callbacks.pool import CallbackPool
 from .data.cursor import Loaders
 from .errors import CheckpointMismatch, ConfigError, LoopException, warn_user
-from .fit.epochs import FitLog, FitSession
-from .fit.plan import FitPlan, as_task, plan_fit, plan_search, plan_test
+from .fit.epochs import FitLog, FitSession, FitSpan
+from .fit.limits import Limits
+from .fit.plan import FitPlan, as_task, lengths_of, plan_fit, plan_search, plan_test
 from .fit.save_points import SavePoints
-from .fit.session import Kind, Session, not_running
+from .fit.session import Kind, Session, draws_undone, not_running
 from .history import History, Progress, Results
-from .loop import predict_batches, run_pass
+from .loop import predict_batches, run_pass, split_inputs
 from .nest import operations as nested
 from .nest.codec import from_plain, to_plain
 from .nest.operations import split_batch
@@ -70,6 +72,7 @@ from .task import EpochTask
 if TYPE_CHECKING:
     from .checks.findings import Findings
     from .fit.resume import EarlierFits, Resumption
+    from .optim.average import EMA, AveragedWeights
     from .show.lr_curve import LRCurve
     from .state.strict import Part
     from .tries.batch_size import FoundBatchSize
@@ -80,15 +83,17 @@ if TYPE_CHECKING:
 __all__ = ["EpochTask", "Trainer", "TrainerBase"]
 
 
+DEFAULT_EPOCHS = 1000
+
 # What a trainer has, and `dir` does not show: names of release 0.6 that old scripts read, and
 # what the parts of the library ask of one another.
 UNLISTED = frozenset([
     "adopt_run", "auto_traindata_to_device", "buffer_shapes", "checker", "close_logger", "current_task",
     "default_cbk", "deterministic", "fits", "general_metrics", "grad_accumulate", "has_own_id", "has_own_split",
     "hyper_params", "ignore_resume", "init_epoch", "is_fit_run", "is_interrupted", "is_resumed",
-    "loaders", "log_tqdm", "loss_module", "metric_patch", "moves_data", "note", "on_interrupt", "on_nan", "place",
+    "limits", "loaders", "log_tqdm", "loss_module", "metric_patch", "moves_data", "note", "on_interrupt", "on_nan", "on_oom", "place",
     "resume", "resume_from", "run_task", "runtime", "show_info", "splits_pairs", "tell_once",
-    "targets", "test_metrics", "train_metrics", "trying", "val_freq", "val_metrics", "worker_seeding",
+    "targets", "test_metrics", "train_metrics", "trying", "val_freq", "val_metrics", "validate_between", "worker_seeding",
 ])  # fmt: skip
 
 
@@ -103,6 +108,12 @@ def with_console(
             "the callback, or leave the callback out."
         )
     return [*callbacks] if given else [own, *callbacks]
+
+
+def shapes_of_buffers(model: nn.Module) -> dict[str, list[int]]:
+    """Give the shape of each buffer that has one yet."""
+    buffers = model.named_buffers()
+    return {name: list(buffer.shape) for name, buffer in buffers if not is_lazy(buffer)}
 
 
 class TrainerBase(Steps):
@@ -129,7 +140,7 @@ class TrainerBase(Steps):
         model: nn.Module,
         loss: Callable[[Any, Any], Tensor] | None = None,
         opt: AnyOptimizer | Sequence[AnyOptimizer] | None = None,
-        epochs: int = 1000,
+        epochs: int = DEFAULT_EPOCHS,
         device: Device = None,
         callbacks: Callback | Sequence[Callback] | None = None,
         metrics: Metric | Sequence[Metric] | None = None,
@@ -152,6 +163,16 @@ class TrainerBase(Steps):
         targets: str | None = None,
         console: str = "auto",
         deterministic: bool = False,
+        ema: float | EMA | None = None,
+        on_oom: str = "raise",
+        max_steps: int | None = None,
+        max_time: float | str | timedelta | None = None,
+        limit_train_batches: float | None = None,
+        limit_val_batches: float | None = None,
+        limit_test_batches: float | None = None,
+        val_every: int | None = None,
+        overfit_batches: int = 0,
+        dry_run: bool = False,
     ) -> None:
         """Make a trainer.
 
@@ -200,6 +221,25 @@ class TrainerBase(Steps):
             deterministic: use only operations that give the same result each time, by
                 ``torch.use_deterministic_algorithms``, in each call of the trainer; the settings
                 of torch are put back after it. An operation that has no such form is an error.
+            ema: the decay of an exponential moving average of the weights, such as 0.999, or an
+                ``EMA``. Validation, tests and predictions use the average, and it is what is kept
+                as best. ``None``: no average.
+            on_oom: what a training step does that runs out of memory: ``'raise'``, or
+                ``'split'``: it is repeated on halves of its mini-batch, or on smaller parts, with
+                the same gradients and one optimizer step. For losses that are a mean over samples.
+            max_steps: optimizer steps over all fits and a resumed run; the fit ends after that
+                step, with a validation. The default of ``epochs`` is no limit then.
+            max_time: the time of all fits and a resumed run: seconds, a ``timedelta`` or a text
+                such as ``'1h30m'``; the fit ends after the mini-batch in which it is over.
+            limit_train_batches: train on the first mini-batches of each pass: a number, or a
+                share of them, a float up to 1.0. In several processes, of each process.
+            limit_val_batches: the same for validation; 0: no validation.
+            limit_test_batches: the same for tests; 0: a test does nothing.
+            val_every: validate after every n optimizer steps as well as by ``val_freq``.
+            overfit_batches: train and validate on the first n mini-batches of the training data,
+                the same in each epoch and without shuffle; 0: on all data.
+            dry_run: a fit or test tries one mini-batch of each stage and every hook; it writes
+                nothing, and everything is as it was afterwards.
 
         Raises:
             ConfigError: an argument that cannot be right; the message says what to give.
@@ -212,26 +252,31 @@ class TrainerBase(Steps):
         self.grad_accumulate = check_count("grad_accumulate", grad_accumulate, 1)
         self.on_nan = check_choice("on_nan", on_nan, ["stop", "warn", "ignore"])
         self.on_interrupt = check_choice("on_interrupt", on_interrupt, ["raise", "return"])
+        self.on_oom = check_choice("on_oom", on_oom, ["raise", "split"])
         self.worker_seeding = check_choice("worker_seeding", worker_seeding, ["position", "torch"])
         self.targets = check_targets(targets)
         self.deterministic = check_flag("deterministic", deterministic)
+        self.limits = Limits(
+            max_steps, max_time, limit_train_batches, limit_val_batches, limit_test_batches,
+            val_every, overfit_batches, dry_run,
+        )  # fmt: skip
         self.metric_patch = check_patch_kind(metric_patch)
         self.general_metrics = list(check_metrics(metrics, "metrics"))
         check_order(model, loss, opt)
         self.loss_fn = check_loss(loss)
         self.loss_module = find_loss_module(self.loss_fn, check_model(model))
-        if precision is not None:
-            check_choice("precision", precision, ["no", "bf16", "fp16"])
-        self.buffer_shapes = {
-            name: list(buffer.shape)
-            for name, buffer in model.named_buffers()
-            if not nn.parameter.is_lazy(buffer)
-        }
+        check_choice("precision", precision or "no", ["no", "bf16", "fp16"])
+        self.buffer_shapes = shapes_of_buffers(model)
         self.runtime: Runtime = make_runtime(model, device, precision)
         if check_flag("compile_model", compile_model):
             compile_calls(model)
         self.opt: Optimizers = as_optimizers(opt, model, self.loss_module)
+        if on_oom == "split" or any(optimizer.needs_closure for optimizer in self.opt):
+            from .repeats import check_setup
+
+            check_setup(self)
         self.model = self.runtime.prepare(model, self.loss_module, self.opt)
+        self.ema: AveragedWeights | None = None if ema is None else self._average(ema)
         own = ConsoleCallback(
             check_flag("log_long", log_long),
             check_flag("log_batch", log_batch),
@@ -243,9 +288,7 @@ class TrainerBase(Steps):
         self.callbacks = CallbackPool(given)
         self.resume = resume
         self.has_own_id = running_id is not None
-        made = None if self.has_own_id else new_running_id(self._folders_of_runs())
-        own_id = made or check_running_id(running_id)
-        self.running_id: str = self.runtime.gather_objects(own_id, "makes a Trainer")[0]
+        self.running_id = self._same_id(running_id)
         self.hyper_params = check_dict("hyper_params", hyper_params)
         self.log_tqdm = log_tqdm
         self.show_info = check_flag("show_info", show_info)
@@ -261,6 +304,18 @@ class TrainerBase(Steps):
         self._last_stop: str | None = None
         self._told: set[str] = set()
         self._folders = RunFolders()
+
+    def _same_id(self, given: int | str | None) -> str:
+        """Give the id of the run, the same in all processes."""
+        made = None if self.has_own_id else new_running_id(self._folders_of_runs())
+        own_id = made or check_running_id(given)
+        same: str = self.runtime.gather_objects(own_id, "makes a Trainer")[0]
+        return same
+
+    def _average(self, ema: float | EMA) -> AveragedWeights:
+        from .optim.average import averaged
+
+        return averaged(ema, self.opt, self.runtime.unwrap(self.model))
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy runs nothing; what runs here has generators, which cannot be copied. It is
@@ -349,31 +404,60 @@ class TrainerBase(Steps):
             batch_size=batch_size,
             epochs=epochs,
         )
-        resumption = self._resume_if_asked()
-        span = self.fits.next(epochs, resumes=self.place.is_set)
-        session = FitSession(self, plan, self.callbacks, span, self.place, self.fits, self.loaders)
+        with self._tried(plan) if self.limits.dry_run else nullcontext():
+            resumption = self._resume_if_asked(plan)
+            session = self._session(plan, 1 if self.limits.dry_run else epochs)
+            if (past := self._without_epochs(session, resumption)) is not None:
+                return past
+            session.check()
+            with self._opened(session), session.save_points.signals:
+                session.begin(resumption)
+                for passes in (session.passes, session.passes_of_part):
+                    with session.until_stopped():
+                        for task, stage, place in passes():
+                            run_pass(session, task, stage, place)
+                session.end()
+            history = self.history.since(session.span.start)
+        if (interruption := session.pass_on(self.on_interrupt)) is not None:
+            raise interruption from None
+        return history
+
+    def _session(self, plan: FitPlan, epochs: int | None) -> FitSession:
+        span = self._span(plan, epochs)
+        return FitSession(self, plan, self.callbacks, span, self.place, self.fits, self.loaders)
+
+    def _without_epochs(self, session: FitSession, resumption: Resumption | None) -> History | None:
+        """Give the history of a fit that an earlier process has finished, or that has no epoch."""
+        span = session.span
         if span.is_past and self._earlier is not None:
             session.skip()
             return self._earlier.skip(self, self.place, span[:2], self.fits.num_calls)
-        if span.end <= self.progress.epoch_idx:
+        if session.has_no_epoch:
             session.end_at_once(resumption)
             return self.history.since(span.start)
-        session.check()
-        with self._opened(session), session.save_points.signals:
-            session.begin(resumption)
-            with session.until_stopped():
-                while self.fits.progress.epoch_idx < span.end:
-                    epoch = session.begin_epoch()
-                    for stage, tasks in plan.stages_of(epoch.epoch_idx):
-                        session.begin_stage(epoch, stage)
-                        for index in range(epoch.num_done(stage), len(tasks)):
-                            run_pass(session, tasks[index], stage, (index, len(tasks)))
-                        session.end_stage(epoch, stage)
-                    session.end_epoch(epoch)
-            session.end()
-        if (interruption := session.pass_on(self.on_interrupt)) is not None:
-            raise interruption from None
-        return self.history.since(span.start)
+        return None
+
+    @contextmanager
+    def _tried(self, plan: FitPlan) -> Iterator[None]:
+        """Let the block run on copies of what a call changes, and put back the rest."""
+        from .fit.dry_run import copied_callbacks, scratch_folder, told
+        from .state.snapshot import no_trace
+
+        kept = dict(vars(self))
+        loaders = [self.runtime.share(task.dataloader) for task in plan.all_tasks()]
+        with no_trace(self, loaders), scratch_folder(self) as folder:
+            try:
+                self.callbacks = CallbackPool(copied_callbacks(self, folder))
+                self.history, self.fits = History(), FitLog(1)
+                self.place, self.loaders, self._folders = Place(), Loaders(), RunFolders()
+                self.logger = self._own_logger = self._earlier = None
+                self._to_resume, self._told = False, set()
+                yield
+                self.close_logger()
+                said = told(plan, self.callbacks)
+            finally:
+                vars(self).update(kept)
+        self.note(said)
 
     def _take_folders(self, kind: Kind) -> None:
         """Have the run's folders ready for a call that writes to them."""
@@ -407,12 +491,27 @@ class TrainerBase(Steps):
                 self._val_freq, self._metrics = session.plan.val_freq, session.plan.metrics
                 self._last_stop = session.save_points.stop_reason
 
+    def _span(self, plan: FitPlan, epochs: int | None) -> FitSpan:
+        """Say which epochs the fit has; of steps alone as many as they take."""
+        span = self.fits.next(epochs, resumes=self.place.is_set and not self.fits.takes_up_part)
+        if epochs is not None or self.limits.max_steps is None or span.is_past:
+            return span
+        lengths = lengths_of(self, plan)
+        if span.end != DEFAULT_EPOCHS:  # given
+            return span
+        end = self.limits.num_epochs(self.fits.progress, lengths, self.grad_accumulate)
+        return span._replace(end=DEFAULT_EPOCHS if end is None else end, is_open=True)
+
     def ignore_resume(self) -> None:
         """Have the first fit not load what ``resume`` asks for."""
         self._to_resume = False
 
-    def _resume_if_asked(self) -> Resumption | None:
+    def _resume_if_asked(self, plan: FitPlan) -> Resumption | None:
         """Load what ``resume`` asks for, before the fit in which it was saved."""
+        if self.fits.part is not None:
+            from .fit.part import go_on
+
+            go_on(self, self.place, self.fits, plan)
         if self._to_resume and not self.fits.num_calls:
             if self.checker is None:
                 raise ConfigError(
@@ -470,6 +569,11 @@ class TrainerBase(Steps):
             of several tasks pooled, and each task's own. It prints as a table.
         """
         plan = plan_test(self, test_dl, tasks, metrics, do_loss, batch_size)
+        with self._tried(plan) if self.limits.dry_run else nullcontext():
+            return self._test_plan(plan)
+
+    def _test_plan(self, plan: FitPlan) -> Results:
+        """Run a test that is planned."""
         testing = plan.tasks[Stage.TEST]
         values = Results()
         session = Session(self, plan, Kind.TEST, self.callbacks, self.session)
@@ -779,6 +883,15 @@ class TrainerBase(Steps):
             raise not_running(task, stage)
         return run_pass(self.session, task, stage)
 
+    def validate_between(self) -> None:
+        """Validate between two mini-batches of the fit that runs."""
+        from .fit.between import Validation
+
+        if (fit := self._fit) is not None:
+            validation = Validation(fit)
+            with self._opened(validation):
+                validation.run_all(run_pass)
+
     # state
 
     def parts(self) -> dict[str, Part]:
@@ -795,6 +908,8 @@ class TrainerBase(Steps):
         """
         self.runtime.any(False, "saves its state")  # before the collectives of a sharded model
         state = {name: part.state_dict() for name, part in self.parts().items()}
+        if self.fits.part is not None and not self.place.is_set:
+            state.update(self.fits.part.state)  # at the stop, from which a fit goes on
         return dict(to_plain(state, with_meta=True))
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -886,6 +1001,53 @@ class TrainerBase(Steps):
         in_main_process(self.runtime, f"write {path}", write_weights, path, weights)
         return Path(path)
 
+    def export(
+        self, path: str | PathLike[str], format: str = "torch", *, data: Iterable[Any] | None = None
+    ) -> Path:
+        """Write the model as a program that needs neither its code nor this library.
+
+        It has the best weights of this run, as a test does, or the present ones if there are none.
+        The example that ``torch.export`` follows is the first mini-batch of the data; the number of
+        samples is free. All processes call this together; the main one writes.
+
+        Args:
+            path: the file, whose name ends in ``.pt2``, or in ``.onnx`` for ``'onnx'``.
+            format: ``'torch'``, for ``torch.export.load(path).module()``; or ``'onnx'``.
+            data: a loader as for ``predict``; ``None``: that of the latest fit.
+
+        Returns:
+            The path.
+
+        Raises:
+            ConfigError: there are no data, or the model cannot be exported.
+            MissingExtraError: the packages for ``'onnx'`` are not installed.
+
+        Example:
+            >>> import tempfile
+            >>> trainer = Trainer(nn.Linear(4, 1), nn.MSELoss(), console="off")
+            >>> path = trainer.export(tempfile.mkdtemp() + "/model.pt2", data=[torch.randn(8, 4)])
+            >>> torch.export.load(path).module()(torch.randn(3, 4)).shape
+            torch.Size([3, 1])
+        """
+        from .fit.export import check_target, first_of, write_program
+
+        target = check_target(path, format)
+        loader = self.loaders.first if data is None else data
+        if loader is None:
+            raise ConfigError(
+                "export() needs an example mini-batch, and this trainer has run no fit: give "
+                "export(path, data=loader)."
+            )
+        plan = FitPlan({Stage.PREDICT: [as_task(loader, "data", None)]}, {Stage.PREDICT: []}, "")
+        shared = nullcontext(loader) if data is None else self.runtime.shared(loader)
+        with draws_undone(plan, plan), shared as share:
+            batch_x, batch_y = split_inputs(self, first_of(share))
+        model = self.runtime.unwrap(self.model)
+        with self._using_best(for_test=True):
+            arguments = (model, target, format, batch_x, batch_y)
+            in_main_process(self.runtime, f"write {path}", write_program, *arguments)
+        return target
+
     def load_best(self) -> TrainerBase:
         """Take the best weights of this run for good; the optimizers stay as they are.
 
@@ -916,6 +1078,10 @@ class TrainerBase(Steps):
     @contextmanager
     def _using_best(self, *, for_test: bool = False) -> Iterator[None]:
         """Use the best weights in a block; a test does so only where it is to, and says it."""
+        with nullcontext() if self.ema is None else self.ema.applied():
+            yield from self._with_best(for_test=for_test)
+
+    def _with_best(self, *, for_test: bool) -> Iterator[None]:
         state = None
         if not for_test:
             state = self._read_best()
@@ -1075,8 +1241,18 @@ class TrainerBase(Steps):
 
     # stopping and saving
 
-    def stop(self, reason: str = "") -> None:
-        """End the fit or test at the next mini-batch; epochs that are done stay done."""
+    def stop(self, reason: str = "", validate: bool = False) -> None:
+        """End the fit or test after this mini-batch.
+
+        Epochs that are done stay done. Of the one that is under way the history gets the part
+        that was trained, marked in ``history.partial``. The next fit on the same data goes on
+        where this one has stopped, and has the whole epoch.
+
+        Args:
+            reason: what the console and the record of the run say.
+            validate: validate before the fit ends, where it has validation data; the weights
+                there may be the best.
+        """
         if self.session is None:
             warn_user(
                 "stop() was called while nothing runs, and does nothing: call it in a hook or a "
@@ -1084,11 +1260,18 @@ class TrainerBase(Steps):
                 UserWarning,
             )
         else:
-            self.session.save_points.stop(reason)
+            self.session.save_points.stop(reason, validate=check_flag("validate", validate))
 
-    def add_saver(self, saver: Any) -> None:
-        """Have ``saver(trainer)`` called where a fit is stopped before its end."""
-        self._saving().add_saver(saver)
+    def add_saver(self, saver: Any, finish: Any = None) -> None:
+        """Have ``saver(trainer)`` called where a fit is stopped before its end.
+
+        Args:
+            saver: a function of the trainer.
+            finish: a function of the trainer that is called when the epochs of the fit are over
+                or it was stopped, before ``on_after_fit``: it waits for what is saved in the
+                background.
+        """
+        self._saving().add_saver(saver, finish)
 
     def request_save(self, saver: Any, *, everywhere: bool = False) -> None:
         """Have ``saver(trainer)`` called at the next save point of the fit.
@@ -1166,7 +1349,12 @@ class TrainerBase(Steps):
     @property
     def progress(self) -> Progress:
         """How far the run has come: epochs, mini-batches, optimizer steps."""
-        return self.fits.with_run(None if self._fit is None else self._fit.run)
+        run = None if self._fit is None else self._fit.run
+        progress, inner = self.fits.with_run(run), self.run
+        if inner is not None and inner is not run and inner.stage is Stage.VAL:
+            done = progress.num_val_batches + inner.batch_idx + 1
+            return progress._replace(num_val_batches=done)
+        return progress
 
     @property
     def stop_reason(self) -> str | None:

@@ -43,6 +43,7 @@ from deepepochs import (
     LogCallback,
     Optimizer,
     TrackerCallback,
+    ValuePatch,
 )
 from deepepochs.callbacks import event_files, event_writer
 from deepepochs.callbacks.log import run_tensorboard
@@ -61,7 +62,8 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 
 def test_curves_have_their_tags_steps_and_values(tmp_path: Path) -> None:
-    trainer = small_trainer(callbacks=LogCallback(tmp_path), running_id="a")
+    log = LogCallback(tmp_path, every_n_batches=1)
+    trainer = small_trainer(callbacks=log, running_id="a")
     history = trainer.fit(*loaders())
     curves = scalars(tmp_path / "a")
     assert set(curves) == {
@@ -136,7 +138,8 @@ def test_each_optimizer_has_its_own_rate_as_it_was_before_the_batch(tmp_path: Pa
     fast = torch.optim.SGD(model.parameters(), lr=0.25)
     halving = torch.optim.lr_scheduler.StepLR(slow, 6, gamma=0.5)
     opts = [Optimizer(slow, halving, sched_on="step"), Optimizer(fast)]
-    trainer = small_trainer(model, opt=opts, callbacks=LogCallback(tmp_path), running_id="a")
+    log = LogCallback(tmp_path, every_n_batches=1)
+    trainer = small_trainer(model, opt=opts, callbacks=log, running_id="a")
     trainer.fit(loaders()[0])
     curves = scalars(tmp_path / "a")
     assert [v for _, v in curves["learning_rate_0/batch/train"]] == [0.5] * 6 + [0.25] * 6
@@ -172,6 +175,75 @@ def test_every_nth_batch_is_enough_if_asked(tmp_path: Path) -> None:
     assert steps(curves["learning_rate_0/batch/train"]) == [0, 4, 8]
 
 
+def test_by_default_the_loss_of_each_batch_is_written_and_all_values_of_every_50th(
+    tmp_path: Path,
+) -> None:
+    for name, n in (("few", None), ("all", 1)):
+        log = LogCallback(tmp_path, every_n_batches=n)
+        trainer = small_trainer(callbacks=log, running_id=name, epochs=9)
+        torch.manual_seed(5)
+        trainer.fit(loaders()[0], loaders()[0])
+    few, every = scalars(tmp_path / "few"), scalars(tmp_path / "all")
+    assert few.keys() == every.keys()
+    for tag, curve in every.items():
+        kept = curve
+        if "/batch/" in tag and not tag.startswith("loss"):
+            kept = [curve[0], curve[50]]
+        assert few[tag] == kept, tag
+    assert len(every["loss/batch/val"]) == 54
+
+
+def test_metrics_are_computed_for_the_batches_that_are_written_and_no_others(
+    tmp_path: Path,
+) -> None:
+    calls: list[int] = []
+
+    def mean(preds: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        calls.append(len(preds))
+        return preds.mean()
+
+    counts = []
+    for callbacks in ([], [LogCallback(tmp_path)], [LogCallback(tmp_path, every_n_batches=1)]):
+        calls.clear()
+        small_trainer(callbacks=callbacks, metrics=[mean], epochs=9).fit(*loaders())
+        counts.append(len(calls))
+    # 54 mini-batches of training and 18 of validation.
+    assert [count - counts[0] for count in counts] == [0, 2 + 1, 54 + 18]
+
+
+def test_a_loss_that_a_step_returns_is_written_for_each_batch(tmp_path: Path) -> None:
+    class Own(EpochTask):
+        def train_step(self, batch_x: Any, batch_y: Any, **step_args: Any) -> Any:
+            loss = self.loss(self.model(*batch_x), batch_y)
+            return {"loss": ValuePatch(len(batch_y)).load(2 * loss.detach())}
+
+    trainer = small_trainer(callbacks=LogCallback(tmp_path), running_id="a")
+    history = trainer.fit(train_tasks=[Own(loaders()[0])])
+    curve = scalars(tmp_path / "a")["loss/batch/train"]
+    assert steps(curve) == list(range(1, 13))
+    means = [sum(value for _, value in curve[i : i + 6]) / 6 for i in (0, 6)]
+    assert means == pytest.approx([float(v) for v in history["train"]["loss"]])
+
+
+def test_each_group_of_weights_has_its_own_rate(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(6, 4), nn.Linear(4, 4), nn.Linear(4, 3))
+    groups: list[dict[str, Any]] = [
+        {"params": model[0].parameters()},
+        {"params": model[1].parameters(), "lr": 0.25, "name": "body"},
+        {"params": model[2].parameters(), "lr": 0.125},
+    ]
+    tracker = list_tracker()
+    callbacks = [LogCallback(tmp_path), TrackerCallback(tracker)]
+    opt = torch.optim.SGD(groups, lr=0.5)
+    trainer = small_trainer(model, opt=opt, callbacks=callbacks, running_id="a", epochs=1)
+    trainer.fit(loaders()[0])
+    curves = scalars(tmp_path / "a")
+    rates = {"learning_rate_0": 0.5, "learning_rate_0_body": 0.25, "learning_rate_0_2": 0.125}
+    for name, rate in rates.items():
+        assert curves[f"{name}/batch/train"] == curves[f"{name}/epoch/train"] == [(0, rate)]
+        assert tracker.entries[-1][1][name] == rate
+
+
 def test_logging_changes_no_bit(tmp_path: Path) -> None:
     assert_same_bits(run_bits(callbacks=LogCallback(tmp_path, log_graph=True)), run_bits())
 
@@ -202,7 +274,7 @@ class KilledAt(Callback):
 def test_a_resumed_run_has_every_step_once(tmp_path: Path, watchers: int) -> None:
     def trainer(*more: Callback, **arguments: Any) -> Any:
         check = CheckCallback("loss", "train", ckpt_dir=tmp_path, every_n_batches=4)
-        logs = [LogCallback(tmp_path) for _ in range(watchers)]
+        logs = [LogCallback(tmp_path, every_n_batches=1) for _ in range(watchers)]
         return small_trainer(callbacks=[check, *logs, *more], running_id="a", epochs=3, **arguments)
 
     torch.manual_seed(5)
@@ -270,7 +342,7 @@ def test_a_run_whose_folder_was_renamed_has_every_step_once(tmp_path: Path) -> N
     trainer("new", resume="auto").fit(*loaders())
     curves = scalars(tmp_path / "new")
     assert steps(curves["loss/batch/train"]) == list(range(1, 19))
-    assert steps(curves["learning_rate_0/batch/train"]) == list(range(18))
+    assert steps(curves["learning_rate_0/epoch/train"]) == [0, 1, 2]
 
 
 def test_a_run_that_begins_with_the_state_of_another_leaves_its_files(tmp_path: Path) -> None:
@@ -558,6 +630,7 @@ def test_metrics_held_on_a_device_are_those_of_their_batch(tmp_path: Path) -> No
     class Hold(Callback):
         def on_after_train_batch(self, trainer: Any, metrics: Any, batch_idx: int) -> None:
             held.append((metrics.frozen(), dict(metrics)))
+            assert dict(metrics.loss_alone()) == {"loss": metrics["loss"]}
 
     outcome_of = small_trainer(callbacks=[log, Hold()])
     outcome(outcome_of, outcome_of.fit(loaders()[0]))

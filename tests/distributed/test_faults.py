@@ -22,9 +22,11 @@ from launching import Ended, launch
 LIMIT_S = 60
 
 
-def start(folder: Path, kind: str, num_processes: int = 2, **options: Any) -> Ended:
+def start(
+    folder: Path, kind: str, num_processes: int = 2, *arguments: str, **options: Any
+) -> Ended:
     folder.mkdir(exist_ok=True)
-    return launch("faulty.py", num_processes, folder, kind, cwd=folder, **options)
+    return launch("faulty.py", num_processes, folder, kind, *arguments, cwd=folder, **options)
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +101,28 @@ def test_a_resume_in_another_number_of_processes_is_refused(
     assert ended.code == 1
     assert "saved by 2 processes, and this run has 1" in ended.err
     assert "load_weights" in ended.err
+
+
+def test_saved_in_the_background_two_processes_stop_resume_and_end_as_unbroken(
+    unbroken: tuple[Path, Ended], tmp_path: Path
+) -> None:
+    assert start(tmp_path, "sigterm", 2, "background").err.count("exitcode  : 143") >= 1
+    ended = start(tmp_path, "none", 2, "background")
+    assert ended.code == 0, ended.err
+    assert "resuming run" in ended.out
+    first, second = (torch.load(path / "found.pt") for path in (unbroken[0], tmp_path))
+    assert first["history"] == second["history"]
+    saved = torch.load(tmp_path / "run" / "checkpoint.ckpt", weights_only=True)["state"]["model"]
+    for name, weight in first["weights"].items():
+        assert torch.equal(weight, second["weights"][name]), name
+        assert torch.equal(weight, saved[name]), name
+
+
+def test_an_error_of_the_thread_that_writes_ends_all_processes(tmp_path: Path) -> None:
+    ended = start(tmp_path, "blocked", 2, "background")
+    assert ended.code == 1, ended.err
+    assert "there is a folder of that name" in ended.err
+    assert "Process 0 cannot save its checkpoint" in ended.err
 
 
 @pytest.mark.parametrize("kind", ["exception", "metric", "waiting", "sigkill"])

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(
 
 CASES = [
     "function_metrics", "mean_and_confusion", "returned_patches", "whole_batches", "few_samples",
-    "streams", "ready_batches", "accumulated", "by_hand", "several", "plateau", "predictions",
+    "streams", "ready_batches", "accumulated", "averaged", "frozen_first", "by_hand", "several", "plateau", "predictions",
     "early_stop", "clipped", "hybrid", "auto", "checkpoints", "watched", "in_bf16", "own_buffers",
 ]  # fmt: skip
 

@@ -14,11 +14,11 @@ from launching import results
 
 CASES = [
     "function_metrics", "mean_and_confusion", "metric_objects", "returned_patches",
-    "whole_batches", "few_samples", "streams", "ready_batches", "accumulated",
-    "without_labels", "skipped", "wrong_lengths", "by_hand", "by_hand_sparse",
-    "several", "plateau", "weights_outside", "unfrozen",
-"fillers_and_rare_weights", "unfrozen_between_trainers", "frozen_model", "searched", "looked_at_before",
-    "prepared", "predictions", "early_stop", "recorded", "interpreted",
+"whole_batches", "few_samples", "streams", "ready_batches", "accumulated", "averaged",
+    "frozen_first", "without_labels", "skipped", "wrong_lengths", "by_hand", "by_hand_sparse",
+    "several", "plateau", "weights_outside", "unfrozen", "fillers_and_rare_weights",
+    "unfrozen_between_trainers", "frozen_model", "searched", "looked_at_before", "prepared",
+    "predictions", "early_stop", "recorded", "interpreted", "limited", "stopped_and_gone_on", "closures", "left_out",
 ]  # fmt: skip
 
 
@@ -135,6 +135,15 @@ def test_accumulation_by_hand_is_that_by_argument_last_window_included(
     assert differences(hand["parts"]["weights"], hand["plain"]["weights"]) == []
 
 
+@pytest.mark.parametrize("num_processes", [1, 2, 3])
+def test_the_average_of_the_weights_is_alike_in_all_processes_and_is_loaded(
+    found: dict[int, dict[str, Any]], num_processes: int
+) -> None:
+    averaged = found[num_processes]["averaged"]
+    assert averaged["alike"] is True
+    assert averaged["loaded"] is True
+
+
 @pytest.mark.parametrize("num_processes", [2, 3])
 def test_a_prepared_loader_repeats_its_samples_again_after_the_fit(
     found: dict[int, dict[str, Any]], num_processes: int
@@ -149,6 +158,15 @@ def test_a_stop_asked_for_in_one_process_stops_all_at_the_same_batch(
     stopped = found[num_processes]["early_stop"]
     assert stopped["batches"] == [3]
     assert stopped["reasons"] == ["enough"]
+
+
+@pytest.mark.parametrize("num_processes", [1, 2, 3])
+def test_a_fit_that_goes_on_after_a_stop_is_the_one_that_was_not_stopped(
+    found: dict[int, dict[str, Any]], num_processes: int
+) -> None:
+    case = found[num_processes]["stopped_and_gone_on"]
+    assert case["stopped first"] and not case["whole first"]
+    assert case["stopped"] == case["whole"]
 
 
 @pytest.mark.parametrize("num_processes", [1, 2, 3])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import re
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from deepepochs import Callback, CheckCallback, EpochTask, Optimizer, Trainer
+from deepepochs import Callback, CheckCallback, EpochTask, Optimizer, Trainer, param_groups
 from deepepochs.metrics import accuracy
 from deepepochs.runs.lock import RunLock
 
@@ -116,7 +117,7 @@ mistake(lambda: trainer(callbacks=CheckCallback("val_loss")).fit(loader(X, Y), l
 mistake(lambda: trainer(callbacks=CheckCallback("loss")).fit(loader(X, Y)))
 # optimizers
 mistake(lambda: trainer(opt=torch.optim.Adam(nn.Linear(4, 3).parameters())))
-mistake(lambda: trainer(opt=torch.optim.LBFGS(nn.Linear(4, 3).parameters())))
+mistake(lambda: param_groups(nn.ModuleDict({"backbone": nn.Linear(1, 1)}), {"bakbone.*": {}}))
 mistake(lambda: trainer(opt=torch.optim.lr_scheduler.StepLR(torch.optim.Adam([X.clone()]), 1)))
 # checkpoints and runs
 mistake(lambda: trainer(resume=True).fit(loader(X, Y)))
@@ -128,6 +129,63 @@ mistake(lambda: trainer().record("norm", 1.0))
 mistake(lambda: trainer().fit(train_tasks=Recording(loader(X, Y))))
 mistake(lambda: EpochTask(loader(X, Y)).model)
 mistake(lambda: trainer().fit(train_tasks=EpochTask(loader(X, Y), metric=accuracy)))
+
+
+mistake(lambda: trainer().fit([(X[:16], Y[:16]), None, (X[16:32], Y[16:32]), None]))
+
+
+@mistake
+def a_mini_batch_that_does_not_fit() -> None:
+    class Small(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            if len(x) > 8:
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+            return super().forward(x)
+
+    trainer(Small(4, 3), on_oom="split").fit(loader(X, Y))
+
+
+@mistake
+def a_step_without_a_closure() -> None:
+    class Own(EpochTask):
+        def train_step(self, batch_x: Any, batch_y: Any, **step_args: Any) -> None:
+            self.loss(self.model(*batch_x), batch_y)
+
+    model = nn.Linear(4, 3)
+    opt = torch.optim.LBFGS(model.parameters())
+    trainer(model, F.cross_entropy, opt).fit(train_tasks=Own(loader(X, Y)))
+
+
+class Locked(Callback):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lock = threading.Lock()
+
+
+@mistake
+def a_share_of_a_stream() -> None:
+    class Stream:
+        def __iter__(self) -> Iterator[Any]:
+            yield X[:16], Y[:16]
+
+    trainer(limit_train_batches=0.5).fit(Stream())
+
+
+@mistake
+def more_steps_than_max_steps() -> None:
+    one = trainer(max_steps=4)
+    one.fit(loader(X, Y))
+    one.fit(loader(X, Y))
+
+
+@mistake
+def val_every_without_validation() -> None:
+    trainer(val_every=2).fit(loader(X, Y))
+
+
+@mistake
+def a_dry_run_with_a_lock() -> None:
+    trainer(callbacks=Locked(), dry_run=True).fit(loader(X, Y))
 
 
 @mistake

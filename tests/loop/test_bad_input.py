@@ -386,7 +386,7 @@ BAD_BATCH = [
     Case("batches of one element", lambda: fit([(X,)]), DataError, "a tuple of 1 tensor [12, 3]: its last element is the target, so no input is left"),
     Case("empty batches", lambda: fit([()]), DataError, "yielded an empty tuple"),
     Case("texts", lambda: fit(["a", "b"]), DataError, "yielded a str; a mini-batch is a tuple or list"),
-    Case("None", lambda: fit([None]), DataError, "yielded None; a mini-batch is a tuple or list"),
+    Case("None", lambda: fit([None]), DataError, "gave no mini-batch, but None each time"),
     Case("numbers", lambda: fit([1, 2]), DataError, "yielded an int; a mini-batch is"),
     Case("texts to predict", lambda: trainer().predict(["a"]), DataError, "yielded a str; a mini-batch is"),
     Case("targets to leave out of one element", lambda: trainer().predict([(X,)], with_targets=True), DataError, "no input is left"),

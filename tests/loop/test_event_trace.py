@@ -307,15 +307,16 @@ BATCH = [
     "before_backward", "after_backward", "before_optimize", *REST,
 ]  # fmt: skip
 PASS = ["after_train_epoch", "after_train_epochs"]
+PART = ["after_epoch", "after_fit"]
 
 
 @pytest.mark.parametrize(
     ("name", "events"),
     [
         # what docs/callbacks.md says about each ending
-        ("stopped_in_training", ["after_train_batch", "after_fit"]),
-        ("stopped_in_validation", ["after_val_batch", "after_fit"]),
-        ("stopped_at_last_train_batch", ["after_train_batch", *PASS, "after_fit"]),
+        ("stopped_in_training", ["after_train_batch", *PASS, *PART]),
+        ("stopped_in_validation", ["after_val_batch", *PART]),
+        ("stopped_at_last_train_batch", ["after_train_batch", *PASS, *PART]),
         (
             "stopped_at_last_val_batch",
             ["after_val_batch", "after_val_epoch", "after_val_epochs", "after_epoch", "after_fit"],
@@ -323,9 +324,9 @@ PASS = ["after_train_epoch", "after_train_epochs"]
         ("stopped_after_epoch", ["after_epoch", "after_fit"]),
         ("stop_raised_before_fit", ["after_fit"]),
         ("stop_raised_before_epoch", ["after_fit"]),
-        ("stop_raised_before_pass", [*BATCH, "after_fit"]),
-        ("stop_raised_after_pass", ["after_train_epoch", "after_train_epochs", "after_fit"]),
-        ("stop_raised_before_backward", ["after_backward", "before_optimize", *REST, "after_fit"]),
+        ("stop_raised_before_pass", [*BATCH, *PASS, *PART]),
+        ("stop_raised_after_pass", [*PASS, *PART]),
+        ("stop_raised_before_backward", ["after_backward", "before_optimize", *REST, *PASS, *PART]),
         ("stop_raised_in_step", ["after_fit"]),
         ("interrupted_in_step", ["after_fit"]),
         ("interrupted_in_step_and_returned", ["after_fit"]),

@@ -24,10 +24,9 @@ class Eager(torch.optim.SGD):
         return None
 
 
-@pytest.mark.parametrize("opt", [torch.optim.LBFGS(weight()), Eager(weight(), lr=0.1)])
-def test_an_optimizer_that_needs_a_closure_is_refused_by_name(opt: torch.optim.Optimizer) -> None:
-    with pytest.raises(ConfigError, match=f"{type(opt).__name__} .*closure"):
-        Optimizer(opt)
+def test_an_optimizer_that_needs_more_than_a_closure_is_refused_by_name() -> None:
+    with pytest.raises(ConfigError, match=r"Eager.step needs closure, again"):
+        Optimizer(Eager(weight(), lr=0.1))
 
 
 class Batches:

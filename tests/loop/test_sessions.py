@@ -143,11 +143,12 @@ def test_a_stop_asked_for_before_a_test_in_the_same_hook_counts_after_the_test(
 def test_a_stopped_fit_can_be_followed_by_another(digits: TensorDataset, hook: str) -> None:
     doing = Doing(hook, lambda trainer: trainer.stop("enough"))
     trainer = make_trainer(doing, epochs=3)
-    trainer.fit(train_dl(digits))
+    data = train_dl(digits)
+    trainer.fit(data)
     doing.hook = "none"
     done = trainer.init_epoch
     assert done == (1 if hook == "on_after_epoch" else 0)
-    assert len(trainer.fit(train_dl(digits), epochs=2)["train"]["loss"]) == 2
+    assert len(trainer.fit(data, epochs=2)["train"]["loss"]) == 2
     assert trainer.init_epoch == done + 2
     assert trainer.stop_reason is None
 

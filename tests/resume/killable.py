@@ -1,6 +1,6 @@
 """A small training script that can be killed anywhere and started again.
 
-    python killable.py FOLDER [--workers N] [--every N] [--epochs N] [--hold LINE] ...
+    python killable.py FOLDER [--workers N] [--every N] [--epochs N] [--background] ...
 
 Dropout, shuffling, augmentation from three generators and a scheduler. At its end it writes
 ``FOLDER/run.result.pt``: weights, history, and the next random number of each generator. With
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import json
 import os
 import random
 import select
@@ -119,7 +120,12 @@ def run(folder: Path, options: argparse.Namespace) -> None:
         device="cpu",
         metrics=[dm.accuracy],
         callbacks=[
-            CheckCallback("loss", ckpt_dir=folder, every_n_batches=options.every),
+            CheckCallback(
+                "loss",
+                ckpt_dir=folder,
+                every_n_batches=options.every,
+                background=options.background,
+            ),
             Tells(options.progress, options.hold),
         ],
         running_id=options.id,
@@ -127,6 +133,7 @@ def run(folder: Path, options: argparse.Namespace) -> None:
         show_info=False,
         on_interrupt=options.on_interrupt,
         worker_seeding=options.worker_seeding,
+        **json.loads(options.limits),
     )
     workers = {"num_workers": options.workers}
     train_dl = DataLoader(Noisy(40), 5, shuffle=True, **workers)  # type: ignore[arg-type]
@@ -151,12 +158,14 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--every", type=int)
+    parser.add_argument("--background", action="store_true", help="a thread writes")
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--hold", default="", help="the line of progress to wait at")
     parser.add_argument("--progress", action="store_true")
     parser.add_argument("--on-interrupt", default="raise")
     parser.add_argument("--without", default="", help="a part to leave out of the state")
     parser.add_argument("--worker-seeding", default="position")
+    parser.add_argument("--limits", default="{}", help="further options of the trainer, as JSON")
     return parser.parse_args(arguments)
 
 

@@ -14,9 +14,19 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from torch.optim import lr_scheduler
+from torch.optim.swa_utils import SWALR, AveragedModel
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset
 
-from deepepochs import Callback, EpochTask, Optimizer, PatchBase, TensorPatch, Trainer, ValuePatch
+from deepepochs import (
+    EMA,
+    Callback,
+    EpochTask,
+    Optimizer,
+    PatchBase,
+    TensorPatch,
+    Trainer,
+    ValuePatch,
+)
 from deepepochs import metrics as dm
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -29,7 +39,9 @@ from exact_runs import (
     check,
     differences,
     finish,
+    make_model,
     resumed,
+    seed_all,
     unbroken,
 )
 
@@ -49,6 +61,13 @@ SCHEDULERS: dict[str, Callable[[torch.optim.Optimizer], Optimizer]] = {
     "step": lambda o: Optimizer(o, lr_scheduler.StepLR(o, 1, 0.5)),
     "one cycle": lambda o: Optimizer(o, lr_scheduler.OneCycleLR(o, 0.1, total_steps=9), "step"),
     "plateau": lambda o: Optimizer(o, lr_scheduler.ReduceLROnPlateau(o, patience=0)),
+    "chained warm-up": lambda o: Optimizer(
+        o,
+        lr_scheduler.ChainedScheduler(
+            [lr_scheduler.LinearLR(o, total_iters=3), lr_scheduler.StepLR(o, 2, 0.5)]
+        ),
+        "step",
+    ),
     "sequence": lambda o: Optimizer(
         o,
         lr_scheduler.SequentialLR(
@@ -72,6 +91,17 @@ def test_every_entry_of_the_final_state_is_the_same(optimizer: str, scheduler: s
     for place in ("epoch 0 train 1", "epoch 0 end", "epoch 1 val 0"):
         state = saver.states[saver.places.index(place)]
         assert not differences(resumed(make, state), whole), place
+
+
+@pytest.mark.parametrize("search", [None, "strong_wolfe"])
+def test_an_optimizer_with_a_closure_resumes(search: str | None) -> None:
+    def opt(model: nn.Module) -> Optimizer:
+        of_torch = torch.optim.LBFGS(
+            model.parameters(), lr=0.1, max_iter=3, history_size=4, line_search_fn=search
+        )
+        return Optimizer(of_torch, lr_scheduler.StepLR(of_torch, 3, 0.5), "step")
+
+    assert check(partial(base_fit, opt=opt, metrics=[dm.accuracy])) == 16
 
 
 # --- loaders
@@ -448,6 +478,60 @@ def test_with_one_part_left_out_the_run_is_another(part: str, place: str, seen_i
     fresh = make().trainer.state_dict()
     found = differences(resumed(make, without(state, part, fresh)), whole)
     assert any(seen_in in path for path in found), found
+
+
+def test_a_run_with_an_average_of_its_weights_is_resumed_after_every_mini_batch() -> None:
+    make = partial(base_fit, ema=EMA(0.8, warmup=10, every=2), grad_accumulate=2)
+    assert check(make) == 16
+
+
+@pytest.mark.parametrize("place", ["epoch 0 train 2", "epoch 0 val 1", "epoch 0 end"])
+def test_without_its_average_the_run_is_another(place: str) -> None:
+    make = partial(base_fit, ema=0.8)
+    whole, saver = unbroken(make)
+    state = saver.states[saver.places.index(place)]
+    assert not differences(resumed(make, state), whole)
+    del state["ema"]
+    assert any("model" in path for path in differences(resumed(make, state), whole))
+
+
+def test_a_checkpoint_of_another_average_goes_on_with_that_of_the_script_and_says_so() -> None:
+    _, saver = unbroken(partial(base_fit, ema=0.8))
+    with pytest.warns(
+        UserWarning, match=r"goes on with EMA\(0\.9\) \(EMA\(0\.8\) in the checkpoint"
+    ):
+        base_fit(ema=0.9).trainer.load_state_dict(saver.states[0])
+
+
+class SWA(Callback):
+    """That of docs/weights.md."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model, self.averaged = model, AveragedModel(model)
+
+    def on_after_epoch(self, trainer: Any, epoch_idx: int, **values: Any) -> None:
+        self.averaged.update_parameters(self.model)
+
+    def state_dict(self) -> Any:
+        return self.averaged.state_dict()
+
+    def load_state_dict(self, state: Any) -> None:
+        self.averaged.load_state_dict(state)
+
+
+def test_stochastic_averaging_by_a_callback_is_resumed() -> None:
+    def opt(model: nn.Module) -> Optimizer:
+        sgd = torch.optim.SGD(model.parameters(), lr=0.1)
+        parts = [lr_scheduler.CosineAnnealingLR(sgd, 3), SWALR(sgd, swa_lr=0.05, anneal_epochs=1)]
+        return Optimizer(sgd, lr_scheduler.SequentialLR(sgd, parts, [1]))
+
+    def make(*others: Callback) -> Fit:
+        seed_all()
+        model = make_model()
+        return base_fit(SWA(model), *others, opt=opt, model=lambda: model)
+
+    assert check(make, every=3) > 0
 
 
 class Replacing(torch.optim.SGD):

@@ -59,10 +59,11 @@ def num_done(folder: Path) -> tuple[int, int]:
 
 @pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("place", ["train 11 4", "val 8 2"])
+@pytest.mark.parametrize("options", [(), ("--background",)], ids=["at once", "background"])
 def test_the_signal_saves_within_a_mini_batch_and_the_resumed_run_is_the_unbroken_one(
-    kind: signal.Signals, place: str, tmp_path: Path, whole: Any
+    kind: signal.Signals, options: tuple[str, ...], place: str, tmp_path: Path, whole: Any
 ) -> None:
-    process = Forked(tmp_path, "--epochs=2", "--progress", f"--hold={place}")
+    process = Forked(tmp_path, "--epochs=2", "--progress", f"--hold={place}", *options)
     wait_for(process, place)
     os.kill(process.pid, kind)
     code = process.wait()

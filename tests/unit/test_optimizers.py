@@ -520,3 +520,23 @@ def test_torch_does_not_warn_in_normal_use() -> None:
         train(net, opts, range(3))
         opts.load_state_dict(opts.state_dict())
         train(net, opts, range(3))
+
+
+def test_every_group_has_a_name_for_its_rate_in_logs() -> None:
+    def groups(*names: str | None) -> list[dict[str, Any]]:
+        return [
+            {"params": [nn.Parameter(torch.ones(1))], **({} if name is None else {"name": name})}
+            for name in names
+        ]
+
+    several = torch.optim.SGD(groups("head", "body", "body", None), lr=0.5)
+    single = torch.optim.SGD(groups("all"), lr=torch.tensor(0.25))
+    opts = Optimizers([several, single])
+    assert opts.named_lrs() == {
+        "learning_rate_0": 0.5, "learning_rate_0_body": 0.5, "learning_rate_0_2": 0.5,
+        "learning_rate_0_3": 0.5, "learning_rate_1": 0.25,
+    }  # fmt: skip
+    assert all(type(rate) is float for rate in opts.named_lrs().values())
+    for group in several.param_groups:
+        del group["lr"]
+    assert opts.named_lrs() == {"learning_rate_1": 0.25}

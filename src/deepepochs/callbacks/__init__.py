@@ -25,8 +25,10 @@ if TYPE_CHECKING:
     from .lr_find import LRFindCallback
     from .report import ReportCallback
     from .run_record import RunRecordCallback
+    from .search.prune import PruneCallback
     from .timing import TimingCallback
     from .trackers import TrackerCallback
+    from .training.freeze import FreezeCallback
 else:
     __getattr__ = on_demand(
         __name__,
@@ -34,12 +36,14 @@ else:
             "analyze": ["AnalyzeCallback"],
             "check": ["CheckCallback"],
             "early_stop": ["EarlyStopCallback"],
+            "training.freeze": ["FreezeCallback"],
             "grad_clip": ["GradClipCallback", "GradNormCallback"],
             "interpret": ["InterpretCallback", "InterpreteCallback"],
             "log": ["LogCallback"],
             "lr_find": ["LRFindCallback"],
             "report": ["ReportCallback"],
             "run_record": ["RunRecordCallback"],
+            "search.prune": ["PruneCallback"],
             "timing": ["TimingCallback"],
             "trackers": ["TrackerCallback"],
         },
@@ -47,8 +51,8 @@ else:
 
 __all__ = [
     "AnalyzeCallback", "Callback", "CallbackException", "CallbackPool", "CheckCallback",
-    "ConsoleCallback", "EarlyStopCallback", "GradClipCallback", "GradNormCallback", "InterpretCallback",
-    "LRFindCallback", "LogCallback", "ReportCallback", "RunRecordCallback",
+    "ConsoleCallback", "EarlyStopCallback", "FreezeCallback", "GradClipCallback", "GradNormCallback", "InterpretCallback",
+    "LRFindCallback", "LogCallback", "PruneCallback", "ReportCallback", "RunRecordCallback",
     "TimingCallback", "TrackerCallback",
 ]  # fmt: skip
 

@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from ..arguments import check_count
 from ..checkpoint.file import listed
-from ..checkpoint.store import CheckpointStore, latest_run, load
+from ..checkpoint.store import CheckpointStore, latest_run, load, save
+from ..checkpoint.writer import Writer
 from ..errors import CheckpointNotFound, ConfigError, warn_user
+from ..nest.codec import to_plain
 from ..optim.monitor import Monitor
 from ..runs.folder import run_folder
 from ..runs.ownership import use_here
@@ -28,6 +30,9 @@ from .run_record import RunRecordCallback
 
 if TYPE_CHECKING:
     from ..contracts import TrainerView
+
+
+AT_STOP = 0  # the place of the best state if a fit has stopped with it inside an epoch
 
 
 class CheckCallback(Callback):
@@ -58,6 +63,10 @@ class CheckCallback(Callback):
         keep: the number of best states to keep, as ``best.ckpt``, ``best-2.ckpt``, …
         min_delta: for ``patience`` a value is better if it differs from the best by more than
             this. Which state is kept as the best does not depend on it.
+        background: a save copies the state, and a thread writes it while training goes on. It
+            takes the memory of one more state. The next save waits until the last one is
+            written, and so do the end of the fit and all that reads a checkpoint. An error of
+            the thread is raised there.
 
     Raises:
         ConfigError: an argument has a wrong value; at the start of a fit, ``mode`` is ``None``
@@ -89,6 +98,7 @@ class CheckCallback(Callback):
         every_s: float | None = None,
         keep: int = 1,
         min_delta: float = 0.0,
+        background: bool = False,
     ) -> None:
         super().__init__()
         self.run_record = RunRecordCallback(ckpt_dir)
@@ -109,6 +119,7 @@ class CheckCallback(Callback):
         self.every_n_batches = every_n_batches
         self.every_s = every_s
         self.keep = check_count("keep", keep, 1)
+        self._writer = Writer(background)
         self.best_values: list[float] = []
         self._best_place: int | None = None
         self._has_saved = False
@@ -171,14 +182,19 @@ class CheckCallback(Callback):
         if self._source is not None and self._source.resolve() == store.folder.resolve():
             self._source = None
 
-        def write() -> None:
-            if self._source is not None:
-                store.take_best(self._source)
+        others_from = len(self.best_values)  # from there on they are of another monitor
+
+        def write(state: dict[str, Any]) -> None:
             store.save(state, place)
             if place is not None and self.keep > 1:
-                store.drop_best(len(self.best_values))  # those of another monitor
+                store.drop_best(others_from)
 
-        in_main_process(trainer.runtime, "save its checkpoint", write)
+        def begin() -> None:
+            if self._source is not None:
+                store.take_best(self._source)
+            self._writer.write(write, state)
+
+        in_main_process(trainer.runtime, "save its checkpoint", begin)
         if self._source is not None:
             self._best_from, self._source = self._source, None
         self._has_saved, self._is_other = True, False
@@ -213,9 +229,14 @@ class CheckCallback(Callback):
         if not (trainer.is_resumed or trainer.is_fit_run):
             self._best_place = self._best_from = self._source = None
         self._saved_at_s = time.monotonic()
-        trainer.add_saver(self.save)
-        if not trainer.is_resumed and self._has_saved and trainer.init_epoch:
-            store = CheckpointStore(self.folder(trainer), self.keep)
+        trainer.add_saver(self.save, self._finish if self._writer.background else None)
+        if trainer.is_resumed:
+            return
+        store = CheckpointStore(self.folder(trainer), self.keep)
+        if self._best_place == AT_STOP:
+            in_main_process(trainer.runtime, "keep its best state", store.keep_stopped)
+            self._best_place = None
+        if self._has_saved and trainer.init_epoch:
             in_main_process(trainer.runtime, "keep the last checkpoint", store.keep_fit)
 
     def on_after_train_batch(self, trainer: TrainerView, metrics: Metrics, batch_idx: int) -> None:
@@ -229,12 +250,35 @@ class CheckCallback(Callback):
     def on_after_val_batch(self, trainer: TrainerView, metrics: Metrics, batch_idx: int) -> None:
         self.improvement.look(trainer, metrics)
 
-    def on_after_epoch(self, *, trainer: TrainerView, **others: Any) -> None:
+    def on_after_val_epochs(self, trainer: TrainerView, metrics: Metrics, **others: Any) -> None:
+        """Check the monitored metric in a validation within an epoch, too."""
+        value = self.improvement.check_within(trainer, metrics)
+        if value is not None:
+            self._note_value(value)
+            trainer.request_save(self.save, everywhere=True)
+
+    def on_after_epoch(self, *, trainer: TrainerView, epoch_idx: int, **others: Any) -> None:
         """Check the monitored metric, save, and stop if the patience is exhausted."""
-        value = self.improvement.check(trainer, others)
+        is_part = epoch_idx in trainer.history.partial
+        value = self.improvement.check(trainer, others, is_part=is_part)
+        if is_part:  # the state was saved where the fit was stopped
+            if value is not None:
+                self._note_part(trainer, value)
+            return
         if value is not None:
             self._note_value(value)
         trainer.request_save(self.save)
+
+    def on_after_fit(self, trainer: TrainerView) -> None:
+        """Wait until all is written, where the fit was interrupted or failed."""
+        try:
+            self._writer.end()
+        except Exception as error:
+            warn_user(f"The last save failed: {error}", UserWarning)
+
+    def on_exception(self, trainer: TrainerView, exception: BaseException) -> None:
+        """Do the same."""
+        self.on_after_fit(trainer)
 
     def note_load(self, source: Path | None) -> None:
         """Take note that the user has loaded weights or a state, from a file or its folder.
@@ -281,7 +325,8 @@ class CheckCallback(Callback):
         """
         if self._best_place == 1:
             return trainer.state_dict()  # of this epoch: written when all hooks have run
-        path = CheckpointStore(self._source or self.folder(trainer)).best()
+        store = CheckpointStore(self._source or self.folder(trainer))
+        path = store.stopped if self._best_place == AT_STOP else store.best()
         if not self.best_values:
             raise CheckpointNotFound(
                 f"this run has no best state yet: CheckCallback has not seen a value of "
@@ -289,6 +334,7 @@ class CheckCallback(Callback):
                 "trainer.load_weights(path)."
             )
         with together(trainer.runtime, "read the best state"):
+            self._writer.wait()
             if not path.exists():
                 raise CheckpointNotFound(
                     f"{path}, the best state of this run, is not there any more."
@@ -303,12 +349,16 @@ class CheckCallback(Callback):
                 )
         return state
 
+    def _finish(self, trainer: TrainerView) -> None:
+        in_main_process(trainer.runtime, "save its checkpoint", self._writer.end)
+
     def state_dict(self) -> dict[str, Any]:
         return {**self.improvement.state_dict(), "best_values": list(self.best_values)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         counts = self.improvement.load_state_dict(state)
         self.best_values = [float(value) for value in state["best_values"]] if counts else []
+        self._best_place = None
 
     def _note_source(self, path: Path) -> None:
         self._source = (path if path.is_dir() else path.parent).absolute()
@@ -320,6 +370,21 @@ class CheckCallback(Callback):
             self._best_place = place
         if place == 1:
             self._best_from = None
+
+    def _note_part(self, trainer: TrainerView, value: float) -> None:
+        """Keep the weights at a stop if they are the best, in a file of their own.
+
+        A fit that goes on has the best of the whole epochs again.
+        """
+        if insert_best(self.best_values[:1], value, self.watch.mode, 1) == 1:
+            self.best_values = [value, *self.best_values][: self.keep]
+            self._best_place, self._best_from = AT_STOP, None
+            trainer.request_save(self._save_stopped)
+
+    def _save_stopped(self, trainer: TrainerView) -> None:
+        state = {**trainer.state_dict(), "history": to_plain(trainer.history.state_dict())}
+        path = CheckpointStore(self.folder(trainer)).stopped
+        in_main_process(trainer.runtime, "save its best state", save, path, state)
 
     def _lock_run(self, trainer: TrainerView) -> None:
         folder = self.folder(trainer)

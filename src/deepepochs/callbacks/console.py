@@ -160,8 +160,15 @@ class ConsoleCallback(Callback):
                 val_metrics,
                 rates=self._rates,
                 seconds=monotonic() - self._began.epoch_s,
+                part=trainer.history.partial.get(epoch_idx),
             )
             self._screen.row(self._table)
+
+    def on_after_val_epochs(self, trainer: TrainerView, metrics: Metrics, **others: Any) -> None:
+        session = trainer.session
+        if self._screen is not None and session is not None and session.is_within:
+            values = "  ".join(f"{name} {cell(v, self.round_to)}" for name, v in metrics.items())
+            self._screen.note(f"step {trainer.progress.num_steps:,}: val {values}")
 
     def on_after_fit(self, trainer: TrainerView) -> None:
         if self._screen is not None:
@@ -316,7 +323,7 @@ def table_of(trainer: TrainerView, epochs: int) -> EpochTable:
         train = {name: values[index] for name, values in history["train"].items()}
         at = places.get(epoch_idx)
         val = {} if at is None else {name: values[at] for name, values in history["val"].items()}
-        table.add(epoch_idx + 1, train, val)
+        table.add(epoch_idx + 1, train, val, part=history.partial.get(epoch_idx))
     return table
 
 

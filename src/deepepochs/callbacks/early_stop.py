@@ -88,9 +88,13 @@ class EarlyStopCallback(Callback):
     def on_after_val_batch(self, trainer: TrainerView, metrics: Metrics, batch_idx: int) -> None:
         self.improvement.look(trainer, metrics)
 
-    def on_after_epoch(self, *, trainer: TrainerView, **others: Any) -> None:
+    def on_after_val_epochs(self, trainer: TrainerView, metrics: Metrics, **others: Any) -> None:
+        """Check the monitored metric in a validation within an epoch, too."""
+        self.improvement.check_within(trainer, metrics)
+
+    def on_after_epoch(self, *, trainer: TrainerView, epoch_idx: int, **others: Any) -> None:
         """Check the monitored metric, and stop if the patience is exhausted."""
-        self.improvement.check(trainer, others)
+        self.improvement.check(trainer, others, is_part=epoch_idx in trainer.history.partial)
 
     def state_dict(self) -> dict[str, Any]:
         return self.improvement.state_dict()

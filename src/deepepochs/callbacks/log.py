@@ -41,11 +41,14 @@ if TYPE_CHECKING:
 
 MAX_CHARTS = 50  # of training and validation together
 
+METRICS_EVERY = 50
+"""By default the metrics of one of so many mini-batches are written. Each computes them anew."""
+
 MAX_HELD = 200
-"""Entries that are written together: each use of the writer's thread costs a thread switch."""
+"""Entries that are written together, at once."""
 
 MAX_HELD_ON_DEVICE = 32
-"""The same on an accelerator, where entries hold tensors and reading them waits for the device."""
+"""The same if entries hold the outputs of a mini-batch on an accelerator, which take memory."""
 
 _one_trace = threading.RLock()  # filters of warnings are not each thread's own
 
@@ -55,26 +58,31 @@ MAX_HELD_S = 1.0  # fewer entries are written after this many seconds
 class LogCallback(EventFileCallback, RunRecordCallback):
     """Writes metrics to TensorBoard, and the epochs to ``metrics.csv``.
 
-    In ``<log_dir>/<running_id>`` are the scalars ``<metric>/batch/<stage>`` of each mini-batch
-    and ``<metric>/epoch/<stage>`` of each pass of training and validation, with steps from 1
-    over the whole run. ``learning_rate_<i>/batch/train`` and ``…/epoch/train`` are the rates of
-    optimizer ``i`` before each of them, with steps from 0. After a test the trainer's
-    ``hyper_params`` are written with the test's metrics.
+    In ``<log_dir>/<running_id>`` are the scalars ``<metric>/epoch/<stage>`` of each pass of
+    training and validation, ``loss/batch/<stage>`` of each mini-batch, and
+    ``<metric>/batch/<stage>`` of every 50th mini-batch, with steps from 1 over the whole run.
+    ``learning_rate_<i>/epoch/train`` is the rate of optimizer ``i`` before the pass, and
+    ``learning_rate_<i>/batch/train`` that before every 50th mini-batch, with steps from 0. If the
+    optimizer has several groups, this is the rate of the first one; the others have
+    ``learning_rate_<i>_<group>``, with the ``name`` of the group or else its index. Validations by
+    ``val_every`` are ``<metric>/step/val``, with the number of optimizer steps. After a test the
+    trainer's ``hyper_params`` are written with the test's metrics.
 
     TensorBoard's tab "Custom scalars" has a chart for each metric with the epochs of training and
     validation together, if each epoch has one pass of both.
 
-    The callback changes no weights, metrics or random states. A mini-batch costs about 0.1 ms
-    for each value, and the computation of its metrics; ``every_n_batches`` reduces the cost.
-    Values are written in groups, so that training does not wait for an accelerator at each
-    mini-batch. A killed process loses the last seconds.
+    The callback changes no weights, metrics or random states. The loss of a mini-batch costs
+    about 0.02 ms, and its metrics their computation, which is why not all are written. Values
+    are written in groups, so that training does not wait for an accelerator at each mini-batch.
+    A killed process loses the last second.
 
     Args:
         log_dir: the folder of the runs.
         log_graph: write the model's graph at the first mini-batch.
         example_input: the model's input for the graph: a tensor, a tuple of tensors, or a
             dict; ``None``: the first mini-batch.
-        every_n_batches: log every n-th mini-batch of each stage.
+        every_n_batches: write loss, metrics and learning rates of every n-th mini-batch of each
+            stage; 1: of all. ``None``: the loss of each, the others of every 50th.
     """
 
     def __init__(
@@ -83,14 +91,17 @@ class LogCallback(EventFileCallback, RunRecordCallback):
         log_graph: bool = False,
         example_input: Any = None,
         *,
-        every_n_batches: int = 1,
+        every_n_batches: int | None = None,
     ) -> None:
         super().__init__(log_dir)
         self.log_graph = log_graph
         self.example_input = example_input
-        self.every_n_batches = check_count("every_n_batches", every_n_batches, 1)
-        self._has_graph = self._has_charts = False
+        if every_n_batches is not None:
+            check_count("every_n_batches", every_n_batches, 1)
+        self.every_n_batches = every_n_batches
+        self._written: set[str] = set()  # of the graph and the charts, what is there already
         self._num_passes = {Stage.TRAIN: 0, Stage.VAL: 0}
+        self._num_before = 0  # mini-batches of the stage before the pass that runs
         self._held: list[tuple[str, int, Mapping[str, Any], float]] = []
         self._logger: SummaryWriter | None = None
         self._results: RunWriter | None = None
@@ -109,42 +120,53 @@ class LogCallback(EventFileCallback, RunRecordCallback):
         if not trainer.main_process:
             return
         self._logger = self.writer(trainer)
-        done = {Stage.TRAIN: trainer.history.epochs, Stage.VAL: trainer.history.val_epochs}
+        done = {Stage.TRAIN: trainer.history.epochs, Stage.VAL: {*trainer.history.val_epochs}}
         for stage, epochs_done in done.items():
             self._num_passes[stage] = max(self._num_passes[stage], len(epochs_done))
 
     def on_before_train_epoch(self, trainer: TrainerView, task: Any) -> None:
         # Called again at a resume inside the pass, whose rates are there already.
-        if trainer.run is not None and trainer.run.batch_idx < 0:
+        done = 0 if trainer.run is None else trainer.run.batch_idx + 1
+        self._num_before = trainer.progress.num_train_batches - done
+        if not done:
             self._log_rates(trainer, "epoch", self._num_passes[Stage.TRAIN])
 
-    def on_before_train_batch(self, trainer: TrainerView, batch_x: Any, **others: Any) -> None:
+    def on_before_val_epoch(self, trainer: TrainerView, task: Any) -> None:
+        done = 0 if trainer.run is None else trainer.run.batch_idx + 1
+        self._num_before = trainer.progress.num_val_batches - done
+
+    def on_before_train_batch(
+        self, trainer: TrainerView, batch_x: Any, batch_idx: int, **others: Any
+    ) -> None:
         """Log the learning rates, and once the graph."""
-        step = trainer.progress.num_train_batches - 1
-        if step % self.every_n_batches == 0:
+        step = self._num_before + batch_idx
+        if step % (self.every_n_batches or METRICS_EVERY) == 0:
             self._log_rates(trainer, "batch", step)
-        if self.log_graph and not self._has_graph and self._logger is not None:
-            self._has_graph = True
+        if self.log_graph and "graph" not in self._written and self._logger is not None:
+            self._written.add("graph")
             example = batch_x if self.example_input is None else self.example_input
             log_graph(self._logger, trainer.runtime.unwrap(trainer.model), example)
 
     def on_after_train_batch(self, trainer: TrainerView, metrics: Any, batch_idx: int) -> None:
-        self._log_batch(trainer, Stage.TRAIN, trainer.progress.num_train_batches, metrics)
+        self._log_batch(trainer, "batch/train", self._num_before + batch_idx, metrics)
 
     def on_after_val_batch(self, trainer: TrainerView, metrics: Any, batch_idx: int) -> None:
-        self._log_batch(trainer, Stage.VAL, trainer.progress.num_val_batches, metrics)
+        self._log_batch(trainer, "batch/val", self._num_before + batch_idx, metrics)
 
     def on_after_train_epoch(self, trainer: TrainerView, task: Any, metrics: Any) -> None:
         self._log_pass(Stage.TRAIN, metrics)
 
     def on_after_val_epoch(self, trainer: TrainerView, task: Any, metrics: Any) -> None:
-        self._log_pass(Stage.VAL, metrics)
+        if trainer.session is not None and trainer.session.is_within:  # by val_every
+            self._hold("step/val", trainer.progress.num_steps, metrics)
+        else:
+            self._log_pass(Stage.VAL, metrics)
 
     def on_after_epoch(self, *, trainer: TrainerView, **others: Any) -> None:
         tasks = [len(others["train_tasks"]), len(others["val_tasks"])]
         # Steps are numbers of passes: with another number of passes they are not those of epochs.
         alike = tasks == [1, 1] and self._num_passes[Stage.TRAIN] == self._num_passes[Stage.VAL]
-        if alike and not self._has_charts:
+        if alike and "charts" not in self._written:
             validated = {name for name, _ in spread(others["val_metrics"])}
             trained = (name for name, _ in spread(others["train_metrics"]))
             self._pair([name for name in trained if name in validated])
@@ -171,22 +193,26 @@ class LogCallback(EventFileCallback, RunRecordCallback):
 
     def state_dict(self) -> dict[str, Any]:
         passes = {str(stage): count for stage, count in self._num_passes.items()}
-        done = {"has_graph": self._has_graph, "has_charts": self._has_charts}
+        done = {f"has_{what}": what in self._written for what in ("graph", "charts")}
         return {**super().state_dict(), "num_passes": passes, **done}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
         self._held = []
         self._num_passes = {Stage(name): int(n) for name, n in state["num_passes"].items()}
-        self._has_graph = bool(state["has_graph"])
-        self._has_charts = bool(state.get("has_charts", False))
+        self._written = {what for what in ("graph", "charts") if state.get(f"has_{what}")}
 
-    def _log_batch(self, trainer: TrainerView, stage: Stage, step: int, metrics: Any) -> None:
-        if self._logger is None or (step - 1) % self.every_n_batches:
+    def _log_batch(self, trainer: TrainerView, where: str, num_before: int, metrics: Any) -> None:
+        if self._logger is None:
             return
-        on_device = trainer.device.type != "cpu"
-        values = metrics.frozen() if on_device else dict(metrics)
-        self._hold(f"batch/{stage}", step, values, MAX_HELD_ON_DEVICE if on_device else MAX_HELD)
+        n = self.every_n_batches
+        if num_before % (n or METRICS_EVERY) == 0:
+            if trainer.device.type == "cpu":
+                self._hold(where, num_before + 1, dict(metrics))
+            else:
+                self._hold(where, num_before + 1, metrics.frozen(), MAX_HELD_ON_DEVICE)
+        elif n is None:
+            self._hold(where, num_before + 1, metrics.loss_alone())
 
     def _log_pass(self, stage: Stage, metrics: Any) -> None:
         self._num_passes[stage] += 1
@@ -196,7 +222,7 @@ class LogCallback(EventFileCallback, RunRecordCallback):
         """Write once which curves TensorBoard shows together."""
         add_pairs = getattr(self._logger, "add_pairs", None)  # a writer of the user has none
         if names and add_pairs is not None:
-            self._has_charts = True
+            self._written.add("charts")
             tags = {
                 name: [f"{name}/epoch/{stage}" for stage in (Stage.TRAIN, Stage.VAL)]
                 for name in names[:MAX_CHARTS]
@@ -204,9 +230,7 @@ class LogCallback(EventFileCallback, RunRecordCallback):
             add_pairs("Training and validation", tags)
 
     def _log_rates(self, trainer: TrainerView, phase: str, step: int) -> None:
-        rates = trainer.opt.get_current_lr()
-        named = {f"learning_rate_{i}": rate for i, rate in enumerate(rates) if rate is not None}
-        self._hold(f"{phase}/train", step, named)
+        self._hold(f"{phase}/train", step, trainer.opt.named_lrs())
 
     def _hold(
         self, where: str, step: int, values: Mapping[str, Any], limit: int = MAX_HELD
@@ -221,9 +245,17 @@ class LogCallback(EventFileCallback, RunRecordCallback):
         held, self._held = self._held, []
         if self._logger is None:
             return
-        for where, step, values, time_s in held:
-            for name, value in spread(values):
-                self._logger.add_scalar(f"{name}/{where}", float(value), step, time_s)
+        events = [
+            (step, time_s, {f"{name}/{where}": float(value) for name, value in spread(values)})
+            for where, step, values, time_s in held
+        ]
+        add_together = getattr(self._logger, "add_together", None)
+        if add_together is not None:
+            add_together(events)
+            return
+        for step, time_s, scalars in events:  # a writer of the user's
+            for tag, value in scalars.items():
+                self._logger.add_scalar(tag, value, step, time_s)
 
 
 def _without_hooks(model: nn.Module) -> nn.Module:

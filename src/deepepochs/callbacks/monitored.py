@@ -71,7 +71,7 @@ class MonitoredMetric:
             ConfigError: it is not known whether a higher or a lower value is better.
         """
         plan = session.plan
-        self._check_validates(plan, session.span.end)
+        self._check_validates(plan, session.span.end, at_end=trainer.limits.ends_fit)
         by_name = planned_metrics(plan, self.stage)
         self._planned = {
             name: metric
@@ -156,7 +156,7 @@ class MonitoredMetric:
             )
         self._has_same_metrics = self._has_same_step = False
 
-    def _check_validates(self, plan: Any, epochs: int) -> None:
+    def _check_validates(self, plan: Any, epochs: int, *, at_end: bool) -> None:
         if self.stage is not Stage.VAL:
             return
         asks = f"{self.owner} monitors {self.name!r} of validation, and"
@@ -165,7 +165,7 @@ class MonitoredMetric:
             raise CallbackException(
                 f"{asks} this fit does not validate. Give fit() a val_dl, or {instead}."
             )
-        if not any(map(plan.validates, range(epochs))):
+        if not at_end and not any(map(plan.validates, range(epochs))):
             raise CallbackException(
                 f"{asks} with val_freq={plan.val_freq} none of the {epochs} epochs "
                 f"validates. Give a smaller val_freq, or {instead}."
@@ -323,17 +323,30 @@ class Improvement:
         if self.metric.looks:
             self.metric.look(trainer, metrics)
 
-    def check(self, trainer: TrainerView, metrics: Mapping[str, Any]) -> float | None:
+    def check(
+        self, trainer: TrainerView, metrics: Mapping[str, Any], *, is_part: bool
+    ) -> float | None:
         """Take the value of an epoch that has the stage, and stop if the patience is exhausted.
 
         Args:
             trainer: is stopped.
             metrics: what ``on_after_epoch`` is given.
+            is_part: whether it is of a part of an epoch, which does not count for the patience.
         """
         session = trainer.session
         if session is None or not session.has_metrics_of(self.on_stage):
             return None
         value = self.metric.value(session.plan, metrics[f"{self.on_stage}_metrics"])
+        return value if is_part else self._take(trainer, value)
+
+    def check_within(self, trainer: TrainerView, metrics: Mapping[str, Any]) -> float | None:
+        """Do the same with a validation within an epoch, ``metrics`` are its own."""
+        session = trainer.session
+        if self.metric.stage is not Stage.VAL or session is None or not session.is_within:
+            return None
+        return self._take(trainer, self.metric.value(session.plan, metrics))
+
+    def _take(self, trainer: TrainerView, value: float) -> float:
         self.watch.update(value)
         self._stop_if_exhausted(trainer)
         return value

@@ -18,13 +18,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..checkpoint.writer import settle
 from ..files.atomic import replacing
 from ..history import History
 from ..hooks import with_companions
 from ..runs.disk_faults import DiskFaults
 from ..runs.folder import run_folder
 from ..runs.lock import RunLock
-from ..runs.record import RECORD, TABLE, entries, mapping, plain, read_json, write_json
+from ..runs.record import RECORD, TABLE, VALIDATIONS, entries, mapping, plain, read_json, write_json
 from ..show.screens import spread
 from .base import Callback
 from .run_facts import describe
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 
 class RunRecordCallback(Callback):
     """Writes ``run.json`` and ``metrics.csv`` to the folder of a run.
+
+    With ``val_every`` there is also ``validations.csv``, with a row for each validation.
 
     They hold the state of the run (running, finished, interrupted, failed), its metrics and
     learning rates, its hyper-parameters, model, machine and versions, and its warnings. The
@@ -123,20 +126,27 @@ class RunRecordCallback(Callback):
     def on_before_train_epochs(self, **others: Any) -> None:
         self._pass_began_s = time.perf_counter()
 
-    on_before_val_epochs = on_before_train_epochs
+    def on_before_val_epochs(self, trainer: TrainerView, **others: Any) -> None:
+        if trainer.session is None or not trainer.session.is_within:
+            self._pass_began_s = time.perf_counter()
 
     def on_after_train_epochs(self, **others: Any) -> None:
         self._add_seconds("training", self._pass_began_s)
 
-    def on_after_val_epochs(self, **others: Any) -> None:
-        self._add_seconds("validation", self._pass_began_s)
+    def on_after_val_epochs(self, trainer: TrainerView, **others: Any) -> None:
+        if trainer.session is None or not trainer.session.is_within:
+            self._add_seconds("validation", self._pass_began_s)
+        elif self._table is not None:  # by val_every
+            with self._record_faults.survived():
+                write_validations(self.folder(trainer) / VALIDATIONS, trainer.history)
 
     def on_after_epoch(self, *, trainer: TrainerView, epoch_idx: int, **others: Any) -> None:
         if self._table is not None:
-            self._record["epochs_done"] = epoch_idx + 1
+            part = trainer.history.partial.get(epoch_idx)
+            self._record["epochs_done"] = epoch_idx + (part is None)
             self._add_seconds("epochs", self._epoch_began_s)
             with self._record_faults.survived():
-                self._table.add(epoch_idx, others["train_metrics"], others["val_metrics"])
+                self._table.add(epoch_idx, others["train_metrics"], others["val_metrics"], part)
                 self._write(trainer)
 
     def on_after_fit(self, trainer: TrainerView) -> None:
@@ -182,6 +192,7 @@ class RunRecordCallback(Callback):
             with self._record_faults.survived():
                 self._write(trainer)
         if self._lock is not None:
+            settle()  # the folder is not another's before all is written
             self._lock.release()
             self._lock = None
 
@@ -219,16 +230,29 @@ class MetricsFile:
         else:
             self.path.unlink(missing_ok=True)
 
-    def add(self, epoch_idx: int, train: Mapping[str, Any], val: Mapping[str, Any]) -> None:
-        """Add the row of an epoch that the history already has."""
+    def add(
+        self,
+        epoch_idx: int,
+        train: Mapping[str, Any],
+        val: Mapping[str, Any],
+        part: float | None = None,
+    ) -> None:
+        """Add the row of an epoch, or of a part of one, that the history already has."""
         cells = {"epoch": str(epoch_idx + 1)}
+        if part is not None:
+            cells["part"] = str(part)
         for stage, metrics in (("train", train), ("val", val)):
             cells.update((f"{stage}_{name}", str(value)) for name, value in spread(metrics))
         if not cells.keys() <= set(self._columns):
             self._rewrite()
             return
         # What was not computed is nan, as in the history; a stage that did not run is blank.
-        blanks = {"epoch": "", "train": "nan" if train else "", "val": "nan" if val else ""}
+        blanks = {
+            "epoch": "",
+            "part": "",
+            "train": "nan" if train else "",
+            "val": "nan" if val else "",
+        }
         row = [cells.get(column, blanks[column.partition("_")[0]]) for column in self._columns]
         with self.path.open("a", encoding="utf-8", newline="") as file:
             csv.writer(file, lineterminator="\n").writerow(row)
@@ -238,6 +262,17 @@ class MetricsFile:
             self._history.to_csv(fresh)
             with fresh.open(encoding="utf-8", newline="") as file:
                 self._columns = next(csv.reader(file))
+
+
+def write_validations(path: Path, history: History) -> None:
+    """Write a row for each validation, with its optimizer step: an epoch may have several."""
+    rows = zip(*history["val"].values(), strict=True)
+    places = zip(history.steps["val"], history.val_epochs, strict=True)
+    with replacing(path) as fresh, fresh.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["step", "epoch", *(f"val_{name}" for name in history["val"])])
+        for (step, epoch_idx), values in zip(places, rows, strict=True):
+            writer.writerow([step, epoch_idx + 1, *values])
 
 
 def _now() -> str:

@@ -115,8 +115,8 @@ class TrackerCallback(Callback):
         self._open(trainer)
 
     def on_after_train_batch(self, trainer: TrainerView, metrics: Any, batch_idx: int) -> None:
-        n, step = self.every_n_batches, trainer.progress.num_train_batches
-        if n is not None and (step - 1) % n == 0:
+        n = self.every_n_batches
+        if n is not None and ((step := trainer.progress.num_train_batches) - 1) % n == 0:
             self._send("/batch/train", metrics, step)
 
     def on_after_epoch(
@@ -124,8 +124,7 @@ class TrackerCallback(Callback):
     ) -> None:
         values = {f"{name}/train": float(value) for name, value in spread(train_metrics)}
         values |= {f"{name}/val": float(value) for name, value in spread(val_metrics)}
-        rates = trainer.opt.get_current_lr()
-        values |= {f"learning_rate_{i}": rate for i, rate in enumerate(rates) if rate is not None}
+        values |= trainer.opt.named_lrs()
         if self.every_n_batches is not None:
             values["epoch"] = epoch_idx + 1
         self._send("", values, self._step(trainer, epoch_idx + 1))

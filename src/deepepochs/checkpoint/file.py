@@ -26,6 +26,7 @@ from ..errors import (
 from ..files.atomic import staged
 from ..nest.codec import from_plain, to_plain
 from .seal import seal, verify
+from .writer import settle
 
 _FORMAT = "deepepochs"
 _SCHEMA = 1
@@ -162,6 +163,7 @@ def _open(source: Path, *, may_be_old: bool = False) -> tuple[Any, bool]:
 
     The old form of such a file, from before PyTorch 1.6, is a pickle and no archive.
     """
+    settle()
     if source.is_dir():
         raise CheckpointMismatch(
             f"{source} is a folder, not a checkpoint file: release 0.6 and Accelerate's "
@@ -198,6 +200,7 @@ def _stage(
     before_rename: Callable[[Path], object] | None = None,
 ) -> None:
     """Write a file by a function; the old one stays until the new one is whole."""
+    settle()  # also since the option below is of the whole process
     if target.is_dir():
         raise CheckpointError(f"cannot save {target}: there is a folder of that name")
     crc = torch.serialization.get_crc32_options()

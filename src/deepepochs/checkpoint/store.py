@@ -7,6 +7,7 @@
 ``previous.ckpt``    the one before
 ``best.ckpt``        the best so far; ``best-2.ckpt``, ... if more are kept
 ``last-fit.ckpt``    the end of the fit before the present one, where a script has several
+``stopped.ckpt``     the best so far, if a fit has ended with it in the middle of an epoch
 ==================  ==============================================================
 """
 
@@ -22,10 +23,12 @@ from ..arguments import check_count
 from ..errors import CheckpointDamaged, CheckpointError, CheckpointNotFound, warn_user
 from ..files.atomic import duplicate
 from .file import load, not_found, save, write
+from .writer import settle
 
 __all__ = ["CheckpointStore", "latest_run", "list_checkpoints", "load", "read_checkpoint", "save"]
 
 _LAST, _PREVIOUS, _LAST_FIT = "checkpoint.ckpt", "previous.ckpt", "last-fit.ckpt"
+_STOPPED = "stopped.ckpt"
 _BEST = re.compile(r"best(?:-(\d+))?\.ckpt")
 
 
@@ -46,6 +49,7 @@ class CheckpointStore:
         self.last = self.folder / _LAST
         self.previous = self.folder / _PREVIOUS
         self.last_fit = self.folder / _LAST_FIT
+        self.stopped = self.folder / _STOPPED
 
     def best(self, place: int = 1) -> Path:
         """The path of the best checkpoint (`place` 1), the second best (2), and so on."""
@@ -71,10 +75,7 @@ class CheckpointStore:
         def keep_others(temporary: Path) -> None:
             # The best first: a run that is killed in between repeats this save.
             if best_place is not None and best_place <= self.keep_best:
-                for place in range(self.keep_best - 1, best_place - 1, -1):
-                    if self.best(place).exists():
-                        duplicate(self.best(place), self.best(place + 1))
-                duplicate(temporary, self.best(best_place))
+                self._insert_best(temporary, best_place)
             if self.last.exists():
                 try:
                     duplicate(self.last, self.previous)
@@ -108,6 +109,17 @@ class CheckpointStore:
             raise CheckpointError(
                 f"cannot copy the best states of {source} to {self.folder}: {error}"
             ) from error
+
+    def keep_stopped(self) -> None:
+        """Make the best state at a stop the first of the best: its part of an epoch stays."""
+        if self.stopped.exists():
+            self._insert_best(self.stopped, 1)
+
+    def _insert_best(self, path: Path, place: int) -> None:
+        for index in range(self.keep_best - 1, place - 1, -1):
+            if self.best(index).exists():
+                duplicate(self.best(index), self.best(index + 1))
+        duplicate(path, self.best(place))
 
     def keep_fit(self) -> None:
         """Keep the last checkpoint as the end of a fit: another fit begins."""
@@ -143,6 +155,7 @@ class CheckpointStore:
 
 def list_checkpoints(folder: str | os.PathLike[str]) -> list[Path]:
     """The checkpoints in a run's folder: the last, the previous, then the best, newest first."""
+    settle()
     root = Path(folder)
     best = [path for path in root.glob("best*.ckpt") if _BEST.fullmatch(path.name)]
     best.sort(key=lambda path: (-path.stat().st_mtime_ns, len(path.name), path.name))

@@ -76,8 +76,11 @@ class Cursor:
     Attributes:
         length: batches of this pass; ``None`` if the loader has no length.
         has_exact_length: whether that cannot be wrong.
-        is_divided: whether workers divide or repeat a stream, whose length is then a guess.
+        is_divided: whether the length is only a guess: of a stream that workers divide or repeat,
+            or one without a length that is limited.
         index: batches handed out so far.
+        num_skipped: those of them that were ``None``, which a collate function gives to leave
+            out a batch.
 
     Raises:
         ConfigError: ``worker_seeding`` is neither.
@@ -91,6 +94,7 @@ class Cursor:
         self.loader = loader
         self.length = _length_of(loader)
         self.index = 0
+        self.num_skipped = 0
         self.has_exact_length = counts_exactly(loader)
         self.is_divided = _divides_stream(loader)
         self._followed = follow(loader)
@@ -99,6 +103,15 @@ class Cursor:
         self._start: dict[str, Any] | None = None  # of the walk, while it lasts
         self._resume: dict[str, Any] | None = None
         self._was_loaded = False
+        self._limit: int | None = None
+
+    def limit_to(self, count: int) -> None:
+        """Walk the first ``count`` batches only, and load no others."""
+        if self.has_exact_length and self.length is not None and count >= self.length:
+            return
+        self._limit = count
+        self.is_divided = self.is_divided or self.length is None
+        self.length = count if self.length is None else min(count, self.length)
 
     @property
     def is_last(self) -> bool | None:
@@ -110,11 +123,19 @@ class Cursor:
         """Yield ``(index, batch)``, from where a loaded state was saved."""
         iterator = self._open() if self._resume is None else self._reopen(self._resume)
         index = self.index
+        if self._limit is not None:
+            iterator = islice(iterator, self._limit - index)
         for batch in iterator:
             self.index = index + 1
             yield index, batch
             index += 1
+        if index == self._limit:
+            self._route.end_early()
         self._start = None
+
+    def skip(self) -> None:
+        """Count a batch that was handed out as ``None``."""
+        self.num_skipped += 1
 
     def state_dict(self) -> dict[str, Any]:
         """Say where the walk is, after ``index`` batches were consumed.
@@ -130,6 +151,7 @@ class Cursor:
             "kind": self._route.kind,
             "running": is_running,
             "index": self.index if is_running else 0,
+            "skipped": self.num_skipped if is_running else 0,
             "length": self.length,
             "start": self._start,
             "parts": self._followed.read(self.loader),
@@ -166,10 +188,11 @@ class Cursor:
                 "that it was written with, or a checkpoint from the end of an epoch."
             )
         self.index = int(state["index"])
+        self.num_skipped = int(state.get("skipped", 0))  # earlier checkpoints have none
         self._resume = dict(state)
 
     def _open(self) -> Iterator[Any]:
-        self.index = 0
+        self.index = self.num_skipped = 0
         start = self._start = read_moment(self.loader)
         if self._streams is not None:
             start["order"] = self._streams.seed
@@ -247,6 +270,11 @@ class Loaders:
     def __getstate__(self) -> dict[str, Any]:
         # A copy of a trainer has its own data; a weak reference cannot be pickled.
         return {**vars(self), "_earlier": {}}
+
+    @property
+    def first(self) -> Any:
+        """The first loader of the latest fit; ``None`` before a fit."""
+        return next(iter(self._loaders.values()), None)
 
     def keep(self, loaders: Mapping[str, Any], fit_idx: int) -> None:
         """Know the loaders of a fit, from 0, as long as they live: a later fit may walk them.

@@ -428,6 +428,11 @@ class IndexRoute:
                 replay.resume()
             yield from iterator
 
+    def end_early(self) -> None:
+        """Count a pass that is not walked to its end."""
+        if self.is_prepared:
+            self.loader.set_epoch(self.loader.iteration + 1)
+
     def _as_prepared(self, batches: Iterator[Any]) -> Iterator[Any]:
         """Move the batches and count the pass, as Accelerate's own iterator does."""
         device = self.loader.device
@@ -472,6 +477,9 @@ class PlainRoute:
 
     def load_idle(self, state: dict[str, Any]) -> None:
         """Load the state between two passes."""
+
+    def end_early(self) -> None:
+        """Count a pass that is not walked to its end."""
 
 
 class StatefulRoute(PlainRoute):

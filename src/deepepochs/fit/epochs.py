@@ -27,10 +27,13 @@ from ..run import Run
 from ..runtime.base import together
 from ..stages import Stage
 from ..state.place import EpochState, Place
+from ..task import EpochTask
 from .plan import FitPlan, look_for_monitors, unknown_monitor, warn_of_plan
+from .save_points import SavePoints
 from .session import Kind, Session
 
 if TYPE_CHECKING:
+    from .part import Part
     from .resume import Resumption
 
 
@@ -41,6 +44,8 @@ class FitSpan(NamedTuple):
     end: int
     is_past: bool = False
     """Whether an earlier process has finished the fit."""
+    is_open: bool = False
+    """Whether steps alone end the fit: ``end`` is where they are expected to."""
 
 
 class FitLog:
@@ -50,6 +55,9 @@ class FitLog:
         progress: the counters of the run, without those of the pass that runs.
         max_epochs: the total number of epochs.
         num_calls: the fits that this process has called, without refused ones.
+        seconds: spent in fits, where a limit of time is given.
+        part: the part of an epoch that the latest fit has trained before a stop.
+        takes_up_part: whether the next fit goes on with such a part.
     """
 
     def __init__(self, max_epochs: int) -> None:
@@ -59,6 +67,9 @@ class FitLog:
         self._starts: list[int] = []  # the first epoch of each fit of the run
         self._settings: dict[str, str] = {}  # of the latest fit, in words
         self._replays = False  # this process calls the fits of an earlier one again
+        self.seconds = 0.0
+        self.part: Part | None = None
+        self.takes_up_part = False
 
     def replay(self, starts: Sequence[int]) -> None:
         """Expect the fits of an earlier process to be called again, from the first."""
@@ -83,9 +94,26 @@ class FitLog:
             return FitSpan(start, start + epochs)
         return FitSpan(start, epochs + (done if self.num_calls else 0))
 
+    def spend(self, seconds: float) -> None:
+        """Count time in fits."""
+        self.seconds += seconds
+
+    def keep_part(self, part: Part) -> None:
+        """Keep what was trained of an epoch, until the next fit."""
+        self.part = part
+
+    def drop_part(self) -> None:
+        """Forget it."""
+        self.part = None
+
+    def take_up(self) -> None:
+        """Have the next fit go on with the part, whose state is loaded."""
+        self.takes_up_part = True
+
     def begin(self, span: FitSpan, settings: dict[str, str], *, resumes: bool) -> None:
         """Record a fit that is not refused, with what it is called with."""
         self._settings = settings
+        self.takes_up_part = False
         self.num_calls += 1
         self.max_epochs = span.end
         if not (resumes and self._starts):
@@ -132,12 +160,14 @@ class FitLog:
             "first_epoch": self._starts[-1] if self._starts else 0,
             "fit_starts": list(self._starts),
             "settings": dict(self._settings),
+            **({"seconds": self.seconds} if self.seconds else {}),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Load what ``state_dict`` gave."""
         self.progress = Progress.from_state(state)
         self._settings = dict(state.get("settings", {}))
+        self.seconds = float(state.get("seconds", 0.0))
         self._starts = [int(start) for start in state.get("fit_starts", [state["first_epoch"]])]
 
 
@@ -166,16 +196,32 @@ class FitSession(Session):
         self.place = place
         self.fits = fits
         self.loaders = loaders
-        self.resumes = place.is_set
+        self.resumes = place.is_set and not fits.takes_up_part
         saved = place.get("epoch")
         self.epoch: EpochState | None = None if saved is None else EpochState.from_state(saved)
         self._is_interrupted = False
         self._resumption: Resumption | None = None
 
+    def points(self, outer: Session | None) -> SavePoints:
+        """Make the save points of the fit, which look at its limits if there are some."""
+        if not self.trainer.limits.ends_fit:
+            return SavePoints(self.trainer, saves=True)
+        from .limits import LimitedSavePoints
+
+        return LimitedSavePoints(self.trainer)
+
     @property
     def fit(self) -> FitSession:
         """The session itself."""
         return self
+
+    @property
+    def has_no_epoch(self) -> bool:
+        """Whether nothing is left to run."""
+        limits, done = self.trainer.limits, self.fits.progress.epoch_idx
+        if limits.ends_fit and self.epoch is None and limits.reached(self.fits):
+            return True
+        return self.span.end <= done and not (self.span.is_open and self.epoch is not None)
 
     @property
     def epoch_idx(self) -> int | None:
@@ -197,7 +243,13 @@ class FitSession(Session):
 
     def check(self) -> None:
         """Warn of what is hardly meant; raise for what a callback needs and the fit does not have."""
-        warn_of_plan(self.trainer, self.plan, range(self.fits.progress.epoch_idx, self.span.end))
+        if self.trainer.limits.val_every is not None:
+            from .between import warn_of_no_validation
+
+            warn_of_no_validation(self)
+        if not self.trainer.limits.dry_run:  # it has one epoch, whatever the schedules are for
+            span = range(self.fits.progress.epoch_idx, self.span.end)
+            warn_of_plan(self.trainer, self.plan, span)
         for callback in self.trainer.callbacks:
             callback.check_fit(self.trainer, self)
 
@@ -253,6 +305,7 @@ class FitSession(Session):
         self.fits.begin(self.span, self.plan.settings(self.trainer), resumes=self.resumes)
         self.place.clear()
         done, end = self.fits.progress.epoch_idx, self.span.end
+        reached = self.trainer.limits.ends_fit and self.trainer.limits.reached(self.fits)
         if random is not None:
             # As they were in the script after this fit.
             self.trainer.runtime.streams.load_state_dict(random)
@@ -261,16 +314,16 @@ class FitSession(Session):
             many = f"{done} of {end} epochs are done"
             if done > end:
                 many = f"{done} epochs are done, and epochs is {end}"
+            more = "a larger limit" if reached else "a larger number of epochs"
             self.trainer.note(
-                f"running ID {self.trainer.running_id} has nothing left to do: {many}{inside}. To go on, "
-                "give a larger number of epochs; for a new run, another running_id or resume=False."
+                f"running ID {self.trainer.running_id} has nothing left to do: "
+                f"{reached or many + inside}. To go on, give {more}; for a new run, another "
+                "running_id or resume=False."
             )
         else:
-            many = str(done) if done > end else f"{done} of {end}"
-            warn_user(
-                f"fit() runs no epoch: {many} are done. Give fit(..., epochs=n) for n more.",
-                UserWarning,
-            )
+            many = f"{done if done > end else f'{done} of {end}'} are done"
+            more = "the trainer a larger limit" if reached else "fit(..., epochs=n) for n more"
+            warn_user(f"fit() runs no epoch: {reached or many}. Give {more}.", UserWarning)
 
     def _set_up_again(self, epoch: EpochState) -> None:
         """Call the hooks again that had run in this epoch before the checkpoint was saved."""
@@ -308,7 +361,7 @@ class FitSession(Session):
         try:
             yield
         except StopLoopException as request:
-            self.save_points.stop(str(request))
+            self.save_points.stop(str(request), validate=self.save_points.validates)
         except KeyboardInterrupt:
             self._is_interrupted = True
             self.save_points.stop("interrupted")
@@ -329,7 +382,9 @@ class FitSession(Session):
         return self._is_interrupted or self.save_points.signals.received is not None
 
     def end(self) -> None:
-        """Call the hooks after a fit."""
+        """End the saves, and call the hooks after a fit."""
+        if not self._is_interrupted:  # else the other processes may be anywhere
+            self.save_points.finish()
         fire_in_step(self.hooks["on_after_fit"], self.trainer)
 
     def pass_on(self, on_interrupt: str) -> BaseException | None:
@@ -339,9 +394,66 @@ class FitSession(Session):
             return None
         return signals.pass_on() or (KeyboardInterrupt() if self._is_interrupted else None)
 
+    def passes(self) -> Iterator[tuple[EpochTask, Stage, tuple[int, int]]]:
+        """Yield each pass of the fit: task, stage, and place among the tasks of the stage."""
+        num_steps = -1  # after the epoch before
+        while self.fits.progress.epoch_idx < self.span.end or self.span.is_open:
+            epoch, before = self.begin_epoch(), num_steps
+            yield from self._passes_of(epoch, Stage.TRAIN)
+            if self.plan.validates(epoch.epoch_idx):
+                yield from self._passes_of(epoch, Stage.VAL)
+            elif self.save_points.validates and self.plan.tasks[Stage.VAL]:
+                self.save_points.check()  # stops: this epoch would not validate
+            self.end_epoch(epoch)
+            num_steps = self.fits.progress.num_steps
+            if self.span.is_open and num_steps == before:
+                return  # no step is made: it would never end
+
+    def _passes_of(
+        self, epoch: EpochState, stage: Stage
+    ) -> Iterator[tuple[EpochTask, Stage, tuple[int, int]]]:
+        self.begin_stage(epoch, stage)
+        tasks = self.plan.tasks[stage]
+        for index in range(epoch.num_done(stage), len(tasks)):
+            yield tasks[index], stage, (index, len(tasks))
+            if self.save_points.has_part and stage is Stage.TRAIN:
+                raise StopLoopException(self.save_points.stop_reason)
+        self.end_stage(epoch, stage)
+
+    def passes_of_part(self) -> Iterator[tuple[EpochTask, Stage, tuple[int, int]]]:
+        """Yield what is left to run of an epoch that a stop has ended; close it as a part."""
+        epoch, part = self.epoch, self.fits.part
+        if epoch is None or part is None:
+            return
+        self.end_stage(epoch, Stage.TRAIN)
+        is_new = self.trainer.history.steps["val"][-1:] != [self.fits.progress.num_steps]
+        if self.save_points.validates and self.plan.tasks[Stage.VAL] and is_new:
+            yield from self._passes_of(epoch, Stage.VAL)
+        self._add_epoch(epoch, part.share)
+        self.save_points.save_requested()
+        self.epoch = None
+
+    def keep_part(self) -> None:
+        """Keep the state at a stop, if an epoch is under way in which something was trained."""
+        epoch = self.epoch
+        if epoch is None or Stage.TRAIN not in epoch.begun or self.is_interrupted:
+            return
+        in_pass = self.run is not None and self.run.is_training
+        if self._waiting is None and (in_pass or epoch.num_done(Stage.TRAIN)):
+            from .part import part_of
+
+            self.fits.keep_part(part_of(self.trainer, self.plan, epoch))
+
+    def check_before(self, stage: Stage) -> None:
+        """Save or stop before a pass, unless a validation or the place to resume comes first."""
+        waits = self._waiting is not None and self.trainer.limits.ends_fit
+        if not waits and not (stage is Stage.VAL and self.save_points.validates):
+            self.save_points.check()
+
     def begin_epoch(self) -> EpochState:
         """Give the epoch that is under way, or begin one."""
-        self.save_points.check()
+        if self.epoch is None or not self.trainer.limits.ends_fit:
+            self.save_points.check()
         if self.epoch is None:
             self.epoch = EpochState(self.fits.progress.epoch_idx)
             self._tell_epoch(self.epoch)
@@ -355,7 +467,7 @@ class FitSession(Session):
 
     def begin_stage(self, epoch: EpochState, stage: Stage) -> None:
         """Begin the training or the validation of an epoch, unless that was done."""
-        self.save_points.check()
+        self.check_before(stage)
         if epoch.begin_stage(stage, self.plan.labels[stage]):
             self._before_stage(epoch, stage)
 
@@ -368,10 +480,21 @@ class FitSession(Session):
 
     def end_epoch(self, epoch: EpochState) -> None:
         """Add the epoch to the history, call the hooks, step the schedulers, save if asked."""
-        self.opt.train(False)  # what is saved and looked at are the weights to use
+        self._add_epoch(epoch)
+        self.fits.end_epoch()
+        self.epoch = None
+        self.save_points.check()
+
+    def _add_epoch(self, epoch: EpochState, part: float | None = None) -> None:
+        """Add an epoch, or a part of one, to the history and call the hooks.
+
+        The schedulers move with whole epochs.
+        """
+        self.modes.exchange(training=False)  # what is saved and looked at are the weights to use
         train, val = epoch.metrics[Stage.TRAIN], epoch.metrics.get(Stage.VAL, {})
         history = self.trainer.history
-        history.add_epoch(epoch.epoch_idx, train, val or None)
+        step = self.fits.progress.num_steps
+        history.add_epoch(epoch.epoch_idx, train, val or None, part=part, step=step)
         try:
             self.fire(
                 "on_after_epoch",
@@ -381,27 +504,32 @@ class FitSession(Session):
                 val_metrics=val,
                 epoch_idx=epoch.epoch_idx,
             )
-            self._step_schedulers(epoch)
+            if part is None:
+                self._step_schedulers(epoch.metrics)
         except BaseException:
             # The next fit begins with this very epoch, which must not be there twice.
             history.forget(epoch.epoch_idx)
             raise
-        self.fits.end_epoch()
-        self.epoch = None
-        self.save_points.check()
 
-    def _step_schedulers(self, epoch: EpochState) -> None:
-        """Step the schedulers that go by epochs.
+    def follow_validation(self, values: dict[str, Any]) -> None:
+        """Have the schedulers that follow a validation follow one within an epoch."""
+        self._step_schedulers({Stage.VAL: values}, all_move=False)
+
+    def _step_schedulers(
+        self, metrics: Mapping[Stage, dict[str, Any]], *, all_move: bool = True
+    ) -> None:
+        """Step the schedulers that go by epochs, all or those that follow a validation.
 
         One that wants a loss, or a metric, gets one kind throughout: that of validation in
         the epochs that validate, or without validation that of training in every epoch.
         """
         for index, optimizer in enumerate(self.opt):
             if optimizer.sched_on != "epoch" or not optimizer.needs_loss:
-                optimizer.step("epoch")
+                if all_move:
+                    optimizer.step("epoch")
                 continue
             stage = self.plan.stage_followed(optimizer.monitor)
-            values, name = epoch.metrics.get(stage), optimizer.monitor or LOSS
+            values, name = metrics.get(stage), optimizer.monitor or LOSS
             if values is None:
                 continue
             if name == LOSS and name not in values:
@@ -436,10 +564,18 @@ class FitSession(Session):
             return batches
         if self._resumption is not None:
             self._resumption.put_back()
+        if self.trainer.ema is not None:
+            # A state is saved with the average in the model.
+            self.trainer.ema.train(run.is_training)
         run.restore_modes(self._waiting)
+        if self.save_points.is_over(run):
+            self._consume_place()
+            if self.save_points.check(run):
+                return ()
         rest = iter(batches)
         first = list(islice(rest, 1))
-        self._consume_place()
+        if self._waiting is not None:
+            self._consume_place()
         return chain(first, rest)
 
     def end_run(self, run: Run) -> None:

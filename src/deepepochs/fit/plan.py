@@ -100,6 +100,8 @@ class FitPlan:
         for stage, tasks in self.tasks.items():
             for index, task in enumerate(tasks):
                 said[f"the loader of {stage}/{index}"] = _describe_loader(task)
+                if stage in trainer.limits.batches:
+                    said[f"limit_{stage}_batches"] = str(trainer.limits.batches[stage])
         return said
 
     def stages_of(self, epoch_idx: int) -> list[tuple[Stage, list[EpochTask]]]:
@@ -156,10 +158,12 @@ def plan_fit(
     if val_dl is None:
         flags = {"do_val_loss": do_val_loss} if validation else {}
         _warn_of_loader_arguments("val_dl", batch_size if train_dl is None else None, flags)
+    training, validation = limited(trainer, training, validation)
     tasks = {Stage.TRAIN: training, Stage.VAL: validation}
     _warn_of_unused_verbs(trainer, tasks)
     planned = {stage: [*own, *common] for stage, own in extra.items()}
-    plan = FitPlan(tasks, planned, trainer.metric_patch, val_freq)
+    every = 1 if trainer.limits.dry_run else val_freq
+    plan = FitPlan(tasks, planned, trainer.metric_patch, every)
     check_step_args(trainer, [*training, *validation])
     if trainer.session is not None:
         raise LoopException(
@@ -191,11 +195,26 @@ def plan_test(
         testing = [as_task(test_dl, "test_dl", batch_size, do_loss), *testing]
     if not testing:
         raise ConfigError("test() got neither test_dl nor tasks: give one of them.")
+    if trainer.limits.batches:
+        testing = trainer.limits.tasks(Stage.TEST, testing)
     common = [*check_metrics(metrics, "metrics"), *trainer.general_metrics]
     _warn_of_unused_verbs(trainer, {Stage.TEST: testing})
     plan = FitPlan({Stage.TEST: testing}, {Stage.TEST: common}, trainer.metric_patch)
     check_step_args(trainer, testing)
     return plan
+
+
+def limited(
+    trainer: TrainerView, training: list[EpochTask], validation: list[EpochTask]
+) -> tuple[list[EpochTask], list[EpochTask]]:
+    """Give the tasks that are left by the limits of a trainer, over the mini-batches that are."""
+    limits = trainer.limits
+    if limits.overfit:
+        processes = trainer.runtime.num_processes
+        training, validation = limits.overfitted(training, validation, processes)
+    if limits.batches:
+        return limits.tasks(Stage.TRAIN, training), limits.tasks(Stage.VAL, validation)
+    return training, validation
 
 
 def as_task(loader: Any, where: str, batch_size: BatchSize, do_loss: bool = True) -> EpochTask:
@@ -227,7 +246,8 @@ def _describe_loader(task: EpochTask) -> str:
 
 def warn_of_plan(trainer: TrainerView, plan: FitPlan, epochs: range) -> None:
     """Warn of what is hardly meant in a fit of some epochs."""
-    if plan.tasks[Stage.VAL] and epochs and not any(map(plan.validates, epochs)):
+    validates = any(map(plan.validates, epochs)) or trainer.limits.ends_fit
+    if plan.tasks[Stage.VAL] and epochs and not validates:
         warn_user(
             f"val_freq={plan.val_freq} is more than the epochs of this fit: it never validates.",
             UserWarning,
@@ -269,11 +289,13 @@ def _warn_of_unused_verbs(trainer: TrainerView, tasks: dict[Stage, list[EpochTas
 
 def _warn_of_schedules(trainer: TrainerView, plan: FitPlan, epochs: int) -> None:
     """Warn of schedules that seem to be made for steps and move on epochs, or the other way."""
-    lengths = [task.length for task in plan.tasks[Stage.TRAIN]]
+    lengths = lengths_of(trainer, plan)
     batches = sum(length or 0 for length in lengths) // trainer.runtime.num_processes
     steps = [] if None in lengths else [epochs * batches]
     if trainer.grad_accumulate > 1 and steps:
         steps.append(epochs * -(-batches // trainer.grad_accumulate))
+    if trainer.limits.max_steps is not None:
+        steps = [trainer.limits.max_steps]
     for index, optimizer in enumerate(trainer.opt):
         if optimizer.scheduler is None or not epochs:
             continue
@@ -296,10 +318,20 @@ def _warn_of_schedules(trainer: TrainerView, plan: FitPlan, epochs: int) -> None
             )
 
 
+def lengths_of(trainer: TrainerView, plan: FitPlan) -> list[int | None]:
+    """The mini-batches of each training task, of all processes together."""
+    lengths = [task.length for task in plan.tasks[Stage.TRAIN]]
+    if Stage.TRAIN not in trainer.limits.batches:
+        return lengths
+    several = trainer.runtime.num_processes
+    own = [None if length is None else -(-length // several) for length in lengths]
+    limited = [trainer.limits.num_batches(Stage.TRAIN, length) for length in own]
+    return [None if number is None else number * several for number in limited]
+
+
 def _warn_of_ends(trainer: TrainerView, plan: FitPlan, epochs: range) -> None:
     """Warn of schedules that end before the fit, where the number of their moves is known."""
-    training = plan.tasks[Stage.TRAIN]
-    lengths = [task.length for task in training]
+    lengths = lengths_of(trainer, plan)
     steps = None
     if (
         None not in lengths
@@ -313,7 +345,10 @@ def _warn_of_ends(trainer: TrainerView, plan: FitPlan, epochs: range) -> None:
             continue
         from ..optim.schedule_units import overruns
 
-        text = overruns(optimizer.scheduler, len(epochs) * per_epoch)
+        moves = len(epochs) * per_epoch
+        if optimizer.sched_on == "step" and (most := trainer.limits.max_steps) is not None:
+            moves = min(moves, most - trainer.progress.num_steps)
+        text = overruns(optimizer.scheduler, moves)
         patience = getattr(optimizer.scheduler, "patience", None)
         if optimizer.needs_loss and isinstance(patience, int) and patience < per_epoch > 1:
             text = (
@@ -372,7 +407,7 @@ def look_for_monitors(run: Run, plan: FitPlan) -> Iterator[tuple[int, Any]]:
         if monitor is None:
             continue
         stage = plan.stage_followed(monitor)
-        if may_record(run.trainer, run.trainer.session, stage, monitor):
+        if run.is_empty or may_record(run.trainer, run.trainer.session, stage, monitor):
             continue
         if run.stage is stage and run.num_tasks == 1:
             names = dict.fromkeys(run.recorder.patches)

@@ -12,12 +12,14 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from types import FrameType
 from typing import Any
 
 from ..contracts import TrainerView
 from ..errors import LoopException, StopLoopException
 from ..run import Run
+from ..stages import Stage
 
 Saver = Callable[[Any], None]
 
@@ -97,7 +99,10 @@ class SavePoints:
         self.saves = saves
         self.signals = StopSignals()
         self.stop_reason: str | None = None
+        self.validates = False  # before the stop
+        self.has_part = False  # a pass of training was ended by the stop
         self._savers: list[Saver] = []
+        self._finishers: list[Saver] = []
         self._requests: list[Saver] = []
         self._everywhere = False
 
@@ -106,13 +111,25 @@ class SavePoints:
         """Those of the outermost call, which saves if it is a fit."""
         return self if self.outer is None else self.outer.outermost
 
-    def stop(self, reason: str) -> None:
-        """End the call at its next save point."""
-        self.stop_reason = reason or "stopped"
+    def stop(self, reason: str, *, validate: bool = False, everywhere: bool = False) -> None:
+        """End the call at its next save point, in a fit after a validation if that is asked.
 
-    def add_saver(self, saver: Saver) -> None:
-        """Have ``saver(trainer)`` called where the call is stopped before its end."""
+        ``everywhere`` says that all processes ask for it after the same mini-batch.
+        """
+        self._everywhere = self._everywhere or everywhere
+        self.stop_reason = reason or "stopped"
+        self.validates = validate
+
+    def add_saver(self, saver: Saver, finish: Saver | None = None) -> None:
+        """Have ``saver(trainer)`` called where the call is stopped, and ``finish`` at its end."""
         self._savers.append(saver)
+        if finish is not None:
+            self._finishers.append(finish)
+
+    def finish(self) -> None:
+        """Have the saves that are under way ended: there will be no more."""
+        for finish in self._finishers:
+            finish(self.trainer)
 
     def request(self, saver: Saver, *, everywhere: bool = False) -> None:
         """Have ``saver(trainer)`` called once, at the next save point.
@@ -126,39 +143,62 @@ class SavePoints:
     def inherit(self, inner: SavePoints) -> None:
         """Stop, too, where a call inside this one was stopped."""
         self.stop_reason = self.stop_reason or inner.stop_reason
+        self.validates = self.validates or inner.validates
 
-    def check(self, run: Run | None = None) -> None:
+    def is_over(self, run: Run | None = None) -> bool:
+        """Whether a fit that resumes inside a pass has nothing left to do."""
+        return False
+
+    def save_requested(self) -> None:
+        """Save what is asked for, in a fit that has stopped."""
+        savers, self._requests = self._requests, []
+        for saver in dict.fromkeys(savers):
+            saver(self.trainer)
+
+    def check(self, run: Run | None = None) -> bool:
         """Save if asked, then stop if asked; a pass on its last mini-batch is ended properly.
 
         Several processes agree on that between passes, and within one a few times a second.
 
+        Returns:
+            Whether a pass of training ends here, as a part of an epoch that counts.
+
         Raises:
-            StopLoopException: the call was asked to stop.
+            StopLoopException: the call was asked to stop elsewhere.
         """
-        asks: Any = self.stop_reason or self._requests or self.signals.received
+        reason = None if self.validates and run and run.stage is Stage.VAL else self.stop_reason
+        asks: Any = reason or self._requests or self.signals.received
         if self.outer is not None:
             asks = self.stop_reason
         elif run is None:
             asks = self.trainer.runtime.any(bool(asks), "may save or stop")
         elif run.rounds is not None:
             asks = run.rounds.meet(bool(asks), "may save or stop", everywhere=self._everywhere)
-        if asks:
-            self._save_and_stop(run)
+        return bool(asks) and self._save_and_stop(run)
 
-    def _save_and_stop(self, run: Run | None) -> None:
+    def _save_and_stop(self, run: Run | None) -> bool:
         if self.outer is None:
-            if self.signals.received is not None and self.stop_reason is None:
-                self.stop(f"{self.signals.received.name} received")
+            if self.signals.received is not None:
+                self.stop(self.stop_reason or f"{self.signals.received.name} received")
             if self.trainer.runtime.num_processes > 1:
                 self._agree()
         is_last = run is not None and run.batch_idx + 1 == run.num_batches
+        if run is not None and run.stage is Stage.VAL and self.validates:
+            is_last = True  # the stop waits for the end of the validation
         stops = self.stop_reason is not None and not is_last
         if self.saves:
+            if stops and self.trainer.session is not None:
+                self.trainer.session.keep_part()
             savers, self._requests, self._everywhere = self._requests, [], False
-            for saver in dict.fromkeys([*savers, *self._savers] if stops else savers):
-                saver(self.trainer)
-        if stops:
+            ema = self.trainer.ema
+            with nullcontext() if ema is None else ema.applied():
+                for saver in dict.fromkeys([*savers, *self._savers] if stops else savers):
+                    saver(self.trainer)
+        if stops and self.saves and run and run.is_training and self.signals.received is None:
+            self.has_part = True
+        elif stops:
             raise StopLoopException(self.stop_reason)
+        return self.has_part
 
     def _agree(self) -> None:
         """Do in all processes what one was asked: stop, for its reason, or save.
@@ -168,13 +208,12 @@ class SavePoints:
         """
         requested = [i for i, saver in enumerate(self._savers) if saver in self._requests]
         others = [saver for saver in self._requests if saver not in self._savers]
-        own = (
-            self.stop_reason, self.signals.received, requested, len(others), len(self._savers)
-        )  # fmt: skip
-        reasons, signals, known, num_others, num_savers = zip(
+        stop = self.stop_reason, self.validates
+        own = stop, self.signals.received, requested, len(others), len(self._savers)
+        stops, signals, known, num_others, num_savers = zip(
             *self.trainer.runtime.gather_objects(own, "saves or stops"), strict=True
         )
-        self.stop_reason = next(filter(None, reasons), None)
+        self.stop_reason, self.validates = next(filter(lambda stop: stop[0], stops), (None, False))
         for received in filter(None, signals):
             self.signals.note(received)
         if len({*num_others}) > 1 or len({*num_savers}) > 1:

@@ -6,7 +6,7 @@ A test that a hook of a fit calls is a session inside the fit's, its ``outer``.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from enum import Enum
 from functools import partial
@@ -23,7 +23,7 @@ from ..data.followed import read_moment, restore_moment
 from ..data.routes import own_workers
 from ..errors import DataError, LoopException, StopLoopException, warn_user
 from ..faults.not_finite import not_finite
-from ..faults.words import PassName
+from ..faults.words import DEFAULT_STEP, PassName
 from ..hooks import HookTable, StageHooks, fire, fire_in_step
 from ..nest import operations as nested
 from ..optim.loss_modules import HeldModules
@@ -47,6 +47,7 @@ class Kind(Enum):
     FIND_BATCH_SIZE = "find_batch_size"
     PROFILE = "profile"
     CHECK = "check"
+    VALIDATE = "validation"
 
     @property
     def is_try(self) -> bool:
@@ -79,9 +80,7 @@ class Session:
         self.kind = kind
         self.outer = outer
         self.hooks = HookTable(callbacks, HOOKS)
-        self.save_points: SavePoints = SavePoints(
-            trainer, saves=kind is Kind.FIT, outer=None if outer is None else outer.save_points
-        )
+        self.save_points: SavePoints = self.points(outer)
         self.run: Run | None = None
         self.totals = StageTotals()
         self.pace_end_s = 0.0
@@ -128,6 +127,10 @@ class Session:
                 self.outer.save_points.inherit(self.save_points)
         return stopped
 
+    def points(self, outer: Session | None) -> SavePoints:
+        """Make the save points of the call."""
+        return SavePoints(self.trainer, outer=None if outer is None else outer.save_points)
+
     @property
     def fit(self) -> SessionView | None:
         """The fit that this call is or runs inside of, or ``None``."""
@@ -141,6 +144,14 @@ class Session:
     def has_metrics_of(self, stage: str) -> bool:
         """Whether the present epoch of this call has ended a stage."""
         return False
+
+    @property
+    def is_within(self) -> bool:
+        """Whether this call runs inside of another one, as the validation of ``val_every`` does."""
+        return self.outer is not None
+
+    def keep_part(self) -> None:
+        """Keep what was trained of an epoch, where a fit is stopped."""
 
     def epoch_state(self) -> dict[str, Any] | None:
         """The state of the epoch of this call that is under way."""
@@ -167,7 +178,7 @@ class Session:
         if not self.plan.has(stage, task):
             raise not_running(task, stage)
         self.totals_of(stage)
-        self.save_points.check()
+        self.check_before(stage)
         with self.trainer.runtime.shared(task.dataloader) as loader:
             run = self.make_run(task, stage, place, step_name, loader)
             outer, outer_of_task = self.run, task.run
@@ -199,9 +210,13 @@ class Session:
         """Make the run of a pass over a loader."""
         cursor = self.cursor(loader)
         trainer, runtime = self.trainer, self.trainer.runtime
+        if stage in trainer.limits.batches and not self.kind.is_try:
+            cursor.limit_to(trainer.limits.num_batches(stage, cursor.length))
         hooks, of_fillers = self.hooks.stages[stage], self.hooks.fillers[stage]
         if stage is Stage.TRAIN and self._may_gain_weights():
             hooks, of_fillers = map(self._dropping_stale, (hooks, of_fillers))
+        if stage is Stage.TRAIN and trainer.ema is not None and not self.kind.is_try:
+            hooks, of_fillers = map(self._averaging, (hooks, of_fillers))
         is_named = task.name is not None or place[1] > 1
         name = PassName(stage, self.epoch_idx, task.label(place[0]) if is_named else None)
         # A prepare_data of the user's may change the number of samples.
@@ -225,6 +240,10 @@ class Session:
     def _not_finite(self, name: PassName, *of_loss: Any) -> str:
         return not_finite(*of_loss, name=name, run=self.run)
 
+    def check_before(self, stage: Stage) -> None:
+        """Save or stop before a pass, if that was asked."""
+        self.save_points.check()
+
     @property
     def epoch_idx(self) -> int | None:
         """The epoch of a fit that is under way."""
@@ -233,6 +252,19 @@ class Session:
     def cursor(self, loader: Any) -> Cursor:
         """Give the walk over a loader that begins a pass."""
         return Cursor(loader, worker_seeding=self.trainer.worker_seeding)
+
+    def around(self, run: Run, step: Callable[..., Any]) -> Callable[..., Any]:
+        """Have a step do what optimizers and processes need of it."""
+        needs_closure = run.is_training and any(one.needs_closure for one in run.opt)
+        if needs_closure and run.recorder.step_name == DEFAULT_STEP:
+            from ..repeats.closures import default_step
+
+            step = default_step(run.task)
+        if run.is_training and self.trainer.on_oom == "split":
+            from ..repeats.split import SplitStep
+
+            step = SplitStep(run, step)
+        return run.around(step)
 
     def batches(self, run: Run) -> Iterable[tuple[int, Any]]:
         """The mini-batches of a pass with their indexes, the same number in every process."""
@@ -256,6 +288,16 @@ class Session:
             before_backward=(*hooks.before_backward, drop),
         )
 
+    def _averaging(self, hooks: StageHooks) -> StageHooks:
+        """Average the weights after each optimizer step, before the hooks of callbacks."""
+        ema = self.trainer.ema
+
+        def average(*, optimize_index: int | None, **_: Any) -> None:
+            if ema is not None:
+                ema.update(optimize_index)
+
+        return hooks._replace(after_optimize=(average, *hooks.after_optimize))
+
     def end_run(self, run: Run) -> None:
         """Note that a pass is over, however it ended."""
 
@@ -265,11 +307,10 @@ class Session:
 
     def close_pass(self, run: Run) -> dict[str, Any]:
         """Finish a pass whose data are consumed, and give its metrics."""
-        if run.batch_idx < 0:
+        if run.is_empty:
             self._report_empty(run)
-        elif run.num_batches not in (None, run.batch_idx + 1) and not run.cursor.is_divided:
-            self._warn_of_length(run)
-        run.finish_window(at_end=True)
+        else:
+            self._end_batches(run)
         values = run.recorder.close(self.trainer.runtime, run.batch_idx)
         if not values and run.batch_idx >= 0 and run.stage is Stage.VAL:
             self._warn_of_no_value(run)
@@ -289,7 +330,7 @@ class Session:
         return {name: next(v[name] for v in gathered if name in v) for name in names}
 
     def _warn_of_no_step(self, run: Run) -> None:
-        if run.num_steps or run.resumed or not self.opt.gradients():
+        if run.num_steps or run.resumed or self.save_points.has_part or not self.opt.gradients():
             return
         if self.trainer.tell_once("step"):
             warn_user(
@@ -363,15 +404,37 @@ class Session:
                 UserWarning,
             )
 
+    def _end_batches(self, run: Run) -> None:
+        """Make the step of the last window, and warn of what was hardly meant."""
+        if run.cursor.num_skipped:
+            warn_of_skipped(self.trainer, run.name.loader, run.cursor)
+        if self.save_points.has_part and run.is_training:
+            return  # the gradients of a window wait for the next fit
+        if run.num_batches not in (None, run.batch_idx + 1) and not run.cursor.is_divided:
+            self._warn_of_length(run)
+        run.finish_window(at_end=True)
+
     def _report_empty(self, run: Run) -> None:
         text = (
             f"The {run.name.loader} gave no mini-batch.\nIs its data set empty, smaller than a batch "
             "with drop_last=True, or an iterator that was walked before?"
         )
+        if run.cursor.num_skipped:
+            text = f"The {run.name.loader} gave no mini-batch, but None each time."
         if run.is_training:
             raise DataError(text)
         if self.trainer.tell_once(text):
             warn_user(text, UserWarning)
+
+
+def warn_of_skipped(trainer: TrainerView, loader: str, cursor: Cursor) -> None:
+    """Say once that mini-batches were left out."""
+    if trainer.tell_once("skipped"):
+        warn_user(
+            f"The {loader} gave None in place of {cursor.num_skipped} of {cursor.index} mini-batches: "
+            "they were skipped, as if they were not in the data.",
+            UserWarning,
+        )
 
 
 def changes_of(weight: nn.Parameter) -> tuple[int, int]:
@@ -395,7 +458,7 @@ class Modes:
     """
 
     def __init__(self, trainer: TrainerView, outer: Modes | None) -> None:
-        self._model, self._opt = trainer.model, trainer.opt
+        self._model, self._opt, self._ema = trainer.model, trainer.opt, trainer.ema
         self._loss = trainer.loss_module
         self._still: list[nn.Module] = []
         if outer is not None:
@@ -413,7 +476,15 @@ class Modes:
         for module in self._still:
             module.training = False
         self._model.train(training)
+        self.exchange(training=training)
+
+    def exchange(self, *, training: bool) -> None:
+        """Have the weights that are trained in the model, or those that are to be used."""
+        if self._ema is not None and training:
+            self._ema.train()
         self._opt.train(training)
+        if self._ema is not None:
+            self._ema.train(training)
 
     @contextmanager
     def kept(self, *, trains: bool) -> Iterator[None]:
@@ -434,17 +505,20 @@ class Modes:
             for optimizer in self._opt
             if optimizer.training and not trains
         ]
+        was_raw = self._ema is not None and self._ema.training
         try:
             yield
         finally:
             for module, mode in modes:
                 module.training = mode
-            self._opt.train(False)
+            self.exchange(training=False)
             for optimizer, (weights, state) in kept:
                 with torch.no_grad():
                     for weight, value in zip(optimizer.params, weights, strict=True):
                         weight.copy_(value)
                 optimizer.load_state_dict(state)
+            if self._ema is not None:
+                self._ema.train(was_raw and not trains)
 
 
 @contextmanager

@@ -77,10 +77,16 @@ MEANT = {
     "seed": "random_state random_seed manual_seed rng",
     "logger": "loggers log tensorboard writer wandb use_wandb tb",
     "class_weight": "class_weights pos_weight sample_weight weight",
-    "max_steps": "steps num_steps max_iter max_iters total_steps steps_per_epoch validation_steps "
-    "max_train_steps limit_train_batches limit_val_batches max_time fast_dev_run overfit_batches",
+    "max_steps": "steps num_steps max_iter max_iters total_steps max_train_steps num_training_steps",
+    "max_time": "max_seconds time_limit timeout max_duration timer",
+    "limit_train_batches": "steps_per_epoch train_steps num_train_batches max_train_batches",
+    "limit_val_batches": "validation_steps val_steps limit_eval_batches max_val_batches",
+    "val_every": "val_check_interval eval_steps val_every_n_steps eval_every_n_steps",
+    "overfit_batches": "overfit overfit_pct",
+    "dry_run": "fast_dev_run smoke_test debug",
     "best": "best_weights use_best load_best weights",
     "initial_epoch": "start_epoch first_epoch",
+    "ema": "ema_decay model_ema use_ema ema_model ema_momentum weight_averaging swa use_swa",
 }
 
 # Where the value differs as well.
@@ -89,6 +95,7 @@ SHOWN = {
     "precision": "precision='bf16'",
     "resume": "resume='auto'",
     "compile_model": "compile_model=True",
+    "ema": "ema=0.999",
 }
 
 # How to give what a function does not take.
@@ -132,10 +139,16 @@ HOW = {
     "seed": "Call set_seed(42) before the model and the loaders are made.",
     "logger": "A callback logs: callbacks=LogCallback() for TensorBoard, TrackerCallback for others.",
     "class_weight": "The loss function has it: loss=nn.CrossEntropyLoss(weight=torch.tensor([...])).",
-    "max_steps": "The number of mini-batches is that of the loader; trainer.stop() in a hook ends a "
-    "fit earlier.",
+    "max_steps": "It is given to the trainer: Trainer(..., max_steps=10_000).",
+    "max_time": "It is given to the trainer: Trainer(..., max_time='1h30m').",
+    "limit_train_batches": "It is given to the trainer: Trainer(..., limit_train_batches=100).",
+    "limit_val_batches": "It is given to the trainer: Trainer(..., limit_val_batches=100).",
+    "val_every": "It is given to the trainer: Trainer(..., val_every=1000), in optimizer steps.",
+    "overfit_batches": "It is given to the trainer: Trainer(..., overfit_batches=4).",
+    "dry_run": "It is given to the trainer: Trainer(..., dry_run=True).",
     "arrays": "Data are given in a loader: DataLoader(TensorDataset(x, y), batch_size=32).",
     "best": "trainer.load_best() takes the best weights, predict(dl, best=True) uses them.",
+    "ema": "The average of the weights is asked for at the trainer: Trainer(..., ema=0.999).",
     "initial_epoch": "The trainer counts its epochs: a second fit goes on, and resume='auto' goes on "
     "with an earlier run.",
 }
@@ -167,7 +180,8 @@ ATTRIBUTES = {
     "predict_proba predict_classes predict_step get_preds predict_dataloader": "trainer.predict(dataloader) "
     "gives the model's outputs: .softmax(1) makes probabilities of scores, .argmax(1) classes.",
     "freeze unfreeze freeze_to freeze_layers": "model.requires_grad_(False) freezes a model or a layer, and "
-    "model.requires_grad_(True) unfreezes it; give the optimizer the weights that are to be trained.",
+    "model.requires_grad_(True) unfreezes it; FreezeCallback('backbone.*', epochs=3) does so for the first "
+    "epochs.",
     "to cuda cpu": "Trainer(..., device='cuda') chooses the device; the trainer moves the model and the data to it.",
     "half float bfloat16 autocast scaler": "Trainer(..., precision='bf16') or precision='fp16' trains with "
     "mixed precision.",
@@ -210,8 +224,8 @@ ATTRIBUTES = {
     "Trainer(..., hyper_params={...}) was given.",
     "dls train_dataloader train_dataloaders val_dataloader val_dataloaders test_dataloaders train_loader "
     "val_loader train_dl val_dl datamodule": "The trainer keeps no loaders: they are given to fit and test.",
-    "export to_onnx to_torchscript onnx_export": "trainer.model is a plain module: "
-    "torch.onnx.export(trainer.model.cpu(), args, path).",
+    "to_onnx to_torchscript onnx_export export_model": "trainer.export(path) writes the model as a program, "
+    "trainer.export(path, format='onnx') for ONNX.",
     "profiler": "trainer.profile(train_dl) tells where the time of some steps goes.",
     "scale_batch_size auto_scale_batch_size": "trainer.find_batch_size(train_dl) searches a batch size.",
     "global_rank local_rank is_global_zero is_main_process rank": "trainer.main_process says whether this "
@@ -250,9 +264,15 @@ EXPORTED = {
     "Data are given in loaders of torch.utils.data.",
     "ConfusionMatrix ClassificationInterpretation Interpretation":
     "InterpretCallback draws the confusion matrix and keeps the worst samples.",
-    "EMA ModelEma EMACallback StochasticWeightAveraging SWA":
-    "AveragedModel of torch.optim.swa_utils averages weights: update it in the hook on_after_optimize.",
+    "ModelEma ModelEmaV2 ModelEmaV3 EMACallback EMAWeightAveraging WeightAveraging "
+    "ExponentialMovingAverage AveragedModel": "Trainer(..., ema=0.999) averages the weights.",
+    "StochasticWeightAveraging SWA SWALR": "AveragedModel and SWALR of torch.optim.swa_utils average "
+    "weights over epochs, in the hook on_after_epoch: see docs/weights.md.",
     "Profiler PyTorchProfiler SimpleProfiler Timer": "TimingCallback measures where the time of a fit goes.",
+    "BackboneFinetuning BaseFinetuning FreezeUnfreeze FreezeLayers Freeze":
+    "FreezeCallback('backbone.*', epochs=3) freezes weights for the first epochs.",
+    "get_parameter_groups param_groups_weight_decay param_groups_layer_decay parameter_groups":
+    "param_groups(model, {'backbone.*': {'lr': 1e-4}}, weight_decay=0.05) makes groups by names.",
     "LambdaCallback CallbackHandler TrainerCallback": "Subclass Callback and define the hooks.",
 }  # fmt: skip
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ..arguments import found, place_of, with_hints
-from ..errors import CheckpointMismatch, ConfigError, ConfigTypeError, warn_user
+from ..errors import CheckpointMismatch, ConfigError, ConfigTypeError, StepError, warn_user
 from ..metrics.direction import direction_of
 from .fits import bare, check_fit, is_optimizer, load_state, state_of, type_name
 from .schedules import LinearCosineScheduler
@@ -50,6 +50,7 @@ class Optimizer:
     Attributes:
         opt: the torch optimizer.
         kind: the name of its class.
+        needs_closure: whether its step needs a closure, as that of LBFGS does.
         scheduler: its scheduler, or `None`.
         sched_on: `'step'` or `'epoch'`.
         is_sched_on_given: whether `sched_on` was given.
@@ -60,8 +61,7 @@ class Optimizer:
 
     Raises:
         ConfigTypeError: `opt` is no optimizer or `scheduler` no scheduler.
-        ConfigError: `sched_on` is neither, the scheduler was made for another optimizer, or `opt`
-            (LBFGS) cannot step without a closure.
+        ConfigError: `sched_on` is neither, or the scheduler was made for another optimizer.
 
     Example:
         >>> opt = Optimizer(torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.5))
@@ -82,12 +82,7 @@ class Optimizer:
         given: Any = opt
         if isinstance(given, Optimizer) or not is_optimizer(given):
             raise _not_an_optimizer("opt", opt)
-        if _needs_closure(opt):
-            raise ConfigError(
-                f"{type_name(opt)} computes the loss several times in a step, through a closure, and a "
-                "step here gives each mini-batch to the model once: take an optimizer whose step() needs "
-                "no argument, such as torch.optim.Adam, or write a training loop by hand for this one."
-            )
+        self.needs_closure = _needs_closure(opt)
         if sched_on not in ("step", "epoch", None):
             raise ConfigError(f"sched_on={sched_on!r}: it must be 'step' or 'epoch'.")
         self.kind = type(bare(opt)).__name__
@@ -176,8 +171,15 @@ class Optimizer:
 
         Raises:
             ConfigError: `at` is neither, or a scheduler that needs a loss gets none.
+            StepError: the optimizer needs a closure.
         """
         if at == "step":
+            if self.needs_closure:
+                raise StepError(
+                    f"{self.kind} computes the loss several times in a step, through a closure. Write: "
+                    "self.optimize(closure=lambda: self.loss(self.call_model(batch_x), batch_y, "
+                    "do_optimize=False))."
+                )
             self.opt.step()
             if self._moves_on_step and not (
                 self._tells_skips and self.opt.step_was_skipped  # type: ignore[attr-defined]
@@ -323,9 +325,19 @@ class Optimizer:
 
 
 def _needs_closure(opt: torch.optim.Optimizer) -> bool:
-    """Whether `opt` cannot step without an argument."""
+    """Whether `opt` cannot step without an argument, which then is a closure.
+
+    Raises:
+        ConfigError: it needs more than one.
+    """
     # The class's step: a scheduler wraps that of the object.
-    return any(map(_is_needed, (_parameters(type(opt).step) or [])[1:]))
+    needed = [one.name for one in (_parameters(type(bare(opt)).step) or [])[1:] if _is_needed(one)]
+    if len(needed) > 1:
+        raise ConfigError(
+            f"{type_name(opt)}.step needs {', '.join(needed)}, and is given a closure alone, a function "
+            "that computes loss and gradients: take another optimizer."
+        )
+    return bool(needed)
 
 
 def _is_needed(parameter: inspect.Parameter) -> bool:
@@ -471,6 +483,29 @@ class Optimizers(list[Optimizer]):
     def get_current_lr(self) -> list[float | None]:
         """Return each optimizer's `get_current_lr()`."""
         return [o.get_current_lr() for o in self]
+
+    def named_lrs(self) -> dict[str, float]:
+        """Return the learning rate of every parameter group by its name in logs.
+
+        The first group of optimizer `i` has `learning_rate_<i>`, another one
+        `learning_rate_<i>_<group>`, with the `name` of the group or else its index.
+
+        Example:
+            >>> groups = [{"params": [torch.nn.Parameter(torch.ones(1))]} for _ in range(2)]
+            >>> Optimizers([torch.optim.SGD(groups, lr=0.5)]).named_lrs()
+            {'learning_rate_0': 0.5, 'learning_rate_0_1': 0.5}
+        """
+        found: dict[str, float] = {}
+        for index, groups in enumerate(self.param_groups):
+            for number, group in enumerate(groups):
+                if group.get("lr") is None:  # the optimizer finds its own rate in each step
+                    continue
+                name = f"learning_rate_{index}"
+                if number:
+                    own = f"{name}_{group.get('name', number)}"
+                    name = f"{name}_{number}" if own in found else own
+                found[name] = float(group["lr"])
+        return found
 
     @property
     def param_groups(self) -> list[list[dict[str, Any]]]:

@@ -31,22 +31,28 @@ class BatchMetrics(Mapping[str, Any]):
 
     Args:
         loss: of the mini-batch.
-        patches: gives the patches.
+        patches: those that were made for the mini-batch.
         report_not_finite: is told of a loss that is NaN or infinite, unless it is ``None``.
+        complete: gives these patches and those of further metrics; ``None``: there are no others.
     """
 
-    __slots__ = ("_loss", "_patches", "_report", "_values")
+    __slots__ = ("_complete", "_loss", "_made", "_report", "_values")
 
     def __init__(
         self,
         loss: Any,
-        patches: Callable[[], Mapping[str, PatchBase]],
+        patches: Mapping[str, PatchBase],
         report_not_finite: Callable[[Any], None] | None,
+        complete: Callable[[], Mapping[str, PatchBase]] | None = None,
     ) -> None:
         self._loss = loss
-        self._patches = patches
+        self._made = patches
         self._report = report_not_finite
+        self._complete = complete
         self._values: dict[str, Any] | None = None
+
+    def _patches(self) -> Mapping[str, PatchBase]:
+        return self._made if self._complete is None else self._complete()
 
     def _computed(self) -> dict[str, Any]:
         if self._values is None:
@@ -67,7 +73,17 @@ class BatchMetrics(Mapping[str, Any]):
     def frozen(self) -> BatchMetrics:
         """Give the same metrics with copied patches, so that they can be computed later."""
         patches = {name: patch.copy() for name, patch in self._patches().items()}
-        return BatchMetrics(self._loss, lambda: patches, self._report)
+        return BatchMetrics(self._loss, patches, self._report)
+
+    def loss_alone(self) -> Mapping[str, Any]:
+        """Give the loss without the metrics, which are not computed for it.
+
+        As with `frozen`, it can be read later.
+        """
+        if type(self._loss) is float:
+            return {LOSS: self.check_loss()}
+        returned = {LOSS: self._made[LOSS].copy()} if LOSS in self._made else {}
+        return BatchMetrics(self._loss, returned, self._report)
 
     def __getitem__(self, name: str) -> Any:
         return self._computed()[name]

@@ -23,6 +23,7 @@ from ..nest.operations import first_tensor, map_tensors
 from ..nest.reuse import clones, same_values
 from ..show.screens import to_value
 from .base import PatchBase, call_metric, flatten_value
+from .confusion import CountsPatch, is_of_classes
 from .tensors import TensorPatch, is_whole, loaded
 from .values import MeanPatch
 
@@ -175,6 +176,9 @@ def value_without_trace(patch: PatchBase) -> Any:
     """Give the value of a patch, and put back what computing it draws or counts."""
     if type(patch) is TensorPatch:
         return call_without_trace(patch.metric, patch.arguments(), on_copies=patch.on_copies)
+    if type(patch) is CountsPatch and is_of_classes(patch.metric):
+        with torch.no_grad():  # the library's own metrics draw nothing
+            return patch()
     with rng.preserved(getattr(patch, "metric", None)), torch.no_grad():
         return patch()
 

@@ -27,6 +27,7 @@ from ..show.screens import spread
 from .lock import is_locked
 
 RECORD, TABLE, PICTURES = "run.json", "metrics.csv", "pictures.json"
+VALIDATIONS = "validations.csv"  # those of `val_every`, by optimizer step
 REPORT = "report.html"
 EVENTS = "events.out.tfevents.*"  # the files of TensorBoard
 STATES = ("finished", "interrupted", "running", "failed", "killed", "unknown")

@@ -1,7 +1,8 @@
 """Rounds: one mini-batch in each process, all at the same time.
 
 The processes' shares of the data may differ in length by a mini-batch. In a round in which a
-process has no mini-batch left, it runs a filler: a mini-batch with the weight 0.
+process has no mini-batch left, or a ``None`` that is to be left out, it runs a filler: a mini-batch
+with the weight 0.
 
 What can be known before the pass is exchanged then: how many rounds there are, and what each
 mini-batch weighs. So in most rounds no process waits for another but for the gradients.
@@ -99,7 +100,10 @@ class Rounds:
     Attributes:
         length: the number of rounds; ``None`` if a loader has no length.
         index: the present round.
+        has_ended: whether this process has no mini-batch left.
         is_filler: whether its mini-batch is a filler here.
+        is_empty: whether it is one in all processes, which then leave out the round, in training.
+        num_empty: the rounds that were left out.
         weight: of the mini-batches of all processes in the round, in training.
         has_samples: whether this process had samples since the last optimizer step.
     """
@@ -114,8 +118,7 @@ class Rounds:
     ) -> None:
         self.runtime = runtime
         self.cursor = cursor
-        self.hooks = hooks
-        self.hooks_of_fillers = hooks_of_fillers
+        self._hooks = hooks, hooks_of_fillers
         own = cursor.length, cursor.has_exact_length, sizes
         gathered = runtime.gather_objects(own, "begins the rounds of a pass")
         lengths, exact, of_all = zip(*gathered, strict=True)
@@ -127,7 +130,8 @@ class Rounds:
         self._are_tried = False
         self._meetings = Meetings()
         self.index = -1
-        self.is_filler = False
+        self.has_ended = self.is_filler = self.is_empty = False
+        self.num_empty = 0
         self.has_samples = False
         self.weight = 0.0
         self._share = 1.0  # of this process in the samples of the present round
@@ -135,19 +139,22 @@ class Rounds:
         self._random_state: dict[str, Any] | None = None
 
     def __iter__(self) -> Iterator[tuple[int, Any]]:
-        batches: Iterator[tuple[int, Any]] = iter(()) if self.is_filler else iter(self.cursor)
+        batches: Iterator[tuple[int, Any]] = iter(()) if self.has_ended else iter(self.cursor)
         last: Any = None
         while True:
             item = next(batches, None)
+            self.has_ended = item is None
             if not self._is_round(item is not None):
                 return
-            self.is_filler = item is None
-            if item is not None:
-                last = item[1]
+            self.index, batch = (self.index + 1, None) if item is None else item
+            self.is_filler = batch is None
+            if batch is not None:
+                last = batch
             else:
+                if item is not None:
+                    self.cursor.skip()
                 # Samples may be weights, and the graph of the latest mini-batch is gone.
                 last = detach(self.runtime.filler(self.cursor.loader) if last is None else last)
-            self.index = self.index + 1 if item is None else item[0]
             yield self.index, last
 
     def _is_round(self, has_batch: bool) -> bool:
@@ -166,7 +173,7 @@ class Rounds:
         waits, self._steps_seen = num_steps == self._steps_seen, num_steps
         self.has_samples = not self.is_filler or (waits and self.has_samples)
         self._random_state = rng.get_state() if self.is_filler else None
-        return self.hooks_of_fillers if self.is_filler else self.hooks
+        return self._hooks[self.is_filler]
 
     def weigh(self, weight: float) -> tuple[float, float]:
         """Return the samples of all processes in this round, and the factor for the loss here."""
@@ -179,13 +186,17 @@ class Rounds:
         """Give the sum of the weights of all processes in this round."""
         sizes, own_sizes = self._sizes, self._own_sizes
         if sizes is None or own_sizes is None:
-            return self.runtime.total([own], "weighs a mini-batch")[0]
+            fills = float(self.is_filler)
+            total, fillers = self.runtime.total([own, fills], "weighs a mini-batch")
+            self._note_fillers(fillers)
+            return total
         expected = own_sizes.at(self.index)
         if not self._are_tried:
             self._are_tried = True
-            total, others = self.runtime.total(
-                [own, float(own != expected)], "weighs the first mini-batch"
+            total, others, fillers = self.runtime.total(
+                [own, float(own != expected), float(self.is_filler)], "weighs the first mini-batch"
             )
+            self._note_fillers(fillers)
             if others:  # they are not as the loader promises: exchange them in each round
                 self._sizes = None
             return total
@@ -196,6 +207,10 @@ class Rounds:
                 "the EpochTask: then the processes tell each other what each mini-batch weighs."
             )
         return sum(of_one.at(self.index) for of_one in sizes)
+
+    def _note_fillers(self, number: float) -> None:
+        self.is_empty = number == self.runtime.num_processes
+        self.num_empty += self.is_empty
 
     def meet(self, asks: bool, purpose: str, *, everywhere: bool = False) -> bool:
         """Whether any process asks for something; ``False`` until the next meeting is due.
@@ -236,6 +251,6 @@ class Rounds:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Resume after the round in which a pass was saved."""
         self.index = int(state["batch_idx"])
-        self.is_filler = bool(state["ended"])
+        self.is_filler = self.has_ended = bool(state["ended"])
         self.has_samples = bool(state["has_samples"])
         self._steps_seen = int(state["num_steps"])

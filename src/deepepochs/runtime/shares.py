@@ -134,16 +134,17 @@ class Shares:
             loader = loader.batches
         dataset = getattr(loader, "dataset", None)
         with rng.preserved():
-            if dataset is None or loader.collate_fn is None:
-                batch = next(iter(loader), None)
-            else:
+            batches: Iterable[Any] = loader
+            if dataset is not None and loader.collate_fn is not None:
                 is_stream = isinstance(dataset, IterableDataset)
                 if isinstance(dataset, _StreamShare):
                     dataset = dataset.dataset
-                sample = next(iter(dataset), None) if is_stream else dataset[0]
+                size = len(dataset) if hasattr(dataset, "__len__") else 1
+                samples = dataset if is_stream else (dataset[index] for index in range(size))
                 no_batches = loader.batch_size is None and loader.batch_sampler is None
                 # Two samples: batch normalisation cannot train on one.
-                batch = loader.collate_fn(sample if no_batches else [sample, sample])
+                batches = (loader.collate_fn(s if no_batches else [s, s]) for s in samples)
+            batch = next((batch for batch in batches if batch is not None), None)
         if batch is None:
             raise DataError(
                 f"Process {self.rank} of {self.num_processes} got no mini-batch from "

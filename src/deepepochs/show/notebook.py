@@ -26,6 +26,7 @@ from .screens import (
     Tested,
     cell,
     duration,
+    part_text,
     plain_text,
 )
 from .tables import QUIET, html_table, kept
@@ -188,7 +189,9 @@ def epochs_html(table: EpochTable, round_to: int) -> str:
             + ("*" if index in marked and column == table.decides else "")
             for column in columns
         )
-        shown.append([f"{row.epoch}/{table.epochs}", *texts, duration(row.seconds or 0)])
+        shown.append(
+            [f"{row.epoch}/{table.epochs}{part_text(row)}", *texts, duration(row.seconds or 0)]
+        )
     return html_table(["epoch", *head, "time"], shown, groups)
 
 

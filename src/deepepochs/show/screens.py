@@ -62,13 +62,16 @@ def to_value(value: Any) -> Any:
 
 
 def spread(metrics: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Yield each metric as NumPy numbers, and an array entry by entry; leave out `UNDEFINED`.
+    """Yield each metric as a number, and an array entry by entry; leave out `UNDEFINED`.
 
     >>> [(name, float(value)) for name, value in spread({"loss": 0.5, "recall": [1.0, 0.0]})]
     [('loss', 0.5), ('recall[0]', 1.0), ('recall[1]', 0.0)]
     """
     for name, value in metrics.items():
         if value is UNDEFINED:
+            continue
+        if type(value) is float:
+            yield name, value
             continue
         array = to_array(value)
         for index in np.ndindex(array.shape):
@@ -131,12 +134,14 @@ class Row(NamedTuple):
         values: a number or an array by column; a column without a value is missing.
         seconds: how long the epoch took; `None`: it is of an earlier fit.
         is_best: whether it was the best epoch so far when it ended.
+        part: the share of the epoch that was trained before a stop; `None`: all of it.
     """
 
     epoch: int
     values: Mapping[Column, Any]
     seconds: float | None = None
     is_best: bool = False
+    part: float | None = None
 
     def text(self, column: Column, round_to: int = 4) -> str:
         """Return what stands in a column."""
@@ -185,6 +190,7 @@ class EpochTable:
         *,
         rates: Mapping[str, float | None] | None = None,
         seconds: float | None = None,
+        part: float | None = None,
     ) -> None:
         """Add an epoch; without seconds it is one of an earlier fit."""
         values: dict[Column, Any] = {}
@@ -196,7 +202,7 @@ class EpochTable:
             if self._rates.setdefault(name, rate) != rate:
                 self._changing.add(name)
             values[Column(name, "")] = rate
-        row = Row(epoch, values, seconds, self._is_better(values))
+        row = Row(epoch, values, seconds, self._is_better(values), part)
         self.rows.append(row)
         self.num_earlier += seconds is None
         self.best = row if row.is_best else self.best
@@ -349,6 +355,17 @@ def right(text: str, columns: int) -> str:
     return " " * max(0, columns - text_width(text)) + text
 
 
+def part_text(row: Row) -> str:
+    """Return what marks the row of an epoch that was stopped in its middle.
+
+    >>> part_text(Row(3, {}, part=0.4)), part_text(Row(3, {}))
+    ('  (40% of the epoch)', '')
+    """
+    if row.part is None:
+        return ""
+    return f"  ({'part' if math.isnan(row.part) else f'{row.part:.0%}'} of the epoch)"
+
+
 def epoch_text(epoch: int, epochs: int) -> str:
     """Return the first cell of a row and of the live line, which stand above each other.
 
@@ -394,6 +411,7 @@ class TextTable:
             line.append((style, "  " + right(short_name(text, width), width)))
         line.append(("dim", "  " + right(duration(row.seconds or 0), TIME_WIDTH)))
         line.append(("best", "     *" if row.is_best else ""))
+        line.append(("dim", part_text(row)))
         yield line
 
     def _told(self, left_out: Sequence[Column], columns: int | None) -> Iterator[Line]:

@@ -362,6 +362,8 @@ def collect_parts(
     parts["extras"] = ExtrasPart(model, trainer.loss_fn, others, trainer.buffer_shapes)
     parts["optimizers"] = OptimizersPart(trainer.opt, opt, weights)
     parts["gradients"] = gradients
+    if trainer.ema is not None:
+        parts["ema"] = _average(trainer, weights or named_weights({"model": model}))
     if runtime.scaler is not None:
         parts["scaler"] = runtime.scaler
     parts["history"] = trainer.history
@@ -371,6 +373,12 @@ def collect_parts(
     parts["epoch"] = EpochPart(place, trainer)
     parts["loaders"] = LoadersPart(place, trainer, loaders)
     return parts
+
+
+def _average(trainer: TrainerView, weights: dict[str, Tensor]) -> Part:
+    from .average import AveragePart  # most fits do not need it
+
+    return AveragePart(trainer, weights)
 
 
 def load_0_6(parts: Mapping[str, Part], state: Mapping[str, Any]) -> None:

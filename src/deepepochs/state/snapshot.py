@@ -15,7 +15,16 @@ from ..data.routes import own_workers
 from ..errors import ConfigError
 from .strict import copied_to_cpu, load_parts
 
-TRIED = ("model", "loss_fn", "loss_parts", "other_weights", "extras", "optimizers", "gradients")
+TRIED = (
+    "model",
+    "loss_fn",
+    "loss_parts",
+    "other_weights",
+    "extras",
+    "optimizers",
+    "gradients",
+    "ema",
+)
 """The parts of the state that training changes; the others are kept away from a try."""
 
 

@@ -142,7 +142,7 @@ def _check_parts(parts: Mapping[str, Part], state: Mapping[str, Any], *, grows: 
     if told:
         raise CheckpointMismatch(
             f"The state does not fit this trainer: {'; '.join(told)}. Was it saved with another "
-            "loss, other optimizers, parts of another class or another version?"
+            "loss, other optimizers, another ema=, parts of another class or another version?"
         )
     grown = state["extras"].get("grown", {}) if "extras" in parts else {}
     for name, part in parts.items():

@@ -72,6 +72,8 @@ def take_weights(
     given["model"] = _renamed(own, given["model"])
     if not strict:
         told = _take_what_fits(parts["model"], own, given["model"])
+        if trainer.ema is not None:
+            trainer.ema.restart()
         for name in [name for name in parts if name != "model" and name in given]:
             _take_what_fits(parts[name], parts[name].state_dict(), given[name], needs_one=False)
         return told
@@ -82,6 +84,8 @@ def take_weights(
     except CheckpointMismatch as error:
         advice = "load_weights(..., strict=False) takes the entries that fit."
         raise of_source(error, where, advice) from None
+    if trainer.ema is not None:
+        trainer.ema.restart()
     return ""
 
 

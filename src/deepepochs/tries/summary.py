@@ -24,7 +24,7 @@ from ..arguments import check_count
 from ..data.followed import read_moment, restore_moment
 from ..data.routes import own_workers
 from ..errors import ConfigError, DataError
-from ..loop import split_for_prediction
+from ..loop import split_inputs
 from ..nest.samples import count_samples
 from ..optim.fits import bare
 from ..report.text import size as size_text
@@ -303,7 +303,7 @@ def look_at_outputs(
     with ExitStack() as undo:
         undo.enter_context(rng.preserved())
         batch = first_batch(data, undo)
-        batch_x, batch_y = split_for_prediction(trainer, batch, None)
+        batch_x, batch_y = split_inputs(trainer, batch)
         num_samples = count_samples(batch_x, batch_y)
         try:
             twin = copy.deepcopy(model)

@@ -98,6 +98,7 @@ def verify_resume(trainer: TrainerView, steps: int, fit_options: Mapping[str, An
 def _differing(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
     for content in (one, other):
         content["state"]["callbacks"].pop(PROBE, None)
+        content["state"]["progress"].pop("seconds", None)  # no two runs take the same
     found = differing(one["state"], other["state"])
     # Files for TensorBoard are named by the time and the process.
     return [line for line in found if "events.out.tfevents" not in line]

@@ -383,6 +383,65 @@ def by_hand() -> Any:
     }
 
 
+class ClosingTask(EpochTask):
+    """A step with a closure, for all stages."""
+
+    def step(self, batch_x: Any, batch_y: Any, **step_args: Any) -> Any:
+        def closure() -> Any:
+            return self.loss(self.call_model(batch_x), batch_y, do_optimize=False)
+
+        self.optimize(closure=closure)
+
+
+def closures() -> Any:
+    """LBFGS, whose line search decides by the loss of all processes.
+
+    On all data at once: with mini-batches, rounding errors grow from step to step.
+    """
+
+    def fit(task: type[EpochTask], data: Any, search: str | None, **options: Any) -> Any:
+        model = make_model()
+        opt = torch.optim.LBFGS(model.parameters(), 0.2, max_iter=3, line_search_fn=search)
+        accelerator = make_accelerator(split=True)
+        return train(accelerator, data, data, model=model, task=task, opt=opt, **options)
+
+    return {
+        "default": fit(EpochTask, loader(size=54), None),
+        "searched": fit(EpochTask, loader(size=54), "strong_wolfe"),
+        "own": fit(ClosingTask, loader(size=54), None, callbacks=GradClipCallback(0.5, 2)),
+        "fillers": fit(EpochTask, [(X, Y)], "strong_wolfe"),
+    }
+
+
+BAD = frozenset([*range(6), *range(12, 24), *range(48, 53)])
+"""Rows that the collate function drops: half of a mini-batch, a whole one, and the last one."""
+
+
+def of_good_rows(rows: list[int]) -> Any:
+    good = [row for row in rows if row not in BAD]
+    return (X[good], Y[good]) if good else None
+
+
+def left_out() -> Any:
+    """Mini-batches for which the collate function gives None, in one process or in all."""
+
+    def fit(accumulate: int, **options: Any) -> Any:
+        warnings.filterwarnings("ignore", "The training loader gave None", UserWarning)
+        warnings.filterwarnings("ignore", "The validation loader gave None", UserWarning)
+        data = DataLoader(range(53), 12, collate_fn=of_good_rows)  # type: ignore[arg-type]
+        accelerator = make_accelerator(split=True)
+        return train(accelerator, data, data, data, grad_accumulate=accumulate, **options)
+
+    model = make_model()
+    opt = torch.optim.Adam(model.parameters(), 0.01)  # it would move without gradients
+    return {
+        "each": fit(1),
+        "adam": fit(1, model=model, opt=opt),
+        "two": fit(2),
+        "three": fit(3, callbacks=GradClipCallback(0.1, 2)),
+    }
+
+
 class Signs(nn.Module):
     """Looks the signs of two inputs up in a table whose gradients are sparse."""
 
@@ -502,6 +561,53 @@ def unfrozen() -> Any:
     return train(
         make_accelerator(split=True), loader(), model=model, opt=opt, callbacks=Unfreeze(), epochs=3
     )
+
+
+def frozen_first() -> Any:
+    """Layers that a callback freezes for the first epoch, in a model that was prepared whole."""
+    from deepepochs import FreezeCallback
+
+    found = {}
+    for size in (1, 2):
+        model = make_model()
+        opt = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9, weight_decay=0.1)
+        found[size] = train(
+            make_accelerator(split=True), loader(), loader(), model=model, opt=opt, grad_accumulate=size,
+            callbacks=[FreezeCallback("0.*", epochs=1), GradClipCallback(0.5, norm_type=2)],
+        )  # fmt: skip
+    return found
+
+
+def averaged() -> Any:
+    """The average of the weights: alike in all processes, validated, saved and loaded."""
+    from deepepochs import EMA
+
+    def make() -> Trainer:
+        model = make_model()
+        opt = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
+        return Trainer(
+            model, F.cross_entropy, opt, device=accelerator, show_info=False, log_batch=False,
+            epochs=2, ema=EMA(0.8, warmup=10, every=2), grad_accumulate=2,
+        )  # fmt: skip
+
+    def sums(trainer: Trainer) -> list[float]:
+        model = trainer.runtime.unwrap(trainer.model)
+        return [float(whole(weight).double().sum()) for weight in model.parameters()]
+
+    accelerator = make_accelerator(split=True)
+    trainer, other = make(), make()
+    found = outcome(trainer, trainer.fit(loader(size=6), loader()))
+    other.load_state_dict(trainer.state_dict())
+    trainer.fit(loader(size=6), epochs=1)
+    other.fit(loader(size=6), epochs=3)  # a first fit: of all epochs
+    own = sums(trainer)
+    assert trainer.ema is not None
+    with trainer.ema.raw():
+        own += sums(trainer)
+    found["alike"] = all(one == own for one in trainer.runtime.gather_objects(own))
+    found["loaded"] = sums(other) == sums(trainer)
+    found["raw"] = [round(value, 7) for value in own]
+    return found
 
 
 def fillers_and_rare_weights() -> Any:
@@ -858,6 +964,40 @@ def returned_by_one() -> Any:
     return {name: float(values[0]) for name, values in history["train"].items() if "rare" in name}
 
 
+def limited() -> Any:
+    """The first mini-batches, accumulated: the last window is short."""
+    options: dict[str, Any] = {"limit_train_batches": 3, "limit_val_batches": 0.5}
+    data = loader(shuffle=True), loader(slice(31))
+    found = train(make_accelerator(split=True), *data, grad_accumulate=2, **options)
+    steps = train(make_accelerator(split=True), *data, max_steps=7, epochs=1000)
+    every = train(make_accelerator(split=True), *data, val_every=2)
+    return {"limited": found, "steps": steps, "val_every": every}
+
+
+def stopped_and_gone_on() -> Any:
+    """A stop within an epoch, in one process, and a fit that goes on from there."""
+    from deepepochs import Callback
+
+    class StopOnce(Callback):
+        def on_after_train_batch(self, trainer: Any, **others: Any) -> None:
+            if trainer.progress.num_train_batches == 7 and trainer.main_process:
+                trainer.stop("enough", validate=True)
+
+    found = {}
+    for name, callbacks in [("stopped", [StopOnce()]), ("whole", [])]:
+        model, data = make_model(), (loader(shuffle=True), loader(slice(31)))
+        trainer = Trainer(
+            model, F.cross_entropy, torch.optim.SGD(model.parameters(), 0.1), epochs=3,
+            device=make_accelerator(split=True), console="off", callbacks=callbacks,
+        )  # fmt: skip
+        first = trainer.fit(*data)
+        found[f"{name} first"] = bool(first.partial)
+        if first.partial:
+            trainer.fit(*data)
+        found[name] = outcome(trainer, trainer.history)
+    return found
+
+
 def exchanges() -> Any:
     """What the processes exchange of their own between the second and the last mini-batch."""
     from deepepochs import Callback
@@ -901,12 +1041,13 @@ CASES: dict[str, Callable[[], Any]] = {
     case.__name__: case
     for case in (
         function_metrics, mean_and_confusion, metric_objects, returned_patches, whole_batches,
-        few_samples, streams, ready_batches, accumulated, without_labels, skipped, wrong_lengths,
-        by_hand, by_hand_sparse, several, plateau,
-        weights_outside, unfrozen,
-fillers_and_rare_weights, unfrozen_between_trainers, frozen_model, searched, looked_at_before, prepared, predictions, early_stop,
-recorded,         interpreted, hooks_and_fillers, lone_save, returned_by_one, exchanges,
-    )
+few_samples, streams, ready_batches, accumulated, averaged, frozen_first,
+        without_labels, skipped, wrong_lengths, by_hand, by_hand_sparse, several, plateau,
+        weights_outside, unfrozen, fillers_and_rare_weights, unfrozen_between_trainers,
+        frozen_model, searched, looked_at_before, prepared, predictions, early_stop, recorded,
+        interpreted, closures, left_out, hooks_and_fillers, lone_save, returned_by_one,
+        exchanges,
+limited, stopped_and_gone_on,     )
 }  # fmt: skip
 
 

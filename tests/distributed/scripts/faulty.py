@@ -30,7 +30,7 @@ folder, kind = Path(sys.argv[1]), sys.argv[2]
 X = torch.randn(50, 6, generator=torch.Generator().manual_seed(3))
 set_seed(0)
 model = nn.Sequential(nn.Linear(6, 16), nn.Dropout(0.3), nn.ReLU(), nn.Linear(16, 2))
-if sys.argv[3:] == ["sharded"]:
+if "sharded" in sys.argv[3:]:
     shard(model)
 opt = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
 data = TensorDataset(X, (X.sum(1) > 0).long())
@@ -41,6 +41,8 @@ class Fault(Callback):
 
     def on_after_train_batch(self, trainer: Any, metrics: Any, batch_idx: int) -> None:
         last = trainer.runtime.rank == trainer.runtime.num_processes - 1
+        if kind == "blocked" and trainer.main_process and trainer.init_epoch == batch_idx == 0:
+            (folder / "run" / "checkpoint.ckpt").mkdir(parents=True)
         if trainer.init_epoch != 1 or batch_idx != 2:
             return
         if kind == "waiting":
@@ -99,7 +101,11 @@ def refuse_threads() -> None:
 atexit.register(tell_of_the_end)
 trainer = Trainer(
     model, F.cross_entropy, opt, epochs=3, device="auto", metrics=accuracy, metric_patch="mean",
-    callbacks=[Fault(), CheckCallback("loss", ckpt_dir=folder), LogCallback(folder)],
+    callbacks=[
+        Fault(),
+        CheckCallback("loss", ckpt_dir=folder, background="background" in sys.argv[3:]),
+        LogCallback(folder),
+    ],
     resume="auto", running_id="run",
 )  # fmt: skip
 # After the trainer's own, so that it is called before it: so does Python 3.12 at its end.

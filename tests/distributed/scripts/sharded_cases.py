@@ -216,7 +216,7 @@ def own_buffers() -> Any:
 
 SHARED = [
     "function_metrics", "mean_and_confusion", "returned_patches", "whole_batches", "few_samples",
-    "streams", "ready_batches", "accumulated", "by_hand", "several", "plateau", "predictions", "early_stop",
+    "streams", "ready_batches", "accumulated", "averaged", "frozen_first", "by_hand", "several", "plateau", "predictions", "early_stop",
 ]  # fmt: skip
 OWN = [clipped, hybrid, auto, checkpoints, watched, in_bf16, own_buffers]
 cases.CASES = {

@@ -1,0 +1,1 @@
+"""Callbacks for a search of hyper-parameters."""
