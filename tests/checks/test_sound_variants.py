@@ -51,12 +51,14 @@ def check(
     return trainer.check(data() if train is None else train, val, **(given or {}))
 
 
-def scheduled(make: Callable[[Any], Any], **options: Any) -> Any:
+def scheduled(
+    make: Callable[[Any], Any], trainer: dict[str, Any] | None = None, **options: Any
+) -> Any:
     def opt(model: nn.Module) -> Optimizer:
         sgd = torch.optim.SGD(model.parameters(), 0.1)
         return Optimizer(sgd, make(sgd), **options)
 
-    return check(opt=opt)
+    return check(opt=opt, **(trainer or {}))
 
 
 class Mixed:
@@ -219,6 +221,15 @@ VARIANTS: dict[str, Callable[[], Any]] = {
         ]
     ),
     "a compiled model": compiled,
+    "an average of the weights": lambda: check(ema=0.9, val=data(x=X + 0.5)),
+    "LBFGS": lambda: check(opt=lambda model: torch.optim.LBFGS(model.parameters(), 0.1)),
+    "steps that are split": lambda: check(on_oom="split"),
+    "few mini-batches": lambda: check(limit_train_batches=3, grad_accumulate=4, max_steps=5),
+    "learning by heart": lambda: check(overfit_batches=2, val=data()),
+    "one mini-batch of each stage": lambda: check(dry_run=True, val=data(x=X + 0.5)),
+    "a limit of steps": lambda: scheduled(
+        lambda opt: schedules.CosineAnnealingLR(opt, 20), trainer={"max_steps": 20}, sched_on="step"
+    ),
     "windows of 4": lambda: check(grad_accumulate=4),
     "half precision": lambda: check(precision="bf16"),
 }

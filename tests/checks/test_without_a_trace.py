@@ -72,7 +72,9 @@ def trained(checks: bool, **options: Any) -> tuple[Any, Any]:
     return [dict(history["train"]), dict(history["val"]), drawn], state
 
 
-@pytest.mark.parametrize("options", [{}, {"grad_accumulate": 3}, {"precision": "bf16"}])
+@pytest.mark.parametrize(
+    "options", [{}, {"grad_accumulate": 3}, {"precision": "bf16"}, {"ema": 0.9}, {"max_steps": 9}]
+)
 def test_a_fit_after_it_has_the_same_bits(options: dict[str, Any]) -> None:
     (before, state), (after, state_after) = trained(False, **options), trained(True, **options)
     assert before == after

@@ -104,7 +104,7 @@ def spaced(total: int, most: int) -> list[int]:
 
 def not_shuffled(look: Look) -> Iterator[Finding]:
     """Find training data that are walked in an order in which the labels come in blocks."""
-    for seen in look.seen:
+    for seen in look.seen if not look.is_limited else ():
         loader = as_data_loader(seen.task)
         if loader is None or type(loader.sampler) is not SequentialSampler:
             continue
@@ -154,7 +154,7 @@ def in_blocks(in_order: Tensor, everywhere: Tensor) -> bool:
 
 def shared_samples(look: Look) -> Iterator[Finding]:
     """Find validation samples that are trained on."""
-    for training in look.training:
+    for training in look.training if not look.trainer.limits.overfit else ():
         for validation in look.validation:
             share = share_of(as_data_loader(training), as_data_loader(validation))
             if share > SHARED:

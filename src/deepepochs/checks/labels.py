@@ -112,9 +112,9 @@ def first_loss(look: Look) -> Iterator[Finding]:
 
 def has_weights(loss_fn: Any) -> bool:
     """Whether a loss weighs its terms without dividing by the sum of the weights, as BCE does."""
-    given = loss_fn.keywords if isinstance(loss_fn, partial) else vars(loss_fn)
-    held = {**given, **getattr(loss_fn, "_buffers", {})}
-    return any(held.get(name) is not None for name in ("weight", "pos_weight"))
+    given = loss_fn.keywords if isinstance(loss_fn, partial) else {}
+    names = ("weight", "pos_weight")
+    return any(given.get(name, getattr(loss_fn, name, None)) is not None for name in names)
 
 
 def classes_of(look: Look, seen: Seen) -> int | None:

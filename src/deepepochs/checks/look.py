@@ -235,6 +235,12 @@ class Look:
         )
 
     @property
+    def is_limited(self) -> bool:
+        """Whether the trainer limits steps, time or mini-batches, as in a trial."""
+        limits = self.trainer.limits
+        return bool(limits.ends_fit or limits.batches or limits.overfit or limits.dry_run)
+
+    @property
     def is_compiled(self) -> bool:
         """Whether the model is compiled, so that its layers cannot be watched."""
         return any(

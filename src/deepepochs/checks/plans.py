@@ -55,7 +55,12 @@ def ends_of_schedules(look: Look) -> Iterator[Finding]:
     """Find a schedule that ends long before the training, or is cut off before its half."""
     epochs, lengths = epochs_of(look), [task.length for task in look.training]
     is_whole = not look.trainer.is_fit_run and look.options.get("epochs") is None
-    if not is_whole or None in lengths or not all(map(look.is_plain, look.training)):
+    if (
+        look.is_limited
+        or not is_whole
+        or None in lengths
+        or not all(map(look.is_plain, look.training))
+    ):
         return  # further fits may go on with the schedule
     windows = sum(-(-(length or 0) // look.trainer.grad_accumulate) for length in lengths)
     for index, optimizer in enumerate(look.trainer.opt):
@@ -90,7 +95,7 @@ def ends_of_schedules(look: Look) -> Iterator[Finding]:
 def accumulation(look: Look) -> Iterator[Finding]:
     """Find windows of gradients that are longer than an epoch, so that none gets full."""
     wanted = look.trainer.grad_accumulate
-    for task in look.training:
+    for task in look.training if not look.is_limited else ():
         if wanted > 1 and task.length is not None and 0 < task.length < wanted:
             yield Finding(
                 "warning",
