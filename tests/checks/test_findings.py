@@ -218,6 +218,19 @@ def shared_by_samplers(faulty: bool) -> Any:
     return check(trainer(net()), *loaders)
 
 
+class Torn(Computed):
+    def __getitem__(self, index: int) -> Any:
+        if index == 48:
+            raise OSError("file 48 is torn")
+        return super().__getitem__(index)
+
+
+def torn_sample(faulty: bool) -> Any:
+    data = (Torn if faulty else Computed)(*points())
+    x, y = points(128)
+    return check(trainer(net()), loader(x[96:], y[96:]), DataLoader(data, 8))
+
+
 def nan_inputs(faulty: bool) -> Any:
     x, y = points()
     x[::5, 0] = float("nan") if faulty else 0.0
@@ -430,6 +443,7 @@ CASES = {
     "shared samples": Case(shared, "60% of the validation samples"),
     "shared indices": Case(shared_indices, "9% of the validation samples"),
     "shared by samplers": Case(shared_by_samplers, "50% of the validation samples"),
+    "samples that cannot be read": Case(torn_sample, "Sample 48 cannot be read: OSError", "error"),
     "NaN in inputs": Case(nan_inputs, "numbers in the inputs of a training mini-batch", "error"),
     "NaN in targets": Case(nan_targets, "numbers in the targets of a training", "error"),
     "constant inputs": Case(constant, "All 64 inputs looked at are the same", "error"),
@@ -492,7 +506,7 @@ def test_every_check_has_a_test_or_is_judged_by_a_function_alone() -> None:
         "frozen_weights_only", "untrained_weights", "weights_in_two_optimizers",
         "weights_without_gradient", "gradients_apart", "failing_steps", "warnings_of_steps",
         "first_loss", "unfit_labels", "probabilities_twice", "one_class_only", "spoilt_targets",
-        "spoilt_inputs", "constant_inputs", "scales_apart", "not_shuffled", "shared_samples",
+        "spoilt_inputs", "unreadable_samples", "constant_inputs", "scales_apart", "not_shuffled", "shared_samples",
         "batch_norm_of_one", "frozen_batch_norm", "wrong_mode", "dropout_in_validation",
         "schedules", "ends_of_schedules", "accumulation", "clipping", "one_batch_by_heart",
         "learning_rate", "exact_resume",

@@ -155,3 +155,22 @@ def test_an_error_of_the_user_in_a_step_is_a_finding_and_the_model_stays_as_it_w
 def test_an_empty_loader_is_a_finding() -> None:
     (found,) = Trainer(nn.Linear(2, 2), nn.MSELoss(), console="off").check([])
     assert "gave no mini-batch" in found.text
+
+
+class Torn(Dataset[Any]):
+    """Fails at a sample that the first mini-batches do not have."""
+
+    def __len__(self) -> int:
+        return 400
+
+    def __getitem__(self, index: int) -> Any:
+        if index == 399:
+            raise OSError("disk")
+        x = torch.full((6,), float(index))
+        return x, index % 3
+
+
+def test_a_sample_that_fails_late_in_the_check_is_a_finding() -> None:
+    trainer = Trainer(nn.Linear(6, 3), F.cross_entropy, console="off", device="cpu")
+    found = trainer.check(DataLoader(Torn(), 8))
+    assert any("OSError: disk" in one.text for one in found), str(found)

@@ -15,6 +15,7 @@ from torch.utils.data import (
     Subset,
     SubsetRandomSampler,
     TensorDataset,
+    WeightedRandomSampler,
 )  # fmt: skip
 
 from ..nest.compare import digest
@@ -30,6 +31,8 @@ BLOCKS = 0.5  # labels in random order change at least half as often as is expec
 SIGMAS = 5.0  # and by chance never so much less often
 LARGE = 100.0  # a column of numbers below it does no harm to the first layer
 SCALES = 1000.0  # times the smallest column: weights of one rate cannot fit both
+WHOLE = (SequentialSampler, RandomSampler)  # go through all samples
+BY_NUMBER = (*WHOLE, SubsetRandomSampler, WeightedRandomSampler)  # others may have other keys
 WEIGHTED = (nn.Linear, nn.RNNBase)
 
 
@@ -42,7 +45,54 @@ class Labels(NamedTuple):
     """Whether they are those of all samples."""
 
 
-def labels_of(task: EpochTask) -> Labels | None:
+class Samples(NamedTuple):
+    """Some samples of a data set, evenly spaced."""
+
+    labels: list[Tensor | None]
+    prints: list[str]
+    """A text for each, the same for equal samples."""
+    fault: str
+    """Which sample could not be read; ``''`` if all could."""
+
+
+def samples_of(look: Look, task: EpochTask) -> Samples:
+    """Read some samples of a task's data set, once for all checks."""
+    if id(task) in look.samples:
+        found: Samples = look.samples[id(task)]
+        return found
+    loader, labels, prints, fault = as_data_loader(task), [], [], ""
+    if loader is not None and type(loader.sampler) in BY_NUMBER:
+        for index in spaced(len(loader.dataset), SAMPLES):  # type: ignore[arg-type]
+            try:
+                sample = loader.dataset[index]
+            except Exception as error:
+                fault = f"Sample {index} cannot be read: {type(error).__name__}: {error}"
+                break
+            labels.append(label_in(sample))
+            prints.append(digest(sample))
+    look.samples[id(task)] = Samples(labels, prints, fault)
+    return samples_of(look, task)
+
+
+def unreadable_samples(look: Look) -> Iterator[Finding]:
+    """Find samples whose reading raises an error."""
+    for task in [*look.training, *look.validation]:
+        if tensors_of(as_data_loader(task)) is None and (fault := samples_of(look, task).fault):
+            where = "training" if task in look.training else "validation"
+            yield Finding(
+                "error",
+                f"The {where} data set has samples that fail. {fault}",
+                "Mend or drop them before training; a loop over the data set finds all.",
+            )
+
+
+def tensors_of(loader: DataLoader[Any] | None) -> Sequence[Tensor] | None:
+    """The tensors of which a loader's data set is made."""
+    root = None if loader is None else root_of(loader.dataset)[0]
+    return root.tensors if isinstance(root, TensorDataset) else None
+
+
+def labels_of(look: Look, task: EpochTask) -> Labels | None:
     """The labels of a task's data set, if they are whole numbers, one each."""
     loader = as_data_loader(task)
     if loader is None or not len(loader.dataset):  # type: ignore[arg-type]
@@ -53,21 +103,22 @@ def labels_of(task: EpochTask) -> Labels | None:
     if isinstance(held, (list, Tensor)) and len(held) == len(dataset):
         try:
             values = torch.as_tensor(held)
+            values = values if indices is None else values[torch.as_tensor(indices)]
         except (TypeError, ValueError, RuntimeError):
             return None
-        values = values if indices is None else values[torch.as_tensor(indices)]
         return _checked(values, True)
-    spread = spaced(len(loader.dataset), SAMPLES)  # type: ignore[arg-type]
-    found = [label_in(loader.dataset[index]) for index in spread]
-    if any(label is None for label in found):
+    found = samples_of(look, task).labels
+    known = [label for label in found if label is not None]
+    if not known or len(known) < len(found):
         return None
-    return _checked(torch.stack(found), len(found) == len(loader.dataset))  # type: ignore[arg-type]
+    return _checked(torch.stack(known), len(known) == len(loader.dataset))  # type: ignore[arg-type]
 
 
 def _checked(values: Tensor, is_all: bool) -> Labels | None:
     values = values.detach().cpu()
+    values = values.int() if values.dtype is torch.bool else values
     values = values[:, 0] if values.ndim == 2 and values.shape[1] == 1 else values
-    if values.ndim != 1 or bool((values != values.round()).any()):
+    if values.ndim != 1 or values.is_complex() or bool((values != values.round()).any()):
         return None
     return Labels(values, is_all)
 
@@ -78,15 +129,17 @@ def label_in(sample: Any) -> Tensor | None:
         return None
     label = sample[-1]
     if isinstance(label, (bool, int, float)):
-        return torch.tensor(label)
-    return label.detach().reshape(()) if isinstance(label, Tensor) and label.numel() == 1 else None
+        return torch.tensor(float(label))
+    is_one = isinstance(label, Tensor) and label.numel() == 1 and not label.is_complex()
+    return label.detach().cpu().float().reshape(()) if is_one else None
 
 
-def root_of(dataset: Any) -> tuple[Any, Sequence[int] | None]:
+def root_of(dataset: Any) -> tuple[Any, Sequence[Any] | None]:
     """The data set below its ``Subset``s, and the indices that are left of it."""
-    indices: Sequence[int] | None = None
+    indices: Sequence[Any] | None = None
     while type(dataset) is Subset:
-        of_this = [int(index) for index in dataset.indices]
+        of_this: Any = dataset.indices
+        of_this = of_this.tolist() if hasattr(of_this, "tolist") else list(of_this)
         indices = of_this if indices is None else [of_this[index] for index in indices]
         dataset = dataset.dataset
     return dataset, indices
@@ -110,7 +163,7 @@ def not_shuffled(look: Look) -> Iterator[Finding]:
             continue
         if loader.batch_size is None or (seen.task.length or 2) < 2:
             continue
-        labels = labels_of(seen.task)
+        labels = labels_of(look, seen.task)
         if labels is None or seen.error is not None:
             continue
         in_order = labels.values if labels.is_all else first_labels(seen)
@@ -156,7 +209,7 @@ def shared_samples(look: Look) -> Iterator[Finding]:
     """Find validation samples that are trained on."""
     for training in look.training if not look.trainer.limits.overfit else ():
         for validation in look.validation:
-            share = share_of(as_data_loader(training), as_data_loader(validation))
+            share = share_of(look, training, validation)
             if share > SHARED:
                 yield Finding(
                     "warning",
@@ -166,34 +219,37 @@ def shared_samples(look: Look) -> Iterator[Finding]:
                 )
 
 
-def share_of(training: DataLoader[Any] | None, validation: DataLoader[Any] | None) -> float:
+def share_of(look: Look, training: EpochTask, validation: EpochTask) -> float:
     """The share of validation samples that are trained on, above what chance explains."""
-    if training is None or validation is None:
+    loaders = as_data_loader(training), as_data_loader(validation)
+    if loaders[0] is None or loaders[1] is None:
         return 0.0
-    places = [indices_of(training), indices_of(validation)]
-    (one, first), (other, second) = (root_of(loader.dataset) for loader in (training, validation))
+    (one, first), (other, second) = (root_of(loader.dataset) for loader in loaders if loader)
     if one is other:
+        places = [indices_of(loader) for loader in loaders if loader]
         if None in places:
             return 0.0  # a sampler of the user's chooses among the samples
         trained, validated = (set(place or ()) for place in places)
         return len(trained & validated) / max(len(validated), 1)
-    if type(training.sampler) not in (SequentialSampler, RandomSampler):
+    if any(type(loader.sampler) not in WHOLE for loader in loaders if loader):
         return 0.0
-    seen, looked = (prints_of(root, left) for root, left in ((one, first), (other, second)))
+    tables = isinstance(one, TensorDataset) and isinstance(other, TensorDataset)
+    seen = rows_of(one, first) if tables else samples_of(look, training).prints
+    looked = rows_of(other, second) if tables else samples_of(look, validation).prints
+    among = set(seen)
     if not seen or not looked:
         return 0.0
-    among = set(seen)
     doubles = 1 - len(among) / len(seen)  # of data with few values, samples are equal by chance
     share = sum(mark in among for mark in looked) / len(looked)
     return share if share > SHARED + 2 * doubles else 0.0
 
 
-def indices_of(loader: DataLoader[Any]) -> list[int] | None:
+def indices_of(loader: DataLoader[Any]) -> list[Any] | None:
     """The indices of a loader's samples in the data set below; ``None`` if they are not known."""
     sampler = loader.sampler
     if type(sampler) is SubsetRandomSampler:
         chosen = [int(index) for index in sampler.indices]
-    elif type(sampler) in (SequentialSampler, RandomSampler):
+    elif type(sampler) in WHOLE:
         chosen = list(range(len(loader.dataset)))  # type: ignore[arg-type]
     else:
         return None
@@ -201,14 +257,12 @@ def indices_of(loader: DataLoader[Any]) -> list[int] | None:
     return chosen if left is None else [left[index] for index in chosen]
 
 
-def prints_of(root: Any, indices: Sequence[int] | None) -> list[Any]:
-    """Give for samples of a data set a text each that is the same for equal samples."""
+def rows_of(root: TensorDataset, indices: Sequence[int] | None) -> Sequence[Any]:
+    """Give for rows of tensors a key each that is the same for equal rows."""
     chosen = range(len(root)) if indices is None else indices
-    if isinstance(root, TensorDataset):
-        columns = [tensor.detach().cpu() for tensor in root.tensors]
-        rows = (chosen[place] for place in spaced(len(chosen), ROWS))
-        return [tuple(column[row].numpy().tobytes() for column in columns) for row in rows]
-    return [digest(root[chosen[place]]) for place in spaced(len(chosen), SAMPLES)]
+    columns = [tensor.detach().cpu() for tensor in root.tensors]
+    rows = (chosen[place] for place in spaced(len(chosen), ROWS))
+    return [tuple(column[row].numpy().tobytes() for column in columns) for row in rows]
 
 
 def spoilt_inputs(look: Look) -> Iterator[Finding]:

@@ -189,7 +189,7 @@ def one_class_only(look: Look) -> Iterator[Finding]:
         if name not in ("cross_entropy", "nll_loss") and not (name or "").startswith("binary"):
             continue
         num_classes = classes_of(look, seen)
-        found = labels_of(seen.task)
+        found = labels_of(look, seen.task)
         if found is None or num_classes is None:
             continue
         labels, is_all = found.values, found.is_all

@@ -93,8 +93,8 @@ class Probe(Callback):
         self.load_s.append(self._lap_s())
         self.batches.append((batch_x, batch_y))
 
-    def on_after_train_forward(self, trainer: Any, model_out: Any) -> None:
-        if len(self.outputs) < len(self.batches) and len(self.batches) == 1:
+    def on_train_metrics(self, model_out: Any, **_: Any) -> None:
+        if not self.outputs and len(self.batches) == 1:
             self.outputs.append(model_out)
 
     def on_before_optimize(self, trainer: Any, optimize_index: int | None) -> None:
@@ -119,7 +119,7 @@ class Probe(Callback):
         self._since_s = time.perf_counter()
 
     on_before_val_batch = on_before_train_batch
-    on_after_val_forward = on_after_train_forward
+    on_val_metrics = on_train_metrics
     on_after_val_batch = on_after_train_batch
 
     def _lap_s(self) -> float:
@@ -170,6 +170,7 @@ class Look:
         plan: that of the fit.
         options: what the fit would be given.
         tries: what steps on one mini-batch have shown, by the ``id`` of the task.
+        samples: what was read of data sets, by the ``id`` of the task.
     """
 
     def __init__(self, trainer: Any, plan: FitPlan, options: Mapping[str, Any]) -> None:
@@ -177,6 +178,7 @@ class Look:
         self.plan = plan
         self.options = options
         self.tries: dict[int, Any] = {}
+        self.samples: dict[int, Any] = {}
         self.model: nn.Module = trainer.runtime.unwrap(trainer.model)
 
     @property

@@ -24,6 +24,7 @@ CHECKS: tuple[Callable[[Look], Iterator[Finding]], ...] = (
     labels.probabilities_twice,
     labels.one_class_only,
     labels.spoilt_targets,
+    data.unreadable_samples,
     data.spoilt_inputs,
     data.constant_inputs,
     data.scales_apart,
@@ -47,6 +48,9 @@ CHECKS: tuple[Callable[[Look], Iterator[Finding]], ...] = (
     resume.exact_resume,
 )
 """All checks. Each is a function of a ``Look`` that yields what it finds."""
+
+TRAINING = (steps.one_batch_by_heart, steps.learning_rate)
+"""Those that make training steps of their own, which may meet a sample that fails."""
 
 DEFAULTS: dict[str, Any] = {
     "train_dl": None, "val_dl": None, "metrics": None, "train_metrics": None, "val_metrics": None,
@@ -75,5 +79,10 @@ def check_training(trainer: Any, options: Mapping[str, Any]) -> Findings:
     look = Look(trainer, plan, options)
     with no_trace(trainer, [task.dataloader for task in plan.all_tasks()]):
         for check in CHECKS:
-            found += check(look)
+            try:
+                found += check(look)
+            except Exception as error:
+                if check not in TRAINING:
+                    raise
+                found.append(labels.of_error("training", error))
     return Findings(found)
