@@ -35,6 +35,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from report import spread
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 from workloads import cross_entropy, make
@@ -216,11 +217,6 @@ def rows(rounds: int = 7, names: list[str] | None = None) -> list[Row]:
         )
         for name, pairs in found.items()
     ]
-
-
-def spread(figures: list[float]) -> str:
-    """Give the median and the range."""
-    return f"{statistics.median(figures):.2f} ({min(figures):.2f}-{max(figures):.2f})"
 
 
 def table(rounds: int = 7, names: list[str] | None = None) -> str:

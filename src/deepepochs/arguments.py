@@ -58,7 +58,9 @@ def _not_a_count(name: str, value: object, least: int) -> str:
     text = str(int(value) if isinstance(value, float) and value.is_integer() else value)
     if isinstance(value, (float, str)) and text.isdecimal() and int(text) >= least:
         advice = f"give an int, {name}={text}."
-    elif name == "epochs" and not isinstance(value, (bool, float, str)) and value is not None:
+    elif name == "epochs" and value is None:
+        advice = f"give an int of at least {least}, or leave it out where max_steps ends the fit."
+    elif name == "epochs" and not isinstance(value, (bool, float, str)):
         advice = place_of(value) or f"{advice} Give what follows by name, such as metrics=..."
     return f"{found(name, value)}: {advice}"
 

@@ -34,7 +34,7 @@ from .errors import CheckpointMismatch, ConfigError, MetricNotFound, MissingExtr
 from .hints.near import nearest_metric
 from .metrics.direction import direction_of
 from .show.figures import draw_curves, figure_to_image, for_any_background
-from .show.screens import POOLED, cell, spread, terminal_columns, text_width, to_value
+from .show.screens import POOLED, cell, share_text, spread, terminal_columns, text_width, to_value
 from .show.tables import blocks, folded, html_table, text_table
 
 if TYPE_CHECKING:
@@ -583,9 +583,7 @@ def _split_stage(name: object) -> tuple[str, str]:
 
 def numbered(number: int, part: float | None = None) -> str:
     """Return the number of an epoch; with a part its share, as `'3 (40%)'`."""
-    if part is None:
-        return str(number)
-    return f"{number} ({'part' if math.isnan(part) else f'{part:.0%}'})"
+    return str(number) if part is None else f"{number} ({share_text(part)})"
 
 
 def _epochs_of(num: int) -> str:

@@ -493,12 +493,11 @@ class TrainerBase(Steps):
 
     def _span(self, plan: FitPlan, epochs: int | None) -> FitSpan:
         """Say which epochs the fit has; of steps alone as many as they take."""
-        span = self.fits.next(epochs, resumes=self.place.is_set and not self.fits.takes_up_part)
-        if epochs is not None or self.limits.max_steps is None or span.is_past:
+        span = self.fits.next(epochs, resumes=self.fits.resumes(self.place))
+        is_given = epochs is not None or span.end != DEFAULT_EPOCHS
+        if is_given or self.limits.max_steps is None or span.is_past:
             return span
         lengths = lengths_of(self, plan)
-        if span.end != DEFAULT_EPOCHS:  # given
-            return span
         end = self.limits.num_epochs(self.fits.progress, lengths, self.grad_accumulate)
         return span._replace(end=DEFAULT_EPOCHS if end is None else end, is_open=True)
 
@@ -1079,22 +1078,21 @@ class TrainerBase(Steps):
     def _using_best(self, *, for_test: bool = False) -> Iterator[None]:
         """Use the best weights in a block; a test does so only where it is to, and says it."""
         with nullcontext() if self.ema is None else self.ema.applied():
-            yield from self._with_best(for_test=for_test)
+            state = self._best_for_test() if for_test else self._read_best()
+            if state is None:
+                yield
+                return
+            from .state.weights import using_weights
 
-    def _with_best(self, *, for_test: bool) -> Iterator[None]:
-        state = None
-        if not for_test:
-            state = self._read_best()
-        elif self.session is None:
-            self._take_folders(Kind.TEST)
-            state = None if self.checker is None else self.checker.best_for_test(self)
-        if state is None:
-            yield
-            return
-        from .state.weights import using_weights
+            with using_weights(self, state):
+                yield
 
-        with using_weights(self, state):
-            yield
+    def _best_for_test(self) -> dict[str, Any] | None:
+        """The best weights if a test is to use them; in a hook it uses those that are there."""
+        if self.session is not None:
+            return None
+        self._take_folders(Kind.TEST)
+        return None if self.checker is None else self.checker.best_for_test(self)
 
     def _note_load(self, source: Path | None = None) -> None:
         """Have the callback that keeps checkpoints know that something was loaded by hand."""

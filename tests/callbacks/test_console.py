@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import itertools
 import os
@@ -49,12 +50,14 @@ from deepepochs.show.screens import (
     EpochTable,
     Live,
     Output,
+    Screen,
     TextTable,
     cell,
     cut,
     duration,
     number,
     pad,
+    plain_text,
     short_name,
     text_width,
     width_of,
@@ -250,6 +253,28 @@ def test_a_row_is_never_wider_than_the_terminal(columns: int) -> None:
     rows = [({"loss": 10.0**n, **MANY}, {"loss": -(10.0**n), **MANY}) for n in range(-9, 9)]
     text = as_text(table_of(*rows), columns)
     assert columns < 30 or "1.0e-09" in text
+
+
+@pytest.mark.parametrize("columns", [57, 70, 74, 75, 76, 120])
+def test_the_mark_of_a_part_is_whole_where_the_row_has_no_room_for_it(columns: int) -> None:
+    table = EpochTable(2, BY_VAL)
+    table.add(1, *ONE, seconds=1.0, part=0.5)
+    lines = [plain_text(line) for line in TextTable().lines(table, columns)]
+    assert lines[-1].endswith("  (50% of the epoch)")
+    assert all(len(line) <= columns for line in lines)
+
+
+def test_a_fact_that_is_wider_than_the_terminal_goes_on_between_words() -> None:
+    class Narrow(Screen):
+        def columns(self) -> int:
+            return 20
+
+    stream = io.StringIO()
+    with contextlib.redirect_stdout(stream):
+        Narrow().summary(["3 epochs in 1s", "stopped: the loss was no better"])
+    assert stream.getvalue().splitlines() == [
+        "3 epochs in 1s", "  stopped: the loss", "  was no better"
+    ]  # fmt: skip
 
 
 def test_what_does_not_fit_is_left_out_from_the_right_and_told_once() -> None:

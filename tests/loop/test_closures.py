@@ -251,3 +251,17 @@ def test_find_lr_works_with_a_closure() -> None:
     before = [weight.detach().clone() for weight in trainer.model.parameters()]
     assert len(trainer.find_lr(loader, max_batch=6).losses) == 6
     assert all(map(torch.equal, before, trainer.model.parameters()))
+
+
+def test_a_closure_given_by_position_is_told_by_which_name() -> None:
+    class Step(EpochTask):
+        def train_step(self, batch_x: Any, batch_y: Any) -> None:
+            def closure() -> Tensor:
+                return self.loss(self.model(*batch_x), batch_y, do_optimize=False)
+
+            self.optimize(closure)  # type: ignore[arg-type]
+
+    model, train_dl = made()
+    trainer = Trainer(model, F.cross_entropy, lbfgs(model), epochs=1, console="off")
+    with pytest.raises(ConfigError, match=r"self\.optimize\(closure=closure\)"):
+        trainer.fit(train_tasks=Step(train_dl))

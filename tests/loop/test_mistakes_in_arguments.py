@@ -28,9 +28,11 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import deepepochs
 from deepepochs import (
+    EMA,
     Callback,
     CheckCallback,
     EpochTask,
+    FreezeCallback,
     GradClipCallback,
     LogCallback,
     Optimizer,
@@ -53,7 +55,7 @@ def objects() -> dict[str, Any]:
     train_dl = DataLoader(TensorDataset(X, Y), batch_size=4)
     trainer = Trainer(model, F.cross_entropy, opt, epochs=1, show_info=False)
     imported = (
-        Callback, CheckCallback, EpochTask, GradClipCallback, LogCallback, Optimizer, Trainer,
+        Callback, CheckCallback, EMA, EpochTask, GradClipCallback, LogCallback, Optimizer, Trainer,
         SimpleNamespace, accuracy, f1, partial, r2_of_kept, r2_score, rename, KerasLoss, Net, DistanceLoss, MyTrainer,
     )  # fmt: skip
     return {
@@ -251,6 +253,28 @@ ATTRIBUTES = [
     Mistake("trainer.profile(train_dl, step=5)", ConfigTypeError, "Did you mean 'steps'?"),
     Mistake("trainer.find_batch_size(train_dl, max=64)", ConfigTypeError, "Did you mean 'max_size'?"),
     Mistake("Trainer(model, loss, determinstic=True)", ConfigTypeError, "Did you mean 'deterministic'?"),
+    Mistake("Trainer(model, loss, fast_dev_run=True)", ConfigTypeError, "Did you mean dry_run=True?"),
+    Mistake("Trainer(model, loss, val_check_interval=0.5)", ConfigTypeError, "Did you mean val_every=500, in optimizer steps?"),
+    Mistake("Trainer(model, loss, enable_model_summary=True)", ConfigTypeError, "print(trainer.summary(train_dl)) shows the layers, shapes and parameters."),
+    Mistake("Trainer(model, loss, enable_checkpointing=False)", ConfigTypeError, "Only a callback saves checkpoints"),
+    Mistake("Trainer(model, loss, num_sanity_val_steps=2)", ConfigTypeError, "Trainer(..., dry_run=True) tries one mini-batch of each stage."),
+    Mistake("Trainer(model, loss, profiler='simple')", ConfigTypeError, "print(trainer.profile(train_dl)) tells"),
+    Mistake("Trainer(model, loss, log_every_n_steps=5)", ConfigTypeError, "callbacks=LogCallback(every_n_batches=50)."),
+    Mistake("Trainer(model, loss, detect_anomaly=True)", ConfigTypeError, "torch.autograd.set_detect_anomaly(True)."),
+    Mistake("Trainer(model, loss, auto_scale_batch_size=True)", ConfigTypeError, "trainer.find_batch_size(train_dl) searches a batch size."),
+    Mistake("Trainer(model, loss, limit_predict_batches=2)", ConfigTypeError, "predict takes all that its loader gives."),
+    Mistake("Trainer(model, loss, eval_strategy='steps')", ConfigTypeError, "Trainer(..., val_every=1000)"),
+    Mistake("Trainer(model, loss, epochs=None, max_steps=9)", ConfigTypeError, "epochs=None: give an int of at least 0, or leave it out where max_steps ends the fit."),
+    Mistake("Trainer(model, loss, swa=True)", ConfigTypeError, "Did you mean ema=0.999?"),
+    Mistake("Trainer(model, loss, ema=True)", ConfigTypeError, "give the decay, ema=0.999"),
+    Mistake("trainer.test(test_dl, limit_test_batches=2)", ConfigTypeError, "It is given to the trainer: Trainer(..., limit_test_batches=100)."),
+    Mistake("trainer.summary((32, 3))", ConfigTypeError, "summary((32, 3)): give a loader, a mini-batch or a tensor that is the input, such as torch.randn(32, 3)."),
+    Mistake("trainer.fit(train_dl, overfit_batches=2)", ConfigTypeError, "It is given to the trainer: Trainer(..., overfit_batches=4)."),
+    Mistake("EMA(0.9, update_every=2)", ConfigTypeError, "EMA has no argument 'update_every'. Did you mean 'every'?"),
+    Mistake("from deepepochs import ModelSummary", ImportError, "trainer.summary(train_dl) lists the layers"),
+    Mistake("from deepepochs import BatchSizeFinder", ImportError, "trainer.find_batch_size(train_dl) searches a batch size."),
+    Mistake("from deepepochs import PyTorchLightningPruningCallback", ImportError, "PruneCallback(trial, 'accuracy') ends trials of Optuna."),
+    Mistake("trainer.save_best('w.pt')", AttributeError, "trainer.load_best() takes them"),
     Mistake("trainer.fit_one_cycle(3)", AttributeError, "A schedule is given with its optimizer"),
     Mistake("trainer.learn.fit(3)", AttributeError, "trainer.fit(train_dl, val_dl) trains"),
     Mistake("trainer.train()", AttributeError, "trainer.model.train() sets the mode of the model."),
@@ -535,7 +559,8 @@ def test_every_argument_that_a_hint_names_is_one() -> None:
         Trainer.profile,
         EpochTask,
     ]
-    methods += [Optimizer, CheckCallback, GradClipCallback, LogCallback]
+    methods += [Optimizer, EMA, Trainer.summary]
+    methods += [CheckCallback, FreezeCallback, GradClipCallback, LogCallback]
     known = {name for method in methods for name in inspect.signature(method).parameters}
     assert not hints.MEANT.keys() - known - hints.HOW.keys()
     assert hints.HOW.keys() <= hints.MEANT.keys()

@@ -315,9 +315,22 @@ def test_the_table_and_the_record_of_the_run_mark_the_part(tmp_path: Path) -> No
     assert rows[0] == "epoch,train_loss,val_loss,part"
     assert rows[1].endswith(",") and rows[2].endswith(",0.4")
     assert record.record(trainer)["epochs_done"] == 1
+    assert record.record(trainer)["partial"] == {"2": 0.4}
     trainer.fit(train_dl, val_dl)
     rows = (tmp_path / "run/metrics.csv").read_text().splitlines()
     assert rows[0] == "epoch,train_loss,val_loss" and len(rows) == 4
+    assert record.record(trainer)["partial"] == {}
+
+
+def test_the_record_has_the_arguments_that_are_not_the_usual_ones(tmp_path: Path) -> None:
+    record = RunRecordCallback(tmp_path)
+    options: Any = {"ema": 0.9, "max_steps": 15, "limit_val_batches": 0.5, "on_oom": "split"}
+    trainer = make_trainer(record, **options)
+    trainer.fit(loader(), loader(shuffle=False))
+    settings = record.record(trainer)["settings"]
+    assert options.items() - settings.items() == {("ema", 0.9)}
+    assert settings["ema"] == "EMA(0.9)"
+    assert "val_every" not in settings and "deterministic" not in settings
 
 
 def test_the_console_marks_the_row_of_the_part(capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,8 +12,10 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from deepepochs import Callback, ConfigError, DataError, Optimizer, Trainer
+from deepepochs.faults.backward import is_out_of_memory
+from deepepochs.nest.compare import digest
 from deepepochs.tries import batch_size as tries
-from deepepochs.tries.batch_size import FoundBatchSize, Trial, goes_on, is_out_of_memory
+from deepepochs.tries.batch_size import FoundBatchSize, Trial, goes_on
 
 DATA = TensorDataset(torch.randn(100, 6), torch.arange(100) % 3)
 
@@ -205,7 +207,7 @@ def test_a_fit_after_it_is_the_fit_without_it(room: int, own_generator: bool) ->
             one.find_batch_size(data)
         one.fit(data, epochs=1)
         rest = [torch.get_rng_state().tolist(), one.progress, one.opt.get_current_lr()]
-        return history["train"]["loss"], str(model.state_dict()), str(opt.state_dict()), rest
+        return history["train"]["loss"], digest(model.state_dict()), digest(opt.state_dict()), rest
 
     assert fit(tries=True) == fit(tries=False)
 

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 from deepepochs import Callback, ConfigError, EpochTask, LogCallback, StepError, Trainer
+from deepepochs.nest.compare import digest
 from deepepochs.tries.profile import Operation, Profile
 
 DATA = TensorDataset(torch.randn(48, 6), torch.arange(48) % 3)
@@ -96,7 +97,12 @@ def test_a_fit_after_it_is_the_fit_without_it(num_workers: int) -> None:
         if profiles:
             one.profile(data, steps=5)
         losses = one.fit(data)["train"]["loss"]
-        return losses, str(one.model.state_dict()), str(one.opt.state_dict()), one.history.timing
+        return (
+            losses,
+            digest(one.model.state_dict()),
+            digest(one.opt.state_dict()),
+            one.history.timing,
+        )
 
     assert fit(profiles=True) == fit(profiles=False)
 
@@ -120,10 +126,10 @@ def test_an_error_in_a_step_ends_the_profiler_and_leaves_no_trace() -> None:
                 raise ZeroDivisionError
 
     one = trainer()
-    before = str(one.model.state_dict())
+    before = digest(one.model.state_dict())
     with pytest.raises(ZeroDivisionError):
         one.profile(Failing(loader()))
-    assert str(one.model.state_dict()) == before
+    assert digest(one.model.state_dict()) == before
     assert not torch.autograd.profiler._is_profiler_enabled
     assert one.profile(loader(), 2).steps == 2
 

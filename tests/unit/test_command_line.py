@@ -146,6 +146,29 @@ def test_a_finished_run_is_trained_longer_and_another_one_is_gone_on_with(tmp_pa
     assert "To go on with it" in cut and "Trainer(..., running_id='b', resume='auto')" in cut
 
 
+def test_a_run_that_a_limit_has_ended_is_gone_on_with_by_a_larger_one(tmp_path: Path) -> None:
+    make_run(tmp_path / "a", [0.5], can_resume=True, reason="max_steps=50 is reached")
+    shown = deepepochs("show", tmp_path / "a").output
+    assert "start the same script again with a larger limit, and with" in shown
+
+
+@pytest.mark.parametrize(("part", "shown"), [(0.4, "2 (40%)"), ("nan", "2 (part)")])
+def test_an_epoch_that_was_trained_in_part_is_marked(part: Any, shown: str, tmp_path: Path) -> None:
+    make_run(tmp_path / "a", [0.5, 0.6], partial={"2": part})
+    lines = deepepochs("show", tmp_path / "a").output.splitlines()
+    assert sum(line.lstrip().startswith(shown) for line in lines) == 1
+    assert sum(line.lstrip().startswith("* 1 ") for line in lines) == 1
+    deepepochs("report", tmp_path / "a")
+    assert f">{shown}<" in (tmp_path / "a/report.html").read_text(encoding="utf-8")
+
+
+def test_an_argument_that_one_run_has_and_another_lacks_is_a_difference(tmp_path: Path) -> None:
+    make_run(tmp_path / "a", [0.5], settings={"loss": "f", "ema": "EMA(0.9)"})
+    make_run(tmp_path / "b", [0.6], settings={"loss": "f"})
+    output = deepepochs("compare", tmp_path / "a", tmp_path / "b").output
+    assert "EMA(0.9)" in output and "  f  " not in output
+
+
 def test_a_run_with_more_epochs_than_were_asked_for_at_last_has_no_total(tmp_path: Path) -> None:
     make_run(tmp_path / "a", [0.5] * 20, max_epochs=3)
     assert deepepochs("show", tmp_path / "a").output.startswith("a: finished, 20 epochs")

@@ -22,6 +22,8 @@ from ..hooks import paced as paced
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from ..contracts import TrainerView
+
 Metrics = Mapping[str, Any]
 Tasks = Sequence[Any]
 
@@ -302,6 +304,11 @@ class Callback:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Load a state that ``state_dict`` returned."""
+
+
+def is_within(trainer: TrainerView) -> bool:
+    """Whether the call that runs is inside of another, as the validation of ``val_every`` is."""
+    return trainer.session is not None and trainer.session.is_within
 
 
 def _arguments(cls: type, args: Sequence[Any], options: Mapping[str, Any]) -> dict[str, str]:

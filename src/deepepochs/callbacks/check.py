@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from ..contracts import TrainerView
 
 
-AT_STOP = 0  # the place of the best state if a fit has stopped with it inside an epoch
+AT_STOP = 0  # the place of a best state that a fit had where it was stopped inside an epoch
 
 
 class CheckCallback(Callback):
@@ -277,7 +277,7 @@ class CheckCallback(Callback):
             warn_user(f"The last save failed: {error}", UserWarning)
 
     def on_exception(self, trainer: TrainerView, exception: BaseException) -> None:
-        """Do the same."""
+        """Wait until all is written."""
         self.on_after_fit(trainer)
 
     def note_load(self, source: Path | None) -> None:

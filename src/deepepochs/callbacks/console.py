@@ -41,7 +41,7 @@ from ..show.screens import (
     wrapped,
 )
 from ..stages import Stage
-from .base import Callback, Metrics, Tasks
+from .base import Callback, Metrics, Tasks, is_within
 
 if TYPE_CHECKING:
     from ..contracts import RunView, TrainerView
@@ -165,8 +165,7 @@ class ConsoleCallback(Callback):
             self._screen.row(self._table)
 
     def on_after_val_epochs(self, trainer: TrainerView, metrics: Metrics, **others: Any) -> None:
-        session = trainer.session
-        if self._screen is not None and session is not None and session.is_within:
+        if self._screen is not None and is_within(trainer):
             values = "  ".join(f"{name} {cell(v, self.round_to)}" for name, v in metrics.items())
             self._screen.note(f"step {trainer.progress.num_steps:,}: val {values}")
 

@@ -29,6 +29,7 @@ from ..arguments import check_count
 from ..errors import ConfigError, warn_user
 from ..show.screens import spread
 from ..stages import Stage
+from .base import is_within
 from .event_files import RESULTS_SUFFIX, EventFileCallback, open_writer
 from .event_files import run_tensorboard as run_tensorboard
 from .run_record import RunRecordCallback
@@ -50,9 +51,10 @@ MAX_HELD = 200
 MAX_HELD_ON_DEVICE = 32
 """The same if entries hold the outputs of a mini-batch on an accelerator, which take memory."""
 
-_one_trace = threading.RLock()  # filters of warnings are not each thread's own
+MAX_HELD_S = 1.0
+"""Fewer entries are written after this many seconds."""
 
-MAX_HELD_S = 1.0  # fewer entries are written after this many seconds
+_one_trace = threading.RLock()  # filters of warnings are not each thread's own
 
 
 class LogCallback(EventFileCallback, RunRecordCallback):
@@ -157,7 +159,7 @@ class LogCallback(EventFileCallback, RunRecordCallback):
         self._log_pass(Stage.TRAIN, metrics)
 
     def on_after_val_epoch(self, trainer: TrainerView, task: Any, metrics: Any) -> None:
-        if trainer.session is not None and trainer.session.is_within:  # by val_every
+        if is_within(trainer):  # by val_every
             self._hold("step/val", trainer.progress.num_steps, metrics)
         else:
             self._log_pass(Stage.VAL, metrics)

@@ -71,7 +71,7 @@ class MonitoredMetric:
             ConfigError: it is not known whether a higher or a lower value is better.
         """
         plan = session.plan
-        self._check_validates(plan, session.span.end, at_end=trainer.limits.ends_fit)
+        self._check_validates(plan, session.span.end, at_end=trainer.limits.acts_in_epochs)
         by_name = planned_metrics(plan, self.stage)
         self._planned = {
             name: metric
@@ -251,7 +251,7 @@ class Improvement:
         mode: ``'min'``, ``'max'``, or ``None`` to have it known from the metric.
         patience: stop after this many values in a row that were not better; 0: never.
         min_delta: a value is better if it differs from the best by more than this.
-        at_reset: what it means that the best value is reset, for the warning.
+        at_reset: what follows when the best value is reset, for the warning.
 
     Attributes:
         metric: finds the metric.
@@ -340,7 +340,7 @@ class Improvement:
         return value if is_part else self._take(trainer, value)
 
     def check_within(self, trainer: TrainerView, metrics: Mapping[str, Any]) -> float | None:
-        """Do the same with a validation within an epoch, ``metrics`` are its own."""
+        """Do the same with the ``metrics`` of a validation within an epoch."""
         session = trainer.session
         if self.metric.stage is not Stage.VAL or session is None or not session.is_within:
             return None

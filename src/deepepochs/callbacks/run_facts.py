@@ -44,6 +44,7 @@ def describe(trainer: TrainerView) -> dict[str, Any]:
             "loss": loss_text(trainer.loss_fn),
             **optimizer_settings(trainer.opt),
             "gradient accumulation": trainer.grad_accumulate,
+            **more_settings(trainer),
             "callbacks": ", ".join(trainer.callbacks.named()),
         },
         "model": model_summary(trainer.runtime.unwrap(trainer.model)),
@@ -59,6 +60,18 @@ def describe(trainer: TrainerView) -> dict[str, Any]:
         facts["monitor"] = watch
     described: dict[str, Any] = plain(facts)
     return described
+
+
+def more_settings(trainer: TrainerView) -> dict[str, Any]:
+    """Return the arguments of the trainer that are not the usual ones, by name."""
+    given = dict(trainer.limits.given())
+    if trainer.ema is not None:
+        given["ema"] = repr(trainer.ema.settings)
+    if trainer.deterministic:
+        given["deterministic"] = True
+    if trainer.on_oom != "raise":
+        given["on_oom"] = trainer.on_oom
+    return given
 
 
 def environment() -> dict[str, str]:

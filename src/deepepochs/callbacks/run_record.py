@@ -27,7 +27,7 @@ from ..runs.folder import run_folder
 from ..runs.lock import RunLock
 from ..runs.record import RECORD, TABLE, VALIDATIONS, entries, mapping, plain, read_json, write_json
 from ..show.screens import spread
-from .base import Callback
+from .base import Callback, is_within
 from .run_facts import describe
 from .warning_lists import WARNINGS
 
@@ -127,14 +127,14 @@ class RunRecordCallback(Callback):
         self._pass_began_s = time.perf_counter()
 
     def on_before_val_epochs(self, trainer: TrainerView, **others: Any) -> None:
-        if trainer.session is None or not trainer.session.is_within:
+        if not is_within(trainer):
             self._pass_began_s = time.perf_counter()
 
     def on_after_train_epochs(self, **others: Any) -> None:
         self._add_seconds("training", self._pass_began_s)
 
     def on_after_val_epochs(self, trainer: TrainerView, **others: Any) -> None:
-        if trainer.session is None or not trainer.session.is_within:
+        if not is_within(trainer):
             self._add_seconds("validation", self._pass_began_s)
         elif self._table is not None:  # by val_every
             with self._record_faults.survived():
@@ -147,6 +147,8 @@ class RunRecordCallback(Callback):
             self._add_seconds("epochs", self._epoch_began_s)
             with self._record_faults.survived():
                 self._table.add(epoch_idx, others["train_metrics"], others["val_metrics"], part)
+                if trainer.limits.val_every is not None:
+                    write_validations(self.folder(trainer) / VALIDATIONS, trainer.history)
                 self._write(trainer)
 
     def on_after_fit(self, trainer: TrainerView) -> None:
@@ -177,6 +179,8 @@ class RunRecordCallback(Callback):
 
     def _write(self, trainer: TrainerView) -> None:
         self._record["updated_at"] = _now()
+        parts = {str(epoch_idx + 1): part for epoch_idx, part in trainer.history.partial.items()}
+        self._record["partial"] = plain(parts)
         if trainer.history.timing:
             self._record["timing"] = plain(trainer.history.timing)
         write_json(self.folder(trainer) / RECORD, self._record)

@@ -1,4 +1,4 @@
-"""Has a state written at once, or by a thread while training goes on.
+"""Writes a state at once, or in a thread while training goes on.
 
 The thread gets a copy of the state, so what is written is the state at the moment of the save.
 A process has one such thread at a time: the next save waits for it, and so does all that reads

@@ -19,7 +19,7 @@ from ..report.words import (
     resume_code,
 )
 from ..runs.compared import ABSENT, differences, ranked, shared, winners
-from ..runs.record import EVENTS, REPORT, TABLE, Best, RunInfo, entries, mapping
+from ..runs.record import EVENTS, REPORT, TABLE, VALIDATIONS, Best, RunInfo, entries, mapping
 from ..show.screens import pad, right, short_name, text_width
 
 MIN_FIRST = 16
@@ -213,7 +213,10 @@ def epoch_rows(run: RunInfo, num: int = NUM_ROWS) -> Iterator[list[str]]:
     for epoch in shown:
         mark = "* " if best is not None and epoch == best.epoch else ""
         values = (curve.get(epoch) for _, curve in columns)
-        yield [f"{mark}{epoch}", *("" if value is None else measured(value) for value in values)]
+        yield [
+            f"{mark}{run.epoch_text(epoch)}",
+            *("" if value is None else measured(value) for value in values),
+        ]
 
 
 def fact_lines(title: str, facts: Mapping[str, Any], width: int) -> Iterator[str]:
@@ -235,8 +238,10 @@ def _files(folder: Path) -> dict[str, str]:
         store.last.name: "the last state",
         store.previous.name: "the state before the last",
         store.last_fit.name: "the state at the end of the fit before",
+        store.stopped.name: "the best state, at a stop within an epoch",
         REPORT: "the page about the run",
         TABLE: "all epochs",
+        VALIDATIONS: "all validations, by optimizer step",
     }
     files = [path for path in sorted(folder.iterdir()) if path.is_file()]
     shown = {}

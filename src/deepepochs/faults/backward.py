@@ -1,4 +1,4 @@
-"""Finds what is wrong where the backward pass has raised, or memory or a form is missing.
+"""Explains errors of the backward pass, of memory that ran out, and of deterministic operations.
 
 Each function gives the problem and the remedy, or ``None`` if it knows nothing.
 """
@@ -12,11 +12,25 @@ import torch
 from .losses import Found, of_dtype
 from .scene import Scene
 
+# What PyTorch says where it has no class of its own for it: on a CPU, on a Mac, and in cuBLAS.
+NO_MEMORY = (
+    "can't allocate memory",
+    "not enough memory",
+    "MPS backend out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in NO_MEMORY)
+
 
 def fault_of_memory(scene: Scene) -> Found | None:
     """Say that there is not enough memory for a mini-batch."""
-    said = str(scene.error)
-    if not isinstance(scene.error, torch.OutOfMemoryError) and "can't allocate memory" not in said:
+    if not is_out_of_memory(scene.error):
         return None
     of = "" if scene.num_samples is None else f" of {scene.num_samples} samples"
     return (

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from typing import Any
 
-from torch import Tensor
-
+from ..nest.reuse import leaves
 from .words import PassName
 
 
@@ -65,19 +63,11 @@ def _cause(run: Any) -> tuple[str, str]:
 def _count(x: Any) -> tuple[int, int]:
     """Count the numbers that are not finite, and all."""
     bad = total = 0
-    for tensor in _tensors(x):
+    for tensor in leaves(x):
         if tensor.dtype.is_floating_point:
             bad += tensor.numel() - int(tensor.detach().isfinite().sum())
             total += tensor.numel()
     return bad, total
-
-
-def _tensors(x: Any) -> Iterator[Tensor]:
-    if isinstance(x, Tensor):
-        yield x
-    elif isinstance(x, (tuple, list, Mapping)):
-        for item in x.values() if isinstance(x, Mapping) else x:
-            yield from _tensors(item)
 
 
 def _rates(run: Any) -> str:

@@ -97,6 +97,11 @@ def not_a_loss(step_name: str, loss: Any, trainer: Any = None) -> StepError:
 
 def no_such_optimizer(step_name: str, index: Any, num: int) -> ConfigError:
     """The error for an index that no optimizer has."""
+    if callable(index):
+        return ConfigError(
+            f"{step_name} called optimize({getattr(index, '__name__', index)}): give the closure by its "
+            "name, self.optimize(closure=closure)."
+        )
     return ConfigError(
         f"{step_name} called optimize({index!r}), and the trainer has {num} optimizer"
         f"{'s' if num > 1 else ''}: give an index from 0 to {num - 1}, or None for all."

@@ -33,7 +33,7 @@ from .save_points import SavePoints
 from .session import Kind, Session
 
 if TYPE_CHECKING:
-    from .part import Part
+    from .part import TrainedPart
     from .resume import Resumption
 
 
@@ -68,7 +68,7 @@ class FitLog:
         self._settings: dict[str, str] = {}  # of the latest fit, in words
         self._replays = False  # this process calls the fits of an earlier one again
         self.seconds = 0.0
-        self.part: Part | None = None
+        self.part: TrainedPart | None = None
         self.takes_up_part = False
 
     def replay(self, starts: Sequence[int]) -> None:
@@ -98,17 +98,21 @@ class FitLog:
         """Count time in fits."""
         self.seconds += seconds
 
-    def keep_part(self, part: Part) -> None:
+    def keep_part(self, part: TrainedPart) -> None:
         """Keep what was trained of an epoch, until the next fit."""
         self.part = part
 
     def drop_part(self) -> None:
-        """Forget it."""
+        """Forget the part."""
         self.part = None
 
     def take_up(self) -> None:
         """Have the next fit go on with the part, whose state is loaded."""
         self.takes_up_part = True
+
+    def resumes(self, place: Place) -> bool:
+        """Whether the next fit resumes a loaded state, which is not that of a part."""
+        return place.is_set and not self.takes_up_part
 
     def begin(self, span: FitSpan, settings: dict[str, str], *, resumes: bool) -> None:
         """Record a fit that is not refused, with what it is called with."""
@@ -196,7 +200,7 @@ class FitSession(Session):
         self.place = place
         self.fits = fits
         self.loaders = loaders
-        self.resumes = place.is_set and not fits.takes_up_part
+        self.resumes = fits.resumes(place)
         saved = place.get("epoch")
         self.epoch: EpochState | None = None if saved is None else EpochState.from_state(saved)
         self._is_interrupted = False
@@ -204,7 +208,7 @@ class FitSession(Session):
 
     def points(self, outer: Session | None) -> SavePoints:
         """Make the save points of the fit, which look at its limits if there are some."""
-        if not self.trainer.limits.ends_fit:
+        if not self.trainer.limits.acts_in_epochs:
             return SavePoints(self.trainer, saves=True)
         from .limits import LimitedSavePoints
 
@@ -219,7 +223,7 @@ class FitSession(Session):
     def has_no_epoch(self) -> bool:
         """Whether nothing is left to run."""
         limits, done = self.trainer.limits, self.fits.progress.epoch_idx
-        if limits.ends_fit and self.epoch is None and limits.reached(self.fits):
+        if limits.acts_in_epochs and self.epoch is None and limits.reached(self.fits):
             return True
         return self.span.end <= done and not (self.span.is_open and self.epoch is not None)
 
@@ -305,7 +309,7 @@ class FitSession(Session):
         self.fits.begin(self.span, self.plan.settings(self.trainer), resumes=self.resumes)
         self.place.clear()
         done, end = self.fits.progress.epoch_idx, self.span.end
-        reached = self.trainer.limits.ends_fit and self.trainer.limits.reached(self.fits)
+        reached = self.trainer.limits.acts_in_epochs and self.trainer.limits.reached(self.fits)
         if random is not None:
             # As they were in the script after this fit.
             self.trainer.runtime.streams.load_state_dict(random)
@@ -446,13 +450,13 @@ class FitSession(Session):
 
     def check_before(self, stage: Stage) -> None:
         """Save or stop before a pass, unless a validation or the place to resume comes first."""
-        waits = self._waiting is not None and self.trainer.limits.ends_fit
+        waits = self._waiting is not None and self.trainer.limits.acts_in_epochs
         if not waits and not (stage is Stage.VAL and self.save_points.validates):
             self.save_points.check()
 
     def begin_epoch(self) -> EpochState:
         """Give the epoch that is under way, or begin one."""
-        if self.epoch is None or not self.trainer.limits.ends_fit:
+        if self.epoch is None or not self.trainer.limits.acts_in_epochs:
             self.save_points.check()
         if self.epoch is None:
             self.epoch = EpochState(self.fits.progress.epoch_idx)

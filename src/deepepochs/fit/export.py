@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ..arguments import check_choice
 from ..errors import ConfigError, DataError, MissingExtraError
 from ..nest.operations import describe, map_tensors
+from ..nest.reuse import leaves
 from ..nest.samples import count_samples
 
 SUFFIXES = {"torch": ".pt2", "onnx": ".onnx"}
@@ -54,7 +55,7 @@ def write_program(
         number = 2
     shapes: Any = torch.export.ShapesCollection()  # type: ignore[no-untyped-call]
     samples = torch.export.Dim("batch")
-    for tensor in tensors_in((args, kwargs)):
+    for tensor in leaves((args, kwargs)):
         if tensor.ndim and len(tensor) == number:
             shapes[tensor] = {0: samples}
     free = shapes.dynamic_shapes(model, args, kwargs)
@@ -94,15 +95,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, tuple) and not hasattr(value, "_fields"):
         return tuple(map(_plain, value))
     return list(map(_plain, value)) if isinstance(value, list) else value
-
-
-def tensors_in(value: Any) -> Iterator[Tensor]:
-    """Give the tensors in tuples, lists and dicts."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, (tuple, list, Mapping)):
-        for item in value.values() if isinstance(value, Mapping) else value:
-            yield from tensors_in(item)
 
 
 @contextmanager

@@ -58,7 +58,7 @@ class Limits:
         overfit: the number of mini-batches to train and validate on; 0: all.
         dry_run: whether a fit only tries one mini-batch of each stage.
         batches: the limit of mini-batches of each stage that has one.
-        ends_fit: whether a fit may end within an epoch, or validates there.
+        acts_in_epochs: whether a fit may end or validate within an epoch.
 
     Example:
         >>> limits = Limits(train=0.25, val=10)
@@ -82,7 +82,7 @@ class Limits:
         self.val_every = None if val_every is None else check_count("val_every", val_every, 1)
         self.overfit = check_count("overfit_batches", overfit)
         self.dry_run = check_flag("dry_run", dry_run)
-        self.ends_fit = any(x is not None for x in (max_steps, max_time, val_every))
+        self.acts_in_epochs = any(x is not None for x in (max_steps, max_time, val_every))
         given = {Stage.TRAIN: train, Stage.VAL: val, Stage.TEST: test}
         self.batches: dict[Stage, Share] = {
             stage: check_share(stage, share) for stage, share in given.items() if share is not None
@@ -95,9 +95,29 @@ class Limits:
         if self.dry_run:
             self.batches = {s: 0 if self.batches.get(s) == 0 else 1 for s in given}
 
+    def has_steps(self, num_steps: int) -> bool:
+        """Whether so many optimizer steps are all that ``max_steps`` allows."""
+        return self.max_steps is not None and num_steps >= self.max_steps
+
+    def given(self) -> dict[str, Any]:
+        """The limits that were given, by the names of the arguments.
+
+        >>> Limits(max_time="1m30s", val=0.5, val_every=100).given()
+        {'max_time': '90s', 'limit_val_batches': 0.5, 'val_every': 100}
+        """
+        time = None if self.max_time_s is None else f"{self.max_time_s:g}s"
+        every = {
+            "max_steps": self.max_steps,
+            "max_time": time,
+            **{f"limit_{stage}_batches": share for stage, share in self.batches.items()},
+            "val_every": self.val_every,
+            "overfit_batches": self.overfit or None,
+        }
+        return {name: value for name, value in every.items() if value is not None}
+
     def reached(self, fits: FitCounters, run: Run | None = None) -> str:
         """Say which limit of a run of fits is reached; ``''`` if none is."""
-        if self.max_steps is not None and fits.with_run(run).num_steps >= self.max_steps:
+        if self.has_steps(fits.with_run(run).num_steps):
             return f"max_steps={self.max_steps} is reached"
         if self.max_time_s is not None and fits.seconds >= self.max_time_s:
             return f"max_time is over, after {duration(fits.seconds)} in fits"
@@ -260,4 +280,4 @@ class LimitedSavePoints(SavePoints):
             self._last_s = now_s
         if self.stop_reason is None and (reason := limits.reached(fits, run)):
             # All processes make the same steps, and each has its own clock.
-            self.stop(reason, validate=True, everywhere=reason.startswith("max_steps"))
+            self.stop(reason, validate=True, everywhere=limits.has_steps(self._num_steps))

@@ -20,7 +20,7 @@ from .plan import FitPlan
 from .resume import EARLY
 
 
-class Part(NamedTuple):
+class TrainedPart(NamedTuple):
     """The part of an epoch that was trained.
 
     Attributes:
@@ -36,14 +36,14 @@ class Part(NamedTuple):
     metrics: list[Any]
 
 
-def part_of(trainer: TrainerView, plan: FitPlan, epoch: EpochState) -> Part:
+def part_of(trainer: TrainerView, plan: FitPlan, epoch: EpochState) -> TrainedPart:
     """Keep the state of an epoch that is stopped now."""
     parts, names = trainer.parts(), list(EARLY)
     if any(optimizer.training for optimizer in trainer.opt):
         names += ["model", "optimizers"]  # train() after eval() may round their weights
     state = {name: parts[name].state_dict() for name in names}
     state = from_plain(copy.deepcopy(to_plain(state, with_meta=True)))
-    return Part(share_of(trainer, plan, epoch), state, *_facts(plan))
+    return TrainedPart(share_of(trainer, plan, epoch), state, *_facts(plan))
 
 
 def share_of(trainer: TrainerView, plan: FitPlan, epoch: EpochState) -> float:
@@ -57,7 +57,7 @@ def share_of(trainer: TrainerView, plan: FitPlan, epoch: EpochState) -> float:
     return done / len(plan.tasks[Stage.TRAIN])
 
 
-def takes_up(part: Part, plan: FitPlan) -> bool:
+def takes_up(part: TrainedPart, plan: FitPlan) -> bool:
     """Whether a fit is on the data of the part, and records the same."""
     loaders, metrics = _facts(plan)
     return (
@@ -67,7 +67,7 @@ def takes_up(part: Part, plan: FitPlan) -> bool:
     )
 
 
-def put_back(trainer: TrainerView, part: Part) -> None:
+def put_back(trainer: TrainerView, part: TrainedPart) -> None:
     """Bring the trainer to the state at the stop, but for what the user may have changed since."""
     parts = trainer.parts()
     load_parts({name: parts[name] for name in part.state}, part.state)

@@ -246,7 +246,7 @@ def _describe_loader(task: EpochTask) -> str:
 
 def warn_of_plan(trainer: TrainerView, plan: FitPlan, epochs: range) -> None:
     """Warn of what is hardly meant in a fit of some epochs."""
-    validates = any(map(plan.validates, epochs)) or trainer.limits.ends_fit
+    validates = any(map(plan.validates, epochs)) or trainer.limits.acts_in_epochs
     if plan.tasks[Stage.VAL] and epochs and not validates:
         warn_user(
             f"val_freq={plan.val_freq} is more than the epochs of this fit: it never validates.",

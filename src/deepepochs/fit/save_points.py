@@ -84,6 +84,10 @@ class StopSignals:
         return None
 
 
+def _is_validation(run: Run | None) -> bool:
+    return run is not None and run.stage is Stage.VAL
+
+
 class SavePoints:
     """What is to be done at the next save point of a call: save, or stop.
 
@@ -166,7 +170,7 @@ class SavePoints:
         Raises:
             StopLoopException: the call was asked to stop elsewhere.
         """
-        reason = None if self.validates and run and run.stage is Stage.VAL else self.stop_reason
+        reason = None if self.validates and _is_validation(run) else self.stop_reason
         asks: Any = reason or self._requests or self.signals.received
         if self.outer is not None:
             asks = self.stop_reason
@@ -183,9 +187,9 @@ class SavePoints:
             if self.trainer.runtime.num_processes > 1:
                 self._agree()
         is_last = run is not None and run.batch_idx + 1 == run.num_batches
-        if run is not None and run.stage is Stage.VAL and self.validates:
-            is_last = True  # the stop waits for the end of the validation
-        stops = self.stop_reason is not None and not is_last
+        # A stop that asked for a validation waits for the end of the one that runs.
+        waits = is_last or (self.validates and _is_validation(run))
+        stops = self.stop_reason is not None and not waits
         if self.saves:
             if stops and self.trainer.session is not None:
                 self.trainer.session.keep_part()

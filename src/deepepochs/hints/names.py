@@ -85,6 +85,31 @@ MEANT = {
     "overfit_batches": "overfit overfit_pct",
     "dry_run": "fast_dev_run smoke_test debug",
     "best": "best_weights use_best load_best weights",
+    "limit_test_batches": "test_steps max_test_batches",
+    "deterministic": "use_deterministic cudnn_deterministic",
+    "on_oom": "split_on_oom oom auto_find_batch_size skip_oom",
+    "every": "update_every update_freq update_every_n_steps",
+    "warmup": "warmup_steps warm_up use_warmup",
+    "buffers": "use_buffers update_buffers",
+    "names": "layers modules pattern patterns parameters params",
+    "data": "input_size input_data input_shape example_input example_input_array batch loader "
+    "train_dl",
+    "depth": "max_depth",
+    "path": "dirpath filepath filename file out trace",
+    "background": "async_save asynchronous save_async non_blocking",
+    "limit_predict_batches": "limit_batches max_batches",
+    "summary": "enable_model_summary weights_summary model_summary",
+    "checkpoints": "enable_checkpointing checkpointing checkpoint_callback save_strategy",
+    "sanity": "num_sanity_val_steps sanity_steps",
+    "profiler": "profile",
+    "log_batches": "log_every_n_steps logging_steps flush_logs_every_n_steps",
+    "find_batch_size": "auto_scale_batch_size scale_batch_size",
+    "find_lr": "auto_lr_find lr_find",
+    "freeze": "freeze_layers frozen unfreeze freeze_epochs unfreeze_at unfreeze_backbone_at_epoch",
+    "val_by": "evaluation_strategy eval_strategy val_strategy",
+    "benchmark": "cudnn_benchmark",
+    "detect_anomaly": "anomaly_detection",
+    "least": "min_epochs min_steps",
     "initial_epoch": "start_epoch first_epoch",
     "ema": "ema_decay model_ema use_ema ema_model ema_momentum weight_averaging swa use_swa",
 }
@@ -96,6 +121,8 @@ SHOWN = {
     "resume": "resume='auto'",
     "compile_model": "compile_model=True",
     "ema": "ema=0.999",
+    "val_every": "val_every=500, in optimizer steps",
+    "dry_run": "dry_run=True",
 }
 
 # How to give what a function does not take.
@@ -146,6 +173,25 @@ HOW = {
     "val_every": "It is given to the trainer: Trainer(..., val_every=1000), in optimizer steps.",
     "overfit_batches": "It is given to the trainer: Trainer(..., overfit_batches=4).",
     "dry_run": "It is given to the trainer: Trainer(..., dry_run=True).",
+    "limit_test_batches": "It is given to the trainer: Trainer(..., limit_test_batches=100).",
+    "deterministic": "It is given to the trainer: Trainer(..., deterministic=True).",
+    "on_oom": "It is given to the trainer: Trainer(..., on_oom='split').",
+    "limit_predict_batches": "limit_train_batches, limit_val_batches and limit_test_batches of the "
+    "trainer take the first mini-batches of a pass; predict takes all that its loader gives.",
+    "summary": "print(trainer.summary(train_dl)) shows the layers, shapes and parameters.",
+    "checkpoints": "Only a callback saves checkpoints: callbacks=CheckCallback('loss').",
+    "sanity": "Trainer(..., dry_run=True) tries one mini-batch of each stage.",
+    "profiler": "print(trainer.profile(train_dl)) tells where the time of some steps goes, and "
+    "callbacks=TimingCallback() that of a fit.",
+    "log_batches": "A callback logs: callbacks=LogCallback(every_n_batches=50).",
+    "find_batch_size": "trainer.find_batch_size(train_dl) searches a batch size.",
+    "find_lr": "trainer.find_lr(train_dl) searches a learning rate.",
+    "freeze": "A callback freezes weights: callbacks=FreezeCallback('backbone.*', epochs=3).",
+    "val_by": "fit(..., val_freq=5) validates after every fifth epoch, Trainer(..., val_every=1000) "
+    "after every thousandth optimizer step.",
+    "benchmark": "It is PyTorch's: torch.backends.cudnn.benchmark = True.",
+    "detect_anomaly": "It is PyTorch's: torch.autograd.set_detect_anomaly(True).",
+    "least": "A fit runs the epochs of Trainer(..., epochs=10) unless something stops it.",
     "arrays": "Data are given in a loader: DataLoader(TensorDataset(x, y), batch_size=32).",
     "best": "trainer.load_best() takes the best weights, predict(dl, best=True) uses them.",
     "ema": "The average of the weights is asked for at the trainer: Trainer(..., ema=0.999).",
@@ -226,7 +272,12 @@ ATTRIBUTES = {
     "val_loader train_dl val_dl datamodule": "The trainer keeps no loaders: they are given to fit and test.",
     "to_onnx to_torchscript onnx_export export_model": "trainer.export(path) writes the model as a program, "
     "trainer.export(path, format='onnx') for ONNX.",
-    "profiler": "trainer.profile(train_dl) tells where the time of some steps goes.",
+    "profiler profile_step": "trainer.profile(train_dl) tells where the time of some steps goes.",
+    "fast_dev_run": "Trainer(..., dry_run=True) tries one mini-batch of each stage.",
+    "ema_model averaged_model swa_model": "Trainer(..., ema=0.999) averages the weights: then trainer.model has "
+    "the average outside of training passes, trainer.ema gets at both.",
+    "save_best save_best_model restore_best restore_best_weights load_best_model": "A CheckCallback keeps the "
+    "best weights; trainer.load_best() takes them, then trainer.save_weights(path) writes them.",
     "scale_batch_size auto_scale_batch_size": "trainer.find_batch_size(train_dl) searches a batch size.",
     "global_rank local_rank is_global_zero is_main_process rank": "trainer.main_process says whether this "
     "process prints and writes.",
@@ -256,7 +307,7 @@ EXPORTED = {
     "LearningRateScheduler ReduceLROnPlateau LRScheduler LRSchedulerCallback OneCycleLR OneCycle "
     "CosineAnnealingLR StepLR OneCycleScheduler":
     "A schedule of torch.optim.lr_scheduler is given with its optimizer: Optimizer(opt, scheduler).",
-    "Adam AdamW SGD RMSprop": "Optimizers are those of torch.optim.",
+    "Adam AdamW SGD RMSprop LBFGS Adagrad": "Optimizers are those of torch.optim.",
     "cross_entropy CrossEntropyLoss mse_loss MSELoss BCELoss BCEWithLogitsLoss CrossEntropyLossFlat":
     "Loss functions are those of torch.nn and torch.nn.functional.",
     "seed_everything manual_seed set_random_seed seed_all": "set_seed(42) seeds everything.",
@@ -268,7 +319,26 @@ EXPORTED = {
     "ExponentialMovingAverage AveragedModel": "Trainer(..., ema=0.999) averages the weights.",
     "StochasticWeightAveraging SWA SWALR": "AveragedModel and SWALR of torch.optim.swa_utils average "
     "weights over epochs, in the hook on_after_epoch: see docs/weights.md.",
-    "Profiler PyTorchProfiler SimpleProfiler Timer": "TimingCallback measures where the time of a fit goes.",
+    "Profiler PyTorchProfiler SimpleProfiler AdvancedProfiler profile": "trainer.profile(train_dl) tells where "
+    "the time of some steps goes, and TimingCallback that of a fit.",
+    "Timer": "Trainer(..., max_time='1h30m') ends a fit after that time; TimingCallback measures where "
+    "it goes.",
+    "ModelSummary RichModelSummary summary summarize": "trainer.summary(train_dl) lists the layers, shapes and "
+    "parameters.",
+    "BatchSizeFinder": "trainer.find_batch_size(train_dl) searches a batch size.",
+    "Tuner": "trainer.find_lr(train_dl) searches a learning rate, "
+    "trainer.find_batch_size(train_dl) a batch size.",
+    "GradientAccumulationScheduler GradientAccumulation": "Trainer(..., grad_accumulate=4) makes one step for "
+    "several mini-batches.",
+    "GradientNorm GradNorm": "GradNormCallback() records the norm of the gradients.",
+    "PyTorchLightningPruningCallback OptunaPruningCallback PruningCallback TFKerasPruningCallback Pruning "
+    "FastAIPruningCallback": "PruneCallback(trial, 'accuracy') ends trials of Optuna.",
+    "TerminateOnNaN TerminateOnNaNCallback TerminateOnNan": "A loss that is NaN ends a fit: "
+    "Trainer(..., on_nan='stop') is the default.",
+    "ShortEpochCallback": "Trainer(..., limit_train_batches=0.1) shortens the epochs.",
+    "SAM": "A recipe has it: docs/recipes/sam.md.",
+    "DeviceStatsMonitor GPUStatsMonitor": "trainer.record('name', value), in a hook of a callback, records a "
+    "number; trainer.profile(train_dl) tells where the time goes.",
     "BackboneFinetuning BaseFinetuning FreezeUnfreeze FreezeLayers Freeze":
     "FreezeCallback('backbone.*', epochs=3) freezes weights for the first epochs.",
     "get_parameter_groups param_groups_weight_decay param_groups_layer_decay parameter_groups":

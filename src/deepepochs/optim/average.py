@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from ..arguments import check_count, check_flag, found
+from ..arguments import check_count, check_flag, found, with_hints
 from ..errors import ConfigError, ConfigTypeError
 from .optimizers import Optimizers
 
@@ -50,6 +50,7 @@ class EMA:
         [0.1, 0.1818, 0.91, 0.999]
     """
 
+    @with_hints
     def __init__(
         self, decay: float, *, warmup: int = 0, every: int = 1, buffers: bool = True
     ) -> None:
@@ -152,6 +153,8 @@ class AveragedWeights:
         True
         >>> trainer.model.bias.item() == average
         True
+        >>> trainer.ema
+        AveragedWeights(EMA(0.9))
     """
 
     def __init__(self, settings: EMA, opt: Optimizers, model: nn.Module) -> None:
@@ -236,6 +239,9 @@ class AveragedWeights:
             for tensor, average in zip(own.tensors, own.averages, strict=True)
         }
         return list(by_id.values())
+
+    def __repr__(self) -> str:
+        return f"AveragedWeights({self.settings})"
 
     def _are_others(self) -> bool:
         """Whether the model has other weights than the averages that were put there."""

@@ -28,6 +28,9 @@ __all__ = [
     "params_of",
 ]  # fmt: skip
 
+WITH_CLOSURE = (
+    "self.optimize(closure=lambda: self.loss(self.call_model(batch_x), batch_y, do_optimize=False))"
+)
 MAX_RATES = 3  # rates of parameter groups that are shown
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
@@ -177,8 +180,7 @@ class Optimizer:
             if self.needs_closure:
                 raise StepError(
                     f"{self.kind} computes the loss several times in a step, through a closure. Write: "
-                    "self.optimize(closure=lambda: self.loss(self.call_model(batch_x), batch_y, "
-                    "do_optimize=False))."
+                    f"{WITH_CLOSURE}."
                 )
             self.opt.step()
             if self._moves_on_step and not (

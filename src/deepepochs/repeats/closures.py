@@ -15,12 +15,8 @@ from torch import Tensor
 from ..errors import ConfigError, StepError
 from ..hooks import fire_in_step
 from ..nest.operations import describe
-from ..optim.optimizers import Optimizer
+from ..optim.optimizers import WITH_CLOSURE, Optimizer
 from ..run import Run
-
-WRITE = (
-    "self.optimize(closure=lambda: self.loss(self.call_model(batch_x), batch_y, do_optimize=False))"
-)
 
 
 def check_closures(trainer: Any, kind: str) -> None:
@@ -109,7 +105,7 @@ class Evaluations:
         if not isinstance(loss, Tensor) or loss.numel() != 1:
             raise StepError(
                 f"The closure given to self.optimize() returned {describe(loss)}, and the optimizer needs "
-                f"the loss. Write: {WRITE}."
+                f"the loss. Write: {WITH_CLOSURE}."
             )
         if run.rounds is not None:
             runtime.join_gradients([self.optimizer], has_samples=run.rounds.has_samples)

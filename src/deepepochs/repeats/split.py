@@ -14,12 +14,10 @@ from torch import Tensor
 
 from .. import rng
 from ..errors import ConfigError, add_note, warn_user
+from ..faults.backward import is_out_of_memory
 from ..nest.samples import asked_weight
 from ..optim.optimizers import Optimizer
 from ..run import Run
-
-# What PyTorch says on a CPU and on a Mac, where it has no class of its own for it.
-NO_MEMORY = ("can't allocate memory", "not enough memory", "MPS backend out of memory")
 
 
 def check_split(trainer: Any) -> None:
@@ -35,13 +33,6 @@ def check_split(trainer: Any) -> None:
             f"on_oom='split' does not work with {kind}, an optimizer that needs a closure: cut the "
             "mini-batch into parts in a closure of your own."
         )
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out."""
-    if isinstance(error, torch.OutOfMemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(text in str(error) for text in NO_MEMORY)
 
 
 class SplitStep:

@@ -153,7 +153,10 @@ def _epoch_table(run: RunInfo, best: Best | None) -> str:
     shown = [epoch for i, epoch in enumerate(epochs) if i % every == 0 or epoch in kept]
     is_best = [best is not None and epoch == best.epoch for epoch in shown]
     rows = [
-        [Number(f"★ {epoch}" if marked else epoch), *(c.get(epoch, "") for _, c in columns)]
+        [
+            Number(f"{'★ ' if marked else ''}{run.epoch_text(epoch)}"),
+            *(c.get(epoch, "") for _, c in columns),
+        ]
         for epoch, marked in zip(shown, is_best, strict=True)
     ]
     text = "All epochs" if every == 1 else f"Every {every}th of {len(epochs)} epochs"

@@ -76,6 +76,8 @@ def how_to_resume(run: RunInfo) -> str:
     """Return how to go on with a run, in front of its `resume_code`."""
     if run.outcome == "finished":
         return "To train longer, start the script with a larger number of epochs, and with"
+    if str(run.record.get("reason")).startswith(("max_steps=", "max_time ")):
+        return "To go on with it, start the same script again with a larger limit, and with"
     return "To go on with it, start the same script again, with"
 
 

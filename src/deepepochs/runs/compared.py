@@ -23,6 +23,22 @@ from .record import RunInfo, by_start, mapping
 ABSENT = ""
 """The value of a setting that a run does not have."""
 
+OPTIONAL = frozenset(
+    [
+        "ema",
+        "deterministic",
+        "on_oom",
+        "max_steps",
+        "max_time",
+        "limit_train_batches",
+        "limit_val_batches",
+        "limit_test_batches",
+        "val_every",
+        "overfit_batches",
+    ]
+)
+"""Arguments of a trainer that are recorded where they are given."""
+
 Metric = tuple[str, str, str]
 """Stage, name and mode of a metric that runs are compared by."""
 
@@ -106,12 +122,13 @@ def _plain(text: str) -> Any:
 def differences(runs: Sequence[RunInfo]) -> dict[str, list[Any]]:
     """Return the settings with at least two values among the runs, in the order of the runs.
 
-    A run without the setting has `ABSENT` there. Callbacks are those that not all runs have.
+    A run without the setting has `ABSENT` there, which counts as a value of the arguments of a
+    trainer that are recorded only where they are given, such as ``ema``. Callbacks are those that not all runs have.
     """
     settings = [settings_of(run) for run in runs]
     found = {}
     for name, values in _by_name(settings).items():
-        if len({repr(value) for value in values if value is not ABSENT}) > 1:
+        if len({repr(v) for v in values if v is not ABSENT or name in OPTIONAL}) > 1:
             found[name] = values
     callbacks = [_callbacks(run) for run in runs]
     everywhere = set(callbacks[0]).intersection(*callbacks[1:]) if callbacks else set()

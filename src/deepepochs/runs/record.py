@@ -97,6 +97,14 @@ class RunInfo(NamedTuple):
         done = self.record.get("epochs_done")
         return done if isinstance(done, int) else self.num_epochs
 
+    def epoch_text(self, epoch: int) -> str:
+        """The number of an epoch, and the share that was trained of one that was stopped."""
+        try:
+            part = float(mapping(self.record, "partial")[str(epoch)])
+        except (KeyError, TypeError, ValueError):
+            return str(epoch)
+        return f"{epoch} ({'part' if math.isnan(part) else f'{part:.0%}'})"
+
     @property
     def seconds(self) -> float | None:
         """The time of all its epochs."""

@@ -1,4 +1,4 @@
-"""Has torch use only operations that give the same result each time, for the length of a call.
+"""Makes torch use only operations that give the same result each time, while a call runs.
 
 On a GPU many operations add their terms in the order in which they come, which differs from run
 to run. Torch has slower forms of most of them, and raises an error for the others.

@@ -355,15 +355,28 @@ def right(text: str, columns: int) -> str:
     return " " * max(0, columns - text_width(text)) + text
 
 
+def share_text(part: float) -> str:
+    """Return how much of an epoch was trained.
+
+    >>> share_text(0.4), share_text(math.nan)
+    ('40%', 'part')
+    """
+    return "part" if math.isnan(part) else f"{part:.0%}"
+
+
 def part_text(row: Row) -> str:
     """Return what marks the row of an epoch that was stopped in its middle.
 
     >>> part_text(Row(3, {}, part=0.4)), part_text(Row(3, {}))
     ('  (40% of the epoch)', '')
+    >>> part_text(Row(3, {}, part=1.0))
+    '  (stopped in validation)'
     """
     if row.part is None:
         return ""
-    return f"  ({'part' if math.isnan(row.part) else f'{row.part:.0%}'} of the epoch)"
+    if row.part == 1:
+        return "  (stopped in validation)"
+    return f"  ({share_text(row.part)} of the epoch)"
 
 
 def epoch_text(epoch: int, epochs: int) -> str:
@@ -411,8 +424,12 @@ class TextTable:
             line.append((style, "  " + right(short_name(text, width), width)))
         line.append(("dim", "  " + right(duration(row.seconds or 0), TIME_WIDTH)))
         line.append(("best", "     *" if row.is_best else ""))
-        line.append(("dim", part_text(row)))
-        yield line
+        mark: Line = [("dim", part_text(row))]
+        if columns is not None and width_of(line + mark) > columns:
+            yield line
+            yield mark
+        else:
+            yield line + mark
 
     def _told(self, left_out: Sequence[Column], columns: int | None) -> Iterator[Line]:
         names = list(dict.fromkeys(column.name for column in left_out))
@@ -617,8 +634,10 @@ class Screen:
 
     def summary(self, facts: Sequence[str]) -> None:
         """Show how a fit has ended."""
-        for text in joined(facts, self.columns()):
-            self.put([("", text)])
+        columns = self.columns()
+        for fact in joined(facts, columns):
+            for text in wrapped(fact, columns):
+                self.put([("", text)])
 
     def write(self, text: str) -> None:
         """Write a text of the user's as it is."""

@@ -21,6 +21,7 @@ from ..arguments import check_count
 from ..callbacks.base import Callback
 from ..data.followed import read_moment, restore_moment
 from ..errors import ConfigError, DataError
+from ..faults.backward import is_out_of_memory
 from ..fit.plan import as_task, plan_try
 from ..fit.session import Kind
 from ..loop import run_pass
@@ -260,10 +261,3 @@ def try_size(
         return Trial(size, False)
     memory = torch.cuda.max_memory_allocated(device) if cuda else None
     return Trial(size, True, size / clock.shortest_s, memory)
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether memory has run out, on an accelerator or on the CPU."""
-    said = str(error)
-    words = ("can't allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED")
-    return isinstance(error, torch.OutOfMemoryError) or any(word in said for word in words)

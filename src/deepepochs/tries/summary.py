@@ -23,8 +23,9 @@ from .. import rng
 from ..arguments import check_count
 from ..data.followed import read_moment, restore_moment
 from ..data.routes import own_workers
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError, ConfigTypeError, DataError
 from ..loop import split_inputs
+from ..nest.reuse import leaves
 from ..nest.samples import count_samples
 from ..optim.fits import bare
 from ..report.text import size as size_text
@@ -219,8 +220,8 @@ class Calls:
         if any(id(child) in self.outputs for child in module.children()):
             return  # most often it gives what one of them gave
         # What is changed in place, or only gets another shape, takes no more memory.
-        given = {place_of(tensor) for tensor in tensors_in([args, kwargs])}
-        new = {place_of(t): bytes_of(t) for t in tensors_in(output) if place_of(t) not in given}
+        given = {place_of(tensor) for tensor in leaves([args, kwargs])}
+        new = {place_of(t): bytes_of(t) for t in leaves(output) if place_of(t) not in given}
         self.bytes += sum(new.values())
 
 
@@ -232,6 +233,12 @@ def summarize(trainer: Any, data: Any, depth: int | None) -> ModelSummary:
     """
     if depth is not None:
         check_count("depth", depth, 0)
+    if isinstance(data, (tuple, list)) and data and all(isinstance(size, int) for size in data):
+        sizes = ", ".join(map(str, data))
+        raise ConfigTypeError(
+            f"summary({data!r}): give a loader, a mini-batch or a tensor that is the input, such as "
+            f"torch.randn({sizes})."
+        )
     model = trainer.runtime.unwrap(trainer.model)
     calls = num_samples = None
     if data is not None:
@@ -335,18 +342,6 @@ def place_of(tensor: Tensor) -> int:
     return tensor.untyped_storage().data_ptr()
 
 
-def tensors_in(value: Any) -> Iterator[Tensor]:
-    """Yield the tensors in nested containers and in objects such as those of Hugging Face."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        for part in value.values():
-            yield from tensors_in(part)
-    elif isinstance(value, (tuple, list)):
-        for part in value:
-            yield from tensors_in(part)
-
-
 def shape_text(value: Any) -> str:
     """Return the shapes of an output, of a tuple or dict those of its entries.
 
@@ -401,7 +396,7 @@ def bytes_of_optimizers(trainer: Any) -> int | None:
     for optimizer in trainer.opt:
         opt = bare(optimizer.opt)
         state = getattr(opt, "state", None)
-        found = sum(map(bytes_of, tensors_in(state))) if state else state_of_step(opt)
+        found = sum(map(bytes_of, leaves(state))) if state else state_of_step(opt)
         if found is None:
             return None
         total += found
@@ -428,7 +423,7 @@ def state_of_step(opt: Any) -> int | None:
             twin.step()
         except Exception:  # it needs a closure, or weights of another form
             return None
-        made = sum(t.numel() for t in tensors_in(twin.state) if t.numel() > 1)
+        made = sum(t.numel() for t in leaves(twin.state) if t.numel() > 1)
         total += made / probe.numel() * sum(map(bytes_of, weights))
     return int(total)
 
