@@ -230,6 +230,11 @@ VARIANTS: dict[str, Callable[[], Any]] = {
     "a limit of steps": lambda: scheduled(
         lambda opt: schedules.CosineAnnealingLR(opt, 20), trainer={"max_steps": 20}, sched_on="step"
     ),
+    "steps alone": lambda: scheduled(
+        lambda opt: schedules.OneCycleLR(opt, 0.1, total_steps=30),
+        trainer={"max_steps": 30, "epochs": 1000},
+        sched_on="step",
+    ),
     "windows of 4": lambda: check(grad_accumulate=4),
     "half precision": lambda: check(precision="bf16"),
 }

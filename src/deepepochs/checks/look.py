@@ -169,14 +169,18 @@ class Look:
         trainer: the trainer.
         plan: that of the fit.
         options: what the fit would be given.
+        epochs: those of the fit.
         tries: what steps on one mini-batch have shown, by the ``id`` of the task.
         samples: what was read of data sets, by the ``id`` of the task.
     """
 
-    def __init__(self, trainer: Any, plan: FitPlan, options: Mapping[str, Any]) -> None:
+    def __init__(
+        self, trainer: Any, plan: FitPlan, options: Mapping[str, Any], epochs: range
+    ) -> None:
         self.trainer = trainer
         self.plan = plan
         self.options = options
+        self.epochs = epochs
         self.tries: dict[int, Any] = {}
         self.samples: dict[int, Any] = {}
         self.model: nn.Module = trainer.runtime.unwrap(trainer.model)
@@ -240,7 +244,7 @@ class Look:
     def is_limited(self) -> bool:
         """Whether the trainer limits steps, time or mini-batches, as in a trial."""
         limits = self.trainer.limits
-        return bool(limits.ends_fit or limits.batches or limits.overfit or limits.dry_run)
+        return bool(limits.acts_in_epochs or limits.batches or limits.overfit or limits.dry_run)
 
     @property
     def is_compiled(self) -> bool:

@@ -34,7 +34,7 @@ FALLS = (torchs.CosineAnnealingLR, torchs.OneCycleLR, torchs.PolynomialLR)
 def schedules(look: Look) -> Iterator[Finding]:
     """Pass on what a fit warns of before it begins, such as a schedule in other units."""
     with told() as texts:
-        warn_of_plan(look.trainer, look.plan, epochs_of(look))
+        warn_of_plan(look.trainer, look.plan, look.epochs)
     for text in texts:
         problem, colon, remedy = text.rpartition(": ")
         found = of_warning(text) or of_warning(
@@ -44,16 +44,9 @@ def schedules(look: Look) -> Iterator[Finding]:
             yield found
 
 
-def epochs_of(look: Look) -> range:
-    """The epochs of the fit."""
-    trainer = look.trainer
-    span = trainer.fits.next(look.options.get("epochs"), resumes=trainer.place.is_set)
-    return range(trainer.init_epoch, span.end)
-
-
 def ends_of_schedules(look: Look) -> Iterator[Finding]:
     """Find a schedule that ends long before the training, or is cut off before its half."""
-    epochs, lengths = epochs_of(look), [task.length for task in look.training]
+    epochs, lengths = look.epochs, [task.length for task in look.training]
     is_whole = not look.trainer.is_fit_run and look.options.get("epochs") is None
     if (
         look.is_limited

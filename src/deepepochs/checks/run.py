@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from ..errors import ConfigError
-from ..fit.plan import plan_fit
+from ..fit.epochs import FitSpan
+from ..fit.plan import FitPlan, plan_fit
 from ..hints.calls import refusal
 from ..state.snapshot import no_trace
 from . import data, labels, loading, modes, plans, resume, steps, weights
@@ -59,8 +60,15 @@ DEFAULTS: dict[str, Any] = {
 }  # fmt: skip
 
 
-def check_training(trainer: Any, options: Mapping[str, Any]) -> Findings:
+def check_training(
+    trainer: Any, options: Mapping[str, Any], span_of: Callable[[FitPlan, int | None], FitSpan]
+) -> Findings:
     """Make all checks on a training that ``fit(**options)`` would do, and put everything back.
+
+    Args:
+        trainer: the trainer.
+        options: the arguments of ``fit`` by name.
+        span_of: says which epochs a fit has, by its plan and its ``epochs``.
 
     Raises:
         ConfigError: an argument that ``fit`` refuses; a model with lazy layers; several processes.
@@ -76,7 +84,8 @@ def check_training(trainer: Any, options: Mapping[str, Any]) -> Findings:
     with told() as texts:
         plan = plan_fit(trainer, **{**DEFAULTS, **options})
     found = [told_of for text in texts if (told_of := labels.of_warning(text)) is not None]
-    look = Look(trainer, plan, options)
+    epochs = range(trainer.init_epoch, span_of(plan, options.get("epochs")).end)
+    look = Look(trainer, plan, options, epochs)
     with no_trace(trainer, [task.dataloader for task in plan.all_tasks()]):
         for check in CHECKS:
             try:
