@@ -717,7 +717,7 @@ class TrainerBase(Steps):
         session = Session(self, plan, kind, acting, self.session)
         with (
             self.runtime.call(f"{kind.value}()"),
-            no_trace(self, [task.dataloader for task in plan.all_tasks()]),
+            no_trace(self, [task.dataloader for task in plan.all_tasks()], acting),
             self._opened(session),
         ):
             self.opt.drop_gradients()

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.data import DataLoader
 
 from deepepochs import (
     Callback,
@@ -102,6 +103,20 @@ def test_a_search_for_a_rate_trains_what_the_fit_would_train() -> None:
     handle.remove()
     assert not any(seen)
     assert all(weight.requires_grad for weight in trainer.model.parameters())
+
+
+@pytest.mark.parametrize("name", ["find_lr", "profile", "find_batch_size"])
+def test_a_try_before_the_fit_does_not_count_as_freezing(name: str) -> None:
+    freeze = FreezeCallback("0", 1)
+    model = make_model()
+    trainer = Trainer(model, F.cross_entropy, epochs=2, console="off", callbacks=freeze)
+    data = DataLoader([(x[0], y[0]) for x, y in DATA] * 4, batch_size=4)
+    getattr(trainer, name)(data)
+    assert freeze.state_dict() == {"frozen": []}
+    model[0][0].requires_grad_(False)  # by the user, for good
+    trainer.fit(data)
+    flags = [weight.requires_grad for weight in model.parameters()]
+    assert flags == [False, False, True, True, True, True, True, True]
 
 
 def test_with_groups_the_frozen_part_goes_on_with_a_rate_of_its_own() -> None:

@@ -61,6 +61,19 @@ def rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def test_with_val_every_the_mini_batches_of_training_keep_their_steps(tmp_path: Path) -> None:
+    curves = []
+    for name, options in (("a", {}), ("b", {"val_every": 2})):
+        trainer = small_trainer(callbacks=LogCallback(tmp_path), running_id=name, **options)
+        history = trainer.fit(*loaders())
+        curves.append(scalars(tmp_path / name))
+    assert curves[1]["loss/batch/train"] == curves[0]["loss/batch/train"]
+    within = [step for step in history.steps["val"] if step not in history.steps["train"]]
+    assert steps(curves[1]["loss/step/val"]) == within
+    num_val = trainer.progress.num_val_batches
+    assert steps(curves[1]["loss/batch/val"]) == [*range(1, num_val + 1)]
+
+
 def test_curves_have_their_tags_steps_and_values(tmp_path: Path) -> None:
     log = LogCallback(tmp_path, every_n_batches=1)
     trainer = small_trainer(callbacks=log, running_id="a")

@@ -371,6 +371,21 @@ def test_an_average_may_begin_in_a_run_that_had_none(batches: Batches) -> None:
         assert not torch.equal(average[0].weight, trainer.model[0].weight)  # type: ignore[index]
 
 
+def test_a_weight_that_is_nan_does_not_begin_the_average_anew(batches: Batches) -> None:
+    class Sparse(nn.Sequential):  # as rows of an embedding that are not there yet
+        def __init__(self) -> None:
+            super().__init__(*make_model())
+            self.unused = nn.Parameter(torch.full((3,), torch.nan))
+
+    losses = []
+    for options in ({}, {"val_every": 2}):
+        trainer = make(model := Sparse(), **options)
+        losses.append(trainer.fit(batches, batches)["train"]["loss"])
+    assert losses[0] == losses[1]
+    for one, other in zip(model, by_hand(batches, use_buffers=True)[1], strict=True):
+        assert_same(one, other)
+
+
 WRONG: list[tuple[Any, str]] = [
     (1.5, "ema=1.5: give the decay, between 0 and 1, such as ema=0.999"),
     (0, "ema=0: give the decay"),

@@ -223,6 +223,19 @@ def test_overfit_keeps_the_steps_of_the_tasks() -> None:
     assert history["val"]["double"] == [1.0, 1.0, 1.0]
 
 
+def test_overfit_goes_on_after_a_stop_within_an_epoch() -> None:
+    class Stops(Callback):
+        def on_after_train_batch(self, trainer: Any, **others: Any) -> None:
+            if trainer.progress.num_train_batches == 3:
+                trainer.stop("a look at it", validate=True)
+
+    data, trainer = loader(), make_trainer(overfit_batches=2, callbacks=Stops())
+    assert trainer.fit(data, data).partial == {1: 0.5}
+    trainer.fit(data, data)
+    whole = make_trainer(overfit_batches=2).fit(loader(), loader())
+    assert trainer.history == whole
+
+
 def test_a_limited_pass_resumes_in_its_middle_to_the_bit(tmp_path: Any) -> None:
     def run(stop_at: int | None) -> Any:
         class Stops(Callback):

@@ -196,9 +196,9 @@ def test_a_table_has_each_validation_with_its_step(tmp_path: Path) -> None:
     trainer = make_trainer(record, val_every=4, epochs=1, running_id="r")
     history = trainer.fit(loader(), loader())
     rows = (tmp_path / "r/validations.csv").read_text().splitlines()
-    losses = history["val"]["loss"]
-    pairs = zip([4, 8, 10], losses, strict=True)
-    assert rows == ["step,epoch,val_loss", *(f"{step},1,{loss}" for step, loss in pairs)]
+    steps = zip(history.steps["val"], history["val"]["loss"], strict=True)
+    assert rows == ["step,epoch,val_loss", *(f"{step},1,{loss}" for step, loss in steps)]
+    assert history.steps["val"] == [4, 8, 10]  # the last one is that of the epoch
     assert len((tmp_path / "r/metrics.csv").read_text().splitlines()) == 2
 
 

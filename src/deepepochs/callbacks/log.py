@@ -103,7 +103,8 @@ class LogCallback(EventFileCallback, RunRecordCallback):
         self.every_n_batches = every_n_batches
         self._written: set[str] = set()  # of the graph and the charts, what is there already
         self._num_passes = {Stage.TRAIN: 0, Stage.VAL: 0}
-        self._num_before = 0  # mini-batches of the stage before the pass that runs
+        # Mini-batches of a stage before its pass; one of validation may run inside of training.
+        self._num_before = {Stage.TRAIN: 0, Stage.VAL: 0}
         self._held: list[tuple[str, int, Mapping[str, Any], float]] = []
         self._logger: SummaryWriter | None = None
         self._results: RunWriter | None = None
@@ -129,19 +130,19 @@ class LogCallback(EventFileCallback, RunRecordCallback):
     def on_before_train_epoch(self, trainer: TrainerView, task: Any) -> None:
         # Called again at a resume inside the pass, whose rates are there already.
         done = 0 if trainer.run is None else trainer.run.batch_idx + 1
-        self._num_before = trainer.progress.num_train_batches - done
+        self._num_before[Stage.TRAIN] = trainer.progress.num_train_batches - done
         if not done:
             self._log_rates(trainer, "epoch", self._num_passes[Stage.TRAIN])
 
     def on_before_val_epoch(self, trainer: TrainerView, task: Any) -> None:
         done = 0 if trainer.run is None else trainer.run.batch_idx + 1
-        self._num_before = trainer.progress.num_val_batches - done
+        self._num_before[Stage.VAL] = trainer.progress.num_val_batches - done
 
     def on_before_train_batch(
         self, trainer: TrainerView, batch_x: Any, batch_idx: int, **others: Any
     ) -> None:
         """Log the learning rates, and once the graph."""
-        step = self._num_before + batch_idx
+        step = self._num_before[Stage.TRAIN] + batch_idx
         if step % (self.every_n_batches or METRICS_EVERY) == 0:
             self._log_rates(trainer, "batch", step)
         if self.log_graph and "graph" not in self._written and self._logger is not None:
@@ -150,10 +151,11 @@ class LogCallback(EventFileCallback, RunRecordCallback):
             log_graph(self._logger, trainer.runtime.unwrap(trainer.model), example)
 
     def on_after_train_batch(self, trainer: TrainerView, metrics: Any, batch_idx: int) -> None:
-        self._log_batch(trainer, "batch/train", self._num_before + batch_idx, metrics)
+        num_before = self._num_before[Stage.TRAIN] + batch_idx
+        self._log_batch(trainer, "batch/train", num_before, metrics)
 
     def on_after_val_batch(self, trainer: TrainerView, metrics: Any, batch_idx: int) -> None:
-        self._log_batch(trainer, "batch/val", self._num_before + batch_idx, metrics)
+        self._log_batch(trainer, "batch/val", self._num_before[Stage.VAL] + batch_idx, metrics)
 
     def on_after_train_epoch(self, trainer: TrainerView, task: Any, metrics: Any) -> None:
         self._log_pass(Stage.TRAIN, metrics)

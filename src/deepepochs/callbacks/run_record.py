@@ -147,7 +147,7 @@ class RunRecordCallback(Callback):
             self._add_seconds("epochs", self._epoch_began_s)
             with self._record_faults.survived():
                 self._table.add(epoch_idx, others["train_metrics"], others["val_metrics"], part)
-                if trainer.limits.val_every is not None:
+                if trainer.limits.val_every is not None and others["val_metrics"]:
                     write_validations(self.folder(trainer) / VALIDATIONS, trainer.history)
                 self._write(trainer)
 

@@ -247,7 +247,7 @@ class AveragedWeights:
         """Whether the model has other weights than the averages that were put there."""
         buffers = set(map(id, self._of_buffers.tensors))
         return any(
-            id(tensor) not in buffers and not torch.equal(tensor.detach(), average)
+            id(tensor) not in buffers and not _is_same(tensor.detach(), average)
             for tensor, average in self._pairs()
         )
 
@@ -305,6 +305,13 @@ class AveragedWeights:
 
 def _is_averaged(tensor: Tensor) -> bool:
     return tensor.is_floating_point() or tensor.is_complex()
+
+
+def _is_same(tensor: Tensor, other: Tensor) -> bool:
+    """Whether all numbers are the same, NaN included, as a weight has that is not used yet."""
+    return torch.equal(tensor, other) or not bool(
+        ((tensor != other) & ~(tensor.isnan() & other.isnan())).any()
+    )
 
 
 def averaged(ema: float | EMA, opt: Optimizers, model: nn.Module) -> AveragedWeights:

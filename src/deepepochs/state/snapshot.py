@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import copy
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import nn
 
 from .. import rng
+from ..callbacks.base import Callback
+from ..callbacks.pool import CallbackPool
 from ..contracts import TrainerView
 from ..data.cursor import Cursor
 from ..data.routes import own_workers
 from ..errors import ConfigError
+from .parts import CallbacksPart
 from .strict import copied_to_cpu, load_parts
 
 TRIED = (
@@ -29,11 +33,13 @@ TRIED = (
 
 
 @contextmanager
-def no_trace(trainer: TrainerView, loaders: Iterable[object]) -> Iterator[None]:
+def no_trace(
+    trainer: TrainerView, loaders: Iterable[object], callbacks: Sequence[Callback] = ()
+) -> Iterator[None]:
     """Let the block train; put back all that this changes.
 
-    These are weights, optimizers, schedulers, gradients, buffers, random states and the place
-    in the loaders.
+    These are weights, optimizers, schedulers, gradients, buffers, random states, the place
+    in the loaders, and the states of the ``callbacks`` that take part.
 
     Raises:
         ConfigError: a model with lazy layers, which could not be put back.
@@ -50,6 +56,8 @@ def no_trace(trainer: TrainerView, loaders: Iterable[object]) -> Iterator[None]:
         if name in TRIED
     }
     buffers = [(buffer, buffer.clone()) for buffer in _hidden_buffers(trainer)]
+    acting = CallbacksPart(CallbackPool(callbacks))
+    states = copy.deepcopy(acting.present_state())
     moments = [(loader, Cursor(loader).state_dict()) for loader in loaders]  # type: ignore[arg-type]
     random = rng.get_state()
     try:
@@ -61,6 +69,7 @@ def no_trace(trainer: TrainerView, loaders: Iterable[object]) -> Iterator[None]:
         # Collected anew: an optimizer may have given a tensor another storage.
         parts = trainer.parts()
         load_parts({name: parts[name] for name in before}, before)
+        acting.load_state_dict(states)
         with torch.no_grad():
             for buffer, value in buffers:
                 buffer.copy_(value)
