@@ -155,10 +155,12 @@ def run_console(code: str) -> str:
             is_ours = command[:1] == ["deepepochs"]
             lines.append(line)
             if is_ours:
-                # A check that finds something ends with the status 1.
-                printed = io.StringIO()
-                with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
-                    main(command[1:])
+                with contextlib.redirect_stdout(io.StringIO()) as printed:
+                    try:
+                        main(command[1:])
+                    except SystemExit as end:
+                        if end.code != 1:  # that of a check which has found something
+                            raise
                 lines += printed.getvalue().splitlines()
         elif not is_ours:
             lines.append(line)
