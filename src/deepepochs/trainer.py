@@ -71,6 +71,7 @@ from .task import EpochTask
 # What a plain fit does not need (checkpoints, reports and the like) is imported where it is
 # asked for.
 if TYPE_CHECKING:
+    from .checks.findings import Findings
     from .fit.resume import EarlierFits, Resumption
     from .optim.average import EMA, AveragedWeights
     from .plain.words import Explanation
@@ -831,6 +832,51 @@ class TrainerBase(Steps):
         from .tries.profile import profile_steps
 
         return profile_steps(self, train_dl, steps, path, batch_size)
+
+    @with_hints
+    def check(
+        self,
+        train_dl: Iterable[Any] | None = None,
+        val_dl: Iterable[Any] | None = None,
+        **fit_options: Any,
+    ) -> Findings:
+        """Look for faults of a training before it is run, and put everything back.
+
+        Weights and optimizers, labels and outputs, the order of the data, samples shared with the
+        validation, modes of layers, gradients, the rate, schedules, loading and resuming are
+        looked at. It makes some hundred training steps, and reads some hundred samples. What is
+        found is likely to be a fault: a doubt is passed over.
+
+        Args:
+            train_dl: training loader, as for ``fit``.
+            val_dl: validation loader, as for ``fit``.
+            **fit_options: further arguments of ``fit``, such as ``train_tasks``.
+
+        Returns:
+            A list of findings, the worst first, each with ``severity``, ``text`` and ``remedy``;
+            it prints in words. It is empty, and so false, where nothing was found.
+
+        Raises:
+            ConfigError: an argument that ``fit`` refuses; a model with lazy layers.
+            LoopException: called in a running fit.
+
+        Example:
+            >>> data = [(torch.randn(8, 4), torch.randint(0, 3, (8,))) for _ in range(3)]
+            >>> model = nn.Sequential(nn.Linear(4, 3), nn.Softmax(dim=1))
+            >>> trainer = Trainer(model, nn.CrossEntropyLoss(), torch.optim.SGD(model.parameters(), 0.1))
+            >>> for finding in trainer.check(data):
+            ...     print(finding.severity, finding.text[:40])
+            warning The outputs go through softmax before cr
+        """
+        from .checks.run import check_training
+
+        told = set(self._told)
+        try:
+            given = {"train_dl": train_dl, "val_dl": val_dl}
+            given = {name: value for name, value in given.items() if value is not None}
+            return check_training(self, {**given, **fit_options}, self._span)
+        finally:
+            self._told = told  # the fit warns of what it finds itself
 
     def run_task(self, task: EpochTask, stage: Stage) -> dict[str, Any]:
         """Run one pass over one task's data, inside of a call whose task it is."""

@@ -156,7 +156,11 @@ def run_console(code: str) -> str:
             lines.append(line)
             if is_ours:
                 with contextlib.redirect_stdout(io.StringIO()) as printed:
-                    main(command[1:])
+                    try:
+                        main(command[1:])
+                    except SystemExit as end:
+                        if end.code != 1:  # that of a check which has found something
+                            raise
                 lines += printed.getvalue().splitlines()
         elif not is_ours:
             lines.append(line)

@@ -19,7 +19,7 @@ def test_command_writes_what_the_method_writes(
     run(HEAD + CASES[case], writes=True)
     Path("train.py").write_text(HEAD + CASES[case], encoding="utf-8")
 
-    main(["show-loop", "train.py", "-o", "other.py"])
+    main(["show-loop", "-o", "other.py", "train.py"])
 
     assert Path("other.py").read_text(encoding="utf-8") == Path("loop.py").read_text("utf-8")
     assert "epoch" not in capsys.readouterr().out
@@ -40,7 +40,7 @@ print("trained")
 """
     Path("train.py").write_text(HEAD + body, encoding="utf-8")
 
-    main(["show-loop", "train.py", "--", "--rate", "3"])
+    main(["show-loop", "train.py", "--rate", "3"])
 
     printed = capsys.readouterr()
     assert printed.out.startswith('"""The training of train.py')

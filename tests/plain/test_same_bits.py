@@ -61,7 +61,7 @@ def test_scripts_pass_a_type_checker(tmp_path: Path, monkeypatch: pytest.MonkeyP
     Path("steps_of_mine.py").write_text(MODULE, encoding="utf-8")
     for case, body in CASES.items():
         Path("train.py").write_text(HEAD + body, encoding="utf-8")
-        main(["show-loop", "train.py", "-o", f"loop_{case}.py"])
+        main(["show-loop", "-o", f"loop_{case}.py", "train.py"])
 
     scripts = sorted(map(str, tmp_path.glob("loop_*.py")))
     assert len(scripts) == len(CASES)

@@ -255,7 +255,7 @@ def shown(thing: Any) -> list[str]:
 
 STEPS = "backward call_model do_metric evaluate_step loss optimize record step test_step train_step val_step"
 OF_TRAINER = f"""
-accelerator add_saver callbacks device export ema explain find_batch_size find_lr fit history load_checkpoint load_state_dict
+accelerator add_saver callbacks check device export ema explain find_batch_size find_lr fit history load_checkpoint load_state_dict
 load_best load_weights logger loss_fn main_process max_epochs model open_logger opt parts plain_loop predict
 prepare_data print profile progress report request_save run run_dir running_id save_weights session stage state_dict
 stop stop_reason summary test verify_resume {STEPS}

@@ -63,6 +63,11 @@ def at_first_fit(script: str | os.PathLike[str], arguments: Sequence[str], do: D
     raise ConfigError(f"{path} has ended, and no trainer.fit(...) was called in it.")
 
 
+def place_of(frame: FrameType) -> str:
+    """Name the line of a script that is under way, as ``train.py, line 12``."""
+    return f"{Path(frame.f_code.co_filename).name}, line {frame.f_lineno}"
+
+
 @contextmanager
 def running_as_main(path: Path, arguments: Sequence[str]) -> Iterator[None]:
     """Set what Python sets for the script that it is started with."""

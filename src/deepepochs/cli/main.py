@@ -1,4 +1,4 @@
-"""The command ``deepepochs``: lists, shows and compares runs, writes pages, trains a demo.
+"""The command ``deepepochs``: lists, shows and compares runs, checks scripts, trains a demo.
 
 ::
 
@@ -8,6 +8,8 @@
     deepepochs compare digits wide  # a table, and a page with the curves of both
     deepepochs report digits --open # write the page about a run, and open it
     deepepochs show-loop train.py   # the training of a script as a loop in PyTorch
+    deepepochs check train.py       # look for faults of a training before it is run
+    deepepochs verify train.py      # prove that it would resume to the bit
 
 ``python -m deepepochs`` does the same.
 """
@@ -18,7 +20,13 @@ import os
 import shutil
 import sys
 import webbrowser
-from argparse import ArgumentParser, ArgumentTypeError, Namespace, RawDescriptionHelpFormatter
+from argparse import (
+    REMAINDER,
+    ArgumentParser,
+    ArgumentTypeError,
+    Namespace,
+    RawDescriptionHelpFormatter,
+)
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from importlib.metadata import version
@@ -199,10 +207,44 @@ def show_loop(options: Namespace) -> None:
         print(f"Written: {options.output}")
 
 
+def check(options: Namespace) -> None:
+    """Look for faults of a script's training before it is run.
+
+    The script runs up to its first fit, which is checked in place of being run; then
+    the script ends. The status is 1 where an error or a warning was found.
+    """
+    from .first_fit import at_first_fit, place_of
+
+    def look(trainer: Any, given: dict[str, Any], frame: FrameType) -> Any:
+        return place_of(frame), trainer.check(**given)
+
+    where, found = at_first_fit(options.script, options.arguments, look)
+    print("\n".join(wrapped(f"{where}: {found}", screen_width())))
+    if any(one.severity != "note" for one in found):
+        raise SystemExit(1)
+
+
+def verify(options: Namespace) -> None:
+    """Prove that the training of a script would resume to the bit.
+
+    The script runs up to its first fit, whose first mini-batches are run three times:
+    unbroken, up to the middle, and resumed there. The status is 1 if they differ.
+    """
+    from .first_fit import at_first_fit, place_of
+
+    def prove(trainer: Any, given: dict[str, Any], frame: FrameType) -> Any:
+        return place_of(frame), trainer.verify_resume(**given, steps=options.steps)
+
+    where, proof = at_first_fit(options.script, options.arguments, prove)
+    print("\n".join(wrapped(f"{where}: {proof!r}", screen_width())))
+    if not proof:
+        raise SystemExit(1)
+
+
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(
         "deepepochs",
-        description="Look at runs that DeepEpochs has trained. Each run has a folder in the "
+        description="Look at runs that DeepEpochs has trained, and at scripts before they train. Each run has a folder in the "
         "folder that CheckCallback(ckpt_dir=...), LogCallback(log_dir=...) or "
         'ReportCallback(log_dir=...) names, by default "logs".',
     )
@@ -224,14 +266,20 @@ def _parser() -> ArgumentParser:
         return added
 
     _add_options(*map(add, (runs, show, compare, report, demo)))
-    _add_loop(add(show_loop))
+    _add_script(*map(add, (show_loop, check, verify)))
     return parser
 
 
-def _add_loop(writing: ArgumentParser) -> None:
-    writing.add_argument("script", type=Path, help="the file that calls fit()")
-    writing.add_argument("arguments", nargs="*", help="those of the script, after --")
+def _add_script(
+    writing: ArgumentParser, checking: ArgumentParser, verifying: ArgumentParser
+) -> None:
     writing.add_argument("-o", "--output", type=Path, help="the file to write; default: print it")
+    verifying.add_argument(
+        "--steps", type=_count, default=20, help="mini-batches to run; default: 20"
+    )
+    for command in (writing, checking, verifying):
+        command.add_argument("script", type=Path, help="the file that calls fit()")
+        command.add_argument("arguments", nargs=REMAINDER, help="those of the script")
 
 
 def _add_options(

@@ -46,12 +46,13 @@ class Kind(Enum):
     FIND_LR = "find_lr"
     FIND_BATCH_SIZE = "find_batch_size"
     PROFILE = "profile"
+    CHECK = "check"
     VALIDATE = "validation"
 
     @property
     def is_try(self) -> bool:
         """Whether it trains and leaves no trace."""
-        return self in (Kind.FIND_LR, Kind.FIND_BATCH_SIZE, Kind.PROFILE)
+        return self in (Kind.FIND_LR, Kind.FIND_BATCH_SIZE, Kind.PROFILE, Kind.CHECK)
 
 
 class Session:
