@@ -1,4 +1,4 @@
-"""`trainer.check()` is silent on sound trainings: examples, recipes and well-known architectures."""
+"""Sound trainings: examples, recipes and architectures pass `check` and a dry run without a word."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import inspect
 import os
 import re
 import sys
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ import pytest
 import torch
 
 from deepepochs import Trainer, TrainerBase
+from deepepochs.fit.limits import Limits
+from deepepochs.nest.compare import digest
 
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -73,8 +76,29 @@ def test_an_example_gives_no_finding(name: str, tmp_path: Path) -> None:
         assert found == "nothing found\n"
 
 
-class Checked(BaseException):
-    """Ends a recipe after its first check."""
+class Ended(BaseException):
+    """Ends a recipe at its first fit."""
+
+
+def at_first_fit_of(
+    name: str, monkeypatch: pytest.MonkeyPatch, do: Callable[[Trainer, dict[str, Any]], Any]
+) -> Any:
+    """Run a recipe up to its first fit; give what is done in place of it."""
+    fit, found = TrainerBase.fit, []
+
+    def instead(trainer: Trainer, *args: Any, **options: Any) -> None:
+        monkeypatch.setattr(TrainerBase, "fit", fit)
+        given = inspect.signature(fit).bind(trainer, *args, **options).arguments
+        found.append(do(trainer, {key: value for key, value in given.items() if key != "self"}))
+        raise Ended
+
+    monkeypatch.setattr(TrainerBase, "fit", instead)
+    text = (ROOT / "docs" / "recipes" / name).read_text(encoding="utf-8")
+    namespace: dict[str, Any] = {"__name__": "recipe"}
+    with pytest.raises(Ended):
+        for code in re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+            exec(compile(code, name, "exec"), namespace)
+    return found[0]
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -83,18 +107,36 @@ def test_a_recipe_gives_no_finding(
 ) -> None:
     skip_without_package(name)
     monkeypatch.chdir(tmp_path)
-    fit, found = TrainerBase.fit, []
+    found = at_first_fit_of(name, monkeypatch, lambda trainer, given: trainer.check(**given))
+    assert str(found) == "nothing found"
 
-    def check(trainer: Trainer, *args: Any, **options: Any) -> None:
-        monkeypatch.setattr(TrainerBase, "fit", fit)
-        given = inspect.signature(fit).bind(trainer, *args, **options).arguments
-        found.append(trainer.check(**{key: value for key, value in given.items() if key != "self"}))
-        raise Checked
 
-    monkeypatch.setattr(TrainerBase, "fit", check)
-    text = (ROOT / "docs" / "recipes" / name).read_text(encoding="utf-8")
-    namespace: dict[str, Any] = {"__name__": "recipe"}
-    with pytest.raises(Checked):
-        for code in re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
-            exec(compile(code, name, "exec"), namespace)
-    assert str(found[0]) == "nothing found"
+def dry_run(trainer: Trainer, given: dict[str, Any]) -> bool:
+    """Try a fit in a dry run; say whether the weights are as before, to the bit."""
+    trainer.limits = Limits(dry_run=True)
+    before = digest(trainer.model.state_dict())
+    trainer.fit(**given)
+    return digest(trainer.model.state_dict()) == before and not trainer.is_fit_run
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_a_dry_run_of_an_architecture_leaves_no_trace(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    skip_without_package(name)
+    monkeypatch.chdir(tmp_path)
+    trainer, data = ARCHITECTURES[name]()
+    given = (
+        data if isinstance(data, dict) else dict(zip(("train_dl", "val_dl"), data, strict=False))
+    )
+    assert dry_run(trainer, given)
+    assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_dry_run_of_a_recipe_leaves_no_trace(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    skip_without_package(name)
+    monkeypatch.chdir(tmp_path)
+    assert at_first_fit_of(name, monkeypatch, dry_run)

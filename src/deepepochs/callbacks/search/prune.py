@@ -84,7 +84,7 @@ class PruneCallback(Callback):
         if not metrics or trainer.session is None:  # an epoch that does not validate
             return
         prunes = False
-        if trainer.main_process:
+        if trainer.main_process and self.trial is not None:  # a copy has none, as in a dry run
             value = self._monitored.value(trainer.session.plan, metrics)
             self.trial.report(value, epoch_idx)
             prunes = self.trial.should_prune()
