@@ -1041,13 +1041,13 @@ CASES: dict[str, Callable[[], Any]] = {
     case.__name__: case
     for case in (
         function_metrics, mean_and_confusion, metric_objects, returned_patches, whole_batches,
-few_samples, streams, ready_batches, accumulated, averaged, frozen_first,
+        few_samples, streams, ready_batches, accumulated, averaged, frozen_first,
         without_labels, skipped, wrong_lengths, by_hand, by_hand_sparse, several, plateau,
         weights_outside, unfrozen, fillers_and_rare_weights, unfrozen_between_trainers,
         frozen_model, searched, looked_at_before, prepared, predictions, early_stop, recorded,
         interpreted, closures, left_out, hooks_and_fillers, lone_save, returned_by_one,
-        exchanges,
-limited, stopped_and_gone_on,     )
+        exchanges, limited, stopped_and_gone_on,
+    )
 }  # fmt: skip
 
 
