@@ -7,7 +7,7 @@ from typing import Any
 
 from ..errors import ConfigError
 from ..fit.epochs import FitSpan
-from ..fit.plan import FitPlan, plan_fit
+from ..fit.plan import FitPlan, options_of_fit, plan_fit
 from ..hints.calls import refusal
 from ..state.snapshot import no_trace
 from . import data, labels, loading, modes, plans, resume, steps, weights
@@ -53,12 +53,6 @@ CHECKS: tuple[Callable[[Look], Iterator[Finding]], ...] = (
 TRAINING = (steps.one_batch_by_heart, steps.learning_rate)
 """Those that make training steps of their own, which may meet a sample that fails."""
 
-DEFAULTS: dict[str, Any] = {
-    "train_dl": None, "val_dl": None, "metrics": None, "train_metrics": None, "val_metrics": None,
-    "train_tasks": None, "val_tasks": None, "val_freq": 1, "do_val_loss": True,
-    "batch_size": None, "epochs": None,
-}  # fmt: skip
-
 
 def check_training(
     trainer: Any, options: Mapping[str, Any], span_of: Callable[[FitPlan, int | None], FitSpan]
@@ -82,7 +76,7 @@ def check_training(
             "is started without a launcher."
         )
     with told() as texts:
-        plan = plan_fit(trainer, **{**DEFAULTS, **options})
+        plan = plan_fit(trainer, **options_of_fit(trainer, options))
     found = [told_of for text in texts if (told_of := labels.of_warning(text)) is not None]
     epochs = range(trainer.init_epoch, span_of(plan, options.get("epochs")).end)
     look = Look(trainer, plan, options, epochs)

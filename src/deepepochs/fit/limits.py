@@ -4,7 +4,7 @@
 
     Trainer(model, loss, opt, max_steps=10_000, max_time="1h30m", limit_val_batches=0.1)
 
-The arguments are checked here, once. A fit without limits runs nothing of this module.
+The arguments are checked here, once. Without limits, a step asks nothing here.
 """
 
 from __future__ import annotations

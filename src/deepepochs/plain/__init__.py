@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from ..fit.plan import FitPlan, plan_fit
+from ..fit.plan import FitPlan, options_of_fit, plan_fit
 from .script import script_of
 from .words import Explanation
 from .words import explain as explain_plan
@@ -42,11 +41,7 @@ def explain(trainer: Any, fit_options: Mapping[str, Any]) -> Explanation:
 
 def _planned(trainer: Any, fit_options: Mapping[str, Any]) -> tuple[FitPlan, tuple[int, int]]:
     """Make the plan of a fit with these arguments, and give its epochs, from 0."""
-    base: Any = next(one for one in type(trainer).__mro__ if one.__name__ == "TrainerBase")
-    given = inspect.signature(base.fit).bind(trainer, **fit_options)
-    given.apply_defaults()
-    options = dict(given.arguments)
-    options.pop("self")
+    options = options_of_fit(trainer, fit_options)
     plan = plan_fit(trainer, **options)
     for task in plan.all_tasks():
         task.bind(trainer)
