@@ -2,9 +2,10 @@
 
     python memory_growth.py metrics           every kind of metric but TensorPatch
     python memory_growth.py 'kept outputs'    a loop that keeps all outputs
-    python memory_growth.py 'kept losses'     a loop that keeps small tensors
+    python memory_growth.py 'kept losses'     a loop that keeps the loss of each sample
 
-Small tensors weigh nothing and pin the holes that freed outputs leave in the heap.
+Small tensors also pin the holes that freed outputs leave in the heap, by luck. There are so many
+of them here that they are seen by their own size.
 """
 
 from __future__ import annotations
@@ -97,7 +98,8 @@ def main(what: str) -> None:
         kept = []
         for x, y in loader:
             model_out = model(x).detach()
-            kept.append(model_out if what == "kept outputs" else F.cross_entropy(model_out, y))
+            losses = F.cross_entropy(model_out, y, reduction="none")
+            kept.append(model_out if what == "kept outputs" else losses.unbind())
     early, late = loader.reserved
     print(late - early)
 
