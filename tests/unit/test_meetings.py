@@ -12,16 +12,23 @@ from deepepochs.runtime.rounds import FIRST_ROUNDS, Meetings, Sizes
 from deepepochs.runtime.shares import share_of_sizes
 
 
-def met(monkeypatch: pytest.MonkeyPatch, seconds: Iterator[float], num_rounds: int) -> list[int]:
-    """The rounds, from 1, after which processes meet whose rounds take so many seconds."""
-    now = [0.0]
+def met(
+    monkeypatch: pytest.MonkeyPatch,
+    seconds: Iterator[float],
+    num_rounds: int,
+    meetings: Meetings | None = None,
+) -> list[int]:
+    """The rounds of a pass, from 1, after which processes meet, with rounds of so many seconds."""
+    now = [next(seconds)]
     monkeypatch.setattr(rounds, "monotonic", lambda: now[0])
-    meetings, found = Meetings(), []
+    meetings = meetings or Meetings()
+    meetings.begin()
+    found = []
     for number in range(1, num_rounds + 1):
-        now[0] += next(seconds)
         if meetings.is_due():
             found.append(number)
             meetings.plan(meetings.pace())
+        now[0] += next(seconds)
     return found
 
 
@@ -37,8 +44,19 @@ def test_fast_rounds_have_few_meetings(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found[-1] - found[-2] == pytest.approx(250, abs=1)
 
 
-def test_slow_rounds_each_have_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert met(monkeypatch, forever(0.3), 20) == list(range(1, 21))
+def test_the_next_pass_begins_at_the_pace_of_the_one_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    meetings = Meetings()
+    met(monkeypatch, forever(0.001), 10, meetings)
+    assert met(monkeypatch, forever(0.001), 100, meetings) == []
+    assert met(monkeypatch, forever(0.001), 1000, meetings) == pytest.approx([250, 500, 750, 1000], abs=3)
+
+
+def test_slow_rounds_each_have_one_in_every_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    meetings = Meetings()
+    for _ in range(3):
+        assert met(monkeypatch, forever(0.3), 20, meetings) == list(range(1, 21))
 
 
 def test_rounds_that_become_slow_have_more_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,8 +64,9 @@ def test_rounds_that_become_slow_have_more_of_them(monkeypatch: pytest.MonkeyPat
         yield from [0.001] * 100
         yield from forever(0.5)
 
-    found = met(monkeypatch, seconds(), 600)
-    assert found[-50:] == list(range(551, 601))
+    meetings = Meetings()
+    assert met(monkeypatch, seconds(), 600, meetings)[-50:] == list(range(551, 601))
+    assert met(monkeypatch, forever(0.5), 50, meetings) == list(range(1, 51))
 
 
 @pytest.mark.parametrize("num_processes", [1, 2, 3, 4])

@@ -401,13 +401,17 @@ class FitSession(Session):
     def passes(self) -> Iterator[tuple[EpochTask, Stage, tuple[int, int]]]:
         """Yield each pass of the fit: task, stage, and place among the tasks of the stage."""
         num_steps = -1  # after the epoch before
+        if self.epoch is None or not self.trainer.limits.acts_in_epochs:
+            self.save_points.check()
         while self.fits.progress.epoch_idx < self.span.end or self.span.is_open:
             epoch, before = self.begin_epoch(), num_steps
             yield from self._passes_of(epoch, Stage.TRAIN)
             if self.plan.validates(epoch.epoch_idx):
                 yield from self._passes_of(epoch, Stage.VAL)
-            elif self.save_points.validates and self.plan.tasks[Stage.VAL]:
-                self.save_points.check()  # stops: this epoch would not validate
+            elif self.plan.tasks[Stage.VAL]:
+                self.save_points.agree()
+                if self.save_points.validates:
+                    self.save_points.check()  # stops: this epoch would not validate
             self.end_epoch(epoch)
             num_steps = self.fits.progress.num_steps
             if self.span.is_open and num_steps == before:
@@ -449,15 +453,12 @@ class FitSession(Session):
             self.fits.keep_part(part_of(self.trainer, self.plan, epoch))
 
     def check_before(self, stage: Stage) -> None:
-        """Save or stop before a pass, unless a validation or the place to resume comes first."""
-        waits = self._waiting is not None and self.trainer.limits.acts_in_epochs
-        if not waits and not (stage is Stage.VAL and self.save_points.validates):
-            self.save_points.check()
+        """Save or stop before a pass, unless the place to resume comes first."""
+        if self._waiting is None or not self.trainer.limits.acts_in_epochs:
+            self.save_points.check(stage=stage)
 
     def begin_epoch(self) -> EpochState:
         """Give the epoch that is under way, or begin one."""
-        if self.epoch is None or not self.trainer.limits.acts_in_epochs:
-            self.save_points.check()
         if self.epoch is None:
             self.epoch = EpochState(self.fits.progress.epoch_idx)
             self._tell_epoch(self.epoch)

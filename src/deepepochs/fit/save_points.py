@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections import defaultdict
 from collections.abc import Callable
 from contextlib import nullcontext
 from types import FrameType
@@ -19,6 +20,7 @@ from typing import Any
 from ..contracts import TrainerView
 from ..errors import LoopException, StopLoopException
 from ..run import Run
+from ..runtime.rounds import Meetings
 from ..stages import Stage
 
 Saver = Callable[[Any], None]
@@ -84,10 +86,6 @@ class StopSignals:
         return None
 
 
-def _is_validation(run: Run | None) -> bool:
-    return run is not None and run.stage is Stage.VAL
-
-
 class SavePoints:
     """What is to be done at the next save point of a call: save, or stop.
 
@@ -109,6 +107,7 @@ class SavePoints:
         self._finishers: list[Saver] = []
         self._requests: list[Saver] = []
         self._everywhere = False
+        self._meetings: defaultdict[tuple[Stage, int], Meetings] = defaultdict(Meetings)
 
     @property
     def outermost(self) -> SavePoints:
@@ -159,10 +158,14 @@ class SavePoints:
         for saver in dict.fromkeys(savers):
             saver(self.trainer)
 
-    def check(self, run: Run | None = None) -> bool:
+    def check(self, run: Run | None = None, *, stage: Stage | None = None) -> bool:
         """Save if asked, then stop if asked; a pass on its last mini-batch is ended properly.
 
         Several processes agree on that between passes, and within one a few times a second.
+
+        Args:
+            run: the pass that runs.
+            stage: between passes the stage that is about to begin, if there is one.
 
         Returns:
             Whether a pass of training ends here, as a part of an epoch that counts.
@@ -170,25 +173,37 @@ class SavePoints:
         Raises:
             StopLoopException: the call was asked to stop elsewhere.
         """
-        reason = None if self.validates and _is_validation(run) else self.stop_reason
-        asks: Any = reason or self._requests or self.signals.received
+        stage = stage if run is None else run.stage
+        asks: Any = self._asks(stage)
         if self.outer is not None:
             asks = self.stop_reason
         elif run is None:
             asks = self.trainer.runtime.any(bool(asks), "may save or stop")
         elif run.rounds is not None:
-            asks = run.rounds.meet(bool(asks), "may save or stop", everywhere=self._everywhere)
-        return bool(asks) and self._save_and_stop(run)
+            meetings = self._meetings[run.stage, run.task_idx]
+            asks = run.rounds.meet(
+                meetings, bool(asks), "may save or stop", everywhere=self._everywhere
+            )
+        return bool(asks) and self._save_and_stop(run, stage)
 
-    def _save_and_stop(self, run: Run | None) -> bool:
+    def agree(self) -> None:
+        """Have all processes know what one was asked to do, and do nothing of it yet."""
+        if self.trainer.runtime.any(bool(self._asks(None)), "may save or stop"):
+            self._share_wishes()
+
+    def _asks(self, stage: Stage | None) -> Any:
+        """What this process was asked to do, true if there is something."""
+        # A stop that asked for a validation waits for the end of one.
+        waits = self.validates and stage is Stage.VAL
+        return (not waits and self.stop_reason) or self._requests or self.signals.received
+
+    def _save_and_stop(self, run: Run | None, stage: Stage | None) -> bool:
         if self.outer is None:
             if self.signals.received is not None:
                 self.stop(self.stop_reason or f"{self.signals.received.name} received")
-            if self.trainer.runtime.num_processes > 1:
-                self._agree()
+            self._share_wishes()
         is_last = run is not None and run.batch_idx + 1 == run.num_batches
-        # A stop that asked for a validation waits for the end of the one that runs.
-        waits = is_last or (self.validates and _is_validation(run))
+        waits = is_last or (self.validates and stage is Stage.VAL)
         stops = self.stop_reason is not None and not waits
         if self.saves:
             if stops and self.trainer.session is not None:
@@ -204,12 +219,14 @@ class SavePoints:
             raise StopLoopException(self.stop_reason)
         return self.has_part
 
-    def _agree(self) -> None:
-        """Do in all processes what one was asked: stop, for its reason, or save.
+    def _share_wishes(self) -> None:
+        """Have all processes stop for the reason of one, or save what it was asked to save.
 
         Raises:
             LoopException: the processes would not save the same.
         """
+        if self.trainer.runtime.num_processes == 1:
+            return
         requested = [i for i, saver in enumerate(self._savers) if saver in self._requests]
         others = [saver for saver in self._requests if saver not in self._savers]
         stop = self.stop_reason, self.validates

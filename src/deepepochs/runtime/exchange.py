@@ -28,8 +28,8 @@ from ..errors import LoopException, warn_user
 from .watch import ADVICE, Watch, text_of_deadlock
 
 # The length of the value, what the process is about to do, and a short value itself.
-_HEADER = struct.Struct("=q160s64s")
-_INLINE = 64
+_INLINE = 512
+_HEADER = struct.Struct(f"=q160s{_INLINE}s")
 # Seconds: between two looks for the others, and until a wait may be a deadlock.
 _LOOK_EVERY = 4
 _PATIENCE = 30

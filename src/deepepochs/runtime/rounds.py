@@ -67,13 +67,18 @@ MEET_EVERY_S = 0.25
 
 
 class Meetings:
-    """When the processes agree on stops and saves: a few times a second, after the same rounds."""
+    """When the processes agree on stops and saves: a few times a second, after the same rounds.
+
+    One object serves all passes of a task: a pass begins at the pace of the one before.
+    """
 
     def __init__(self) -> None:
-        self._num_rounds = 0  # since this object was made
-        self._num_left = 1  # rounds until the next meeting
-        self._last_s = 0.0
-        self._last_round = 0
+        self._round_s: float | None = None  # the same number in all processes
+
+    def begin(self) -> None:
+        """Begin a pass, after its first round."""
+        self._num_rounds, self._last_round, self._last_s = 0, 1, monotonic()
+        self._set_next()
 
     def is_due(self) -> bool:
         """Count a round, and say whether a meeting follows it."""
@@ -87,9 +92,15 @@ class Meetings:
 
     def plan(self, round_s: float) -> None:
         """Set the next meeting; ``round_s`` is the same number in all processes."""
-        is_known = self._num_rounds >= FIRST_ROUNDS and self._last_round
-        self._num_left = max(1, int(MEET_EVERY_S / max(round_s, 1e-6))) if is_known else 1
-        self._last_s, self._last_round = monotonic(), self._num_rounds
+        is_measured = self._num_rounds > self._last_round
+        if is_measured and (self._round_s is not None or self._num_rounds >= FIRST_ROUNDS):
+            self._round_s = round_s
+        self._last_round, self._last_s = self._num_rounds, monotonic()
+        self._set_next()
+
+    def _set_next(self) -> None:
+        round_s = MEET_EVERY_S if self._round_s is None else max(self._round_s, 1e-6)
+        self._num_left = max(1, int(MEET_EVERY_S / round_s))
 
 
 class Rounds:
@@ -128,7 +139,7 @@ class Rounds:
         self._sizes: list[Sizes] | None = None if None in of_all else [Sizes(*s) for s in of_all]
         self._own_sizes = sizes
         self._are_tried = False
-        self._meetings = Meetings()
+        self._meetings: Meetings | None = None
         self.index = -1
         self.has_ended = self.is_filler = self.is_empty = False
         self.num_empty = 0
@@ -212,20 +223,25 @@ class Rounds:
         self.is_empty = number == self.runtime.num_processes
         self.num_empty += self.is_empty
 
-    def meet(self, asks: bool, purpose: str, *, everywhere: bool = False) -> bool:
-        """Whether any process asks for something; ``False`` until the next meeting is due.
+    def meet(
+        self, meetings: Meetings, asks: bool, purpose: str, *, everywhere: bool = False
+    ) -> bool:
+        """Whether any process asks for something; ``False`` until the next of the meetings is due.
 
-        After the last round it always is. ``everywhere`` says that all processes ask for it in
-        this round, but for those with a filler.
+        ``everywhere`` says that all processes ask for it in this round, but for those with a
+        filler. The end of the pass is no meeting: the processes agree between passes.
         """
-        is_last = self.length is not None and self.index + 1 >= self.length
-        if self.is_exact and not is_last:
-            if everywhere and self.index < self._shortest:
-                return True
-            if not self._meetings.is_due():
-                return False
-        num, seconds = self.runtime.total([float(asks), self._meetings.pace()], purpose)
-        self._meetings.plan(seconds / self.runtime.num_processes)
+        if not self.is_exact:
+            return self.runtime.any(asks, purpose)
+        if everywhere and self.index < self._shortest:
+            return True
+        if self._meetings is not meetings:
+            self._meetings = meetings
+            meetings.begin()
+        if not meetings.is_due():
+            return False
+        num, seconds = self.runtime.total([float(asks), meetings.pace()], purpose)
+        meetings.plan(seconds / self.runtime.num_processes)
         return num > 0
 
     def mean(self, loss: float) -> float:

@@ -980,7 +980,7 @@ def stopped_and_gone_on() -> Any:
 
     class StopOnce(Callback):
         def on_after_train_batch(self, trainer: Any, **others: Any) -> None:
-            if trainer.progress.num_train_batches == 7 and trainer.main_process:
+            if trainer.progress.num_train_batches == 2 and trainer.main_process:
                 trainer.stop("enough", validate=True)
 
     found = {}
