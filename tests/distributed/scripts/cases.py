@@ -6,6 +6,7 @@ Started as ``cases.py RESULT_FILE [NAME...]`` alone, with torchrun or accelerate
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import sys
 import tempfile
@@ -998,6 +999,42 @@ def stopped_and_gone_on() -> Any:
     return found
 
 
+def stops_of_one() -> Any:
+    """A stop that one process asks for between mini-batches of two passes, in any hook there."""
+    from deepepochs import Callback
+
+    hooks = (
+        "on_before_fit", "on_before_epoch", "on_before_train_epochs", "on_after_train_epoch",
+        "on_after_train_epochs", "on_before_val_epochs", "on_after_val_epochs", "on_after_epoch",
+        "the last mini-batch",
+    )  # fmt: skip
+    found = {}
+    for hook, validate, val_freq in itertools.product(hooks, [True, False], [1, 2]):
+
+        class Stops(Callback):
+            def on_after_train_batch(self, trainer: Any, batch_idx: int, **others: Any) -> None:
+                is_last = batch_idx == trainer.run.num_batches - 1
+                if hook == "the last mini-batch" and is_last and trainer.main_process:
+                    trainer.stop("enough", validate=validate)
+
+            def stop(self, trainer: Any, **others: Any) -> None:
+                if trainer.runtime.rank == trainer.runtime.num_processes - 1:
+                    trainer.stop("enough", validate=validate)
+
+        if hook[:3] == "on_":
+            setattr(Stops, hook, Stops.stop)
+        trainer = Trainer(
+            make_model(), F.cross_entropy, device=make_accelerator(split=True), epochs=3,
+            console="off", callbacks=Stops(),
+        )  # fmt: skip
+        history = trainer.fit(loader(), loader(slice(31)), val_freq=val_freq)
+        name = f"{hook}, validate={validate}, val_freq={val_freq}"
+        found[name] = outcome(trainer, history)
+        ends = trainer.stop_reason, trainer.progress, sorted(history.partial.items())
+        found[name]["ends"] = sorted({str(end) for end in trainer.runtime.gather_objects(ends)})
+    return found
+
+
 def exchanges() -> Any:
     """What the processes exchange of their own between the second and the last mini-batch."""
     from deepepochs import Callback
@@ -1046,7 +1083,7 @@ CASES: dict[str, Callable[[], Any]] = {
         weights_outside, unfrozen, fillers_and_rare_weights, unfrozen_between_trainers,
         frozen_model, searched, looked_at_before, prepared, predictions, early_stop, recorded,
         interpreted, closures, left_out, hooks_and_fillers, lone_save, returned_by_one,
-        exchanges, limited, stopped_and_gone_on,
+        exchanges, limited, stopped_and_gone_on, stops_of_one,
     )
 }  # fmt: skip
 
