@@ -173,7 +173,8 @@ def _check_callback(callback: object) -> None:
                 f"{owner.__name__}.{name} is never called as a hook. Did you mean 'on_{name}'?",
                 UserWarning,
             )
-        if name.startswith("on_") and callable(getattr(owner, name)):
+        is_own = getattr(owner, name) is not HOOKS.get(name)
+        if name.startswith("on_") and is_own and callable(getattr(owner, name)):
             where = f"{owner.__name__}.{name}"
             if name not in HOOKS:
                 raise HookError(f"{where}: there is no such hook. {_meant(name)}")

@@ -369,14 +369,14 @@ class Followed:
     """
 
     def __init__(self, loader: Any) -> None:
-        self._first = {
-            name: _freeze(piece)
-            for name, piece in walk(loader)
-            if piece.kind in ("number", "numbers", "large")
-            or (piece.kind == "own" and type(piece.value) in _PLAIN)
-        }
-        counts = ((name, _num_spawned(piece.value)) for name, piece in walk(loader))
-        self._spawned = {name: count for name, count in counts if count}
+        self._first: dict[str, Any] = {}
+        self._spawned: dict[str, int] = {}
+        for name, piece in walk(loader):
+            is_plain_own = piece.kind == "own" and type(piece.value) in _PLAIN
+            if is_plain_own or piece.kind in ("number", "numbers", "large"):
+                self._first[name] = _freeze(piece)
+            if count := _num_spawned(piece.value):
+                self._spawned[name] = count
         self._iterators: dict[str, Any] = {}  # that were there when the latest pass began
         self._stuck: list[tuple[Any, Any, Any, Any]] = []
 
