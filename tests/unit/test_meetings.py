@@ -50,7 +50,9 @@ def test_the_next_pass_begins_at_the_pace_of_the_one_before(
     meetings = Meetings()
     met(monkeypatch, forever(0.001), 10, meetings)
     assert met(monkeypatch, forever(0.001), 100, meetings) == []
-    assert met(monkeypatch, forever(0.001), 1000, meetings) == pytest.approx([250, 500, 750, 1000], abs=3)
+    assert met(monkeypatch, forever(0.001), 1000, meetings) == pytest.approx(
+        [250, 500, 750, 1000], abs=3
+    )
 
 
 def test_slow_rounds_each_have_one_in_every_pass(monkeypatch: pytest.MonkeyPatch) -> None:

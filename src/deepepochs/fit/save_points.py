@@ -174,7 +174,9 @@ class SavePoints:
             StopLoopException: the call was asked to stop elsewhere.
         """
         stage = stage if run is None else run.stage
-        asks: Any = self._asks(stage)
+        # A stop that asked for a validation waits for the end of one.
+        waits = self.validates and stage is Stage.VAL
+        asks: Any = (not waits and self.stop_reason) or self._requests or self.signals.received
         if self.outer is not None:
             asks = self.stop_reason
         elif run is None:
@@ -188,14 +190,9 @@ class SavePoints:
 
     def agree(self) -> None:
         """Have all processes know what one was asked to do, and do nothing of it yet."""
-        if self.trainer.runtime.any(bool(self._asks(None)), "may save or stop"):
+        asks = self.stop_reason or self._requests or self.signals.received
+        if self.trainer.runtime.any(bool(asks), "may save or stop"):
             self._share_wishes()
-
-    def _asks(self, stage: Stage | None) -> Any:
-        """What this process was asked to do, true if there is something."""
-        # A stop that asked for a validation waits for the end of one.
-        waits = self.validates and stage is Stage.VAL
-        return (not waits and self.stop_reason) or self._requests or self.signals.received
 
     def _save_and_stop(self, run: Run | None, stage: Stage | None) -> bool:
         if self.outer is None:

@@ -999,10 +999,27 @@ def stopped_and_gone_on() -> Any:
     return found
 
 
-def stops_of_one() -> Any:
-    """A stop that one process asks for between mini-batches of two passes, in any hook there."""
+def stopping(hook: str, *, validate: bool) -> Any:
+    """Make a callback in which one process asks for a stop."""
     from deepepochs import Callback
 
+    class Stops(Callback):
+        def on_after_train_batch(self, trainer: Any, batch_idx: int, **others: Any) -> None:
+            is_last = batch_idx == trainer.run.num_batches - 1
+            if hook == "the last mini-batch" and is_last and trainer.main_process:
+                trainer.stop("enough", validate=validate)
+
+        def stop(self, trainer: Any, **others: Any) -> None:
+            if trainer.runtime.rank == trainer.runtime.num_processes - 1:
+                trainer.stop("enough", validate=validate)
+
+    if hook.startswith("on_"):
+        setattr(Stops, hook, Stops.stop)
+    return Stops()
+
+
+def stops_of_one() -> Any:
+    """A stop that one process asks for between the mini-batches of two passes, in any hook there."""
     hooks = (
         "on_before_fit", "on_before_epoch", "on_before_train_epochs", "on_after_train_epoch",
         "on_after_train_epochs", "on_before_val_epochs", "on_after_val_epochs", "on_after_epoch",
@@ -1010,22 +1027,9 @@ def stops_of_one() -> Any:
     )  # fmt: skip
     found = {}
     for hook, validate, val_freq in itertools.product(hooks, [True, False], [1, 2]):
-
-        class Stops(Callback):
-            def on_after_train_batch(self, trainer: Any, batch_idx: int, **others: Any) -> None:
-                is_last = batch_idx == trainer.run.num_batches - 1
-                if hook == "the last mini-batch" and is_last and trainer.main_process:
-                    trainer.stop("enough", validate=validate)
-
-            def stop(self, trainer: Any, **others: Any) -> None:
-                if trainer.runtime.rank == trainer.runtime.num_processes - 1:
-                    trainer.stop("enough", validate=validate)
-
-        if hook[:3] == "on_":
-            setattr(Stops, hook, Stops.stop)
         trainer = Trainer(
             make_model(), F.cross_entropy, device=make_accelerator(split=True), epochs=3,
-            console="off", callbacks=Stops(),
+            console="off", callbacks=stopping(hook, validate=validate),
         )  # fmt: skip
         history = trainer.fit(loader(), loader(slice(31)), val_freq=val_freq)
         name = f"{hook}, validate={validate}, val_freq={val_freq}"
