@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import cProfile
 import gc
+import importlib.util
 import os
 import pstats
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from deepepochs import Trainer
+from deepepochs import GradClipCallback, Trainer
 from deepepochs.patches import torchmetric
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -72,6 +74,32 @@ def test_a_step_makes_no_more_calls_than_the_loop_by_hand() -> None:
 def test_a_step_makes_at_most_170_calls() -> None:
     # In a process of its own: once a test has compiled a model, torch makes 8 more in each step.
     assert float(said_by("calls_of_a_step.py")) <= 170
+
+
+def test_an_accelerator_looks_for_no_package_in_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    from accelerate import Accelerator
+
+    looked_for: list[str] = []
+    find_spec = importlib.util.find_spec
+
+    def spy(name: str, package: str | None = None) -> Any:
+        looked_for.append(name)
+        return find_spec(name, package)
+
+    def looks(num_batches: int) -> int:
+        model = nn.Linear(3, 2)
+        trainer = Trainer(
+            model, F.mse_loss, torch.optim.Adam(model.parameters()), epochs=1, console="off",
+            device=Accelerator(cpu=True), callbacks=GradClipCallback(1.0, norm_type=2),
+        )  # fmt: skip
+        looked_for.clear()
+        with monkeypatch.context() as patched:
+            patched.setattr(importlib.util, "find_spec", spy)
+            trainer.fit([(torch.ones(4, 3), torch.ones(4, 2))] * num_batches)
+        return len(looked_for)
+
+    looks(2)
+    assert looks(30) == looks(2)
 
 
 def test_a_step_adds_few_calls_to_what_nobody_can_leave_out() -> None:
