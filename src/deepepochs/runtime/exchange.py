@@ -28,7 +28,7 @@ from ..errors import LoopException, warn_user
 from .watch import ADVICE, Watch, text_of_deadlock
 
 # The length of the value, what the process is about to do, and a short value itself.
-_INLINE = 512
+_INLINE = 2048
 _HEADER = struct.Struct(f"=q160s{_INLINE}s")
 # Seconds: between two looks for the others, and until a wait may be a deadlock.
 _LOOK_EVERY = 4

@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 import torchmetrics
@@ -1039,6 +1040,36 @@ def stops_of_one() -> Any:
     return found
 
 
+def counted() -> Any:
+    """How often the processes exchange something in the second epoch, where a round takes 1 ms."""
+    from deepepochs import Callback
+    from deepepochs.runtime import rounds
+    from deepepochs.runtime.exchange import Exchange
+
+    purposes: list[str] = []
+    all_of, clock = Exchange._all, itertools.count()
+
+    class Empties(Callback):
+        def on_before_epoch(self, trainer: Any, **others: Any) -> None:
+            purposes.clear()
+
+    def noting(self: Exchange, where: str, own: bytearray) -> Any:
+        purposes.append(where.partition("it ")[2])
+        return all_of(self, where, own)
+
+    model = make_model()
+    trainer = Trainer(
+        model, F.cross_entropy, torch.optim.SGD(model.parameters(), 0.1), epochs=2, console="off",
+        metrics=[dm.accuracy], device=make_accelerator(split=False), callbacks=Empties(),
+    )  # fmt: skip
+    with (
+        mock.patch.object(Exchange, "_all", noting),
+        mock.patch.object(rounds, "monotonic", lambda: next(clock) / 1000),
+    ):
+        trainer.fit(loader(size=1), loader(size=1))
+    return {"rounds": trainer.progress.num_steps // 2, "purposes": purposes}
+
+
 def exchanges() -> Any:
     """What the processes exchange of their own between the second and the last mini-batch."""
     from deepepochs import Callback
@@ -1087,7 +1118,7 @@ CASES: dict[str, Callable[[], Any]] = {
         weights_outside, unfrozen, fillers_and_rare_weights, unfrozen_between_trainers,
         frozen_model, searched, looked_at_before, prepared, predictions, early_stop, recorded,
         interpreted, closures, left_out, hooks_and_fillers, lone_save, returned_by_one,
-        exchanges, limited, stopped_and_gone_on, stops_of_one,
+        exchanges, limited, stopped_and_gone_on, stops_of_one, counted,
     )
 }  # fmt: skip
 
