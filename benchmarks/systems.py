@@ -62,6 +62,51 @@ def hand_written_tqdm(work: Workload, loss_fn: Any) -> None:
                 loss_fn(work.model(x), y).item()
 
 
+@system("hand-written, whole batches")
+def hand_written_whole(work: Workload, loss_fn: Any) -> None:
+    """The least that a loop needs: each mini-batch is indexed at once, gradients are dropped."""
+    import torch
+
+    weights = [weight for group in work.opt.param_groups for weight in group["params"]]
+
+    def run(loader: Any, *, training: bool) -> None:
+        work.model.train(training)
+        total, outs, targets = 0.0, [], []
+        for x, y in _whole_batches(loader):
+            out = work.model(x)
+            loss = loss_fn(out, y)
+            total += loss.item() * len(y)
+            if work.with_accuracy:
+                outs.append(out.detach())
+                targets.append(y)
+            if training:
+                loss.backward()
+                work.opt.step()
+                for weight in weights:
+                    weight.grad = None
+        if outs:
+            (torch.cat(outs).argmax(1) == torch.cat(targets)).sum().item()
+
+    for _ in range(work.epochs):
+        run(work.train, training=True)
+        if work.val is not None:
+            with torch.no_grad():
+                run(work.val, training=False)
+
+
+def _whole_batches(loader: Any) -> Any:
+    """Give the mini-batches of a loader of tensors, in its order and with its random numbers."""
+    import torch
+
+    if isinstance(loader, list):
+        yield from loader
+        return
+    torch.empty((), dtype=torch.int64).random_(generator=loader.generator)  # the seed of workers
+    indices = torch.tensor(list(loader.sampler))
+    for chosen in indices.split(loader.batch_size):
+        yield tuple(tensor.index_select(0, chosen) for tensor in loader.dataset.tensors)
+
+
 def with_deepepochs(work: Workload, loss_fn: Any, **options: Any) -> None:
     import deepepochs
 
