@@ -101,6 +101,7 @@ class TrainerView(Protocol):
     show_info: bool
     limits: Any
     fits: Any
+    findings: Any
 
     @property
     def session(self) -> SessionView | None: ...

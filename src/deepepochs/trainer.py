@@ -45,7 +45,7 @@ from .fit.epochs import FitLog, FitSession, FitSpan
 from .fit.limits import Limits
 from .fit.plan import FitPlan, as_task, lengths_of, plan_fit, plan_search, plan_test
 from .fit.save_points import SavePoints
-from .fit.session import Kind, Session, draws_undone, not_running
+from .fit.session import Kind, LatestCall, Session, draws_undone, not_running
 from .history import History, Progress, Results
 from .loop import predict_batches, run_pass, split_inputs
 from .nest import operations as nested
@@ -91,7 +91,7 @@ DEFAULT_EPOCHS = 1000
 # what the parts of the library ask of one another.
 UNLISTED = frozenset([
     "adopt_run", "auto_traindata_to_device", "buffer_shapes", "checker", "close_logger", "current_task",
-    "default_cbk", "deterministic", "fits", "general_metrics", "grad_accumulate", "has_own_id", "has_own_split",
+    "default_cbk", "deterministic", "findings", "fits", "general_metrics", "grad_accumulate", "has_own_id", "has_own_split",
     "hyper_params", "ignore_resume", "init_epoch", "is_fit_run", "is_interrupted", "is_resumed",
     "limits", "loaders", "log_tqdm", "loss_module", "metric_patch", "moves_data", "note", "on_interrupt", "on_nan", "on_oom", "place",
     "resume", "resume_from", "run_task", "runtime", "show_info", "splits_pairs", "tell_once",
@@ -301,9 +301,8 @@ class TrainerBase(Steps):
         self._own_logger: Any = None  # the one that was opened here
         self._to_resume = resume is not None and resume is not False  # at the first fit
         self._earlier: EarlierFits | None = None
-        self._val_freq = 1
-        self._metrics: dict[Stage, list[Any]] = {}
-        self._last_stop: str | None = None
+        self._latest = LatestCall()
+        self.findings: Findings | None = None  # those of the latest check
         self._told: set[str] = set()
         self._folders = RunFolders()
 
@@ -490,8 +489,8 @@ class TrainerBase(Steps):
             self.session = outer
             if outer is None and not session.kind.is_try:
                 # Not the plan, whose tasks know the trainer: a circle would keep models alive.
-                self._val_freq, self._metrics = session.plan.val_freq, session.plan.metrics
-                self._last_stop = session.save_points.stop_reason
+                plan, reason = session.plan, session.save_points.stop_reason
+                self._latest = LatestCall(plan.val_freq, plan.metrics, reason)
 
     def _span(self, plan: FitPlan, epochs: int | None) -> FitSpan:
         """Say which epochs the fit has; of steps alone as many as they take."""
@@ -845,7 +844,7 @@ class TrainerBase(Steps):
         Weights and optimizers, labels and outputs, the order of the data, samples shared with the
         validation, modes of layers, gradients, the rate, schedules, loading and resuming are
         looked at. It makes some hundred training steps, and reads some hundred samples. What is
-        found is likely to be a fault: a doubt is passed over.
+        found is likely to be a fault: a doubt is passed over. The report of the run has it, too.
 
         Args:
             train_dl: training loader, as for ``fit``.
@@ -874,7 +873,8 @@ class TrainerBase(Steps):
         try:
             given = {"train_dl": train_dl, "val_dl": val_dl}
             given = {name: value for name, value in given.items() if value is not None}
-            return check_training(self, {**given, **fit_options}, self._span)
+            self.findings = check_training(self, {**given, **fit_options}, self._span)
+            return self.findings
         finally:
             self._told = told  # the fit warns of what it finds itself
 
@@ -1415,7 +1415,9 @@ class TrainerBase(Steps):
     @property
     def stop_reason(self) -> str | None:
         """Why the call that runs, or the latest one, was stopped; ``None``: it was not."""
-        return self._last_stop if self.session is None else self.session.save_points.stop_reason
+        if self.session is None:
+            return self._latest.stop_reason
+        return self.session.save_points.stop_reason
 
     @property
     def run(self) -> Run | None:
@@ -1435,7 +1437,7 @@ class TrainerBase(Steps):
     @property
     def val_freq(self) -> int:
         """Epochs from one validation to the next, in the call that runs or the latest one."""
-        return self._val_freq if self.session is None else self.session.plan.val_freq
+        return self._latest.val_freq if self.session is None else self.session.plan.val_freq
 
     @property
     def train_metrics(self) -> list[Any]:
@@ -1453,7 +1455,7 @@ class TrainerBase(Steps):
         return self._metrics_of(Stage.TEST)
 
     def _metrics_of(self, stage: Stage) -> list[Any]:
-        metrics = self._metrics if self.session is None else self.session.plan.metrics
+        metrics = self._latest.metrics if self.session is None else self.session.plan.metrics
         return metrics.get(stage, [])
 
 

@@ -6,12 +6,12 @@ A test that a hook of a fit calls is a session inside the fit's, its ``outer``.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from enum import Enum
 from functools import partial
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -53,6 +53,20 @@ class Kind(Enum):
     def is_try(self) -> bool:
         """Whether it trains and leaves no trace."""
         return self in (Kind.FIND_LR, Kind.FIND_BATCH_SIZE, Kind.PROFILE, Kind.CHECK)
+
+
+class LatestCall(NamedTuple):
+    """What a trainer keeps of its latest call that is over.
+
+    Attributes:
+        val_freq: epochs from one validation to the next.
+        metrics: those of each stage.
+        stop_reason: why it was stopped; ``None``: it was not.
+    """
+
+    val_freq: int = 1
+    metrics: Mapping[Stage, list[Any]] = {}
+    stop_reason: str | None = None
 
 
 class Session:
