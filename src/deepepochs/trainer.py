@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from . import rng
 from .arguments import (
     as_list,
     check_choice,
@@ -40,12 +41,19 @@ from .callbacks.base import Callback
 from .callbacks.console import ConsoleCallback
 from .callbacks.pool import CallbackPool
 from .data.cursor import Loaders
-from .errors import CheckpointMismatch, ConfigError, ConfigTypeError, LoopException, warn_user
+from .errors import (
+    CheckpointMismatch,
+    ConfigError,
+    ConfigTypeError,
+    DataError,
+    LoopException,
+    warn_user,
+)
 from .fit.epochs import FitLog, FitSession, FitSpan
 from .fit.limits import Limits
 from .fit.plan import FitPlan, as_task, lengths_of, plan_fit, plan_search, plan_test
 from .fit.save_points import SavePoints
-from .fit.session import Kind, LatestCall, Session, draws_undone, not_running
+from .fit.session import Kind, LatestCall, Session, not_running
 from .history import History, Progress, Results
 from .loop import predict_batches, run_pass, split_inputs
 from .nest import operations as nested
@@ -93,9 +101,9 @@ UNLISTED = frozenset([
     "adopt_run", "auto_traindata_to_device", "buffer_shapes", "checker", "close_logger", "current_task",
     "default_cbk", "deterministic", "findings", "fits", "general_metrics", "grad_accumulate", "has_own_id", "has_own_split",
     "hyper_params", "ignore_resume", "init_epoch", "is_fit_run", "is_interrupted", "is_resumed",
-    "limits", "loaders", "log_tqdm", "loss_module", "metric_patch", "moves_data", "note", "on_interrupt", "on_nan", "on_oom", "place",
-    "resume", "resume_from", "run_task", "runtime", "show_info", "splits_pairs", "tell_once",
-    "targets", "test_metrics", "train_metrics", "trying", "val_freq", "val_metrics", "validate_between", "worker_seeding",
+    "known_epochs", "limits", "loaders", "log_tqdm", "loss_module", "metric_patch", "moves_data", "note", "on_interrupt", "on_nan", "on_oom", "place",
+    "resume", "resume_from", "run_task", "runtime", "show_info", "span_of", "splits_pairs", "tell_once",
+    "targets", "test_metrics", "train_metrics", "trying", "val_freq", "val_metrics", "validate_between", "was_told", "worker_seeding",
 ])  # fmt: skip
 
 
@@ -110,6 +118,11 @@ def with_console(
             "the callback, or leave the callback out."
         )
     return [*callbacks] if given else [own, *callbacks]
+
+
+def done_of(done: int, total: int | None) -> str:
+    """Say how many of all are done; ``None``: it is not known how many these are."""
+    return str(done) if total is None else f"{done} of {total}"
 
 
 def shapes_of_buffers(model: nn.Module) -> dict[str, list[int]]:
@@ -341,7 +354,7 @@ class TrainerBase(Steps):
         sizes = [weight.numel() for weight in model.parameters() if not is_lazy(weight)]
         return {
             "run": self.running_id,
-            "epochs": f"{self.init_epoch} of {self.max_epochs}",
+            "epochs": done_of(self.init_epoch, self.known_epochs),
             "model": f"{type(model).__name__}, {sum(sizes):,} parameters",
             "optimizer": ", ".join(map(repr, self.opt)),
             "metrics": ", ".join(map(metric_name, self.general_metrics)) or "none",
@@ -424,7 +437,7 @@ class TrainerBase(Steps):
         return history
 
     def _session(self, plan: FitPlan, epochs: int | None) -> FitSession:
-        span = self._span(plan, epochs)
+        span = self.span_of(plan, epochs)
         return FitSession(self, plan, self.callbacks, span, self.place, self.fits, self.loaders)
 
     def _without_epochs(self, session: FitSession, resumption: Resumption | None) -> History | None:
@@ -457,6 +470,7 @@ class TrainerBase(Steps):
                 self.close_logger()
                 said = told(plan, self.callbacks)
             finally:
+                vars(self).clear()  # a step may have made an attribute
                 vars(self).update(kept)
         self.note(said)
 
@@ -492,7 +506,7 @@ class TrainerBase(Steps):
                 plan, reason = session.plan, session.save_points.stop_reason
                 self._latest = LatestCall(plan.val_freq, plan.metrics, reason)
 
-    def _span(self, plan: FitPlan, epochs: int | None) -> FitSpan:
+    def span_of(self, plan: FitPlan, epochs: int | None) -> FitSpan:
         """Say which epochs the fit has; of steps alone as many as they take."""
         span = self.fits.next(epochs, resumes=self.fits.resumes(self.place))
         is_given = epochs is not None or span.end != DEFAULT_EPOCHS
@@ -873,7 +887,7 @@ class TrainerBase(Steps):
         try:
             given = {"train_dl": train_dl, "val_dl": val_dl}
             given = {name: value for name, value in given.items() if value is not None}
-            self.findings = check_training(self, {**given, **fit_options}, self._span)
+            self.findings = check_training(self, {**given, **fit_options})
             return self.findings
         finally:
             self._told = told  # the fit warns of what it finds itself
@@ -1030,7 +1044,8 @@ class TrainerBase(Steps):
             >>> torch.export.load(path).module()(torch.randn(3, 4)).shape
             torch.Size([3, 1])
         """
-        from .fit.export import check_target, first_of, write_program
+        from .data.routes import first_batch
+        from .fit.export import check_target, write_program
 
         target = check_target(path, format)
         loader = self.loaders.first if data is None else data
@@ -1039,10 +1054,14 @@ class TrainerBase(Steps):
                 "export() needs an example mini-batch, and this trainer has run no fit: give "
                 "export(path, data=loader)."
             )
-        plan = FitPlan({Stage.PREDICT: [as_task(loader, "data", None)]}, {Stage.PREDICT: []}, "")
+        as_task(loader, "data", None)
         shared = nullcontext(loader) if data is None else self.runtime.shared(loader)
-        with draws_undone(plan, plan), shared as share:
-            batch_x, batch_y = split_inputs(self, first_of(share))
+        with rng.preserved(), shared as share:
+            if (batch := first_batch(share)) is None:
+                raise DataError(
+                    "export() got no mini-batch from the loader: there is no example input."
+                )
+            batch_x, batch_y = split_inputs(self, batch)
         model = self.runtime.unwrap(self.model)
         with self._using_best(for_test=True):
             arguments = (model, target, format, batch_x, batch_y)
@@ -1352,9 +1371,13 @@ class TrainerBase(Steps):
 
     def tell_once(self, about: str) -> bool:
         """Whether a warning about something is the first of this trainer."""
-        first = about not in self._told
+        first = not self.was_told(about)
         self._told.add(about)
         return first
+
+    def was_told(self, about: str) -> bool:
+        """Whether this trainer has warned of something."""
+        return about in self._told
 
     @property
     def device(self) -> torch.device:
@@ -1391,6 +1414,14 @@ class TrainerBase(Steps):
     def max_epochs(self) -> int:
         """The total number of epochs, of the fit that runs or of all so far."""
         return self.fits.max_epochs if self._fit is None else self._fit.span.end
+
+    @property
+    def known_epochs(self) -> int | None:
+        """``max_epochs``; ``None`` where steps end the fit in an epoch that is not known before."""
+        by_steps = (
+            self.limits.max_steps is not None if self._fit is None else self._fit.span.is_open
+        )
+        return None if by_steps and self.max_epochs == DEFAULT_EPOCHS else self.max_epochs
 
     @property
     def is_fit_run(self) -> bool:

@@ -31,6 +31,7 @@ from ..optim.optimizers import Optimizer, Optimizers
 from ..patches.totals import StageTotals
 from ..recorder import LossWatch
 from ..run import Run
+from ..runtime.base import modes_kept
 from ..stages import Stage
 from ..task import EpochTask
 from .plan import FitPlan
@@ -507,10 +508,6 @@ class Modes:
         Those that are in training stay in it if the call does not train itself, as a test in a
         hook does not. They are restored as they were: ``train()`` after ``eval()`` may round.
         """
-        modules = {
-            m for root in (self._model, self._loss) if root is not None for m in root.modules()
-        }
-        modes = [(module, module.training) for module in modules]
         kept = [
             (
                 optimizer,
@@ -521,10 +518,9 @@ class Modes:
         ]
         was_raw = self._ema is not None and self._ema.training
         try:
-            yield
+            with modes_kept(self._model, self._loss):
+                yield
         finally:
-            for module, mode in modes:
-                module.training = mode
             self.exchange(training=False)
             for optimizer, (weights, state) in kept:
                 with torch.no_grad():
