@@ -933,7 +933,7 @@ class TrainerBase(Steps):
         Raises:
             CheckpointMismatch: the state does not fit; the trainer is as it was.
         """
-        from .state.strict import load_parts
+        from .state.strict import WEIGHTS_ALONE, load_parts
 
         if self.session is not None:
             raise LoopException(
@@ -941,10 +941,14 @@ class TrainerBase(Steps):
                 "the data already. Load it before fit(), or take load_weights(state)."
             )
         checking = together(self.runtime, "load the state")
-        load_parts(self.parts(), from_plain(dict(state)), checking=checking, warns=True)
+        try:
+            load_parts(self.parts(), from_plain(dict(state)), checking=checking, warns=True)
+        except CheckpointMismatch as error:
+            raise CheckpointMismatch(f"{error}\n{WEIGHTS_ALONE}") from error.__cause__
         self._note_load()
         self._folders.continue_run(self.running_id)
 
+    @with_hints
     def load_weights(
         self,
         source: Mapping[str, Any] | str | PathLike[str] | int,
@@ -987,6 +991,7 @@ class TrainerBase(Steps):
         self._note_load()
         return self
 
+    @with_hints
     def save_weights(self, path: str | PathLike[str]) -> Path:
         """Write the weights of the model alone, for other programs.
 
@@ -1016,6 +1021,7 @@ class TrainerBase(Steps):
         in_main_process(self.runtime, f"write {path}", write_weights, path, weights)
         return Path(path)
 
+    @with_hints
     def export(
         self, path: str | PathLike[str], format: str = "torch", *, data: Iterable[Any] | None = None
     ) -> Path:
@@ -1120,6 +1126,7 @@ class TrainerBase(Steps):
         if self.checker is not None:
             self.checker.note_load(source)
 
+    @with_hints
     def load_checkpoint(self, path: str | PathLike[str]) -> TrainerBase:
         """Load a checkpoint file, or the newest whole one of a run's folder.
 
@@ -1134,7 +1141,7 @@ class TrainerBase(Steps):
         """
         from .checkpoint.store import read_checkpoint
         from .state.parts import load_0_6
-        from .state.strict import of_source
+        from .state.strict import WEIGHTS_ALONE, of_source
         from .state.weights import told_of_flags
 
         with together(self.runtime, "read the checkpoint"):
@@ -1147,8 +1154,7 @@ class TrainerBase(Steps):
                 with told_of_flags(self.runtime.unwrap(self.model)):
                     self.load_state_dict(state)
         except CheckpointMismatch as error:
-            advice = "load_weights(path) takes the weights alone, with strict=False those that fit."
-            raise of_source(error, source, advice) from None
+            raise of_source(error, source, WEIGHTS_ALONE) from None
         self._note_load(source.absolute())
         self._folders.continue_run(source.absolute().parent.name)
         return self
@@ -1316,6 +1322,7 @@ class TrainerBase(Steps):
 
     # stopping and saving
 
+    @with_hints
     def stop(self, reason: str = "", validate: bool = False) -> None:
         """End the fit or test after this mini-batch.
 
@@ -1337,6 +1344,7 @@ class TrainerBase(Steps):
         else:
             self.session.save_points.stop(reason, validate=check_flag("validate", validate))
 
+    @with_hints
     def add_saver(self, saver: Any, finish: Any = None) -> None:
         """Have ``saver(trainer)`` called where a fit is stopped before its end.
 
@@ -1348,6 +1356,7 @@ class TrainerBase(Steps):
         """
         self._saving().add_saver(saver, finish)
 
+    @with_hints
     def request_save(self, saver: Any, *, everywhere: bool = False) -> None:
         """Have ``saver(trainer)`` called at the next save point of the fit.
 

@@ -159,10 +159,11 @@ class SavePoints:
         for saver in dict.fromkeys(savers):
             saver(self.trainer)
 
-    def check(self, run: Run | None = None) -> bool:
+    def check(self, run: Run | None = None, *, validates_next: bool = False) -> bool:
         """Save if asked, then stop if asked; a pass on its last mini-batch is ended properly.
 
-        Several processes agree on that between passes, and within one a few times a second.
+        A stop that asks for a validation waits for one that runs, or, with ``validates_next``, is
+        about to begin. Several processes agree on that between passes, and within one a few times a second.
 
         Returns:
             Whether a pass of training ends here, as a part of an epoch that counts.
@@ -178,17 +179,16 @@ class SavePoints:
             asks = self.trainer.runtime.any(bool(asks), "may save or stop")
         elif run.rounds is not None:
             asks = run.rounds.meet(bool(asks), "may save or stop", everywhere=self._everywhere)
-        return bool(asks) and self._save_and_stop(run)
+        return bool(asks) and self._save_and_stop(run, _is_validation(run) or validates_next)
 
-    def _save_and_stop(self, run: Run | None) -> bool:
+    def _save_and_stop(self, run: Run | None, in_validation: bool) -> bool:
         if self.outer is None:
             if self.signals.received is not None:
                 self.stop(self.stop_reason or f"{self.signals.received.name} received")
             if self.trainer.runtime.num_processes > 1:
                 self._agree()
         is_last = run is not None and run.batch_idx + 1 == run.num_batches
-        # A stop that asked for a validation waits for the end of the one that runs.
-        waits = is_last or (self.validates and _is_validation(run))
+        waits = is_last or (self.validates and in_validation)
         stops = self.stop_reason is not None and not waits
         if self.saves:
             if stops and self.trainer.session is not None:

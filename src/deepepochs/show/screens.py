@@ -372,8 +372,11 @@ def part_text(row: Row) -> str:
     ('  (40% of the epoch)', '')
     >>> part_text(Row(3, {}, part=1.0))
     '  (stopped in validation)'
+    >>> part_text(Row(3, {Column("loss", "val"): 0.5}, part=1.0))
+    ''
     """
-    if row.part is None:
+    is_whole = row.part == 1 and any(column.stage == "val" for column in row.values)
+    if row.part is None or is_whole:
         return ""
     if row.part == 1:
         return "  (stopped in validation)"
