@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Iterator
 from datetime import timedelta
 from itertools import islice
@@ -313,3 +315,38 @@ def test_a_record_has_no_total_that_nobody_expects(tmp_path: Any) -> None:
     assert run.record["max_epochs"] is None
     assert run.outcome == "stopped"
     assert "1000" not in run_page(run)
+
+
+# --- the mini-batches that overfit_batches reads
+
+
+class Fresh:
+    """Makes each mini-batch anew, and knows which of them are still alive."""
+
+    def __init__(self) -> None:
+        self.made: list[Any] = []
+
+    def __iter__(self) -> Iterator[Any]:
+        for at in range(0, 40, 4):
+            batch = X[at : at + 4].clone(), Y[at : at + 4]
+            self.made.append(weakref.ref(batch[0]))
+            yield batch
+
+    @property
+    def alive(self) -> int:
+        gc.collect()
+        return sum(each() is not None for each in self.made)
+
+
+@pytest.mark.parametrize("look", ["explain", "check"])
+def test_to_look_at_a_fit_keeps_no_mini_batch_of_it(look: str) -> None:
+    trainer, data = make_trainer(overfit_batches=2), Fresh()
+    getattr(trainer, look)(data, data)
+    assert data.made and data.alive == 0
+
+
+def test_mini_batches_are_kept_no_longer_than_the_loaders_of_the_latest_fit() -> None:
+    trainer, first = make_trainer(overfit_batches=2, epochs=1), Fresh()
+    trainer.fit(first)
+    trainer.fit(Fresh(), epochs=1)
+    assert first.made and first.alive == 0
