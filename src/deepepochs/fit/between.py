@@ -25,7 +25,7 @@ class PassedOn(SavePoints):
         if self.outer is not None:
             self.outer.stop(reason, validate=validate)
 
-    def check(self, run: Run | None = None, *, validates_next: bool = False) -> bool:
+    def check(self, run: Run | None = None, *, stage: Stage | None = None) -> bool:
         return False
 
 

@@ -449,10 +449,9 @@ class FitSession(Session):
             self.fits.keep_part(part_of(self.trainer, self.plan, epoch))
 
     def check_before(self, stage: Stage) -> None:
-        """Save or stop before a pass, unless the place to resume comes first, or it closes a part."""
-        waits = self._waiting is not None and self.trainer.limits.acts_in_epochs
-        if not waits and not (stage is Stage.VAL and self.fits.part is not None):
-            self.save_points.check(validates_next=stage is Stage.VAL)
+        """Save or stop before a pass, unless the place to resume comes first."""
+        if self._waiting is None or not self.trainer.limits.acts_in_epochs:
+            self.save_points.check(stage=stage)
 
     def begin_epoch(self) -> EpochState:
         """Give the epoch that is under way, or begin one."""

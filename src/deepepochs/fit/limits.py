@@ -258,11 +258,11 @@ class LimitedSavePoints(SavePoints):
         self._last_s = monotonic()
         self._num_steps = 0  # at the latest save point
 
-    def check(self, run: Run | None = None, *, validates_next: bool = False) -> bool:
+    def check(self, run: Run | None = None, *, stage: Stage | None = None) -> bool:
         if self._limits.val_every is not None and run is not None and run.is_training:
             self._validate_if_due(run, self._limits.val_every)
         self._look(run)
-        return super().check(run, validates_next=validates_next)
+        return super().check(run, stage=stage)
 
     def is_over(self, run: Run | None = None) -> bool:
         self._look(run)

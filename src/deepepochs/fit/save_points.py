@@ -84,10 +84,6 @@ class StopSignals:
         return None
 
 
-def _is_validation(run: Run | None) -> bool:
-    return run is not None and run.stage is Stage.VAL
-
-
 class SavePoints:
     """What is to be done at the next save point of a call: save, or stop.
 
@@ -159,11 +155,14 @@ class SavePoints:
         for saver in dict.fromkeys(savers):
             saver(self.trainer)
 
-    def check(self, run: Run | None = None, *, validates_next: bool = False) -> bool:
+    def check(self, run: Run | None = None, *, stage: Stage | None = None) -> bool:
         """Save if asked, then stop if asked; a pass on its last mini-batch is ended properly.
 
-        A stop that asks for a validation waits for one that runs, or, with ``validates_next``, is
-        about to begin. Several processes agree on that between passes, and within one a few times a second.
+        Several processes agree on that between passes, and within one a few times a second.
+
+        Args:
+            run: the pass that runs.
+            stage: between passes the stage that is about to begin, if there is one.
 
         Returns:
             Whether a pass of training ends here, as a part of an epoch that counts.
@@ -171,24 +170,30 @@ class SavePoints:
         Raises:
             StopLoopException: the call was asked to stop elsewhere.
         """
-        reason = None if self.validates and _is_validation(run) else self.stop_reason
-        asks: Any = reason or self._requests or self.signals.received
+        stage = stage if run is None else run.stage
+        asks: Any = self._asks(stage)
         if self.outer is not None:
             asks = self.stop_reason
         elif run is None:
             asks = self.trainer.runtime.any(bool(asks), "may save or stop")
         elif run.rounds is not None:
             asks = run.rounds.meet(bool(asks), "may save or stop", everywhere=self._everywhere)
-        return bool(asks) and self._save_and_stop(run, _is_validation(run) or validates_next)
+        return bool(asks) and self._save_and_stop(run, stage)
 
-    def _save_and_stop(self, run: Run | None, in_validation: bool) -> bool:
+    def _asks(self, stage: Stage | None) -> Any:
+        """What this process was asked to do, true if there is something."""
+        # A stop that asked for a validation waits for the end of one.
+        waits = self.validates and stage is Stage.VAL
+        return (not waits and self.stop_reason) or self._requests or self.signals.received
+
+    def _save_and_stop(self, run: Run | None, stage: Stage | None) -> bool:
         if self.outer is None:
             if self.signals.received is not None:
                 self.stop(self.stop_reason or f"{self.signals.received.name} received")
             if self.trainer.runtime.num_processes > 1:
                 self._agree()
         is_last = run is not None and run.batch_idx + 1 == run.num_batches
-        waits = is_last or (self.validates and in_validation)
+        waits = is_last or (self.validates and stage is Stage.VAL)
         stops = self.stop_reason is not None and not waits
         if self.saves:
             if stops and self.trainer.session is not None:
