@@ -171,7 +171,9 @@ class SavePoints:
             StopLoopException: the call was asked to stop elsewhere.
         """
         stage = stage if run is None else run.stage
-        asks: Any = self._asks(stage)
+        # A stop that asked for a validation waits for the end of one.
+        waits = self.validates and stage is Stage.VAL
+        asks: Any = (not waits and self.stop_reason) or self._requests or self.signals.received
         if self.outer is not None:
             asks = self.stop_reason
         elif run is None:
@@ -179,12 +181,6 @@ class SavePoints:
         elif run.rounds is not None:
             asks = run.rounds.meet(bool(asks), "may save or stop", everywhere=self._everywhere)
         return bool(asks) and self._save_and_stop(run, stage)
-
-    def _asks(self, stage: Stage | None) -> Any:
-        """What this process was asked to do, true if there is something."""
-        # A stop that asked for a validation waits for the end of one.
-        waits = self.validates and stage is Stage.VAL
-        return (not waits and self.stop_reason) or self._requests or self.signals.received
 
     def _save_and_stop(self, run: Run | None, stage: Stage | None) -> bool:
         if self.outer is None:
