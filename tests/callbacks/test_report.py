@@ -890,7 +890,10 @@ def test_a_browser_shows_the_curves_the_table_and_the_pictures(
 @no_browser
 def test_the_page_is_no_wider_than_a_phone(browser: Browser, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
-    page.write_text(run_page(made_run(30, 4, hyper_params={"long": "x" * 300})), encoding="utf-8")
+    long = "x" * 300
+    found = [{"severity": "error", "text": long, "remedy": long}]
+    run = made_run(30, 4, hyper_params={"long": long}, findings=found, warnings=[long])
+    page.write_text(run_page(run), encoding="utf-8")
     open_file(browser, page)
     browser.resize(360, 800)
     assert browser.run("return document.documentElement.scrollWidth") == 360
