@@ -101,6 +101,7 @@ class TrainerView(Protocol):
     show_info: bool
     limits: Any
     fits: Any
+    findings: Any
 
     @property
     def session(self) -> SessionView | None: ...
@@ -122,6 +123,8 @@ class TrainerView(Protocol):
     def init_epoch(self) -> int: ...
     @property
     def max_epochs(self) -> int: ...
+    @property
+    def known_epochs(self) -> int | None: ...
     @property
     def stop_reason(self) -> str | None: ...
     @property

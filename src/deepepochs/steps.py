@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from .arguments import with_hints
 from .errors import NotBoundError, warn_user
 from .faults.first_batch import look_at_loss, look_at_pair
 from .faults.returned import no_place_to_record, no_such_optimizer, not_a_loss
@@ -284,6 +285,7 @@ class Steps:
             arguments = {"loss": loss, "model_out": model_out, "batch_y": batch_y}
             fire_in_step(hooks, run.trainer, task=run.task, **arguments)
 
+    @with_hints
     def record(
         self, name: str, value: Any, *, weight: float | Tensor | None = None, how: str = "mean"
     ) -> None:

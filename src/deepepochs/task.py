@@ -39,8 +39,8 @@ VERBS = ("loss", "backward", "optimize", "do_metric", "record", "call_model")
 
 # What a task has, and `dir` does not show: names of release 0.6, and what the loop asks of a task.
 UNLISTED = frozenset([
-    "batch_patch_dict", "batchs", "bind", "current_batch_size", "enter", "label", "over", "runtime",
-    "val_freq",
+    "batch_patch_dict", "batchs", "bind", "current_batch_size", "enter", "label", "over", "read_from",
+    "runtime", "val_freq",
 ])  # fmt: skip
 
 
@@ -67,6 +67,9 @@ class EpochTask(Steps):
 
     run: Run | None = None
     """The pass that runs now, or ``None``."""
+
+    read_from: Any = None
+    """The loader that gave the mini-batches of ``dataloader``; ``None``: ``dataloader`` itself."""
 
     @with_hints
     def __init__(
@@ -119,7 +122,7 @@ class EpochTask(Steps):
     def over(self, dataloader: Iterable[Any]) -> EpochTask:
         """Give a copy of the task that walks another loader."""
         twin = copy.copy(self)
-        twin.dataloader = dataloader
+        twin.dataloader, twin.read_from = dataloader, self.dataloader
         return twin
 
     def label(self, index: int) -> str:

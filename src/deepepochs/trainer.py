@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from . import rng
 from .arguments import (
     as_list,
     check_choice,
@@ -40,12 +41,19 @@ from .callbacks.base import Callback
 from .callbacks.console import ConsoleCallback
 from .callbacks.pool import CallbackPool
 from .data.cursor import Loaders
-from .errors import CheckpointMismatch, ConfigError, ConfigTypeError, LoopException, warn_user
+from .errors import (
+    CheckpointMismatch,
+    ConfigError,
+    ConfigTypeError,
+    DataError,
+    LoopException,
+    warn_user,
+)
 from .fit.epochs import FitLog, FitSession, FitSpan
 from .fit.limits import Limits
 from .fit.plan import FitPlan, as_task, lengths_of, plan_fit, plan_search, plan_test
 from .fit.save_points import SavePoints
-from .fit.session import Kind, Session, draws_undone, not_running
+from .fit.session import Kind, LatestCall, Session, not_running
 from .history import History, Progress, Results
 from .loop import predict_batches, run_pass, split_inputs
 from .nest import operations as nested
@@ -91,11 +99,11 @@ DEFAULT_EPOCHS = 1000
 # what the parts of the library ask of one another.
 UNLISTED = frozenset([
     "adopt_run", "auto_traindata_to_device", "buffer_shapes", "checker", "close_logger", "current_task",
-    "default_cbk", "deterministic", "fits", "general_metrics", "grad_accumulate", "has_own_id", "has_own_split",
+    "default_cbk", "deterministic", "findings", "fits", "general_metrics", "grad_accumulate", "has_own_id", "has_own_split",
     "hyper_params", "ignore_resume", "init_epoch", "is_fit_run", "is_interrupted", "is_resumed",
-    "limits", "loaders", "log_tqdm", "loss_module", "metric_patch", "moves_data", "note", "on_interrupt", "on_nan", "on_oom", "place",
-    "resume", "resume_from", "run_task", "runtime", "show_info", "splits_pairs", "tell_once",
-    "targets", "test_metrics", "train_metrics", "trying", "val_freq", "val_metrics", "validate_between", "worker_seeding",
+    "known_epochs", "limits", "loaders", "log_tqdm", "loss_module", "metric_patch", "moves_data", "note", "on_interrupt", "on_nan", "on_oom", "place",
+    "resume", "resume_from", "run_task", "runtime", "show_info", "span_of", "splits_pairs", "tell_once",
+    "targets", "test_metrics", "train_metrics", "trying", "val_freq", "val_metrics", "validate_between", "was_told", "worker_seeding",
 ])  # fmt: skip
 
 
@@ -110,6 +118,11 @@ def with_console(
             "the callback, or leave the callback out."
         )
     return [*callbacks] if given else [own, *callbacks]
+
+
+def done_of(done: int, total: int | None) -> str:
+    """Say how many of all are done; ``None``: it is not known how many these are."""
+    return str(done) if total is None else f"{done} of {total}"
 
 
 def shapes_of_buffers(model: nn.Module) -> dict[str, list[int]]:
@@ -301,9 +314,8 @@ class TrainerBase(Steps):
         self._own_logger: Any = None  # the one that was opened here
         self._to_resume = resume is not None and resume is not False  # at the first fit
         self._earlier: EarlierFits | None = None
-        self._val_freq = 1
-        self._metrics: dict[Stage, list[Any]] = {}
-        self._last_stop: str | None = None
+        self._latest = LatestCall()
+        self.findings: Findings | None = None  # those of the latest check
         self._told: set[str] = set()
         self._folders = RunFolders()
 
@@ -342,7 +354,7 @@ class TrainerBase(Steps):
         sizes = [weight.numel() for weight in model.parameters() if not is_lazy(weight)]
         return {
             "run": self.running_id,
-            "epochs": f"{self.init_epoch} of {self.max_epochs}",
+            "epochs": done_of(self.init_epoch, self.known_epochs),
             "model": f"{type(model).__name__}, {sum(sizes):,} parameters",
             "optimizer": ", ".join(map(repr, self.opt)),
             "metrics": ", ".join(map(metric_name, self.general_metrics)) or "none",
@@ -425,7 +437,7 @@ class TrainerBase(Steps):
         return history
 
     def _session(self, plan: FitPlan, epochs: int | None) -> FitSession:
-        span = self._span(plan, epochs)
+        span = self.span_of(plan, epochs)
         return FitSession(self, plan, self.callbacks, span, self.place, self.fits, self.loaders)
 
     def _without_epochs(self, session: FitSession, resumption: Resumption | None) -> History | None:
@@ -458,6 +470,7 @@ class TrainerBase(Steps):
                 self.close_logger()
                 said = told(plan, self.callbacks)
             finally:
+                vars(self).clear()  # a step may have made an attribute
                 vars(self).update(kept)
         self.note(said)
 
@@ -490,10 +503,10 @@ class TrainerBase(Steps):
             self.session = outer
             if outer is None and not session.kind.is_try:
                 # Not the plan, whose tasks know the trainer: a circle would keep models alive.
-                self._val_freq, self._metrics = session.plan.val_freq, session.plan.metrics
-                self._last_stop = session.save_points.stop_reason
+                plan, reason = session.plan, session.save_points.stop_reason
+                self._latest = LatestCall(plan.val_freq, plan.metrics, reason)
 
-    def _span(self, plan: FitPlan, epochs: int | None) -> FitSpan:
+    def span_of(self, plan: FitPlan, epochs: int | None) -> FitSpan:
         """Say which epochs the fit has; of steps alone as many as they take."""
         span = self.fits.next(epochs, resumes=self.fits.resumes(self.place))
         is_given = epochs is not None or span.end != DEFAULT_EPOCHS
@@ -845,7 +858,7 @@ class TrainerBase(Steps):
         Weights and optimizers, labels and outputs, the order of the data, samples shared with the
         validation, modes of layers, gradients, the rate, schedules, loading and resuming are
         looked at. It makes some hundred training steps, and reads some hundred samples. What is
-        found is likely to be a fault: a doubt is passed over.
+        found is likely to be a fault: a doubt is passed over. The report of the run has it, too.
 
         Args:
             train_dl: training loader, as for ``fit``.
@@ -874,7 +887,8 @@ class TrainerBase(Steps):
         try:
             given = {"train_dl": train_dl, "val_dl": val_dl}
             given = {name: value for name, value in given.items() if value is not None}
-            return check_training(self, {**given, **fit_options}, self._span)
+            self.findings = check_training(self, {**given, **fit_options})
+            return self.findings
         finally:
             self._told = told  # the fit warns of what it finds itself
 
@@ -919,7 +933,7 @@ class TrainerBase(Steps):
         Raises:
             CheckpointMismatch: the state does not fit; the trainer is as it was.
         """
-        from .state.strict import load_parts
+        from .state.strict import WEIGHTS_ALONE, load_parts
 
         if self.session is not None:
             raise LoopException(
@@ -927,10 +941,14 @@ class TrainerBase(Steps):
                 "the data already. Load it before fit(), or take load_weights(state)."
             )
         checking = together(self.runtime, "load the state")
-        load_parts(self.parts(), from_plain(dict(state)), checking=checking, warns=True)
+        try:
+            load_parts(self.parts(), from_plain(dict(state)), checking=checking, warns=True)
+        except CheckpointMismatch as error:
+            raise CheckpointMismatch(f"{error}\n{WEIGHTS_ALONE}") from error.__cause__
         self._note_load()
         self._folders.continue_run(self.running_id)
 
+    @with_hints
     def load_weights(
         self,
         source: Mapping[str, Any] | str | PathLike[str] | int,
@@ -973,6 +991,7 @@ class TrainerBase(Steps):
         self._note_load()
         return self
 
+    @with_hints
     def save_weights(self, path: str | PathLike[str]) -> Path:
         """Write the weights of the model alone, for other programs.
 
@@ -1002,6 +1021,7 @@ class TrainerBase(Steps):
         in_main_process(self.runtime, f"write {path}", write_weights, path, weights)
         return Path(path)
 
+    @with_hints
     def export(
         self, path: str | PathLike[str], format: str = "torch", *, data: Iterable[Any] | None = None
     ) -> Path:
@@ -1030,7 +1050,8 @@ class TrainerBase(Steps):
             >>> torch.export.load(path).module()(torch.randn(3, 4)).shape
             torch.Size([3, 1])
         """
-        from .fit.export import check_target, first_of, write_program
+        from .data.routes import first_batch
+        from .fit.export import check_target, write_program
 
         target = check_target(path, format)
         loader = self.loaders.first if data is None else data
@@ -1039,10 +1060,14 @@ class TrainerBase(Steps):
                 "export() needs an example mini-batch, and this trainer has run no fit: give "
                 "export(path, data=loader)."
             )
-        plan = FitPlan({Stage.PREDICT: [as_task(loader, "data", None)]}, {Stage.PREDICT: []}, "")
+        as_task(loader, "data", None)
         shared = nullcontext(loader) if data is None else self.runtime.shared(loader)
-        with draws_undone(plan, plan), shared as share:
-            batch_x, batch_y = split_inputs(self, first_of(share))
+        with rng.preserved(), shared as share:
+            if (batch := first_batch(share)) is None:
+                raise DataError(
+                    "export() got no mini-batch from the loader: there is no example input."
+                )
+            batch_x, batch_y = split_inputs(self, batch)
         model = self.runtime.unwrap(self.model)
         with self._using_best(for_test=True):
             arguments = (model, target, format, batch_x, batch_y)
@@ -1101,6 +1126,7 @@ class TrainerBase(Steps):
         if self.checker is not None:
             self.checker.note_load(source)
 
+    @with_hints
     def load_checkpoint(self, path: str | PathLike[str]) -> TrainerBase:
         """Load a checkpoint file, or the newest whole one of a run's folder.
 
@@ -1115,7 +1141,7 @@ class TrainerBase(Steps):
         """
         from .checkpoint.store import read_checkpoint
         from .state.parts import load_0_6
-        from .state.strict import of_source
+        from .state.strict import WEIGHTS_ALONE, of_source
         from .state.weights import told_of_flags
 
         with together(self.runtime, "read the checkpoint"):
@@ -1128,8 +1154,7 @@ class TrainerBase(Steps):
                 with told_of_flags(self.runtime.unwrap(self.model)):
                     self.load_state_dict(state)
         except CheckpointMismatch as error:
-            advice = "load_weights(path) takes the weights alone, with strict=False those that fit."
-            raise of_source(error, source, advice) from None
+            raise of_source(error, source, WEIGHTS_ALONE) from None
         self._note_load(source.absolute())
         self._folders.continue_run(source.absolute().parent.name)
         return self
@@ -1297,6 +1322,7 @@ class TrainerBase(Steps):
 
     # stopping and saving
 
+    @with_hints
     def stop(self, reason: str = "", validate: bool = False) -> None:
         """End the fit or test after this mini-batch.
 
@@ -1318,6 +1344,7 @@ class TrainerBase(Steps):
         else:
             self.session.save_points.stop(reason, validate=check_flag("validate", validate))
 
+    @with_hints
     def add_saver(self, saver: Any, finish: Any = None) -> None:
         """Have ``saver(trainer)`` called where a fit is stopped before its end.
 
@@ -1329,6 +1356,7 @@ class TrainerBase(Steps):
         """
         self._saving().add_saver(saver, finish)
 
+    @with_hints
     def request_save(self, saver: Any, *, everywhere: bool = False) -> None:
         """Have ``saver(trainer)`` called at the next save point of the fit.
 
@@ -1352,9 +1380,13 @@ class TrainerBase(Steps):
 
     def tell_once(self, about: str) -> bool:
         """Whether a warning about something is the first of this trainer."""
-        first = about not in self._told
+        first = not self.was_told(about)
         self._told.add(about)
         return first
+
+    def was_told(self, about: str) -> bool:
+        """Whether this trainer has warned of something."""
+        return about in self._told
 
     @property
     def device(self) -> torch.device:
@@ -1393,6 +1425,14 @@ class TrainerBase(Steps):
         return self.fits.max_epochs if self._fit is None else self._fit.span.end
 
     @property
+    def known_epochs(self) -> int | None:
+        """``max_epochs``; ``None`` where steps end the fit in an epoch that is not known before."""
+        by_steps = (
+            self.limits.max_steps is not None if self._fit is None else self._fit.span.is_open
+        )
+        return None if by_steps and self.max_epochs == DEFAULT_EPOCHS else self.max_epochs
+
+    @property
     def is_fit_run(self) -> bool:
         """Whether a fit has begun."""
         return self.fits.num_calls > 0
@@ -1415,7 +1455,9 @@ class TrainerBase(Steps):
     @property
     def stop_reason(self) -> str | None:
         """Why the call that runs, or the latest one, was stopped; ``None``: it was not."""
-        return self._last_stop if self.session is None else self.session.save_points.stop_reason
+        if self.session is None:
+            return self._latest.stop_reason
+        return self.session.save_points.stop_reason
 
     @property
     def run(self) -> Run | None:
@@ -1435,7 +1477,7 @@ class TrainerBase(Steps):
     @property
     def val_freq(self) -> int:
         """Epochs from one validation to the next, in the call that runs or the latest one."""
-        return self._val_freq if self.session is None else self.session.plan.val_freq
+        return self._latest.val_freq if self.session is None else self.session.plan.val_freq
 
     @property
     def train_metrics(self) -> list[Any]:
@@ -1453,7 +1495,7 @@ class TrainerBase(Steps):
         return self._metrics_of(Stage.TEST)
 
     def _metrics_of(self, stage: Stage) -> list[Any]:
-        metrics = self._metrics if self.session is None else self.session.plan.metrics
+        metrics = self._latest.metrics if self.session is None else self.session.plan.metrics
         return metrics.get(stage, [])
 
 

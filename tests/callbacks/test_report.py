@@ -13,6 +13,7 @@ import sys
 import textwrap
 import warnings
 from collections.abc import Iterator
+from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ from deepepochs import (
     rename,
 )
 from deepepochs.callbacks.run_facts import command_line, git_commit
+from deepepochs.checks.findings import Finding, Findings
 from deepepochs.cli.lines import compare_lines, list_lines, run_lines
 from deepepochs.errors import RunLockedError
 from deepepochs.metrics import accuracy
@@ -675,11 +677,13 @@ def with_odd_values(content: dict[str, Any]) -> Iterator[dict[str, Any]]:
 def test_what_has_another_shape_is_left_out_everywhere(tmp_path: Path) -> None:
     """As files of an earlier or a later release may have it."""
     trainer = image_trainer(tmp_path, hyper_params={"lr": 0.1})
+    trainer.findings = FOUND
     trainer.fit(images(), images(16))
     trainer.test(images(16))
     good = read_run(tmp_path / "pictures")
     bare = good._replace(pictures={})  # drawing its matrix takes the most time
     runs = [bare._replace(record=record) for record in with_odd_values(good.record)]
+    assert good.findings
     assert len(runs) > 400
     for name, value in good.pictures.items():
         for pictures in with_odd_values({name: value}):
@@ -690,6 +694,92 @@ def test_what_has_another_shape_is_left_out_everywhere(tmp_path: Path) -> None:
     assert compare_page(runs).endswith("</html>\n")
     assert len(list_lines(runs, 80)) > len(runs)
     assert len(compare_lines(runs, 80)) > len(runs)
+
+
+# --- what trainer.check has found
+
+CHECKED = "What the check found"
+FOUND = Findings(
+    [
+        Finding("note", "The rate is < 0.01.", "Take 0.1."),
+        Finding("error", "The labels are NaN.", "Drop these & go on."),
+        Finding("warning", "It does not shuffle.", "Give shuffle=True."),
+    ]
+)
+
+
+def checked_trainer(folder: Path, findings: Findings | None = None, **arguments: Any) -> Any:
+    torch.manual_seed(1)
+    arguments = {"callbacks": CheckCallback(ckpt_dir=folder), "running_id": "a", **arguments}
+    trainer = small_trainer(nn.Linear(6, 3), **arguments)
+    trainer.findings = findings
+    return trainer
+
+
+def page_of(folder: Path) -> str:
+    return run_page(read_run(folder / "a"))
+
+
+def test_the_page_has_what_the_check_found(tmp_path: Path) -> None:
+    trainer = checked_trainer(tmp_path)
+    train_dl, _ = loaders()
+    findings = trainer.check(train_dl, train_dl)
+    assert any("samples are training samples, too" in one.text for one in findings)
+    assert not (tmp_path / "a").exists()
+    trainer.fit(train_dl, train_dl)
+    page = page_of(tmp_path)
+    assert page.count(CHECKED) == 1
+    assert all(escape(one.text) in page and escape(one.remedy) in page for one in findings)
+
+
+def test_findings_are_shown_the_worst_first_with_their_remedies(tmp_path: Path) -> None:
+    checked_trainer(tmp_path, FOUND).fit(*loaders())
+    page = page_of(tmp_path)
+    notes = re.findall('<p class="note (.*?)"><b>(.*?)</b> (.*?)<br>.*?>(.*?)</span>', page)
+    assert notes == [
+        ("bad", "error", "The labels are NaN.", "Drop these &amp; go on."),
+        ("", "warning", "It does not shuffle.", "Give shuffle=True."),
+        ("calm", "note", "The rate is &lt; 0.01.", "Take 0.1."),
+    ]
+    shown = run_lines(read_run(tmp_path / "a"), 100)
+    assert [line for line in shown if line.startswith("Check, ")] == [
+        "Check, error: The labels are NaN. Drop these & go on.",
+        "Check, warning: It does not shuffle. Give shuffle=True.",
+        "Check, note: The rate is < 0.01. Take 0.1.",
+    ]
+
+
+def test_the_page_says_calmly_that_the_check_found_nothing(tmp_path: Path) -> None:
+    checked_trainer(tmp_path, Findings([])).fit(*loaders())
+    assert CHECKED in page_of(tmp_path)
+    assert '<p class="quiet">Nothing was found.</p>' in page_of(tmp_path)
+
+
+def test_a_run_that_was_not_checked_has_no_card(tmp_path: Path) -> None:
+    checked_trainer(tmp_path).fit(*loaders())
+    assert "findings" not in read_run(tmp_path / "a").record
+    assert CHECKED not in page_of(tmp_path)
+
+
+def test_a_resumed_run_keeps_what_the_check_found_and_a_new_check_replaces_it(
+    tmp_path: Path,
+) -> None:
+    checked_trainer(tmp_path, FOUND, epochs=1).fit(*loaders())
+    checked_trainer(tmp_path, epochs=2, resume="auto").fit(*loaders())
+    assert "The labels are NaN." in page_of(tmp_path)
+    checked_trainer(tmp_path, Findings([]), epochs=3, resume="auto").fit(*loaders())
+    assert "Nothing was found." in page_of(tmp_path)
+    checked_trainer(tmp_path, epochs=1).fit(*loaders())  # a new run in the same folder
+    assert CHECKED not in page_of(tmp_path)
+
+
+def test_a_report_after_a_check_alone_has_its_card(tmp_path: Path) -> None:
+    trainer = checked_trainer(tmp_path, FOUND, callbacks=None)
+    assert CHECKED in trainer.report(tmp_path / "page.html").read_text(encoding="utf-8")
+    recorded = checked_trainer(tmp_path)
+    recorded.fit(*loaders())
+    recorded.findings = FOUND  # of a check between fit and report
+    assert CHECKED in recorded.report(tmp_path / "page.html").read_text(encoding="utf-8")
 
 
 # --- the page that compares runs
@@ -800,7 +890,10 @@ def test_a_browser_shows_the_curves_the_table_and_the_pictures(
 @no_browser
 def test_the_page_is_no_wider_than_a_phone(browser: Browser, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
-    page.write_text(run_page(made_run(30, 4, hyper_params={"long": "x" * 300})), encoding="utf-8")
+    long = "x" * 300
+    found = [{"severity": "error", "text": long, "remedy": long}]
+    run = made_run(30, 4, hyper_params={"long": long}, findings=found, warnings=[long])
+    page.write_text(run_page(run), encoding="utf-8")
     open_file(browser, page)
     browser.resize(360, 800)
     assert browser.run("return document.documentElement.scrollWidth") == 360

@@ -174,3 +174,11 @@ def test_a_sample_that_fails_late_in_the_check_is_a_finding() -> None:
     trainer = Trainer(nn.Linear(6, 3), F.cross_entropy, console="off", device="cpu")
     found = trainer.check(DataLoader(Torn(), 8))
     assert any("OSError: disk" in one.text for one in found), str(found)
+
+
+def test_to_ask_whether_something_was_told_tells_nothing() -> None:
+    trainer = Trainer(nn.Linear(1, 1))
+    assert not trainer.was_told("a")
+    assert trainer.tell_once("a")
+    assert trainer.was_told("a")
+    assert not trainer.tell_once("a")

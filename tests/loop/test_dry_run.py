@@ -143,3 +143,19 @@ def test_a_callback_that_cannot_be_copied_is_refused_by_name() -> None:
 def test_a_stage_that_is_switched_off_stays_off() -> None:
     trainer = make_trainer(dry_run=True, limit_val_batches=0)
     assert list(trainer.fit(loader(), loader())) == ["train"]
+
+
+def test_attributes_that_a_step_makes_are_gone_after() -> None:
+    class Counting(Trainer):
+        started = 0
+
+        def train_step(self, batch_x: Any, batch_y: Any, **step_args: Any) -> None:
+            self.started += 1
+            self.extra = batch_x
+            self.loss(self.model(*batch_x), batch_y)
+
+    model = nn.Linear(3, 2)
+    trainer = Counting(model, F.cross_entropy, dry_run=True, console="off")
+    before = dict(vars(trainer))
+    trainer.fit(loader())
+    assert vars(trainer) == before

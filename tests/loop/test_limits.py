@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Iterator
 from datetime import timedelta
 from itertools import islice
@@ -13,8 +15,17 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
-from deepepochs import Callback, CheckCallback, ConfigError, EpochTask, Trainer
+from deepepochs import (
+    Callback,
+    CheckCallback,
+    ConfigError,
+    EpochTask,
+    RunRecordCallback,
+    Trainer,
+)
 from deepepochs.fit.limits import Limits, seconds_of
+from deepepochs.report import run_page
+from deepepochs.runs.record import read_run
 from deepepochs.stages import Stage
 
 X = torch.randn(40, 3, generator=torch.Generator().manual_seed(7))
@@ -268,3 +279,74 @@ def test_another_limit_at_a_resume_is_said() -> None:
     other.load_state_dict(trainer.state_dict())
     with pytest.warns(UserWarning, match=r"limit_train_batches is 4 \(3 in the checkpoint\)"):
         other.fit(loader())
+
+
+# --- how many epochs steps take
+
+
+@pytest.mark.parametrize("data", [Endless, lambda: DataLoader(Stream(), 4)])
+def test_where_steps_end_a_fit_and_nobody_knows_its_epochs_there_is_no_total(
+    data: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = {"max_steps": 23, "epochs": 1000, "console": "bar", "show_info": False}
+    trainer = make_trainer(**options)
+    trainer.fit(data())
+    shown = capsys.readouterr().out
+    assert "/1000" not in shown and "of 1000" not in shown
+    number = trainer.init_epoch  # whole ones
+    assert f"\n{number} epoch{'' if number == 1 else 's'} in " in shown.replace("\r", "\n")
+    assert trainer.known_epochs is None
+    assert f", {number} epochs\n" in repr(trainer)
+
+
+def test_where_the_epochs_are_known_they_are_the_total(capsys: pytest.CaptureFixture[str]) -> None:
+    make_trainer(max_steps=23, epochs=1000, console="rows", show_info=False).fit(loader())
+    assert "  3/3 " in capsys.readouterr().out
+    make_trainer(max_steps=23, epochs=5, console="rows", show_info=False).fit(Endless())
+    assert "  1/5 " in capsys.readouterr().out
+
+
+def test_a_record_has_no_total_that_nobody_expects(tmp_path: Any) -> None:
+    trainer = make_trainer(
+        max_steps=3, epochs=1000, callbacks=RunRecordCallback(tmp_path), running_id="a"
+    )
+    trainer.fit(Endless())
+    run = read_run(tmp_path / "a")
+    assert run.record["max_epochs"] is None
+    assert run.outcome == "stopped"
+    assert "1000" not in run_page(run)
+
+
+# --- the mini-batches that overfit_batches reads
+
+
+class Fresh:
+    """Makes each mini-batch anew, and knows which of them are still alive."""
+
+    def __init__(self) -> None:
+        self.made: list[Any] = []
+
+    def __iter__(self) -> Iterator[Any]:
+        for at in range(0, 40, 4):
+            batch = X[at : at + 4].clone(), Y[at : at + 4]
+            self.made.append(weakref.ref(batch[0]))
+            yield batch
+
+    @property
+    def alive(self) -> int:
+        gc.collect()
+        return sum(each() is not None for each in self.made)
+
+
+@pytest.mark.parametrize("look", ["explain", "check"])
+def test_to_look_at_a_fit_keeps_no_mini_batch_of_it(look: str) -> None:
+    trainer, data = make_trainer(overfit_batches=2), Fresh()
+    getattr(trainer, look)(data, data)
+    assert data.made and data.alive == 0
+
+
+def test_mini_batches_are_kept_no_longer_than_the_loaders_of_the_latest_fit() -> None:
+    trainer, first = make_trainer(overfit_batches=2, epochs=1), Fresh()
+    trainer.fit(first)
+    trainer.fit(Fresh(), epochs=1)
+    assert first.made and first.alive == 0

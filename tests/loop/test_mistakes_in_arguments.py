@@ -152,6 +152,13 @@ UNKNOWN = [
     Mistake("GradClipCallback(max_norm=1.0)", ConfigTypeError, "GradClipCallback(1.0, norm_type=2) by their norm, GradClipCallback(0.5) by value."),
     Mistake("LogCallback(dir='runs')", ConfigTypeError, "LogCallback has no argument 'dir'. Did you mean 'log_dir'?"),
     Mistake("Optimizer(opt, lr_scheduler=scheduler)", ConfigTypeError, "Optimizer has no argument 'lr_scheduler'. Did you mean 'scheduler'?"),
+    Mistake("trainer.record({'accuracy': 0.5})", ConfigTypeError, "record() needs 'value': record(name, value)."),
+    Mistake("EpochTask(train_dl).record({'accuracy': 0.5})", ConfigTypeError, "record() needs 'value': record(name, value)."),
+    Mistake("trainer.load_weights()", ConfigTypeError, "load_weights() needs 'source': load_weights(source)."),
+    Mistake("trainer.load_checkpoint()", ConfigTypeError, "load_checkpoint() needs 'path': load_checkpoint(path)."),
+    Mistake("trainer.save_weights()", ConfigTypeError, "save_weights() needs 'path': save_weights(path)."),
+    Mistake("trainer.export()", ConfigTypeError, "export() needs 'path': export(path, format)."),
+    Mistake("trainer.stop(because='good')", ConfigTypeError, "stop() has no argument 'because'."),
     Mistake("EpochTask()", ConfigTypeError, "EpochTask needs 'dataloader': EpochTask(dataloader, metrics, do_loss, batch_size)."),
     Mistake("trainer.fit(train_tasks=EpochTask(train_dl, metric=accuracy))", ConfigError, "EpochTask has no argument 'metric', and no step takes it. Did you mean 'metrics'?"),
 ]  # fmt: skip

@@ -234,6 +234,40 @@ def test_max_time_ends_the_fit_after_the_mini_batch_validated() -> None:
     assert str(trainer.stop_reason).startswith("max_time is over, after 1:00:0")
 
 
+BETWEEN = ("on_after_train_epoch", "on_after_train_epochs", "on_before_val_epochs")
+HOOKS_OF_VALIDATION = ("on_before_val_epoch", "on_after_val_batch", "on_after_val_epoch")
+
+
+@pytest.mark.parametrize("hook", [*BETWEEN, *HOOKS_OF_VALIDATION, "on_after_val_epochs"])
+def test_an_epoch_whose_training_is_done_when_the_time_is_over_is_whole_with_its_validation(
+    hook: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def late(self: Any, *, trainer: Any, **others: Any) -> None:
+        trainer.fits.spend(3600)
+
+    slow: Any = type("Slow", (Callback,), {hook: late})
+    trainer = make_trainer(slow(), max_time="1h", console="rows")
+    history = trainer.fit(loader(), loader(shuffle=False))
+    assert dict(history.partial) == {} and history.val_epochs == [0]
+    assert trainer.init_epoch == 1
+    assert "stopped in validation" not in capsys.readouterr().out
+    one = make_trainer(epochs=1)
+    one.fit(loader(), loader(shuffle=False))
+    assert history["val"] == one.history["val"]
+
+
+def test_an_epoch_that_is_whole_and_validated_out_of_turn_is_not_said_to_be_stopped_in_validation(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    trainer = make_trainer(StopAt(NUM, validate=True), console="rows", scheduler=False)
+    history = trainer.fit(loader(), loader(shuffle=False), val_freq=2)
+    assert history.val_epochs == [0]
+    assert "stopped in validation" not in capsys.readouterr().out
+    other = make_trainer(StopAt(4, "val"), console="rows", scheduler=False)
+    assert other.fit(loader(), loader(shuffle=False)).partial == {0: 1.0}
+    assert "(stopped in validation)" in capsys.readouterr().out
+
+
 def test_max_time_counts_the_time_before_a_resume(tmp_path: Path) -> None:
     def run(stop_at: int = 1000, **options: Any) -> Trainer:
         check = CheckCallback("loss", ckpt_dir=tmp_path)

@@ -48,6 +48,12 @@ def in_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
+class Endless:
+    def __iter__(self) -> Any:
+        while True:
+            yield X[:16], Y[:16]
+
+
 def net() -> nn.Sequential:
     return nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 2))
 
@@ -135,6 +141,14 @@ def test_limits_and_averages_are_told() -> None:
         "to 1, on parts of a mini-batch where memory is short, by deterministic operations"
     )
     assert found["average of weights"].startswith("EMA(0.99)")
+
+
+def test_epochs_are_those_that_max_steps_takes() -> None:
+    trainer = Trainer(net(), F.cross_entropy, max_steps=12)
+    assert rows(trainer, TRAIN)["epochs"] == "1 to 3, at most 12 optimizer steps"
+    assert rows(trainer, TRAIN, epochs=2)["epochs"] == "1 to 2, at most 12 optimizer steps"
+    said = "from 1 on, as many as the steps take, at most 12 optimizer steps"
+    assert rows(trainer, Endless())["epochs"] == said
 
 
 def test_dry_run_says_that_nothing_is_kept() -> None:

@@ -238,6 +238,22 @@ def test_true_takes_the_newest_run_and_goes_on_in_its_folder(tmp_path: Path) -> 
     assert fit.trainer.running_id == "new" and fit.trainer.run_dir == tmp_path / "new"
 
 
+@pytest.mark.parametrize(("own", "told"), [("mine", True), ("other", False), (None, False)])
+def test_true_says_so_where_it_takes_another_run_than_the_one_of_the_id(
+    own: str | None, told: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(make(tmp_path, 1.0, running_id="other"))
+    fit = make(tmp_path, 1.0, 1.0, running_id=own, resume=True)
+    run(fit)
+    assert len(fit.trainer.history["train"]["loss"]) == 2
+    assert fit.trainer.running_id == (own or "other")
+    said = (
+        "running ID mine has no checkpoint yet: resume=True goes on from the newest run, other. "
+        "resume='auto' would begin a new run."
+    )
+    assert (said in " ".join(capsys.readouterr().out.split())) is told
+
+
 def test_auto_with_an_id_never_takes_another_run(tmp_path: Path) -> None:
     run(make(tmp_path, 1.0, running_id="other"))
     fit = make(tmp_path, 1.0, running_id="mine", resume="auto")

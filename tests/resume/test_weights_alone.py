@@ -347,7 +347,9 @@ def test_a_run_of_another_model_is_told_with_its_file_and_the_way_out(
         make(3, resume=resume).fit(data)
     problem, remedy = str(met.value).splitlines()
     assert f"{tmp_path / 'run' / 'checkpoint.ckpt'} is of another model: weight is" in problem
-    assert "for a new run give another running_id, or resume=False." in remedy
+    assert (
+        "for a new run give another running_id, or resume=False. load_weights takes the" in remedy
+    )
     with pytest.raises(CheckpointMismatch) as met:
         make(3).load_weights(tmp_path / "run")
     assert "checkpoint.ckpt is of another model" in str(met.value)

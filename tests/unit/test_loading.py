@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 from deepepochs import rng
 from deepepochs.data.cursor import Cursor
 from deepepochs.data.followed import follow
+from deepepochs.data.routes import first_batch
 from deepepochs.data.seeding import SeededIndices, epoch_seed_from, seed_streams, seed_torch
 from deepepochs.errors import CheckpointMismatch, ConfigError
 
@@ -300,3 +301,64 @@ def test_seeding_a_batch_gives_the_draws_of_torch_manual_seed() -> None:
         torch.manual_seed(2**62 + 5)
         assert torch.equal(torch.rand(3), ours[0])
         assert torch.initial_seed() == ours[1]
+
+
+class Counting(Dataset):
+    """Counts its reads, and draws from a generator of its own."""
+
+    def __init__(self) -> None:
+        self.reads, self.draws = 0, np.random.default_rng(3)
+
+    def __len__(self) -> int:
+        return 6
+
+    def __getitem__(self, index: int) -> float:
+        self.reads += 1
+        return index + float(self.draws.random()) + random.random() + float(torch.rand(()))
+
+
+LOOKED_INTO = {
+    "shuffled": lambda: DataLoader(Squares(), 2, shuffle=True),
+    "own generator": lambda: DataLoader(
+        Squares(), 2, shuffle=True, generator=torch.Generator().manual_seed(1)
+    ),
+    "counts and draws": lambda: DataLoader(Counting(), 2, shuffle=True),
+    "persistent workers": lambda: DataLoader(
+        Squares(), 2, shuffle=True, num_workers=1, persistent_workers=True
+    ),
+    "stream": lambda: DataLoader(Stream(), 2),
+    "list": lambda: [torch.tensor([1]), torch.tensor([2])],
+}
+
+
+@pytest.mark.parametrize("kind", LOOKED_INTO)
+def test_to_take_the_first_batch_leaves_a_loader_and_all_draws_as_they_were(kind: str) -> None:
+    def walked(*, looks: bool) -> list[Any]:
+        rng.set_state(start)
+        loader: Any = LOOKED_INTO[kind]()
+        first = [first_batch(loader) for _ in range(2 * looks)]
+        batches = [batch.tolist() for _ in range(2) for batch in loader]
+        assert all(one.tolist() == batches[0] for one in first)
+        return [*batches, random.random(), float(np.random.rand()), float(torch.rand(()))]
+
+    start = rng.get_state()
+    assert walked(looks=True) == walked(looks=False)
+
+
+def test_a_loader_without_a_batch_has_no_first_one() -> None:
+    assert first_batch([]) is None
+    assert first_batch(DataLoader(Squares(0), 2)) is None
+
+
+def test_a_loader_whose_first_batch_fails_is_put_back() -> None:
+    class Fails(Counting):
+        def __getitem__(self, index: int) -> float:
+            super().__getitem__(index)
+            raise ValueError("torn")
+
+    loader = DataLoader(Fails(), 2, shuffle=True)
+    before = torch.get_rng_state(), random.getstate()
+    with pytest.raises(ValueError, match="torn"):
+        first_batch(loader)
+    assert before[0].equal(torch.get_rng_state()) and before[1] == random.getstate()
+    assert loader.dataset.reads == 0  # type: ignore[attr-defined]

@@ -431,7 +431,15 @@ def _find_run(trainer: TrainerView, ckpt_dir: Path) -> Path | str:
             "resume='auto' without a running_id resumes the newest run in the first trainer of a "
             "process only; give each trainer its own running_id"
         )
-    return latest_run(ckpt_dir) or f"no checkpoint in {ckpt_dir}"
+    newest = latest_run(ckpt_dir)
+    if newest is None:
+        return f"no checkpoint in {ckpt_dir}"
+    if trainer.has_own_id:
+        trainer.note(
+            f"running ID {own.name} has no checkpoint yet: resume=True goes on from the newest run, "
+            f"{newest.name}. resume='auto' would begin a new run."
+        )
+    return newest
 
 
 def has_checkpoint(folder: Path) -> bool:

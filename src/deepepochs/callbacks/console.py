@@ -128,7 +128,7 @@ class ConsoleCallback(Callback):
         if trainer.session is not None and trainer.session.resumes_at:
             screen.note(f"resuming {trainer.session.resumes_at}")
         self._began = Beginning(monotonic(), trainer.init_epoch)
-        self._table = table_of(trainer, epochs)
+        self._table = table_of(trainer)
 
     def on_before_epoch(self, trainer: TrainerView, **others: Any) -> None:
         # As in the record of the run: the rate with which the epoch begins.
@@ -222,14 +222,15 @@ class ConsoleCallback(Callback):
     def _ending(self, trainer: TrainerView) -> Iterator[str]:
         """Yield how a fit has ended, and where its files are."""
         table, done = self._table, trainer.init_epoch - self._began.epoch_idx
-        planned = table.epochs - self._began.epoch_idx
+        total = trainer.init_epoch if table.epochs is None else table.epochs
+        planned = total - self._began.epoch_idx
         spent = duration(monotonic() - self._began.fit_s)
         if done == planned:
             yield f"{done} epoch{'' if done == 1 else 's'} in {spent}"
         elif not self._began.epoch_idx:
             yield f"{done} of {planned} epochs in {spent}"
         else:  # as the rows count them
-            yield f"{trainer.init_epoch} of {table.epochs} epochs, {done} of them in {spent}"
+            yield f"{trainer.init_epoch} of {total} epochs, {done} of them in {spent}"
         if trainer.is_interrupted:
             yield f"stopped by {signal_of(trainer)} {self._where(trainer)}"
         elif trainer.stop_reason is not None:
@@ -284,7 +285,7 @@ class PassProgress:
         self._values = RunningValues()
         self._first: tuple[float, int, float] | None = None
 
-    def live(self, run: RunView, epoch: tuple[int, int] | None, num_processes: int) -> Live:
+    def live(self, run: RunView, epoch: tuple[int, int | None] | None, num_processes: int) -> Live:
         """Give the state of the pass, for a screen."""
         now_s, done, total = monotonic(), run.batch_idx + 1, run.num_batches
         values = self._values.read(run.recorder.ordered())
@@ -311,11 +312,11 @@ def names_of(tasks: Tasks) -> list[str]:
     return [task.label(index) for index, task in enumerate(tasks)]
 
 
-def table_of(trainer: TrainerView, epochs: int) -> EpochTable:
+def table_of(trainer: TrainerView) -> EpochTable:
     """Return the table of a fit, with the epochs that the history has already."""
     moved = [optimizer.scheduler is not None for optimizer in trainer.opt]
     changing = [name for name, is_moved in zip(rates_of(trainer), moved, strict=False) if is_moved]
-    table = EpochTable(epochs, deciding(trainer), changing)
+    table = EpochTable(trainer.known_epochs, deciding(trainer), changing)
     history = trainer.history
     places = {epoch_idx: at for at, epoch_idx in enumerate(history.val_epochs)}
     for index, epoch_idx in enumerate(history.epochs):

@@ -27,6 +27,7 @@ from torch import nn
 from .. import rng
 from ..arguments import check_count
 from ..errors import ConfigError, warn_user
+from ..runtime.base import modes_kept
 from ..show.screens import spread
 from ..stages import Stage
 from .base import is_within
@@ -278,9 +279,8 @@ def log_graph(logger: SummaryWriter, model: nn.Module, example: Any) -> None:
     random states are restored.
     """
     values = example if isinstance(example, (tuple, dict)) else (example,)
-    modes = [(module, module.training) for module in model.modules()]
     try:
-        with _one_trace, rng.preserved(), warnings.catch_warnings():
+        with _one_trace, modes_kept(model), rng.preserved(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             bare = _without_hooks(model).eval()
             named = {"example_kwarg_inputs": values} if isinstance(values, dict) else {}
@@ -295,9 +295,6 @@ def log_graph(logger: SummaryWriter, model: nn.Module, example: Any) -> None:
             "LogCallback(example_input=...) with tensors, or log_graph=False.",
             RuntimeWarning,
         )
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 def log_hyper_params(

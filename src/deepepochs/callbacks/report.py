@@ -40,7 +40,8 @@ class ReportCallback(RunRecordCallback):
     The page is one file without scripts, and needs no network. It has the curves, metrics,
     settings, model and machine, the folder and the command line of the run, and the confusion
     matrix and samples of an ``InterpretCallback`` if there is one. Values of options that are
-    named like a password are left out of the command. The callback also writes the run's record.
+    named like a password are left out of the command. What ``trainer.check`` has found before the
+    fit is there, too. The callback also writes the run's record.
 
     Args:
         log_dir: the folder of the runs.

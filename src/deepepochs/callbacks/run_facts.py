@@ -38,7 +38,7 @@ def describe(trainer: TrainerView) -> dict[str, Any]:
     facts = {
         "running_id": trainer.running_id,
         "has_own_id": trainer.has_own_id,
-        "max_epochs": trainer.max_epochs,
+        "max_epochs": trainer.known_epochs,
         "hyper_params": trainer.hyper_params or {},
         "settings": {
             "loss": loss_text(trainer.loss_fn),

@@ -111,6 +111,7 @@ class RunRecordCallback(Callback):
             "seconds": mapping(earlier, "seconds"),
             "test": mapping(earlier, "test"),
             "warnings": entries(earlier, "warnings"),
+            **({"findings": earlier["findings"]} if "findings" in earlier else {}),
         }
         self._table = MetricsFile(folder / TABLE, trainer.history)
         WARNINGS.add(self._record["warnings"])
@@ -175,12 +176,13 @@ class RunRecordCallback(Callback):
 
     def record(self, trainer: TrainerView) -> dict[str, Any]:
         """Return the present record; it is made now if the trainer was not recorded."""
-        return self._record or describe(trainer)
+        return {**(self._record or describe(trainer)), **findings_of(trainer)}
 
     def _write(self, trainer: TrainerView) -> None:
         self._record["updated_at"] = _now()
         parts = {str(epoch_idx + 1): part for epoch_idx, part in trainer.history.partial.items()}
         self._record["partial"] = plain(parts)
+        self._record |= findings_of(trainer)
         if trainer.history.timing:
             self._record["timing"] = plain(trainer.history.timing)
         write_json(self.folder(trainer) / RECORD, self._record)
@@ -213,6 +215,13 @@ def recorders(trainer: TrainerView) -> list[RunRecordCallback]:
     """
     first = sorted(trainer.callbacks, key=lambda callback: not callback.keeps_checkpoints)
     return [one for one in with_companions(first) if isinstance(one, RunRecordCallback)]
+
+
+def findings_of(trainer: TrainerView) -> dict[str, Any]:
+    """Give the entry of the record for what ``trainer.check`` has found; ``{}`` without a check."""
+    if trainer.findings is None:
+        return {}
+    return {"findings": [dict(finding._asdict()) for finding in trainer.findings]}
 
 
 class MetricsFile:

@@ -19,7 +19,6 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.data import DataLoader, IterableDataset
 
 from ..callbacks.base import HOOKS, Callback
-from ..data.routes import own_workers
 from ..errors import StopLoopException
 from ..faults.words import DEFAULT_STEP
 from ..fit.plan import FitPlan, plan_try
@@ -253,11 +252,6 @@ class Look:
             getattr(m, "_compiled_call_impl", None) is not None or hasattr(m, "_orig_mod")
             for m in self.model.modules()
         )
-
-    def first_batch(self, task: EpochTask) -> Any:
-        """The first mini-batch of a loader, as it gives it."""
-        with own_workers(task.dataloader):
-            return next(iter(task.dataloader))
 
     def _train(self, task: EpochTask, num: int) -> Seen:
         probe, plan = Probe(num), plan_try(self.trainer, [task])

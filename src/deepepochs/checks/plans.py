@@ -58,7 +58,7 @@ def ends_of_schedules(look: Look) -> Iterator[Finding]:
     windows = sum(-(-(length or 0) // look.trainer.grad_accumulate) for length in lengths)
     for index, optimizer in enumerate(look.trainer.opt):
         schedule = bare(optimizer.scheduler)
-        if not look.trainer.tell_once(f"schedule {index}"):
+        if look.trainer.was_told(f"schedule {index}"):
             continue  # it is told of with its units
         if type(schedule) not in FALLS or schedule.last_epoch > 0:
             continue

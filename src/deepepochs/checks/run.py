@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from ..errors import ConfigError
-from ..fit.epochs import FitSpan
-from ..fit.plan import FitPlan, options_of_fit, plan_fit
+from ..fit.plan import options_of_fit, plan_fit
 from ..hints.calls import refusal
 from ..state.snapshot import no_trace
 from . import data, labels, loading, modes, plans, resume, steps, weights
@@ -54,15 +53,12 @@ TRAINING = (steps.one_batch_by_heart, steps.learning_rate)
 """Those that make training steps of their own, which may meet a sample that fails."""
 
 
-def check_training(
-    trainer: Any, options: Mapping[str, Any], span_of: Callable[[FitPlan, int | None], FitSpan]
-) -> Findings:
+def check_training(trainer: Any, options: Mapping[str, Any]) -> Findings:
     """Make all checks on a training that ``fit(**options)`` would do, and put everything back.
 
     Args:
         trainer: the trainer.
         options: the arguments of ``fit`` by name.
-        span_of: says which epochs a fit has, by its plan and its ``epochs``.
 
     Raises:
         ConfigError: an argument that ``fit`` refuses; a model with lazy layers; several processes.
@@ -78,7 +74,7 @@ def check_training(
     with told() as texts:
         plan = plan_fit(trainer, **options_of_fit(trainer, options))
     found = [told_of for text in texts if (told_of := labels.of_warning(text)) is not None]
-    epochs = range(trainer.init_epoch, span_of(plan, options.get("epochs")).end)
+    epochs = range(trainer.init_epoch, trainer.span_of(plan, options.get("epochs")).end)
     look = Look(trainer, plan, options, epochs)
     with no_trace(trainer, [task.dataloader for task in plan.all_tasks()]):
         for check in CHECKS:

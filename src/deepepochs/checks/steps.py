@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from ..callbacks.base import Callback
+from ..data.routes import first_batch
 from ..errors import DeepEpochsError
 from ..fit.plan import as_task, plan_try
 from ..fit.session import Kind
@@ -119,7 +120,7 @@ def may_be_tried(look: Look, task: EpochTask) -> bool:
 def own_try(look: Look, task: EpochTask) -> tuple[Any, Watch]:
     """The first mini-batch of a task, and what the trainer's own rate makes of it; tried once."""
     if id(task) not in look.tries:
-        batch = look.first_batch(task)
+        batch = first_batch(task.dataloader)
         look.tries[id(task)] = batch, learn(look, task, batch, None)
     tried: tuple[Any, Watch] = look.tries[id(task)]
     return tried

@@ -189,6 +189,7 @@ def _summary(run: RunInfo) -> Iterator[str]:
     if reason := reason_text(run):
         yield reason
     yield from (f"Warning: {text}" for text in entries(record, "warnings"))
+    yield from (f"Check, {kind}: {text} {remedy}" for kind, text, remedy in run.findings or [])
 
 
 def epoch_rows(run: RunInfo, num: int = NUM_ROWS) -> Iterator[list[str]]:

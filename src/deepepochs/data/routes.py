@@ -290,6 +290,21 @@ def own_workers(loader: Any) -> Iterator[None]:
             _PERSISTENT[owner] = kept
 
 
+def first_batch(loader: Any) -> Any:
+    """Take the first mini-batch of a loader, which is then as before; ``None``: it gives none.
+
+    >>> loader = DataLoader([1, 2, 3], shuffle=True)
+    >>> bool(first_batch(loader) == next(iter(loader)))
+    True
+    """
+    moment = read_moment(loader)
+    try:
+        with own_workers(loader):
+            return next(iter(loader), None)
+    finally:
+        restore_moment(loader, moment)
+
+
 class IndexRoute:
     """A map-style ``DataLoader``, a subclass of it, or one prepared by Accelerate."""
 

@@ -5,8 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from importlib.util import find_spec
 from os import PathLike
 from pathlib import Path
@@ -16,10 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from ..arguments import check_choice
-from ..errors import ConfigError, DataError, MissingExtraError
+from ..errors import ConfigError, MissingExtraError
 from ..nest.operations import describe, map_tensors
 from ..nest.reuse import leaves
 from ..nest.samples import count_samples
+from ..runtime.base import modes_kept
 
 SUFFIXES = {"torch": ".pt2", "onnx": ".onnx"}
 
@@ -60,7 +60,8 @@ def write_program(
             shapes[tensor] = {0: samples}
     free = shapes.dynamic_shapes(model, args, kwargs)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with evaluating(model), torch.no_grad():
+    with modes_kept(model), torch.no_grad():
+        model.eval()
         try:
             if format == "onnx":
                 torch.onnx.export(
@@ -95,23 +96,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, tuple) and not hasattr(value, "_fields"):
         return tuple(map(_plain, value))
     return list(map(_plain, value)) if isinstance(value, list) else value
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Have a model in evaluation mode for a block."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
-
-
-def first_of(loader: Any) -> Any:
-    """Give the first mini-batch of a loader."""
-    batch = next(iter(loader), None)
-    if batch is None:
-        raise DataError("export() got no mini-batch from the loader: there is no example input.")
-    return batch

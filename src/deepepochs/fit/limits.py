@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 from itertools import islice
 from numbers import Integral, Real
@@ -83,7 +83,6 @@ class Limits:
         self.overfit = check_count("overfit_batches", overfit)
         self.dry_run = check_flag("dry_run", dry_run)
         self.acts_in_epochs = any(x is not None for x in (max_steps, max_time, val_every))
-        self._read: list[tuple[Iterable[Any], list[Any]]] = []  # of the latest fit
         given = {Stage.TRAIN: train, Stage.VAL: val, Stage.TEST: test}
         self.batches: dict[Stage, Share] = {
             stage: check_share(stage, share) for stage, share in given.items() if share is not None
@@ -165,23 +164,21 @@ class Limits:
         return [] if self.batches.get(stage) == 0 else tasks
 
     def overfitted(
-        self, training: list[EpochTask], validation: list[EpochTask], num_processes: int
+        self,
+        training: list[EpochTask],
+        validation: list[EpochTask],
+        num_processes: int,
+        known: Sequence[tuple[Any, Any]] = (),
     ) -> tuple[list[EpochTask], list[EpochTask]]:
         """Give the tasks over the first mini-batches of the training loaders.
 
-        They are read once, and kept: each epoch has the same, and so has the next fit on the same
-        loaders, which may go on within an epoch. A validation task validates on those
-        of the training task at its place, or of the last one.
+        They are read once for all epochs of a fit. A validation task validates on those of the
+        training task at its place, or of the last one. ``known`` are loaders with their mini-batches,
+        which are not read again: the fit may go on within an epoch of them.
         """
-        known = {id(loader): batches for loader, batches in self._read}
-        self._read = [
-            (
-                loader := task.dataloader,
-                known.get(id(loader)) or first_batches(loader, self.overfit * num_processes),
-            )
-            for task in training
-        ]
-        kept = [batches for _, batches in self._read]
+        read = {id(loader): batches for loader, batches in known}
+        num = self.overfit * num_processes
+        kept = [read.get(id(t.dataloader)) or first_batches(t.dataloader, num) for t in training]
         trained = [task.over(batches) for task, batches in zip(training, kept, strict=True)]
         last = len(kept) - 1
         return trained, [t.over(kept[min(i, last)]) for i, t in enumerate(validation)]

@@ -28,12 +28,14 @@ class TrainedPart(NamedTuple):
         state: the parts of the trainer's state that change when the part is closed.
         loaders: what the fit walks.
         metrics: the names and kinds of what each of its passes records.
+        read: the training loaders of which it has the first mini-batches alone, with these.
     """
 
     share: float
     state: dict[str, Any]
     loaders: list[Any]
     metrics: list[Any]
+    read: list[tuple[Any, Any]]
 
 
 def part_of(trainer: TrainerView, plan: FitPlan, epoch: EpochState) -> TrainedPart:
@@ -43,7 +45,8 @@ def part_of(trainer: TrainerView, plan: FitPlan, epoch: EpochState) -> TrainedPa
         names += ["model", "optimizers"]  # train() after eval() may round their weights
     state = {name: parts[name].state_dict() for name in names}
     state = from_plain(copy.deepcopy(to_plain(state, with_meta=True)))
-    return TrainedPart(share_of(trainer, plan, epoch), state, *_facts(plan))
+    read = [(t.read_from, t.dataloader) for t in plan.tasks[Stage.TRAIN] if t.read_from is not None]
+    return TrainedPart(share_of(trainer, plan, epoch), state, *_facts(plan), read)
 
 
 def share_of(trainer: TrainerView, plan: FitPlan, epoch: EpochState) -> float:

@@ -220,7 +220,8 @@ def limited(
     limits = trainer.limits
     if limits.overfit:
         processes = trainer.runtime.num_processes
-        training, validation = limits.overfitted(training, validation, processes)
+        known = () if trainer.fits.part is None else trainer.fits.part.read
+        training, validation = limits.overfitted(training, validation, processes, known)
     if limits.batches:
         return limits.tasks(Stage.TRAIN, training), limits.tasks(Stage.VAL, validation)
     return training, validation

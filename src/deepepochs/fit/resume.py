@@ -19,7 +19,7 @@ from ..history import History
 from ..hooks import HookTable, is_of_library
 from ..nest.codec import from_plain
 from ..state.place import Place
-from ..state.strict import at_present, copied_to_cpu, load_parts, of_source
+from ..state.strict import WEIGHTS_ALONE, at_present, copied_to_cpu, load_parts, of_source
 
 EARLY = ("history", "callbacks", "random", "progress", "epoch", "loaders")
 """The parts that fit whatever a hook builds: they are loaded before it."""
@@ -103,8 +103,9 @@ class Resumption:
                 raise
             advice = (
                 "Make model and optimizer as they were; for a new run give another running_id, or "
+                f"resume=False. {WEIGHTS_ALONE}"
             )
-            raise of_source(error, self._source, f"{advice}resume=False.") from None
+            raise of_source(error, self._source, advice) from None
 
     def _put_back(self) -> None:
         parts = self._trainer.parts()

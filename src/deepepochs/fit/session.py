@@ -6,12 +6,12 @@ A test that a hook of a fit calls is a session inside the fit's, its ``outer``.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from enum import Enum
 from functools import partial
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -31,6 +31,7 @@ from ..optim.optimizers import Optimizer, Optimizers
 from ..patches.totals import StageTotals
 from ..recorder import LossWatch
 from ..run import Run
+from ..runtime.base import modes_kept
 from ..stages import Stage
 from ..task import EpochTask
 from .plan import FitPlan
@@ -53,6 +54,20 @@ class Kind(Enum):
     def is_try(self) -> bool:
         """Whether it trains and leaves no trace."""
         return self in (Kind.FIND_LR, Kind.FIND_BATCH_SIZE, Kind.PROFILE, Kind.CHECK)
+
+
+class LatestCall(NamedTuple):
+    """What a trainer keeps of its latest call that is over.
+
+    Attributes:
+        val_freq: epochs from one validation to the next.
+        metrics: those of each stage.
+        stop_reason: why it was stopped; ``None``: it was not.
+    """
+
+    val_freq: int = 1
+    metrics: Mapping[Stage, list[Any]] = {}
+    stop_reason: str | None = None
 
 
 class Session:
@@ -493,10 +508,6 @@ class Modes:
         Those that are in training stay in it if the call does not train itself, as a test in a
         hook does not. They are restored as they were: ``train()`` after ``eval()`` may round.
         """
-        modules = {
-            m for root in (self._model, self._loss) if root is not None for m in root.modules()
-        }
-        modes = [(module, module.training) for module in modules]
         kept = [
             (
                 optimizer,
@@ -507,10 +518,9 @@ class Modes:
         ]
         was_raw = self._ema is not None and self._ema.training
         try:
-            yield
+            with modes_kept(self._model, self._loss):
+                yield
         finally:
-            for module, mode in modes:
-                module.training = mode
             self.exchange(training=False)
             for optimizer, (weights, state) in kept:
                 with torch.no_grad():

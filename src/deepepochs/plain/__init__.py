@@ -45,5 +45,5 @@ def _planned(trainer: Any, fit_options: Mapping[str, Any]) -> tuple[FitPlan, tup
     plan = plan_fit(trainer, **options)
     for task in plan.all_tasks():
         task.bind(trainer)
-    span = trainer.fits.next(options["epochs"], resumes=trainer.place.is_set)
+    span = trainer.span_of(plan, options["epochs"])
     return plan, (trainer.init_epoch, span.end)

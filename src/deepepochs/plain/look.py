@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 import torch
 
+from .. import rng
 from ..arguments import default_loss
-from ..data.followed import read_moment, restore_moment
-from ..data.routes import own_workers
+from ..data.routes import first_batch
 from ..nest import operations as nested
 from ..nest.samples import count_samples
 
@@ -34,16 +34,12 @@ class Sample(NamedTuple):
 
 def sample_of(trainer: Any, loader: Any, targets: str | None) -> Sample:
     """Take the first mini-batch of a loader, which is then as before."""
-    moment = read_moment(loader)
-    try:
-        with own_workers(loader):
-            batch = next(iter(loader), None)
-        if batch is None:
-            return Sample()
+    batch = first_batch(loader)
+    if batch is None:
+        return Sample()
+    with rng.preserved():
         batch_x, batch_y = _split(trainer, batch, targets)
         return Sample(batch, batch_x, batch_y, _output(trainer, batch_x))
-    finally:
-        restore_moment(loader, moment)
 
 
 def _split(trainer: Any, batch: Any, targets: str | None) -> tuple[Any, Any]:

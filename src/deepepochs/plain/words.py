@@ -92,6 +92,8 @@ def _of_epochs(trainer: Any, span: tuple[int, int]) -> str:
     if limits.dry_run:
         return "none: a dry run tries one mini-batch of each stage, and keeps nothing"
     parts = [f"{start + 1} to {end}" if end > start else "none is left"]
+    if trainer.known_epochs is None and end == trainer.max_epochs:
+        parts = [f"from {start + 1} on, as many as the steps take"]
     if limits.max_steps is not None:
         parts.append(f"at most {limits.max_steps:,} optimizer steps")
     if limits.max_time_s is not None:

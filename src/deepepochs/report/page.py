@@ -28,6 +28,7 @@ SMALL_TABLE = 12  # the table of epochs is open if it has at most this many epoc
 MAX_ROWS = 1000
 MAX_CLASSES = 100
 MAX_SAMPLES = 24
+MARKS = {"error": "bad", "warning": "", "note": "calm"}
 OTHER_TIME = "everything else: saving, logging, callbacks"
 
 
@@ -42,6 +43,7 @@ def run_page(run: RunInfo) -> str:
         f'<p class="quiet">{escape(_subtitle(run))}</p></header>',
         tiles(list(_tiles(run))),
         section("What to know", *_notes(run)),
+        section("What the check found", *_findings(run)),
         section("Curves", *run_curves(run)),
         section("Metrics", *_metrics(run)),
         section("Confusion matrix", _confusion(run)),
@@ -92,6 +94,17 @@ def _notes(run: RunInfo) -> Iterator[str]:
         yield _note(reason)
     for text in entries(record, "warnings"):
         yield _note(str(text))
+
+
+def _findings(run: RunInfo) -> Iterator[str]:
+    """Yield what ``trainer.check`` has found, the worst first; nothing if it was not called."""
+    if run.findings == []:
+        yield '<p class="quiet">Nothing was found.</p>'
+    for severity, text, remedy in run.findings or []:
+        yield (
+            f'<p class="note {MARKS.get(severity, "calm")}"><b>{escape(severity)}</b> {escape(text)}'
+            f'<br><span class="quiet">{escape(remedy)}</span></p>'
+        )
 
 
 def _note(text: str, is_bad: bool = False) -> str:

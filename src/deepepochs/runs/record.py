@@ -112,6 +112,14 @@ class RunInfo(NamedTuple):
         return float(spent) if isinstance(spent, (int, float)) else None
 
     @property
+    def findings(self) -> list[tuple[str, str, str]] | None:
+        """Severity, text and remedy of what ``trainer.check`` has found; ``None``: not checked."""
+        found = self.record.get("findings")
+        if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
+            return None
+        return [(str(f.get("severity")), str(f.get("text")), str(f.get("remedy"))) for f in found]
+
+    @property
     def outcome(self) -> str:
         """Its state, or ``'stopped'`` if it finished before its last epoch, as by early stopping."""
         is_stopped = self.state == "finished" and self.record.get("reason")

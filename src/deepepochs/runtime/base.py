@@ -245,6 +245,25 @@ def in_main_process(
         return action(*arguments) if runtime.is_main else None
 
 
+@contextmanager
+def modes_kept(*roots: nn.Module | None) -> Iterator[None]:
+    """Put all modules of some models back into the mode that they have now, after the block.
+
+    >>> model = nn.Sequential(nn.Linear(2, 1), nn.Dropout().eval())
+    >>> with modes_kept(model):
+    ...     mode = model.eval().training
+    >>> mode, model.training, model[1].training
+    (False, True, False)
+    """
+    modules = {module: None for root in roots if root is not None for module in root.modules()}
+    modes = [(module, module.training) for module in modules]
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
 def compile_calls(model: nn.Module) -> None:
     """Compile the calls of a model, in place.
 

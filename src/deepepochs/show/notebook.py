@@ -26,6 +26,7 @@ from .screens import (
     Tested,
     cell,
     duration,
+    epoch_text,
     part_text,
     plain_text,
 )
@@ -190,7 +191,11 @@ def epochs_html(table: EpochTable, round_to: int) -> str:
             for column in columns
         )
         shown.append(
-            [f"{row.epoch}/{table.epochs}{part_text(row)}", *texts, duration(row.seconds or 0)]
+            [
+                f"{epoch_text(row.epoch, table.epochs).strip()}{part_text(row)}",
+                *texts,
+                duration(row.seconds or 0),
+            ]
         )
     return html_table(["epoch", *head, "time"], shown, groups)
 
@@ -204,7 +209,7 @@ def tested_html(tested: Tested, round_to: int) -> str:
 
 def live_html(live: Live, round_to: int, *, is_over: bool) -> str:
     """Return the pass that runs, with a bar; if it ``is_over``, how far it came."""
-    place = [] if live.epoch is None else [f"{live.epoch[0]}/{live.epoch[1]}"]
+    place = [] if live.epoch is None else [epoch_text(*live.epoch).strip()]
     place += [live.stage, *([live.task] if live.task else [])]
     count = f"{live.done:,} batches" if live.total is None else f"{live.done}/{live.total}"
     if is_over:

@@ -156,7 +156,7 @@ class EpochTable:
     """The epochs of a run, each with the metrics of training and validation.
 
     Args:
-        epochs: the total number of epochs.
+        epochs: the total number of epochs; `None`: it is not known.
         decides: the column that says which epoch is best, and `'min'` or `'max'`.
         changing: names of the learning rates that have a column from the start; others get one
             when they change.
@@ -169,7 +169,7 @@ class EpochTable:
 
     def __init__(
         self,
-        epochs: int,
+        epochs: int | None,
         decides: tuple[Column, str] = (Column("loss", "train"), "min"),
         changing: Sequence[str] = (),
     ) -> None:
@@ -240,7 +240,8 @@ class Live(NamedTuple):
     """The pass that runs now.
 
     Attributes:
-        epoch: the number of the epoch, from 1, and the total; `None` in a test.
+        epoch: the number of the epoch, from 1, and the total, `None` if it is not known; `None` in
+            a test.
         stage: `'train'`, `'val'` or `'test'`.
         task: the name of the task, where the stage has several or it has a name.
         done: mini-batches of the stage that are done.
@@ -250,7 +251,7 @@ class Live(NamedTuple):
         left_s: seconds until the stage ends.
     """
 
-    epoch: tuple[int, int] | None
+    epoch: tuple[int, int | None] | None
     stage: str
     task: str
     done: int
@@ -371,20 +372,25 @@ def part_text(row: Row) -> str:
     ('  (40% of the epoch)', '')
     >>> part_text(Row(3, {}, part=1.0))
     '  (stopped in validation)'
+    >>> part_text(Row(3, {Column("loss", "val"): 0.5}, part=1.0))
+    ''
     """
-    if row.part is None:
+    is_whole = row.part == 1 and any(column.stage == "val" for column in row.values)
+    if row.part is None or is_whole:
         return ""
     if row.part == 1:
         return "  (stopped in validation)"
     return f"  ({share_text(row.part)} of the epoch)"
 
 
-def epoch_text(epoch: int, epochs: int) -> str:
+def epoch_text(epoch: int, epochs: int | None) -> str:
     """Return the first cell of a row and of the live line, which stand above each other.
 
-    >>> epoch_text(1, 5), epoch_text(4, 300)
-    ('  1/5', '  4/300')
+    >>> epoch_text(1, 5), epoch_text(4, 300), epoch_text(4, None)
+    ('  1/5', '  4/300', '    4')
     """
+    if epochs is None:
+        return str(epoch).rjust(5)
     return f"{epoch}/{epochs}".rjust(max(5, 2 * len(str(epochs)) + 1))
 
 

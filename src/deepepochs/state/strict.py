@@ -139,6 +139,11 @@ def _other_class_weights(loss: nn.Module, state: Mapping[str, Any]) -> list[str]
 def _check_parts(parts: Mapping[str, Part], state: Mapping[str, Any], *, grows: bool) -> None:
     sides = {"missing": parts.keys() - state.keys(), "unknown": state.keys() - parts.keys()}
     told = [f"{side} {', '.join(sorted(names))}" for side, names in sides.items() if names]
+    if told == ["unknown ema"]:
+        raise CheckpointMismatch(
+            "The checkpoint has an average of the weights, and this trainer has none: give "
+            f"Trainer(..., ema={state['ema']['settings']}) to go on with it."
+        )
     if told:
         raise CheckpointMismatch(
             f"The state does not fit this trainer: {'; '.join(told)}. Was it saved with another "
@@ -154,6 +159,9 @@ def _check_parts(parts: Mapping[str, Part], state: Mapping[str, Any], *, grows: 
             raise CheckpointMismatch(f"The part {name!r} has grown in training.")
 
 
+WEIGHTS_ALONE = "load_weights takes the weights alone, with strict=False those that fit."
+
+
 def of_source(error: CheckpointMismatch, source: object, advice: str) -> CheckpointMismatch:
     """The error with the file that it is about, and in a second line what to do."""
     text = str(error)
@@ -167,7 +175,7 @@ def of_source(error: CheckpointMismatch, source: object, advice: str) -> Checkpo
             "run resumes: do it in on_before_fit or on_before_epoch, and skip layers that have the "
             "new shape already."
         )
-    return CheckpointMismatch(f"{named}\n{advice}")
+    return CheckpointMismatch(named if advice in text else f"{named}\n{advice}")
 
 
 def check_gradients(weights: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> None:

@@ -21,8 +21,7 @@ from torch.nn.parameter import is_lazy
 
 from .. import rng
 from ..arguments import check_count
-from ..data.followed import read_moment, restore_moment
-from ..data.routes import own_workers
+from ..data.routes import first_batch
 from ..errors import ConfigError, ConfigTypeError, DataError
 from ..loop import split_inputs
 from ..nest.reuse import leaves
@@ -309,7 +308,7 @@ def look_at_outputs(
     calls = Calls()
     with ExitStack() as undo:
         undo.enter_context(rng.preserved())
-        batch = first_batch(data, undo)
+        batch = one_batch(data)
         batch_x, batch_y = split_inputs(trainer, batch)
         num_samples = count_samples(batch_x, batch_y)
         try:
@@ -359,7 +358,7 @@ def shape_text(value: Any) -> str:
     return "None" if value is None else type(value).__name__
 
 
-def first_batch(data: Any, undo: ExitStack) -> Any:
+def one_batch(data: Any) -> Any:
     """Give the first mini-batch of a loader, or what is one itself; the loader is put back.
 
     A tensor is an input; a tuple, a dict, or a list of tensors is a mini-batch. All else is walked.
@@ -373,18 +372,15 @@ def first_batch(data: Any, undo: ExitStack) -> Any:
             f"summary() got {type(data).__name__}: give a loader, a mini-batch or an input, or "
             "nothing."
         )
-    moment = read_moment(data)
-    undo.callback(restore_moment, data, moment)
-    undo.enter_context(own_workers(data))
-    iterator = iter(data)
-    if iterator is data:
+    if isinstance(data, Iterator) and iter(data) is data:
         raise ConfigError(
             "summary() got an iterator, which can be walked only once: give the DataLoader itself, "
             "or a mini-batch."
         )
-    for batch in iterator:
-        return batch
-    raise DataError("summary() got a loader that gives no mini-batch.")
+    batch = first_batch(data)
+    if batch is None:
+        raise DataError("summary() got a loader that gives no mini-batch.")
+    return batch
 
 
 # --- the optimizer's state
