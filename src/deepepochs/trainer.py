@@ -94,7 +94,7 @@ UNLISTED = frozenset([
     "default_cbk", "deterministic", "fits", "general_metrics", "grad_accumulate", "has_own_id", "has_own_split",
     "hyper_params", "ignore_resume", "init_epoch", "is_fit_run", "is_interrupted", "is_resumed",
     "limits", "loaders", "log_tqdm", "loss_module", "metric_patch", "moves_data", "note", "on_interrupt", "on_nan", "on_oom", "place",
-    "resume", "resume_from", "run_task", "runtime", "show_info", "splits_pairs", "tell_once",
+    "resume", "resume_from", "run_task", "runtime", "show_info", "span_of", "splits_pairs", "tell_once",
     "targets", "test_metrics", "train_metrics", "trying", "val_freq", "val_metrics", "validate_between", "worker_seeding",
 ])  # fmt: skip
 
@@ -425,7 +425,7 @@ class TrainerBase(Steps):
         return history
 
     def _session(self, plan: FitPlan, epochs: int | None) -> FitSession:
-        span = self._span(plan, epochs)
+        span = self.span_of(plan, epochs)
         return FitSession(self, plan, self.callbacks, span, self.place, self.fits, self.loaders)
 
     def _without_epochs(self, session: FitSession, resumption: Resumption | None) -> History | None:
@@ -493,7 +493,7 @@ class TrainerBase(Steps):
                 self._val_freq, self._metrics = session.plan.val_freq, session.plan.metrics
                 self._last_stop = session.save_points.stop_reason
 
-    def _span(self, plan: FitPlan, epochs: int | None) -> FitSpan:
+    def span_of(self, plan: FitPlan, epochs: int | None) -> FitSpan:
         """Say which epochs the fit has; of steps alone as many as they take."""
         span = self.fits.next(epochs, resumes=self.fits.resumes(self.place))
         is_given = epochs is not None or span.end != DEFAULT_EPOCHS

@@ -675,4 +675,151 @@ optimizers = [
 trainer = Trainer(model, F.cross_entropy, optimizers, epochs=3, console="off")
 trainer.fit(train_dl, val_dl)
 """,
+    "val_every": """
+model = Net()
+opt = torch.optim.SGD(model.parameters(), lr=0.5)
+scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(opt, patience=0, factor=0.7)
+check = CheckCallback("accuracy")
+trainer = Trainer(
+    model,
+    F.cross_entropy,
+    Optimizer(opt, scheduler),
+    epochs=3,
+    metrics="accuracy",
+    val_every=2,
+    callbacks=check,
+    console="off",
+)
+trainer.fit(train_dl, val_dl)
+""",
+    "val_every_beside_val_freq": """
+model = Net()
+trainer = Trainer(
+    model, F.cross_entropy, epochs=4, val_every=5, grad_accumulate=2, ema=0.9, console="off"
+)
+trainer.fit(train_dl, val_dl, val_freq=2)
+""",
+    "val_every_ends_within_an_epoch": """
+model = Net()
+check = CheckCallback("loss", patience=3)
+opt = torch.optim.SGD(model.parameters(), lr=1.0)
+trainer = Trainer(
+    model, F.cross_entropy, opt, epochs=9, val_every=2, callbacks=check, console="off"
+)
+trainer.fit(train_dl, val_dl)
+""",
+    "val_every_with_data_that_draw": """
+import random
+
+import numpy
+
+
+class Noisy(torch.utils.data.Dataset):
+    def __len__(self):
+        return 20
+
+    def __getitem__(self, i):
+        return x[i] + random.random() + float(numpy.random.rand()), y[i]
+
+
+numbers = torch.Generator()
+numbers.manual_seed(3)
+data = DataLoader(Noisy(), 8, shuffle=True, generator=numbers)
+model = Net()
+trainer = Trainer(model, F.cross_entropy, epochs=2, val_every=2, console="off")
+trainer.fit(data, val_tasks=[EpochTask(val_dl, name="night"), EpochTask(data, name="day")])
+""",
+    "val_every_with_a_step_of_its_own": """
+
+class Task(EpochTask):
+    def train_step(self, batch_x, batch_y, **step_args):
+        steps = self.model(*batch_x)
+        loss = self.loss(steps, batch_y)
+        if len(batch_y) > 10:
+            return {"seen": loss}
+        self.backward(self.model.one.weight.pow(2).mean())
+        self.optimize()
+
+
+model = Net()
+trainer = Trainer(model, F.cross_entropy, epochs=3, val_every=3, max_steps=14, console="off")
+trainer.fit(train_tasks=Task(train_dl), val_dl=val_dl)
+""",
+    "max_steps": """
+model = Net()
+trainer = Trainer(model, F.cross_entropy, max_steps=7, metrics="accuracy", console="off")
+trainer.fit(train_dl, val_dl)
+""",
+    "max_steps_of_epochs": """
+model = Net()
+opt = torch.optim.SGD(model.parameters(), lr=0.1)
+scheduler = torch.optim.lr_scheduler.ExponentialLR(opt, 0.5)
+trainer = Trainer(
+    model,
+    F.cross_entropy,
+    Optimizer(opt, scheduler, sched_on="epoch"),
+    epochs=9,
+    max_steps=7,
+    grad_accumulate=2,
+    callbacks=CheckCallback("loss", patience=4),
+    console="off",
+)
+trainer.fit(train_dl, val_dl, val_freq=2)
+""",
+    "max_steps_at_a_validation": """
+model = Net()
+trainer = Trainer(
+    model, F.cross_entropy, max_steps=8, val_every=4, callbacks=CheckCallback(), console="off"
+)
+trainer.fit(train_dl, val_dl, val_freq=3)
+""",
+    "values_of_some_mini_batches": """
+
+class Task(EpochTask):
+    def train_step(self, batch_x, batch_y, **step_args):
+        out = self.model(*batch_x)
+        for part in out.chunk(3):
+            self.record("part", part.mean())
+        self.record("twice", out.max())
+        self.record("twice", out.min())
+        if len(batch_y) > 10:
+            self.loss(out, batch_y)
+            self.record("large", out.std())
+            return {"first": out.mean()}
+        value = self.loss_fn(out, batch_y)
+        self.backward(value)
+        self.optimize()
+        return {"second": out.mean()}
+
+    def val_step(self, batch_x, batch_y):
+        with torch.no_grad():
+            out = self.model(*batch_x)
+            if len(batch_y) < 10:
+                self.loss(out, batch_y)
+
+
+def spread(preds, targets):
+    return preds.std()
+
+
+model = Net()
+trainer = Trainer(
+    model, F.cross_entropy, metrics=spread, metric_patch="mean", epochs=2, console="off"
+)
+trainer.fit(train_tasks=Task(train_dl), val_tasks=Task(val_dl))
+""",
+    "weight_read_in_a_single_batch": """
+
+class Task(EpochTask):
+    def train_step(self, batch_x, batch_y):
+        out = self.model(*batch_x)
+        value = self.loss_fn(out, batch_y) * self.current_batch_size / 70
+        self.backward(value)
+        self.optimize()
+
+
+model = Net()
+trainer = Trainer(model, F.cross_entropy, epochs=2, console="off")
+trainer.fit(train_tasks=Task(DataLoader(TensorDataset(x, y), 70)))
+""",
 }

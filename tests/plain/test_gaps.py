@@ -402,8 +402,7 @@ trainer = Trainer(
     Net(),
     F.cross_entropy,
     epochs=2,
-    max_steps=4,
-    val_every=2,
+    max_time="9h",
     on_oom="split",
     overfit_batches=2,
     console="off",
@@ -413,14 +412,52 @@ trainer.fit(train_dl, val_dl)
     text = written(run, HEAD + body)
 
     assert marks(text) == [
-        "# NOT WRITTEN OUT: max_steps=4",
-        "# NOT WRITTEN OUT: val_every=2",
+        "# NOT WRITTEN OUT: max_time=32400.0",
         "# NOT WRITTEN OUT: on_oom='split'",
     ]
     assert [line.split(" of ")[0] for line in to_fill(text)] == [
         "train_dl_2: Any = ...  # FILL IN: a list",
         "val_dl_2: Any = ...  # FILL IN: a list",
     ]
+
+
+def test_end_within_an_epoch_of_several_tasks_is_marked(run: Run) -> None:
+    body = """
+trainer = Trainer(
+    Net(),
+    F.cross_entropy,
+    max_steps=4,
+    val_every=2,
+    callbacks=CheckCallback("loss", patience=2),
+    console="off",
+)
+tasks = [EpochTask(train_dl, name="night"), EpochTask(val_dl, name="day")]
+trainer.fit(train_tasks=tasks, val_dl=val_dl, epochs=1)
+"""
+    assert marks(written(run, HEAD + body)) == [
+        "# NOT WRITTEN OUT: an end of the fit within an epoch of several training tasks",
+        "# NOT WRITTEN OUT: CheckCallback: only its best weights are saved",
+        "# NOT WRITTEN OUT: max_steps=4",
+    ]
+
+
+def test_return_in_a_loop_of_a_step_is_marked(run: Run) -> None:
+    body = """
+
+class Task(EpochTask):
+    def train_step(self, batch_x, batch_y, **step_args):
+        for part in batch_x:
+            if part.mean() > 9:
+                return None
+        self.loss(self.model(*batch_x), batch_y)
+
+
+trainer = Trainer(Net(), F.cross_entropy, epochs=1, console="off")
+trainer.fit(train_tasks=Task(train_dl))
+"""
+    text = written(run, HEAD + body)
+    (mark,) = marks(text)
+    assert mark.startswith("# NOT WRITTEN OUT: the return that ends this loop and the step (train.")
 
 
 def test_closure_of_an_optimizer_is_to_be_filled_in(run: Run) -> None:

@@ -22,6 +22,18 @@ def values_by_epoch(history: list[tuple[Any, ...]], stage: int) -> dict[str, lis
     return {name: [one[name] for one in epochs if name in one] for name in names}
 
 
+def merged(
+    within: list[tuple[int, dict[str, Any]]], history: list[tuple[Any, ...]], steps: list[int]
+) -> dict[str, list[Any]]:
+    """The values of all validations in order, those within an epoch and those at its end."""
+    between = dict(within)
+    assert between.keys() <= set(steps)
+    ends = iter([entry[1] for entry in history if entry[1]])
+    every = [(between.pop(step) if step in between else next(ends),) for step in steps]
+    assert not between and next(ends, None) is None
+    return values_by_epoch(every, 0)
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_script_trains_to_the_same_bits(run_both: Callable[[str], Pair], case: str) -> None:
     pair = run_both(HEAD + CASES[case])
@@ -34,8 +46,11 @@ def test_script_trains_to_the_same_bits(run_both: Callable[[str], Pair], case: s
     for name, value in pair.ours["trainer"].model.state_dict().items():
         assert torch.equal(value, theirs[name]), name
     history = next(v for k, v in pair.theirs.items() if k in ("history_2", "history") if v != 1)
+    steps = pair.ours["trainer"].history.steps["val"]
     for index, stage in enumerate(("train", "val")):
         found = values_by_epoch(history, index)
+        if stage == "val" and "validations" in pair.theirs:
+            found = merged(pair.theirs["validations"], history, steps)
         for name, values in pair.ours["trainer"].history.get(stage, {}).items():
             if case == "several_tasks" and name == "accuracy":
                 continue  # of all tasks together: a comment stands for it

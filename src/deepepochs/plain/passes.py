@@ -11,6 +11,7 @@ from ..stages import Stage
 from ..steps import DEFAULT_STEPS, Steps, resolve_step
 from ..task import EpochTask
 from .batch_text import BatchText, Walk
+from .between import Between
 from .gaps import Names, place_of
 from .layout import folded
 from .look import sample_of
@@ -53,9 +54,9 @@ class Pass:
         """The names that a step of the user's sets."""
         return set() if self.is_default else StepWriter(self.step, self.parts.gaps).assigned
 
-    def write(self) -> list[str]:
-        """Write the function."""
-        return PassWriter(self).lines()
+    def write(self, between: Between, epoch: str) -> list[str]:
+        """Write the function; ``epoch`` is the name of the number of the epoch."""
+        return PassWriter(self, between, epoch).lines()
 
 
 class PassWriter:
@@ -68,8 +69,9 @@ class PassWriter:
         names: those of the function.
     """
 
-    def __init__(self, one: Pass) -> None:
+    def __init__(self, one: Pass, between: Between, epoch: str) -> None:
         self._pass, self._parts = one, one.parts
+        self._between, self._epoch = between, epoch
         parts, trainer = one.parts, one.parts.trainer
         self._is_training = one.stage is Stage.TRAIN
         self.has_loss = one.has_loss
@@ -84,7 +86,7 @@ class PassWriter:
         length = trainer.limits.num_batches(one.stage, one.task.length)
         self._sums = Sums(self.names, is_single=length == 1 and not one.label)
         self._walk = Walk(parts, one.stage, one.task, one.loader, self.names)
-        self._updates = Updates(parts, self._walk, self._sums.weight)
+        self._updates = Updates(parts, self._walk, self._sums.weight, between)
         out = sample.out if one.is_default else None
         self._metrics = PassMetrics(parts, self._batch, self._sums, self.names, out, one.planned)
 
@@ -95,26 +97,30 @@ class PassWriter:
         texts += [*parts.opts, *parts.schedulers, self._pass.loader]
         taken = {name for text in texts if text for name in names_read(ast.parse(text))}
         own = set() if self._writer is None else self._writer.own_names
-        return {*taken, *own, "torch", "islice", *(["device"] if parts.moves else [])}
+        taken |= {*own, *self._between.names, self._epoch, "torch", "islice"}
+        return taken | ({"device"} if parts.moves else set())
 
     def lines(self) -> list[str]:
         """The lines of the function."""
         stage, hooks, batch = self._pass.stage, self._parts.hooks, self._batch
-        step = self._step()
+        step, ending = self._step(), self.ending()
         self._sums.end(self._metrics.used)
         weigh = self._sums.weigh(batch.weight, always=self._walk.size > 1)
         moves = self._parts.moves and self._parts.trainer.moves_data(stage)
         loop = [
+            *self._beginning(),
             *(batch.moves() if moves else []),
             *batch.splits,
             *hooks(f"on_before_{stage}_batch", f"on_before_{stage}_forward"),
             *self._own_split(),
             *weigh,
             *self._walk.open(self._sums.weight),
-            *step,
+            *self._sums.counted(step),
             *hooks(f"on_after_{stage}_batch"),
+            *ending,
         ]
         body = [
+            *(self._between.opening() if self._is_training else []),
             *hooks(f"on_before_{stage}_epoch"),
             f"{self._net}.{'train' if self._is_training else 'eval'}()",
             *self._sums.start,
@@ -132,7 +138,7 @@ class PassWriter:
         if not label:
             return folded("return {", entries, "}", len(INDENT))
         # Those of several tasks are pooled.
-        totals = f", {sums.total}, {sums.count}" if sums.has_loss else ", 0.0, 0"
+        totals = f", {sums.total}, {sums.loss_count}" if sums.has_loss else ", 0.0, 0"
         is_named = [entry.startswith('"') for entry in entries]
         prefixed = [
             entry.replace('"', f'"{label}/', 1) if named else entry
@@ -141,6 +147,27 @@ class PassWriter:
         return folded("return {", prefixed, f"}}{totals}", len(INDENT))
 
     # --- the step
+
+    @property
+    def _is_plain(self) -> bool:
+        """Whether each mini-batch makes one optimizer step."""
+        return self._writer is None and self._walk.size == 1
+
+    @property
+    def _is_sure(self) -> bool:
+        """Whether each mini-batch comes to the line that is written, and once."""
+        return self._writer is None or self._writer.is_sure
+
+    def _beginning(self) -> list[str]:
+        """The lines that begin a mini-batch."""
+        return self._between.before_batch(is_plain=self._is_plain) if self._is_training else []
+
+    def ending(self) -> list[str]:
+        """The lines that end a mini-batch."""
+        if not self._is_training:
+            return []
+        task, walk = self._pass.task, self._walk
+        return self._between.after_batch(task, walk, self._epoch, is_plain=self._is_plain)
 
     def _own_split(self) -> list[str]:
         """A comment for a ``prepare_data`` of the user's."""
@@ -229,13 +256,13 @@ class PassWriter:
 
     def record_loss(self, loss: str) -> list[str]:
         """The sum of the losses."""
-        return self._sums.add("loss", f"{loss}.item()")
+        return self._sums.add("loss", f"{loss}.item()", is_sure=self._is_sure)
 
     def record(self, name: str, value: str, how: str) -> list[str]:
         """What a step records or returns."""
-        return self._sums.record(name, value, how)
+        return self._sums.record(name, value, how, is_sure=self._is_sure)
 
     def record_metrics(self, out: str, y: str) -> list[str]:
         """The sums of the metrics."""
         hooks = self._parts.hooks(f"on_{self._pass.stage}_metrics")
-        return [*self._metrics.lines(out, y), *hooks]
+        return [*self._metrics.lines(out, y, is_sure=self._is_sure), *hooks]

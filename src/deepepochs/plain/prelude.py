@@ -383,6 +383,16 @@ class Prelude:
 
     # --- asking
 
+    def drawing(self, module: Any) -> str:
+        """The expression of a module of random numbers that functions or classes of the script read."""
+        blocks = (ast.FunctionDef, ast.ClassDef, ast.Lambda)
+        around = [] if self._frame is None else self._around.statements
+        for inner in (one for s in around for one in ast.walk(s) if isinstance(one, blocks)):
+            for node in ast.walk(inner):
+                if isinstance(node, (ast.Name, ast.Attribute)) and self._value_of(node) is module:
+                    return ast.unparse(node)
+        return ""
+
     def name_of(self, value: Any) -> str:
         """A name that the lines have for an object, or for a list with it; ``''``: none."""
         if self._frame is None or value is None:

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from types import FrameType, ModuleType
 from typing import Any
 
+from ..fit.epochs import FitSpan
 from ..fit.plan import FitPlan
 from ..patches.plan import check_metrics
 from ..stages import Stage
@@ -32,6 +33,8 @@ STANDARD = {
     "AveragedModel": "from torch.optim.swa_utils import AveragedModel",
     "get_ema_multi_avg_fn": "from torch.optim.swa_utils import get_ema_multi_avg_fn",
     "SimpleNamespace": "from types import SimpleNamespace",
+    "np": "import numpy as np",
+    "random": "import random",
 }
 """What the lines of this package read, and the imports of it."""
 
@@ -39,7 +42,7 @@ STANDARD = {
 def script_of(
     trainer: Any,
     plan: FitPlan,
-    span: tuple[int, int],
+    span: FitSpan,
     fit_options: Mapping[str, Any],
     frame: FrameType | None,
     call: str,
@@ -49,7 +52,7 @@ def script_of(
     Args:
         trainer: that has the fit.
         plan: of the fit.
-        span: the first and the last epoch, from 0, the last one excluded.
+        span: its epochs.
         fit_options: the arguments of the fit.
         frame: of the script, in the line in which ``call`` is called.
         call: the name of the method.
@@ -64,8 +67,10 @@ def script_of(
         for index, task in enumerate(tasks)
     ]
     parts.keep_free(set().union(*(one.assigned for one in passes)))
-    functions = ["\n".join(one.write()) for one in passes]
-    loop = Epochs(parts, plan, span, passes).lines()
+    epochs = Epochs(parts, plan, span, passes)
+    functions = ["\n".join(one.write(epochs.between, epochs.epoch)) for one in passes]
+    functions += ["\n".join(one) for one in epochs.functions() if one]
+    loop = epochs.lines()
     helpers = ["\n".join(lines) for lines in parts.helpers.values()]
     own = parts.own_lines()
     body = [*parts.setup, *own, *helpers, *parts.late, *functions, "\n\n" + "\n".join(loop)]

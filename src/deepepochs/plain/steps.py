@@ -66,6 +66,9 @@ class Verbs(Protocol):
     def record(self, name: str, value: str, how: str) -> list[str]:
         """The mean, sum, maximum, minimum or last of a value that a step records or returns."""
 
+    def ending(self) -> list[str]:
+        """The lines that end a mini-batch."""
+
     def own(self, owner: Any, name: str) -> str:
         """The expression of an attribute of a step's object."""
 
@@ -90,6 +93,8 @@ class StepWriter:
         self._owner = getattr(step, "__self__", None)
         self._self, self._indent, self._line = "self", "", 0
         self._lazy = 0
+        self._num_blocks = self._num_loops = 0  # around the statement, of those that may not run
+        self._has_left = False  # an earlier statement may have ended the mini-batch
         self._unknown: list[str] = []
         self._used: set[str] = set()
         found = None if self.source is None else self.source.tree.body[0]
@@ -115,6 +120,11 @@ class StepWriter:
         return set() if self.tree is None else {
             node.id for node in ast.walk(self.tree) if isinstance(node, ast.Name)
         } | set(self._args)  # fmt: skip
+
+    @property
+    def is_sure(self) -> bool:
+        """Whether each mini-batch comes to the present statement, and once."""
+        return not self._num_blocks and not self._has_left
 
     @property
     def read_names(self) -> set[str]:
@@ -287,8 +297,11 @@ class StepWriter:
         self._add(self._reindented(header, statement) + ":" + "".join(f"  {c}" for c in comment))
         self.lines[-1] += self._noted()
         self._line = header.count("\n") + statement.lineno
-        number = len(self.lines)
+        number, is_loop = len(self.lines), isinstance(statement, (ast.For, ast.While))
+        self._num_blocks += not isinstance(statement, ast.With)
+        self._num_loops += is_loop
         self._write_block(statement.body, f"{indent}    ")
+        self._num_loops -= is_loop
         if len(self.lines) == number:  # such as an optimizer step, in validation
             self._add("pass")
         orelse = self._chosen(getattr(statement, "orelse", []))
@@ -299,6 +312,7 @@ class StepWriter:
                 self._add("else:")
                 self._line, indent = orelse[0].lineno - 1, f"{indent}    "
             self._write_block(orelse, indent, is_elif=continues)
+        self._num_blocks -= not isinstance(statement, ast.With)
 
     def _write_return(self, statement: ast.Return, *, is_last: bool) -> None:
         assert self.source is not None
@@ -312,8 +326,12 @@ class StepWriter:
             if not edits or not self.source.segment(value, edits).isidentifier():
                 what = f"return {' '.join(self.source.segment(value).split())}"
                 self._add(self._gaps.not_written(what + self._where(statement)))
-        if not is_last:
-            self._add("continue")
+        if not is_last and self._num_loops:
+            what = f"the return that ends this loop and the step{self._where(statement)}"
+            self._add(self._gaps.not_written(what), "break")
+        elif not is_last:
+            self._add(*self._verbs.ending(), "continue")
+        self._has_left = self._has_left or not is_last
 
     def _write_value(self, name: str, value: ast.expr) -> None:
         """Record a value that the step returns; a patch needs the library."""

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .batch_text import Walk
+from .between import Between
 from .parts import Parts
 
 
 class Updates:
     """What ``backward`` and ``optimize`` do in a training pass."""
 
-    def __init__(self, parts: Parts, walk: Walk, weight: str) -> None:
+    def __init__(self, parts: Parts, walk: Walk, weight: str, between: Between) -> None:
         self._parts, self._walk, self._weight = parts, walk, weight
+        self._between = between
         self._loss = "loss"  # of the last backward pass
 
     def backward(self, loss: str, share: str) -> list[str]:
@@ -42,7 +44,11 @@ class Updates:
                 step = f"{parts.opts[i]}.step(...){parts.gaps.fill_in_here(what)}"
             lines += [step, *self._schedule(i)]
         lines += [f"{parts.opts[i]}.zero_grad()" for i in chosen]
-        lines += [*self._average(index), *parts.hooks("on_after_optimize")]
+        lines += [
+            *self._between.counting(),
+            *self._average(index),
+            *parts.hooks("on_after_optimize"),
+        ]
         return self._walk.closing(lines, self._weights(chosen))
 
     def _average(self, index: int | None) -> list[str]:
