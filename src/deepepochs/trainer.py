@@ -874,7 +874,7 @@ class TrainerBase(Steps):
         try:
             given = {"train_dl": train_dl, "val_dl": val_dl}
             given = {name: value for name, value in given.items() if value is not None}
-            return check_training(self, {**given, **fit_options}, self._span)
+            return check_training(self, {**given, **fit_options}, self.span_of)
         finally:
             self._told = told  # the fit warns of what it finds itself
 
