@@ -17,7 +17,7 @@ from ..optim.fits import bare
 from .gaps import Gaps, place_of
 from .metric_text import IDS, class_metric, ids_function, is_class_metric, plain_metric
 from .prelude import LOSS, MODEL, OptimizerText, Prelude
-from .source import is_literal
+from .source import is_literal, literal
 
 
 class Parts:
@@ -112,7 +112,7 @@ class Parts:
         defaults = {k: p.default for k, p in inspect.signature(kind).parameters.items()}
         values = {**group, "lr": group.get("initial_lr", group["lr"])}
         given = [
-            f"{key}={values[key]!r}"
+            f"{key}={literal(values[key])}"
             for key, default in defaults.items()
             if key in values and (key == "lr" or values[key] != default)
             if key != "params" and is_literal(values[key])
@@ -195,7 +195,11 @@ class Parts:
         """The lines that make the objects with the attributes of steps."""
         lines = []
         for space, owner, attributes in self._owners.values():
-            known = [f"{name}={value!r}" for name, value in attributes.items() if is_literal(value)]
+            known = [
+                f"{name}={literal(value)}"
+                for name, value in attributes.items()
+                if is_literal(value)
+            ]
             lines.append(f"{space} = SimpleNamespace({', '.join(known)})")
             for name in (name for name, value in attributes.items() if not is_literal(value)):
                 comment = self.gaps.fill_in_here(f"{name} of {type(owner).__name__}")

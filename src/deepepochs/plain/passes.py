@@ -16,7 +16,7 @@ from .gaps import Names, place_of
 from .layout import folded
 from .look import sample_of
 from .parts import Parts, identifier
-from .source import names_read
+from .source import literal, names_read
 from .steps import VERBS, StepWriter
 from .sums import PassMetrics, Sums
 from .updates import Updates
@@ -222,7 +222,7 @@ class PassWriter:
             "run.weight": weight,
             "run.batch_idx": self._walk.index,
             "stage": f'"{self._pass.stage}"',
-            "step_args": repr(self._pass.task.step_args),
+            "step_args": literal(self._pass.task.step_args),
             "device": "device" if parts.moves else f'torch.device("{parts.trainer.device}")',
         }.get(name, "")
 

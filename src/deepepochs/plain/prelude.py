@@ -24,6 +24,7 @@ from .source import (
     bound_names,
     is_literal,
     is_none,
+    literal,
     names_read,
 )
 
@@ -163,7 +164,7 @@ class Prelude:
     def _give(self, name: str) -> None:
         """Set a name that a loop or the call of a function has set."""
         value = self._value_of(ast.Name(name, ast.Load()))
-        known = repr(value) if is_literal(value) else self._global_name(value)
+        known = literal(value) if is_literal(value) else self._global_name(value)
         if known != name:
             self._keep(f"{name} = {known}" if known else self._gaps.fill_in(name, name))
 

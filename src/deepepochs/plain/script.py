@@ -24,7 +24,7 @@ from .layout import import_lines, laid_out
 from .parts import Parts
 from .passes import Pass
 from .prelude import Prelude
-from .source import LIBRARY, bound_names, names_read
+from .source import LIBRARY, bound_names, names_read, names_read_at_once
 
 STANDARD = {
     "torch": "import torch",
@@ -111,6 +111,7 @@ def _joined(prelude: Prelude, gaps: Gaps, body: list[str], steps: list[Any]) -> 
     """Join head, imports, the user's lines and those of the loop."""
     text = "\n".join(body)
     imports, before = prelude.finish(text)
+    before = _filled_in(before, imports, gaps)
     missing = _missing(before, body, imports)
     found, lines = _found(missing, steps, gaps)
     imports += [ast.parse(line).body[0] for line in found]
@@ -127,6 +128,25 @@ def _joined(prelude: Prelude, gaps: Gaps, body: list[str], steps: list[Any]) -> 
     first, *rest = [*before, *lines, *body]
     top = "\n".join([*head, "", *import_lines(imports)])
     return laid_out([top, "\n" + first.lstrip("\n"), *rest])
+
+
+def _filled_in(lines: list[str], imports: list[ast.stmt], gaps: Gaps) -> list[str]:
+    """Have names filled in that statements read before anything sets them.
+
+    Such as that of a ``with`` around the line in which the call is.
+    """
+    known = {*dir(builtins), *STANDARD, "__name__", "__file__", "__doc__"}
+    known |= {name for one in imports for name in bound_names(one)}
+    if "*" in known:
+        return lines
+    found: list[str] = []
+    for text in lines:
+        for statement in ast.parse(text).body:
+            missing = names_read_at_once(statement) - known
+            found += [gaps.fill_in(name, name) for name in sorted(missing)]
+            known |= missing | bound_names(statement)
+        found.append(text)
+    return found
 
 
 def _missing(before: list[str], body: list[str], imports: list[ast.stmt]) -> set[str]:

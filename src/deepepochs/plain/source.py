@@ -92,6 +92,30 @@ def names_read(*nodes: ast.AST) -> set[str]:
     }
 
 
+def names_read_at_once(statement: ast.stmt) -> set[str]:
+    """The names that a statement needs when it runs: not those in the bodies of functions."""
+    found: set[str] = set()
+    own = set() if isinstance(statement, (ast.Assign, ast.AugAssign)) else bound_names(statement)
+    waiting: list[ast.AST] = [statement]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+            decorators = getattr(node, "decorator_list", [])
+            defaults = [*node.args.defaults, *filter(None, node.args.kw_defaults)]
+            waiting += [*decorators, *defaults]
+            continue
+        if isinstance(node, (ast.comprehension, ast.NamedExpr)):
+            own |= bound_names(node)
+        if isinstance(node, ast.ClassDef):
+            own |= set().union(*map(bound_names, node.body))
+        if isinstance(node, ast.ExceptHandler) and node.name:
+            own.add(node.name)
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
+            found.add(node.id)
+        waiting += ast.iter_child_nodes(node)
+    return found - own
+
+
 def bound_names(node: ast.AST) -> set[str]:
     """The names that a statement defines."""
     if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
@@ -127,6 +151,12 @@ def is_literal(value: Any) -> bool:
         return bool(ast.literal_eval(repr(value)) == value)
     except (ValueError, SyntaxError, TypeError, RuntimeError):
         return False
+
+
+def literal(value: Any) -> str:
+    """The code of such a value, with double quotes as formatters want them."""
+    text = repr(value)
+    return text if '"' in text else text.replace("'", '"')
 
 
 def blocks_of(statement: ast.stmt) -> Iterator[list[ast.stmt]]:

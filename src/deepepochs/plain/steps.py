@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from ..patches import PatchBase
 from ..steps import DEFAULT_STEPS, Steps
 from .gaps import Gaps, Names, place_of
-from .source import LIBRARY, Edit, bound_names, is_literal, names_read, source_of
+from .source import LIBRARY, Edit, bound_names, is_literal, literal, names_read, source_of
 
 VERBS = ("loss", "backward", "optimize", "do_metric", "call_model", "record")
 UNKNOWN = ("trainer", "run", "opt", "session", "runtime", "accelerator", "batch_patch_dict")
@@ -181,7 +181,7 @@ class StepWriter:
         values = {name: step_args[name] for name in named if name in step_args}
         if args.kwarg is not None:
             values[args.kwarg.arg] = {k: v for k, v in step_args.items() if k not in named}
-        texts.update((name, repr(value)) for name, value in values.items() if is_literal(value))
+        texts.update((name, literal(value)) for name, value in values.items() if is_literal(value))
         lines, read = [], self.read_names
         for name in (name for name in [*named, *values] if name in read):
             line = f"{name} = {texts[name]}" if name in texts else ""
