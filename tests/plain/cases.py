@@ -822,4 +822,61 @@ model = Net()
 trainer = Trainer(model, F.cross_entropy, epochs=2, console="off")
 trainer.fit(train_tasks=Task(DataLoader(TensorDataset(x, y), 70)))
 """,
+    "made_in_a_function": """
+
+def make(rate, wide=False, **options):
+    set_seed(3)
+    # a network
+    net = Net()
+    if wide:
+        net.drop.p = 0.5
+    adam = torch.optim.Adam(net.parameters(), lr=rate)
+    # the schedule of the rate
+    halved = torch.optim.lr_scheduler.StepLR(adam, 2, gamma=0.5)
+    optimizer = Optimizer(adam, halved, sched_on="step")
+    # where it stops
+    check = CheckCallback("loss", patience=3)
+    loss = nn.CrossEntropyLoss(label_smoothing=0.1)
+    trainer = Trainer(
+        net, loss, optimizer, epochs=2, callbacks=check, metrics="accuracy", **options
+    )
+    return trainer, DataLoader(TensorDataset(x, y), 20, shuffle=True)
+
+
+trainer, data = make(0.01, wide=True, console="off")
+trainer.fit(data, val_dl)
+""",
+    "made_in_a_function_at_once": """
+
+def make(net):
+    return Trainer(net, F.cross_entropy, torch.optim.SGD(net.parameters(), 0.1), 2, console="off")
+
+
+trainer = make(Net())
+trainer = make(Net())
+trainer.fit(train_dl)
+""",
+    "made_in_a_function_without_more": """
+
+def make():
+    return Trainer(Net(), F.cross_entropy, epochs=2, console="off")
+
+
+trainer = make()
+model = trainer.model
+trainer.fit(train_dl)
+""",
+    "optimizer_given_to_a_function": """
+
+def train(net, opt):
+    trainer = Trainer(net, F.cross_entropy, opt, epochs=2, console="off")
+    trainer.fit(train_dl, val_dl)
+    return trainer
+
+
+model = Net()
+sgd = torch.optim.SGD(model.parameters(), lr=0.1)
+schedule = torch.optim.lr_scheduler.ExponentialLR(sgd, 0.9)
+trainer = train(model, Optimizer(sgd, schedule, sched_on="step"))
+""",
 }

@@ -43,6 +43,16 @@ class Source:
         start = self._starts[node.lineno - 1] + node.col_offset
         return start, self._starts[node.end_lineno - 1] + node.end_col_offset
 
+    def lines_of(self, statement: ast.stmt, after: int) -> tuple[int, int]:
+        """Start and end of the lines of a statement, with the comments above it.
+
+        ``after`` is the line of the statement before it.
+        """
+        first, last = statement.lineno, statement.end_lineno or statement.lineno
+        while first - 1 > after and self.lines[first - 2].strip().startswith("#"):
+            first -= 1
+        return self._starts[first - 1], self._starts[last]
+
     def segment(self, node: ast.AST, edits: Iterable[Edit] = ()) -> str:
         """The text of a node, with edits made."""
         return self.between(*self.span(node), edits)
