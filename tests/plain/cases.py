@@ -879,4 +879,88 @@ sgd = torch.optim.SGD(model.parameters(), lr=0.1)
 schedule = torch.optim.lr_scheduler.ExponentialLR(sgd, 0.9)
 trainer = train(model, Optimizer(sgd, schedule, sched_on="step"))
 """,
+    "closure": """
+model = Net()
+opt = torch.optim.LBFGS(model.parameters(), lr=0.1, max_iter=4)
+trainer = Trainer(
+    model,
+    F.cross_entropy,
+    opt,
+    epochs=2,
+    metrics="accuracy",
+    callbacks=GradClipCallback(0.1),
+    console="off",
+)
+trainer.fit(train_dl, val_dl)
+""",
+    "closure_of_a_step": """
+
+class Twice(torch.optim.SGD):
+    @torch.no_grad()
+    def step(self, closure):
+        closure()
+        super().step()
+        super().step(closure)
+
+
+class Task(EpochTask):
+    def step(self, batch_x, batch_y, scale=1.0):
+        xs = tuple(one * scale for one in batch_x)
+        self.optimize(closure=lambda: self.loss(self.call_model(xs), batch_y, do_optimize=False))
+
+
+model = Net()
+opt = Twice(model.parameters(), lr=0.1)
+schedule = torch.optim.lr_scheduler.ExponentialLR(opt, 0.9)
+chosen = Optimizer(opt, schedule, sched_on="step")
+trainer = Trainer(model, F.cross_entropy, chosen, epochs=2, metrics="f1", ema=0.9, console="off")
+trainer.fit(train_tasks=Task(train_dl, scale=0.5), val_tasks=Task(val_dl))
+""",
+    "ema_every_other_step": """
+from deepepochs import EMA
+
+model = Net()
+average = EMA(0.9, warmup=4, every=3)
+trainer = Trainer(model, F.cross_entropy, epochs=3, ema=average, metrics="f1", console="off")
+trainer.fit(train_dl, val_dl)
+""",
+    "fp16_on_a_cpu": """
+model = Net()
+trainer = Trainer(model, F.cross_entropy, epochs=2, precision="fp16", device="cpu", console="off")
+trainer.fit(train_dl, val_dl)
+""",
+    "scaled_gradients": """
+
+def large(out, target):
+    return 1000 * F.cross_entropy(out, target)
+
+
+model = Net()
+opt = torch.optim.SGD(model.parameters(), lr=0.1)
+schedule = torch.optim.lr_scheduler.ExponentialLR(opt, 0.5)
+trainer = Trainer(
+    model,
+    large,
+    Optimizer(opt, schedule, sched_on="step"),
+    epochs=2,
+    precision="fp16",
+    device="cpu",
+    grad_accumulate=2,
+    callbacks=GradClipCallback(0.05, norm_type=2),
+    console="off",
+)
+# as on a GPU: the first steps overflow, and are left out
+trainer.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127, growth_interval=3)
+trainer.fit(train_dl, val_dl)
+""",
+    "scaled_gradients_of_two": """
+model = Net()
+one = torch.optim.SGD([*model.one.parameters(), *model.norm.parameters()], lr=0.1)
+two = torch.optim.Adam(model.two.parameters())
+trainer = Trainer(
+    model, F.cross_entropy, [one, two], epochs=2, precision="fp16", device="cpu", console="off"
+)
+trainer.accelerator.scaler = torch.amp.GradScaler("cpu")
+trainer.fit(train_dl, val_dl)
+""",
 }

@@ -467,24 +467,46 @@ trainer.fit(train_tasks=Task(train_dl))
     assert mark.startswith("# NOT WRITTEN OUT: the return that ends this loop and the step (train.")
 
 
-def test_closure_of_an_optimizer_is_to_be_filled_in(run: Run) -> None:
+def test_closure_with_lines_of_its_own_is_marked(run: Run) -> None:
     body = """
+
+class Task(EpochTask):
+    def train_step(self, batch_x, batch_y, **step_args):
+        def closure():
+            loss = self.loss_fn(self.model(*batch_x), batch_y)
+            self.backward(loss)
+            return loss
+
+        self.optimize(closure=closure)
+
+
 model = Net()
 trainer = Trainer(model, F.cross_entropy, torch.optim.LBFGS(model.parameters()), console="off")
-trainer.fit(train_dl, epochs=1)
+trainer.fit(train_tasks=Task(train_dl), epochs=1)
 """
-    assert to_fill(written(run, HEAD + body)) == ["opt.step(...)  # FILL IN: the closure of LBFGS"]
+    text = written(run, HEAD + body)
+    assert [line.partition("# ")[2] for line in to_fill(text)] == ["FILL IN: self.backward(loss)"]
+    assert [mark.partition(" (train")[0] for mark in marks(text)] == [
+        "# NOT WRITTEN OUT: self.optimize(closure=closure)"
+    ]
 
 
-def test_average_that_torch_does_not_make_is_marked(run: Run) -> None:
-    body = """
+@pytest.mark.parametrize(
+    ("average", "what"),
+    [
+        ("EMA(0.9, every=2, buffers=False)", "every=2 and the buffers of the model"),
+        ("EMA(0.9, every=9)", "every=9, which begins after a validation"),
+    ],
+)
+def test_average_that_torch_does_not_make_is_marked(run: Run, average: str, what: str) -> None:
+    body = f"""
 from deepepochs import EMA
 
-trainer = Trainer(Net(), F.cross_entropy, epochs=1, ema=EMA(0.9, every=2), console="off")
-trainer.fit(train_dl)
+trainer = Trainer(Net(), F.cross_entropy, epochs=1, ema={average}, console="off")
+trainer.fit(train_dl, val_dl)
 """
     assert marks(written(run, HEAD + body)) == [
-        "# NOT WRITTEN OUT: the average of the weights with every=2"
+        f"# NOT WRITTEN OUT: the average of the weights with {what}"
     ]
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from cases import CASES, HEAD, MODULE, Pair
 
 from deepepochs.cli.main import main
@@ -77,6 +78,7 @@ def test_scripts_pass_a_type_checker(tmp_path: Path, monkeypatch: pytest.MonkeyP
     for case, body in CASES.items():
         Path("train.py").write_text(HEAD + body, encoding="utf-8")
         main(["show-loop", "-o", f"loop_{case}.py", "train.py"])
+        AcceleratorState._reset_state(True)  # of one precision for all Accelerators
 
     scripts = sorted(map(str, tmp_path.glob("loop_*.py")))
     assert len(scripts) == len(CASES)

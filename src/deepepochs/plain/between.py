@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..data.cursor import counts_exactly
-from ..fit.plan import FitPlan
+from ..fit.plan import FitPlan, lengths_of
 from ..stages import Stage
 from ..task import EpochTask
 from .batch_text import Walk
@@ -45,7 +45,9 @@ class Between:
         self.names: list[str] = []
         self.steps = self.validates = self.validations = self._before = ""
         names = Names({*parts.names.taken, *assigned})
-        if self.max_steps or self.val_every:
+        ema = parts.trainer.ema
+        self._ema_every = 1 if ema is None else ema.settings.every
+        if self.max_steps or self.val_every or self._ema_every > 1:
             self.steps = self._new(names, "steps", "num_steps")
         self.is_over = f"{self.steps} >= {self.max_steps}" if self.max_steps else ""
         if self.val_every:
@@ -58,6 +60,19 @@ class Between:
         self._parts.names.take(name)
         self.names.append(name)
         return name
+
+    @property
+    def averages_in_time(self) -> bool:
+        """Whether there is an average of the weights before the first validation."""
+        trainer, plan = self._parts.trainer, self._plan
+        lengths = lengths_of(trainer, plan)
+        if not plan.tasks[Stage.VAL]:
+            return True
+        if None in lengths:
+            return False
+        size = trainer.grad_accumulate
+        in_epoch = sum(-(-(length or 0) // size) for length in lengths) * plan.val_freq
+        return bool(self._ema_every <= min(in_epoch, self.val_every or in_epoch))
 
     def end_with(self, patiences: Sequence[tuple[str, int]]) -> None:
         """End a pass of training, too, where a validation within it has exhausted a patience."""

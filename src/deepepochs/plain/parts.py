@@ -32,7 +32,8 @@ class Parts:
         opts: those of the optimizers; ``schedulers``: those of their schedulers, or ``''``.
         clip: what clips the gradients, if there is something.
         averaged: the model with the average of the weights; ``''``: there is none.
-        mode: ``'no'``, ``'bf16'`` or ``'fp16'``.
+        mode: ``'no'``, ``'bf16'`` or ``'fp16'``: that of autocast.
+        scaler: the name of the scaler of the gradients of fp16; ``''``: there is none.
         moves: whether mini-batches are moved to a device.
     """
 
@@ -46,7 +47,10 @@ class Parts:
         self.opts: list[str] = []
         self.schedulers: list[str] = []
         self.clip: Any = next((c for c in trainer.callbacks if type(c) is GradClipCallback), None)
-        self.mode = getattr(trainer.accelerator, "mixed_precision", "no")
+        # Accelerate computes in float32 where the device has no fp16.
+        is_mixed = getattr(trainer.accelerator, "native_amp", False)
+        self.mode = trainer.accelerator.mixed_precision if is_mixed else "no"
+        self.scaler = ""
         self.moves = trainer.device.type != "cpu"
         self._owners: dict[int, tuple[str, Any, dict[str, Any]]] = {}
         self._methods: dict[tuple[int, str], str] = {}
@@ -54,6 +58,7 @@ class Parts:
         self._calls: dict[str, str] = {}
         self._name_model()
         self._name_optimizers()
+        self._name_scaler()
         self.averaged = self._average()
 
     def _name_model(self) -> None:
@@ -77,6 +82,24 @@ class Parts:
             self.setup.append(f"{self.model}.compile()")
         if trainer.deterministic:
             self.setup.append("torch.use_deterministic_algorithms(True)")
+
+    def _name_scaler(self) -> None:
+        """Write how the scaler of fp16 is made."""
+        scaler = self.trainer.runtime.scaler
+        if scaler is None:
+            return
+        options = {
+            "init_scale": (scaler.get_scale(), 65536.0),
+            "growth_factor": (scaler.get_growth_factor(), 2.0),
+            "backoff_factor": (scaler.get_backoff_factor(), 0.5),
+            "growth_interval": (scaler.get_growth_interval(), 2000),
+        }
+        given = [
+            f"{name}={literal(value)}" for name, (value, usual) in options.items() if value != usual
+        ]
+        self.scaler = self.names.free("scaler")
+        arguments = ", ".join([f'"{self.trainer.device.type}"', *given])
+        self.setup.append(f"{self.scaler} = torch.amp.GradScaler({arguments})")
 
     def _fill_in(self, name: str, what: str) -> str:
         free = self.names.free(name)

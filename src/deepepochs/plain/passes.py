@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..fit.plan import FitPlan
@@ -16,7 +16,7 @@ from .gaps import Names, place_of
 from .layout import folded
 from .look import sample_of
 from .parts import Parts, identifier
-from .source import literal, names_read
+from .source import bound_names, literal, names_read
 from .steps import VERBS, StepWriter
 from .sums import PassMetrics, Sums
 from .updates import Updates
@@ -86,7 +86,7 @@ class PassWriter:
         length = trainer.limits.num_batches(one.stage, one.task.length)
         self._sums = Sums(self.names, is_single=length == 1 and not one.label)
         self._walk = Walk(parts, one.stage, one.task, one.loader, self.names)
-        self._updates = Updates(parts, self._walk, self._sums.weight, between)
+        self._updates = Updates(parts, self._walk, self._sums.weight, between, self.names)
         out = sample.out if one.is_default else None
         self._metrics = PassMetrics(parts, self._batch, self._sums, self.names, out, one.planned)
 
@@ -188,11 +188,16 @@ class PassWriter:
 
     def _default(self) -> list[str]:
         out, loss = self.names.free("out", "batch_out"), self.names.free("loss", "batch_loss")
-        lines = [*self._overridden(), f"{out} = {self.model}({self._batch.inputs})"]
+        lines = [f"{out} = {self.model}({self._batch.inputs})"]
         lines += self._parts.hooks(f"on_after_{self._pass.stage}_forward")
         if self.has_loss:
             lines.append(f"{loss} = {self.loss(out, self._batch.y)}")
-            lines += self.backward(loss, "") + self.optimize(None) + self.record_loss(loss)
+            lines += self.backward(loss, "")
+        if self.has_loss and self._is_training and self._parts.trainer.opt[0].needs_closure:
+            lines = self.with_closure(None, lines, [out, loss])
+        elif self.has_loss:
+            lines += self.optimize(None)
+        lines = [*self._overridden(), *lines, *(self.record_loss(loss) if self.has_loss else [])]
         return lines + self.record_metrics(out, self._batch.y)
 
     def _overridden(self) -> list[str]:
@@ -253,6 +258,23 @@ class PassWriter:
     def optimize(self, index: int | None) -> list[str]:
         """The step of an optimizer, or of all."""
         return self._updates.optimize(index) if self._is_training else []
+
+    def with_closure(
+        self, index: int | None, inner: Sequence[str], found: Sequence[str]
+    ) -> list[str]:
+        """The step of an optimizer that calls these lines, and leaves outputs and loss."""
+        if not self._is_training:
+            return [*inner]
+        code = ast.parse("\n".join(inner))
+        read = names_read(code) - bound_names(code)
+        return self._updates.with_closure(index, inner, found, sorted(read & self._of_batch))
+
+    @property
+    def _of_batch(self) -> set[str]:
+        """The names that each mini-batch sets anew before its step."""
+        header = {one.strip(" *") for one in self._batch.header.split(",")}
+        names = {*header, self._batch.y, self._walk.index, self._sums.weight}
+        return names if self._writer is None else names | self._writer.assigned
 
     def record_loss(self, loss: str) -> list[str]:
         """The sum of the losses."""

@@ -166,6 +166,8 @@ def is_literal(value: Any) -> bool:
 def literal(value: Any) -> str:
     """The code of such a value, with double quotes as formatters want them."""
     text = repr(value)
+    if isinstance(value, float):
+        return text.replace("e+", "e")
     return text if '"' in text else text.replace("'", '"')
 
 

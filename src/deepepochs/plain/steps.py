@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ast
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from ..patches import PatchBase
@@ -56,6 +56,11 @@ class Verbs(Protocol):
 
     def optimize(self, index: int | None) -> list[str]:
         """The step of an optimizer, or of all."""
+
+    def with_closure(
+        self, index: int | None, inner: Sequence[str], found: Sequence[str]
+    ) -> list[str]:
+        """The step of an optimizer that calls these lines, and leaves outputs and loss."""
 
     def record_loss(self, loss: str) -> list[str]:
         """The sum of the losses."""
@@ -345,7 +350,7 @@ class StepWriter:
         self._add(*self._verbs.record(name, self.source.segment(value, edits), "mean"))
 
     def _add(self, *lines: str) -> None:
-        self.lines += [self._indent + one for line in lines for one in line.splitlines()]
+        self.lines += [self._indent + one for line in lines for one in line.splitlines() or [""]]
 
     def _reindented(self, text: str, statement: ast.stmt) -> str:
         first, *rest = text.splitlines()
@@ -494,7 +499,7 @@ class StepWriter:
             share = self._share(given)
             return self._write_loss(out, self._text(given["batch_y"]), share, given, target)
         if "closure" in given:
-            return self._unknown_text(node)
+            return self._write_closure(node, given)
         if name == "optimize":
             index = given.get("optimize_index")
             chosen = index.value if isinstance(index, ast.Constant) else None
@@ -504,6 +509,29 @@ class StepWriter:
             self._add(*self._verbs.backward(loss, self._share(given)))
         else:
             self._record(given)
+        return "None"
+
+    def _write_closure(self, node: ast.Call, given: Mapping[str, ast.expr]) -> str:
+        """Write ``self.optimize(closure=lambda: self.loss(out, y, do_optimize=False))``."""
+        closure, index = given["closure"], given.get("optimize_index")
+        call = closure.body if isinstance(closure, ast.Lambda) else None
+        if not isinstance(call, ast.Call) or self._own_name(call.func) != "loss":
+            return self._unknown_text(node)
+        of_loss = dict(zip(("model_out", "batch_y"), call.args, strict=False))
+        of_loss.update((keyword.arg or "", keyword.value) for keyword in call.keywords)
+        chosen = getattr(index, "value", None)
+        if _is_on(of_loss.get("do_optimize")) or not (index is None or isinstance(chosen, int)):
+            return self._unknown_text(node)
+        before, indent, self.lines, self._indent = self.lines, self._indent, [], ""
+        out = self._new_name("out", "batch_out")
+        self._add(f"{out} = {self._text(of_loss['model_out'])}")
+        y, loss = self._text(of_loss["batch_y"]), self._new_name("loss", "batch_loss")
+        self._add(f"{loss} = {self._verbs.loss(out, y)}")
+        self._add(*self._verbs.backward(loss, self._share(of_loss)))
+        inner, self.lines, self._indent = self.lines, before, indent
+        self._add(*self._verbs.with_closure(chosen, inner, [out, loss]))
+        if _is_on(of_loss.get("do_metric")):
+            self._add(*self._verbs.record_loss(loss), *self._verbs.record_metrics(out, y))
         return "None"
 
     def _write_record(self, node: ast.Call, given: Mapping[str, ast.expr]) -> str:
