@@ -963,4 +963,28 @@ trainer = Trainer(
 trainer.accelerator.scaler = torch.amp.GradScaler("cpu")
 trainer.fit(train_dl, val_dl)
 """,
+    "frozen": """
+from deepepochs import FreezeCallback
+
+model = Net()
+model.one.bias.requires_grad_(False)
+freeze = FreezeCallback(["one", "norm", "two.bias"], epochs=2)
+trainer = Trainer(
+    model, F.cross_entropy, epochs=3, callbacks=freeze, val_every=2, max_steps=13, console="off"
+)
+trainer.fit(train_dl, val_dl)
+""",
+    "frozen_backbone": """
+from deepepochs import FreezeCallback
+
+
+def block(inputs, outputs):
+    return nn.Sequential(nn.Linear(inputs, outputs), nn.BatchNorm1d(outputs), nn.ReLU())
+
+
+model = nn.Sequential(nn.Sequential(block(8, 6), block(6, 5)), nn.BatchNorm1d(5), nn.Linear(5, 2))
+freeze = FreezeCallback("0.*", epochs=1)
+trainer = Trainer(model, F.cross_entropy, epochs=3, callbacks=freeze, ema=0.9, console="off")
+trainer.fit(train_dl, val_dl)
+""",
 }

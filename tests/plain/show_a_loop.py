@@ -6,4 +6,5 @@ import sys
 
 from deepepochs.cli.main import main
 
-main(["show-loop", "-o", "loop.py", *sys.argv[1:]])
+if __name__ == "__main__":
+    main(["show-loop", "-o", "loop.py", *sys.argv[1:]])

@@ -126,7 +126,12 @@ class Between:
     # --- the validation
 
     def function(
-        self, values: str, lines: Sequence[str], loaders: Sequence[str], follows: Sequence[str]
+        self,
+        values: str,
+        lines: Sequence[str],
+        loaders: Sequence[str],
+        modes: Sequence[str],
+        follows: Sequence[str],
     ) -> list[str]:
         """The function that validates within an epoch.
 
@@ -134,6 +139,7 @@ class Between:
             values: the name of the values of a validation.
             lines: those of the passes.
             loaders: the expressions of their loaders.
+            modes: those that put parts of the model into another mode than training.
             follows: those of what follows its values.
         """
         if not self.val_every:
@@ -147,6 +153,7 @@ class Between:
             *(INDENT + line for line in lines),
             *(put.format(state) for state, _, put in states),
             f"{parts.model}.train()",
+            *modes,
             *parts.hooks("on_after_val_epochs"),
             f"{self.validations}.append(({self.steps}, {values}))",
             f'print(f"step {{{self.steps}}}", {values})',

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..callbacks.early_stop import EarlyStopCallback
-from ..callbacks.grad_clip import GradClipCallback
 from ..fit.epochs import FitSpan
 from ..fit.plan import FitPlan
-from ..hooks import is_of_library
 from ..stages import Stage
-from .best import Best
 from .between import Between
+from .callbacks import Best, Frozen, left_out
 from .layout import folded
 from .parts import Parts
 from .passes import Pass
@@ -24,6 +21,7 @@ class Epochs:
 
     Attributes:
         between: what is done within an epoch.
+        frozen: the weights that are frozen.
         epoch: the name of the number of the epoch.
     """
 
@@ -34,6 +32,7 @@ class Epochs:
         self.between = Between(parts, plan, assigned)
         free = parts.names.free
         self.epoch, self.history = free("epoch"), free("history")
+        self.frozen = Frozen(parts, self.epoch)
         self.values = {Stage.TRAIN: free("train"), Stage.VAL: free("val")}
         self._is_rare = self.has_val and plan.val_freq > 1
         may_lack = self._is_rare and not self.between.val_every
@@ -58,7 +57,7 @@ class Epochs:
             *([f"    global {', '.join(variables)}"] * bool(variables)),
         ]
         follow = [*head, *(INDENT + line for line in self._follows)] if self._follow else []
-        return [follow, self.between.function(val, lines, loaders, call)]
+        return [follow, self.between.function(val, lines, loaders, self.frozen.modes, call)]
 
     def lines(self) -> list[str]:
         """The lines of the loop."""
@@ -211,13 +210,7 @@ class Epochs:
     def _notes(self) -> list[str]:
         """Comments for what the whole fit has, and the script has not."""
         trainer, gaps = self.parts.trainer, self.parts.gaps
-        lines = []
-        for callback in trainer.callbacks:
-            kind = type(callback)
-            is_written = kind in (GradClipCallback, EarlyStopCallback) or callback.is_console
-            if is_of_library(kind) and not is_written:
-                more = ": only its best weights are saved" if callback.keeps_checkpoints else ""
-                lines.append(gaps.not_written(f"{kind.__name__}{more}"))
+        lines = [gaps.not_written(what) for what in left_out(trainer.callbacks)]
         count = trainer.runtime.num_processes
         if count > 1:
             lines.append(gaps.not_written(f"{count} processes: this is one, with all mini-batches"))

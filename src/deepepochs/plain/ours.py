@@ -41,6 +41,14 @@ class Ours:
                 others.append(name)
         return others
 
+    def taint(self, names: set[str]) -> None:
+        """Note names that need the library."""
+        self.tainted |= names
+
+    def clear(self, names: set[str]) -> None:
+        """Note that names need the library no more."""
+        self.tainted -= names
+
     def uses(self, *nodes: ast.AST) -> bool:
         """Whether code needs the library."""
         return not names_read(*nodes).isdisjoint({*self.names, *self.tainted})

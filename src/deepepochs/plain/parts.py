@@ -11,7 +11,6 @@ import torch
 
 from ..arguments import default_loss
 from ..callbacks.base import HOOKS
-from ..callbacks.grad_clip import GradClipCallback
 from ..hooks import is_of_library
 from ..optim.fits import bare
 from .gaps import Gaps, place_of
@@ -37,7 +36,7 @@ class Parts:
         moves: whether mini-batches are moved to a device.
     """
 
-    def __init__(self, trainer: Any, prelude: Prelude, gaps: Gaps) -> None:
+    def __init__(self, trainer: Any, prelude: Prelude, gaps: Gaps, clip: Any) -> None:
         self.trainer, self.prelude, self.gaps = trainer, prelude, gaps
         self.names = prelude.names
         self.setup: list[str] = []
@@ -46,7 +45,7 @@ class Parts:
         self.loss = ""
         self.opts: list[str] = []
         self.schedulers: list[str] = []
-        self.clip: Any = next((c for c in trainer.callbacks if type(c) is GradClipCallback), None)
+        self.clip = clip
         # Accelerate computes in float32 where the device has no fp16.
         is_mixed = getattr(trainer.accelerator, "native_amp", False)
         self.mode = trainer.accelerator.mixed_precision if is_mixed else "no"

@@ -12,6 +12,7 @@ from ..steps import DEFAULT_STEPS, Steps, resolve_step
 from ..task import EpochTask
 from .batch_text import BatchText, Walk
 from .between import Between
+from .callbacks import Frozen
 from .gaps import Names, place_of
 from .layout import folded
 from .look import sample_of
@@ -54,9 +55,9 @@ class Pass:
         """The names that a step of the user's sets."""
         return set() if self.is_default else StepWriter(self.step, self.parts.gaps).assigned
 
-    def write(self, between: Between, epoch: str) -> list[str]:
+    def write(self, between: Between, frozen: Frozen, epoch: str) -> list[str]:
         """Write the function; ``epoch`` is the name of the number of the epoch."""
-        return PassWriter(self, between, epoch).lines()
+        return PassWriter(self, between, frozen, epoch).lines()
 
 
 class PassWriter:
@@ -69,9 +70,9 @@ class PassWriter:
         names: those of the function.
     """
 
-    def __init__(self, one: Pass, between: Between, epoch: str) -> None:
+    def __init__(self, one: Pass, between: Between, frozen: Frozen, epoch: str) -> None:
         self._pass, self._parts = one, one.parts
-        self._between, self._epoch = between, epoch
+        self._between, self._frozen, self._epoch = between, frozen, epoch
         parts, trainer = one.parts, one.parts.trainer
         self._is_training = one.stage is Stage.TRAIN
         self.has_loss = one.has_loss
@@ -97,7 +98,7 @@ class PassWriter:
         texts += [*parts.opts, *parts.schedulers, self._pass.loader]
         taken = {name for text in texts if text for name in names_read(ast.parse(text))}
         own = set() if self._writer is None else self._writer.own_names
-        taken |= {*own, *self._between.names, self._epoch, "torch", "islice"}
+        taken |= {*own, *self._between.names, self._epoch, "torch", "islice", "layer"}
         return taken | ({"device"} if parts.moves else set())
 
     def lines(self) -> list[str]:
@@ -123,6 +124,7 @@ class PassWriter:
             *(self._between.opening() if self._is_training else []),
             *hooks(f"on_before_{stage}_epoch"),
             f"{self._net}.{'train' if self._is_training else 'eval'}()",
+            *([*self._frozen.weights, *self._frozen.modes] if self._is_training else []),
             *self._sums.start,
             self._walk.header(batch.header),
             *(INDENT + line for line in loop),

@@ -122,10 +122,10 @@ class Prelude:
         elif (name := self._alias_of_model(statement)) is not None:
             self._model_name = name
         elif self._ours.uses(statement):
-            self._ours.tainted |= bound_names(statement)
+            self._ours.taint(bound_names(statement))
         else:
             self.names.take(*bound_names(statement))
-            self._ours.tainted -= bound_names(statement)
+            self._ours.clear(bound_names(statement))
 
     def _alias_of_model(self, statement: ast.stmt) -> str | None:
         """The name in ``name = trainer.model``."""
@@ -263,7 +263,7 @@ class Prelude:
         if found is None or not self._write_made(*found):
             return False
         others = bound_names(self._kept[-1].statement or statement)  # such as loaders
-        self._ours.tainted -= others
+        self._ours.clear(others)
         self.names.take(*others)
         return True
 
@@ -278,7 +278,7 @@ class Prelude:
         if not factory.text:
             return False
         if name in self._ours.tainted:
-            self._ours.tainted.discard(name)
+            self._ours.clear({name})
             self.names.take(name)
             self._kept.insert(place, Kept(ast.parse(factory.text).body[0], factory.text))
         names = self._names_of(factory)
@@ -347,7 +347,7 @@ class Prelude:
             return ""
         if isinstance(node, ast.NamedExpr):
             name, node = node.target.id, node.value
-            self._ours.tainted.discard(name)
+            self._ours.clear({name})
         text = textwrap.dedent(self._around.source.segment(node))
         if isinstance(node, (ast.Name, ast.Attribute)):
             return text

@@ -18,6 +18,7 @@ from ..fit.epochs import FitSpan
 from ..fit.plan import FitPlan
 from ..patches.plan import check_metrics
 from ..stages import Stage
+from .callbacks import clip_of
 from .epochs import Epochs
 from .gaps import Gaps
 from .layout import import_lines, laid_out
@@ -59,7 +60,7 @@ def script_of(
     """
     gaps = Gaps()
     prelude = Prelude(trainer, frame, call, gaps)
-    parts = Parts(trainer, prelude, gaps)
+    parts = Parts(trainer, prelude, gaps, clip_of(trainer.callbacks))
     parts.take_metrics(_given_metrics(trainer, fit_options))
     passes = [
         Pass(parts, plan, stage, task, _loader(parts, plan, stage, index))
@@ -68,7 +69,9 @@ def script_of(
     ]
     parts.keep_free(set().union(*(one.assigned for one in passes)))
     epochs = Epochs(parts, plan, span, passes)
-    functions = ["\n".join(one.write(epochs.between, epochs.epoch)) for one in passes]
+    functions = [
+        "\n".join(one.write(epochs.between, epochs.frozen, epochs.epoch)) for one in passes
+    ]
     functions += ["\n".join(one) for one in epochs.functions() if one]
     loop = epochs.lines()
     helpers = ["\n".join(lines) for lines in parts.helpers.values()]
