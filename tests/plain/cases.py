@@ -18,7 +18,12 @@ class Pair(NamedTuple):
     def model(self) -> Any:
         """The model that the written script has trained."""
         keys = self.ours["trainer"].model.state_dict().keys()
-        modules = [value for value in self.theirs.values() if isinstance(value, nn.Module)]
+        objects = [value for value in self.theirs.values() if type(value).__name__ == "Experiment"]
+        values = [
+            *self.theirs.values(),
+            *(value for one in objects for value in vars(one).values()),
+        ]
+        modules = [value for value in values if isinstance(value, nn.Module)]
         return next(module for module in modules if module.state_dict().keys() == keys)
 
 
@@ -986,5 +991,55 @@ model = nn.Sequential(nn.Sequential(block(8, 6), block(6, 5)), nn.BatchNorm1d(5)
 freeze = FreezeCallback("0.*", epochs=1)
 trainer = Trainer(model, F.cross_entropy, epochs=3, callbacks=freeze, ema=0.9, console="off")
 trainer.fit(train_dl, val_dl)
+""",
+    "made_in_a_class": """
+
+class Experiment:
+    def __init__(self, rate):
+        self.net = Net()
+        # the optimizer
+        self.opt = torch.optim.SGD(self.net.parameters(), lr=rate)
+        self.data = DataLoader(TensorDataset(x, y), 20, shuffle=True)
+        check = CheckCallback("loss", patience=3)
+        self.trainer = Trainer(
+            self.net, F.cross_entropy, self.opt, epochs=2, callbacks=check, console="off"
+        )
+
+    def size(self):
+        return len(self.data)
+
+    # where it is trained
+    def run(self):
+        noise = torch.rand(self.size())
+        self.trainer.fit(self.data, val_dl)
+        return noise
+
+
+experiment = Experiment(0.1)
+experiment.run()
+trainer = experiment.trainer
+""",
+    "made_in_a_class_at_once": """
+made: list = []
+
+
+class Experiment:
+    def __init__(self, rate, loss):
+        set_seed(7)
+        net = Net()
+        opt = torch.optim.SGD(net.parameters(), lr=rate)
+        schedule = torch.optim.lr_scheduler.ExponentialLR(opt, 0.9)
+        self.trainer = Trainer(
+            net, loss, Optimizer(opt, schedule, sched_on="step"), epochs=2, console="off"
+        )
+        made.append(net)
+
+    def run(self):
+        trainer = self.trainer
+        trainer.fit(train_dl, val_dl)
+        return trainer
+
+
+trainer = Experiment(0.1, loss=nn.CrossEntropyLoss(label_smoothing=0.1)).run()
 """,
 }

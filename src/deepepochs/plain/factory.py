@@ -1,4 +1,4 @@
-"""A function of the script that makes the trainer, written so that it gives the parts of one.
+"""A function or class of the script that makes the trainer, written so that it gives the parts of one.
 
 Of ``return Trainer(net, F.mse_loss, opt), data`` remains ``return (net, opt), data``.
 """
@@ -6,6 +6,7 @@ Of ``return Trainer(net, F.mse_loss, opt), data`` remains ``return (net, opt), d
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -18,11 +19,13 @@ class Factory:
 
     Attributes:
         text: the function without the library; ``''``: it cannot be written so.
-        model: the part that is the model.
         loss: the expression of a loss function that the module has; ``''``: it is a part, or nobody
             gave one.
         parts: what stands in place of the trainer, each with its kind: ``'model'``, ``'loss'``,
             ``'opt'`` or ``'scheduler'``.
+        edits: what is changed in the source; the last one is that of the trainer.
+        holder: the statement that makes the trainer.
+        local: the names of the function.
     """
 
     def __init__(
@@ -32,18 +35,19 @@ class Factory:
         self.text = self.loss = ""
         self.parts: list[tuple[str, str]] = []
         self._ours, self._source, self._function = ours, source, function
-        self._local = {one.arg for one in ast.walk(function.args) if isinstance(one, ast.arg)}
-        self._local |= set().union(*map(bound_names, function.body))
+        self.local = {one.arg for one in ast.walk(function.args) if isinstance(one, ast.arg)}
+        self.local |= set().union(*map(bound_names, function.body))
+        self.holder: Any = None
         self._gone: set[str] = set()  # names whose statements are left out
         self._wrapped: dict[str, ast.Call] = {}  # name -> the Optimizer() that it is
-        self._edits: list[Edit] = []
+        self.edits: list[Edit] = []
         calls = [one for one in ast.walk(function) if ours.makes(one, "TrainerBase")]
         if len(calls) != 1 or function.decorator_list:
             return
         (self._call,) = calls
         assert isinstance(self._call, ast.Call)
         if self._writes_block(function.body) and self._take_parts(arguments):
-            text = source.segment(function, self._edits)
+            text = source.segment(function, self.edits)
             self.text = text if self._is_whole(text) else ""
 
     def _take_parts(self, arguments: Sequence[str]) -> bool:
@@ -55,7 +59,7 @@ class Factory:
             return False
         self._add("model", model)
         if loss is not None and not is_none(loss):
-            is_outside = names_read(loss).isdisjoint(self._local)
+            is_outside = names_read(loss).isdisjoint(self.local)
             if is_outside and isinstance(loss, (ast.Name, ast.Attribute)):
                 self.loss = self._source.segment(loss)
             else:
@@ -63,14 +67,14 @@ class Factory:
         if not is_none(given.get("opt")):
             self._add_optimizers(given["opt"])
         text = ", ".join(text for _, text in self.parts)
-        is_alone = self._holder is not None and self._holder.value is self._call
+        is_alone = self.holder is not None and self.holder.value is self._call
         text = text if is_alone or len(self.parts) == 1 else f"({text})"
-        self._edits.append((*self._source.span(self._call), text))
-        return not self._uses(model, *([loss] if loss is not None else []))
+        self.edits.append((*self._source.span(self._call), text))
+        return not self.uses(model, *([loss] if loss is not None else []))
 
-    def _uses(self, *nodes: ast.AST) -> bool:
+    def uses(self, *nodes: ast.AST) -> bool:
         """Whether code needs the library, names of the function aside."""
-        ours = {*self._ours.names, *self._ours.tainted} - self._local
+        ours = {*self._ours.names, *self._ours.tainted} - self.local
         return not names_read(*nodes).isdisjoint(ours)
 
     def _add(self, kind: str, node: ast.expr) -> None:
@@ -103,14 +107,14 @@ class Factory:
             header = [
                 one for one in ast.iter_child_nodes(statement) if not isinstance(one, ast.stmt)
             ]
-            return not self._uses(*header) and all(map(self._writes_block, inner))
+            return not self.uses(*header) and all(map(self._writes_block, inner))
         if self._call in ast.walk(statement):
-            self._holder = statement if isinstance(statement, (ast.Return, ast.Assign)) else None
-            return self._holder is not None
+            self.holder = statement if isinstance(statement, (ast.Return, ast.Assign)) else None
+            return self.holder is not None
         if isinstance(statement, (ast.Import, ast.ImportFrom)):
             is_kept = bool(Ours(None).look_at_import(statement))
             return is_kept or self._leave_out(statement)
-        if not self._uses(statement):
+        if not self.uses(statement):
             return True
         value, targets = getattr(statement, "value", None), getattr(statement, "targets", [None])
         if isinstance(value, ast.Call) and self._ours.name(value.func) == "set_seed":
@@ -126,14 +130,14 @@ class Factory:
         """Write what ``set_seed`` does."""
         seed, margin = self._source.segment(call.args[0]), " " * statement.col_offset
         lines = (f"random.seed({seed})", f"np.random.seed({seed})", f"torch.manual_seed({seed})")
-        self._edits.append((*self._source.span(statement), f"\n{margin}".join(lines)))
+        self.edits.append((*self._source.span(statement), f"\n{margin}".join(lines)))
         return True
 
     def _leave_out(self, statement: ast.stmt) -> bool:
         self._gone |= bound_names(statement)
         above = [one.end_lineno or 0 for one in self._statements() if one is not statement]
         after = max((line for line in above if line < statement.lineno), default=0)
-        self._edits.append((*self._source.lines_of(statement, after), ""))
+        self.edits.append((*self._source.lines_of(statement, after), ""))
         return True
 
     def _statements(self) -> Iterator[ast.stmt]:
@@ -145,12 +149,10 @@ class Factory:
             tree = ast.parse(text)
         except SyntaxError:  # such as a block in which nothing is left
             return False
-        trainer = getattr(getattr(self._holder, "targets", [None])[0], "id", "")
+        trainer = getattr(getattr(self.holder, "targets", [None])[0], "id", "")
         owners = (one.value for one in ast.walk(tree) if isinstance(one, ast.Attribute))
         reads_trainer = any(isinstance(one, ast.Name) and one.id == trainer for one in owners)
-        return not reads_trainer and not self._uses(tree) and not names_read(tree) & self._gone
-
-    _holder: Any = None
+        return not reads_trainer and not self.uses(tree) and not names_read(tree) & self._gone
 
 
 def call_of(ours: Ours, statement: ast.stmt, trainer: Any) -> tuple[ast.Call, str] | None:
@@ -171,3 +173,64 @@ def call_of(ours: Ours, statement: ast.stmt, trainer: Any) -> tuple[ast.Call, st
         for is_it, one in zip(is_trainer, target.elts, strict=True)
     ]
     return value, ", ".join(texts)
+
+
+class FactoryClass:
+    """A class of the script that makes the trainer, in one of its methods, and keeps it.
+
+    Attributes:
+        text: the class without the library; ``''``: it cannot be written so.
+        loss: as that of a function.
+        parts: those of the trainer, each with its kind, and ``{}`` for the object.
+    """
+
+    def __init__(
+        self, ours: Ours, source: Source, node: ast.ClassDef, arguments: Sequence[str]
+    ) -> None:
+        self.text = self.loss = ""
+        self.parts: list[tuple[str, str]] = []
+        methods = [one for one in node.body if isinstance(one, ast.FunctionDef)]
+        makers = [m for m in methods if any(ours.makes(one, "TrainerBase") for one in ast.walk(m))]
+        if len(makers) != 1 or node.decorator_list or ours.uses(*node.bases):
+            return
+        self._factory = Factory(ours, source, makers[0], arguments)
+        target = getattr(self._factory.holder, "targets", [None])[0]
+        if not self._factory.text or not isinstance(target, ast.Attribute):
+            return
+        self.loss, self._source = self._factory.loss, source
+        edits = [*self._factory.edits[:-1], self._edit(ast.unparse(target.value))]
+        gone, after = {target.attr}, node.lineno
+        for one in node.body:
+            if one in methods and one not in makers and self._needs(one, target.attr, ours):
+                gone.add(one.name)
+                edits.append((*source.lines_of(one, after), ""))
+            after = one.end_lineno or after
+        text = re.sub(r"\n\n\n+", "\n\n", source.segment(node, edits)).rstrip()
+        read = {one.attr for one in ast.walk(ast.parse(text)) if isinstance(one, ast.Attribute)}
+        self.text = "" if read & gone or ours.uses(ast.parse(text)) else text
+
+    def _needs(self, method: ast.stmt, trainer: str, ours: Ours) -> bool:
+        """Whether a method needs the library, or the trainer."""
+        attributes = (one.attr for one in ast.walk(method) if isinstance(one, ast.Attribute))
+        return ours.uses(method) or trainer in attributes
+
+    def _edit(self, owner: str) -> Edit:
+        """What stands in place of the trainer: attributes of the parts that have none."""
+        holder = self._factory.holder
+        lines: list[str] = []
+        for kind, text in self._factory.parts:
+            root, _, rest = text.partition(".")
+            is_name = all(one.isidentifier() for one in text.split("."))
+            if root == owner and is_name:
+                self.parts.append((kind, f"{{}}.{rest}"))
+            elif is_name and root not in self._factory.local:
+                self.parts.append((kind, text))
+            else:
+                name = {"model": "model", "loss": "loss_fn"}.get(kind, kind)
+                name += f"_{len(lines) + 1}" if f"{owner}.{name}" in self._source.text else ""
+                lines.append(f"{owner}.{name} = {text}")
+                self.parts.append((kind, f"{{}}.{name}"))
+        if not lines:
+            return (*self._source.lines_of(holder, holder.lineno - 1), "")
+        margin = " " * holder.col_offset
+        return (*self._source.span(holder), f"\n{margin}".join(lines))

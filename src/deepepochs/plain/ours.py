@@ -18,10 +18,10 @@ class Ours:
         tainted: names of the script that need the library.
     """
 
-    def __init__(self, frame: FrameType | None) -> None:
+    def __init__(self, frame: FrameType | None, trainer: Any = None) -> None:
         self.names: dict[str, str] = {}
         self.tainted: set[str] = set()
-        self._frame = frame
+        self._frame, self._trainer = frame, trainer
 
     def look_at_import(self, statement: ast.Import | ast.ImportFrom) -> list[str]:
         """Note the names of the library; give those of others."""
@@ -51,7 +51,16 @@ class Ours:
 
     def uses(self, *nodes: ast.AST) -> bool:
         """Whether code needs the library."""
-        return not names_read(*nodes).isdisjoint({*self.names, *self.tainted})
+        if not names_read(*nodes).isdisjoint({*self.names, *self.tainted}):
+            return True
+        return any(self.is_trainer(one) for node in nodes for one in ast.walk(node))
+
+    def is_trainer(self, node: ast.AST | None) -> bool:
+        """Whether code is an attribute that has the trainer, as ``self.trainer``."""
+        if not isinstance(node, ast.Attribute) or not isinstance(node.value, ast.Name):
+            return False
+        held = getattr(self.value_of(node.value), "__dict__", {})
+        return self._trainer is not None and held.get(node.attr) is self._trainer
 
     def value_of(self, node: ast.expr | None) -> Any:
         """The object of a name or of its attributes, at the time of the call."""

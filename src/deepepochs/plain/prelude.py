@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from ..optim.fits import bare
 from ..optim.optimizers import Optimizer
-from .factory import Factory, call_of
+from .factory import Factory, FactoryClass, call_of
 from .gaps import Gaps, Names
 from .metric_text import is_class_metric
 from .ours import Ours, name_of_alias
@@ -79,11 +79,13 @@ class Prelude:
         self._trainer = trainer
         self._frame = frame
         self._gaps = gaps
-        self._ours = Ours(frame)
+        self._ours = Ours(frame, trainer)
         self._model_name = ""  # in `net = trainer.model`
         self._wrapped: dict[str, list[OptimizerText]] = {}  # name -> optimizers made by Optimizer()
         self._kept: list[Kept] = []
         self._makers: dict[str, tuple[ast.FunctionDef, int]] = {}  # functions that need the library
+        self._classes: dict[str, tuple[ast.ClassDef, int]] = {}  # those that need the library
+        self._aliases: dict[str, str] = {}  # `self` of a method -> the name of the object
         self._made: dict[str, list[str]] = {}  # kind -> names of the parts of the trainer
         found = None if frame is None else around(frame, (call, "fit"))
         if found is not None:
@@ -151,6 +153,9 @@ class Prelude:
                 for one in listed
             ]
             return
+        if type(value).__name__ in self._classes:
+            self._give_instance(name, value)
+            return
         known = literal(value) if is_literal(value) else self._global_name(value)
         if known != name:
             self._keep(f"{name} = {known}" if known else self._gaps.fill_in(name, name))
@@ -175,13 +180,17 @@ class Prelude:
             name = next(iter(bound_names(statement)))
             if ast.unparse(metric) != name:
                 self._assign(name, metric)
-        elif self._take_made(statement):
+        elif self._ours.is_trainer(getattr(statement, "value", None)):
+            return  # another name for the trainer
+        elif self._take_made(statement) or self._take_instance(statement, after):
             return
         elif not self._ours.uses(statement):
             self._kept.append(Kept(statement, source.whole(statement, after)))
         elif isinstance(statement, ast.FunctionDef):
             self._makers[statement.name] = statement, len(self._kept)
-        elif not isinstance(statement, ast.ClassDef):
+        elif isinstance(statement, ast.ClassDef):
+            self._classes[statement.name] = statement, len(self._kept)
+        else:
             self._write_without_library(statement)
 
     def _take_import(self, statement: ast.Import | ast.ImportFrom) -> None:
@@ -285,6 +294,66 @@ class Prelude:
         self._keep(f"{targets.format(', '.join(names))} = {source.segment(call, edits)}")
         return True
 
+    def _take_instance(self, statement: ast.stmt, after: int) -> bool:
+        """Keep ``experiment = Experiment()``, whose class makes the trainer, if the class allows it."""
+        target = getattr(statement, "targets", [None])[0]
+        call = getattr(statement, "value", None)
+        if not isinstance(target, ast.Name) or not isinstance(call, ast.Call):
+            return False
+        if not self._write_class(call, self._ours.value_of(target), target.id):
+            return False
+        self._kept.append(Kept(statement, self._around.source.whole(statement, after)))
+        return True
+
+    def _give_instance(self, name: str, value: Any) -> None:
+        """Name the object of the method around the call; its class makes the trainer."""
+        kind = type(value).__name__
+        known = self._global_name(value)
+        if not known:
+            nodes = ast.walk(self._around.source.tree)
+            calls = [one for one in nodes if isinstance(one, ast.Call)]
+            calls = [one for one in calls if getattr(one.func, "id", "") == kind]
+            known = self.names.free(kind.lower())
+            if len(calls) != 1 or not self._write_class(calls[0], value, known):
+                self._keep(self._gaps.fill_in(name, name))
+                return
+            self._assign(known, calls[0])
+        self._aliases[name] = known
+        self._keep(f"{name} = {known}")
+
+    def _write_class(self, call: ast.Call, value: Any, name: str) -> bool:
+        """Write the class of an object that has made the trainer; say whether that can be done."""
+        kind = getattr(call.func, "id", "")
+        has_trainer = any(one is self._trainer for one in getattr(value, "__dict__", {}).values())
+        if kind not in self._classes or not has_trainer or self._ours.uses(*call.args):
+            return False
+        if self._ours.uses(*(one.value for one in call.keywords)):
+            return False
+        node, place = self._classes[kind]
+        arguments = _arguments_of_trainer(type(self._trainer))
+        found = FactoryClass(self._ours, self._around.source, node, arguments)
+        if not found.text:
+            return False
+        self._ours.clear({kind, name})
+        self.names.take(kind, name)
+        self._kept.insert(place, Kept(ast.parse(found.text).body[0], found.text))
+        self.loss = found.loss
+        self._take_parts([(part, text.format(name)) for part, text in found.parts])
+        return True
+
+    def _take_parts(self, parts: list[tuple[str, str]]) -> None:
+        """Take the expressions of what the trainer has, each with its kind."""
+        self.optimizers = []
+        for kind, text in parts:
+            if kind == "model":
+                self.model = text
+            elif kind == "loss":
+                self.loss = text
+            elif kind == "opt":
+                self.optimizers.append(OptimizerText(text))
+            else:
+                self.optimizers[-1] = self.optimizers[-1]._replace(scheduler=text)
+
     def _known_arguments(self, call: ast.Call) -> list[Edit] | None:
         """What stands for arguments that need the library; ``None``: it is not known."""
         edits: list[Edit] = []
@@ -308,14 +377,8 @@ class Prelude:
                 self._made.setdefault(kind, []).append(free)
         left = {kind: [*names] for kind, names in self._made.items()}
         names = [left[kind].pop(0) for kind in kinds]
-        self.model = self._made["model"][0]
-        self.loss = self._made.get("loss", [factory.loss])[0]
-        self.optimizers = []
-        for kind, name in zip(kinds, names, strict=True):
-            if kind == "opt":
-                self.optimizers.append(OptimizerText(name))
-            elif kind == "scheduler":
-                self.optimizers[-1] = self.optimizers[-1]._replace(scheduler=name)
+        self.loss = factory.loss
+        self._take_parts([*zip(kinds, names, strict=True)])
         return names
 
     def _take_trainer(self, call: ast.Call) -> None:
@@ -350,7 +413,8 @@ class Prelude:
             self._ours.clear({name})
         text = textwrap.dedent(self._around.source.segment(node))
         if isinstance(node, (ast.Name, ast.Attribute)):
-            return text
+            root, dot, rest = text.partition(".")
+            return f"{self._aliases.get(root, root)}{dot}{rest}"
         free = name if name == self._model_name else self.names.free(name)
         self.names.take(free)
         self._assign(free, node)
@@ -480,4 +544,4 @@ def _is_idle(statement: ast.stmt) -> bool:
         return not statement.decorator_list
     if not isinstance(statement, (ast.Assign, ast.AnnAssign)):
         return False
-    return isinstance(statement.value, ast.Constant)
+    return isinstance(statement.value, (ast.Constant, ast.Name))

@@ -185,7 +185,8 @@ class Around(NamedTuple):
     Attributes:
         source: of the whole file.
         file: its name.
-        statements: those that ran before, of the module and of the function around the call.
+        statements: those that ran before, of the module and of the function or method around the
+            call.
         call: the call itself, if it was found.
         given: the names that are set by what is around the call: a loop, or a function's call.
         num_outer: how many of the statements are outside of the function.
@@ -212,7 +213,9 @@ def around(frame: FrameType, methods: Sequence[str]) -> Around | None:
     given: list[str] = []
     block, num_outer = source.tree.body, 0
     if frame.f_code.co_name != "<module>":
-        function = next((f for f in block if _holds(f, line) and hasattr(f, "args")), None)
+        function = next((f for f in block if _holds(f, line)), None)
+        if isinstance(function, ast.ClassDef):
+            function = next((f for f in function.body if _holds(f, line)), None)
         if not isinstance(function, ast.FunctionDef):
             return None
         statements += _before_call(frame, block, given)
