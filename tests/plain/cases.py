@@ -1042,4 +1042,65 @@ class Experiment:
 
 trainer = Experiment(0.1, loss=nn.CrossEntropyLoss(label_smoothing=0.1)).run()
 """,
+    "made_in_a_data_class": """
+from dataclasses import dataclass
+
+
+@dataclass
+class Experiment:
+    rate: float = 0.1
+
+    def __post_init__(self):
+        self.net = Net()
+        opt = torch.optim.SGD(self.net.parameters(), self.rate)
+        self.trainer = Trainer(self.net, F.cross_entropy, opt, epochs=2, console="off")
+
+    def run(self):
+        self.trainer.fit(train_dl)
+        return self
+
+
+trainer = Experiment(0.2).run().trainer
+""",
+    "made_in_the_method_of_the_fit": """
+
+class Experiment:
+    def __init__(self, wide=False):
+        self.net = Net()
+        self.opt = torch.optim.SGD(self.net.parameters(), 0.1)
+
+    def train(self):
+        trainer = Trainer(self.net, F.cross_entropy, self.opt, epochs=2, console="off")
+        trainer.fit(train_dl, self.data(x[:30]), batch_size=lambda one, two: 1 + two.sum())
+        return trainer
+
+    def data(self, some):
+        return DataLoader(TensorDataset(some, y[: len(some)]), 7)
+
+
+experiment = Experiment(wide=True)
+trainer = experiment.train()
+""",
+    "a_trainer_of_its_own_that_fits_itself": """
+
+class Mine(Trainer):
+    def go(self, data):
+        trainer = self
+        trainer.fit(data, val_dl)
+        return self
+
+
+trainer = Mine(Net(), F.cross_entropy, epochs=2, console="off").go(train_dl)
+""",
+    "imported_in_a_function": """
+
+def make():
+    from deepepochs import Trainer as Made
+    net = Net()
+    return Made(net, F.cross_entropy, torch.optim.SGD(net.parameters(), 0.1), 2, console="off")
+
+
+trainer = make()
+trainer.fit(train_dl)
+""",
 }

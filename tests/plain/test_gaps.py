@@ -524,3 +524,25 @@ trainer.fit(train_dl)
     assert "opt_2: Any = ...  # FILL IN: the optimizer (AdamW)" in text or (
         "opt: Any = ...  # FILL IN: the optimizer (AdamW)" in text
     )
+
+
+def test_trainer_of_a_class_that_does_more_leaves_the_model_to_be_filled_in(run: Run) -> None:
+    body = """
+
+class Experiment:
+    def __init__(self):
+        self.net = Net()
+        self.trainer = Trainer(self.net, F.cross_entropy, epochs=1, metrics=[lambda p, t: p.std()])
+        self.trainer.note("made")
+
+    def run(self):
+        self.trainer.fit(train_dl)
+
+
+Experiment().run()
+"""
+    text = written(run, HEAD + body)
+    assert [line.partition("FILL IN: ")[2] for line in to_fill(text)] == [
+        "the model (Net)",
+        "the metric <lambda>",
+    ]

@@ -72,7 +72,8 @@ class BatchText:
             return repr(size)
         counts = dict(self._lengths(x))
         if callable(size):
-            known = parts.prelude.name_of(size) or parts.metric("batch_size", size, None, None)
+            known = parts.prelude.name_of(size) or parts.prelude.batch_size
+            known = known or parts.metric("batch_size", size, None, None)
             is_alone = isinstance(sample.batch_x, tuple) and len(sample.batch_x) == 1
             first = f"{x}[0]" if is_alone and self.inputs == f"*{x}" else x
             return f"float({known}({first}, {self.y}))"

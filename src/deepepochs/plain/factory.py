@@ -145,9 +145,8 @@ class Factory:
 
     def _is_whole(self, text: str) -> bool:
         """Whether a text is a function that needs nothing that was left out."""
-        try:
-            tree = ast.parse(text)
-        except SyntaxError:  # such as a block in which nothing is left
+        tree = _parsed(text)
+        if tree is None:
             return False
         trainer = getattr(getattr(self.holder, "targets", [None])[0], "id", "")
         owners = (one.value for one in ast.walk(tree) if isinstance(one, ast.Attribute))
@@ -175,6 +174,14 @@ def call_of(ours: Ours, statement: ast.stmt, trainer: Any) -> tuple[ast.Call, st
     return value, ", ".join(texts)
 
 
+def _parsed(text: str) -> ast.Module | None:
+    """The syntax tree of a text; ``None``: it has none, as a block in which nothing is left."""
+    try:
+        return ast.parse(text)
+    except SyntaxError:
+        return None
+
+
 class FactoryClass:
     """A class of the script that makes the trainer, in one of its methods, and keeps it.
 
@@ -185,27 +192,36 @@ class FactoryClass:
     """
 
     def __init__(
-        self, ours: Ours, source: Source, node: ast.ClassDef, arguments: Sequence[str]
+        self, ours: Ours, source: Source, node: ast.ClassDef, arguments: Sequence[str], line: int
     ) -> None:
+        """``line`` is in the method in which the fit is called, which is not needed."""
         self.text = self.loss = ""
         self.parts: list[tuple[str, str]] = []
         methods = [one for one in node.body if isinstance(one, ast.FunctionDef)]
+        around = [m for m in methods if m.lineno <= line <= (m.end_lineno or line)]
         makers = [m for m in methods if any(ours.makes(one, "TrainerBase") for one in ast.walk(m))]
-        if len(makers) != 1 or node.decorator_list or ours.uses(*node.bases):
+        makers = [m for m in makers if m not in around]
+        if len(makers) > 1 or ours.uses(*node.decorator_list, *node.bases):
             return
-        self._factory = Factory(ours, source, makers[0], arguments)
-        target = getattr(self._factory.holder, "targets", [None])[0]
-        if not self._factory.text or not isinstance(target, ast.Attribute):
-            return
-        self.loss, self._source = self._factory.loss, source
-        edits = [*self._factory.edits[:-1], self._edit(ast.unparse(target.value))]
-        gone, after = {target.attr}, node.lineno
+        self._source, edits, trainer = source, [], ""
+        if makers:
+            self._factory = Factory(ours, source, makers[0], arguments)
+            target = getattr(self._factory.holder, "targets", [None])[0]
+            if not self._factory.text or not isinstance(target, ast.Attribute):
+                return
+            self.loss, trainer = self._factory.loss, target.attr
+            edits = [*self._factory.edits[:-1], self._edit(ast.unparse(target.value))]
+        gone, after = {trainer}, node.lineno
         for one in node.body:
-            if one in methods and one not in makers and self._needs(one, target.attr, ours):
+            needs = one in methods and one not in makers and self._needs(one, trainer, ours)
+            if isinstance(one, ast.FunctionDef) and (needs or one in around):
                 gone.add(one.name)
                 edits.append((*source.lines_of(one, after), ""))
             after = one.end_lineno or after
-        text = re.sub(r"\n\n\n+", "\n\n", source.segment(node, edits)).rstrip()
+        head = "".join(f"@{source.segment(one)}\n" for one in node.decorator_list)
+        text = head + re.sub(r"\n\n\n+", "\n\n", source.segment(node, edits)).rstrip()
+        if not isinstance(_parsed(text), ast.Module):
+            return
         read = {one.attr for one in ast.walk(ast.parse(text)) if isinstance(one, ast.Attribute)}
         self.text = "" if read & gone or ours.uses(ast.parse(text)) else text
 

@@ -53,7 +53,15 @@ class Ours:
         """Whether code needs the library."""
         if not names_read(*nodes).isdisjoint({*self.names, *self.tainted}):
             return True
-        return any(self.is_trainer(one) for node in nodes for one in ast.walk(node))
+        inner = [one for node in nodes for one in ast.walk(node)]
+        return any(self.is_trainer(one) or self._is_import(one) for one in inner)
+
+    def _is_import(self, node: ast.AST) -> bool:
+        """Whether code imports the library."""
+        modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom) and not node.level:
+            modules = [node.module or ""]
+        return any(module.partition(".")[0] == LIBRARY for module in modules)
 
     def is_trainer(self, node: ast.AST | None) -> bool:
         """Whether code is an attribute that has the trainer, as ``self.trainer``."""
@@ -83,6 +91,8 @@ class Ours:
     def makes(self, node: ast.AST, base: str) -> bool:
         """Whether code calls a class of the library, or one that inherits from it."""
         kind = self.value_of(node.func) if isinstance(node, ast.Call) else None
+        if kind is None and isinstance(node, ast.Call):  # imported in a function
+            return self.name(node.func) == base.removesuffix("Base")
         return any(
             one.__name__ == base and one.__module__.startswith(f"{LIBRARY}.")
             for one in getattr(kind, "__mro__", ())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 from collections.abc import Callable
+from keyword import iskeyword
 from typing import Any
 
 import torch
@@ -296,4 +297,5 @@ class Parts:
 def identifier(label: str) -> str:
     """A name like a label that can stand in code."""
     name = "".join(c if c.isalnum() else "_" for c in label).strip("_").lower()
-    return name if name.isidentifier() else f"metric_{name}".strip("_")
+    is_free = name.isidentifier() and not iskeyword(name)
+    return name if is_free else f"metric_{name}".strip("_")

@@ -67,12 +67,13 @@ class Prelude:
         optimizers: those of the optimizers.
         loaders: those of the arguments ``train_dl`` and ``val_dl``, and of the loaders of tasks.
         metrics: the expressions of the metrics of an argument, in order.
+        batch_size: the name of a function that is given in the call; ``''``: there is none.
     """
 
     def __init__(self, trainer: Any, frame: FrameType | None, call: str, gaps: Gaps) -> None:
         self.names = Names({*dir(builtins), *RESERVED})
         self.file = ""
-        self.model = self.loss = ""
+        self.model = self.loss = self.batch_size = ""
         self.optimizers: list[OptimizerText] = []
         self.loaders: dict[str, str] = {}
         self.metrics: dict[str, list[ast.expr]] = {}
@@ -111,12 +112,17 @@ class Prelude:
                 after = statement.end_lineno or after
         if found.call is not None:
             self._take_call(found.call)
+        if not self.model:
+            self._take_only_trainer(found)
 
     def _look_at(self, statement: ast.stmt) -> None:
         """Note which names a statement takes, and whether they need the library."""
         if isinstance(statement, (ast.FunctionDef, ast.ClassDef)):
             decorators = statement.decorator_list
             decorators[:] = [one for one in decorators if not self._ours.uses(one)]
+        for one in ast.walk(statement):
+            if isinstance(one, (ast.Import, ast.ImportFrom)) and one is not statement:
+                self._ours.look_at_import(one)
         if isinstance(statement, (ast.Import, ast.ImportFrom)):
             self.names.take(*self._ours.look_at_import(statement))
         elif self._declared(statement) is not None:
@@ -266,6 +272,18 @@ class Prelude:
             self._keep(line)
         self.names.take("random", "np")
 
+    def _take_only_trainer(self, found: Around) -> None:
+        """Take the trainer from the one place of the script where one is made, as in a list."""
+        outside = [
+            one
+            for one in found.source.tree.body
+            if not isinstance(one, (ast.FunctionDef, ast.ClassDef))
+        ]
+        nodes = [node for one in outside for node in ast.walk(one)]
+        calls = [node for node in nodes if self._ours.makes(node, "TrainerBase")]
+        if len(calls) == 1 and isinstance(calls[0], ast.Call):
+            self._take_trainer(calls[0])
+
     def _take_made(self, statement: ast.stmt) -> bool:
         """Write ``trainer = make()`` with the parts of the trainer, if the function allows it."""
         found = call_of(self._ours, statement, self._trainer)
@@ -324,26 +342,26 @@ class Prelude:
     def _write_class(self, call: ast.Call, value: Any, name: str) -> bool:
         """Write the class of an object that has made the trainer; say whether that can be done."""
         kind = getattr(call.func, "id", "")
-        has_trainer = any(one is self._trainer for one in getattr(value, "__dict__", {}).values())
-        if kind not in self._classes or not has_trainer or self._ours.uses(*call.args):
-            return False
-        if self._ours.uses(*(one.value for one in call.keywords)):
+        arguments_given = [*call.args, *(one.value for one in call.keywords)]
+        if kind not in self._classes or value is None or self._ours.uses(*arguments_given):
             return False
         node, place = self._classes[kind]
         arguments = _arguments_of_trainer(type(self._trainer))
-        found = FactoryClass(self._ours, self._around.source, node, arguments)
-        if not found.text:
+        line = 0 if self._frame is None else self._frame.f_lineno
+        found = FactoryClass(self._ours, self._around.source, node, arguments, line)
+        has_trainer = any(one is self._trainer for one in getattr(value, "__dict__", {}).values())
+        if not found.text or (found.parts and not has_trainer):
             return False
         self._ours.clear({kind, name})
         self.names.take(kind, name)
         self._kept.insert(place, Kept(ast.parse(found.text).body[0], found.text))
-        self.loss = found.loss
+        self.loss = found.loss or self.loss
         self._take_parts([(part, text.format(name)) for part, text in found.parts])
         return True
 
     def _take_parts(self, parts: list[tuple[str, str]]) -> None:
         """Take the expressions of what the trainer has, each with its kind."""
-        self.optimizers = []
+        self.optimizers = [] if parts else self.optimizers
         for kind, text in parts:
             if kind == "model":
                 self.model = text
@@ -467,6 +485,8 @@ class Prelude:
                 if isinstance(task, ast.Call):
                     text = self._loader_of_task(task, f"{stage}_dl")
                     self.loaders[f"{stage}_tasks {index}"] = text
+        if isinstance(given.get("batch_size"), ast.Lambda):
+            self.batch_size = self._named(given["batch_size"], "batch_size")
         self._take_metrics(given, ["metrics", "train_metrics", "val_metrics"], "")
 
     def _loader_of_task(self, call: ast.Call, name: str) -> str:
