@@ -1103,4 +1103,20 @@ def make():
 trainer = make()
 trainer.fit(train_dl)
 """,
+    "step_that_reads_its_progress": """
+
+class Warm(EpochTask):
+    def train_step(self, batch_x, batch_y, **step_args):
+        share = min(1.0, (1 + self.trainer.progress.num_steps) / 7)
+        share = share * 0.9**self.trainer.progress.epoch_idx + self.trainer.init_epoch
+        self.loss(share * self.model(*batch_x), batch_y)
+
+    def val_step(self, batch_x, batch_y, **step_args):
+        self.loss(self.trainer.progress.num_steps * self.model(*batch_x), batch_y)
+
+
+model = Net()
+trainer = Trainer(model, F.cross_entropy, epochs=2, grad_accumulate=2, console="off")
+trainer.fit(train_tasks=Warm(train_dl), val_tasks=Warm(val_dl))
+""",
 }

@@ -123,7 +123,7 @@ def test_what_a_step_reads_of_the_trainer_is_to_be_filled_in(run: Run) -> None:
 class Task(EpochTask):
     def train_step(self, batch_x, batch_y, **step_args):
         out = self.model(*batch_x)
-        if self.trainer.init_epoch > 3:
+        if self.trainer.max_epochs > 3:
             out = out * self.run.num_batches
         self.trainer.note("here")
         right = accuracy(out, batch_y)
@@ -136,7 +136,7 @@ trainer.fit(train_tasks=Task(train_dl))
     text = written(run, HEAD + body)
 
     assert to_fill(text) == [
-        "if ... > 3:  # FILL IN: self.trainer.init_epoch",
+        "if ... > 3:  # FILL IN: self.trainer.max_epochs",
         "out = out * ...  # FILL IN: self.run.num_batches",
         "right = ...  # FILL IN: accuracy(out, batch_y)",
     ]

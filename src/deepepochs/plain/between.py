@@ -34,8 +34,8 @@ class Between:
         names: those that a pass reads.
     """
 
-    def __init__(self, parts: Parts, plan: FitPlan, assigned: set[str]) -> None:
-        """``assigned`` are the names that steps of the user's set."""
+    def __init__(self, parts: Parts, plan: FitPlan, assigned: set[str], *, is_read: bool) -> None:
+        """``assigned`` are the names that steps of the user's set; ``is_read``: they read the number."""
         self._parts, self._plan = parts, plan
         limits = parts.trainer.limits
         is_alone = len(plan.tasks[Stage.TRAIN]) == 1
@@ -47,7 +47,7 @@ class Between:
         names = Names({*parts.names.taken, *assigned})
         ema = parts.trainer.ema
         self._ema_every = 1 if ema is None else ema.settings.every
-        if self.max_steps or self.val_every or self._ema_every > 1:
+        if self.max_steps or self.val_every or self._ema_every > 1 or is_read:
             self.steps = self._new(names, "steps", "num_steps")
         self.is_over = f"{self.steps} >= {self.max_steps}" if self.max_steps else ""
         if self.val_every:

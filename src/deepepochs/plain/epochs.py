@@ -29,7 +29,8 @@ class Epochs:
         self.parts, self.plan, self.span, self.passes = parts, plan, span, passes
         self.has_val = bool(plan.tasks[Stage.VAL])
         assigned = set().union(*(one.assigned for one in passes))
-        self.between = Between(parts, plan, assigned)
+        is_read = any(one.reads_steps for one in passes)
+        self.between = Between(parts, plan, assigned, is_read=is_read)
         free = parts.names.free
         self.epoch, self.history = free("epoch"), free("history")
         self.frozen = Frozen(parts, self.epoch)

@@ -23,6 +23,7 @@ from .sums import PassMetrics, Sums
 from .updates import Updates
 
 INDENT = "    "
+NUM_STEPS = "trainer.progress.num_steps"
 
 
 class Pass:
@@ -54,6 +55,12 @@ class Pass:
     def assigned(self) -> set[str]:
         """The names that a step of the user's sets."""
         return set() if self.is_default else StepWriter(self.step, self.parts.gaps).assigned
+
+    @property
+    def reads_steps(self) -> bool:
+        """Whether a step of the user's reads the number of optimizer steps."""
+        source = None if self.is_default else StepWriter(self.step, self.parts.gaps).source
+        return source is not None and NUM_STEPS in source.text
 
     def write(self, between: Between, frozen: Frozen, epoch: str) -> list[str]:
         """Write the function; ``epoch`` is the name of the number of the epoch."""
@@ -228,6 +235,9 @@ class PassWriter:
             "current_batch_size": weight,
             "run.weight": weight,
             "run.batch_idx": self._walk.index,
+            "init_epoch": self._epoch,
+            "progress.epoch_idx": self._epoch,
+            NUM_STEPS.removeprefix("trainer."): self._between.steps,
             "stage": f'"{self._pass.stage}"',
             "step_args": literal(self._pass.task.step_args),
             "device": "device" if parts.moves else f'torch.device("{parts.trainer.device}")',
