@@ -1119,4 +1119,36 @@ model = Net()
 trainer = Trainer(model, F.cross_entropy, epochs=2, grad_accumulate=2, console="off")
 trainer.fit(train_tasks=Warm(train_dl), val_tasks=Warm(val_dl))
 """,
+    "bf16_of_a_dict": """
+
+class Named(Net):
+    def forward(self, x):
+        logits = super().forward(x)
+        return {"logits": logits, "ids": logits.argmax(1)}
+
+
+def loss(out, target):
+    return F.cross_entropy(out["logits"], target)
+
+
+model = Named()
+trainer = Trainer(model, loss, epochs=2, precision="bf16", metrics="accuracy", console="off")
+trainer.fit(train_dl, val_dl)
+""",
+    "bf16_of_a_pair": """
+
+class Pair(Net):
+    def forward(self, x):
+        logits = super().forward(x)
+        return logits, logits * 2
+
+
+def loss(out, target):
+    return F.cross_entropy(out[0] + out[1], target)
+
+
+model = Pair()
+trainer = Trainer(model, loss, epochs=2, precision="bf16", ema=0.5, console="off")
+trainer.fit(train_dl, val_dl)
+""",
 }

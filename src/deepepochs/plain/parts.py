@@ -170,8 +170,11 @@ class Parts:
         self.late.append(f"{name} = AveragedModel({self.model}, {options})")
         return name
 
-    def call(self, net: str) -> str:
-        """The expression by which a step calls the model, or the one with averaged weights."""
+    def call(self, net: str, like: Any) -> str:
+        """The expression by which a step calls the model, or the one with averaged weights.
+
+        ``like`` is what it gives; ``None``: nobody knows.
+        """
         if self.mode == "no":
             return net
         if net not in self._calls:
@@ -179,12 +182,35 @@ class Parts:
             dtype = "torch.bfloat16" if self.mode == "bf16" else "torch.float16"
             wanted = "call_model" if net == self.model else "call_average"
             self._calls[net] = name = self.names.free(wanted)
+            call = f"{net}(*inputs, **named)"
+            lines = [f"    return {call}.float()"]
+            if like is not None and not isinstance(like, torch.Tensor):
+                lines = [f"    out = {call}", *(f"    {line}" for line in self._in_float32(like))]
             self.helpers[name] = [
                 f"def {name}(*inputs, **named):",
                 f'    with torch.autocast("{kind}", {dtype}):',
-                f"        return {net}(*inputs, **named).float()",
+                *(f"    {line}" for line in lines),
             ]
         return self._calls[net]
+
+    def _in_float32(self, like: Any) -> list[str]:
+        """The lines that give outputs like these in float32."""
+        parts = like.values() if isinstance(like, dict) else like
+        is_known = type(like) in (dict, list, tuple) and all(
+            isinstance(one, torch.Tensor) for one in parts
+        )
+        if not is_known:
+            what = f"float32 of the outputs, which are a {type(like).__name__}"
+            return [self.gaps.not_written(what), "return out"]
+        has_others = any(not one.is_floating_point() for one in parts)
+        one = "one.float() if one.is_floating_point() else one" if has_others else "one.float()"
+        if isinstance(like, dict):
+            return [f"return {{key: {one} for key, one in out.items()}}"]
+        return [
+            f"return [{one} for one in out]"
+            if isinstance(like, list)
+            else f"return tuple({one} for one in out)"
+        ]
 
     def keep_free(self, assigned: set[str]) -> None:
         """Give other names to what steps call by a name that they also set."""

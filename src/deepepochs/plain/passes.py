@@ -85,10 +85,10 @@ class PassWriter:
         self.has_loss = one.has_loss
         self.has_metrics = bool(one.planned or parts.hooks(f"on_{one.stage}_metrics"))
         self._net = parts.model if self._is_training else parts.averaged or parts.model
-        self.model = parts.call(self._net)
+        sample = sample_of(trainer, one.task.dataloader, one.task.targets)
+        self.model = parts.call(self._net, sample.out)
         self._writer = None if one.is_default else StepWriter(one.step, parts.gaps, self)
         self.names = Names(self._taken())
-        sample = sample_of(trainer, one.task.dataloader, one.task.targets)
         given = None if self._writer is None else self._writer.inputs
         self._batch = BatchText(parts, one.task, sample, self.names, given)
         length = trainer.limits.num_batches(one.stage, one.task.length)
