@@ -1151,4 +1151,86 @@ model = Pair()
 trainer = Trainer(model, loss, epochs=2, precision="bf16", ema=0.5, console="off")
 trainer.fit(train_dl, val_dl)
 """,
+    "loss_with_layers": """
+
+class Critic(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.5))
+        self.teacher = nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.5)).eval()
+
+    def forward(self, out, target):
+        return F.cross_entropy(self.inner(out) + self.teacher(out), target)
+
+
+model, loss = Net(), Critic()
+opt = torch.optim.SGD([*model.parameters(), *loss.parameters()], lr=0.1)
+trainer = Trainer(model, loss, opt, epochs=2, val_every=2, console="off")
+trainer.fit(train_dl, val_dl)
+""",
+    "optimizer_with_modes": """
+
+class Averaging(torch.optim.SGD):
+    def train(self):
+        self.exchange(True)
+
+    def eval(self):
+        self.exchange(False)
+
+    @torch.no_grad()
+    def exchange(self, training):
+        for weight in self.param_groups[0]["params"]:
+            state = self.state.setdefault(weight, {"on": training})
+            if state["on"] is not training:
+                state["on"] = training
+                weight.mul_(2.0 if training else 0.5)
+
+
+model = Net()
+opt = Averaging(model.parameters(), lr=0.1)
+trainer = Trainer(model, F.cross_entropy, opt, epochs=2, console="off")
+trainer.fit(train_dl, val_dl)
+""",
+    "told_the_epoch": """
+
+class Order(torch.utils.data.Sampler):
+    def __init__(self, number):
+        self.number, self.epoch = number, 0
+
+    def set_epoch(self, epoch):
+        self.epoch = epoch
+
+    def __len__(self):
+        return self.number
+
+    def __iter__(self):
+        generator = torch.Generator().manual_seed(self.epoch)
+        yield from torch.randperm(self.number, generator=generator).tolist()
+
+
+class Noise:
+    size = 0.0
+
+    def set_epoch(self, epoch):
+        self.size = epoch / 10
+
+
+class Rows(torch.utils.data.Dataset):
+    transform = None
+
+    def __init__(self):
+        self.transforms = [Noise()]
+
+    def __len__(self):
+        return 40
+
+    def __getitem__(self, i):
+        return x[i] * (1 + self.transforms[0].size), y[i]
+
+
+data = DataLoader(torch.utils.data.Subset(Rows(), range(30)), 8, sampler=Order(30))
+model = Net()
+trainer = Trainer(model, F.cross_entropy, epochs=3, console="off")
+trainer.fit(data, val_dl)
+""",
 }

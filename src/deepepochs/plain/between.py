@@ -146,13 +146,15 @@ class Between:
             return []
         parts = self._parts
         states = self._states(loaders)
+        inexact = "the bits of weights of which an optimizer keeps an average: train() rounds them"
         body = [
             *parts.hooks("on_before_val_epochs"),
+            *([parts.gaps.not_written(inexact)] if parts.moded else []),
             *(f"{state} = {get}" for state, get, _ in states),
             "with torch.random.fork_rng():",
             *(INDENT + line for line in lines),
             *(put.format(state) for state, _, put in states),
-            f"{parts.model}.train()",
+            *parts.modes(parts.model, training=True),
             *modes,
             *parts.hooks("on_after_val_epochs"),
             f"{self.validations}.append(({self.steps}, {values}))",

@@ -19,7 +19,7 @@ from ..fit.plan import FitPlan
 from ..hooks import is_of_library
 from ..optim.groups import matching, named_weights, plain
 from ..stages import Stage
-from .parts import Parts
+from .parts import Parts, at_path
 
 WRITTEN = (EarlyStopCallback, FreezeCallback, GradClipCallback)
 
@@ -179,15 +179,3 @@ def _evals(name: str, model: nn.Module, layers: list[str], norms: list[str]) -> 
                 "        layer.eval()",
             ]
     return [*lines, *(f"{at_path(name, model, path)}.eval()" for path in left)]
-
-
-def at_path(name: str, model: nn.Module, path: str) -> str:
-    """The expression of a layer or a weight of the model that has a name."""
-    text, owner = name, model
-    for part in path.split(".") if path else []:
-        if isinstance(owner, (nn.Sequential, nn.ModuleList)) and part.isdigit():
-            text += f"[{part}]"
-        else:
-            text += f".{part}" if part.isidentifier() else f'.get_submodule("{part}")'
-        owner = getattr(owner, part)
-    return text

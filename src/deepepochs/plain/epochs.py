@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..data.followed import walk
 from ..fit.epochs import FitSpan
 from ..fit.plan import FitPlan
 from ..stages import Stage
@@ -64,6 +65,7 @@ class Epochs:
         """The lines of the loop."""
         hooks, best, between = self.parts.hooks, self._best, self.between
         body = [
+            *dict.fromkeys(line for one in self.passes for line in self._told(one)),
             *hooks("on_before_epoch"),
             *self._train(),
             *(self._validate() if self.has_val else []),
@@ -105,6 +107,20 @@ class Epochs:
         """Whether optimizer steps alone end the fit."""
         return self.span.is_open and bool(self.between.is_over)
 
+    def _told(self, one: Pass) -> list[str]:
+        """The lines that tell samplers and data sets of a loader the number of the epoch."""
+        loader, lines = one.task.dataloader, []
+        for path, piece in walk(loader):
+            if piece.kind in ("object", "state") and hasattr(type(piece.value), "set_epoch"):
+                steps = path.split(".")[1:]
+                text = "".join(f"[{step}]" if step.isdigit() else f".{step}" for step in steps)
+                is_code = all(step.isdigit() or step.isidentifier() for step in steps)
+                call = f"{one.loader}{text}.set_epoch({self.epoch})"
+                lines.append(
+                    call if is_code else self.parts.gaps.not_written(f"set_epoch of {path}")
+                )
+        return lines
+
     def _stop(self) -> list[str]:
         """The lines that end the loop, or go on."""
         ends = [*self._exhausted]
@@ -116,6 +132,7 @@ class Epochs:
     def _train(self) -> list[str]:
         hooks = self.parts.hooks
         lines = self._passes(Stage.TRAIN, len(INDENT))
+        lines += [f"{opt}.eval()" for opt in self.parts.moded]
         return [*hooks("on_before_train_epochs"), *lines, *hooks("on_after_train_epochs")]
 
     def _validate(self) -> list[str]:

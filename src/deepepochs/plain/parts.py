@@ -9,6 +9,7 @@ from keyword import iskeyword
 from typing import Any
 
 import torch
+from torch import nn
 
 from ..arguments import default_loss
 from ..callbacks.base import HOOKS
@@ -193,6 +194,33 @@ class Parts:
             ]
         return self._calls[net]
 
+    def modes(self, net: str, *, training: bool) -> list[str]:
+        """The lines that put the model and all with it into the mode of a pass."""
+        mode = "train" if training else "eval"
+        lines = [*self._loss_mode(mode), f"{net}.{mode}()"]
+        return lines + [f"{opt}.{mode}()" for opt in self.moded]
+
+    @property
+    def moded(self) -> list[str]:
+        """The optimizers that have modes, as those that are free of schedules."""
+        pairs = zip(self.opts, self.trainer.opt, strict=True)
+        return [name for name, one in pairs if has_modes(bare(one.opt))]
+
+    def _loss_mode(self, mode: str) -> list[str]:
+        """The lines for a loss with layers; those in evaluation mode stay in it."""
+        module = self.trainer.loss_module
+        layers = [] if module is None else [*module.named_modules()]
+        if module is not self.trainer.loss_fn:
+            changes = any(isinstance(one, DEPEND) and one.training for _, one in layers)
+            what = "the mode of the modules that the loss function holds"
+            return [self.gaps.not_written(what)] if changes else []
+        if len(layers) < 2 or not module.training:
+            return []
+        still = [path for path, one in layers if not one.training]
+        top = [p for p in still if not any(p.startswith(f"{other}.") for other in still)]
+        stays = [f"{at_path(self.loss, module, path)}.eval()" for path in top]
+        return [f"{self.loss}.{mode}()", *(stays if mode == "train" else [])]
+
     def _in_float32(self, like: Any) -> list[str]:
         """The lines that give outputs like these in float32."""
         parts = like.values() if isinstance(like, dict) else like
@@ -320,8 +348,29 @@ class Parts:
         return lines
 
 
+DEPEND = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._NormBase)
+"""Layers that compute something else in evaluation mode."""
+
+
+def has_modes(optimizer: Any) -> bool:
+    """Whether an optimizer has modes."""
+    return all(callable(getattr(optimizer, name, None)) for name in ("train", "eval"))
+
+
 def identifier(label: str) -> str:
     """A name like a label that can stand in code."""
     name = "".join(c if c.isalnum() else "_" for c in label).strip("_").lower()
     is_free = name.isidentifier() and not iskeyword(name)
     return name if is_free else f"metric_{name}".strip("_")
+
+
+def at_path(name: str, model: nn.Module, path: str) -> str:
+    """The expression of a layer or a weight of the model that has a name."""
+    text, owner = name, model
+    for part in path.split(".") if path else []:
+        if isinstance(owner, (nn.Sequential, nn.ModuleList)) and part.isdigit():
+            text += f"[{part}]"
+        else:
+            text += f".{part}" if part.isidentifier() else f'.get_submodule("{part}")'
+        owner = getattr(owner, part)
+    return text

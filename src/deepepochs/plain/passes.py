@@ -130,7 +130,7 @@ class PassWriter:
         body = [
             *(self._between.opening() if self._is_training else []),
             *hooks(f"on_before_{stage}_epoch"),
-            f"{self._net}.{'train' if self._is_training else 'eval'}()",
+            *self._parts.modes(self._net, training=self._is_training),
             *([*self._frozen.weights, *self._frozen.modes] if self._is_training else []),
             *self._sums.start,
             self._walk.header(batch.header),
