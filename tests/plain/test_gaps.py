@@ -546,3 +546,32 @@ Experiment().run()
         "the model (Net)",
         "the metric <lambda>",
     ]
+
+
+@pytest.mark.parametrize(
+    ("step", "number"),
+    [
+        (
+            "if self.run.batch_idx == 1:\n            return None\n        self.loss(out, batch_y)",
+            2,
+        ),
+        ("if out.mean() > 0:\n            self.loss(out, batch_y)", 2),
+        ("for part in range(2):\n            self.loss(out[part::2], batch_y[part::2])", 0),
+    ],
+)
+def test_mini_batch_that_a_window_may_leave_out_is_marked(run: Run, step: str, number: int) -> None:
+    body = f"""
+
+class Task(EpochTask):
+    def train_step(self, batch_x, batch_y, **step_args):
+        out = self.model(*batch_x)
+        {step}
+
+
+trainer = Trainer(Net(), F.cross_entropy, grad_accumulate=2, epochs=1, console="off")
+text = trainer.plain_loop("loop.py", train_tasks=Task(train_dl))
+"""
+    run(HEAD + body)
+    found = marks(Path("loop.py").read_text(encoding="utf-8"))
+    what = "# NOT WRITTEN OUT: mini-batches without this, which grad_accumulate leaves out"
+    assert [mark.startswith(what) for mark in found] == [True] * number

@@ -265,11 +265,22 @@ class PassWriter:
 
     def backward(self, loss: str, share: str) -> list[str]:
         """The backward pass of a loss, with its share of the mini-batch."""
-        return self._updates.backward(loss, share) if self._is_training else []
+        if not self._is_training:
+            return []
+        return [*self._window_gap(), *self._updates.backward(loss, share)]
 
     def optimize(self, index: int | None) -> list[str]:
         """The step of an optimizer, or of all."""
-        return self._updates.optimize(index) if self._is_training else []
+        if not self._is_training:
+            return []
+        return [*self._window_gap(), *self._updates.optimize(index)]
+
+    def _window_gap(self) -> list[str]:
+        """A comment where some mini-batches of a window may do without what is written."""
+        if self._walk.size == 1 or self._writer is None or self._writer.is_reached:
+            return []
+        what = "mini-batches without this, which grad_accumulate leaves out of their window"
+        return [self._parts.gaps.not_written(what)]
 
     def with_closure(
         self, index: int | None, inner: Sequence[str], found: Sequence[str]

@@ -132,6 +132,11 @@ class StepWriter:
         return not self._num_blocks and not self._has_left
 
     @property
+    def is_reached(self) -> bool:
+        """Whether each mini-batch comes to the present statement, at least once."""
+        return self._num_blocks == self._num_loops and not self._has_left
+
+    @property
     def read_names(self) -> set[str]:
         """The names that the lines read."""
         return names_read(ast.parse("\n".join(self.lines)))
