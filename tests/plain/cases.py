@@ -1233,4 +1233,48 @@ model = Net()
 trainer = Trainer(model, F.cross_entropy, epochs=3, console="off")
 trainer.fit(data, val_dl)
 """,
+    "values_of_a_task": """
+
+class Task(EpochTask):
+    def __init__(self, data, margin, **step_args):
+        super().__init__(data, **step_args)
+        self.margin = margin
+        self.scale = torch.ones(2) / 3
+
+    def step(self, batch_x, batch_y, weight=None, shift=None, k=2):
+        out = self.model(*batch_x) * self.scale + self.margin + shift
+        loss = F.cross_entropy(out, batch_y, weight=weight) / k
+        self.backward(loss)
+        self.optimize()
+        self.do_metric(loss, out, batch_y)
+
+
+rates = torch.rand(2)
+model = Net()
+trainer = Trainer(model, F.cross_entropy, epochs=2, console="off")
+task = Task(train_dl, 0.5, weight=rates, shift=torch.tensor(0.1), k=3)
+trainer.fit(train_tasks=task, val_tasks=Task(val_dl, 0.1, shift=1))
+""",
+    "leaves_of_what_is_around": """
+
+def main(dry=False):
+    for fold in range(3):
+        set_seed(fold)
+        net = Net()
+        if dry:
+            print("dry")
+            return None
+        if fold == 1:
+            break
+        for number in range(3):
+            if number == 1:
+                continue
+            torch.rand(number + 1)
+        trainer = Trainer(net, F.cross_entropy, epochs=2, console="off")
+        trainer.fit(train_dl, val_dl)
+        return trainer
+
+
+trainer = main()
+""",
 }

@@ -272,13 +272,10 @@ class Parts:
         """The lines that make the objects with the attributes of steps."""
         lines = []
         for space, owner, attributes in self._owners.values():
-            known = [
-                f"{name}={literal(value)}"
-                for name, value in attributes.items()
-                if is_literal(value)
-            ]
+            pairs = ((name, code_of(value)) for name, value in attributes.items())
+            known = [f"{name}={code}" for name, code in pairs if code]
             lines.append(f"{space} = SimpleNamespace({', '.join(known)})")
-            for name in (name for name, value in attributes.items() if not is_literal(value)):
+            for name in (name for name, value in attributes.items() if not code_of(value)):
                 comment = self.gaps.fill_in_here(f"{name} of {type(owner).__name__}")
                 lines.append(f"{space}.{name} = ...{comment}")
         return lines
@@ -348,8 +345,22 @@ class Parts:
         return lines
 
 
+MOST_NUMBERS = 10
+"""Those of a tensor that is written out."""
+
 DEPEND = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._NormBase)
 """Layers that compute something else in evaluation mode."""
+
+
+def code_of(value: Any) -> str:
+    """The code of a literal or of a small tensor; ``''``: it is something else."""
+    if is_literal(value):
+        return literal(value)
+    if type(value) is not torch.Tensor or value.numel() > MOST_NUMBERS or value.requires_grad:
+        return ""
+    usual = torch.tensor(value.tolist())
+    has_code = value.device.type == "cpu" and usual.dtype == value.dtype and not value.is_sparse
+    return f"torch.tensor({value.tolist()})" if has_code and torch.equal(usual, value) else ""
 
 
 def has_modes(optimizer: Any) -> bool:

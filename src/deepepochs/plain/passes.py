@@ -16,7 +16,7 @@ from .callbacks import Frozen
 from .gaps import Names, place_of
 from .layout import folded
 from .look import sample_of
-from .parts import Parts, identifier
+from .parts import Parts, code_of, identifier
 from .source import bound_names, literal, names_read
 from .steps import VERBS, StepWriter
 from .sums import PassMetrics, Sums
@@ -220,6 +220,10 @@ class PassWriter:
         return lines
 
     # --- what a step reads
+
+    def code_of(self, value: Any) -> str:
+        """The expression of a value; ``''``: there is none."""
+        return code_of(value) or self._parts.prelude.name_of(value)
 
     def known(self, name: str) -> str:
         """The expression of an attribute that every step's object has; ``''``: it is another."""

@@ -29,6 +29,7 @@ from .source import (
     bound_names,
     is_literal,
     is_none,
+    leaves,
     literal,
     names_read,
 )
@@ -188,6 +189,8 @@ class Prelude:
                 self._assign(name, metric)
         elif self._ours.is_trainer(getattr(statement, "value", None)):
             return  # another name for the trainer
+        elif leaves(statement):
+            self._mark(statement)
         elif self._take_made(statement) or self._take_instance(statement, after):
             return
         elif not self._ours.uses(statement):
@@ -251,10 +254,14 @@ class Prelude:
         elif target is not None and value is not None and self._ours.only_makes(value):
             return  # such as a callback, of which the loop says more
         else:
-            text = self._around.source.segment(statement).splitlines()
-            more = " ..." if len(text) > 1 else ""
-            where = f" ({self.file}:{statement.lineno})"
-            self._kept.append(Kept(None, self._gaps.not_written(f"{text[0]}{more}{where}")))
+            self._mark(statement)
+
+    def _mark(self, statement: ast.stmt) -> None:
+        """Leave a comment in place of a statement."""
+        text = self._around.source.segment(statement).splitlines()
+        more = " ..." if len(text) > 1 else ""
+        where = f" ({self.file}:{statement.lineno})"
+        self._kept.append(Kept(None, self._gaps.not_written(f"{text[0]}{more}{where}")))
 
     def _has_optimizers(self, node: ast.List | ast.Tuple) -> bool:
         calls = (one for one in node.elts if isinstance(one, ast.Call))

@@ -171,6 +171,22 @@ def literal(value: Any) -> str:
     return text if '"' in text else text.replace("'", '"')
 
 
+def leaves(statement: ast.stmt) -> bool:
+    """Whether a statement may leave the loop or the function around it, as ``if done: return``."""
+    waiting: list[tuple[ast.AST, bool]] = [(statement, False)]
+    while waiting:
+        node, in_loop = waiting.pop()
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)):
+            continue
+        if isinstance(node, (ast.Return, ast.Yield, ast.YieldFrom)):
+            return True
+        if isinstance(node, (ast.Break, ast.Continue)) and not in_loop:
+            return True
+        in_loop = in_loop or isinstance(node, (ast.For, ast.While))
+        waiting += [(one, in_loop) for one in ast.iter_child_nodes(node)]
+    return False
+
+
 def blocks_of(statement: ast.stmt) -> Iterator[list[ast.stmt]]:
     """The blocks of a compound statement."""
     for name in ("body", "orelse", "finalbody"):

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from ..patches import PatchBase
 from ..steps import DEFAULT_STEPS, Steps
 from .gaps import Gaps, Names, place_of
-from .source import LIBRARY, Edit, bound_names, is_literal, literal, names_read, source_of
+from .source import LIBRARY, Edit, bound_names, names_read, source_of
 
 VERBS = ("loss", "backward", "optimize", "do_metric", "call_model", "record")
 UNKNOWN = ("trainer", "run", "opt", "session", "runtime", "accelerator", "batch_patch_dict")
@@ -70,6 +70,9 @@ class Verbs(Protocol):
 
     def record(self, name: str, value: str, how: str) -> list[str]:
         """The mean, sum, maximum, minimum or last of a value that a step records or returns."""
+
+    def code_of(self, value: Any) -> str:
+        """The expression of a value; ``''``: there is none."""
 
     def ending(self) -> list[str]:
         """The lines that end a mini-batch."""
@@ -191,10 +194,11 @@ class StepWriter:
         values = {name: step_args[name] for name in named if name in step_args}
         if args.kwarg is not None:
             values[args.kwarg.arg] = {k: v for k, v in step_args.items() if k not in named}
-        texts.update((name, literal(value)) for name, value in values.items() if is_literal(value))
+        # One that has no text is not to get the default.
+        texts.update((name, self._verbs.code_of(value)) for name, value in values.items())
         lines, read = [], self.read_names
         for name in (name for name in [*named, *values] if name in read):
-            line = f"{name} = {texts[name]}" if name in texts else ""
+            line = f"{name} = {texts[name]}" if texts.get(name) else ""
             lines.append(line or self._gaps.fill_in(name, f"the step argument {name}"))
         return list(dict.fromkeys(lines))
 
