@@ -1277,4 +1277,14 @@ def main(dry=False):
 
 trainer = main()
 """,
+    "norm_of_the_gradients": """
+from deepepochs import GradNormCallback
+
+model = Net()
+callbacks = [GradClipCallback(0.1), GradNormCallback(with_max=True)]
+trainer = Trainer(
+    model, F.cross_entropy, epochs=2, callbacks=callbacks, grad_accumulate=2, console="off"
+)
+trainer.fit(train_dl, val_dl)
+""",
 }

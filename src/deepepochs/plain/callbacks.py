@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from ..callbacks.early_stop import EarlyStopCallback
-from ..callbacks.grad_clip import GradClipCallback
+from ..callbacks.grad_clip import GradClipCallback, GradNormCallback
 from ..callbacks.monitored import Improvement
 from ..callbacks.training.freeze import FreezeCallback
 from ..fit.plan import FitPlan
@@ -88,12 +88,13 @@ class Best:
         return name
 
 
-def left_out(callbacks: Iterable[Any]) -> list[str]:
+def left_out(trainer: Any) -> list[str]:
     """Say which callbacks of the library are not written out, or not wholly."""
     found = []
-    for callback in callbacks:
+    for callback in trainer.callbacks:
         kind = type(callback)
-        if is_of_library(kind) and kind not in WRITTEN and not callback.is_console:
+        is_written = kind in WRITTEN or callback is norm_of(trainer) or callback.is_console
+        if is_of_library(kind) and not is_written:
             more = ": only its best weights are saved" if callback.keeps_checkpoints else ""
             found.append(f"{kind.__name__}{more}")
     return found
@@ -102,6 +103,13 @@ def left_out(callbacks: Iterable[Any]) -> list[str]:
 def clip_of(callbacks: Iterable[Any]) -> GradClipCallback | None:
     """The callback that clips the gradients, if there is one."""
     return next((one for one in callbacks if type(one) is GradClipCallback), None)
+
+
+def norm_of(trainer: Any) -> GradNormCallback | None:
+    """The callback that records the norm of the gradients, if it can be written out."""
+    if trainer.runtime.scaler is not None or any(one.needs_closure for one in trainer.opt):
+        return None
+    return next((one for one in trainer.callbacks if type(one) is GradNormCallback), None)
 
 
 class Frozen:

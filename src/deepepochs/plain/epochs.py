@@ -228,7 +228,7 @@ class Epochs:
     def _notes(self) -> list[str]:
         """Comments for what the whole fit has, and the script has not."""
         trainer, gaps = self.parts.trainer, self.parts.gaps
-        lines = [gaps.not_written(what) for what in left_out(trainer.callbacks)]
+        lines = [gaps.not_written(what) for what in left_out(trainer)]
         count = trainer.runtime.num_processes
         if count > 1:
             lines.append(gaps.not_written(f"{count} processes: this is one, with all mini-batches"))

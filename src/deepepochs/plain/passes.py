@@ -94,7 +94,7 @@ class PassWriter:
         length = trainer.limits.num_batches(one.stage, one.task.length)
         self._sums = Sums(self.names, is_single=length == 1 and not one.label)
         self._walk = Walk(parts, one.stage, one.task, one.loader, self.names)
-        self._updates = Updates(parts, self._walk, self._sums.weight, between, self.names)
+        self._updates = Updates(parts, self._walk, self._sums, between, self.names)
         out = sample.out if one.is_default else None
         self._metrics = PassMetrics(parts, self._batch, self._sums, self.names, out, one.planned)
 

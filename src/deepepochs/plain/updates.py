@@ -6,21 +6,26 @@ from collections.abc import Sequence
 
 from .batch_text import Walk
 from .between import Between
+from .callbacks import norm_of
 from .gaps import Names
 from .parts import Parts
+from .sums import Sums
 
 
 class Updates:
     """What ``backward`` and ``optimize`` do in a training pass."""
 
     def __init__(
-        self, parts: Parts, walk: Walk, weight: str, between: Between, names: Names
+        self, parts: Parts, walk: Walk, sums: Sums, between: Between, names: Names
     ) -> None:
-        self._parts, self._walk, self._weight = parts, walk, weight
+        self._parts, self._walk, self._weight = parts, walk, sums.weight
+        self._sums = sums
         self._between = between
         needs_closure = any(one.needs_closure for one in parts.trainer.opt)
         self._first = names.free("first_time") if needs_closure else ""
         self._closure = names.free("closure") if needs_closure else ""
+        is_recorded = norm_of(parts.trainer) is not None
+        self._norm_names = (names.free("grads"), names.free("norm")) if is_recorded else ("", "")
         self._scale = names.free("scale", "scale_before") if parts.scaler else ""
         self._loss = "loss"  # of the last backward pass
 
@@ -40,7 +45,7 @@ class Updates:
         """The step of an optimizer, or of all."""
         parts = self._parts
         chosen = [*range(len(parts.opts))] if index is None else [index]
-        before = [*parts.hooks("on_before_optimize")]
+        before = [*self._norm(chosen), *parts.hooks("on_before_optimize")]
         before += [self._clip(chosen)] if parts.clip is not None else []
         if parts.scaler:
             lines = self._scaled_steps(chosen, before)
@@ -53,6 +58,22 @@ class Updates:
                     step = f"{parts.opts[i]}.step(...){parts.gaps.fill_in_here(what)}"
                 lines += [step, *self._schedule(i)]
         return self._walk.closing([*lines, *self._after(index, chosen)], self._weights(chosen))
+
+    def _norm(self, chosen: Sequence[int]) -> list[str]:
+        """The norm of the gradients, where it is recorded."""
+        callback = norm_of(self._parts.trainer)
+        if callback is None:
+            return []
+        grads, norm = self._norm_names
+        lines = [
+            f"{grads} = [one.grad for one in {self._weights(chosen)} if one.grad is not None]",
+            f"{norm} = torch.nn.utils.get_total_norm({grads})",
+        ]
+        is_sure = self._walk.size == 1
+        lines += self._sums.record("grad_norm", f"{norm}.item()", "mean", is_sure=is_sure)
+        if callback.with_max:
+            lines += self._sums.record("grad_norm_max", f"{norm}.item()", "max", is_sure=is_sure)
+        return lines
 
     def _scaled_steps(self, chosen: Sequence[int], before: list[str]) -> list[str]:
         """The steps through the scaler of fp16, which leaves some out, with their schedules."""
