@@ -1287,4 +1287,23 @@ trainer = Trainer(
 )
 trainer.fit(train_dl, val_dl)
 """,
+    "bf16_in_a_step": """
+
+class Task(EpochTask):
+    def double(self, inputs):
+        return 2 * self.model(inputs)
+
+    def step(self, batch_x, batch_y):
+        part = self.model.one(batch_x[0])
+        out = self.trainer.model(*batch_x) + self.double(batch_x[0])
+        value = self.loss_fn(out, batch_y) + part.pow(2).mean()
+        self.backward(value)
+        self.optimize()
+        self.do_metric(value, out, batch_y)
+
+
+model = Net()
+trainer = Trainer(model, F.cross_entropy, epochs=2, precision="bf16", console="off")
+trainer.fit(train_tasks=Task(train_dl), val_tasks=Task(val_dl))
+""",
 }

@@ -575,3 +575,20 @@ text = trainer.plain_loop("loop.py", train_tasks=Task(train_dl))
     found = marks(Path("loop.py").read_text(encoding="utf-8"))
     what = "# NOT WRITTEN OUT: mini-batches without this, which grad_accumulate leaves out"
     assert [mark.startswith(what) for mark in found] == [True] * number
+
+
+def test_model_by_another_name_in_mixed_precision_is_marked(run: Run) -> None:
+    body = """
+
+class Task(EpochTask):
+    def train_step(self, batch_x, batch_y, **step_args):
+        network = self.model
+        self.loss(network(*batch_x), batch_y)
+
+
+trainer = Trainer(Net(), F.cross_entropy, epochs=1, precision="bf16", console="off")
+trainer.fit(train_tasks=Task(train_dl))
+"""
+    assert marks(written(run, HEAD + body)) == [
+        "# NOT WRITTEN OUT: mixed precision of the model by another name"
+    ]

@@ -103,6 +103,7 @@ class StepWriter:
         self._lazy = 0
         self._num_blocks = self._num_loops = 0  # around the statement, of those that may not run
         self._has_left = False  # an earlier statement may have ended the mini-batch
+        self._called: set[int] = set()  # nodes that are called, by id
         self._unknown: list[str] = []
         self._used: set[str] = set()
         found = None if self.source is None else self.source.tree.body[0]
@@ -405,6 +406,7 @@ class StepWriter:
         if isinstance(node, ast.JoinedStr) and any(map(self._own_name, ast.walk(node))):
             return self._unknown_text(node)
         if isinstance(node, ast.Call):
+            self._called.add(id(node.func))
             name = self._own_name(node.func)
             if name in VERBS:
                 return self._unknown_text(node) if self._lazy else self._verb(name, node, target)
@@ -442,7 +444,8 @@ class StepWriter:
         end = self.source.span(node)[1]
         rest = self.source.between(self.source.span(root)[1], end)  # such as .g in self.model.g
         if known := self._verbs.known(name + rest):
-            return known
+            is_model = (name + rest).removeprefix("trainer.") == "model"
+            return self._model(node, known) if is_model else known
         if known := self._verbs.known(name):
             return known + rest
         if name in UNKNOWN or (name in VERBS and not rest):
@@ -452,6 +455,13 @@ class StepWriter:
         ):
             return self._verbs.method(self._owner, name) + rest
         return self._verbs.own(self._owner, name) + rest
+
+    def _model(self, node: ast.Attribute, net: str) -> str:
+        """The model, or what computes with it in mixed precision."""
+        if id(node) in self._called or self._verbs.model == net:
+            return self._verbs.model
+        self._add(self._gaps.not_written("mixed precision of the model by another name"))
+        return net
 
     def _is_ours(self, node: ast.AST) -> bool:
         """Whether code calls something of the library, or of what inherits from its patches."""
