@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from torch import nn
@@ -1307,3 +1308,70 @@ trainer = Trainer(model, F.cross_entropy, epochs=2, precision="bf16", console="o
 trainer.fit(train_tasks=Task(train_dl), val_tasks=Task(val_dl))
 """,
 }
+
+OWN_STEPS = {
+    "": "",
+    "train": """
+
+class Task(EpochTask):
+    def train_step(self, batch_x, batch_y):
+        out = self.model(*batch_x) + self.trainer.progress.num_steps / 100
+        self.loss(out, batch_y)
+        return {"spread": out.std()}
+""",
+    "both": """
+
+class Task(EpochTask):
+    def step(self, batch_x, batch_y):
+        out = self.model(*batch_x)
+        value = self.loss_fn(out, batch_y)
+        self.backward(value)
+        self.optimize()
+        self.do_metric(value, out, batch_y)
+""",
+}
+SCHEDULES = {
+    "": "opt",
+    "ExponentialLR(opt, 0.9)": 'Optimizer(opt, schedule, sched_on="step")',
+    "StepLR(opt, 2)": 'Optimizer(opt, schedule, sched_on="epoch")',
+    "ReduceLROnPlateau(opt, patience=0)": "Optimizer(opt, schedule)",
+}
+CALLBACKS = [
+    "",
+    'CheckCallback("loss", patience=1)',
+    "GradNormCallback(), GradClipCallback(0.1)",
+    'FreezeCallback(["norm", "two"], 1), GradClipCallback(0.3, norm_type=2)',
+    'EarlyStopCallback("accuracy", patience=2), CheckCallback("loss", min_delta=0.01)',
+]
+
+
+def combined(number: int) -> str:
+    """A training with several of these at once; each number has others beside one another."""
+
+    def pick(options: Iterable[str], stride: int) -> str:
+        listed = [*options]
+        return listed[(number * stride + number // len(listed)) % len(listed)]
+
+    own, schedule = pick(OWN_STEPS, 1), pick(SCHEDULES, 1)
+    lines = ["model = Net()", "opt = torch.optim.SGD(model.parameters(), lr=0.3, momentum=0.5)"]
+    if schedule:
+        lines.append(f"schedule = torch.optim.lr_scheduler.{schedule}")
+    options = [
+        SCHEDULES[schedule],
+        f"callbacks=[{pick(CALLBACKS, 2)}]",
+        pick(["epochs=3", "max_steps=7", "epochs=4, max_steps=9", "epochs=5"], 3),
+        pick(["grad_accumulate=1", "grad_accumulate=2"], 1),
+        pick(["val_every=None", "val_every=2", "val_every=3"], 2),
+        pick(["ema=None", "ema=0.9", "ema=EMA(0.8, warmup=3, buffers=False)"], 1),
+        pick(["", "", "", 'precision="bf16"', "limit_train_batches=4"], 3),
+    ]
+    given = ["train_tasks=Task(train_dl)" if own else "train_dl=train_dl"]
+    given.append("val_tasks=Task(val_dl)" if own == "both" else "val_dl=val_dl")
+    trainer = 'Trainer(model, F.cross_entropy, {}, metrics="accuracy", console="off")'
+    lines.append(f"trainer = {trainer.format(', '.join(filter(None, options)))}")
+    lines.append(f"trainer.fit({', '.join(given)}, val_freq={1 + number % 2})")
+    imports = "from deepepochs import EMA, EarlyStopCallback, FreezeCallback, GradNormCallback"
+    return "\n".join(["", imports, OWN_STEPS[own], "", *lines, ""])
+
+
+COMBINED = {f"combined_{number}": combined(number) for number in range(24)}

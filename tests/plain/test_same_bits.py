@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState
-from cases import CASES, HEAD, MODULE, Pair
+from cases import CASES, COMBINED, HEAD, MODULE, Pair
 
 from deepepochs.cli.main import main
 
@@ -35,9 +35,9 @@ def merged(
     return values_by_epoch(every, 0)
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [*CASES, *COMBINED])
 def test_script_trains_to_the_same_bits(run_both: Callable[[str], Pair], case: str) -> None:
-    pair = run_both(HEAD + CASES[case])
+    pair = run_both(HEAD + {**CASES, **COMBINED}[case])
 
     theirs = pair.model.state_dict()
     if "ema_model" in pair.theirs:
