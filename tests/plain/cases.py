@@ -922,6 +922,23 @@ chosen = Optimizer(opt, schedule, sched_on="step")
 trainer = Trainer(model, F.cross_entropy, chosen, epochs=2, metrics="f1", ema=0.9, console="off")
 trainer.fit(train_tasks=Task(train_dl, scale=0.5), val_tasks=Task(val_dl))
 """,
+    "ema_that_begins_late": """
+from deepepochs import EMA
+
+model = Net()
+average = EMA(0.9, every=7, buffers=False)
+trainer = Trainer(
+    model, F.cross_entropy, epochs=4, ema=average, val_every=3, precision="bf16", console="off"
+)
+trainer.fit(train_dl, val_dl)
+""",
+    "ema_that_never_begins": """
+from deepepochs import EMA
+
+model = Net()
+trainer = Trainer(model, F.cross_entropy, epochs=2, ema=EMA(0.9, every=99), console="off")
+trainer.fit(train_dl, val_dl)
+""",
     "ema_every_other_step": """
 from deepepochs import EMA
 
@@ -1362,7 +1379,7 @@ def combined(number: int) -> str:
         pick(["epochs=3", "max_steps=7", "epochs=4, max_steps=9", "epochs=5"], 3),
         pick(["grad_accumulate=1", "grad_accumulate=2"], 1),
         pick(["val_every=None", "val_every=2", "val_every=3"], 2),
-        pick(["ema=None", "ema=0.9", "ema=EMA(0.8, warmup=3, buffers=False)"], 1),
+        pick(["ema=None", "ema=0.9", "ema=EMA(0.8, every=4)"], 1),
         pick(["", "", "", 'precision="bf16"', "limit_train_batches=4"], 3),
     ]
     given = ["train_tasks=Task(train_dl)" if own else "train_dl=train_dl"]

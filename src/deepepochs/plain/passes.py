@@ -130,6 +130,7 @@ class PassWriter:
         body = [
             *(self._between.opening() if self._is_training else []),
             *hooks(f"on_before_{stage}_epoch"),
+            *([] if self._is_training else self._averages()),
             *self._parts.modes(self._net, training=self._is_training),
             *([*self._frozen.weights, *self._frozen.modes] if self._is_training else []),
             *self._sums.start,
@@ -141,6 +142,22 @@ class PassWriter:
         ]
         head = [] if self._is_training else ["@torch.no_grad()"]
         return [*head, f"def {self._pass.name}():", *(INDENT + line for line in body)]
+
+    def _averages(self) -> list[str]:
+        """The lines for an average of weights that does not follow each step."""
+        parts, average = self._parts, self._parts.averaged
+        if not average or parts.trainer.ema.settings.every == 1:
+            return []
+        lines = []
+        if not self._between.averages_in_time:
+            lines += [
+                f"if {average}.n_averaged == 0:  # there is no average yet",
+                f"    {average}.module.load_state_dict({parts.model}.state_dict())",
+            ]
+        if not parts.trainer.ema.settings.buffers and [*parts.trainer.model.buffers()]:
+            pairs = f"zip({average}.module.buffers(), {parts.model}.buffers(), strict=True)"
+            lines += [f"for kept, buffer in {pairs}:", f"{INDENT}kept.copy_(buffer)"]
+        return lines
 
     def _returned(self) -> list[str]:
         entries, sums, label = self._sums.results, self._sums, self._pass.label

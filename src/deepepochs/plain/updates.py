@@ -141,20 +141,14 @@ class Updates:
         parts = self._parts
         if not parts.averaged:
             return []
-        settings = parts.trainer.ema.settings
-        update = f"{parts.averaged}.update_parameters({parts.model})"
-        what = ""
         if index is not None and len(parts.opts) > 1:
-            what = "that of each optimizer alone"
-        elif settings.every > 1 and not settings.buffers and [*parts.trainer.model.buffers()]:
-            what = f"every={settings.every} and the buffers of the model"
-        elif settings.every > 1 and not self._between.averages_in_time:
-            what = f"every={settings.every}, which begins after a validation"
-        if what:
-            return [parts.gaps.not_written(f"the average of the weights with {what}")]
-        if settings.every == 1:
+            what = "the average of the weights of each optimizer alone"
+            return [parts.gaps.not_written(what)]
+        update = f"{parts.averaged}.update_parameters({parts.model})"
+        every = parts.trainer.ema.settings.every
+        if every == 1:
             return [update]
-        return [f"if {self._between.steps} % {settings.every} == 0:", f"    {update}"]
+        return [f"if {self._between.steps} % {every} == 0:", f"    {update}"]
 
     def _schedule(self, index: int) -> list[str]:
         """The step of a schedule that moves with each optimizer step."""
