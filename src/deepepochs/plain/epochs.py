@@ -53,12 +53,11 @@ class Epochs:
         of_val = [one for one in self.passes if one.stage is Stage.VAL]
         lines = self._passes(Stage.VAL, len(INDENT) * 2) if of_val else []
         loaders = [one.loader for one in of_val]
-        variables = self._best.sets[Stage.VAL]
-        head = [
-            f"def {self._follow}({val}):",
-            *([f"    global {', '.join(variables)}"] * bool(variables)),
-        ]
-        follow = [*head, *(INDENT + line for line in self._follows)] if self._follow else []
+        follow: list[str] = []
+        if self._follow:
+            variables = ", ".join(self._best.sets[Stage.VAL])
+            lines_of = [*([f"global {variables}"] if variables else []), *self._follows]
+            follow = [f"def {self._follow}({val}):", *(INDENT + line for line in lines_of)]
         return [follow, self.between.function(val, lines, loaders, self.frozen.modes, call)]
 
     def lines(self) -> list[str]:

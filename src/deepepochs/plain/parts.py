@@ -135,15 +135,15 @@ class Parts:
             return self.gaps.fill_in(name, f"the optimizer ({kind.__name__})")
         defaults = {k: p.default for k, p in inspect.signature(kind).parameters.items()}
         values = {**group, "lr": group.get("initial_lr", group["lr"])}
-        given = [
-            f"{key}={literal(values[key])}"
+        given = {
+            key: code_of(values[key])
             for key, default in defaults.items()
-            if key in values and (key == "lr" or values[key] != default)
-            if key != "params" and is_literal(values[key])
-        ]
-        return (
-            f"{name} = torch.optim.{kind.__name__}({self.model}.parameters(), {', '.join(given)})"
-        )
+            if key in values and key != "params" and (key == "lr" or values[key] != default)
+        }
+        if not all(given.values()):
+            return self.gaps.fill_in(name, f"the optimizer ({kind.__name__})")
+        options = ", ".join(f"{key}={code}" for key, code in given.items())
+        return f"{name} = torch.optim.{kind.__name__}({self.model}.parameters(), {options})"
 
     @property
     def saved(self) -> str:
