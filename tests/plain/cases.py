@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from torch import nn
@@ -18,7 +19,12 @@ class Pair(NamedTuple):
     def model(self) -> Any:
         """The model that the written script has trained."""
         keys = self.ours["trainer"].model.state_dict().keys()
-        modules = [value for value in self.theirs.values() if isinstance(value, nn.Module)]
+        objects = [value for value in self.theirs.values() if type(value).__name__ == "Experiment"]
+        values = [
+            *self.theirs.values(),
+            *(value for one in objects for value in vars(one).values()),
+        ]
+        modules = [value for value in values if isinstance(value, nn.Module)]
         return next(module for module in modules if module.state_dict().keys() == keys)
 
 
@@ -675,4 +681,714 @@ optimizers = [
 trainer = Trainer(model, F.cross_entropy, optimizers, epochs=3, console="off")
 trainer.fit(train_dl, val_dl)
 """,
+    "val_every": """
+model = Net()
+opt = torch.optim.SGD(model.parameters(), lr=0.5)
+scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(opt, patience=0, factor=0.7)
+check = CheckCallback("accuracy")
+trainer = Trainer(
+    model,
+    F.cross_entropy,
+    Optimizer(opt, scheduler),
+    epochs=3,
+    metrics="accuracy",
+    val_every=2,
+    callbacks=check,
+    console="off",
+)
+trainer.fit(train_dl, val_dl)
+""",
+    "val_every_beside_val_freq": """
+model = Net()
+trainer = Trainer(
+    model, F.cross_entropy, epochs=4, val_every=5, grad_accumulate=2, ema=0.9, console="off"
+)
+trainer.fit(train_dl, val_dl, val_freq=2)
+""",
+    "val_every_ends_within_an_epoch": """
+model = Net()
+check = CheckCallback("loss", patience=3)
+opt = torch.optim.SGD(model.parameters(), lr=1.0)
+trainer = Trainer(
+    model, F.cross_entropy, opt, epochs=9, val_every=2, callbacks=check, console="off"
+)
+trainer.fit(train_dl, val_dl)
+""",
+    "val_every_with_data_that_draw": """
+import random
+
+import numpy
+
+
+class Noisy(torch.utils.data.Dataset):
+    def __len__(self):
+        return 20
+
+    def __getitem__(self, i):
+        return x[i] + random.random() + float(numpy.random.rand()), y[i]
+
+
+numbers = torch.Generator()
+numbers.manual_seed(3)
+data = DataLoader(Noisy(), 8, shuffle=True, generator=numbers)
+model = Net()
+trainer = Trainer(model, F.cross_entropy, epochs=2, val_every=2, console="off")
+trainer.fit(data, val_tasks=[EpochTask(val_dl, name="night"), EpochTask(data, name="day")])
+""",
+    "val_every_with_a_step_of_its_own": """
+
+class Task(EpochTask):
+    def train_step(self, batch_x, batch_y, **step_args):
+        steps = self.model(*batch_x)
+        loss = self.loss(steps, batch_y)
+        if len(batch_y) > 10:
+            return {"seen": loss}
+        self.backward(self.model.one.weight.pow(2).mean())
+        self.optimize()
+
+
+model = Net()
+trainer = Trainer(model, F.cross_entropy, epochs=3, val_every=3, max_steps=14, console="off")
+trainer.fit(train_tasks=Task(train_dl), val_dl=val_dl)
+""",
+    "max_steps": """
+model = Net()
+trainer = Trainer(model, F.cross_entropy, max_steps=7, metrics="accuracy", console="off")
+trainer.fit(train_dl, val_dl)
+""",
+    "max_steps_of_epochs": """
+model = Net()
+opt = torch.optim.SGD(model.parameters(), lr=0.1)
+scheduler = torch.optim.lr_scheduler.ExponentialLR(opt, 0.5)
+trainer = Trainer(
+    model,
+    F.cross_entropy,
+    Optimizer(opt, scheduler, sched_on="epoch"),
+    epochs=9,
+    max_steps=7,
+    grad_accumulate=2,
+    callbacks=CheckCallback("loss", patience=4),
+    console="off",
+)
+trainer.fit(train_dl, val_dl, val_freq=2)
+""",
+    "max_steps_at_a_validation": """
+model = Net()
+trainer = Trainer(
+    model, F.cross_entropy, max_steps=8, val_every=4, callbacks=CheckCallback(), console="off"
+)
+trainer.fit(train_dl, val_dl, val_freq=3)
+""",
+    "values_of_some_mini_batches": """
+
+class Task(EpochTask):
+    def train_step(self, batch_x, batch_y, **step_args):
+        out = self.model(*batch_x)
+        for part in out.chunk(3):
+            self.record("part", part.mean())
+        self.record("twice", out.max())
+        self.record("twice", out.min())
+        if len(batch_y) > 10:
+            self.loss(out, batch_y)
+            self.record("large", out.std())
+            return {"first": out.mean()}
+        value = self.loss_fn(out, batch_y)
+        self.backward(value)
+        self.optimize()
+        return {"second": out.mean()}
+
+    def val_step(self, batch_x, batch_y):
+        with torch.no_grad():
+            out = self.model(*batch_x)
+            if len(batch_y) < 10:
+                self.loss(out, batch_y)
+
+
+def spread(preds, targets):
+    return preds.std()
+
+
+model = Net()
+trainer = Trainer(
+    model, F.cross_entropy, metrics=spread, metric_patch="mean", epochs=2, console="off"
+)
+trainer.fit(train_tasks=Task(train_dl), val_tasks=Task(val_dl))
+""",
+    "weight_read_in_a_single_batch": """
+
+class Task(EpochTask):
+    def train_step(self, batch_x, batch_y):
+        out = self.model(*batch_x)
+        value = self.loss_fn(out, batch_y) * self.current_batch_size / 70
+        self.backward(value)
+        self.optimize()
+
+
+model = Net()
+trainer = Trainer(model, F.cross_entropy, epochs=2, console="off")
+trainer.fit(train_tasks=Task(DataLoader(TensorDataset(x, y), 70)))
+""",
+    "made_in_a_function": """
+
+def make(rate, wide=False, **options):
+    set_seed(3)
+    # a network
+    net = Net()
+    if wide:
+        net.drop.p = 0.5
+    adam = torch.optim.Adam(net.parameters(), lr=rate)
+    # the schedule of the rate
+    halved = torch.optim.lr_scheduler.StepLR(adam, 2, gamma=0.5)
+    optimizer = Optimizer(adam, halved, sched_on="step")
+    # where it stops
+    check = CheckCallback("loss", patience=3)
+    loss = nn.CrossEntropyLoss(label_smoothing=0.1)
+    trainer = Trainer(
+        net, loss, optimizer, epochs=2, callbacks=check, metrics="accuracy", **options
+    )
+    return trainer, DataLoader(TensorDataset(x, y), 20, shuffle=True)
+
+
+trainer, data = make(0.01, wide=True, console="off")
+trainer.fit(data, val_dl)
+""",
+    "made_in_a_function_at_once": """
+
+def make(net):
+    return Trainer(net, F.cross_entropy, torch.optim.SGD(net.parameters(), 0.1), 2, console="off")
+
+
+trainer = make(Net())
+trainer = make(Net())
+trainer.fit(train_dl)
+""",
+    "made_in_a_function_without_more": """
+
+def make():
+    return Trainer(Net(), F.cross_entropy, epochs=2, console="off")
+
+
+trainer = make()
+model = trainer.model
+trainer.fit(train_dl)
+""",
+    "optimizer_given_to_a_function": """
+
+def train(net, opt):
+    trainer = Trainer(net, F.cross_entropy, opt, epochs=2, console="off")
+    trainer.fit(train_dl, val_dl)
+    return trainer
+
+
+model = Net()
+sgd = torch.optim.SGD(model.parameters(), lr=0.1)
+schedule = torch.optim.lr_scheduler.ExponentialLR(sgd, 0.9)
+trainer = train(model, Optimizer(sgd, schedule, sched_on="step"))
+""",
+    "closure": """
+model = Net()
+opt = torch.optim.LBFGS(model.parameters(), lr=0.1, max_iter=4)
+trainer = Trainer(
+    model,
+    F.cross_entropy,
+    opt,
+    epochs=2,
+    metrics="accuracy",
+    callbacks=GradClipCallback(0.1),
+    console="off",
+)
+trainer.fit(train_dl, val_dl)
+""",
+    "closure_of_a_step": """
+
+class Twice(torch.optim.SGD):
+    @torch.no_grad()
+    def step(self, closure):
+        closure()
+        super().step()
+        super().step(closure)
+
+
+class Task(EpochTask):
+    def step(self, batch_x, batch_y, scale=1.0):
+        xs = tuple(one * scale for one in batch_x)
+        self.optimize(closure=lambda: self.loss(self.call_model(xs), batch_y, do_optimize=False))
+
+
+model = Net()
+opt = Twice(model.parameters(), lr=0.1)
+schedule = torch.optim.lr_scheduler.ExponentialLR(opt, 0.9)
+chosen = Optimizer(opt, schedule, sched_on="step")
+trainer = Trainer(model, F.cross_entropy, chosen, epochs=2, metrics="f1", ema=0.9, console="off")
+trainer.fit(train_tasks=Task(train_dl, scale=0.5), val_tasks=Task(val_dl))
+""",
+    "ema_that_begins_late": """
+from deepepochs import EMA
+
+model = Net()
+average = EMA(0.9, every=7, buffers=False)
+trainer = Trainer(
+    model, F.cross_entropy, epochs=4, ema=average, val_every=3, precision="bf16", console="off"
+)
+trainer.fit(train_dl, val_dl)
+""",
+    "ema_that_never_begins": """
+from deepepochs import EMA
+
+model = Net()
+trainer = Trainer(model, F.cross_entropy, epochs=2, ema=EMA(0.9, every=99), console="off")
+trainer.fit(train_dl, val_dl)
+""",
+    "ema_every_other_step": """
+from deepepochs import EMA
+
+model = Net()
+average = EMA(0.9, warmup=4, every=3)
+trainer = Trainer(model, F.cross_entropy, epochs=3, ema=average, metrics="f1", console="off")
+trainer.fit(train_dl, val_dl)
+""",
+    "fp16_on_a_cpu": """
+model = Net()
+trainer = Trainer(model, F.cross_entropy, epochs=2, precision="fp16", device="cpu", console="off")
+trainer.fit(train_dl, val_dl)
+""",
+    "scaled_gradients": """
+
+def large(out, target):
+    return 1000 * F.cross_entropy(out, target)
+
+
+model = Net()
+opt = torch.optim.SGD(model.parameters(), lr=0.1)
+schedule = torch.optim.lr_scheduler.ExponentialLR(opt, 0.5)
+trainer = Trainer(
+    model,
+    large,
+    Optimizer(opt, schedule, sched_on="step"),
+    epochs=2,
+    precision="fp16",
+    device="cpu",
+    grad_accumulate=2,
+    callbacks=GradClipCallback(0.05, norm_type=2),
+    console="off",
+)
+# as on a GPU: the first steps overflow, and are left out
+trainer.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127, growth_interval=3)
+trainer.fit(train_dl, val_dl)
+""",
+    "scaled_gradients_of_two": """
+model = Net()
+one = torch.optim.SGD([*model.one.parameters(), *model.norm.parameters()], lr=0.1)
+two = torch.optim.Adam(model.two.parameters())
+trainer = Trainer(
+    model, F.cross_entropy, [one, two], epochs=2, precision="fp16", device="cpu", console="off"
+)
+trainer.accelerator.scaler = torch.amp.GradScaler("cpu")
+trainer.fit(train_dl, val_dl)
+""",
+    "frozen": """
+from deepepochs import FreezeCallback
+
+model = Net()
+model.one.bias.requires_grad_(False)
+freeze = FreezeCallback(["one", "norm", "two.bias"], epochs=2)
+trainer = Trainer(
+    model, F.cross_entropy, epochs=3, callbacks=freeze, val_every=2, max_steps=13, console="off"
+)
+trainer.fit(train_dl, val_dl)
+""",
+    "frozen_backbone": """
+from deepepochs import FreezeCallback
+
+
+def block(inputs, outputs):
+    return nn.Sequential(nn.Linear(inputs, outputs), nn.BatchNorm1d(outputs), nn.ReLU())
+
+
+model = nn.Sequential(nn.Sequential(block(8, 6), block(6, 5)), nn.BatchNorm1d(5), nn.Linear(5, 2))
+freeze = FreezeCallback("0.*", epochs=1)
+trainer = Trainer(model, F.cross_entropy, epochs=3, callbacks=freeze, ema=0.9, console="off")
+trainer.fit(train_dl, val_dl)
+""",
+    "made_in_a_class": """
+
+class Experiment:
+    def __init__(self, rate):
+        self.net = Net()
+        # the optimizer
+        self.opt = torch.optim.SGD(self.net.parameters(), lr=rate)
+        self.data = DataLoader(TensorDataset(x, y), 20, shuffle=True)
+        check = CheckCallback("loss", patience=3)
+        self.trainer = Trainer(
+            self.net, F.cross_entropy, self.opt, epochs=2, callbacks=check, console="off"
+        )
+
+    def size(self):
+        return len(self.data)
+
+    # where it is trained
+    def run(self):
+        noise = torch.rand(self.size())
+        self.trainer.fit(self.data, val_dl)
+        return noise
+
+
+experiment = Experiment(0.1)
+experiment.run()
+trainer = experiment.trainer
+""",
+    "made_in_a_class_at_once": """
+made: list = []
+
+
+class Experiment:
+    def __init__(self, rate, loss):
+        set_seed(7)
+        net = Net()
+        opt = torch.optim.SGD(net.parameters(), lr=rate)
+        schedule = torch.optim.lr_scheduler.ExponentialLR(opt, 0.9)
+        self.trainer = Trainer(
+            net, loss, Optimizer(opt, schedule, sched_on="step"), epochs=2, console="off"
+        )
+        made.append(net)
+
+    def run(self):
+        trainer = self.trainer
+        trainer.fit(train_dl, val_dl)
+        return trainer
+
+
+trainer = Experiment(0.1, loss=nn.CrossEntropyLoss(label_smoothing=0.1)).run()
+""",
+    "made_in_a_data_class": """
+from dataclasses import dataclass
+
+
+@dataclass
+class Experiment:
+    rate: float = 0.1
+
+    def __post_init__(self):
+        self.net = Net()
+        opt = torch.optim.SGD(self.net.parameters(), self.rate)
+        self.trainer = Trainer(self.net, F.cross_entropy, opt, epochs=2, console="off")
+
+    def run(self):
+        self.trainer.fit(train_dl)
+        return self
+
+
+trainer = Experiment(0.2).run().trainer
+""",
+    "made_in_the_method_of_the_fit": """
+
+class Experiment:
+    def __init__(self, wide=False):
+        self.net = Net()
+        self.opt = torch.optim.SGD(self.net.parameters(), 0.1)
+
+    def train(self):
+        trainer = Trainer(self.net, F.cross_entropy, self.opt, epochs=2, console="off")
+        trainer.fit(train_dl, self.data(x[:30]), batch_size=lambda one, two: 1 + two.sum())
+        return trainer
+
+    def data(self, some):
+        return DataLoader(TensorDataset(some, y[: len(some)]), 7)
+
+
+experiment = Experiment(wide=True)
+trainer = experiment.train()
+""",
+    "a_trainer_of_its_own_that_fits_itself": """
+
+class Mine(Trainer):
+    def go(self, data):
+        trainer = self
+        trainer.fit(data, val_dl)
+        return self
+
+
+trainer = Mine(Net(), F.cross_entropy, epochs=2, console="off").go(train_dl)
+""",
+    "imported_in_a_function": """
+
+def make():
+    from deepepochs import Trainer as Made
+    net = Net()
+    return Made(net, F.cross_entropy, torch.optim.SGD(net.parameters(), 0.1), 2, console="off")
+
+
+trainer = make()
+trainer.fit(train_dl)
+""",
+    "step_that_reads_its_progress": """
+
+class Warm(EpochTask):
+    def train_step(self, batch_x, batch_y, **step_args):
+        share = min(1.0, (1 + self.trainer.progress.num_steps) / 7)
+        share = share * 0.9**self.trainer.progress.epoch_idx + self.trainer.init_epoch
+        self.loss(share * self.model(*batch_x), batch_y)
+
+    def val_step(self, batch_x, batch_y, **step_args):
+        self.loss(self.trainer.progress.num_steps * self.model(*batch_x), batch_y)
+
+
+model = Net()
+trainer = Trainer(model, F.cross_entropy, epochs=2, grad_accumulate=2, console="off")
+trainer.fit(train_tasks=Warm(train_dl), val_tasks=Warm(val_dl))
+""",
+    "bf16_of_a_dict": """
+
+class Named(Net):
+    def forward(self, x):
+        logits = super().forward(x)
+        return {"logits": logits, "ids": logits.argmax(1)}
+
+
+def loss(out, target):
+    return F.cross_entropy(out["logits"], target)
+
+
+model = Named()
+trainer = Trainer(model, loss, epochs=2, precision="bf16", metrics="accuracy", console="off")
+trainer.fit(train_dl, val_dl)
+""",
+    "bf16_of_a_pair": """
+
+class Pair(Net):
+    def forward(self, x):
+        logits = super().forward(x)
+        return logits, logits * 2
+
+
+def loss(out, target):
+    return F.cross_entropy(out[0] + out[1], target)
+
+
+model = Pair()
+trainer = Trainer(model, loss, epochs=2, precision="bf16", ema=0.5, console="off")
+trainer.fit(train_dl, val_dl)
+""",
+    "loss_with_layers": """
+
+class Critic(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.5))
+        self.teacher = nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.5)).eval()
+
+    def forward(self, out, target):
+        return F.cross_entropy(self.inner(out) + self.teacher(out), target)
+
+
+model, loss = Net(), Critic()
+opt = torch.optim.SGD([*model.parameters(), *loss.parameters()], lr=0.1)
+trainer = Trainer(model, loss, opt, epochs=2, val_every=2, console="off")
+trainer.fit(train_dl, val_dl)
+""",
+    "optimizer_with_modes": """
+
+class Averaging(torch.optim.SGD):
+    def train(self):
+        self.exchange(True)
+
+    def eval(self):
+        self.exchange(False)
+
+    @torch.no_grad()
+    def exchange(self, training):
+        for weight in self.param_groups[0]["params"]:
+            state = self.state.setdefault(weight, {"on": training})
+            if state["on"] is not training:
+                state["on"] = training
+                weight.mul_(2.0 if training else 0.5)
+
+
+model = Net()
+opt = Averaging(model.parameters(), lr=0.1)
+trainer = Trainer(model, F.cross_entropy, opt, epochs=2, console="off")
+trainer.fit(train_dl, val_dl)
+""",
+    "told_the_epoch": """
+
+class Order(torch.utils.data.Sampler):
+    def __init__(self, number):
+        self.number, self.epoch = number, 0
+
+    def set_epoch(self, epoch):
+        self.epoch = epoch
+
+    def __len__(self):
+        return self.number
+
+    def __iter__(self):
+        generator = torch.Generator().manual_seed(self.epoch)
+        yield from torch.randperm(self.number, generator=generator).tolist()
+
+
+class Noise:
+    size = 0.0
+
+    def set_epoch(self, epoch):
+        self.size = epoch / 10
+
+
+class Rows(torch.utils.data.Dataset):
+    transform = None
+
+    def __init__(self):
+        self.transforms = [Noise()]
+
+    def __len__(self):
+        return 40
+
+    def __getitem__(self, i):
+        return x[i] * (1 + self.transforms[0].size), y[i]
+
+
+data = DataLoader(torch.utils.data.Subset(Rows(), range(30)), 8, sampler=Order(30))
+model = Net()
+trainer = Trainer(model, F.cross_entropy, epochs=3, console="off")
+trainer.fit(data, val_dl)
+""",
+    "values_of_a_task": """
+
+class Task(EpochTask):
+    def __init__(self, data, margin, **step_args):
+        super().__init__(data, **step_args)
+        self.margin = margin
+        self.scale = torch.ones(2) / 3
+
+    def step(self, batch_x, batch_y, weight=None, shift=None, k=2):
+        out = self.model(*batch_x) * self.scale + self.margin + shift
+        loss = F.cross_entropy(out, batch_y, weight=weight) / k
+        self.backward(loss)
+        self.optimize()
+        self.do_metric(loss, out, batch_y)
+
+
+rates = torch.rand(2)
+model = Net()
+trainer = Trainer(model, F.cross_entropy, epochs=2, console="off")
+task = Task(train_dl, 0.5, weight=rates, shift=torch.tensor(0.1), k=3)
+trainer.fit(train_tasks=task, val_tasks=Task(val_dl, 0.1, shift=1))
+""",
+    "leaves_of_what_is_around": """
+
+def main(dry=False):
+    for fold in range(3):
+        set_seed(fold)
+        net = Net()
+        if dry:
+            print("dry")
+            return None
+        if fold == 1:
+            break
+        for number in range(3):
+            if number == 1:
+                continue
+            torch.rand(number + 1)
+        trainer = Trainer(net, F.cross_entropy, epochs=2, console="off")
+        trainer.fit(train_dl, val_dl)
+        return trainer
+
+
+trainer = main()
+""",
+    "norm_of_the_gradients": """
+from deepepochs import GradNormCallback
+
+model = Net()
+callbacks = [GradClipCallback(0.1), GradNormCallback(with_max=True)]
+trainer = Trainer(
+    model, F.cross_entropy, epochs=2, callbacks=callbacks, grad_accumulate=2, console="off"
+)
+trainer.fit(train_dl, val_dl)
+""",
+    "bf16_in_a_step": """
+
+class Task(EpochTask):
+    def double(self, inputs):
+        return 2 * self.model(inputs)
+
+    def step(self, batch_x, batch_y):
+        part = self.model.one(batch_x[0])
+        out = self.trainer.model(*batch_x) + self.double(batch_x[0])
+        value = self.loss_fn(out, batch_y) + part.pow(2).mean()
+        self.backward(value)
+        self.optimize()
+        self.do_metric(value, out, batch_y)
+
+
+model = Net()
+trainer = Trainer(model, F.cross_entropy, epochs=2, precision="bf16", console="off")
+trainer.fit(train_tasks=Task(train_dl), val_tasks=Task(val_dl))
+""",
 }
+
+OWN_STEPS = {
+    "": "",
+    "train": """
+
+class Task(EpochTask):
+    def train_step(self, batch_x, batch_y):
+        out = self.model(*batch_x) + self.trainer.progress.num_steps / 100
+        self.loss(out, batch_y)
+        return {"spread": out.std()}
+""",
+    "both": """
+
+class Task(EpochTask):
+    def step(self, batch_x, batch_y):
+        out = self.model(*batch_x)
+        value = self.loss_fn(out, batch_y)
+        self.backward(value)
+        self.optimize()
+        self.do_metric(value, out, batch_y)
+""",
+}
+SCHEDULES = {
+    "": "opt",
+    "ExponentialLR(opt, 0.9)": 'Optimizer(opt, schedule, sched_on="step")',
+    "StepLR(opt, 2)": 'Optimizer(opt, schedule, sched_on="epoch")',
+    "ReduceLROnPlateau(opt, patience=0)": "Optimizer(opt, schedule)",
+}
+CALLBACKS = [
+    "",
+    'CheckCallback("loss", patience=1)',
+    "GradNormCallback(), GradClipCallback(0.1)",
+    'FreezeCallback(["norm", "two"], 1), GradClipCallback(0.3, norm_type=2)',
+    'EarlyStopCallback("accuracy", patience=2), CheckCallback("loss", min_delta=0.01)',
+]
+
+
+def combined(number: int) -> str:
+    """A training with several of these at once; each number has others beside one another."""
+
+    def pick(options: Iterable[str], stride: int) -> str:
+        listed = [*options]
+        return listed[(number * stride + number // len(listed)) % len(listed)]
+
+    own, schedule = pick(OWN_STEPS, 1), pick(SCHEDULES, 1)
+    lines = ["model = Net()", "opt = torch.optim.SGD(model.parameters(), lr=0.3, momentum=0.5)"]
+    if schedule:
+        lines.append(f"schedule = torch.optim.lr_scheduler.{schedule}")
+    options = [
+        SCHEDULES[schedule],
+        f"callbacks=[{pick(CALLBACKS, 2)}]",
+        pick(["epochs=3", "max_steps=7", "epochs=4, max_steps=9", "epochs=5"], 3),
+        pick(["grad_accumulate=1", "grad_accumulate=2"], 1),
+        pick(["val_every=None", "val_every=2", "val_every=3"], 2),
+        pick(["ema=None", "ema=0.9", "ema=EMA(0.8, every=4)"], 1),
+        pick(["", "", "", 'precision="bf16"', "limit_train_batches=4"], 3),
+    ]
+    given = ["train_tasks=Task(train_dl)" if own else "train_dl=train_dl"]
+    given.append("val_tasks=Task(val_dl)" if own == "both" else "val_dl=val_dl")
+    trainer = 'Trainer(model, F.cross_entropy, {}, metrics="accuracy", console="off")'
+    lines.append(f"trainer = {trainer.format(', '.join(filter(None, options)))}")
+    lines.append(f"trainer.fit({', '.join(given)}, val_freq={1 + number % 2})")
+    imports = "from deepepochs import EMA, EarlyStopCallback, FreezeCallback, GradNormCallback"
+    return "\n".join(["", imports, OWN_STEPS[own], "", *lines, ""])
+
+
+COMBINED = {f"combined_{number}": combined(number) for number in range(24)}

@@ -27,8 +27,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     def run_script(source: str, name: str = "train.py", *, writes: bool = False) -> dict[str, Any]:
         if writes:
             source = re.sub(
-                r"^( *)((?:\w+ = )?)trainer\.fit\(((?:.|\n)*?)\)$",
-                r'\1trainer.plain_loop("loop.py", \3)\n\1\2trainer.fit(\3)',
+                r"^( *)((?:\w+ = )?)((?:self\.)?trainer)\.fit\(((?:.|\n)*?)\)$",
+                r'\1\3.plain_loop("loop.py", \4)\n\1\2\3.fit(\4)',
                 source,
                 flags=re.MULTILINE,
             )

@@ -123,7 +123,7 @@ def test_what_a_step_reads_of_the_trainer_is_to_be_filled_in(run: Run) -> None:
 class Task(EpochTask):
     def train_step(self, batch_x, batch_y, **step_args):
         out = self.model(*batch_x)
-        if self.trainer.init_epoch > 3:
+        if self.trainer.max_epochs > 3:
             out = out * self.run.num_batches
         self.trainer.note("here")
         right = accuracy(out, batch_y)
@@ -136,7 +136,7 @@ trainer.fit(train_tasks=Task(train_dl))
     text = written(run, HEAD + body)
 
     assert to_fill(text) == [
-        "if ... > 3:  # FILL IN: self.trainer.init_epoch",
+        "if ... > 3:  # FILL IN: self.trainer.max_epochs",
         "out = out * ...  # FILL IN: self.run.num_batches",
         "right = ...  # FILL IN: accuracy(out, batch_y)",
     ]
@@ -226,11 +226,16 @@ def test_script_without_source_has_everything_filled_in_but_what_the_trainer_kno
     compile(done.stdout, "loop.py", "exec")
 
 
-def test_trainer_that_a_function_makes_leaves_what_it_made_to_be_filled_in(run: Run) -> None:
+def test_trainer_of_a_function_that_does_more_leaves_what_it_made_to_be_filled_in(
+    run: Run,
+) -> None:
     body = """
 
 def make(model):
-    return Trainer(model, F.cross_entropy, torch.optim.SGD([*model.parameters()], 0.1), epochs=1)
+    opt = torch.optim.SGD([*model.parameters()], 0.1)
+    trainer = Trainer(model, F.cross_entropy, opt, epochs=1)
+    trainer.note("made")
+    return trainer
 
 
 net = Net()
@@ -241,7 +246,9 @@ trainer.fit(train_dl)
 
     assert not to_fill(text)
     assert "opt = torch.optim.SGD(net.parameters(), lr=0.1)" in text
-    assert "make" not in text.partition('"""\n')[2] or marks(text)
+    assert [mark.partition(" (")[0] for mark in marks(text)] == [
+        "# NOT WRITTEN OUT: trainer = make(net)"
+    ]
 
 
 def test_model_of_another_module_is_to_be_filled_in(run: Run) -> None:
@@ -402,8 +409,7 @@ trainer = Trainer(
     Net(),
     F.cross_entropy,
     epochs=2,
-    max_steps=4,
-    val_every=2,
+    max_time="9h",
     on_oom="split",
     overfit_batches=2,
     console="off",
@@ -413,8 +419,7 @@ trainer.fit(train_dl, val_dl)
     text = written(run, HEAD + body)
 
     assert marks(text) == [
-        "# NOT WRITTEN OUT: max_steps=4",
-        "# NOT WRITTEN OUT: val_every=2",
+        "# NOT WRITTEN OUT: max_time=32400.0",
         "# NOT WRITTEN OUT: on_oom='split'",
     ]
     assert [line.split(" of ")[0] for line in to_fill(text)] == [
@@ -423,25 +428,87 @@ trainer.fit(train_dl, val_dl)
     ]
 
 
-def test_closure_of_an_optimizer_is_to_be_filled_in(run: Run) -> None:
+def test_end_within_an_epoch_of_several_tasks_is_marked(run: Run) -> None:
     body = """
-model = Net()
-trainer = Trainer(model, F.cross_entropy, torch.optim.LBFGS(model.parameters()), console="off")
-trainer.fit(train_dl, epochs=1)
-"""
-    assert to_fill(written(run, HEAD + body)) == ["opt.step(...)  # FILL IN: the closure of LBFGS"]
-
-
-def test_average_that_torch_does_not_make_is_marked(run: Run) -> None:
-    body = """
-from deepepochs import EMA
-
-trainer = Trainer(Net(), F.cross_entropy, epochs=1, ema=EMA(0.9, every=2), console="off")
-trainer.fit(train_dl)
+trainer = Trainer(
+    Net(),
+    F.cross_entropy,
+    max_steps=4,
+    val_every=2,
+    callbacks=CheckCallback("loss", patience=2),
+    console="off",
+)
+tasks = [EpochTask(train_dl, name="night"), EpochTask(val_dl, name="day")]
+trainer.fit(train_tasks=tasks, val_dl=val_dl, epochs=1)
 """
     assert marks(written(run, HEAD + body)) == [
-        "# NOT WRITTEN OUT: the average of the weights with every=2"
+        "# NOT WRITTEN OUT: an end of the fit within an epoch of several training tasks",
+        "# NOT WRITTEN OUT: CheckCallback: only its best weights are saved",
+        "# NOT WRITTEN OUT: max_steps=4",
     ]
+
+
+def test_return_in_a_loop_of_a_step_is_marked(run: Run) -> None:
+    body = """
+
+class Task(EpochTask):
+    def train_step(self, batch_x, batch_y, **step_args):
+        for part in batch_x:
+            if part.mean() > 9:
+                return None
+        self.loss(self.model(*batch_x), batch_y)
+
+
+trainer = Trainer(Net(), F.cross_entropy, epochs=1, console="off")
+trainer.fit(train_tasks=Task(train_dl))
+"""
+    text = written(run, HEAD + body)
+    (mark,) = marks(text)
+    assert mark.startswith("# NOT WRITTEN OUT: the return that ends this loop and the step (train.")
+
+
+def test_closure_with_lines_of_its_own_is_marked(run: Run) -> None:
+    body = """
+
+class Task(EpochTask):
+    def train_step(self, batch_x, batch_y, **step_args):
+        def closure():
+            loss = self.loss_fn(self.model(*batch_x), batch_y)
+            self.backward(loss)
+            return loss
+
+        self.optimize(closure=closure)
+
+
+model = Net()
+trainer = Trainer(model, F.cross_entropy, torch.optim.LBFGS(model.parameters()), console="off")
+trainer.fit(train_tasks=Task(train_dl), epochs=1)
+"""
+    text = written(run, HEAD + body)
+    assert [line.partition("# ")[2] for line in to_fill(text)] == ["FILL IN: self.backward(loss)"]
+    assert [mark.partition(" (train")[0] for mark in marks(text)] == [
+        "# NOT WRITTEN OUT: self.optimize(closure=closure)"
+    ]
+
+
+def test_average_of_each_optimizer_alone_is_marked(run: Run) -> None:
+    body = """
+
+class Task(EpochTask):
+    def train_step(self, batch_x, batch_y, **step_args):
+        self.loss(self.model(*batch_x), batch_y, do_optimize=False)
+        self.optimize(0)
+        self.optimize(1)
+
+
+net = Net()
+one = torch.optim.SGD(net.one.parameters(), 0.1)
+two = torch.optim.SGD([*net.norm.parameters(), *net.two.parameters()], 0.1)
+trainer = Trainer(net, F.cross_entropy, [one, two], epochs=1, ema=0.9, console="off")
+trainer.fit(train_tasks=Task(train_dl))
+"""
+    what = "# NOT WRITTEN OUT: the average of the weights of each optimizer alone"
+    assert marks(written(run, HEAD + body)) == [what, what]
 
 
 def test_optimizer_that_the_library_has_put_together_is_to_be_filled_in(run: Run) -> None:
@@ -458,3 +525,71 @@ trainer.fit(train_dl)
     assert "opt_2: Any = ...  # FILL IN: the optimizer (AdamW)" in text or (
         "opt: Any = ...  # FILL IN: the optimizer (AdamW)" in text
     )
+
+
+def test_trainer_of_a_class_that_does_more_leaves_the_model_to_be_filled_in(run: Run) -> None:
+    body = """
+
+class Experiment:
+    def __init__(self):
+        self.net = Net()
+        self.trainer = Trainer(self.net, F.cross_entropy, epochs=1, metrics=[lambda p, t: p.std()])
+        self.trainer.note("made")
+
+    def run(self):
+        self.trainer.fit(train_dl)
+
+
+Experiment().run()
+"""
+    text = written(run, HEAD + body)
+    assert [line.partition("FILL IN: ")[2] for line in to_fill(text)] == [
+        "the model (Net)",
+        "the metric <lambda>",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("step", "number"),
+    [
+        (
+            "if self.run.batch_idx == 1:\n            return None\n        self.loss(out, batch_y)",
+            2,
+        ),
+        ("if out.mean() > 0:\n            self.loss(out, batch_y)", 2),
+        ("for part in range(2):\n            self.loss(out[part::2], batch_y[part::2])", 0),
+    ],
+)
+def test_mini_batch_that_a_window_may_leave_out_is_marked(run: Run, step: str, number: int) -> None:
+    body = f"""
+
+class Task(EpochTask):
+    def train_step(self, batch_x, batch_y, **step_args):
+        out = self.model(*batch_x)
+        {step}
+
+
+trainer = Trainer(Net(), F.cross_entropy, grad_accumulate=2, epochs=1, console="off")
+text = trainer.plain_loop("loop.py", train_tasks=Task(train_dl))
+"""
+    run(HEAD + body)
+    found = marks(Path("loop.py").read_text(encoding="utf-8"))
+    what = "# NOT WRITTEN OUT: mini-batches without this, which grad_accumulate leaves out"
+    assert [mark.startswith(what) for mark in found] == [True] * number
+
+
+def test_model_by_another_name_in_mixed_precision_is_marked(run: Run) -> None:
+    body = """
+
+class Task(EpochTask):
+    def train_step(self, batch_x, batch_y, **step_args):
+        network = self.model
+        self.loss(network(*batch_x), batch_y)
+
+
+trainer = Trainer(Net(), F.cross_entropy, epochs=1, precision="bf16", console="off")
+trainer.fit(train_tasks=Task(train_dl))
+"""
+    assert marks(written(run, HEAD + body)) == [
+        "# NOT WRITTEN OUT: mixed precision of the model by another name"
+    ]

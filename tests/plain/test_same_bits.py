@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from cases import CASES, HEAD, MODULE, Pair
+from accelerate.state import AcceleratorState
+from cases import CASES, COMBINED, HEAD, MODULE, Pair
 
 from deepepochs.cli.main import main
 
@@ -22,20 +23,35 @@ def values_by_epoch(history: list[tuple[Any, ...]], stage: int) -> dict[str, lis
     return {name: [one[name] for one in epochs if name in one] for name in names}
 
 
-@pytest.mark.parametrize("case", CASES)
+def merged(
+    within: list[tuple[int, dict[str, Any]]], history: list[tuple[Any, ...]], steps: list[int]
+) -> dict[str, list[Any]]:
+    """The values of all validations in order, those within an epoch and those at its end."""
+    between = dict(within)
+    assert between.keys() <= set(steps)
+    ends = iter([entry[1] for entry in history if entry[1]])
+    every = [(between.pop(step) if step in between else next(ends),) for step in steps]
+    assert not between and next(ends, None) is None
+    return values_by_epoch(every, 0)
+
+
+@pytest.mark.parametrize("case", [*CASES, *COMBINED])
 def test_script_trains_to_the_same_bits(run_both: Callable[[str], Pair], case: str) -> None:
-    pair = run_both(HEAD + CASES[case])
+    pair = run_both(HEAD + {**CASES, **COMBINED}[case])
 
     theirs = pair.model.state_dict()
     if "ema_model" in pair.theirs:
         theirs = pair.theirs["ema_model"].module.state_dict()
-        del theirs["norm.num_batches_tracked"]  # torch averages this number, too
-        theirs["norm.num_batches_tracked"] = pair.model.state_dict()["norm.num_batches_tracked"]
+        trained = pair.model.state_dict()  # torch averages numbers of mini-batches, too
+        theirs.update((n, v) for n, v in trained.items() if n.endswith("num_batches_tracked"))
     for name, value in pair.ours["trainer"].model.state_dict().items():
         assert torch.equal(value, theirs[name]), name
     history = next(v for k, v in pair.theirs.items() if k in ("history_2", "history") if v != 1)
+    steps = pair.ours["trainer"].history.steps["val"]
     for index, stage in enumerate(("train", "val")):
         found = values_by_epoch(history, index)
+        if stage == "val" and "validations" in pair.theirs:
+            found = merged(pair.theirs["validations"], history, steps)
         for name, values in pair.ours["trainer"].history.get(stage, {}).items():
             if case == "several_tasks" and name == "accuracy":
                 continue  # of all tasks together: a comment stands for it
@@ -62,6 +78,7 @@ def test_scripts_pass_a_type_checker(tmp_path: Path, monkeypatch: pytest.MonkeyP
     for case, body in CASES.items():
         Path("train.py").write_text(HEAD + body, encoding="utf-8")
         main(["show-loop", "-o", f"loop_{case}.py", "train.py"])
+        AcceleratorState._reset_state(True)  # of one precision for all Accelerators
 
     scripts = sorted(map(str, tmp_path.glob("loop_*.py")))
     assert len(scripts) == len(CASES)

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from ..fit.epochs import FitSpan
 from ..fit.plan import FitPlan, options_of_fit, plan_fit
 from .script import script_of
 from .words import Explanation
@@ -36,14 +37,14 @@ def write_plain_loop(
 def explain(trainer: Any, fit_options: Mapping[str, Any]) -> Explanation:
     """Say in words what a fit is going to do; see ``Trainer.explain``."""
     plan, span = _planned(trainer, fit_options)
-    return explain_plan(trainer, plan, span)
+    return explain_plan(trainer, plan, (span.start, span.end))
 
 
-def _planned(trainer: Any, fit_options: Mapping[str, Any]) -> tuple[FitPlan, tuple[int, int]]:
+def _planned(trainer: Any, fit_options: Mapping[str, Any]) -> tuple[FitPlan, FitSpan]:
     """Make the plan of a fit with these arguments, and give its epochs, from 0."""
     options = options_of_fit(trainer, fit_options)
     plan = plan_fit(trainer, **options)
     for task in plan.all_tasks():
         task.bind(trainer)
-    span = trainer.span_of(plan, options["epochs"])
-    return plan, (trainer.init_epoch, span.end)
+    span: FitSpan = trainer.span_of(plan, options["epochs"])
+    return plan, span._replace(start=trainer.init_epoch)

@@ -72,7 +72,8 @@ class BatchText:
             return repr(size)
         counts = dict(self._lengths(x))
         if callable(size):
-            known = parts.prelude.name_of(size) or parts.metric("batch_size", size, None, None)
+            known = parts.prelude.name_of(size) or parts.prelude.batch_size
+            known = known or parts.metric("batch_size", size, None, None)
             is_alone = isinstance(sample.batch_x, tuple) and len(sample.batch_x) == 1
             first = f"{x}[0]" if is_alone and self.inputs == f"*{x}" else x
             return f"float({known}({first}, {self.y}))"
@@ -119,7 +120,8 @@ class Walk:
     Attributes:
         size: mini-batches for one optimizer step.
         index: the name of the index of a mini-batch.
-        uses_index: whether it is read.
+        number: the expression of the number of mini-batches.
+        uses_index: whether the index is read.
     """
 
     def __init__(
@@ -133,7 +135,7 @@ class Walk:
         number = limits.num_batches(stage, task.length)
         is_limited = stage in limits.batches
         self._batches = f"islice({loader}, {number})" if is_limited else loader
-        self._number = str(number) if is_limited else f"len({loader})"
+        self.number = str(number) if is_limited else f"len({loader})"
 
     def need_index(self) -> None:
         """Have the index of each mini-batch, which is read."""
@@ -170,5 +172,5 @@ class Walk:
             "    if weights.grad is not None:",
             f"        weights.grad.mul_({self._first} / {self._window})",
         ]
-        closes = f"if ({number}) % {self.size} == 0 or {number} == {self._number}:"
+        closes = f"if ({number}) % {self.size} == 0 or {number} == {self.number}:"
         return [closes, *(f"    {line}" for line in [*scale, *lines])]

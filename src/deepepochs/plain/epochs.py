@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-from ..callbacks.early_stop import EarlyStopCallback
-from ..callbacks.grad_clip import GradClipCallback
-from ..callbacks.monitored import Improvement
+from ..data.followed import walk
+from ..fit.epochs import FitSpan
 from ..fit.plan import FitPlan
-from ..hooks import is_of_library
 from ..stages import Stage
+from .between import Between
+from .callbacks import Best, Frozen, left_out
 from .layout import folded
 from .parts import Parts
 from .passes import Pass
@@ -19,39 +18,71 @@ INDENT = "    "
 
 
 class Epochs:
-    """Writes the loop of epochs of a fit."""
+    """Writes the loop of epochs of a fit.
 
-    def __init__(
-        self, parts: Parts, plan: FitPlan, span: tuple[int, int], passes: Sequence[Pass]
-    ) -> None:
-        self.parts, self.plan, self.passes = parts, plan, passes
-        self.start, self.end = span
+    Attributes:
+        between: what is done within an epoch.
+        frozen: the weights that are frozen.
+        epoch: the name of the number of the epoch.
+    """
+
+    def __init__(self, parts: Parts, plan: FitPlan, span: FitSpan, passes: Sequence[Pass]) -> None:
+        self.parts, self.plan, self.span, self.passes = parts, plan, span, passes
         self.has_val = bool(plan.tasks[Stage.VAL])
+        assigned = set().union(*(one.assigned for one in passes))
+        is_read = any(one.reads_steps for one in passes)
+        self.between = Between(parts, plan, assigned, is_read=is_read)
         free = parts.names.free
         self.epoch, self.history = free("epoch"), free("history")
+        self.frozen = Frozen(parts, self.epoch)
         self.values = {Stage.TRAIN: free("train"), Stage.VAL: free("val")}
         self._is_rare = self.has_val and plan.val_freq > 1
+        may_lack = self._is_rare and not self.between.val_every
+        self._best = Best(parts, plan, self.values, val_may_lack=may_lack)
+        self._exhausted = [f"{name} >= {number}" for _, name, number in self._best.patiences]
+        self.between.end_with([(name, n) for s, name, n in self._best.patiences if s is Stage.VAL])
+        self._follows: list[str] = []
+        if self.between.val_every:
+            self._follows = [*self._best.each[Stage.VAL], *self._schedules(Stage.VAL)]
+        self._follow = free("follow") if self._follows else ""
+
+    def functions(self) -> list[list[str]]:
+        """The functions that the loop and the passes call, where a validation has two places."""
+        val = self.values[Stage.VAL]
+        call = [f"{self._follow}({val})"] if self._follow else []
+        of_val = [one for one in self.passes if one.stage is Stage.VAL]
+        lines = self._passes(Stage.VAL, len(INDENT) * 2) if of_val else []
+        loaders = [one.loader for one in of_val]
+        follow: list[str] = []
+        if self._follow:
+            variables = ", ".join(self._best.sets[Stage.VAL])
+            lines_of = [*([f"global {variables}"] if variables else []), *self._follows]
+            follow = [f"def {self._follow}({val}):", *(INDENT + line for line in lines_of)]
+        return [follow, self.between.function(val, lines, loaders, self.frozen.modes, call)]
 
     def lines(self) -> list[str]:
         """The lines of the loop."""
-        hooks, best = self.parts.hooks, Best(self.parts, self.plan, self.values)
-        numbers = f"{self.start}, {self.end}" if self.start else str(self.end)
+        hooks, best, between = self.parts.hooks, self._best, self.between
         body = [
+            *dict.fromkeys(line for one in self.passes for line in self._told(one)),
             *hooks("on_before_epoch"),
-            *self._stage(Stage.TRAIN),
-            *(self._stage(Stage.VAL) if self.has_val else []),
-            *best.each,
-            *self._schedules(),
+            *self._train(),
+            *(self._validate() if self.has_val else []),
+            *best.each[Stage.TRAIN],
+            *self._after_values(),
             *self._record(),
             *hooks("on_after_epoch"),
-            *best.stop,
+            *self._stop(),
         ]
+        steps, validations = self.parts.trainer.fits.progress.num_steps, between.validations
         loop = [
             *self._notes(),
             *hooks("on_before_fit"),
+            *([f"{between.steps} = {steps}"] if between.steps else []),
+            *([f"{validations}: list[tuple[int, dict]] = []"] if validations else []),
             f"{self.history} = []",
             *best.start,
-            f"for {self.epoch} in range({numbers}):",
+            *self._header(),
             *(INDENT + line for line in body),
             *hooks("on_after_fit"),
         ]
@@ -60,23 +91,95 @@ class Epochs:
             return ['if __name__ == "__main__":', *(INDENT + line for line in loop)]
         return loop
 
-    def _stage(self, stage: Stage) -> list[str]:
-        """The lines of the passes of a stage."""
-        hooks, name = self.parts.hooks, self.values[stage]
-        passes = [one for one in self.passes if one.stage is stage]
-        after = hooks(f"on_after_{stage}_epochs")
-        if len(passes) == 1:
-            call = f"{passes[0].name}()"
-            if stage is Stage.VAL and self._is_rare:
-                call += f" if ({self.epoch} + 1) % {self.plan.val_freq} == 0 else {{}}"
-            return [*hooks(f"on_before_{stage}_epochs"), f"{name} = {call}", *after]
-        lines = [*hooks(f"on_before_{stage}_epochs"), *self._pooled(passes, name), *after]
-        if stage is Stage.VAL and self._is_rare:
-            rare = f"if ({self.epoch} + 1) % {self.plan.val_freq} == 0:"
-            return [f"{name} = {{}}", rare, *(INDENT + line for line in lines)]
+    def _header(self) -> list[str]:
+        """The lines that begin the loop."""
+        start, end = self.span.start, self.span.end
+        if self._is_open:
+            return [
+                f"{self.epoch} = {start}",
+                f"while {self.between.steps} < {self.between.max_steps}:",
+            ]
+        return [f"for {self.epoch} in range({f'{start}, {end}' if start else end}):"]
+
+    @property
+    def _is_open(self) -> bool:
+        """Whether optimizer steps alone end the fit."""
+        return self.span.is_open and bool(self.between.is_over)
+
+    def _told(self, one: Pass) -> list[str]:
+        """The lines that tell samplers and data sets of a loader the number of the epoch."""
+        loader, lines = one.task.dataloader, []
+        for path, piece in walk(loader):
+            if piece.kind in ("object", "state") and hasattr(type(piece.value), "set_epoch"):
+                steps = path.split(".")[1:]
+                text = "".join(f"[{step}]" if step.isdigit() else f".{step}" for step in steps)
+                is_code = all(step.isdigit() or step.isidentifier() for step in steps)
+                call = f"{one.loader}{text}.set_epoch({self.epoch})"
+                lines.append(
+                    call if is_code else self.parts.gaps.not_written(f"set_epoch of {path}")
+                )
         return lines
 
-    def _pooled(self, passes: Sequence[Pass], name: str) -> list[str]:
+    def _stop(self) -> list[str]:
+        """The lines that end the loop, or go on."""
+        ends = [*self._exhausted]
+        if self.between.is_over and not self._is_open:
+            ends.append(self.between.is_over)
+        stop = [f"if {' or '.join(ends)}:", f"{INDENT}break"] if ends else []
+        return [*stop, *([f"{self.epoch} += 1"] if self._is_open else [])]
+
+    def _train(self) -> list[str]:
+        hooks = self.parts.hooks
+        lines = self._passes(Stage.TRAIN, len(INDENT))
+        lines += [f"{opt}.eval()" for opt in self.parts.moded]
+        return [*hooks("on_before_train_epochs"), *lines, *hooks("on_after_train_epochs")]
+
+    def _validate(self) -> list[str]:
+        """The lines of the validation that may end an epoch."""
+        hooks, name, when = self.parts.hooks, self.values[Stage.VAL], self._when()
+        before, after = hooks("on_before_val_epochs"), hooks("on_after_val_epochs")
+        if when and len(self.plan.tasks[Stage.VAL]) == 1:
+            (line,) = self._passes(Stage.VAL, len(INDENT))
+            return [*before, f"{line} if {when} else {{}}", *after]
+        lines = [*before, *self._passes(Stage.VAL, len(INDENT) * (2 if when else 1)), *after]
+        if when:
+            return [f"{name} = {{}}", f"if {when}:", *(INDENT + line for line in lines)]
+        return lines
+
+    def _when(self) -> str:
+        """The condition under which an epoch ends with a validation; ``''``: always."""
+        asks = [f"({self.epoch} + 1) % {self.plan.val_freq} == 0"] if self._is_rare else []
+        if asks and self.between.is_over:
+            asks.append(self.between.is_over)
+        goes_on = [f"{name} < {number}" for name, number in self.between.ends]
+        wanted = " or ".join(asks)
+        if goes_on and len(asks) > 1:
+            wanted = f"({wanted})"
+        return " and ".join(filter(None, [wanted, *goes_on]))
+
+    def _after_values(self) -> list[str]:
+        """The lines that follow the values of an epoch."""
+        moves = self._schedules(None)
+        if not self.between.val_every:
+            best = self._best.each[Stage.VAL]
+            return [*best, *self._schedules(Stage.VAL), *self._schedules(Stage.TRAIN), *moves]
+        val = self.values[Stage.VAL]
+        call = [f"{self._follow}({val})"] if self._follow else []
+        if call and self._when():
+            call = [f"if {val}:", f"{INDENT}{call[0]}"]
+        return [*call, *self._schedules(Stage.TRAIN), *moves]
+
+    def _passes(self, stage: Stage, indent: int) -> list[str]:
+        """The lines that run the passes of a stage, and pool their values."""
+        name = self.values[stage]
+        passes = [one for one in self.passes if one.stage is stage]
+        return (
+            [f"{name} = {passes[0].name}()"]
+            if len(passes) == 1
+            else self._pooled(passes, name, indent)
+        )
+
+    def _pooled(self, passes: Sequence[Pass], name: str, indent: int) -> list[str]:
         """The lines of several tasks: their own values, and the loss of all."""
         parts = [f"{name}_{index + 1}" for index in range(len(passes))]
         lines = [
@@ -91,29 +194,31 @@ class Epochs:
         if any(self.plan.metrics_of(one.stage, one.task) for one in passes):
             what = f"the metrics of the {passes[0].stage} tasks together"
             lines.append(self.parts.gaps.not_written(what))
-        indent = len(INDENT) * (2 if passes[0].stage is Stage.VAL and self._is_rare else 1)
         return [*lines, *folded(f"{name} = {{", entries, "}", indent)]
 
     def _record(self) -> list[str]:
         train, val = self.values[Stage.TRAIN], self.values[Stage.VAL]
         shown = f"{train}, {val}" if self.has_val else train
         entry = f"({shown})" if self.has_val else f"({train},)"
-        line = f'print(f"epoch {{{self.epoch} + 1}}/{self.end}", {shown})'
+        of = "" if self._is_open else f"/{self.span.end}"
+        line = f'print(f"epoch {{{self.epoch} + 1}}{of}", {shown})'
         return [f"{self.history}.append({entry})", line]
 
-    def _schedules(self) -> list[str]:
-        """The steps of the schedules that move once an epoch."""
+    def _schedules(self, follows: Stage | None) -> list[str]:
+        """The steps of the schedules that move once an epoch, or follow a value of a stage."""
         lines: list[str] = []
         for name, optimizer in zip(self.parts.schedulers, self.parts.trainer.opt, strict=True):
             if not name or optimizer.sched_on != "epoch":
                 continue
-            if not optimizer.needs_loss:
+            stage = self.plan.stage_followed(optimizer.monitor) if optimizer.needs_loss else None
+            if stage is not follows:
+                continue
+            if stage is None:
                 lines.append(f"{name}.step()")
                 continue
-            stage = self.plan.stage_followed(optimizer.monitor)
             values = self.values[stage]
             step = f'{name}.step({values}["{optimizer.monitor or "loss"}"])'
-            if stage is Stage.VAL and self._is_rare:
+            if stage is Stage.VAL and self._is_rare and not self.between.val_every:
                 lines += [f"if {values}:", f"{INDENT}{step}"]
             else:
                 lines.append(step)
@@ -122,92 +227,29 @@ class Epochs:
     def _notes(self) -> list[str]:
         """Comments for what the whole fit has, and the script has not."""
         trainer, gaps = self.parts.trainer, self.parts.gaps
-        lines = []
-        for callback in trainer.callbacks:
-            kind = type(callback)
-            is_written = kind in (GradClipCallback, EarlyStopCallback) or callback.is_console
-            if is_of_library(kind) and not is_written:
-                more = ": only its best weights are saved" if callback.keeps_checkpoints else ""
-                lines.append(gaps.not_written(f"{kind.__name__}{more}"))
+        lines = [gaps.not_written(what) for what in left_out(trainer)]
         count = trainer.runtime.num_processes
         if count > 1:
             lines.append(gaps.not_written(f"{count} processes: this is one, with all mini-batches"))
         if trainer.resume is not None and trainer.resume is not False:
             lines.append(gaps.not_written(f"resume={trainer.resume!r}"))
-        if self.start:
-            lines.append(
-                gaps.not_written(f"the {self.start} epochs before, which made the weights")
-            )
-        lines += [gaps.not_written(f"{name}={value!r}") for name, value in _limits(trainer)]
+        if start := self.span.start:
+            lines.append(gaps.not_written(f"the {start} epochs before, which made the weights"))
+        lines += [gaps.not_written(text) for text in self._limits()]
         workers = [getattr(task.dataloader, "num_workers", 0) for task in self.plan.all_tasks()]
         if any(workers) and trainer.worker_seeding == "position":
             what = "worker_seeding='position': the random numbers of workers are those of torch"
             lines.append(gaps.not_written(what))
         return lines
 
-
-def _limits(trainer: Any) -> list[tuple[str, Any]]:
-    """The arguments of a trainer that say how long a fit runs, and that are not written out."""
-    limits = trainer.limits
-    given = [
-        ("max_steps", limits.max_steps, None),
-        ("max_time", limits.max_time_s, None),
-        ("val_every", limits.val_every, None),
-        ("dry_run", limits.dry_run, False),
-        ("on_oom", trainer.on_oom, "raise"),
-    ]
-    return [(name, value) for name, value, default in given if value != default]
-
-
-class Best:
-    """The lines that keep the best weights and stop early, as the callbacks for it do.
-
-    Attributes:
-        start: before the loop.
-        each: in each epoch.
-        stop: at its end.
-    """
-
-    def __init__(self, parts: Parts, plan: FitPlan, values: dict[Stage, str]) -> None:
-        self.parts, self.plan, self.values = parts, plan, values
-        self.start: list[str] = []
-        self.each: list[str] = []
-        self.stop: list[str] = []
-        for callback in parts.trainer.callbacks:
-            if callback.keeps_checkpoints:
-                self._follow(callback.improvement, saves=True)
-            elif type(callback) is EarlyStopCallback:
-                self._follow(callback.improvement, saves=False)
-
-    def _follow(self, improvement: Improvement, *, saves: bool) -> None:
-        """Follow the metric of a callback, which saves the best weights or only stops."""
-        stage, monitor = Stage(improvement.on_stage), improvement.metric.name
-        if not self.plan.tasks[stage]:
-            return
-        patience, delta = improvement.watch.patience, improvement.watch.min_delta
-        mode = improvement.metric.mode or self.plan.directions().get(monitor)
-        is_min = (mode or ("min" if "loss" in monitor else "max")) == "min"
-        name = self.values[stage]
-        is_rare = stage is Stage.VAL and self.plan.val_freq > 1
-        value = f'{name}["{monitor}"]'
-        waits = f"{name} and " if is_rare else ""
-        sign, worst = ("<", "inf") if is_min else (">", "-inf")
-        best = self.parts.names.free("best")
-        self.start.append(f'{best} = float("{worst}")')
-        save = f'    torch.save({self.parts.saved}.state_dict(), "best.pt")'
-        saving = [f"if {waits}{value} {sign} {best}:", f"    {best} = {value}", save]
-        if saves and (delta or not patience):
-            self.each += saving
-        if not patience:
-            return
-        if saves and delta:
-            best = self.parts.names.free("best_before")
-            self.start.append(f'{best} = float("{worst}")')
-        waited = self.parts.names.free("waited")
-        self.start.append(f"{waited} = 0")
-        margin = f" {'-' if is_min else '+'} {delta}" if delta else ""
-        self.each += [f"if {waits}{value} {sign} {best}{margin}:", f"    {best} = {value}"]
-        self.each += [save] if saves and not delta else []
-        self.each += [f"    {waited} = 0", f"elif {name}:" if is_rare else "else:"]
-        self.each.append(f"    {waited} += 1")
-        self.stop += [f"if {waited} >= {patience}:", "    break"]
+    def _limits(self) -> list[str]:
+        """The arguments of the trainer that say how long a fit runs, and that are not written out."""
+        trainer = self.parts.trainer
+        limits, is_over = trainer.limits, self.between.is_over
+        given = [
+            ("max_steps", None if is_over else limits.max_steps, None),
+            ("max_time", limits.max_time_s, None),
+            ("dry_run", limits.dry_run, False),
+            ("on_oom", trainer.on_oom, "raise"),
+        ]
+        return [f"{name}={value!r}" for name, value, default in given if value != default]

@@ -82,4 +82,11 @@ def folded(opening: str, entries: Sequence[str], closing: str, indent: int) -> l
     line = f"{opening}{', '.join(entries)}{closing}"
     if indent + len(line) <= WIDTH:
         return [line]
-    return [opening, *(f"    {entry}," for entry in entries), closing]
+    return [opening, *(one for entry in entries for one in _entry(entry, indent + 4)), closing]
+
+
+def _entry(entry: str, indent: int) -> list[str]:
+    """The lines of an entry; one that is a dict itself may have several."""
+    if indent + len(entry) + 1 <= WIDTH or not entry.startswith("**{"):
+        return [f"    {entry},"]
+    return ["    **{", f"        {entry[3:-1]}", "    },"]

@@ -23,12 +23,14 @@ class MetricText(NamedTuple):
         batch: lines for a mini-batch, with ``{out}`` and ``{y}``.
         value: the entry of its value in the results.
         end: lines after the loop.
+        mean: the variable of the sum whose mean comes after ``value``; ``''``: there is none.
     """
 
     start: list[str]
     batch: list[str]
     value: str
     end: Sequence[str] = ()
+    mean: str = ""
 
 
 def plain_metric(metric: Any) -> tuple[Any, dict[str, Any]]:

@@ -5,19 +5,20 @@ from __future__ import annotations
 import ast
 import inspect
 from collections.abc import Callable
+from keyword import iskeyword
 from typing import Any
 
 import torch
+from torch import nn
 
 from ..arguments import default_loss
 from ..callbacks.base import HOOKS
-from ..callbacks.grad_clip import GradClipCallback
 from ..hooks import is_of_library
 from ..optim.fits import bare
 from .gaps import Gaps, place_of
 from .metric_text import IDS, class_metric, ids_function, is_class_metric, plain_metric
 from .prelude import LOSS, MODEL, OptimizerText, Prelude
-from .source import is_literal
+from .source import is_literal, literal
 
 
 class Parts:
@@ -32,11 +33,12 @@ class Parts:
         opts: those of the optimizers; ``schedulers``: those of their schedulers, or ``''``.
         clip: what clips the gradients, if there is something.
         averaged: the model with the average of the weights; ``''``: there is none.
-        mode: ``'no'``, ``'bf16'`` or ``'fp16'``.
+        mode: ``'no'``, ``'bf16'`` or ``'fp16'``: that of autocast.
+        scaler: the name of the scaler of the gradients of fp16; ``''``: there is none.
         moves: whether mini-batches are moved to a device.
     """
 
-    def __init__(self, trainer: Any, prelude: Prelude, gaps: Gaps) -> None:
+    def __init__(self, trainer: Any, prelude: Prelude, gaps: Gaps, clip: Any) -> None:
         self.trainer, self.prelude, self.gaps = trainer, prelude, gaps
         self.names = prelude.names
         self.setup: list[str] = []
@@ -45,8 +47,11 @@ class Parts:
         self.loss = ""
         self.opts: list[str] = []
         self.schedulers: list[str] = []
-        self.clip: Any = next((c for c in trainer.callbacks if type(c) is GradClipCallback), None)
-        self.mode = getattr(trainer.accelerator, "mixed_precision", "no")
+        self.clip = clip
+        # Accelerate computes in float32 where the device has no fp16.
+        is_mixed = getattr(trainer.accelerator, "native_amp", False)
+        self.mode = trainer.accelerator.mixed_precision if is_mixed else "no"
+        self.scaler = ""
         self.moves = trainer.device.type != "cpu"
         self._owners: dict[int, tuple[str, Any, dict[str, Any]]] = {}
         self._methods: dict[tuple[int, str], str] = {}
@@ -54,6 +59,7 @@ class Parts:
         self._calls: dict[str, str] = {}
         self._name_model()
         self._name_optimizers()
+        self._name_scaler()
         self.averaged = self._average()
 
     def _name_model(self) -> None:
@@ -77,6 +83,24 @@ class Parts:
             self.setup.append(f"{self.model}.compile()")
         if trainer.deterministic:
             self.setup.append("torch.use_deterministic_algorithms(True)")
+
+    def _name_scaler(self) -> None:
+        """Write how the scaler of fp16 is made."""
+        scaler = self.trainer.runtime.scaler
+        if scaler is None:
+            return
+        options = {
+            "init_scale": (scaler.get_scale(), 65536.0),
+            "growth_factor": (scaler.get_growth_factor(), 2.0),
+            "backoff_factor": (scaler.get_backoff_factor(), 0.5),
+            "growth_interval": (scaler.get_growth_interval(), 2000),
+        }
+        given = [
+            f"{name}={literal(value)}" for name, (value, usual) in options.items() if value != usual
+        ]
+        self.scaler = self.names.free("scaler")
+        arguments = ", ".join([f'"{self.trainer.device.type}"', *given])
+        self.setup.append(f"{self.scaler} = torch.amp.GradScaler({arguments})")
 
     def _fill_in(self, name: str, what: str) -> str:
         free = self.names.free(name)
@@ -111,15 +135,15 @@ class Parts:
             return self.gaps.fill_in(name, f"the optimizer ({kind.__name__})")
         defaults = {k: p.default for k, p in inspect.signature(kind).parameters.items()}
         values = {**group, "lr": group.get("initial_lr", group["lr"])}
-        given = [
-            f"{key}={values[key]!r}"
+        given = {
+            key: code_of(values[key])
             for key, default in defaults.items()
-            if key in values and (key == "lr" or values[key] != default)
-            if key != "params" and is_literal(values[key])
-        ]
-        return (
-            f"{name} = torch.optim.{kind.__name__}({self.model}.parameters(), {', '.join(given)})"
-        )
+            if key in values and key != "params" and (key == "lr" or values[key] != default)
+        }
+        if not all(given.values()):
+            return self.gaps.fill_in(name, f"the optimizer ({kind.__name__})")
+        options = ", ".join(f"{key}={code}" for key, code in given.items())
+        return f"{name} = torch.optim.{kind.__name__}({self.model}.parameters(), {options})"
 
     @property
     def saved(self) -> str:
@@ -147,8 +171,11 @@ class Parts:
         self.late.append(f"{name} = AveragedModel({self.model}, {options})")
         return name
 
-    def call(self, net: str) -> str:
-        """The expression by which a step calls the model, or the one with averaged weights."""
+    def call(self, net: str, like: Any) -> str:
+        """The expression by which a step calls the model, or the one with averaged weights.
+
+        ``like`` is what it gives; ``None``: nobody knows.
+        """
         if self.mode == "no":
             return net
         if net not in self._calls:
@@ -156,12 +183,62 @@ class Parts:
             dtype = "torch.bfloat16" if self.mode == "bf16" else "torch.float16"
             wanted = "call_model" if net == self.model else "call_average"
             self._calls[net] = name = self.names.free(wanted)
+            call = f"{net}(*inputs, **named)"
+            lines = [f"    return {call}.float()"]
+            if like is not None and not isinstance(like, torch.Tensor):
+                lines = [f"    out = {call}", *(f"    {line}" for line in self._in_float32(like))]
             self.helpers[name] = [
                 f"def {name}(*inputs, **named):",
                 f'    with torch.autocast("{kind}", {dtype}):',
-                f"        return {net}(*inputs, **named).float()",
+                *(f"    {line}" for line in lines),
             ]
         return self._calls[net]
+
+    def modes(self, net: str, *, training: bool) -> list[str]:
+        """The lines that put the model and all with it into the mode of a pass."""
+        mode = "train" if training else "eval"
+        lines = [*self._loss_mode(mode), f"{net}.{mode}()"]
+        return lines + [f"{opt}.{mode}()" for opt in self.moded]
+
+    @property
+    def moded(self) -> list[str]:
+        """The optimizers that have modes, as those that are free of schedules."""
+        pairs = zip(self.opts, self.trainer.opt, strict=True)
+        return [name for name, one in pairs if has_modes(bare(one.opt))]
+
+    def _loss_mode(self, mode: str) -> list[str]:
+        """The lines for a loss with layers; those in evaluation mode stay in it."""
+        module = self.trainer.loss_module
+        layers = [] if module is None else [*module.named_modules()]
+        if module is not self.trainer.loss_fn:
+            changes = any(isinstance(one, DEPEND) and one.training for _, one in layers)
+            what = "the mode of the modules that the loss function holds"
+            return [self.gaps.not_written(what)] if changes else []
+        if len(layers) < 2 or not module.training:
+            return []
+        still = [path for path, one in layers if not one.training]
+        top = [p for p in still if not any(p.startswith(f"{other}.") for other in still)]
+        stays = [f"{at_path(self.loss, module, path)}.eval()" for path in top]
+        return [f"{self.loss}.{mode}()", *(stays if mode == "train" else [])]
+
+    def _in_float32(self, like: Any) -> list[str]:
+        """The lines that give outputs like these in float32."""
+        parts = like.values() if isinstance(like, dict) else like
+        is_known = type(like) in (dict, list, tuple) and all(
+            isinstance(one, torch.Tensor) for one in parts
+        )
+        if not is_known:
+            what = f"float32 of the outputs, which are a {type(like).__name__}"
+            return [self.gaps.not_written(what), "return out"]
+        has_others = any(not one.is_floating_point() for one in parts)
+        one = "one.float() if one.is_floating_point() else one" if has_others else "one.float()"
+        if isinstance(like, dict):
+            return [f"return {{key: {one} for key, one in out.items()}}"]
+        return [
+            f"return [{one} for one in out]"
+            if isinstance(like, list)
+            else f"return tuple({one} for one in out)"
+        ]
 
     def keep_free(self, assigned: set[str]) -> None:
         """Give other names to what steps call by a name that they also set."""
@@ -195,9 +272,10 @@ class Parts:
         """The lines that make the objects with the attributes of steps."""
         lines = []
         for space, owner, attributes in self._owners.values():
-            known = [f"{name}={value!r}" for name, value in attributes.items() if is_literal(value)]
+            pairs = ((name, code_of(value)) for name, value in attributes.items())
+            known = [f"{name}={code}" for name, code in pairs if code]
             lines.append(f"{space} = SimpleNamespace({', '.join(known)})")
-            for name in (name for name, value in attributes.items() if not is_literal(value)):
+            for name in (name for name, value in attributes.items() if not code_of(value)):
                 comment = self.gaps.fill_in_here(f"{name} of {type(owner).__name__}")
                 lines.append(f"{space}.{name} = ...{comment}")
         return lines
@@ -267,7 +345,43 @@ class Parts:
         return lines
 
 
+MOST_NUMBERS = 10
+"""Those of a tensor that is written out."""
+
+DEPEND = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._NormBase)
+"""Layers that compute something else in evaluation mode."""
+
+
+def code_of(value: Any) -> str:
+    """The code of a literal or of a small tensor; ``''``: it is something else."""
+    if is_literal(value):
+        return literal(value)
+    if type(value) is not torch.Tensor or value.numel() > MOST_NUMBERS or value.requires_grad:
+        return ""
+    usual = torch.tensor(value.tolist())
+    has_code = value.device.type == "cpu" and usual.dtype == value.dtype and not value.is_sparse
+    return f"torch.tensor({value.tolist()})" if has_code and torch.equal(usual, value) else ""
+
+
+def has_modes(optimizer: Any) -> bool:
+    """Whether an optimizer has modes."""
+    return all(callable(getattr(optimizer, name, None)) for name in ("train", "eval"))
+
+
 def identifier(label: str) -> str:
     """A name like a label that can stand in code."""
     name = "".join(c if c.isalnum() else "_" for c in label).strip("_").lower()
-    return name if name.isidentifier() else f"metric_{name}".strip("_")
+    is_free = name.isidentifier() and not iskeyword(name)
+    return name if is_free else f"metric_{name}".strip("_")
+
+
+def at_path(name: str, model: nn.Module, path: str) -> str:
+    """The expression of a layer or a weight of the model that has a name."""
+    text, owner = name, model
+    for part in path.split(".") if path else []:
+        if isinstance(owner, (nn.Sequential, nn.ModuleList)) and part.isdigit():
+            text += f"[{part}]"
+        else:
+            text += f".{part}" if part.isidentifier() else f'.get_submodule("{part}")'
+        owner = getattr(owner, part)
+    return text

@@ -14,16 +14,23 @@ import textwrap
 from types import FrameType
 from typing import Any, NamedTuple
 
+from ..optim.fits import bare
+from ..optim.optimizers import Optimizer
+from .factory import Factory, FactoryClass, call_of
 from .gaps import Gaps, Names
 from .metric_text import is_class_metric
+from .ours import Ours, name_of_alias
 from .source import (
     LIBRARY,
     Around,
+    Edit,
     arguments_of,
     around,
     bound_names,
     is_literal,
     is_none,
+    leaves,
+    literal,
     names_read,
 )
 
@@ -61,23 +68,27 @@ class Prelude:
         optimizers: those of the optimizers.
         loaders: those of the arguments ``train_dl`` and ``val_dl``, and of the loaders of tasks.
         metrics: the expressions of the metrics of an argument, in order.
+        batch_size: the name of a function that is given in the call; ``''``: there is none.
     """
 
     def __init__(self, trainer: Any, frame: FrameType | None, call: str, gaps: Gaps) -> None:
         self.names = Names({*dir(builtins), *RESERVED})
         self.file = ""
-        self.model = self.loss = ""
+        self.model = self.loss = self.batch_size = ""
         self.optimizers: list[OptimizerText] = []
         self.loaders: dict[str, str] = {}
         self.metrics: dict[str, list[ast.expr]] = {}
         self._trainer = trainer
         self._frame = frame
         self._gaps = gaps
-        self._ours: dict[str, str] = {}  # name in the script -> name in the library
-        self._tainted: set[str] = set()  # names that need the library
+        self._ours = Ours(frame, trainer)
         self._model_name = ""  # in `net = trainer.model`
         self._wrapped: dict[str, list[OptimizerText]] = {}  # name -> optimizers made by Optimizer()
         self._kept: list[Kept] = []
+        self._makers: dict[str, tuple[ast.FunctionDef, int]] = {}  # functions that need the library
+        self._classes: dict[str, tuple[ast.ClassDef, int]] = {}  # those that need the library
+        self._aliases: dict[str, str] = {}  # `self` of a method -> the name of the object
+        self._made: dict[str, list[str]] = {}  # kind -> names of the parts of the trainer
         found = None if frame is None else around(frame, (call, "fit"))
         if found is not None:
             self._around = found
@@ -102,38 +113,28 @@ class Prelude:
                 after = statement.end_lineno or after
         if found.call is not None:
             self._take_call(found.call)
+        if not self.model:
+            self._take_only_trainer(found)
 
     def _look_at(self, statement: ast.stmt) -> None:
         """Note which names a statement takes, and whether they need the library."""
         if isinstance(statement, (ast.FunctionDef, ast.ClassDef)):
             decorators = statement.decorator_list
-            decorators[:] = [one for one in decorators if not self._uses_library(one)]
+            decorators[:] = [one for one in decorators if not self._ours.uses(one)]
+        for one in ast.walk(statement):
+            if isinstance(one, (ast.Import, ast.ImportFrom)) and one is not statement:
+                self._ours.look_at_import(one)
         if isinstance(statement, (ast.Import, ast.ImportFrom)):
-            self._look_at_import(statement)
+            self.names.take(*self._ours.look_at_import(statement))
         elif self._declared(statement) is not None:
             self.names.take(*bound_names(statement))
         elif (name := self._alias_of_model(statement)) is not None:
             self._model_name = name
-        elif self._uses_library(statement):
-            self._tainted |= bound_names(statement)
+        elif self._ours.uses(statement):
+            self._ours.taint(bound_names(statement))
         else:
             self.names.take(*bound_names(statement))
-            self._tainted -= bound_names(statement)
-
-    def _look_at_import(self, statement: ast.Import | ast.ImportFrom) -> None:
-        module = getattr(statement, "module", None) or ""
-        is_ours = module.partition(".")[0] == LIBRARY and not getattr(statement, "level", 0)
-        for alias in statement.names:
-            name = _name(alias)
-            if is_ours and alias.name == "*":
-                public = importlib.import_module(module).__all__
-                self._ours.update((one, one) for one in public)
-            elif is_ours:
-                self._ours[name] = alias.name
-            elif (not module and name == LIBRARY) or alias.name.startswith(f"{LIBRARY}."):
-                self._ours[name] = ""
-            else:
-                self.names.take(name)
+            self._ours.clear(bound_names(statement))
 
     def _alias_of_model(self, statement: ast.stmt) -> str | None:
         """The name in ``name = trainer.model``."""
@@ -141,19 +142,8 @@ class Prelude:
         if not isinstance(statement, ast.Assign) or not isinstance(value, ast.Attribute):
             return None
         target = statement.targets[0]
-        is_model = value.attr == "model" and self._value_of(value.value) is self._trainer
+        is_model = value.attr == "model" and self._ours.value_of(value.value) is self._trainer
         return target.id if is_model and isinstance(target, ast.Name) else None
-
-    def _uses_library(self, *nodes: ast.AST) -> bool:
-        return not names_read(*nodes).isdisjoint({*self._ours, *self._tainted})
-
-    def _value_of(self, node: ast.expr | None) -> Any:
-        """The object of a name or of its attributes, at the time of the call."""
-        if isinstance(node, ast.Attribute):
-            return getattr(self._value_of(node.value), node.attr, None)
-        if self._frame is None or not isinstance(node, ast.Name):
-            return None
-        return self._frame.f_locals.get(node.id, self._frame.f_globals.get(node.id))
 
     # --- taking over
 
@@ -162,16 +152,26 @@ class Prelude:
 
     def _give(self, name: str) -> None:
         """Set a name that a loop or the call of a function has set."""
-        value = self._value_of(ast.Name(name, ast.Load()))
-        known = repr(value) if is_literal(value) else self._global_name(value)
+        value = self._ours.value_of(ast.Name(name, ast.Load()))
+        listed = value if isinstance(value, (list, tuple)) else [value]
+        if listed and all(isinstance(one, Optimizer) for one in listed):
+            self._wrapped[name] = [
+                OptimizerText(self._global_name(bare(one.opt)), self._global_name(one.scheduler))
+                for one in listed
+            ]
+            return
+        if type(value).__name__ in self._classes:
+            self._give_instance(name, value)
+            return
+        known = literal(value) if is_literal(value) else self._global_name(value)
         if known != name:
             self._keep(f"{name} = {known}" if known else self._gaps.fill_in(name, name))
 
     def _global_name(self, value: Any) -> str:
         """The name of an object in the module; ``''``: it has none."""
-        named = {} if self._frame is None else self._frame.f_globals
+        named = {} if self._frame is None or value is None else self._frame.f_globals
         found = (n for n, one in [*named.items()] if one is value and n in self.names.taken)
-        return str(next((name for name in found if name not in self._tainted), ""))
+        return str(next((name for name in found if name not in self._ours.tainted), ""))
 
     def _take(self, statement: ast.stmt, after: int) -> None:
         """Keep a statement, write it without the library, or leave it out."""
@@ -187,13 +187,23 @@ class Prelude:
             name = next(iter(bound_names(statement)))
             if ast.unparse(metric) != name:
                 self._assign(name, metric)
-        elif not self._uses_library(statement):
+        elif self._ours.is_trainer(getattr(statement, "value", None)):
+            return  # another name for the trainer
+        elif leaves(statement):
+            self._mark(statement)
+        elif self._take_made(statement) or self._take_instance(statement, after):
+            return
+        elif not self._ours.uses(statement):
             self._kept.append(Kept(statement, source.whole(statement, after)))
-        elif not isinstance(statement, (ast.FunctionDef, ast.ClassDef)):
+        elif isinstance(statement, ast.FunctionDef):
+            self._makers[statement.name] = statement, len(self._kept)
+        elif isinstance(statement, ast.ClassDef):
+            self._classes[statement.name] = statement, len(self._kept)
+        else:
             self._write_without_library(statement)
 
     def _take_import(self, statement: ast.Import | ast.ImportFrom) -> None:
-        names = [one for one in statement.names if _name(one) not in self._ours]
+        names = [one for one in statement.names if name_of_alias(one) not in self._ours.names]
         if isinstance(statement, ast.Import):
             self._kept.append(Kept(ast.Import(names), ""))
             return
@@ -210,19 +220,19 @@ class Prelude:
         if not isinstance(statement, ast.Assign) or not isinstance(value, ast.Call):
             return None
         inner = self._undecorated(value)
-        return None if inner is value or self._uses_library(inner) else inner
+        return None if inner is value or self._ours.uses(inner) else inner
 
     def _undecorated(self, node: ast.expr) -> ast.expr:
         """The metric in ``rename('other')(metric)`` and the like; else the node."""
         outer = node.func if isinstance(node, ast.Call) else None
-        made = self._library_name(outer.func) if isinstance(outer, ast.Call) else ""
+        made = self._ours.name(outer.func) if isinstance(outer, ast.Call) else ""
         is_ours = made in ("rename", "accumulates") and isinstance(node, ast.Call) and node.args
         return self._undecorated(node.args[0]) if is_ours else node  # type: ignore[attr-defined]
 
     def _write_without_library(self, statement: ast.stmt) -> None:
         value = getattr(statement, "value", None)
         call = value if isinstance(value, ast.Call) else None
-        name = "" if call is None else self._library_name(call.func)
+        name = "" if call is None else self._ours.name(call.func)
         target = getattr(statement, "targets", [getattr(statement, "target", None)])[0]
         if call is not None and name == "set_seed" and call.args:
             self._add_seed(ast.unparse(call.args[0]))
@@ -232,57 +242,34 @@ class Prelude:
         elif isinstance(value, (ast.List, ast.Tuple)) and self._has_optimizers(value):
             if isinstance(target, ast.Name):
                 self._wrapped[target.id] = self._optimizers_of(value, "opt")
-        elif call is not None and self._makes(call, "TrainerBase"):
-            if target is None or self._value_of(target) in (None, self._trainer):
+        elif call is not None and self._ours.makes(call, "TrainerBase"):
+            if target is None or self._ours.value_of(target) in (None, self._trainer):
                 self._take_trainer(call)
-        elif call is not None and self._makes(call, "EpochTask"):
-            task = self._value_of(target)
+        elif call is not None and self._ours.makes(call, "EpochTask"):
+            task = self._ours.value_of(target)
             loader = self._loader_of_task(call, "train_dl")
             self.loaders[f"id {id(getattr(task, 'dataloader', None))}"] = loader
-        elif self._is_quiet(call) or is_class_metric(self._value_of(target)):
+        elif self._is_quiet(call) or is_class_metric(self._ours.value_of(target)):
             return
-        elif target is not None and value is not None and self._only_makes(value):
+        elif target is not None and value is not None and self._ours.only_makes(value):
             return  # such as a callback, of which the loop says more
         else:
-            text = self._around.source.segment(statement).splitlines()
-            more = " ..." if len(text) > 1 else ""
-            where = f" ({self.file}:{statement.lineno})"
-            self._kept.append(Kept(None, self._gaps.not_written(f"{text[0]}{more}{where}")))
+            self._mark(statement)
+
+    def _mark(self, statement: ast.stmt) -> None:
+        """Leave a comment in place of a statement."""
+        text = self._around.source.segment(statement).splitlines()
+        more = " ..." if len(text) > 1 else ""
+        where = f" ({self.file}:{statement.lineno})"
+        self._kept.append(Kept(None, self._gaps.not_written(f"{text[0]}{more}{where}")))
 
     def _has_optimizers(self, node: ast.List | ast.Tuple) -> bool:
         calls = (one for one in node.elts if isinstance(one, ast.Call))
-        return any(self._library_name(call.func) == "Optimizer" for call in calls)
-
-    def _only_makes(self, node: ast.expr) -> bool:
-        """Whether an expression makes an object, or a list of some, and does no more."""
-        if isinstance(node, (ast.List, ast.Tuple)):
-            return all(map(self._only_makes, node.elts))
-        if isinstance(node, ast.Call):
-            is_class = isinstance(self._value_of(node.func), type)
-            return is_class or bool(self._library_name(node.func))
-        return isinstance(node, (ast.Name, ast.Constant))
+        return any(self._ours.name(call.func) == "Optimizer" for call in calls)
 
     def _is_quiet(self, call: ast.Call | None) -> bool:
         function = None if call is None else call.func
         return getattr(function, "attr", getattr(function, "id", None)) in QUIET
-
-    def _library_name(self, function: ast.expr) -> str:
-        """The name in the library of a function that the script calls; ``''``: it is another."""
-        if isinstance(function, ast.Name):
-            return self._ours.get(function.id, "")
-        root: ast.expr = function
-        while isinstance(root, ast.Attribute):
-            root = root.value
-        is_ours = isinstance(root, ast.Name) and self._ours.get(root.id) == ""
-        return function.attr if is_ours and isinstance(function, ast.Attribute) else ""
-
-    def _makes(self, call: ast.Call, base: str) -> bool:
-        """Whether a call makes an object of a class of the library, or of one that inherits."""
-        kind = self._value_of(call.func)
-        return any(
-            one.__name__ == base and one.__module__.startswith(f"{LIBRARY}.")
-            for one in getattr(kind, "__mro__", ())
-        )
 
     def _add_seed(self, seed: str) -> None:
         for line in (
@@ -291,6 +278,133 @@ class Prelude:
         ):
             self._keep(line)
         self.names.take("random", "np")
+
+    def _take_only_trainer(self, found: Around) -> None:
+        """Take the trainer from the one place of the script where one is made, as in a list."""
+        outside = [
+            one
+            for one in found.source.tree.body
+            if not isinstance(one, (ast.FunctionDef, ast.ClassDef))
+        ]
+        nodes = [node for one in outside for node in ast.walk(one)]
+        calls = [node for node in nodes if self._ours.makes(node, "TrainerBase")]
+        if len(calls) == 1 and isinstance(calls[0], ast.Call):
+            self._take_trainer(calls[0])
+
+    def _take_made(self, statement: ast.stmt) -> bool:
+        """Write ``trainer = make()`` with the parts of the trainer, if the function allows it."""
+        found = call_of(self._ours, statement, self._trainer)
+        if found is None or not self._write_made(*found):
+            return False
+        others = bound_names(self._kept[-1].statement or statement)  # such as loaders
+        self._ours.clear(others)
+        self.names.take(*others)
+        return True
+
+    def _write_made(self, call: ast.Call, targets: str) -> bool:
+        """Write the call of a function that makes the trainer; say whether that can be done."""
+        name = getattr(call.func, "id", "")
+        edits = self._known_arguments(call)
+        if name not in self._makers or edits is None:
+            return False
+        source, (function, place) = self._around.source, self._makers[name]
+        factory = Factory(self._ours, source, function, _arguments_of_trainer(type(self._trainer)))
+        if not factory.text:
+            return False
+        if name in self._ours.tainted:
+            self._ours.clear({name})
+            self.names.take(name)
+            self._kept.insert(place, Kept(ast.parse(factory.text).body[0], factory.text))
+        names = self._names_of(factory)
+        self._keep(f"{targets.format(', '.join(names))} = {source.segment(call, edits)}")
+        return True
+
+    def _take_instance(self, statement: ast.stmt, after: int) -> bool:
+        """Keep ``experiment = Experiment()``, whose class makes the trainer, if the class allows it."""
+        target = getattr(statement, "targets", [None])[0]
+        call = getattr(statement, "value", None)
+        if not isinstance(target, ast.Name) or not isinstance(call, ast.Call):
+            return False
+        if not self._write_class(call, self._ours.value_of(target), target.id):
+            return False
+        self._kept.append(Kept(statement, self._around.source.whole(statement, after)))
+        return True
+
+    def _give_instance(self, name: str, value: Any) -> None:
+        """Name the object of the method around the call; its class makes the trainer."""
+        kind = type(value).__name__
+        known = self._global_name(value)
+        if not known:
+            nodes = ast.walk(self._around.source.tree)
+            calls = [one for one in nodes if isinstance(one, ast.Call)]
+            calls = [one for one in calls if getattr(one.func, "id", "") == kind]
+            known = self.names.free(kind.lower())
+            if len(calls) != 1 or not self._write_class(calls[0], value, known):
+                self._keep(self._gaps.fill_in(name, name))
+                return
+            self._assign(known, calls[0])
+        self._aliases[name] = known
+        self._keep(f"{name} = {known}")
+
+    def _write_class(self, call: ast.Call, value: Any, name: str) -> bool:
+        """Write the class of an object that has made the trainer; say whether that can be done."""
+        kind = getattr(call.func, "id", "")
+        arguments_given = [*call.args, *(one.value for one in call.keywords)]
+        if kind not in self._classes or value is None or self._ours.uses(*arguments_given):
+            return False
+        node, place = self._classes[kind]
+        arguments = _arguments_of_trainer(type(self._trainer))
+        line = 0 if self._frame is None else self._frame.f_lineno
+        found = FactoryClass(self._ours, self._around.source, node, arguments, line)
+        has_trainer = any(one is self._trainer for one in getattr(value, "__dict__", {}).values())
+        if not found.text or (found.parts and not has_trainer):
+            return False
+        self._ours.clear({kind, name})
+        self.names.take(kind, name)
+        self._kept.insert(place, Kept(ast.parse(found.text).body[0], found.text))
+        self.loss = found.loss or self.loss
+        self._take_parts([(part, text.format(name)) for part, text in found.parts])
+        return True
+
+    def _take_parts(self, parts: list[tuple[str, str]]) -> None:
+        """Take the expressions of what the trainer has, each with its kind."""
+        self.optimizers = [] if parts else self.optimizers
+        for kind, text in parts:
+            if kind == "model":
+                self.model = text
+            elif kind == "loss":
+                self.loss = text
+            elif kind == "opt":
+                self.optimizers.append(OptimizerText(text))
+            else:
+                self.optimizers[-1] = self.optimizers[-1]._replace(scheduler=text)
+
+    def _known_arguments(self, call: ast.Call) -> list[Edit] | None:
+        """What stands for arguments that need the library; ``None``: it is not known."""
+        edits: list[Edit] = []
+        for node in [*call.args, *(one.value for one in call.keywords)]:
+            if self._ours.uses(node):
+                value = self._ours.value_of(node)
+                if value is None or not is_literal(value):
+                    return None
+                edits.append((*self._around.source.span(node), literal(value)))
+        return edits
+
+    def _names_of(self, factory: Factory) -> list[str]:
+        """Take names for the parts that a function gives, the same each time."""
+        wanted = {"model": self._model_name or MODEL, "loss": LOSS}
+        kinds = [kind for kind, _ in factory.parts]
+        if not self._made:
+            for kind in kinds:
+                name = wanted.get(kind, kind)
+                free = name if name == self._model_name else self.names.free(name)
+                self.names.take(free)
+                self._made.setdefault(kind, []).append(free)
+        left = {kind: [*names] for kind, names in self._made.items()}
+        names = [left[kind].pop(0) for kind in kinds]
+        self.loss = factory.loss
+        self._take_parts([*zip(kinds, names, strict=True)])
+        return names
 
     def _take_trainer(self, call: ast.Call) -> None:
         """Write model, loss and optimizers that are made in the call of Trainer."""
@@ -317,14 +431,15 @@ class Prelude:
 
     def _named(self, node: ast.expr, name: str) -> str:
         """Give a name or attribute as it is; assign anything else to a name."""
-        if self._uses_library(node):
+        if self._ours.uses(node):
             return ""
         if isinstance(node, ast.NamedExpr):
             name, node = node.target.id, node.value
-            self._tainted.discard(name)
+            self._ours.clear({name})
         text = textwrap.dedent(self._around.source.segment(node))
         if isinstance(node, (ast.Name, ast.Attribute)):
-            return text
+            root, dot, rest = text.partition(".")
+            return f"{self._aliases.get(root, root)}{dot}{rest}"
         free = name if name == self._model_name else self.names.free(name)
         self.names.take(free)
         self._assign(free, node)
@@ -343,7 +458,7 @@ class Prelude:
             return [one for each in node.elts for one in self._optimizers_of(each, name)]
         if isinstance(node, ast.Name) and node.id in self._wrapped:
             return self._wrapped[node.id]
-        made = self._library_name(node.func) if isinstance(node, ast.Call) else ""
+        made = self._ours.name(node.func) if isinstance(node, ast.Call) else ""
         if isinstance(node, ast.Call) and made == "Optimizers":
             return self._optimizers_of(node.args[0], name) if node.args else []
         if isinstance(node, ast.Call) and made == "Optimizer":
@@ -361,8 +476,10 @@ class Prelude:
         """Take loaders, tasks and metrics from the call itself."""
         is_fit = getattr(call.func, "attr", "") == "fit"
         made = getattr(call.func, "value", None)
-        if isinstance(made, ast.Call) and self._makes(made, "TrainerBase"):
+        if isinstance(made, ast.Call) and self._ours.makes(made, "TrainerBase"):
             self._take_trainer(made)  # Trainer(...).fit(...)
+        elif isinstance(made, ast.Call):
+            self._write_made(made, "{}")  # make(...).fit(...)
         order = ["train_dl", "val_dl", "metrics"] if is_fit else ["path", "train_dl", "val_dl"]
         given = arguments_of(call, order)
         for name in ("train_dl", "val_dl"):
@@ -375,6 +492,8 @@ class Prelude:
                 if isinstance(task, ast.Call):
                     text = self._loader_of_task(task, f"{stage}_dl")
                     self.loaders[f"{stage}_tasks {index}"] = text
+        if isinstance(given.get("batch_size"), ast.Lambda):
+            self.batch_size = self._named(given["batch_size"], "batch_size")
         self._take_metrics(given, ["metrics", "train_metrics", "val_metrics"], "")
 
     def _loader_of_task(self, call: ast.Call, name: str) -> str:
@@ -383,13 +502,26 @@ class Prelude:
 
     # --- asking
 
+    def drawing(self, module: Any) -> str:
+        """The expression of a module of random numbers that functions or classes of the script read."""
+        blocks = (ast.FunctionDef, ast.ClassDef, ast.Lambda)
+        around = [] if self._frame is None else self._around.statements
+        for inner in (one for s in around for one in ast.walk(s) if isinstance(one, blocks)):
+            for node in ast.walk(inner):
+                if (
+                    isinstance(node, (ast.Name, ast.Attribute))
+                    and self._ours.value_of(node) is module
+                ):
+                    return ast.unparse(node)
+        return ""
+
     def name_of(self, value: Any) -> str:
         """A name that the lines have for an object, or for a list with it; ``''``: none."""
         if self._frame is None or value is None:
             return ""
         for named in (self._frame.f_locals, self._frame.f_globals):
             for name, one in [*named.items()]:
-                if name not in self.names.taken or name in self._tainted:
+                if name not in self.names.taken or name in self._ours.tainted:
                     continue
                 if one is value:
                     return str(name)
@@ -405,7 +537,7 @@ class Prelude:
         imports: list[ast.stmt] = []
         for statement, text in reversed(self._kept):
             if isinstance(statement, (ast.Import, ast.ImportFrom)):
-                wanted = [a for a in statement.names if _name(a) in {*needed, "*"}]
+                wanted = [a for a in statement.names if name_of_alias(a) in {*needed, "*"}]
                 if wanted:
                     is_from = isinstance(statement, ast.ImportFrom)
                     module = getattr(statement, "module", None)
@@ -433,14 +565,10 @@ def _arguments_of_trainer(kind: type) -> list[str]:
     return []
 
 
-def _name(alias: ast.alias) -> str:
-    return alias.asname or alias.name.partition(".")[0]
-
-
 def _is_idle(statement: ast.stmt) -> bool:
     """Whether a statement only defines names, and calls nothing."""
     if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
         return not statement.decorator_list
     if not isinstance(statement, (ast.Assign, ast.AnnAssign)):
         return False
-    return isinstance(statement.value, ast.Constant)
+    return isinstance(statement.value, (ast.Constant, ast.Name))

@@ -14,16 +14,18 @@ from collections.abc import Mapping
 from types import FrameType, ModuleType
 from typing import Any
 
+from ..fit.epochs import FitSpan
 from ..fit.plan import FitPlan
 from ..patches.plan import check_metrics
 from ..stages import Stage
+from .callbacks import clip_of
 from .epochs import Epochs
 from .gaps import Gaps
 from .layout import import_lines, laid_out
 from .parts import Parts
 from .passes import Pass
 from .prelude import Prelude
-from .source import LIBRARY, bound_names, names_read
+from .source import LIBRARY, bound_names, names_read, names_read_at_once
 
 STANDARD = {
     "torch": "import torch",
@@ -32,6 +34,8 @@ STANDARD = {
     "AveragedModel": "from torch.optim.swa_utils import AveragedModel",
     "get_ema_multi_avg_fn": "from torch.optim.swa_utils import get_ema_multi_avg_fn",
     "SimpleNamespace": "from types import SimpleNamespace",
+    "np": "import numpy as np",
+    "random": "import random",
 }
 """What the lines of this package read, and the imports of it."""
 
@@ -39,7 +43,7 @@ STANDARD = {
 def script_of(
     trainer: Any,
     plan: FitPlan,
-    span: tuple[int, int],
+    span: FitSpan,
     fit_options: Mapping[str, Any],
     frame: FrameType | None,
     call: str,
@@ -49,14 +53,14 @@ def script_of(
     Args:
         trainer: that has the fit.
         plan: of the fit.
-        span: the first and the last epoch, from 0, the last one excluded.
+        span: its epochs.
         fit_options: the arguments of the fit.
         frame: of the script, in the line in which ``call`` is called.
         call: the name of the method.
     """
     gaps = Gaps()
     prelude = Prelude(trainer, frame, call, gaps)
-    parts = Parts(trainer, prelude, gaps)
+    parts = Parts(trainer, prelude, gaps, clip_of(trainer.callbacks))
     parts.take_metrics(_given_metrics(trainer, fit_options))
     passes = [
         Pass(parts, plan, stage, task, _loader(parts, plan, stage, index))
@@ -64,8 +68,12 @@ def script_of(
         for index, task in enumerate(tasks)
     ]
     parts.keep_free(set().union(*(one.assigned for one in passes)))
-    functions = ["\n".join(one.write()) for one in passes]
-    loop = Epochs(parts, plan, span, passes).lines()
+    epochs = Epochs(parts, plan, span, passes)
+    functions = [
+        "\n".join(one.write(epochs.between, epochs.frozen, epochs.epoch)) for one in passes
+    ]
+    functions += ["\n".join(one) for one in epochs.functions() if one]
+    loop = epochs.lines()
     helpers = ["\n".join(lines) for lines in parts.helpers.values()]
     own = parts.own_lines()
     body = [*parts.setup, *own, *helpers, *parts.late, *functions, "\n\n" + "\n".join(loop)]
@@ -106,6 +114,7 @@ def _joined(prelude: Prelude, gaps: Gaps, body: list[str], steps: list[Any]) -> 
     """Join head, imports, the user's lines and those of the loop."""
     text = "\n".join(body)
     imports, before = prelude.finish(text)
+    before = _filled_in(before, imports, gaps)
     missing = _missing(before, body, imports)
     found, lines = _found(missing, steps, gaps)
     imports += [ast.parse(line).body[0] for line in found]
@@ -122,6 +131,25 @@ def _joined(prelude: Prelude, gaps: Gaps, body: list[str], steps: list[Any]) -> 
     first, *rest = [*before, *lines, *body]
     top = "\n".join([*head, "", *import_lines(imports)])
     return laid_out([top, "\n" + first.lstrip("\n"), *rest])
+
+
+def _filled_in(lines: list[str], imports: list[ast.stmt], gaps: Gaps) -> list[str]:
+    """Have names filled in that statements read before anything sets them.
+
+    Such as that of a ``with`` around the line in which the call is.
+    """
+    known = {*dir(builtins), *STANDARD, "__name__", "__file__", "__doc__"}
+    known |= {name for one in imports for name in bound_names(one)}
+    if "*" in known:
+        return lines
+    found: list[str] = []
+    for text in lines:
+        for statement in ast.parse(text).body:
+            missing = names_read_at_once(statement) - known
+            found += [gaps.fill_in(name, name) for name in sorted(missing)]
+            known |= missing | bound_names(statement)
+        found.append(text)
+    return found
 
 
 def _missing(before: list[str], body: list[str], imports: list[ast.stmt]) -> set[str]:

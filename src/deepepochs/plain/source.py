@@ -43,6 +43,16 @@ class Source:
         start = self._starts[node.lineno - 1] + node.col_offset
         return start, self._starts[node.end_lineno - 1] + node.end_col_offset
 
+    def lines_of(self, statement: ast.stmt, after: int) -> tuple[int, int]:
+        """Start and end of the lines of a statement, with the comments above it.
+
+        ``after`` is the line of the statement before it.
+        """
+        first, last = statement.lineno, statement.end_lineno or statement.lineno
+        while first - 1 > after and self.lines[first - 2].strip().startswith("#"):
+            first -= 1
+        return self._starts[first - 1], self._starts[last]
+
     def segment(self, node: ast.AST, edits: Iterable[Edit] = ()) -> str:
         """The text of a node, with edits made."""
         return self.between(*self.span(node), edits)
@@ -92,6 +102,30 @@ def names_read(*nodes: ast.AST) -> set[str]:
     }
 
 
+def names_read_at_once(statement: ast.stmt) -> set[str]:
+    """The names that a statement needs when it runs: not those in the bodies of functions."""
+    found: set[str] = set()
+    own = set() if isinstance(statement, (ast.Assign, ast.AugAssign)) else bound_names(statement)
+    waiting: list[ast.AST] = [statement]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+            decorators = getattr(node, "decorator_list", [])
+            defaults = [*node.args.defaults, *filter(None, node.args.kw_defaults)]
+            waiting += [*decorators, *defaults]
+            continue
+        if isinstance(node, (ast.comprehension, ast.NamedExpr)):
+            own |= bound_names(node)
+        if isinstance(node, ast.ClassDef):
+            own |= set().union(*map(bound_names, node.body))
+        if isinstance(node, ast.ExceptHandler) and node.name:
+            own.add(node.name)
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
+            found.add(node.id)
+        waiting += ast.iter_child_nodes(node)
+    return found - own
+
+
 def bound_names(node: ast.AST) -> set[str]:
     """The names that a statement defines."""
     if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
@@ -129,6 +163,30 @@ def is_literal(value: Any) -> bool:
         return False
 
 
+def literal(value: Any) -> str:
+    """The code of such a value, with double quotes as formatters want them."""
+    text = repr(value)
+    if isinstance(value, float):
+        return text.replace("e+", "e")
+    return text if '"' in text else text.replace("'", '"')
+
+
+def leaves(statement: ast.stmt) -> bool:
+    """Whether a statement may leave the loop or the function around it, as ``if done: return``."""
+    waiting: list[tuple[ast.AST, bool]] = [(statement, False)]
+    while waiting:
+        node, in_loop = waiting.pop()
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)):
+            continue
+        if isinstance(node, (ast.Return, ast.Yield, ast.YieldFrom)):
+            return True
+        if isinstance(node, (ast.Break, ast.Continue)) and not in_loop:
+            return True
+        in_loop = in_loop or isinstance(node, (ast.For, ast.While))
+        waiting += [(one, in_loop) for one in ast.iter_child_nodes(node)]
+    return False
+
+
 def blocks_of(statement: ast.stmt) -> Iterator[list[ast.stmt]]:
     """The blocks of a compound statement."""
     for name in ("body", "orelse", "finalbody"):
@@ -143,7 +201,8 @@ class Around(NamedTuple):
     Attributes:
         source: of the whole file.
         file: its name.
-        statements: those that ran before, of the module and of the function around the call.
+        statements: those that ran before, of the module and of the function or method around the
+            call.
         call: the call itself, if it was found.
         given: the names that are set by what is around the call: a loop, or a function's call.
         num_outer: how many of the statements are outside of the function.
@@ -170,7 +229,9 @@ def around(frame: FrameType, methods: Sequence[str]) -> Around | None:
     given: list[str] = []
     block, num_outer = source.tree.body, 0
     if frame.f_code.co_name != "<module>":
-        function = next((f for f in block if _holds(f, line) and hasattr(f, "args")), None)
+        function = next((f for f in block if _holds(f, line)), None)
+        if isinstance(function, ast.ClassDef):
+            function = next((f for f in function.body if _holds(f, line)), None)
         if not isinstance(function, ast.FunctionDef):
             return None
         statements += _before_call(frame, block, given)

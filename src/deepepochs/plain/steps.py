@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import ast
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from ..patches import PatchBase
 from ..steps import DEFAULT_STEPS, Steps
 from .gaps import Gaps, Names, place_of
-from .source import LIBRARY, Edit, bound_names, is_literal, names_read, source_of
+from .source import LIBRARY, Edit, bound_names, names_read, source_of
 
 VERBS = ("loss", "backward", "optimize", "do_metric", "call_model", "record")
 UNKNOWN = ("trainer", "run", "opt", "session", "runtime", "accelerator", "batch_patch_dict")
@@ -57,6 +57,11 @@ class Verbs(Protocol):
     def optimize(self, index: int | None) -> list[str]:
         """The step of an optimizer, or of all."""
 
+    def with_closure(
+        self, index: int | None, inner: Sequence[str], found: Sequence[str]
+    ) -> list[str]:
+        """The step of an optimizer that calls these lines, and leaves outputs and loss."""
+
     def record_loss(self, loss: str) -> list[str]:
         """The sum of the losses."""
 
@@ -65,6 +70,12 @@ class Verbs(Protocol):
 
     def record(self, name: str, value: str, how: str) -> list[str]:
         """The mean, sum, maximum, minimum or last of a value that a step records or returns."""
+
+    def code_of(self, value: Any) -> str:
+        """The expression of a value; ``''``: there is none."""
+
+    def ending(self) -> list[str]:
+        """The lines that end a mini-batch."""
 
     def own(self, owner: Any, name: str) -> str:
         """The expression of an attribute of a step's object."""
@@ -90,6 +101,9 @@ class StepWriter:
         self._owner = getattr(step, "__self__", None)
         self._self, self._indent, self._line = "self", "", 0
         self._lazy = 0
+        self._num_blocks = self._num_loops = 0  # around the statement, of those that may not run
+        self._has_left = False  # an earlier statement may have ended the mini-batch
+        self._called: set[int] = set()  # nodes that are called, by id
         self._unknown: list[str] = []
         self._used: set[str] = set()
         found = None if self.source is None else self.source.tree.body[0]
@@ -115,6 +129,16 @@ class StepWriter:
         return set() if self.tree is None else {
             node.id for node in ast.walk(self.tree) if isinstance(node, ast.Name)
         } | set(self._args)  # fmt: skip
+
+    @property
+    def is_sure(self) -> bool:
+        """Whether each mini-batch comes to the present statement, and once."""
+        return not self._num_blocks and not self._has_left
+
+    @property
+    def is_reached(self) -> bool:
+        """Whether each mini-batch comes to the present statement, at least once."""
+        return self._num_blocks == self._num_loops and not self._has_left
 
     @property
     def read_names(self) -> set[str]:
@@ -171,10 +195,11 @@ class StepWriter:
         values = {name: step_args[name] for name in named if name in step_args}
         if args.kwarg is not None:
             values[args.kwarg.arg] = {k: v for k, v in step_args.items() if k not in named}
-        texts.update((name, repr(value)) for name, value in values.items() if is_literal(value))
+        # One that has no text is not to get the default.
+        texts.update((name, self._verbs.code_of(value)) for name, value in values.items())
         lines, read = [], self.read_names
         for name in (name for name in [*named, *values] if name in read):
-            line = f"{name} = {texts[name]}" if name in texts else ""
+            line = f"{name} = {texts[name]}" if texts.get(name) else ""
             lines.append(line or self._gaps.fill_in(name, f"the step argument {name}"))
         return list(dict.fromkeys(lines))
 
@@ -287,8 +312,11 @@ class StepWriter:
         self._add(self._reindented(header, statement) + ":" + "".join(f"  {c}" for c in comment))
         self.lines[-1] += self._noted()
         self._line = header.count("\n") + statement.lineno
-        number = len(self.lines)
+        number, is_loop = len(self.lines), isinstance(statement, (ast.For, ast.While))
+        self._num_blocks += not isinstance(statement, ast.With)
+        self._num_loops += is_loop
         self._write_block(statement.body, f"{indent}    ")
+        self._num_loops -= is_loop
         if len(self.lines) == number:  # such as an optimizer step, in validation
             self._add("pass")
         orelse = self._chosen(getattr(statement, "orelse", []))
@@ -299,6 +327,7 @@ class StepWriter:
                 self._add("else:")
                 self._line, indent = orelse[0].lineno - 1, f"{indent}    "
             self._write_block(orelse, indent, is_elif=continues)
+        self._num_blocks -= not isinstance(statement, ast.With)
 
     def _write_return(self, statement: ast.Return, *, is_last: bool) -> None:
         assert self.source is not None
@@ -312,8 +341,12 @@ class StepWriter:
             if not edits or not self.source.segment(value, edits).isidentifier():
                 what = f"return {' '.join(self.source.segment(value).split())}"
                 self._add(self._gaps.not_written(what + self._where(statement)))
-        if not is_last:
-            self._add("continue")
+        if not is_last and self._num_loops:
+            what = f"the return that ends this loop and the step{self._where(statement)}"
+            self._add(self._gaps.not_written(what), "break")
+        elif not is_last:
+            self._add(*self._verbs.ending(), "continue")
+        self._has_left = self._has_left or not is_last
 
     def _write_value(self, name: str, value: ast.expr) -> None:
         """Record a value that the step returns; a patch needs the library."""
@@ -327,7 +360,7 @@ class StepWriter:
         self._add(*self._verbs.record(name, self.source.segment(value, edits), "mean"))
 
     def _add(self, *lines: str) -> None:
-        self.lines += [self._indent + one for line in lines for one in line.splitlines()]
+        self.lines += [self._indent + one for line in lines for one in line.splitlines() or [""]]
 
     def _reindented(self, text: str, statement: ast.stmt) -> str:
         first, *rest = text.splitlines()
@@ -373,6 +406,7 @@ class StepWriter:
         if isinstance(node, ast.JoinedStr) and any(map(self._own_name, ast.walk(node))):
             return self._unknown_text(node)
         if isinstance(node, ast.Call):
+            self._called.add(id(node.func))
             name = self._own_name(node.func)
             if name in VERBS:
                 return self._unknown_text(node) if self._lazy else self._verb(name, node, target)
@@ -410,7 +444,8 @@ class StepWriter:
         end = self.source.span(node)[1]
         rest = self.source.between(self.source.span(root)[1], end)  # such as .g in self.model.g
         if known := self._verbs.known(name + rest):
-            return known
+            is_model = (name + rest).removeprefix("trainer.") == "model"
+            return self._model(node, known) if is_model else known
         if known := self._verbs.known(name):
             return known + rest
         if name in UNKNOWN or (name in VERBS and not rest):
@@ -420,6 +455,13 @@ class StepWriter:
         ):
             return self._verbs.method(self._owner, name) + rest
         return self._verbs.own(self._owner, name) + rest
+
+    def _model(self, node: ast.Attribute, net: str) -> str:
+        """The model, or what computes with it in mixed precision."""
+        if id(node) in self._called or self._verbs.model == net:
+            return self._verbs.model
+        self._add(self._gaps.not_written("mixed precision of the model by another name"))
+        return net
 
     def _is_ours(self, node: ast.AST) -> bool:
         """Whether code calls something of the library, or of what inherits from its patches."""
@@ -476,7 +518,7 @@ class StepWriter:
             share = self._share(given)
             return self._write_loss(out, self._text(given["batch_y"]), share, given, target)
         if "closure" in given:
-            return self._unknown_text(node)
+            return self._write_closure(node, given)
         if name == "optimize":
             index = given.get("optimize_index")
             chosen = index.value if isinstance(index, ast.Constant) else None
@@ -486,6 +528,29 @@ class StepWriter:
             self._add(*self._verbs.backward(loss, self._share(given)))
         else:
             self._record(given)
+        return "None"
+
+    def _write_closure(self, node: ast.Call, given: Mapping[str, ast.expr]) -> str:
+        """Write ``self.optimize(closure=lambda: self.loss(out, y, do_optimize=False))``."""
+        closure, index = given["closure"], given.get("optimize_index")
+        call = closure.body if isinstance(closure, ast.Lambda) else None
+        if not isinstance(call, ast.Call) or self._own_name(call.func) != "loss":
+            return self._unknown_text(node)
+        of_loss = dict(zip(("model_out", "batch_y"), call.args, strict=False))
+        of_loss.update((keyword.arg or "", keyword.value) for keyword in call.keywords)
+        chosen = getattr(index, "value", None)
+        if _is_on(of_loss.get("do_optimize")) or not (index is None or isinstance(chosen, int)):
+            return self._unknown_text(node)
+        before, indent, self.lines, self._indent = self.lines, self._indent, [], ""
+        out = self._new_name("out", "batch_out")
+        self._add(f"{out} = {self._text(of_loss['model_out'])}")
+        y, loss = self._text(of_loss["batch_y"]), self._new_name("loss", "batch_loss")
+        self._add(f"{loss} = {self._verbs.loss(out, y)}")
+        self._add(*self._verbs.backward(loss, self._share(of_loss)))
+        inner, self.lines, self._indent = self.lines, before, indent
+        self._add(*self._verbs.with_closure(chosen, inner, [out, loss]))
+        if _is_on(of_loss.get("do_metric")):
+            self._add(*self._verbs.record_loss(loss), *self._verbs.record_metrics(out, y))
         return "None"
 
     def _write_record(self, node: ast.Call, given: Mapping[str, ast.expr]) -> str:

@@ -49,9 +49,11 @@ class Sums:
         self.total, self.count = names.free("total", "loss_total"), names.free("count", "num")
         self.weight = names.free("weight", "size")
         self.is_weighed, self.is_single = False, is_single
+        self._divides = False  # something is divided by the sum of the weights
         self._names = names
         self._means: dict[str, str] = {}  # name -> the variable of its sum
         self._others: dict[str, str] = {}  # name -> the variable of its value
+        self._counts: dict[str, str] = {}  # the variable of a sum -> that of its weights
 
     @property
     def has_loss(self) -> bool:
@@ -59,14 +61,21 @@ class Sums:
         return "loss" in self._means
 
     @property
+    def loss_count(self) -> str:
+        """The name of the sum of the weights of the losses."""
+        return self._counts.get(self.total, self.count)
+
+    @property
     def times(self) -> str:
         """What a mean of a mini-batch is multiplied with."""
         return "" if self.is_single else f" * {self.weight}"
 
-    @property
-    def per(self) -> str:
-        """What the sum of a pass is divided by."""
-        return "" if self.is_single else f" / {self.count}"
+    def mean(self, variable: str) -> str:
+        """The expression of the mean of which a variable has the sum."""
+        if own := self._counts.get(variable):
+            return f'{variable} / {own} if {own} else float("nan")'
+        self._divides = True
+        return variable if self.is_single else f"{variable} / {self.count}"
 
     def need_weight(self) -> None:
         """Have the weight of each mini-batch, which is read."""
@@ -76,18 +85,42 @@ class Sums:
         """A new name for a sum."""
         return self._names.free(f"{identifier(name)}_{end}")
 
-    def add(self, name: str, value: str) -> list[str]:
-        """Add a mean of the mini-batch to the sum of the pass."""
-        self.is_weighed = True
-        if name not in self._means:
-            self._means[name] = self.total if name == "loss" else self.variable(name)
-        return [f"{self._means[name]} += {value}{self.times}"]
+    def add(self, name: str, value: str, *, is_sure: bool) -> list[str]:
+        """Add a mean of the mini-batch to the sum of the pass.
 
-    def record(self, name: str, value: str, how: str) -> list[str]:
+        ``is_sure``: each mini-batch does it, and once.
+        """
+        self.is_weighed = self.is_weighed or not self.is_single
+        if is_again := name in self._means:
+            variable = self._means[name]
+        else:
+            variable = self._means[name] = self.total if name == "loss" else self.variable(name)
+        if is_again or not is_sure:
+            self.count_apart(variable)
+        return [f"{variable} += {value}{self.times}"]
+
+    def count_apart(self, variable: str) -> None:
+        """Have a sum of the weights of its own: not each mini-batch adds one value."""
+        if variable not in self._counts:
+            self._counts[variable] = self._names.free(f"{variable.removesuffix('_total')}_count")
+
+    def counted(self, lines: Sequence[str]) -> list[str]:
+        """Add to the lines of a step those that sum the weights of such values."""
+        found: list[str] = []
+        for line in lines:
+            found.append(line)
+            variable, _, added = line.strip().partition(" += ")
+            if added and variable in self._counts:
+                indent = line[: len(line) - len(line.lstrip())]
+                size = "1" if self.is_single else self.weight
+                found.append(f"{indent}{self._counts[variable]} += {size}")
+        return found
+
+    def record(self, name: str, value: str, how: str, *, is_sure: bool) -> list[str]:
         """Add what comes of ``self.record`` in a step."""
         number = value if value.endswith(".item()") else f"torch.as_tensor({value}).item()"
         if how == "mean":
-            return self.add(name, number)
+            return self.add(name, number, is_sure=is_sure)
         if name not in self._others:
             self._others[name] = self.variable(name, how)
             first = {"max": '-float("inf")', "min": 'float("inf")'}.get(how, "0.0")
@@ -99,15 +132,16 @@ class Sums:
 
     def weigh(self, weight: str, *, always: bool) -> list[str]:
         """The lines that weigh a mini-batch; ``always``: also where no mean needs it."""
-        counts = self.is_weighed and not self.is_single
-        lines = [f"{self.weight} = {weight}"] if counts or always else []
+        counts = self._divides and not self.is_single
+        lines = [f"{self.weight} = {weight}"] if self.is_weighed or always else []
         return [*lines, f"{self.count} += {self.weight}"] if counts else lines
 
     def end(self, metrics: Sequence[MetricText]) -> None:
         """Note the first values of the sums, and the results: loss, metrics, others."""
         self.ending = list(dict.fromkeys(line for one in metrics for line in one.end))
-        start = [f"{self.count} = 0"] if self.is_weighed and not self.is_single else []
-        entries = {name: f'"{name}": {sum_}{self.per}' for name, sum_ in self._means.items()}
+        entries = {name: f'"{name}": {self.mean(sum_)}' for name, sum_ in self._means.items()}
+        start = [f"{self.count} = 0"] if self._divides and not self.is_single else []
+        start += [f"{own} = 0" for own in self._counts.values()]
         loss = entries.pop("loss", "")
         means = [f"{self.total} = 0.0"] if loss else []
         means += [f"{self._means[name]} = 0.0" for name in entries]
@@ -140,10 +174,18 @@ class PassMetrics:
     @property
     def used(self) -> list[MetricText]:
         """Those that the step records."""
-        return self._texts if self._is_used else []
+        if not self._is_used:
+            return []
+        return [
+            one._replace(value=f"{one.value}{self._sums.mean(one.mean)}") if one.mean else one
+            for one in self._texts
+        ]
 
-    def lines(self, out: str, y: str) -> list[str]:
-        """The lines for a mini-batch."""
+    def lines(self, out: str, y: str, *, is_sure: bool) -> list[str]:
+        """The lines for a mini-batch; ``is_sure``: each comes to them, and once."""
+        if self._is_used or not is_sure:
+            for variable in (one.mean for one in self._texts if one.mean):
+                self._sums.count_apart(variable)
         self._is_used = True
         found = [line.format(out=out, y=y) for one in self._texts for line in one.batch]
         return list(dict.fromkeys(found))
@@ -202,14 +244,15 @@ class PassMetrics:
             return self._gap(f"the metric {name}, which gives a dict")
         sums = self._sums
         variable = sums.variable(name)
-        sums.need_weight()
+        if not sums.is_single:
+            sums.need_weight()
         lines, text = self._detached()
         if is_class_metric(metric):
             lines, text = [], f"{self._scores_text}.detach()"
         call = f"{known}({text}, {{y}})"
         number = f"torch.as_tensor({call}).item()" if text == "{out}" else f"float({call})"
         lines = [*lines, f"{variable} += {number}{sums.times}"]
-        return MetricText([f"{variable} = 0.0"], lines, f'"{name}": {variable}{sums.per}')
+        return MetricText([f"{variable} = 0.0"], lines, f'"{name}": ', mean=variable)
 
     def _torchmetric(self, name: str, known: str, metric: Any) -> MetricText:
         is_group = type(metric).__name__ == "MetricCollection"

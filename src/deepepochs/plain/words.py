@@ -17,7 +17,6 @@ from torch.nn.parameter import is_lazy
 from ..arguments import default_loss
 from ..callbacks.base import HOOKS
 from ..callbacks.console import facts_of
-from ..callbacks.grad_clip import GradClipCallback
 from ..callbacks.monitored import Improvement
 from ..callbacks.run_facts import loss_text, optimizer_settings
 from ..fit.plan import FitPlan
@@ -32,6 +31,7 @@ from ..show.tables import html_table
 from ..stages import Stage
 from ..steps import DEFAULT_STEPS, resolve_step, step_name
 from ..task import EpochTask
+from .callbacks import clip_of
 from .gaps import place_of
 
 COLUMNS = 100
@@ -152,14 +152,14 @@ def _of_update(trainer: Any) -> str:
         f"an optimizer step {text}",
         f"in {mode}" if mode != "no" else "",
         f"with the gradients of {count} processes" if count > 1 else "",
-        *(_of_clipping(one) for one in trainer.callbacks if isinstance(one, GradClipCallback)),
+        "" if (clip := clip_of(trainer.callbacks)) is None else _of_clipping(clip),
         "on parts of a mini-batch where memory is short" if trainer.on_oom == "split" else "",
         "by deterministic operations" if trainer.deterministic else "",
     ]
     return ", ".join(filter(None, parts))
 
 
-def _of_clipping(callback: GradClipCallback) -> str:
+def _of_clipping(callback: Any) -> str:
     if callback.norm_type is None:
         return f"gradients clipped to ±{callback.max_value:g}"
     return f"the {callback.norm_type:g}-norm of the gradients clipped to {callback.max_value:g}"
@@ -214,7 +214,7 @@ def _of_callbacks(trainer: Any) -> Iterator[tuple[str, str]]:
     """Each callback with what it does, and the hooks of the user's own."""
     for callback in trainer.callbacks:
         kind = type(callback)
-        if callback.is_console or kind is GradClipCallback:
+        if callback.is_console or callback is clip_of(trainer.callbacks):
             continue
         if is_of_library(kind):
             improvement = getattr(callback, "improvement", None)

@@ -1,0 +1,113 @@
+"""What in a script is of the library: names that it has imported, and what was made with them."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+from types import FrameType
+from typing import Any
+
+from .source import LIBRARY, names_read
+
+
+class Ours:
+    """Tells which code of a script needs the library.
+
+    Attributes:
+        names: those in the script, each with its name in the library; ``''``: the library itself.
+        tainted: names of the script that need the library.
+    """
+
+    def __init__(self, frame: FrameType | None, trainer: Any = None) -> None:
+        self.names: dict[str, str] = {}
+        self.tainted: set[str] = set()
+        self._frame, self._trainer = frame, trainer
+
+    def look_at_import(self, statement: ast.Import | ast.ImportFrom) -> list[str]:
+        """Note the names of the library; give those of others."""
+        module = getattr(statement, "module", None) or ""
+        is_ours = module.partition(".")[0] == LIBRARY and not getattr(statement, "level", 0)
+        others = []
+        for alias in statement.names:
+            name = name_of_alias(alias)
+            if is_ours and alias.name == "*":
+                public = importlib.import_module(module).__all__
+                self.names.update((one, one) for one in public)
+            elif is_ours:
+                self.names[name] = alias.name
+            elif (not module and name == LIBRARY) or alias.name.startswith(f"{LIBRARY}."):
+                self.names[name] = ""
+            else:
+                others.append(name)
+        return others
+
+    def taint(self, names: set[str]) -> None:
+        """Note names that need the library."""
+        self.tainted |= names
+
+    def clear(self, names: set[str]) -> None:
+        """Note that names need the library no more."""
+        self.tainted -= names
+
+    def uses(self, *nodes: ast.AST) -> bool:
+        """Whether code needs the library."""
+        if not names_read(*nodes).isdisjoint({*self.names, *self.tainted}):
+            return True
+        inner = [one for node in nodes for one in ast.walk(node)]
+        return any(self.is_trainer(one) or self._is_import(one) for one in inner)
+
+    def _is_import(self, node: ast.AST) -> bool:
+        """Whether code imports the library."""
+        modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom) and not node.level:
+            modules = [node.module or ""]
+        return any(module.partition(".")[0] == LIBRARY for module in modules)
+
+    def is_trainer(self, node: ast.AST | None) -> bool:
+        """Whether code is an attribute that has the trainer, as ``self.trainer``."""
+        if not isinstance(node, ast.Attribute) or not isinstance(node.value, ast.Name):
+            return False
+        held = getattr(self.value_of(node.value), "__dict__", {})
+        return self._trainer is not None and held.get(node.attr) is self._trainer
+
+    def value_of(self, node: ast.expr | None) -> Any:
+        """The object of a name or of its attributes, at the time of the call."""
+        if isinstance(node, ast.Attribute):
+            return getattr(self.value_of(node.value), node.attr, None)
+        if self._frame is None or not isinstance(node, ast.Name):
+            return None
+        return self._frame.f_locals.get(node.id, self._frame.f_globals.get(node.id))
+
+    def name(self, function: ast.expr) -> str:
+        """The name in the library of a function that the script calls; ``''``: it is another."""
+        if isinstance(function, ast.Name):
+            return self.names.get(function.id, "")
+        root: ast.expr = function
+        while isinstance(root, ast.Attribute):
+            root = root.value
+        is_ours = isinstance(root, ast.Name) and self.names.get(root.id) == ""
+        return function.attr if is_ours and isinstance(function, ast.Attribute) else ""
+
+    def makes(self, node: ast.AST, base: str) -> bool:
+        """Whether code calls a class of the library, or one that inherits from it."""
+        kind = self.value_of(node.func) if isinstance(node, ast.Call) else None
+        if kind is None and isinstance(node, ast.Call):  # imported in a function
+            return self.name(node.func) == base.removesuffix("Base")
+        return any(
+            one.__name__ == base and one.__module__.startswith(f"{LIBRARY}.")
+            for one in getattr(kind, "__mro__", ())
+        )
+
+    def only_makes(self, node: ast.expr) -> bool:
+        """Whether an expression makes an object, or a list of some, and does no more."""
+        if isinstance(node, (ast.List, ast.Tuple)):
+            return all(map(self.only_makes, node.elts))
+        if isinstance(node, ast.Call):
+            is_class = isinstance(self.value_of(node.func), type)
+            return is_class or bool(self.name(node.func))
+        return isinstance(node, (ast.Name, ast.Constant))
+
+
+def name_of_alias(alias: ast.alias) -> str:
+    """The name that an import gives to a module or to something in it."""
+    return alias.asname or alias.name.partition(".")[0]
