@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from ..fit.plan import FitPlan
 from ..stages import Stage
@@ -16,7 +15,7 @@ from .callbacks import Frozen
 from .gaps import Names, place_of
 from .layout import folded
 from .look import sample_of
-from .parts import Parts, code_of, identifier
+from .parts import Parts, identifier
 from .source import bound_names, literal, names_read
 from .steps import VERBS, StepWriter
 from .sums import PassMetrics, Sums
@@ -36,6 +35,7 @@ class Pass:
         label: of the task, where the stage has several; else ``''``.
         has_loss: whether it computes a loss.
         step: what handles a mini-batch.
+        writer: writes the step; ``None``: it is the library's.
     """
 
     def __init__(
@@ -47,20 +47,20 @@ class Pass:
         tasks = plan.tasks[stage]
         self.label = plan.labels[stage][tasks.index(task)] if len(tasks) > 1 else ""
         self.step = resolve_step(task, parts.trainer, stage)
-        self.is_default = getattr(self.step, "__func__", None) in DEFAULT_STEPS
+        is_default = getattr(self.step, "__func__", None) in DEFAULT_STEPS
+        self.writer = None if is_default else StepWriter(self.step, parts)
         wanted = "train_epoch" if stage is Stage.TRAIN else "validate"
         self.name = parts.names.free(f"{wanted}_{identifier(self.label)}" if self.label else wanted)
 
     @property
     def assigned(self) -> set[str]:
         """The names that a step of the user's sets."""
-        return set() if self.is_default else StepWriter(self.step, self.parts.gaps).assigned
+        return set() if self.writer is None else self.writer.assigned
 
     @property
     def reads_steps(self) -> bool:
         """Whether a step of the user's reads the number of optimizer steps."""
-        source = None if self.is_default else StepWriter(self.step, self.parts.gaps).source
-        return source is not None and NUM_STEPS in source.text
+        return self.writer is not None and NUM_STEPS in self.writer.source.text
 
     def write(self, between: Between, frozen: Frozen, epoch: str) -> list[str]:
         """Write the function; ``epoch`` is the name of the number of the epoch."""
@@ -68,7 +68,7 @@ class Pass:
 
 
 class PassWriter:
-    """Writes the function of a pass; it is also what the verbs of a step do there.
+    """Writes the function of a pass; it is also what the verbs of a step do there, as lines of code.
 
     Attributes:
         model: the expression by which the step calls the model.
@@ -87,7 +87,7 @@ class PassWriter:
         self._net = parts.model if self._is_training else parts.averaged or parts.model
         sample = sample_of(trainer, one.task.dataloader, one.task.targets)
         self.model = parts.call(self._net, sample.out)
-        self._writer = None if one.is_default else StepWriter(one.step, parts.gaps, self)
+        self._writer = one.writer
         self.names = Names(self._taken())
         given = None if self._writer is None else self._writer.inputs
         self._batch = BatchText(parts, one.task, sample, self.names, given)
@@ -95,7 +95,7 @@ class PassWriter:
         self._sums = Sums(self.names, is_single=length == 1 and not one.label)
         self._walk = Walk(parts, one.stage, one.task, one.loader, self.names)
         self._updates = Updates(parts, self._walk, self._sums, between, self.names)
-        out = sample.out if one.is_default else None
+        out = sample.out if one.writer is None else None
         self._metrics = PassMetrics(parts, self._batch, self._sums, self.names, out, one.planned)
 
     def _taken(self) -> set[str]:
@@ -208,7 +208,7 @@ class PassWriter:
         writer, y = self._writer, self._batch.y
         if writer is None:
             return self._default()
-        lines = writer.write(self._pass.task.step_args)
+        lines = writer.write(self._pass.task.step_args, self)
         missing = writer.inputs[1] if y == "None" and writer.inputs[1] in writer.own_names else ""
         return [f"{missing} = None", *lines] if missing in writer.read_names else lines
 
@@ -238,10 +238,6 @@ class PassWriter:
 
     # --- what a step reads
 
-    def code_of(self, value: Any) -> str:
-        """The expression of a value; ``''``: there is none."""
-        return code_of(value) or self._parts.prelude.name_of(value)
-
     def known(self, name: str) -> str:
         """The expression of an attribute that every step's object has; ``''``: it is another."""
         weight, parts = self._sums.weight, self._parts
@@ -263,18 +259,6 @@ class PassWriter:
             "step_args": literal(self._pass.task.step_args),
             "device": "device" if parts.moves else f'torch.device("{parts.trainer.device}")',
         }.get(name, "")
-
-    def own(self, owner: Any, name: str) -> str:
-        """The expression of an attribute of a step's object."""
-        return self._parts.own(owner, name)
-
-    def method(self, owner: Any, name: str) -> str:
-        """The name of the function that a method of a step's object becomes."""
-
-        def write(method: Any, function: str) -> list[str]:
-            return StepWriter(method, self._parts.gaps, self).write_function(function)
-
-        return self._parts.method(owner, name, write)
 
     # --- what the verbs do
 

@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import ast
 import inspect
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from ..patches import PatchBase
 from ..steps import DEFAULT_STEPS, Steps
-from .gaps import Gaps, Names, place_of
-from .source import LIBRARY, Edit, bound_names, names_read, source_of
+from .gaps import place_of
+from .parts import Parts, code_of
+from .source import LIBRARY, Edit, Source, bound_names, is_none, names_read, source_of
+
+if TYPE_CHECKING:
+    from .passes import PassWriter
 
 VERBS = ("loss", "backward", "optimize", "do_metric", "call_model", "record")
 UNKNOWN = ("trainer", "run", "opt", "session", "runtime", "accelerator", "batch_patch_dict")
@@ -30,74 +34,23 @@ LAZY = (
 """Parts of an expression that run later, often or never."""
 
 
-class Verbs(Protocol):
-    """What the verbs do in one pass, as lines of code.
-
-    Attributes:
-        model: the expression of the model, as it is called.
-        has_loss: whether the pass has a loss.
-        has_metrics: whether something is done with the outputs of a mini-batch.
-        names: the names of the function that is written.
-    """
-
-    model: str
-    has_loss: bool
-    has_metrics: bool
-    names: Names
-
-    def known(self, name: str) -> str:
-        """The expression of an attribute of every step's object; ``''``: there is none."""
-
-    def loss(self, out: str, y: str) -> str:
-        """The expression of the loss."""
-
-    def backward(self, loss: str, share: str) -> list[str]:
-        """The backward pass of a loss, with its share of the mini-batch."""
-
-    def optimize(self, index: int | None) -> list[str]:
-        """The step of an optimizer, or of all."""
-
-    def with_closure(
-        self, index: int | None, inner: Sequence[str], found: Sequence[str]
-    ) -> list[str]:
-        """The step of an optimizer that calls these lines, and leaves outputs and loss."""
-
-    def record_loss(self, loss: str) -> list[str]:
-        """The sum of the losses."""
-
-    def record_metrics(self, out: str, y: str) -> list[str]:
-        """The sums of the metrics."""
-
-    def record(self, name: str, value: str, how: str) -> list[str]:
-        """The mean, sum, maximum, minimum or last of a value that a step records or returns."""
-
-    def code_of(self, value: Any) -> str:
-        """The expression of a value; ``''``: there is none."""
-
-    def ending(self) -> list[str]:
-        """The lines that end a mini-batch."""
-
-    def own(self, owner: Any, name: str) -> str:
-        """The expression of an attribute of a step's object."""
-
-    def method(self, owner: Any, name: str) -> str:
-        """The name of the function that a method of a step's object becomes."""
-
-
 class StepWriter:
     """Writes the lines of one step, or of another method of its object.
 
     Attributes:
         lines: the lines that were written.
         inputs: the names that the step gives to inputs and target.
+        source: of the step; empty where it was not found.
     """
 
-    def __init__(self, step: Callable[..., Any], gaps: Gaps, verbs: Verbs | None = None) -> None:
+    _verbs: PassWriter
+
+    def __init__(self, step: Callable[..., Any], parts: Parts) -> None:
         self.lines: list[str] = []
         self.inputs = "batch_x", "batch_y"
         self.step = step
-        self.source = source_of(step)
-        self._given_verbs, self._gaps = verbs, gaps
+        self.source = source_of(step) or Source("")
+        self._parts, self._gaps = parts, parts.gaps
         self._owner = getattr(step, "__self__", None)
         self._self, self._indent, self._line = "self", "", 0
         self._lazy = 0
@@ -106,7 +59,7 @@ class StepWriter:
         self._called: set[int] = set()  # nodes that are called, by id
         self._unknown: list[str] = []
         self._used: set[str] = set()
-        found = None if self.source is None else self.source.tree.body[0]
+        found = next(iter(self.source.tree.body), None)
         self.tree = found if isinstance(found, ast.FunctionDef) else None
         if self.tree is not None:
             args = [one.arg for one in (*self.tree.args.posonlyargs, *self.tree.args.args)]
@@ -117,11 +70,6 @@ class StepWriter:
             self._args = args
             x, y = [*args, *self.inputs[len(args) :]][:2]
             self.inputs = x, y
-
-    @property
-    def _verbs(self) -> Verbs:
-        assert self._given_verbs is not None
-        return self._given_verbs
 
     @property
     def own_names(self) -> set[str]:
@@ -150,8 +98,9 @@ class StepWriter:
         """The names that the step sets."""
         return set() if self.tree is None else set().union(*map(bound_names, self.tree.body))
 
-    def write(self, step_args: Mapping[str, Any]) -> list[str]:
-        """Write the body of the step, for a task's step arguments."""
+    def write(self, step_args: Mapping[str, Any], verbs: PassWriter) -> list[str]:
+        """Write the body of the step, for a task's step arguments; ``verbs`` are those of a pass."""
+        self._verbs = verbs
         if self.tree is None:
             where = self.step.__qualname__
             self.lines.append(self._gaps.not_written(f"{where}, whose source was not found"))
@@ -164,9 +113,10 @@ class StepWriter:
         self.lines[:0] = self._argument_lines(self.tree.args, step_args)
         return self.lines
 
-    def write_function(self, name: str) -> list[str]:
+    def write_function(self, name: str, verbs: PassWriter) -> list[str]:
         """Write a method that a step calls, as a function."""
-        if self.tree is None or self.source is None:
+        self._verbs = verbs
+        if self.tree is None:
             return [self._gaps.fill_in(name, f"{name}, whose source was not found")]
         edits: list[Edit] = []
         for statement in self.tree.body:
@@ -196,12 +146,16 @@ class StepWriter:
         if args.kwarg is not None:
             values[args.kwarg.arg] = {k: v for k, v in step_args.items() if k not in named}
         # One that has no text is not to get the default.
-        texts.update((name, self._verbs.code_of(value)) for name, value in values.items())
+        texts.update((name, self._text_of(value)) for name, value in values.items())
         lines, read = [], self.read_names
         for name in (name for name in [*named, *values] if name in read):
             line = f"{name} = {texts[name]}" if texts.get(name) else ""
             lines.append(line or self._gaps.fill_in(name, f"the step argument {name}"))
         return list(dict.fromkeys(lines))
+
+    def _text_of(self, value: Any) -> str:
+        """The expression of a value; ``''``: there is none."""
+        return code_of(value) or self._parts.prelude.name_of(value)
 
     # --- statements
 
@@ -217,7 +171,6 @@ class StepWriter:
 
     def _write_comments(self, line: int) -> None:
         """Write the comments between the last statement and a line."""
-        assert self.source is not None
         between = (text.strip() for text in self.source.lines[self._line : line - 1])
         self._add(*(text for text in between if text.startswith("#")))
 
@@ -234,7 +187,6 @@ class StepWriter:
             self._write_simple(statement)
 
     def _write_simple(self, statement: ast.stmt) -> None:
-        assert self.source is not None
         if self._is_ours(statement):
             self._write_unknown(statement)
             return
@@ -260,7 +212,6 @@ class StepWriter:
 
     def _write_unknown(self, statement: ast.stmt) -> None:
         """Stand in for a statement that needs the library."""
-        assert self.source is not None
         what = " ".join(self.source.segment(statement).split()) + self._where(statement)
         targets = sorted(bound_names(statement))
         if not targets or not isinstance(statement, (ast.Assign, ast.AnnAssign)):
@@ -291,7 +242,6 @@ class StepWriter:
         return self._chosen(first.body if decided else first.orelse)
 
     def _write_compound(self, statement: Any, *, is_elif: bool) -> None:
-        assert self.source is not None
         indent = self._indent
         start, first = self.source.span(statement)[0], self.source.span(statement.body[0])[0]
         if self.source.between(start, first).startswith("elif") and not is_elif:
@@ -330,7 +280,6 @@ class StepWriter:
         self._num_blocks -= not isinstance(statement, ast.With)
 
     def _write_return(self, statement: ast.Return, *, is_last: bool) -> None:
-        assert self.source is not None
         value = statement.value
         if isinstance(value, ast.Dict) and all(isinstance(k, ast.Constant) for k in value.keys):
             for key, each in zip(value.keys, value.values, strict=True):
@@ -350,7 +299,6 @@ class StepWriter:
 
     def _write_value(self, name: str, value: ast.expr) -> None:
         """Record a value that the step returns; a patch needs the library."""
-        assert self.source is not None
         if self._is_ours(value):
             what = f'"{name}": {" ".join(self.source.segment(value).split())}'
             self._add(self._gaps.not_written(what + self._where(value)))
@@ -369,7 +317,6 @@ class StepWriter:
 
     def _trailing(self, statement: ast.stmt) -> str:
         """The comment at the end of a statement, and what is unknown in it."""
-        assert self.source is not None
         line = self.source.lines[(statement.end_lineno or 1) - 1].encode()
         rest = line[statement.end_col_offset :].decode().strip()
         return (f"  {rest}" if rest.startswith("#") else "") + self._noted()
@@ -387,7 +334,6 @@ class StepWriter:
 
     def _look(self, node: ast.AST, edits: list[Edit], target: str | None = None) -> None:
         """Note what is to stand in place of the verbs and attributes in some code."""
-        assert self.source is not None
         text = self._replaced(node, target)
         if text is not None:
             edits.append((*self.source.span(node), text))
@@ -427,20 +373,17 @@ class StepWriter:
         return node.attr if is_own and node.value.id == self._self else None  # type: ignore[attr-defined]
 
     def _unknown_text(self, node: ast.AST) -> str:
-        assert self.source is not None
         self._unknown.append(" ".join(self.source.segment(node).split()))
         return "..."
 
     def _text(self, node: ast.AST) -> str:
         """The text of an expression, after the lines of the verbs in it."""
-        assert self.source is not None
         edits: list[Edit] = []
         self._look(node, edits)
         text = self.source.segment(node, edits)
         return text if "\n" not in text else " ".join(text.split())
 
     def _attribute(self, name: str, root: ast.AST, node: ast.Attribute) -> str:
-        assert self.source is not None
         end = self.source.span(node)[1]
         rest = self.source.between(self.source.span(root)[1], end)  # such as .g in self.model.g
         if known := self._verbs.known(name + rest):
@@ -450,11 +393,13 @@ class StepWriter:
             return known + rest
         if name in UNKNOWN or (name in VERBS and not rest):
             return self._unknown_text(node)
-        if inspect.ismethod(getattr(self._owner, name, None)) or inspect.isfunction(
-            getattr(self._owner, name, None)
-        ):
-            return self._verbs.method(self._owner, name) + rest
-        return self._verbs.own(self._owner, name) + rest
+        value = getattr(self._owner, name, None)
+        if inspect.ismethod(value) or inspect.isfunction(value):
+            return self._parts.method(self._owner, name, self._write_method) + rest
+        return self._parts.own(self._owner, name) + rest
+
+    def _write_method(self, method: Any, name: str) -> list[str]:
+        return StepWriter(method, self._parts).write_function(name, self._verbs)
 
     def _model(self, node: ast.Attribute, net: str) -> str:
         """The model, or what computes with it in mixed precision."""
@@ -583,10 +528,10 @@ class StepWriter:
 
     def _record(self, given: Mapping[str, ast.expr]) -> None:
         loss, out, y = map(given.get, ("loss", "model_out", "batch_y"))
-        if loss is not None and not _is_none(loss):
+        if loss is not None and not is_none(loss):
             name = self._as_name(loss, "loss", "batch_loss")
             self._add(*self._verbs.record_loss(name))
-        if out is not None and not _is_none(out) and self._verbs.has_metrics:
+        if out is not None and not is_none(out) and self._verbs.has_metrics:
             name = self._as_name(out, "out", "batch_out")
             self._add(*self._verbs.record_metrics(name, "None" if y is None else self._text(y)))
 
@@ -629,7 +574,3 @@ def _is_super(node: ast.AST) -> bool:
 
 def _is_on(node: ast.expr | None) -> bool:
     return node is None or not (isinstance(node, ast.Constant) and node.value is False)
-
-
-def _is_none(node: ast.expr) -> bool:
-    return isinstance(node, ast.Constant) and node.value is None
