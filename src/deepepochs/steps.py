@@ -351,9 +351,14 @@ def resolve_step(task: Steps, trainer: object, stage: Stage) -> Callable[..., An
     return default
 
 
+def is_default(step: Callable[..., Any]) -> bool:
+    """Whether a step is the library's own."""
+    return getattr(step, "__func__", None) in DEFAULT_STEPS
+
+
 def step_name(step: Callable[..., Any]) -> str:
     """Name a step as a reader finds it, for example ``MyTask.train_step``."""
-    if getattr(step, "__func__", None) in DEFAULT_STEPS:
+    if is_default(step):
         return DEFAULT_STEP
     return getattr(step, "__qualname__", repr(step)).rpartition("<locals>.")[2]
 

@@ -210,13 +210,13 @@ class Look:
         """Whether a training step raises an error."""
         return any(seen.error is not None for seen in self.seen)
 
-    def is_plain(self, task: EpochTask, stage: Stage = Stage.TRAIN) -> bool:
-        """Whether the library makes the steps of a task: model, loss, backward, optimizers."""
+    def is_plain(self, task: EpochTask) -> bool:
+        """Whether the library trains on a task: model, loss, backward, optimizers."""
         owners = (type(task), type(self.trainer))
         own = any(
             getattr(cls, verb) is not getattr(Steps, verb) for cls in owners for verb in VERBS
         )
-        step = resolve_step(task, self.trainer, stage)
+        step = resolve_step(task, self.trainer, Stage.TRAIN)
         return not own and not self.trainer.has_own_split and step_name(step) == DEFAULT_STEP
 
     def name_of(self, weight: Tensor) -> str:

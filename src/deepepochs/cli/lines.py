@@ -192,7 +192,7 @@ def _summary(run: RunInfo) -> Iterator[str]:
     yield from (f"Check, {kind}: {text} {remedy}" for kind, text, remedy in run.findings or [])
 
 
-def epoch_rows(run: RunInfo, num: int = NUM_ROWS) -> Iterator[list[str]]:
+def epoch_rows(run: RunInfo) -> Iterator[list[str]]:
     """Yield the head and the last rows of the table of epochs, and the row of the best epoch."""
     best = run.best()
     names = run.metrics
@@ -207,7 +207,7 @@ def epoch_rows(run: RunInfo, num: int = NUM_ROWS) -> Iterator[list[str]]:
     epochs = sorted({epoch for _, curve in columns for epoch in curve})
     if not epochs:
         return
-    shown = epochs[-num:]
+    shown = epochs[-NUM_ROWS:]
     if best is not None and best.epoch not in shown:
         shown = [best.epoch, *shown]
     yield ["epoch", *(title for title, _ in columns)]

@@ -37,6 +37,11 @@ def bare(thing: Any) -> Any:
     return thing
 
 
+def has_modes(opt: Any) -> bool:
+    """Whether an optimizer has ``train()`` and ``eval()``, as those without schedules have."""
+    return all(callable(getattr(opt, name, None)) for name in ("train", "eval"))
+
+
 def is_optimizer(thing: Any) -> bool:
     """Whether a thing is a torch optimizer, or a wrapper around one that acts as one."""
     if isinstance(thing, torch.optim.Optimizer):

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ..arguments import found, place_of, with_hints
 from ..errors import CheckpointMismatch, ConfigError, ConfigTypeError, StepError, warn_user
 from ..metrics.direction import direction_of
-from .fits import bare, check_fit, is_optimizer, load_state, state_of, type_name
+from .fits import bare, check_fit, has_modes, is_optimizer, load_state, state_of, type_name
 from .schedules import LinearCosineScheduler
 from .settings import read_settings
 
@@ -107,8 +107,7 @@ class Optimizer:
         # Accelerate's wrapper says after a step whether its fp16 scaler has skipped it.
         self._tells_skips = hasattr(type(opt), "step_was_skipped")
         self._bare = opt = bare(opt)
-        modes = [getattr(opt, name, None) for name in ("train", "eval")]
-        self._has_modes = all(map(callable, modes))
+        self._has_modes = has_modes(opt)
         plain = torch.optim.Optimizer.zero_grad
         self._plain_zero_grad = type(opt).zero_grad is plain and "zero_grad" not in vars(opt)
         self._groups: list[tuple[list[Tensor], int]] = []
@@ -121,7 +120,7 @@ class Optimizer:
         are taken, else their average.
         """
         if self._has_modes:
-            opt: Any = bare(self.opt)
+            opt: Any = self._bare
             opt.train() if mode else opt.eval()
             self.training = mode
 

@@ -16,9 +16,8 @@ from ..stages import Stage
 from ..task import EpochTask
 from .batch_text import Walk
 from .gaps import Names
+from .layout import INDENT
 from .parts import Parts
-
-INDENT = "    "
 
 
 class Between:

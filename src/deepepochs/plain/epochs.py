@@ -10,11 +10,10 @@ from ..fit.plan import FitPlan
 from ..stages import Stage
 from .between import Between
 from .callbacks import Best, Frozen, left_out
-from .layout import folded
+from .layout import INDENT, folded
 from .parts import Parts
 from .passes import Pass
-
-INDENT = "    "
+from .words import counted
 
 
 class Epochs:
@@ -234,7 +233,11 @@ class Epochs:
         if trainer.resume is not None and trainer.resume is not False:
             lines.append(gaps.not_written(f"resume={trainer.resume!r}"))
         if start := self.span.start:
-            lines.append(gaps.not_written(f"the {start} epochs before, which made the weights"))
+            lines.append(
+                gaps.not_written(
+                    f"the {counted(start, 'epoch', 'epochs')} before, which made the weights"
+                )
+            )
         lines += [gaps.not_written(text) for text in self._limits()]
         workers = [getattr(task.dataloader, "num_workers", 0) for task in self.plan.all_tasks()]
         if any(workers) and trainer.worker_seeding == "position":

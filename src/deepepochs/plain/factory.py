@@ -11,11 +11,20 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from .ours import Ours
-from .source import Edit, Source, arguments_of, blocks_of, bound_names, is_none, names_read
+from .source import (
+    Edit,
+    Source,
+    arguments_of,
+    blocks_of,
+    bound_names,
+    is_none,
+    names_read,
+    seed_lines,
+)
 
 
 class Factory:
-    """Such a function.
+    """A function of the script that makes the trainer, written without the library.
 
     Attributes:
         text: the function without the library; ``''``: it cannot be written so.
@@ -118,20 +127,16 @@ class Factory:
             return True
         value, targets = getattr(statement, "value", None), getattr(statement, "targets", [None])
         if isinstance(value, ast.Call) and self._ours.name(value.func) == "set_seed":
-            return self._write_seed(statement, value)
+            lines = seed_lines(self._source.segment(value.args[0]))
+            text = f"\n{' ' * statement.col_offset}".join(lines)
+            self.edits.append((*self._source.span(statement), text))
+            return True
         if isinstance(targets[0], ast.Name) and value is not None:
             name = targets[0].id
             if isinstance(value, ast.Call) and self._ours.name(value.func) == "Optimizer":
                 self._wrapped[name] = value
             return self._ours.only_makes(value) and self._leave_out(statement)
         return False
-
-    def _write_seed(self, statement: ast.stmt, call: ast.Call) -> bool:
-        """Write what ``set_seed`` does."""
-        seed, margin = self._source.segment(call.args[0]), " " * statement.col_offset
-        lines = (f"random.seed({seed})", f"np.random.seed({seed})", f"torch.manual_seed({seed})")
-        self.edits.append((*self._source.span(statement), f"\n{margin}".join(lines)))
-        return True
 
     def _leave_out(self, statement: ast.stmt) -> bool:
         self._gone |= bound_names(statement)

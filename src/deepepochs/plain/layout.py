@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 WIDTH = 100
+INDENT = "    "
 
 
 def import_lines(imports: Iterable[ast.stmt]) -> list[str]:
@@ -86,7 +87,10 @@ def folded(opening: str, entries: Sequence[str], closing: str, indent: int) -> l
 
 
 def _entry(entry: str, indent: int) -> list[str]:
-    """The lines of an entry; one that is a dict itself may have several."""
-    if indent + len(entry) + 1 <= WIDTH or not entry.startswith("**{"):
-        return [f"    {entry},"]
-    return ["    **{", f"        {entry[3:-1]}", "    },"]
+    """The lines of an entry; a dict or a quotient may have several."""
+    if indent + len(entry) + 1 > WIDTH:
+        if entry.startswith("**{"):
+            return ["    **{", f"        {entry[3:-1]}", "    },"]
+        if entry.count(" / ") == 1:
+            entry = entry.replace(" / ", "\n    / ")
+    return f"    {entry},".splitlines()

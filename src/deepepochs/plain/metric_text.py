@@ -12,14 +12,13 @@ from torch import Tensor
 from .. import metrics
 
 IDS = "class_ids"
-KEPT = "torch.cat"
 
 
 class MetricText(NamedTuple):
     """How a metric is written out.
 
     Attributes:
-        start: lines before the pass, with ``{names}``.
+        start: lines before the loop.
         batch: lines for a mini-batch, with ``{out}`` and ``{y}``.
         value: the entry of its value in the results.
         end: lines after the loop.
@@ -146,8 +145,6 @@ def joined(name: str, like: Any) -> str:
         return f"{{key: torch.cat([one[key] for one in {name}]) for key in {name}[0]}}"
     if isinstance(like, tuple):
         return f"tuple(map(torch.cat, zip(*{name}, strict=True)))"
-    if like is None and name == "ys":
-        return f"torch.cat({name})"
     if isinstance(like, Tensor) and not like.ndim:
         return f"torch.stack({name})"
     return f"torch.cat({name})"

@@ -14,7 +14,7 @@ from torch import nn
 from ..arguments import default_loss
 from ..callbacks.base import HOOKS
 from ..hooks import is_of_library
-from ..optim.fits import bare
+from ..optim.fits import bare, has_modes
 from .gaps import Gaps, place_of
 from .metric_text import IDS, class_metric, ids_function, is_class_metric, plain_metric
 from .prelude import LOSS, MODEL, OptimizerText, Prelude
@@ -234,11 +234,8 @@ class Parts:
         one = "one.float() if one.is_floating_point() else one" if has_others else "one.float()"
         if isinstance(like, dict):
             return [f"return {{key: {one} for key, one in out.items()}}"]
-        return [
-            f"return [{one} for one in out]"
-            if isinstance(like, list)
-            else f"return tuple({one} for one in out)"
-        ]
+        each = f"{one} for one in out"
+        return [f"return [{each}]" if isinstance(like, list) else f"return tuple({each})"]
 
     def keep_free(self, assigned: set[str]) -> None:
         """Give other names to what steps call by a name that they also set."""
@@ -300,15 +297,12 @@ class Parts:
             found = self.names.free(wanted, f"{wanted}_of_classes")
             self.helpers[found] = class_metric(found, plain.__name__, options, out, y)
         else:
-            found = self.prelude.name_of(metric) or self._renamed_metric(metric)
+            # What `rename` gives is around the function that has the name.
+            inner = inspect.unwrap(metric) if callable(metric) else metric
+            found = self.prelude.name_of(metric) or self.prelude.name_of(inner)
             found = found or self._fill_in(wanted, f"the metric {name}")
         self._metrics[id(metric)] = found
         return found
-
-    def _renamed_metric(self, metric: Any) -> str:
-        """The function inside of what ``rename`` gives, by its name in the module."""
-        inner = inspect.unwrap(metric) if callable(metric) else metric
-        return self.prelude.name_of(inner)
 
     def add_class_ids(self) -> None:
         """Have the function that finds the predicted classes of any outputs, before its readers."""
@@ -363,11 +357,6 @@ def code_of(value: Any) -> str:
     return f"torch.tensor({value.tolist()})" if has_code and torch.equal(usual, value) else ""
 
 
-def has_modes(optimizer: Any) -> bool:
-    """Whether an optimizer has modes."""
-    return all(callable(getattr(optimizer, name, None)) for name in ("train", "eval"))
-
-
 def identifier(label: str) -> str:
     """A name like a label that can stand in code."""
     name = "".join(c if c.isalnum() else "_" for c in label).strip("_").lower()
@@ -376,7 +365,7 @@ def identifier(label: str) -> str:
 
 
 def at_path(name: str, model: nn.Module, path: str) -> str:
-    """The expression of a layer or a weight of the model that has a name."""
+    """The expression of a layer or a weight, such as ``net.layers[0].bias``, by its name in the model."""
     text, owner = name, model
     for part in path.split(".") if path else []:
         if isinstance(owner, (nn.Sequential, nn.ModuleList)) and part.isdigit():

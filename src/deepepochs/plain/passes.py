@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 
 from ..fit.plan import FitPlan
 from ..stages import Stage
-from ..steps import DEFAULT_STEPS, Steps, resolve_step
+from ..steps import Steps, is_default, resolve_step
 from ..task import EpochTask
 from .batch_text import BatchText, Walk
 from .between import Between
 from .callbacks import Frozen
 from .gaps import Names, place_of
-from .layout import folded
+from .layout import INDENT, folded
 from .look import sample_of
 from .parts import Parts, identifier
 from .source import bound_names, literal, names_read
@@ -21,7 +21,6 @@ from .steps import VERBS, StepWriter
 from .sums import PassMetrics, Sums
 from .updates import Updates
 
-INDENT = "    "
 NUM_STEPS = "trainer.progress.num_steps"
 
 
@@ -47,8 +46,7 @@ class Pass:
         tasks = plan.tasks[stage]
         self.label = plan.labels[stage][tasks.index(task)] if len(tasks) > 1 else ""
         self.step = resolve_step(task, parts.trainer, stage)
-        is_default = getattr(self.step, "__func__", None) in DEFAULT_STEPS
-        self.writer = None if is_default else StepWriter(self.step, parts)
+        self.writer = None if is_default(self.step) else StepWriter(self.step, parts)
         wanted = "train_epoch" if stage is Stage.TRAIN else "validate"
         self.name = parts.names.free(f"{wanted}_{identifier(self.label)}" if self.label else wanted)
 
@@ -165,11 +163,7 @@ class PassWriter:
             return folded("return {", entries, "}", len(INDENT))
         # Those of several tasks are pooled.
         totals = f", {sums.total}, {sums.loss_count}" if sums.has_loss else ", 0.0, 0"
-        is_named = [entry.startswith('"') for entry in entries]
-        prefixed = [
-            entry.replace('"', f'"{label}/', 1) if named else entry
-            for entry, named in zip(entries, is_named, strict=True)
-        ]
+        prefixed = [f'"{label}/{one[1:]}' if one.startswith('"') else one for one in entries]
         return folded("return {", prefixed, f"}}{totals}", len(INDENT))
 
     # --- the step

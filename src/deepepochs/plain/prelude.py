@@ -32,6 +32,7 @@ from .source import (
     leaves,
     literal,
     names_read,
+    seed_lines,
 )
 
 QUIET = ("plain_loop", "explain", "summary", "check", "print", "on_demand", "profile")
@@ -272,10 +273,7 @@ class Prelude:
         return getattr(function, "attr", getattr(function, "id", None)) in QUIET
 
     def _add_seed(self, seed: str) -> None:
-        for line in (
-            *("import random", "import numpy as np", "import torch"),
-            *(f"random.seed({seed})", f"np.random.seed({seed})", f"torch.manual_seed({seed})"),
-        ):
+        for line in ("import random", "import numpy as np", "import torch", *seed_lines(seed)):
             self._keep(line)
         self.names.take("random", "np")
 

@@ -138,8 +138,7 @@ def _filled_in(lines: list[str], imports: list[ast.stmt], gaps: Gaps) -> list[st
 
     Such as that of a ``with`` around the line in which the call is.
     """
-    known = {*dir(builtins), *STANDARD, "__name__", "__file__", "__doc__"}
-    known |= {name for one in imports for name in bound_names(one)}
+    known = _names_of(imports)
     if "*" in known:
         return lines
     found: list[str] = []
@@ -155,8 +154,7 @@ def _filled_in(lines: list[str], imports: list[ast.stmt], gaps: Gaps) -> list[st
 def _missing(before: list[str], body: list[str], imports: list[ast.stmt]) -> set[str]:
     """The names that the script reads and nothing in it defines."""
     tree = ast.parse("\n".join([*before, *body]))
-    known = {*dir(builtins), *STANDARD, "__name__", "__file__", "__doc__"}
-    known |= {name for one in imports for name in bound_names(one)}
+    known = _names_of(imports)
     for node in ast.walk(tree):
         if isinstance(node, (ast.stmt, ast.expr, ast.comprehension)):
             known |= bound_names(node)
@@ -164,8 +162,13 @@ def _missing(before: list[str], body: list[str], imports: list[ast.stmt]) -> set
             known.add(node.arg)
         if isinstance(node, ast.ExceptHandler) and node.name:
             known.add(node.name)
-    has_star = any(a.name == "*" for one in imports for a in getattr(one, "names", []))
-    return set() if has_star else names_read(tree) - known
+    return set() if "*" in known else names_read(tree) - known
+
+
+def _names_of(imports: list[ast.stmt]) -> set[str]:
+    """The names that a script has from imports and of Python; with ``'*'`` nobody knows all."""
+    given = {*dir(builtins), *STANDARD, "__name__", "__file__", "__doc__"}
+    return given.union(*map(bound_names, imports))
 
 
 def _found(missing: set[str], steps: list[Any], gaps: Gaps) -> tuple[list[str], list[str]]:

@@ -49,9 +49,13 @@ class Source:
         ``after`` is the line of the statement before it.
         """
         first, last = statement.lineno, statement.end_lineno or statement.lineno
-        while first - 1 > after and self.lines[first - 2].strip().startswith("#"):
-            first -= 1
-        return self._starts[first - 1], self._starts[last]
+        return self._starts[self._with_comments(first, after) - 1], self._starts[last]
+
+    def _with_comments(self, line: int, after: int) -> int:
+        """The first line of the comments right above a line, not above ``after``; else the line."""
+        while line - 1 > after and self.lines[line - 2].strip().startswith("#"):
+            line -= 1
+        return line
 
     def segment(self, node: ast.AST, edits: Iterable[Edit] = ()) -> str:
         """The text of a node, with edits made."""
@@ -78,8 +82,7 @@ class Source:
         rest = self.lines[last - 1].encode()[statement.end_col_offset :].decode().strip()
         if shares_line or rest.startswith(";"):
             return self.segment(statement)
-        while first - 1 > after and self.lines[first - 2].strip().startswith("#"):
-            first -= 1
+        first = self._with_comments(first, after)
         space = "\n" if first > 1 and not self.lines[first - 2].strip() else ""
         return space + textwrap.dedent("\n".join(self.lines[first - 1 : last]))
 
@@ -148,6 +151,11 @@ def arguments_of(call: ast.Call, order: Sequence[str]) -> dict[str, ast.expr]:
     found = dict(zip(order, call.args, strict=False))
     found.update((keyword.arg, keyword.value) for keyword in call.keywords if keyword.arg)
     return found
+
+
+def seed_lines(seed: str) -> list[str]:
+    """What ``set_seed`` does, in lines that need ``random``, ``np`` and ``torch``."""
+    return [f"random.seed({seed})", f"np.random.seed({seed})", f"torch.manual_seed({seed})"]
 
 
 def is_none(node: ast.expr | None) -> bool:

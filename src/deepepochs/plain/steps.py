@@ -11,11 +11,12 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from ..hooks import is_of_library
 from ..patches import PatchBase
 from ..steps import DEFAULT_STEPS, Steps
 from .gaps import place_of
 from .parts import Parts, code_of
-from .source import LIBRARY, Edit, Source, bound_names, is_none, names_read, source_of
+from .source import Edit, Source, arguments_of, bound_names, is_none, names_read, source_of
 
 if TYPE_CHECKING:
     from .passes import PassWriter
@@ -411,7 +412,9 @@ class StepWriter:
     def _is_ours(self, node: ast.AST) -> bool:
         """Whether code calls something of the library, or of what inherits from its patches."""
         calls = (one.func for one in ast.walk(node) if isinstance(one, ast.Call))
-        return any(map(is_of_library, map(self._object, calls)))
+        found = [*map(self._object, calls)]
+        is_patch = any(isinstance(one, type) and issubclass(one, PatchBase) for one in found)
+        return is_patch or any(map(is_of_library, found))
 
     def _object(self, node: ast.expr) -> Any:
         """The object that a name in the step's code stands for."""
@@ -448,8 +451,7 @@ class StepWriter:
             "call_model": ("batch_x",),
             "record": ("name", "value"),
         }[name]
-        given: dict[str, ast.expr] = dict(zip(order, node.args, strict=False))
-        given.update((keyword.arg or "", keyword.value) for keyword in node.keywords)
+        given = arguments_of(node, order)
         if getattr(type(self._owner), name, None) is not getattr(Steps, name):
             what = f"{type(self._owner).__name__}.{name}"
             where = place_of(getattr(type(self._owner), name, None))
@@ -481,8 +483,7 @@ class StepWriter:
         call = closure.body if isinstance(closure, ast.Lambda) else None
         if not isinstance(call, ast.Call) or self._own_name(call.func) != "loss":
             return self._unknown_text(node)
-        of_loss = dict(zip(("model_out", "batch_y"), call.args, strict=False))
-        of_loss.update((keyword.arg or "", keyword.value) for keyword in call.keywords)
+        of_loss = arguments_of(call, ("model_out", "batch_y"))
         chosen = getattr(index, "value", None)
         if _is_on(of_loss.get("do_optimize")) or not (index is None or isinstance(chosen, int)):
             return self._unknown_text(node)
@@ -549,14 +550,6 @@ class StepWriter:
         name = known or self._verbs.names.free(*wanted)
         self._used.add(name)
         return name
-
-
-def is_of_library(value: Any) -> bool:
-    """Whether a function or class is the library's, or inherits from its patches."""
-    if isinstance(value, type) and issubclass(value, PatchBase):
-        return True
-    module = str(getattr(value, "__module__", None) or getattr(value, "__name__", ""))
-    return module.partition(".")[0] == LIBRARY
 
 
 def _does_nothing(text: str, is_changed: bool) -> bool:

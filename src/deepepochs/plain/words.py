@@ -29,7 +29,7 @@ from ..report.text import place
 from ..show.screens import duration, wrapped
 from ..show.tables import html_table
 from ..stages import Stage
-from ..steps import DEFAULT_STEPS, resolve_step, step_name
+from ..steps import is_default, resolve_step, step_name
 from ..task import EpochTask
 from .callbacks import clip_of
 from .gaps import place_of
@@ -134,7 +134,7 @@ def _of_length(trainer: Any, stage: Stage, task: EpochTask) -> str:
 
 def _of_step(trainer: Any, stage: Stage, task: EpochTask) -> str:
     step = resolve_step(task, trainer, stage)
-    if getattr(step, "__func__", None) not in DEFAULT_STEPS:
+    if not is_default(step):
         return f"by {step_name(step)}{place_of(step)}"
     has_loss = stage is Stage.TRAIN or task.do_loss
     loss = trainer.loss_fn
