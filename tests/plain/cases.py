@@ -1324,6 +1324,28 @@ model = Net()
 trainer = Trainer(model, F.cross_entropy, epochs=2, precision="bf16", console="off")
 trainer.fit(train_tasks=Task(train_dl), val_tasks=Task(val_dl))
 """,
+    "attributes_that_every_step_has": """
+
+class Task(EpochTask):
+    def train_step(self, batch_x, batch_y, **step_args):
+        out = self.trainer.model(batch_x[0].to(self.device))
+        out = out * self.run.batch_idx + self.current_batch_size
+        self.loss(out, batch_y)
+
+
+trainer = Trainer(Net(), F.cross_entropy, epochs=1, console="off", device="cpu")
+trainer.fit(train_tasks=Task(train_dl))
+""",
+    "tasks_made_in_the_call": """
+whole = DataLoader(TensorDataset(x, y), 30)
+trainer = Trainer(Net(), F.cross_entropy, epochs=1, console="off")
+day = EpochTask(DataLoader(TensorDataset(x[:9], y[:9]), 4), name="day")
+trainer.fit(
+    train_tasks=EpochTask(DataLoader(TensorDataset(x, y), 16, shuffle=True)),
+    val_dl=whole,
+    val_tasks=[EpochTask(DataLoader(TensorDataset(x, y), 7), name="night"), day],
+)
+""",
 }
 
 OWN_STEPS = {

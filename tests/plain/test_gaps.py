@@ -6,9 +6,10 @@ import random
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+import textwrap
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -83,18 +84,235 @@ def test_hook_of_the_user_is_marked_where_it_runs(run: Run) -> None:
     assert "Not written out:" in head and "- Mine.on_after_epoch (train.py:" in head
 
 
-def test_callbacks_of_the_library_have_one_comment_each(run: Run) -> None:
-    body = """
-from deepepochs import LogCallback
+def trains(lines: str, *options: str, call: str = "fit(train_dl, val_dl)") -> str:
+    """A script that trains, with these options of the trainer."""
+    given = ", ".join(["net", "F.cross_entropy", "epochs=1", 'console="off"', *options])
+    return f"net = Net()\n{lines}\ntrainer = Trainer({given})\ntrainer.{call}\n"
 
-callbacks = [LogCallback(), GradClipCallback(1.0), CheckCallback("loss")]
-trainer = Trainer(Net(), F.cross_entropy, epochs=1, callbacks=callbacks, console="off")
-trainer.fit(train_dl, val_dl)
-"""
-    assert marks(written(run, HEAD + body)) == [
-        "# NOT WRITTEN OUT: LogCallback",
-        "# NOT WRITTEN OUT: CheckCallback: only its best weights are saved",
-    ]
+
+def steps(lines: str, *options: str) -> str:
+    """A script with a step of these lines."""
+    head = "class Task(EpochTask):\n    def train_step(self, batch_x, batch_y, **step_args):\n"
+    task = head + textwrap.indent(textwrap.dedent(lines), " " * 8)
+    return trains(task, *options, call='plain_loop("loop.py", train_tasks=Task(train_dl))')
+
+
+class Gap(NamedTuple):
+    """A script, and what the one that it writes marks and has filled in."""
+
+    body: str
+    marks: Sequence[str] = ()
+    fills: Sequence[str] = ()
+
+
+LEFT_OUT = "mini-batches without this, which grad_accumulate leaves out of their window"
+GAPS = {
+    "callbacks_of_the_library": Gap(
+        trains(
+            "from deepepochs import LogCallback",
+            'callbacks=[LogCallback(), GradClipCallback(1.0), CheckCallback("loss")]',
+        ),
+        ["LogCallback", "CheckCallback: only its best weights are saved"],
+    ),
+    "what_a_step_reads_of_the_trainer": Gap(
+        steps("""
+            out = self.model(*batch_x)
+            if self.trainer.max_epochs > 3:
+                out = out * self.run.num_batches
+            self.trainer.note("here")
+            right = accuracy(out, batch_y)
+            self.loss(out * right, batch_y)
+        """),
+        ['self.trainer.note("here")'],
+        [
+            "if ... > 3:  # FILL IN: self.trainer.max_epochs",
+            "out = out * ...  # FILL IN: self.run.num_batches",
+            "right = ...  # FILL IN: accuracy(out, batch_y)",
+        ],
+    ),
+    "verb_and_split_of_the_user": Gap(
+        """
+
+class Mine(Trainer):
+    def prepare_data(self, batch_data, to_device=True):
+        return super().prepare_data(batch_data, to_device)
+
+    def loss(self, model_out, batch_y, **options):
+        return super().loss(model_out, batch_y, **options)
+
+
+trainer = Mine(Net(), F.cross_entropy, epochs=1, console="off")
+trainer.fit(train_dl)
+""",
+        ["Mine.prepare_data", "Mine.loss"],
+    ),
+    "verb_on_a_condition_inside_an_expression": Gap(
+        steps("""
+            losses = [self.loss(self.model(*batch_x), batch_y) for _ in range(1)]
+            return {"mean": sum(losses)}
+        """),
+        fills=[
+            "losses = [... for _ in range(1)]  # FILL IN: self.loss(self.model(*batch_x), batch_y)"
+        ],
+    ),
+    "trainer_of_a_function_that_does_more": Gap(
+        """
+def make(model):
+    opt = torch.optim.SGD([*model.parameters()], 0.1)
+    trainer = Trainer(model, F.cross_entropy, opt, epochs=1)
+    trainer.note("made")
+    return trainer
+
+
+net = Net()
+trainer = make(net)
+trainer.fit(train_dl)
+""",
+        ["trainer = make(net)"],
+    ),
+    "trainer_of_a_class_that_does_more": Gap(
+        """
+class Experiment:
+    def __init__(self):
+        self.net = Net()
+        self.trainer = Trainer(self.net, F.cross_entropy, epochs=1, metrics=[lambda p, t: p.std()])
+        self.trainer.note("made")
+
+    def run(self):
+        self.trainer.fit(train_dl)
+
+
+Experiment().run()
+""",
+        fills=[
+            "model: Any = ...  # FILL IN: the model (Net)",
+            "metric_lambda: Any = ...  # FILL IN: the metric <lambda>",
+        ],
+    ),
+    "limits": Gap(
+        trains("", "max_time='9h'", "on_oom='split'", "overfit_batches=2"),
+        ["max_time=32400.0", "on_oom='split'"],
+        [
+            f"{stage}_dl_2: Any = ...  # FILL IN: a list of the mini-batches that overfit_batches=2 "
+            f"keeps of the {name} loader"
+            for stage, name in (("train", "training"), ("val", "validation"))
+        ],
+    ),
+    "end_within_an_epoch_of_several_tasks": Gap(
+        trains(
+            'tasks = [EpochTask(train_dl, name="night"), EpochTask(val_dl, name="day")]',
+            *("max_steps=4", "val_every=2", 'callbacks=CheckCallback("loss", patience=2)'),
+            call="fit(train_tasks=tasks, val_dl=val_dl)",
+        ),
+        [
+            "an end of the fit within an epoch of several training tasks",
+            "CheckCallback: only its best weights are saved",
+            "max_steps=4",
+        ],
+    ),
+    "return_in_a_loop_of_a_step": Gap(
+        steps("""
+            for part in batch_x:
+                if part.mean() > 9:
+                    return None
+            self.loss(self.model(*batch_x), batch_y)
+        """),
+        ["the return that ends this loop and the step"],
+    ),
+    "closure_with_lines_of_its_own": Gap(
+        steps(
+            """
+            def closure():
+                loss = self.loss_fn(self.model(*batch_x), batch_y)
+                self.backward(loss)
+                return loss
+
+            self.optimize(closure=closure)
+            """,
+            "opt=torch.optim.LBFGS(net.parameters())",
+        ),
+        ["self.optimize(closure=closure)"],
+        ["return loss  # FILL IN: self.backward(loss)"],
+    ),
+    "average_of_each_optimizer_alone": Gap(
+        steps(
+            """
+            self.loss(self.model(*batch_x), batch_y, do_optimize=False)
+            self.optimize(0)
+            self.optimize(1)
+            """,
+            "opt=[torch.optim.SGD(net.one.parameters()), torch.optim.SGD(net.two.parameters())]",
+            "ema=0.9",
+        ),
+        ["the average of the weights of each optimizer alone"] * 2,
+    ),
+    "optimizer_that_the_library_has_put_together": Gap(
+        trains(
+            "from deepepochs import param_groups\n"
+            'groups = param_groups(net, {"one.*": {"lr": 0.1}})',
+            "opt=torch.optim.AdamW(groups, lr=0.01)",
+        ),
+        fills=["opt: Any = ...  # FILL IN: the optimizer (AdamW)"],
+    ),
+    "model_by_another_name_in_mixed_precision": Gap(
+        steps(
+            """
+            network = self.model
+            self.loss(network(*batch_x), batch_y)
+            """,
+            'precision="bf16"',
+        ),
+        ["mixed precision of the model by another name"],
+    ),
+    "mini_batch_that_returns": Gap(
+        steps(
+            """
+            if self.run.batch_idx == 1:
+                return None
+            self.loss(self.model(*batch_x), batch_y)
+            """,
+            "grad_accumulate=2",
+        ),
+        [LEFT_OUT] * 2,
+    ),
+    "mini_batch_on_a_condition": Gap(
+        steps(
+            """
+            out = self.model(*batch_x)
+            if out.mean() > 0:
+                self.loss(out, batch_y)
+            """,
+            "grad_accumulate=2",
+        ),
+        [LEFT_OUT] * 2,
+    ),
+    "mini_batch_in_a_loop": Gap(
+        steps(
+            """
+            for part in range(2):
+                self.loss(self.model(batch_x[0][part::2]), batch_y[part::2])
+            """,
+            "grad_accumulate=2",
+        )
+    ),
+    "fit_after_another": Gap(
+        trains("", call="fit(train_dl)\ntrainer.fit(train_dl, epochs=3)"),
+        ["trainer.fit(train_dl)", "the 1 epoch before, which made the weights"],
+    ),
+    "resume": Gap(
+        trains("", *('callbacks=CheckCallback("loss")', 'resume="auto"', 'running_id="mine"')),
+        ["CheckCallback: only its best weights are saved", "resume='auto'"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", GAPS)
+def test_what_is_not_written_out_is_marked(run: Run, name: str) -> None:
+    gap = GAPS[name]
+    text = written(run, HEAD + gap.body)
+    prefix = "# NOT WRITTEN OUT: "
+    assert [mark.split(" (train.py")[0] for mark in marks(text)] == [prefix + m for m in gap.marks]
+    assert to_fill(text) == [*gap.fills]
 
 
 def test_patch_that_a_step_returns_is_marked_in_its_place(run_both: RunBoth) -> None:
@@ -115,90 +333,6 @@ trainer.fit(train_tasks=Task(train_dl))
     (mark,) = marks(pair.text)
     assert mark.startswith('# NOT WRITTEN OUT: "mine": ValuePatch(len(batch_y)).load(loss) (train.')
     assert set(pair.theirs["history"][0][0]) == {"loss", "twice"}
-
-
-def test_what_a_step_reads_of_the_trainer_is_to_be_filled_in(run: Run) -> None:
-    body = """
-
-class Task(EpochTask):
-    def train_step(self, batch_x, batch_y, **step_args):
-        out = self.model(*batch_x)
-        if self.trainer.max_epochs > 3:
-            out = out * self.run.num_batches
-        self.trainer.note("here")
-        right = accuracy(out, batch_y)
-        self.loss(out * right, batch_y)
-
-
-trainer = Trainer(Net(), F.cross_entropy, epochs=1, console="off")
-trainer.fit(train_tasks=Task(train_dl))
-"""
-    text = written(run, HEAD + body)
-
-    assert to_fill(text) == [
-        "if ... > 3:  # FILL IN: self.trainer.max_epochs",
-        "out = out * ...  # FILL IN: self.run.num_batches",
-        "right = ...  # FILL IN: accuracy(out, batch_y)",
-    ]
-    assert marks(text)[0].startswith('# NOT WRITTEN OUT: self.trainer.note("here") (train.py:')
-
-
-def test_attributes_that_every_step_has_are_written_out(run_both: RunBoth) -> None:
-    body = """
-
-class Task(EpochTask):
-    def train_step(self, batch_x, batch_y, **step_args):
-        out = self.trainer.model(batch_x[0].to(self.device))
-        out = out * self.run.batch_idx + self.current_batch_size
-        self.loss(out, batch_y)
-
-
-model = Net()
-trainer = Trainer(model, F.cross_entropy, epochs=1, console="off", device="cpu")
-trainer.fit(train_tasks=Task(train_dl))
-"""
-    pair = run_both(HEAD + body)
-
-    assert not to_fill(pair.text)
-    for name, value in pair.ours["model"].state_dict().items():
-        assert torch.equal(value, pair.model.state_dict()[name])
-
-
-def test_verb_and_split_of_the_user_are_marked(run: Run) -> None:
-    body = """
-
-class Mine(Trainer):
-    def prepare_data(self, batch_data, to_device=True):
-        return super().prepare_data(batch_data, to_device)
-
-    def loss(self, model_out, batch_y, **options):
-        return super().loss(model_out, batch_y, **options)
-
-
-trainer = Mine(Net(), F.cross_entropy, epochs=1, console="off")
-trainer.fit(train_dl)
-"""
-    text = written(run, HEAD + body)
-    assert [mark.split(" (")[0] for mark in marks(text)] == [
-        "# NOT WRITTEN OUT: Mine.prepare_data",
-        "# NOT WRITTEN OUT: Mine.loss",
-    ]
-
-
-def test_verb_that_runs_on_a_condition_inside_an_expression_is_marked(run: Run) -> None:
-    body = """
-
-class Task(EpochTask):
-    def train_step(self, batch_x, batch_y, **step_args):
-        losses = [self.loss(self.model(*batch_x), batch_y) for _ in range(1)]
-        return {"mean": sum(losses)}
-
-
-trainer = Trainer(Net(), F.cross_entropy, epochs=1, console="off")
-trainer.fit(train_tasks=Task(train_dl))
-"""
-    (line,) = to_fill(written(run, HEAD + body))
-    assert line.startswith("losses = [... for _ in range(1)]  # FILL IN: self.loss(")
 
 
 def test_script_without_source_has_everything_filled_in_but_what_the_trainer_knows(
@@ -224,31 +358,6 @@ def test_script_without_source_has_everything_filled_in_but_what_the_trainer_kno
         "F.cross", "torch.nn.functional.cross"
     )
     compile(done.stdout, "loop.py", "exec")
-
-
-def test_trainer_of_a_function_that_does_more_leaves_what_it_made_to_be_filled_in(
-    run: Run,
-) -> None:
-    body = """
-
-def make(model):
-    opt = torch.optim.SGD([*model.parameters()], 0.1)
-    trainer = Trainer(model, F.cross_entropy, opt, epochs=1)
-    trainer.note("made")
-    return trainer
-
-
-net = Net()
-trainer = make(net)
-trainer.fit(train_dl)
-"""
-    text = written(run, HEAD + body)
-
-    assert not to_fill(text)
-    assert "opt = torch.optim.SGD(net.parameters(), lr=0.1)" in text
-    assert [mark.partition(" (")[0] for mark in marks(text)] == [
-        "# NOT WRITTEN OUT: trainer = make(net)"
-    ]
 
 
 def test_model_of_another_module_is_to_be_filled_in(run: Run) -> None:
@@ -286,41 +395,6 @@ def test_library_is_known_under_any_name(run_both: RunBoth, imports: str, made: 
     assert torch.equal(pair.model.two.weight, pair.ours["model"].two.weight)
 
 
-def test_loaders_and_tasks_may_be_made_in_the_call(run_both: RunBoth) -> None:
-    body = """
-whole = DataLoader(TensorDataset(x, y), 30)
-model = Net()
-trainer = Trainer(model, F.cross_entropy, epochs=1, console="off")
-day = EpochTask(DataLoader(TensorDataset(x[:9], y[:9]), 4), name="day")
-trainer.fit(
-    train_tasks=EpochTask(DataLoader(TensorDataset(x, y), 16, shuffle=True)),
-    val_dl=whole,
-    val_tasks=[EpochTask(DataLoader(TensorDataset(x, y), 7), name="night"), day],
-)
-"""
-    pair = run_both(HEAD + body)
-
-    assert not to_fill(pair.text)
-    ours = pair.ours["trainer"].history["val"]
-    assert {name: values[0] for name, values in ours.items()} == pair.theirs["history"][0][1]
-
-
-def test_script_that_trains_twice_says_what_was_before(run: Run) -> None:
-    body = """
-model = Net()
-trainer = Trainer(model, F.cross_entropy, epochs=2, console="off")
-trainer.fit(train_dl)
-trainer.fit(train_dl, epochs=3)
-"""
-    text = written(run, HEAD + body)
-
-    assert "for epoch in range(2, 5):" in text
-    assert [mark.split(" (train")[0] for mark in marks(text)] == [
-        "# NOT WRITTEN OUT: trainer.fit(train_dl)",
-        "# NOT WRITTEN OUT: the 2 epochs before, which made the weights",
-    ]
-
-
 def test_loop_with_workers_is_guarded_and_says_how_they_are_seeded(run_both: RunBoth) -> None:
     body = """
 model = Net()
@@ -336,28 +410,7 @@ if __name__ == "__main__":
 
 
 def test_fold_and_arguments_of_the_function_around_are_given_as_they_are(run: Run) -> None:
-    body = CASES["main_function"]
-    text = written(run, HEAD + body)
-    assert "rate = 0.01\nfold = 0\n" in text or ("rate = 0.01" in text and "fold = 0" in text)
-
-
-def test_settings_of_the_library_are_marked(run: Run) -> None:
-    body = """
-trainer = Trainer(
-    Net(),
-    F.cross_entropy,
-    epochs=1,
-    callbacks=CheckCallback("loss"),
-    resume="auto",
-    running_id="mine",
-    deterministic=True,
-    console="off",
-)
-trainer.fit(train_dl, val_dl)
-"""
-    text = written(run, HEAD + body)
-    assert "# NOT WRITTEN OUT: resume='auto'" in text
-    assert "torch.use_deterministic_algorithms(True)" in text
+    assert "rate = 0.01\nfold = 0\n" in written(run, HEAD + CASES["main_function"])
 
 
 def test_cells_of_a_notebook_are_one_script(tmp_path: Path) -> None:
@@ -401,195 +454,3 @@ def test_loader_in_place_of_the_path_is_an_error() -> None:
     trainer = Trainer(nn.Linear(2, 2), F.cross_entropy, console="off")
     with pytest.raises(ConfigError, match=r"plain_loop\(path=DataLoader"):
         trainer.plain_loop(DataLoader([1]))  # type: ignore[arg-type]
-
-
-def test_limits_that_are_not_written_out_are_marked(run: Run) -> None:
-    body = """
-trainer = Trainer(
-    Net(),
-    F.cross_entropy,
-    epochs=2,
-    max_time="9h",
-    on_oom="split",
-    overfit_batches=2,
-    console="off",
-)
-trainer.fit(train_dl, val_dl)
-"""
-    text = written(run, HEAD + body)
-
-    assert marks(text) == [
-        "# NOT WRITTEN OUT: max_time=32400.0",
-        "# NOT WRITTEN OUT: on_oom='split'",
-    ]
-    assert [line.split(" of ")[0] for line in to_fill(text)] == [
-        "train_dl_2: Any = ...  # FILL IN: a list",
-        "val_dl_2: Any = ...  # FILL IN: a list",
-    ]
-
-
-def test_end_within_an_epoch_of_several_tasks_is_marked(run: Run) -> None:
-    body = """
-trainer = Trainer(
-    Net(),
-    F.cross_entropy,
-    max_steps=4,
-    val_every=2,
-    callbacks=CheckCallback("loss", patience=2),
-    console="off",
-)
-tasks = [EpochTask(train_dl, name="night"), EpochTask(val_dl, name="day")]
-trainer.fit(train_tasks=tasks, val_dl=val_dl, epochs=1)
-"""
-    assert marks(written(run, HEAD + body)) == [
-        "# NOT WRITTEN OUT: an end of the fit within an epoch of several training tasks",
-        "# NOT WRITTEN OUT: CheckCallback: only its best weights are saved",
-        "# NOT WRITTEN OUT: max_steps=4",
-    ]
-
-
-def test_return_in_a_loop_of_a_step_is_marked(run: Run) -> None:
-    body = """
-
-class Task(EpochTask):
-    def train_step(self, batch_x, batch_y, **step_args):
-        for part in batch_x:
-            if part.mean() > 9:
-                return None
-        self.loss(self.model(*batch_x), batch_y)
-
-
-trainer = Trainer(Net(), F.cross_entropy, epochs=1, console="off")
-trainer.fit(train_tasks=Task(train_dl))
-"""
-    text = written(run, HEAD + body)
-    (mark,) = marks(text)
-    assert mark.startswith("# NOT WRITTEN OUT: the return that ends this loop and the step (train.")
-
-
-def test_closure_with_lines_of_its_own_is_marked(run: Run) -> None:
-    body = """
-
-class Task(EpochTask):
-    def train_step(self, batch_x, batch_y, **step_args):
-        def closure():
-            loss = self.loss_fn(self.model(*batch_x), batch_y)
-            self.backward(loss)
-            return loss
-
-        self.optimize(closure=closure)
-
-
-model = Net()
-trainer = Trainer(model, F.cross_entropy, torch.optim.LBFGS(model.parameters()), console="off")
-trainer.fit(train_tasks=Task(train_dl), epochs=1)
-"""
-    text = written(run, HEAD + body)
-    assert [line.partition("# ")[2] for line in to_fill(text)] == ["FILL IN: self.backward(loss)"]
-    assert [mark.partition(" (train")[0] for mark in marks(text)] == [
-        "# NOT WRITTEN OUT: self.optimize(closure=closure)"
-    ]
-
-
-def test_average_of_each_optimizer_alone_is_marked(run: Run) -> None:
-    body = """
-
-class Task(EpochTask):
-    def train_step(self, batch_x, batch_y, **step_args):
-        self.loss(self.model(*batch_x), batch_y, do_optimize=False)
-        self.optimize(0)
-        self.optimize(1)
-
-
-net = Net()
-one = torch.optim.SGD(net.one.parameters(), 0.1)
-two = torch.optim.SGD([*net.norm.parameters(), *net.two.parameters()], 0.1)
-trainer = Trainer(net, F.cross_entropy, [one, two], epochs=1, ema=0.9, console="off")
-trainer.fit(train_tasks=Task(train_dl))
-"""
-    what = "# NOT WRITTEN OUT: the average of the weights of each optimizer alone"
-    assert marks(written(run, HEAD + body)) == [what, what]
-
-
-def test_optimizer_that_the_library_has_put_together_is_to_be_filled_in(run: Run) -> None:
-    body = """
-from deepepochs import param_groups
-
-model = Net()
-groups = param_groups(model, {"one.*": {"lr": 0.1}})
-opt = torch.optim.AdamW(groups, lr=0.01)
-trainer = Trainer(model, F.cross_entropy, opt, epochs=1, console="off")
-trainer.fit(train_dl)
-"""
-    text = written(run, HEAD + body)
-    assert "opt_2: Any = ...  # FILL IN: the optimizer (AdamW)" in text or (
-        "opt: Any = ...  # FILL IN: the optimizer (AdamW)" in text
-    )
-
-
-def test_trainer_of_a_class_that_does_more_leaves_the_model_to_be_filled_in(run: Run) -> None:
-    body = """
-
-class Experiment:
-    def __init__(self):
-        self.net = Net()
-        self.trainer = Trainer(self.net, F.cross_entropy, epochs=1, metrics=[lambda p, t: p.std()])
-        self.trainer.note("made")
-
-    def run(self):
-        self.trainer.fit(train_dl)
-
-
-Experiment().run()
-"""
-    text = written(run, HEAD + body)
-    assert [line.partition("FILL IN: ")[2] for line in to_fill(text)] == [
-        "the model (Net)",
-        "the metric <lambda>",
-    ]
-
-
-@pytest.mark.parametrize(
-    ("step", "number"),
-    [
-        (
-            "if self.run.batch_idx == 1:\n            return None\n        self.loss(out, batch_y)",
-            2,
-        ),
-        ("if out.mean() > 0:\n            self.loss(out, batch_y)", 2),
-        ("for part in range(2):\n            self.loss(out[part::2], batch_y[part::2])", 0),
-    ],
-)
-def test_mini_batch_that_a_window_may_leave_out_is_marked(run: Run, step: str, number: int) -> None:
-    body = f"""
-
-class Task(EpochTask):
-    def train_step(self, batch_x, batch_y, **step_args):
-        out = self.model(*batch_x)
-        {step}
-
-
-trainer = Trainer(Net(), F.cross_entropy, grad_accumulate=2, epochs=1, console="off")
-text = trainer.plain_loop("loop.py", train_tasks=Task(train_dl))
-"""
-    run(HEAD + body)
-    found = marks(Path("loop.py").read_text(encoding="utf-8"))
-    what = "# NOT WRITTEN OUT: mini-batches without this, which grad_accumulate leaves out"
-    assert [mark.startswith(what) for mark in found] == [True] * number
-
-
-def test_model_by_another_name_in_mixed_precision_is_marked(run: Run) -> None:
-    body = """
-
-class Task(EpochTask):
-    def train_step(self, batch_x, batch_y, **step_args):
-        network = self.model
-        self.loss(network(*batch_x), batch_y)
-
-
-trainer = Trainer(Net(), F.cross_entropy, epochs=1, precision="bf16", console="off")
-trainer.fit(train_tasks=Task(train_dl))
-"""
-    assert marks(written(run, HEAD + body)) == [
-        "# NOT WRITTEN OUT: mixed precision of the model by another name"
-    ]
