@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import stat
 import sys
 import traceback
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from multiprocessing.context import BaseContext
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
@@ -25,6 +27,10 @@ from ..checkpoint.file import load, save
 from ..errors import CheckpointError, ConfigError, DeepEpochsError, LoopException
 from ..nest.compare import digest
 from ..nest.operations import listify
+from .attributes import readings, roots_of
+
+if sys.platform != "win32":
+    import fcntl
 
 if TYPE_CHECKING:
     from ..contracts import TrainerView
@@ -33,21 +39,37 @@ PROBE = "ResumeProbe"  # the name of the probe's state among the states of the c
 
 
 class ResumeProbe(Callback):
-    """Logs digests of each mini-batch, and stops and saves the run after one of them."""
+    """Logs digests of each mini-batch, and stops and saves the run after one of them.
+
+    Args:
+        options: the arguments of the fit.
+        read_after: mini-batches before what the objects hold is read.
+        stop_after: mini-batches before the end.
+        target: the file for the state.
+    """
 
     order = -(10**6)
 
-    def __init__(self, stop_after: int, target: Path) -> None:
+    def __init__(
+        self, options: Mapping[str, Any], read_after: int, stop_after: int, target: Path
+    ) -> None:
         super().__init__()
+        self.options = options
+        self.read_after = read_after
         self.stop_after = stop_after
         self.target = target
         self.num_done = 0
         self.log: list[dict[str, Any]] = []
+        self.readings: dict[str, list[str]] = {}
 
     def on_before_fit(self, trainer: TrainerView, epochs: int) -> None:
         trainer.add_saver(self.save)
 
-    def on_before_train_batch(self, *, batch_x: Any, batch_y: Any, **others: Any) -> None:
+    def on_before_train_batch(
+        self, *, trainer: TrainerView, batch_x: Any, batch_y: Any, **others: Any
+    ) -> None:
+        if self.num_done == self.read_after:
+            self.readings = readings(roots_of(trainer, self.options))
         data, state = digest((batch_x, batch_y)), digest(rng.get_state())
         self.log.append({"data": data, "random": state, "loss": ""})
 
@@ -67,7 +89,15 @@ class ResumeProbe(Callback):
             self.save(trainer)
 
     def save(self, trainer: TrainerView) -> None:
-        content = {"state": trainer.state_dict(), "log": self.log, "num_done": self.num_done}
+        loaders: Any = trainer.parts()["loaders"]
+        content = {
+            "state": trainer.state_dict(),
+            "log": self.log,
+            "num_done": self.num_done,
+            "callbacks": list(trainer.callbacks.named()),
+            "readings": self.readings,
+            "unread": [list(found) for found in loaders.unread()],
+        }
         save(self.target, content)
 
     def state_dict(self) -> dict[str, Any]:
@@ -83,6 +113,7 @@ def run_probe(
     trainer: TrainerView,
     options: dict[str, Any],
     name: str,
+    read_after: int,
     stop_after: int,
     resume_from: str | None = None,
 ) -> dict[str, Any]:
@@ -95,18 +126,20 @@ def run_probe(
     target, fault = folder / f"{name}.ckpt", folder / f"{name}.txt"
     refusal = _refusal(target)
     source = None if resume_from is None else folder / f"{resume_from}.ckpt"
-    job = (trainer, options, stop_after, target, fault, source, rng.get_state())
+    job = (trainer, options, (read_after, stop_after), target, fault, source, rng.get_state())
     process = context.Process(target=_run, args=job)  # type: ignore[attr-defined]
-    with warnings.catch_warnings():
-        # Python warns of a fork beside threads. The child uses one thread and none of their locks.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        process.start()
-    try:
-        process.join()
-    finally:
-        if process.is_alive():
-            process.kill()
+    with _same_places_in_files():
+        with warnings.catch_warnings():
+            # Python warns of a fork beside threads. The child uses one thread and none of their
+            # locks.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            process.start()
+        try:
             process.join()
+        finally:
+            if process.is_alive():
+                process.kill()
+                process.join()
     if refusal.exists():
         raise ConfigError(f"verify_resume: {refusal.read_text('utf-8')}")
     if fault.exists() or not target.exists():
@@ -140,7 +173,7 @@ def choose_context(trainer: TrainerView, options: Mapping[str, Any]) -> BaseCont
 def _run(
     trainer: TrainerView,
     options: dict[str, Any],
-    stop_after: int,
+    counts: tuple[int, int],
     target: Path,
     fault: Path,
     source: Path | None,
@@ -155,7 +188,7 @@ def _run(
             warnings.simplefilter("ignore")
             rng.set_state(random_state)
             _isolate(trainer, options, target.with_suffix(""))
-            trainer.callbacks.append(probe := ResumeProbe(stop_after, target))
+            trainer.callbacks.append(probe := ResumeProbe(options, *counts, target))
             if source is not None:
                 trainer.load_state_dict(load(source)["state"])
             try:
@@ -167,6 +200,25 @@ def _run(
                 _refusal(target).write_text(str(error), "utf-8")
     except BaseException:
         fault.write_text(traceback.format_exc(), "utf-8")
+
+
+@contextmanager
+def _same_places_in_files() -> Iterator[None]:
+    """Put the places in open files back: a fork has the same ones, and reading there moves them."""
+    places: dict[int, int] = {}
+    listing = Path("/dev/fd")
+    for path in listing.iterdir() if listing.is_dir() else ():
+        descriptor = int(path.name)
+        with suppress(OSError):  # the listing itself was open
+            is_file = stat.S_ISREG(os.fstat(descriptor).st_mode)
+            mode = fcntl.fcntl(descriptor, fcntl.F_GETFL) if is_file else os.O_WRONLY
+            if not mode & (os.O_WRONLY | os.O_APPEND):
+                places[descriptor] = os.lseek(descriptor, 0, os.SEEK_CUR)
+    try:
+        yield
+    finally:
+        for descriptor, place in places.items():
+            os.lseek(descriptor, place, os.SEEK_SET)
 
 
 def _refusal(target: Path) -> Path:

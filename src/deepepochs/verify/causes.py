@@ -1,0 +1,118 @@
+"""Says why a resumed run differs from the unbroken one."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from .attributes import differing_readings
+
+MAX_NAMED = 4
+_IN_DATA = (
+    "Draw from torch, NumPy or random, keep generators as attributes, or give these objects "
+    "state_dict and load_state_dict."
+)
+_IN_MODULES = "Register it as a buffer, or add a part in parts()."
+_REMEDIES = {
+    "model": _IN_MODULES,
+    "loss": _IN_MODULES,
+    "trainer": "Add a part in parts() for it.",
+    "optimizers": "Give the optimizer state_dict and load_state_dict that have it.",
+    "schedulers": "Compute it from the number of the step, or make the function an object, whose "
+    "attributes LambdaLR saves.",
+    "metrics": "Add a part in parts() for it.",
+    **dict.fromkeys(("train_dl", "val_dl"), _IN_DATA),
+    **dict.fromkeys(("train_tasks", "val_tasks"), "Add a part in parts() for it."),
+}
+_OF_CALLBACKS = "Give the callback state_dict and load_state_dict that have it."
+_OF_GLOBALS = (
+    "Keep it as an attribute of the data set, or of a callback with state_dict and load_state_dict."
+)
+
+
+class Runs(NamedTuple):
+    """What the probes of four runs have saved; ``again`` is a second unbroken one."""
+
+    unbroken: dict[str, Any]
+    again: dict[str, Any]
+    resumed: dict[str, Any]
+
+    def attributes(self) -> list[str]:
+        """Say which attributes differ where the resumed run begins."""
+        if not self.resumed["readings"]:
+            return []
+        return differing_readings(*(of["readings"] for of in self))
+
+
+def not_followed(*runs: dict[str, Any]) -> tuple[str, ...]:
+    """Say what the checkpoints of runs could not follow, each once."""
+    found = [(where, why, remedy) for run in runs for where, why, remedy in run["unread"]]
+    return tuple(f"{where} {why}. {remedy}" for where, why, remedy in dict.fromkeys(found))
+
+
+def cause_of(runs: Runs, attributes: list[str], again: list[str], found: list[str]) -> str:
+    """Say what the likely cause is, by what differs first.
+
+    Args:
+        runs: what was saved.
+        attributes: those that differ where the resumed run begins.
+        again: what differs in the state of two unbroken runs.
+        found: what differs in the state of the resumed run.
+    """
+    if again:
+        return (
+            f"two unbroken runs differ as well (in {again[0]}): the run is not deterministic, so no "
+            "resume can be exact. The cause may be a kernel (which "
+            "torch.use_deterministic_algorithms(True) finds), the time, threads, or a random "
+            "generator that the system seeds."
+        )
+    seen, guess, remedy = _first_seen(runs.unbroken["log"], runs.resumed["log"], found)
+    if not attributes:
+        return f"{seen}: {guess}. {remedy}".rstrip()
+    named = "; ".join(attributes[:MAX_NAMED])
+    if attributes[MAX_NAMED:]:
+        named += f"; and {len(attributes) - MAX_NAMED} more"
+    these = "" if len(attributes) == 1 else "one of these: "
+    return f"the resume does not bring back {these}{named}. So {seen}. {remedy_of(attributes[0], runs)}"
+
+
+def remedy_of(attribute: str, runs: Runs) -> str:
+    """Say how an attribute is kept in checkpoints, by the object that it is of."""
+    root = attribute.partition(":")[0].partition(".")[0].partition("[")[0]
+    if root in _REMEDIES:
+        return _REMEDIES[root]
+    return _OF_CALLBACKS if root in runs.unbroken["callbacks"] else _OF_GLOBALS
+
+
+def _first_seen(
+    unbroken: list[dict[str, Any]], resumed: list[dict[str, Any]], found: list[str]
+) -> tuple[str, str, str]:
+    """Say what differs first, what it means, and the remedy."""
+    later = unbroken[-len(resumed) :] if resumed else []
+    first = len(unbroken) - len(later)
+    for index, (whole, part) in enumerate(zip(later, resumed, strict=True), start=first):
+        if whole["data"] != part["data"]:
+            return (
+                f"mini-batch {index} (from 0) holds other data",
+                "hidden state in the data set, the sampler or the loader, or a random generator "
+                "that is not one of their attributes",
+                _IN_DATA,
+            )
+        if whole["random"] != part["random"]:
+            return (
+                f"before mini-batch {index} (from 0) the global random states differ",
+                "after the resume something draws more or fewer numbers, as a cache that is filled "
+                "once",
+                "",
+            )
+        if whole["loss"] != part["loss"]:
+            return (
+                f"mini-batch {index} (from 0) is the same and its loss is not",
+                "hidden state in the model, the loss, the step or a callback, such as an attribute "
+                "that is no parameter or buffer, or a private random generator",
+                _IN_MODULES,
+            )
+    return (
+        f"all mini-batches and losses are the same, and {found[0].partition(':')[0]} is not",
+        "its load_state_dict does not restore all of its state",
+        "",
+    )
