@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import os
 import sys
 import time
@@ -198,3 +199,30 @@ def test_a_fit_that_is_refused_says_why_without_a_traceback(tmp_path: Path) -> N
     with pytest.raises(ConfigError, match="verify_resume: CheckCallback monitors") as met:
         trainer.verify_resume(options["train_dl"])
     assert "Give fit() a val_dl" in str(met.value) and "Traceback" not in str(met.value)
+
+
+class Collects(Callback):
+    def on_before_train_batch(self, **others: Any) -> None:
+        gc.collect()
+
+
+def test_what_the_script_has_dropped_is_not_collected_in_a_run(tmp_path: Path) -> None:
+    # It may be a group of processes, whose end waits for threads that a fork does not have.
+    class Dropped:
+        def __init__(self) -> None:
+            self.itself, self.owner = self, os.getpid()
+
+        def __del__(self) -> None:
+            (tmp_path / ("here" if os.getpid() == self.owner else "in a run")).touch()
+
+    gc.collect()
+    gc.disable()
+    try:
+        Dropped()
+        trainer, options = base_fit(Collects())
+        assert trainer.verify_resume(**options, steps=4).ok
+        assert not gc.isenabled() and list(tmp_path.iterdir()) == []
+    finally:
+        gc.enable()
+    gc.collect()
+    assert [path.name for path in tmp_path.iterdir()] == ["here"]

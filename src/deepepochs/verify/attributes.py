@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import dis
 import functools
+import inspect
 import io
 import itertools
 import sys
@@ -49,14 +50,14 @@ _INSTALLED = tuple(_PATHS[name] for name in ("stdlib", "platstdlib", "purelib", 
 def readings(roots: Mapping[str, Any]) -> dict[str, list[str]]:
     """Read all that the roots hold: by path, a digest of the value and a short text for it."""
     found: dict[str, list[str]] = {}
-    seen: set[int] = set()
+    seen: dict[int, Any] = {}  # with the things: without them others could get their ids
     queue: deque[tuple[str, Any]] = deque(roots.items())
     while queue and len(seen) < MAX_OBJECTS:
         path, value = queue.popleft()
         if id(value) in seen:
             continue
         if not isinstance(value, _PLAIN):
-            seen.add(id(value))
+            seen[id(value)] = value
         if (read := _read(value)) is not None:
             found[path] = read
         else:
@@ -111,8 +112,8 @@ def _read(value: Any) -> list[str] | None:
     if isinstance(value, rng.GENERATORS):
         return [digest(rng.read_generator(value)), f"state of a {kind}"]
     if isinstance(value, io.IOBase):
-        place = "closed" if value.closed else f"place {value.tell()}" if _is_seekable(value) else ""
-        return [place, f"{place} of a file"]
+        where = "closed" if value.closed else f"place {value.tell()}" if _is_seekable(value) else ""
+        return [where, f"{where} of a file"]
     if isinstance(value, types.GeneratorType):
         return _of_generator(value)
     if isinstance(value, Iterator) and (place := _place(value)) is not None:
@@ -296,13 +297,23 @@ def _has_settings(cls: type) -> bool:
 
 @functools.cache
 def _set_by_libraries(cls: type) -> frozenset[str]:
-    """The attributes that code of this library or of torch.optim sets in objects of a class."""
-    return frozenset(
-        instruction.argval
-        for base in cls.__mro__
-        if f"{base.__module__}.".startswith(_OWN_STATE)
-        for value in vars(base).values()
-        if isinstance(function := getattr(value, "fget", value), types.FunctionType)
-        for instruction in dis.get_instructions(function)
-        if instruction.opname == "STORE_ATTR"
-    )
+    """The attributes that no user sets: those of this library and torch.optim, and torch's private."""
+    found: set[str] = set()
+    for base in cls.__mro__:
+        is_ours = f"{base.__module__}.".startswith(_OWN_STATE)
+        if is_ours or base.__module__.startswith("torch."):
+            names = (name for value in vars(base).values() for name in _set_in(value))
+            found.update(name for name in names if is_ours or name.startswith("_"))
+    return frozenset(found)
+
+
+def _set_in(method: Any) -> Iterator[str]:
+    """Give the attributes that the code of a method sets, of any object."""
+    inner = getattr(method, "fget", None) or getattr(method, "__func__", method)
+    function = inspect.unwrap(inner) if callable(inner) else inner
+    codes = [function.__code__] if isinstance(function, types.FunctionType) else []
+    for code in codes:
+        codes += [each for each in code.co_consts if isinstance(each, types.CodeType)]
+        for instruction in dis.get_instructions(code):
+            if instruction.opname == "STORE_ATTR":
+                yield str(instruction.argval)

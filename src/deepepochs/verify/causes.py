@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from .attributes import differing_readings
@@ -30,7 +31,7 @@ _OF_GLOBALS = (
 
 
 class Runs(NamedTuple):
-    """What the probes of four runs have saved; ``again`` is a second unbroken one."""
+    """What the probes of three runs have saved; ``again`` is a second unbroken one."""
 
     unbroken: dict[str, Any]
     again: dict[str, Any]
@@ -49,30 +50,67 @@ def not_followed(*runs: dict[str, Any]) -> tuple[str, ...]:
     return tuple(f"{where} {why}. {remedy}" for where, why, remedy in dict.fromkeys(found))
 
 
-def cause_of(runs: Runs, attributes: list[str], again: list[str], found: list[str]) -> str:
+class Found(NamedTuple):
+    """What one process has found.
+
+    Attributes:
+        attributes: those that differ where the resumed run begins.
+        first: the first mini-batch that differs.
+        cause: what is likely to be the cause.
+    """
+
+    attributes: list[str]
+    first: int
+    cause: str
+
+
+def findings(runs: Runs, again: list[str], found: list[str]) -> Found:
     """Say what the likely cause is, by what differs first.
 
     Args:
         runs: what was saved.
-        attributes: those that differ where the resumed run begins.
         again: what differs in the state of two unbroken runs.
         found: what differs in the state of the resumed run.
     """
     if again:
-        return (
-            f"two unbroken runs differ as well (in {again[0]}): the run is not deterministic, so no "
-            "resume can be exact. The cause may be a kernel (which "
-            "torch.use_deterministic_algorithms(True) finds), the time, threads, or a random "
-            "generator that the system seeds."
-        )
-    seen, guess, remedy = _first_seen(runs.unbroken["log"], runs.resumed["log"], found)
+        return Found([], -1, _NOT_DETERMINISTIC.format(again[0]))
+    attributes = runs.attributes()
+    first, seen, guess, remedy = _first_seen(runs.unbroken["log"], runs.resumed["log"], found)
     if not attributes:
-        return f"{seen}: {guess}. {remedy}".rstrip()
+        return Found([], first, f"{seen}: {guess}. {remedy}".rstrip())
     named = "; ".join(attributes[:MAX_NAMED])
     if attributes[MAX_NAMED:]:
         named += f"; and {len(attributes) - MAX_NAMED} more"
     these = "" if len(attributes) == 1 else "one of these: "
-    return f"the resume does not bring back {these}{named}. So {seen}. {remedy_of(attributes[0], runs)}"
+    remedy = remedy_of(attributes[0], runs)
+    cause = f"the resume does not bring back {these}{named}. So {seen}. {remedy}"
+    return Found(attributes, first, cause)
+
+
+def cause_of(told: list[Found]) -> str:
+    """Choose what the process says that knows most, and where it was seen first."""
+    best = min(told, key=lambda of: (of.first >= 0, not of.attributes, of.first))
+    if all(of.cause == best.cause for of in told):
+        return best.cause
+    return f"in process {told.index(best)}, {best.cause}"
+
+
+def joined(of_processes: Sequence[Sequence[str]]) -> tuple[str, ...]:
+    """Join the lines of all processes; those that not all have get the process."""
+    found: dict[str, None] = {}
+    for rank, lines in enumerate(of_processes):
+        for line in lines:
+            in_all = all(line in others for others in of_processes)
+            found[line if in_all else f"process {rank}: {line}"] = None
+    return tuple(found)
+
+
+_NOT_DETERMINISTIC = (
+    "two unbroken runs differ as well (in {}): the run is not deterministic, so no "
+    "resume can be exact. The cause may be a kernel (which "
+    "torch.use_deterministic_algorithms(True) finds), the time, threads, or a random "
+    "generator that the system seeds."
+)
 
 
 def remedy_of(attribute: str, runs: Runs) -> str:
@@ -85,13 +123,14 @@ def remedy_of(attribute: str, runs: Runs) -> str:
 
 def _first_seen(
     unbroken: list[dict[str, Any]], resumed: list[dict[str, Any]], found: list[str]
-) -> tuple[str, str, str]:
+) -> tuple[int, str, str, str]:
     """Say what differs first, what it means, and the remedy."""
     later = unbroken[-len(resumed) :] if resumed else []
     first = len(unbroken) - len(later)
     for index, (whole, part) in enumerate(zip(later, resumed, strict=True), start=first):
         if whole["data"] != part["data"]:
             return (
+                index,
                 f"mini-batch {index} (from 0) holds other data",
                 "hidden state in the data set, the sampler or the loader, or a random generator "
                 "that is not one of their attributes",
@@ -99,6 +138,7 @@ def _first_seen(
             )
         if whole["random"] != part["random"]:
             return (
+                index,
                 f"before mini-batch {index} (from 0) the global random states differ",
                 "after the resume something draws more or fewer numbers, as a cache that is filled "
                 "once",
@@ -106,12 +146,14 @@ def _first_seen(
             )
         if whole["loss"] != part["loss"]:
             return (
+                index,
                 f"mini-batch {index} (from 0) is the same and its loss is not",
                 "hidden state in the model, the loss, the step or a callback, such as an attribute "
                 "that is no parameter or buffer, or a private random generator",
                 _IN_MODULES,
             )
     return (
+        len(unbroken),
         f"all mini-batches and losses are the same, and {found[0].partition(':')[0]} is not",
         "its load_state_dict does not restore all of its state",
         "",

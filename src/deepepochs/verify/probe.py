@@ -1,36 +1,23 @@
-"""Runs a trainer in a new process, for a check: the trainer in this process does not change.
+"""Makes one run of a trainer, in a process of its own, for a check.
 
 The run writes its last state, and a log of its mini-batches, to a file.
 """
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import stat
-import sys
-import traceback
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
-from multiprocessing.context import BaseContext
-from multiprocessing.reduction import ForkingPickler
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch.utils.data import DataLoader
 
 from .. import rng
 from ..callbacks.base import Callback
 from ..checkpoint.file import load, save
-from ..errors import CheckpointError, ConfigError, DeepEpochsError, LoopException
+from ..errors import DeepEpochsError
 from ..nest.compare import digest
 from ..nest.operations import listify
 from .attributes import readings, roots_of
-
-if sys.platform != "win32":
-    import fcntl
 
 if TYPE_CHECKING:
     from ..contracts import TrainerView
@@ -49,6 +36,7 @@ class ResumeProbe(Callback):
     """
 
     order = -(10**6)
+    meets_fillers = True  # all processes stop after the same mini-batch
 
     def __init__(
         self, options: Mapping[str, Any], read_after: int, stop_after: int, target: Path
@@ -80,7 +68,8 @@ class ResumeProbe(Callback):
             self.log[-1]["loss"] = digest(trainer.run.batch_loss)
         self.num_done += 1
         if self.num_done >= self.stop_after:
-            trainer.stop("verify_resume has enough mini-batches")
+            session: Any = trainer.session
+            session.save_points.stop("verify_resume has enough mini-batches", everywhere=True)
 
     on_after_val_batch = on_after_train_batch
 
@@ -107,123 +96,42 @@ class ResumeProbe(Callback):
         self.num_done = int(state["num_done"])
 
 
-def run_probe(
-    context: BaseContext,
-    folder: Path,
-    trainer: TrainerView,
-    options: dict[str, Any],
-    name: str,
-    read_after: int,
-    stop_after: int,
-    resume_from: str | None = None,
-) -> dict[str, Any]:
-    """Make one run in a new process, and return what its probe saved.
-
-    Raises:
-        CheckpointError: the run failed; the message has the traceback.
-        ConfigError: the fit was refused before its first mini-batch.
-    """
-    target, fault = folder / f"{name}.ckpt", folder / f"{name}.txt"
-    refusal = _refusal(target)
-    source = None if resume_from is None else folder / f"{resume_from}.ckpt"
-    job = (trainer, options, (read_after, stop_after), target, fault, source, rng.get_state())
-    process = context.Process(target=_run, args=job)  # type: ignore[attr-defined]
-    with _same_places_in_files():
-        with warnings.catch_warnings():
-            # Python warns of a fork beside threads. The child uses one thread and none of their
-            # locks.
-            warnings.simplefilter("ignore", DeprecationWarning)
-            process.start()
-        try:
-            process.join()
-        finally:
-            if process.is_alive():
-                process.kill()
-                process.join()
-    if refusal.exists():
-        raise ConfigError(f"verify_resume: {refusal.read_text('utf-8')}")
-    if fault.exists() or not target.exists():
-        text = fault.read_text("utf-8") if fault.exists() else f"exit {process.exitcode}"
-        raise CheckpointError(f"The run {name!r} of verify_resume failed:\n{text}")
-    return load(target)
-
-
-def choose_context(trainer: TrainerView, options: Mapping[str, Any]) -> BaseContext:
-    """Choose to fork processes, which needs no pickling, unless CUDA is in use.
-
-    Raises:
-        LoopException: they cannot be forked, and the trainer or its data cannot be pickled.
-    """
-    can_fork = "fork" in multiprocessing.get_all_start_methods() and sys.platform != "darwin"
-    is_cuda_used: bool = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
-    if can_fork and not is_cuda_used:
-        return multiprocessing.get_context("fork")
-    try:
-        ForkingPickler.dumps((trainer, dict(options)))
-    except Exception as error:  # pickling runs any code
-        why = "CUDA is in use" if can_fork else "This system cannot fork"
-        raise LoopException(
-            f"verify_resume starts new processes. {why}, so the trainer and its data are sent to "
-            f"them, and these cannot be pickled: {error}. Define classes and functions in a "
-            "module, or verify with device='cpu' before CUDA is used."
-        ) from error
-    return multiprocessing.get_context("spawn")
-
-
-def _run(
+def make_run(
     trainer: TrainerView,
     options: dict[str, Any],
     counts: tuple[int, int],
     target: Path,
-    fault: Path,
     source: Path | None,
     random_state: dict[str, Any],
 ) -> None:
-    """Make one run, in the new process."""
+    """Make one run, in the new process, and write what its probe saves.
+
+    Args:
+        trainer: the copy of this process.
+        options: the arguments of the fit.
+        counts: mini-batches before the objects are read, and before the end.
+        target: the file to write.
+        source: the file of the run to resume.
+        random_state: of the parent.
+
+    Raises:
+        Refusal: the fit was refused before its first mini-batch.
+    """
+    rng.set_state(random_state)
+    _isolate(trainer, options, target.with_suffix(""))
+    trainer.callbacks.append(probe := ResumeProbe(options, *counts, target))
+    if source is not None:
+        trainer.load_state_dict(load(source)["state"])
     try:
-        with Path(os.devnull).open("w") as nowhere:
-            sys.stdout = sys.stderr = nowhere
-            # OpenMP's threads do not survive a fork, and to wait for them never ends.
-            torch.set_num_threads(1)
-            warnings.simplefilter("ignore")
-            rng.set_state(random_state)
-            _isolate(trainer, options, target.with_suffix(""))
-            trainer.callbacks.append(probe := ResumeProbe(options, *counts, target))
-            if source is not None:
-                trainer.load_state_dict(load(source)["state"])
-            try:
-                trainer.fit(**options)
-            except DeepEpochsError as error:
-                if probe.log or source is not None:
-                    raise
-                # The fit was refused before its first mini-batch: the message says all.
-                _refusal(target).write_text(str(error), "utf-8")
-    except BaseException:
-        fault.write_text(traceback.format_exc(), "utf-8")
+        trainer.fit(**options)
+    except DeepEpochsError as error:
+        if probe.log or source is not None:
+            raise
+        raise Refusal(str(error)) from error
 
 
-@contextmanager
-def _same_places_in_files() -> Iterator[None]:
-    """Put the places in open files back: a fork has the same ones, and reading there moves them."""
-    places: dict[int, int] = {}
-    listing = Path("/dev/fd")
-    for path in listing.iterdir() if listing.is_dir() else ():
-        descriptor = int(path.name)
-        with suppress(OSError):  # the listing itself was open
-            is_file = stat.S_ISREG(os.fstat(descriptor).st_mode)
-            mode = fcntl.fcntl(descriptor, fcntl.F_GETFL) if is_file else os.O_WRONLY
-            if not mode & (os.O_WRONLY | os.O_APPEND):
-                places[descriptor] = os.lseek(descriptor, 0, os.SEEK_CUR)
-    try:
-        yield
-    finally:
-        for descriptor, place in places.items():
-            os.lseek(descriptor, place, os.SEEK_SET)
-
-
-def _refusal(target: Path) -> Path:
-    """The file for the message of a fit that was refused."""
-    return target.with_suffix(".refused")
+class Refusal(Exception):
+    """A fit that was refused before its first mini-batch: the message says all."""
 
 
 def _isolate(trainer: TrainerView, options: dict[str, Any], folder: Path) -> None:

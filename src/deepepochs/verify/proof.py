@@ -2,14 +2,14 @@
 
 The run is made three times, each in a new process: unbroken, up to a save in the middle, and
 resumed from that save. The last states of the first and the third run are compared entry by
-entry. The trainer itself does not change.
+entry. The trainer itself does not change. In several processes each makes these runs with the
+others, and compares its own.
 """
 
 from __future__ import annotations
 
-import functools
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,11 +17,15 @@ from ..arguments import check_count
 from ..errors import CheckpointError, ConfigError, LoopException
 from ..hints.calls import refusal
 from ..nest.compare import differing
-from .causes import Runs, cause_of, not_followed
-from .probe import PROBE, choose_context, run_probe
+from .causes import Runs, cause_of, findings, joined, not_followed
+from .probe import PROBE
+from .processes import Starter
 
 if TYPE_CHECKING:
     from ..contracts import TrainerView
+    from ..runtime.base import Runtime
+
+Run = Callable[..., dict[str, Any]]
 
 __all__ = ["ResumeReport", "verify_resume"]
 
@@ -33,7 +37,8 @@ class ResumeReport(NamedTuple):
         ok: the resumed run equals the unbroken one.
         num_batches: mini-batches of the unbroken run, of training and validation.
         saved_after: mini-batches before the save.
-        differences: the entries of the state that differ, each with the difference.
+        differences: the entries of the state that differ, each with the difference; in several
+            processes with the process, unless it is the same in all.
         cause: the likely cause; empty without a difference.
         attributes: what is not as in the unbroken run where the resumed one begins, each with
             both values; empty without a difference.
@@ -72,40 +77,45 @@ def verify_resume(trainer: TrainerView, steps: int, fit_options: Mapping[str, An
         raise refused
     if trainer.run is not None:
         raise LoopException("verify_resume was called inside a running fit: call it before.")
-    if trainer.runtime.num_processes > 1 or trainer.runtime.is_sharded:
+    if trainer.runtime.is_sharded:
         raise ConfigError(
-            "verify_resume starts new processes, which cannot take part in a run of several "
-            "processes or of a sharded model: call it in a script that is started without a "
-            "launcher, with a model that is not sharded."
+            "verify_resume starts new processes, which cannot take part in a sharded model: call it "
+            "with a small model that is not sharded."
         )
-    context = choose_context(trainer, fit_options)
-    with tempfile.TemporaryDirectory(prefix="verify-resume-") as name:
-        run = functools.partial(run_probe, context, Path(name), trainer, dict(fit_options))
-        middle = steps // 2
-        unbroken = run("unbroken", middle, steps)
-        num_batches = int(unbroken["num_done"])
-        if num_batches <= middle:
-            raise ConfigError(
-                f"steps={steps}: the run ends after {num_batches} mini-batches, before the save "
-                f"after {middle}. Give at most steps={2 * num_batches - 1}, or the trainer more epochs."
-            )
-        broken_off = run("broken off", middle, middle)
-        where = (num_batches, int(broken_off["num_done"]))
-        unread = not_followed(broken_off, unbroken)
-        try:
-            resumed = run("resumed", middle, steps, "broken off")
-        except CheckpointError as error:
-            # The other two runs succeeded: the fault is in the resume itself.
-            failed = f"resuming failed: {error}"
-            return ResumeReport(False, *where, (failed,), "see above", not_followed=unread)
-        found = _differing(unbroken, resumed)
-        if not found:
-            return ResumeReport(True, *where, not_followed=unread)
-        runs = Runs(unbroken, run("unbroken again", middle, steps), resumed)
+    prefix = "verify-resume-"
+    with trainer.runtime.call("verify_resume"), tempfile.TemporaryDirectory(prefix=prefix) as name:
+        starter = Starter(trainer, dict(fit_options), Path(name))
+        return _proof(starter.run, trainer.runtime, steps)
+
+
+def _proof(run: Run, runtime: Runtime, steps: int) -> ResumeReport:
+    middle = steps // 2
+    unbroken = run("unbroken", middle, steps)
+    num_batches = int(unbroken["num_done"])
+    if num_batches <= middle:
+        raise ConfigError(
+            f"steps={steps}: the run ends after {num_batches} mini-batches, before the save "
+            f"after {middle}. Give at most steps={2 * num_batches - 1}, or the trainer more epochs."
+        )
+    broken_off = run("broken off", middle, middle)
+    where = (num_batches, int(broken_off["num_done"]))
+    own = not_followed(broken_off, unbroken)
+    unread = joined(runtime.gather_objects(own, "says what is not followed"))
+    try:
+        resumed = run("resumed", middle, steps, "broken off")
+    except CheckpointError as error:
+        # The other two runs succeeded: the fault is in the resume itself.
+        failed = f"resuming failed: {error}"
+        return ResumeReport(False, *where, (failed,), "see above", not_followed=unread)
+    found = _differing(unbroken, resumed)
+    differences = joined(runtime.gather_objects(found, "says what differs"))
+    if not differences:
+        return ResumeReport(True, *where, not_followed=unread)
+    runs = Runs(unbroken, run("unbroken again", middle, steps), resumed)
     again = _differing(unbroken, runs.again)
-    attributes = [] if again else runs.attributes()
-    cause = cause_of(runs, attributes, again, found)
-    return ResumeReport(False, *where, tuple(found), cause, tuple(attributes), unread)
+    told = runtime.gather_objects(findings(runs, again, found), "says why it differs")
+    attributes = joined([of.attributes for of in told])
+    return ResumeReport(False, *where, differences, cause_of(told), attributes, unread)
 
 
 def _differing(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
