@@ -11,7 +11,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from launching import results
+from launching import SCRIPTS, launch, results
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
@@ -63,3 +63,13 @@ def test_the_failure_of_one_process_is_raised_in_all(found: dict[str, Any]) -> N
     assert found["failing"].startswith("The run 'unbroken' of verify_resume failed in process 1:")
     assert "ZeroDivisionError: in the hook" in found["failing"]
     assert found["too long"].endswith("Give at most steps=31, or the trainer more epochs.")
+
+
+def test_the_command_proves_each_fit_in_all_processes_and_prints_once(tmp_path: Path) -> None:
+    command = ["verify", "--steps", "6", "--fits", "2", SCRIPTS / "verifying.py"]
+    ended = launch("command.py", 2, *command, tmp_path / "any", "fits")
+    assert ended.code != 0
+    first, second = [line for line in ended.out.splitlines() if "exact resume: " in line.lower()]
+    assert first.startswith("verifying.py, line ") and ": Exact resume: " in first
+    assert ": NOT an exact resume: " in second
+    assert "Likely cause: in process 1, the resume does not bring back __main__.CALLS" in ended.out

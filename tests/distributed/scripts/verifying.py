@@ -1,6 +1,6 @@
 """Verify fits in several processes; what is found as JSON.
 
-Started as ``verifying.py RESULT_FILE``.
+Started as ``verifying.py RESULT_FILE``, or by ``deepepochs verify`` as ``verifying.py FOLDER/any fits``.
 """
 
 from __future__ import annotations
@@ -146,7 +146,16 @@ def main() -> dict[str, Any]:
     return results
 
 
+def fits() -> None:
+    """Two fits of one trainer; before the second, process 1 begins to count."""
+    trainer, data = build()
+    trainer.fit(**data)
+    data["train_dl"] = DataLoader(Counting(), 3)
+    trainer.fit(**data, epochs=4)
+
+
 if __name__ == "__main__":
-    found = main()
-    if RANK == 0:
+    if "fits" in sys.argv:
+        fits()
+    elif (found := main()) and RANK == 0:
         Path(sys.argv[1]).write_text(json.dumps(found))
