@@ -504,8 +504,9 @@ class TrainerBase(Steps):
         return span._replace(end=DEFAULT_EPOCHS if end is None else end, is_open=True)
 
     def ignore_resume(self) -> None:
-        """Have the first fit not load what ``resume`` asks for."""
+        """Have the next fit begin here, whatever ``resume`` asks for."""
         self._to_resume = False
+        self._earlier = None
 
     def _resume_if_asked(self, plan: FitPlan) -> Resumption | None:
         """Load what ``resume`` asks for, before the fit in which it was saved."""

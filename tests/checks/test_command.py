@@ -99,7 +99,8 @@ class Net(nn.Module):
 
 first = Net()
 check = CheckCallback("loss", on_stage="train")
-trainer = Trainer(first, nn.MSELoss(), epochs=2, callbacks=check, console="off")
+options = {"running_id": "mine", "resume": "auto"} if "again" in sys.argv else {}
+trainer = Trainer(first, nn.MSELoss(), epochs=2, callbacks=check, console="off", **options)
 done = trainer.fit(data)
 print("pre-trained", len(done["train"]["loss"]))
 if "grows" in sys.argv:
@@ -171,3 +172,15 @@ def test_a_script_with_fewer_fits_says_how_many_there_were(
     with pytest.raises(SystemExit, match=r"tune\.py has ended after 2 of 5 fits"):
         main(["verify", "--steps", "6", "--fits", "5", fits, "same"])
     assert proved(capsys.readouterr().out)[-1] == "tuned 4"
+
+
+def test_fits_that_were_finished_in_an_earlier_process_are_skipped_after_their_proof(
+    fits: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for _ in range(2):
+        with pytest.raises(SystemExit, match="after 2 of 3 fits"):
+            main(["verify", "--steps", "6", "--fits", "3", fits, "same", "again"])
+        out = capsys.readouterr().out
+        assert [line.partition(": ")[2] for line in proved(out)[::2]] == ["Exact", "Exact"]
+        assert proved(out)[1::2] == ["pre-trained 2", "tuned 4"]
+    assert [path.name for path in Path("logs").iterdir()] == ["mine"]

@@ -226,3 +226,16 @@ def test_what_the_script_has_dropped_is_not_collected_in_a_run(tmp_path: Path) -
         gc.enable()
     gc.collect()
     assert [path.name for path in tmp_path.iterdir()] == ["here"]
+
+
+class NeedsWholeEpochs(Callback):
+    """Its hook fails where an epoch is not whole."""
+
+    def on_after_epoch(self, val_metrics: Any, **others: Any) -> None:
+        assert val_metrics["loss"] > 0
+
+
+def test_hooks_of_an_epoch_are_not_called_for_a_part_of_one() -> None:
+    trainer, options = base_fit(NeedsWholeEpochs())
+    for steps in (4, 9):
+        assert trainer.verify_resume(**options, steps=steps).ok

@@ -35,8 +35,9 @@ from ..nest.functions import enclosed_by
 from ..optim.fits import bare
 
 # The walk is short, however large the data: about 20 us for a thing.
-MAX_OBJECTS = 20_000
+MAX_THINGS = 50_000
 MAX_NUMBERS = 2**20  # of a larger tensor as many are looked at
+MAX_ENTRIES = 2**16  # the same of a longer list or dict
 MAX_SHOWN = 40
 _PLAIN = (str, bytes, int, float, complex, bool, type(None), np.generic)
 _ABSENT = ["", "not there"]
@@ -52,7 +53,9 @@ def readings(roots: Mapping[str, Any]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     seen: dict[int, Any] = {}  # with the things: without them others could get their ids
     queue: deque[tuple[str, Any]] = deque(roots.items())
-    while queue and len(seen) < MAX_OBJECTS:
+    for _ in range(MAX_THINGS):
+        if not queue:
+            break
         path, value = queue.popleft()
         if id(value) in seen:
             continue
@@ -119,11 +122,19 @@ def _read(value: Any) -> list[str] | None:
     if isinstance(value, Iterator) and (place := _place(value)) is not None:
         return [place, f"{kind} at {_short(place)}"]
     if type(value) in (list, tuple, set, dict, deque):
-        entries = value.values() if isinstance(value, dict) else value
-        if all(isinstance(entry, _PLAIN) for entry in entries):
-            plain = list(value) if isinstance(value, deque) else value
-            return [digest(plain), _short(repr(plain), len(value))]
+        return _of_entries(value)
     return None
+
+
+def _of_entries(value: Any) -> list[str] | None:
+    entries = value.values() if isinstance(value, dict) else value
+    sample = list(itertools.islice(entries, 0, None, 1 + len(value) // MAX_ENTRIES))
+    if not all(isinstance(entry, _PLAIN) for entry in sample):
+        return None
+    if len(value) > MAX_ENTRIES:
+        return [digest([len(value), sample]), f"{type(value).__name__} of {len(value)} entries"]
+    plain = list(value) if isinstance(value, deque) else value
+    return [digest(plain), _short(repr(plain), len(value))]
 
 
 def _of_numbers(value: Any) -> list[str]:

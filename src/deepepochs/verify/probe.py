@@ -6,6 +6,7 @@ The run writes its last state, and a log of its mini-batches, to a file.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,7 @@ PROBE = "ResumeProbe"  # the name of the probe's state among the states of the c
 
 
 class ResumeProbe(Callback):
-    """Logs digests of each mini-batch, and stops and saves the run after one of them.
+    """Logs digests of each mini-batch, and saves and ends the run after one of them.
 
     Args:
         options: the arguments of the fit.
@@ -50,9 +51,6 @@ class ResumeProbe(Callback):
         self.log: list[dict[str, Any]] = []
         self.readings: dict[str, list[str]] = {}
 
-    def on_before_fit(self, trainer: TrainerView, epochs: int) -> None:
-        trainer.add_saver(self.save)
-
     def on_before_train_batch(
         self, *, trainer: TrainerView, batch_x: Any, batch_y: Any, **others: Any
     ) -> None:
@@ -68,14 +66,18 @@ class ResumeProbe(Callback):
             self.log[-1]["loss"] = digest(trainer.run.batch_loss)
         self.num_done += 1
         if self.num_done >= self.stop_after:
-            session: Any = trainer.session
-            session.save_points.stop("verify_resume has enough mini-batches", everywhere=True)
+            trainer.request_save(self.save_and_end, everywhere=True)
 
     on_after_val_batch = on_after_train_batch
 
     def on_after_fit(self, trainer: TrainerView) -> None:
         if not self.target.exists():
             self.save(trainer)
+
+    def save_and_end(self, trainer: TrainerView) -> None:
+        """Save, and end the run as a kill does: no hook is called for a part of an epoch."""
+        self.save(trainer)
+        raise Enough
 
     def save(self, trainer: TrainerView) -> None:
         loaders: Any = trainer.parts()["loaders"]
@@ -123,11 +125,16 @@ def make_run(
     if source is not None:
         trainer.load_state_dict(load(source)["state"])
     try:
-        trainer.fit(**options)
+        with suppress(Enough):
+            trainer.fit(**options)
     except DeepEpochsError as error:
         if probe.log or source is not None:
             raise
         raise Refusal(str(error)) from error
+
+
+class Enough(BaseException):
+    """Ends a run that has made its mini-batches."""
 
 
 class Refusal(Exception):
