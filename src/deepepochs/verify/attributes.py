@@ -134,7 +134,10 @@ def _of_entries(value: Any) -> list[str] | None:
     if len(value) > MAX_ENTRIES:
         return [digest([len(value), sample]), f"{type(value).__name__} of {len(value)} entries"]
     plain = list(value) if isinstance(value, deque) else value
-    return [digest(plain), _short(repr(plain), len(value))]
+    shown = repr(plain)
+    if len(shown) > MAX_SHOWN:
+        shown = f"{type(value).__name__} of {len(value)} entries"
+    return [digest(plain), shown]
 
 
 def _of_numbers(value: Any) -> list[str]:
@@ -186,10 +189,8 @@ def _is_seekable(file: Any) -> bool:
         return False
 
 
-def _short(text: str, length: int = 0) -> str:
-    if len(text) <= MAX_SHOWN:
-        return text
-    return f"{text[:MAX_SHOWN]}…" + (f" ({length} entries)" if length else "")
+def _short(text: str) -> str:
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"
 
 
 def _held(path: str, owner: Any) -> Iterator[tuple[str, Any]]:
