@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, TensorDataset
 
-from deepepochs import Callback, CheckCallback, ConfigError, LoopException
+from deepepochs import Callback, CheckCallback, ConfigError, LoopException, Trainer
 from deepepochs.nest.compare import differing
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -239,3 +239,40 @@ def test_hooks_of_an_epoch_are_not_called_for_a_part_of_one() -> None:
     trainer, options = base_fit(NeedsWholeEpochs())
     for steps in (4, 9):
         assert trainer.verify_resume(**options, steps=steps).ok
+
+
+class StopsAfterFive(Callback):
+    """Counts by itself when to stop."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.num = 0
+
+    def on_after_train_batch(self, trainer: Any, **others: Any) -> None:
+        self.num += 1
+        if self.num == 5:
+            trainer.stop("enough")
+
+
+def test_runs_that_end_at_different_places_are_told_apart() -> None:
+    trainer, options = base_fit(StopsAfterFive())
+    report = trainer.verify_resume(**options, steps=12)
+    assert (report.num_batches, report.saved_after) == (8, 6)
+    assert report.attributes == ("StopsAfterFive.num: 4 in the unbroken run, 0 in the resumed one",)
+    expected = "the unbroken run ends after 8 mini-batches, and the resumed one after 12. Give the"
+    assert f"So {expected} callback state_dict" in report.cause
+
+
+def test_runs_that_cannot_be_forks_leave_the_weights_of_the_script(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 3), nn.Dropout(0.5), nn.Linear(3, 1))
+    before = copy.deepcopy(model.state_dict())
+    x = torch.randn(20, 4)
+    data = DataLoader(TensorDataset(x, x[:, :1]), 5, shuffle=True)
+    trainer = Trainer(model, nn.MSELoss(), epochs=3, console="off")
+    assert trainer.verify_resume(data, steps=4).ok
+    assert flat(model.state_dict()) == flat(before)
+    assert not any(weight.is_shared() for weight in model.parameters())

@@ -31,17 +31,22 @@ _OF_GLOBALS = (
 
 
 class Runs(NamedTuple):
-    """What the probes of three runs have saved; ``again`` is a second unbroken one."""
+    """What the probes of three runs have saved; ``again`` is a second unbroken one.
+
+    Attributes:
+        saved_after: the mini-batches before the save that was resumed.
+    """
 
     unbroken: dict[str, Any]
     again: dict[str, Any]
     resumed: dict[str, Any]
+    saved_after: int
 
     def attributes(self) -> list[str]:
         """Say which attributes differ where the resumed run begins."""
         if not self.resumed["readings"]:
             return []
-        return differing_readings(*(of["readings"] for of in self))
+        return differing_readings(*(of["readings"] for of in self[:3]))
 
 
 def not_followed(*runs: dict[str, Any]) -> tuple[str, ...]:
@@ -75,7 +80,8 @@ def findings(runs: Runs, again: list[str], found: list[str]) -> Found:
     if again:
         return Found([], -1, _NOT_DETERMINISTIC.format(again[0]))
     attributes = runs.attributes()
-    first, seen, guess, remedy = _first_seen(runs.unbroken["log"], runs.resumed["log"], found)
+    logs = runs.unbroken["log"], runs.resumed["log"]
+    first, seen, guess, remedy = _first_seen(*logs, runs.saved_after, found)
     if not attributes:
         return Found([], first, f"{seen}: {guess}. {remedy}".rstrip())
     named = "; ".join(attributes[:MAX_NAMED])
@@ -122,12 +128,14 @@ def remedy_of(attribute: str, runs: Runs) -> str:
 
 
 def _first_seen(
-    unbroken: list[dict[str, Any]], resumed: list[dict[str, Any]], found: list[str]
+    unbroken: list[dict[str, Any]],
+    resumed: list[dict[str, Any]],
+    saved_after: int,
+    found: list[str],
 ) -> tuple[int, str, str, str]:
     """Say what differs first, what it means, and the remedy."""
-    later = unbroken[-len(resumed) :] if resumed else []
-    first = len(unbroken) - len(later)
-    for index, (whole, part) in enumerate(zip(later, resumed, strict=True), start=first):
+    pairs = zip(unbroken[saved_after:], resumed, strict=False)
+    for index, (whole, part) in enumerate(pairs, start=saved_after):
         if whole["data"] != part["data"]:
             return (
                 index,
@@ -152,6 +160,14 @@ def _first_seen(
                 "that is no parameter or buffer, or a private random generator",
                 _IN_MODULES,
             )
+    ends = len(unbroken), saved_after + len(resumed)
+    if ends[0] != ends[1]:
+        return (
+            min(ends),
+            f"the unbroken run ends after {ends[0]} mini-batches, and the resumed one after {ends[1]}",
+            "hidden state in what ends it, such as a callback that stops the fit",
+            _OF_CALLBACKS,
+        )
     return (
         len(unbroken),
         f"all mini-batches and losses are the same, and {found[0].partition(':')[0]} is not",

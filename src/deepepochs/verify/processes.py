@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import multiprocessing
 import os
+import pickle
 import stat
 import sys
 import time
@@ -17,7 +18,6 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from multiprocessing.context import BaseContext
-from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,7 +69,8 @@ class Starter:
         counts = (read_after, stop_after)
         job = (self._trainer, self._options, counts, target, source, rng.get_state())
         meets = None if self._address is None else (*self._address, name)
-        code = _ended(self._context, (fault, meets, job))
+        is_fork = self._context.get_start_method() == "fork"
+        code = _ended(self._context, (fault, meets, job if is_fork else pickle.dumps(job)))
         outcome: tuple[float, str, str] | None = None
         if fault.exists():
             when_s, kind, text = fault.read_text("utf-8").split("\n", 2)
@@ -111,7 +112,7 @@ def choose_context(trainer: TrainerView, options: Mapping[str, Any]) -> BaseCont
             "but forks can take their places: verify on CPUs, with Accelerator(cpu=True)."
         )
     try:
-        ForkingPickler.dumps((trainer, dict(options)))
+        pickle.dumps((trainer, dict(options)))
     except Exception as error:  # pickling runs any code
         raise LoopException(
             f"verify_resume starts new processes. {why}, so the trainer and its data are sent to "
@@ -140,8 +141,12 @@ def _ended(context: BaseContext, arguments: tuple[Any, ...]) -> int | None:
     return code
 
 
-def _begin(fault: Path, meets: tuple[str, int, str] | None, job: tuple[Any, ...]) -> None:
-    """Make one run, in the new process; write the time, the kind and the text of a failure."""
+def _begin(fault: Path, meets: tuple[str, int, str] | None, job: tuple[Any, ...] | bytes) -> None:
+    """Make one run, in the new process; write the time, the kind and the text of a failure.
+
+    A job that is not inherited comes in bytes: torch would have processes share the tensors that
+    they are sent, and the run would train the weights of the script.
+    """
     # What the parent has dropped may be a group of processes, or an iterator with workers: to
     # collect one waits for threads that are not in a fork, or ends the parent's workers.
     gc.freeze()
@@ -152,9 +157,10 @@ def _begin(fault: Path, meets: tuple[str, int, str] | None, job: tuple[Any, ...]
             # OpenMP's threads do not survive a fork, and to wait for them never ends.
             torch.set_num_threads(1)
             warnings.simplefilter("ignore")
+            trainer, *others = pickle.loads(job) if isinstance(job, bytes) else job
             if meets is not None:
-                _meet(job[0], *meets)
-            make_run(*job)
+                _meet(trainer, *meets)
+            make_run(trainer, *others)
     except Refusal as error:
         fault.write_text(f"{time.time()}\nrefused\n{error}", "utf-8")
     except BaseException:

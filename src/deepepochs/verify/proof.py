@@ -111,7 +111,7 @@ def _proof(run: Run, runtime: Runtime, steps: int) -> ResumeReport:
     differences = joined(runtime.gather_objects(found, "says what differs"))
     if not differences:
         return ResumeReport(True, *where, not_followed=unread)
-    runs = Runs(unbroken, run("unbroken again", middle, steps), resumed)
+    runs = Runs(unbroken, run("unbroken again", middle, steps), resumed, where[1])
     again = _differing(unbroken, runs.again)
     told = runtime.gather_objects(findings(runs, again, found), "says why it differs")
     attributes = joined([of.attributes for of in told])
