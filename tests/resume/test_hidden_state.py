@@ -19,7 +19,19 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, IterableDataset, Sampler
 
-from deepepochs import Callback, EpochTask, Optimizer, Trainer
+from deepepochs import (
+    Callback,
+    CheckCallback,
+    EarlyStopCallback,
+    EpochTask,
+    GradClipCallback,
+    GradNormCallback,
+    Optimizer,
+    ReportCallback,
+    RunRecordCallback,
+    TimingCallback,
+    Trainer,
+)
 
 sys.path.insert(0, str(Path(__file__).parent))
 from exact_runs import Samples, make_model
@@ -35,6 +47,7 @@ def fit(
     sampler: Any = None,
     callbacks: tuple[Callback, ...] = (),
     trainer: type[Trainer] = Trainer,
+    limits: Any = None,
     schedule: Any = None,
     metrics: Any = (),
     collate: Any = None,
@@ -52,7 +65,7 @@ def fit(
     opt = torch.optim.SGD(net.parameters(), lr=0.01)
     made = trainer(
         net, loss, Optimizer(opt, schedule and schedule(opt), sched_on="step"), epochs=3,
-        callbacks=list(callbacks), metrics=list(metrics), console="off",
+        callbacks=list(callbacks), metrics=list(metrics), console="off", **(limits or {}),
     )  # fmt: skip
     train = {"train_dl": loader} if task is None else {"train_tasks": [task(loader)]}
     return made, {**train, "val_dl": DataLoader(Samples(), 4)}
@@ -404,6 +417,9 @@ SOUND: dict[str, dict[str, Any]] = {
     "callback with a state": {"callbacks": (CountsAndSaves(),)},
     "callback that only watches": {"callbacks": (Watches(),)},
     "number of the data set": {"samples": ByAttribute},
+    "the same mini-batches in each epoch": {"limits": {"overfit_batches": 2}},
+    "validations within an epoch": {"limits": {"val_every": 2}},
+    "an average of the weights": {"limits": {"ema": 0.9}},
     "number of a sampler": {"sampler": CountingSampler},
     "object as the factor of a schedule": {"schedule": schedule_with_an_object},
 }
@@ -422,6 +438,23 @@ def test_what_differs_and_is_not_the_cause_stands_beside_it() -> None:
     report = trainer.verify_resume(**data, steps=12)
     assert [line.partition(":")[0] for line in report.attributes] == ["model.scale", "Watches.last"]
     assert report.cause.startswith("the resume does not bring back one of these: ")
+
+
+def test_nothing_of_the_library_is_named(tmp_path: Path) -> None:
+    callbacks = (
+        CheckCallback("loss", ckpt_dir=tmp_path, every_n_batches=2),
+        EarlyStopCallback("loss"),
+        GradClipCallback(1.0),
+        GradNormCallback(),
+        RunRecordCallback(log_dir=tmp_path),
+        ReportCallback(log_dir=tmp_path),
+        TimingCallback(),
+    )
+    limits = {"ema": 0.9, "max_steps": 100, "val_every": 2}
+    trainer, data = fit(model=Scaled, callbacks=callbacks, limits=limits, metrics=["accuracy"])
+    report = trainer.verify_resume(**data, steps=12)
+    assert [line.partition(":")[0] for line in report.attributes] == ["model.scale"]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_the_checkpoint_could_not_follow_is_told_of_an_exact_resume_too() -> None:

@@ -161,6 +161,8 @@ def test_too_few_mini_batches_are_refused_with_the_number_that_fits() -> None:
     trainer, options = base_fit(epochs=1)
     with pytest.raises(ConfigError, match=r"ends after 7 mini-batches.*at most steps=13"):
         trainer.verify_resume(**options, steps=20)
+    with pytest.raises(ConfigError, match=r"ends after 1 mini-batches.*\. Give the trainer more"):
+        trainer.verify_resume([(torch.randn(8, 4), torch.ones(8).long())], steps=3)
 
 
 def test_called_inside_a_fit_it_is_refused() -> None:

@@ -119,11 +119,12 @@ def make_run(
     Raises:
         Refusal: the fit was refused before its first mini-batch.
     """
-    rng.set_state(random_state)
     _isolate(trainer, options, target.with_suffix(""))
     trainer.callbacks.append(probe := ResumeProbe(options, *counts, target))
     if source is not None:
         trainer.load_state_dict(load(source)["state"])
+    # After the load: with resume='auto' it is the fit that loads, in a script that begins anew.
+    rng.set_state(random_state)
     try:
         with suppress(Enough):
             trainer.fit(**options)

@@ -93,9 +93,10 @@ def _proof(run: Run, runtime: Runtime, steps: int) -> ResumeReport:
     unbroken = run("unbroken", middle, steps)
     num_batches = int(unbroken["num_done"])
     if num_batches <= middle:
+        most = f"at most steps={2 * num_batches - 1}, or " if num_batches > 1 else ""
         raise ConfigError(
             f"steps={steps}: the run ends after {num_batches} mini-batches, before the save "
-            f"after {middle}. Give at most steps={2 * num_batches - 1}, or the trainer more epochs."
+            f"after {middle}. Give {most}the trainer more epochs."
         )
     broken_off = run("broken off", middle, middle)
     where = (num_batches, int(broken_off["num_done"]))
