@@ -37,7 +37,7 @@ def test_it_leaves_no_trace_and_the_processes_go_on(found: dict[str, Any]) -> No
 def test_a_fault_in_one_process_is_found_in_all_and_names_it(found: dict[str, Any]) -> None:
     report = found["one faulty"]
     assert not report["ok"] and report["same"]
-    assert [line.partition(": [")[0] for line in report["attributes"]] == [
+    assert [line.partition(": list")[0] for line in report["attributes"]] == [
         "process 1: __main__.CALLS"
     ]
     assert report["cause"].startswith("in process 1, the resume does not bring back __main__.CALLS")
@@ -46,6 +46,16 @@ def test_a_fault_in_one_process_is_found_in_all_and_names_it(found: dict[str, An
     assert any(
         line.startswith("process 1: model.1.running_mean: ") for line in report["differences"]
     )
+
+
+def test_a_fault_that_the_other_processes_do_not_see_is_found(found: dict[str, Any]) -> None:
+    report = found["forgets"]
+    assert report["differences"] == ["process 1: callbacks.Forgets.num: 4 and 2"]
+    expected = (
+        "in process 1, the resume does not bring back Forgets.num: 2 in the unbroken run, not"
+    )
+    assert report["cause"].startswith(expected)
+    assert report["same"]
 
 
 def test_a_fault_in_all_processes_is_told_once(found: dict[str, Any]) -> None:

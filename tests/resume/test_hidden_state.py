@@ -433,11 +433,22 @@ def test_a_sound_run_passes_without_a_word(case: str) -> None:
     assert (report.attributes, report.not_followed, report.cause) == ((), (), "")
 
 
-def test_what_differs_and_is_not_the_cause_stands_beside_it() -> None:
-    trainer, data = fit(model=Scaled, callbacks=(Watches(),))
+@pytest.mark.parametrize(
+    ("options", "first", "second"),
+    [
+        ({"model": Scaled}, "model.scale", "Watches.last"),
+        ({"samples": ByGlobalNumber}, f"{HERE}.NUM", "Watches.last"),
+        ({"collate": Collate()}, "train_dl.collate_fn.numbers", "Watches.last"),
+        ({"metrics": [counted]}, "Watches.last", f"{HERE}.HITS"),
+    ],
+)
+def test_of_several_that_differ_the_nearest_is_named_first(
+    options: dict[str, Any], first: str, second: str
+) -> None:
+    trainer, data = fit(callbacks=(Watches(),), **options)
     report = trainer.verify_resume(**data, steps=12)
-    assert [line.partition(":")[0] for line in report.attributes] == ["model.scale", "Watches.last"]
-    assert report.cause.startswith("the resume does not bring back one of these: ")
+    assert [line.partition(":")[0] for line in report.attributes] == [first, second]
+    assert report.cause.startswith(f"the resume does not bring back one of these: {first}: ")
 
 
 def test_nothing_of_the_library_is_named(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -79,9 +80,11 @@ def findings(runs: Runs, again: list[str], found: list[str]) -> Found:
     """
     if again:
         return Found([], -1, _NOT_DETERMINISTIC.format(again[0]))
-    attributes = runs.attributes()
+    if not found:  # in this process
+        return Found([], sys.maxsize, "")
     logs = runs.unbroken["log"], runs.resumed["log"]
-    first, seen, guess, remedy = _first_seen(*logs, runs.saved_after, found)
+    first, kind, seen, guess, remedy = _first_seen(*logs, runs.saved_after, found)
+    attributes = sorted(runs.attributes(), key=lambda line: _distance(kind, root_of(line), runs))
     if not attributes:
         return Found([], first, f"{seen}: {guess}. {remedy}".rstrip())
     named = "; ".join(attributes[:MAX_NAMED])
@@ -121,10 +124,36 @@ _NOT_DETERMINISTIC = (
 
 def remedy_of(attribute: str, runs: Runs) -> str:
     """Say how an attribute is kept in checkpoints, by the object that it is of."""
-    root = attribute.partition(":")[0].partition(".")[0].partition("[")[0]
+    root = root_of(attribute)
     if root in _REMEDIES:
         return _REMEDIES[root]
     return _OF_CALLBACKS if root in runs.unbroken["callbacks"] else _OF_GLOBALS
+
+
+def root_of(attribute: str) -> str:
+    """Give the object at the begin of the path of an attribute.
+
+    >>> root_of("train_tasks[0].num: 4 in the unbroken run, 1 in the resumed one")
+    'train_tasks'
+    """
+    return attribute.partition(":")[0].partition(".")[0].partition("[")[0]
+
+
+def _distance(kind: str, root: str, runs: Runs) -> int:
+    """Say how far an object is from what differs first: the nearest is named first."""
+    name = "callbacks" if root in runs.unbroken["callbacks"] else root
+    near = _NEAR[kind]
+    if name in near:
+        return 0
+    return 2 if any(name in others for others in _NEAR.values()) else 1  # 1: a global name
+
+
+_STEPS = ("model", "loss", "trainer", "train_tasks", "val_tasks", "optimizers", "schedulers")
+_NEAR = {
+    "data": ("train_dl", "val_dl", "train_tasks", "val_tasks"),
+    "step": _STEPS,
+    "rest": ("callbacks", "metrics"),
+}
 
 
 def _first_seen(
@@ -132,13 +161,14 @@ def _first_seen(
     resumed: list[dict[str, Any]],
     saved_after: int,
     found: list[str],
-) -> tuple[int, str, str, str]:
-    """Say what differs first, what it means, and the remedy."""
+) -> tuple[int, str, str, str, str]:
+    """Say where the runs differ first and in what kind of thing, in words; a guess, and the remedy."""
     pairs = zip(unbroken[saved_after:], resumed, strict=False)
     for index, (whole, part) in enumerate(pairs, start=saved_after):
         if whole["data"] != part["data"]:
             return (
                 index,
+                "data",
                 f"mini-batch {index} (from 0) holds other data",
                 "hidden state in the data set, the sampler or the loader, or a random generator "
                 "that is not one of their attributes",
@@ -147,6 +177,7 @@ def _first_seen(
         if whole["random"] != part["random"]:
             return (
                 index,
+                "step",
                 f"before mini-batch {index} (from 0) the global random states differ",
                 "after the resume something draws more or fewer numbers, as a cache that is filled "
                 "once",
@@ -155,6 +186,7 @@ def _first_seen(
         if whole["loss"] != part["loss"]:
             return (
                 index,
+                "step",
                 f"mini-batch {index} (from 0) is the same and its loss is not",
                 "hidden state in the model, the loss, the step or a callback, such as an attribute "
                 "that is no parameter or buffer, or a private random generator",
@@ -164,12 +196,14 @@ def _first_seen(
     if ends[0] != ends[1]:
         return (
             min(ends),
+            "rest",
             f"the unbroken run ends after {ends[0]} mini-batches, and the resumed one after {ends[1]}",
             "hidden state in what ends it, such as a callback that stops the fit",
             _OF_CALLBACKS,
         )
     return (
         len(unbroken),
+        "rest",
         f"all mini-batches and losses are the same, and {found[0].partition(':')[0]} is not",
         "its load_state_dict does not restore all of its state",
         "",

@@ -67,6 +67,18 @@ class Fails(Callback):
             raise ZeroDivisionError("in the hook")
 
 
+class Forgets(Callback):
+    """In process 1 it counts, and does not take back what it gives."""
+
+    num = 0
+
+    def on_after_train_batch(self, **_: Any) -> None:
+        self.num += RANK
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"num": self.num}
+
+
 class Draws(Callback):
     """In process 1 it draws from the system."""
 
@@ -138,6 +150,7 @@ def main() -> dict[str, Any]:
     results["workers"] = told(*build(workers=1), steps=4)
     results["prepared"] = told(*prepared())
     results["one faulty"] = told(*build(Counting))
+    results["forgets"] = told(*build(callbacks=[Forgets()]), steps=4)
     results["all faulty"] = told(*build(model=Scaled))
     results["random"] = told(*build(callbacks=[Draws()]), steps=4)
     results["failing"] = raised(CheckpointError, *build(callbacks=[Fails()]))
