@@ -156,55 +156,62 @@ _NEAR = {
 }
 
 
+class Seen(NamedTuple):
+    """Where the runs differ first, in what kind of thing and in words; a guess, and the remedy."""
+
+    first: int
+    kind: str
+    what: str
+    guess: str
+    remedy: str
+
+
 def _first_seen(
     unbroken: list[dict[str, Any]],
     resumed: list[dict[str, Any]],
     saved_after: int,
     found: list[str],
-) -> tuple[int, str, str, str, str]:
-    """Say where the runs differ first and in what kind of thing, in words; a guess, and the remedy."""
+) -> Seen:
     pairs = zip(unbroken[saved_after:], resumed, strict=False)
     for index, (whole, part) in enumerate(pairs, start=saved_after):
-        if whole["data"] != part["data"]:
-            return (
-                index,
-                "data",
-                f"mini-batch {index} (from 0) holds other data",
-                "hidden state in the data set, the sampler or the loader, or a random generator "
-                "that is not one of their attributes",
-                _IN_DATA,
-            )
-        if whole["random"] != part["random"]:
-            return (
-                index,
-                "step",
-                f"before mini-batch {index} (from 0) the global random states differ",
-                "after the resume something draws more or fewer numbers, as a cache that is filled "
-                "once",
-                "",
-            )
-        if whole["loss"] != part["loss"]:
-            return (
-                index,
-                "step",
-                f"mini-batch {index} (from 0) is the same and its loss is not",
-                "hidden state in the model, the loss, the step or a callback, such as an attribute "
-                "that is no parameter or buffer, or a private random generator",
-                _IN_MODULES,
-            )
+        if (seen := _in_batch(index, whole, part)) is not None:
+            return seen
     ends = len(unbroken), saved_after + len(resumed)
     if ends[0] != ends[1]:
-        return (
+        return Seen(
             min(ends),
             "rest",
             f"the unbroken run ends after {ends[0]} mini-batches, and the resumed one after {ends[1]}",
             "hidden state in what ends it, such as a callback that stops the fit",
             _OF_CALLBACKS,
         )
-    return (
+    return Seen(
         len(unbroken),
         "rest",
         f"all mini-batches and losses are the same, and {found[0].partition(':')[0]} is not",
         "its load_state_dict does not restore all of its state",
         "",
     )
+
+
+def _in_batch(index: int, whole: dict[str, Any], part: dict[str, Any]) -> Seen | None:
+    """Say how a mini-batch differs in the unbroken and in the resumed run, if it does."""
+    if whole["data"] != part["data"]:
+        what = f"mini-batch {index} (from 0) holds other data"
+        guess = (
+            "hidden state in the data set, the sampler or the loader, or a random generator that is "
+            "not one of their attributes"
+        )
+        return Seen(index, "data", what, guess, _IN_DATA)
+    if whole["random"] != part["random"]:
+        what = f"before mini-batch {index} (from 0) the global random states differ"
+        guess = "after the resume something draws more or fewer numbers, as a cache filled once"
+        return Seen(index, "step", what, guess, "")
+    if whole["loss"] != part["loss"]:
+        what = f"mini-batch {index} (from 0) is the same and its loss is not"
+        guess = (
+            "hidden state in the model, the loss, the step or a callback, such as an attribute that "
+            "is no parameter or buffer, or a private random generator"
+        )
+        return Seen(index, "step", what, guess, _IN_MODULES)
+    return None
