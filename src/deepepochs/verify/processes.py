@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from multiprocessing.context import BaseContext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import distributed
@@ -34,6 +34,15 @@ if sys.platform != "win32":
 
 if TYPE_CHECKING:
     from ..contracts import TrainerView
+
+
+APART = "apart"
+JOIN_S = 60
+ATTEMPTS = 3
+Outcome: TypeAlias = "tuple[float, str, str]"
+"""How a run failed: the time, the kind of failure, and its text."""
+Meets: TypeAlias = "tuple[str, int, str, Path]"
+"""Where new processes meet: host, port, the name of the run, and the file that says they have."""
 
 
 class Starter:
@@ -66,27 +75,37 @@ class Starter:
         """
         target, fault = self._folder / f"{name}.ckpt", self._folder / f"{name}.txt"
         source = None if resume_from is None else self._folder / f"{resume_from}.ckpt"
-        counts = (read_after, stop_after)
-        job = (self._trainer, self._options, counts, target, source, rng.get_state())
-        meets = None if self._address is None else (*self._address, name)
-        is_fork = self._context.get_start_method() == "fork"
-        code = _ended(self._context, (fault, meets, job if is_fork else pickle.dumps(job)))
-        outcome: tuple[float, str, str] | None = None
-        if fault.exists():
-            when_s, kind, text = fault.read_text("utf-8").split("\n", 2)
-            outcome = (float(when_s), kind, text)
-        elif not target.exists():
-            outcome = (time.time(), "failed", f"exit {code}")
-        self._agree(name, outcome)
+        job = (self._trainer, self._options, (read_after, stop_after), target, source)
+        for attempt in range(ATTEMPTS):
+            meets = None
+            if self._address is not None:
+                meets = (*self._address, f"{name} {attempt}", self._folder / f"{name} {attempt}")
+            outcome = self._outcome(fault, meets, (*job, rng.get_state()))
+            if not self._agree(name, outcome, is_last=attempt == ATTEMPTS - 1):
+                break
         return load(target)
 
-    def _agree(self, name: str, outcome: tuple[float, str, str] | None) -> None:
-        """Raise in all processes if a run has failed in one: the first one that has failed."""
+    def _outcome(self, fault: Path, meets: Meets | None, job: tuple[Any, ...]) -> Outcome | None:
+        """Run once in a new process; say how it failed: the time, the kind and the text."""
+        is_fork = self._context.get_start_method() == "fork"
+        arguments = (fault, meets, job if is_fork else pickle.dumps(job))
+        code = _ended(self._context, arguments, None if meets is None else meets[-1])
+        if fault.exists():
+            when_s, kind, text = fault.read_text("utf-8").split("\n", 2)
+            return float(when_s), kind, text
+        if meets is not None and not meets[-1].exists():
+            return time.time(), APART, f"The new processes did not join in {JOIN_S} s."
+        return None if job[3].exists() else (time.time(), "failed", f"exit {code}")
+
+    def _agree(self, name: str, outcome: Outcome | None, *, is_last: bool) -> bool:
+        """Say in all processes whether to try again, or raise: what has failed first in one."""
         runtime = self._trainer.runtime
         found = runtime.gather_objects(outcome, "ends a run of verify_resume")
         failed = [(of, rank) for rank, of in enumerate(found) if of is not None]
         if not failed:
-            return
+            return False
+        if not is_last and all(of[1] == APART for of, _ in failed):
+            return True
         (_, kind, text), rank = min(failed)
         where = f" in process {rank}" if len(found) > 1 else ""
         if kind == "refused":
@@ -122,8 +141,13 @@ def choose_context(trainer: TrainerView, options: Mapping[str, Any]) -> BaseCont
     return multiprocessing.get_context("spawn")
 
 
-def _ended(context: BaseContext, arguments: tuple[Any, ...]) -> int | None:
-    """Start a process, wait for its end, and return its exit code."""
+def _ended(context: BaseContext, arguments: tuple[Any, ...], joined: Path | None) -> int | None:
+    """Start a process, wait for its end, and return its exit code.
+
+    It is ended if it is to make the file ``joined`` and does not.
+    """
+    if joined is not None:
+        _wait_for_gloo()
     process = context.Process(target=_begin, args=arguments)  # type: ignore[attr-defined]
     with _same_places_in_files():
         with warnings.catch_warnings(), _no_collection():
@@ -132,7 +156,9 @@ def _ended(context: BaseContext, arguments: tuple[Any, ...]) -> int | None:
             warnings.simplefilter("ignore", DeprecationWarning)
             process.start()
         try:
-            process.join()
+            process.join(None if joined is None else JOIN_S)
+            if joined is not None and joined.exists():
+                process.join()
         finally:
             if process.is_alive():
                 process.kill()
@@ -141,7 +167,28 @@ def _ended(context: BaseContext, arguments: tuple[Any, ...]) -> int | None:
     return code
 
 
-def _begin(fault: Path, meets: tuple[str, int, str] | None, job: tuple[Any, ...] | bytes) -> None:
+def _wait_for_gloo() -> None:
+    """Wait until no thread of gloo runs.
+
+    It ends an exchange a moment after the exchange, and holds locks. A fork in that moment would
+    wait for them for ever.
+    """
+    quiet, tasks = 0, Path("/proc/self/task")
+    while quiet < 3:
+        time.sleep(0.02)
+        is_idle = not tasks.is_dir() or all(map(_is_idle, tasks.iterdir()))
+        quiet = quiet + 1 if is_idle else 0
+
+
+def _is_idle(thread: Path) -> bool:
+    """Whether a thread of this process, by its folder in ``/proc``, is not one of gloo that runs."""
+    with suppress(OSError):  # it has ended
+        if "gloo_runloop" in (thread / "comm").read_text():
+            return (thread / "stat").read_text().rpartition(")")[2].split()[0] == "S"
+    return True
+
+
+def _begin(fault: Path, meets: Meets | None, job: tuple[Any, ...] | bytes) -> None:
     """Make one run, in the new process; write the time, the kind and the text of a failure.
 
     A job that is not inherited comes in bytes: torch would have processes share the tensors that
@@ -182,8 +229,8 @@ def _meeting_place(trainer: TrainerView) -> tuple[Any, tuple[str, int] | None]:
     return server, place
 
 
-def _meet(trainer: TrainerView, host: str, port: int, name: str) -> None:
-    """Join the new processes of a run."""
+def _meet(trainer: TrainerView, host: str, port: int, name: str, joined: Path) -> None:
+    """Join the new processes of a run, and make the file ``joined``."""
     from ..runtime.gloo import join_forks
 
     runtime: Any = trainer.runtime
@@ -191,6 +238,7 @@ def _meet(trainer: TrainerView, host: str, port: int, name: str) -> None:
     store = of_torch.TCPStore(host, port, is_master=False, wait_for_workers=False)
     join_forks(of_torch.PrefixStore(name, store), runtime.rank, runtime.num_processes)
     runtime.rejoin(trainer.model)
+    joined.touch()
 
 
 @contextmanager
