@@ -407,7 +407,7 @@ def test_a_cause_that_is_not_found_is_told_by_what_differs_first() -> None:
     trainer, data = fit(samples=OfTheEnvironment)
     report = trainer.verify_resume(**data, steps=12)
     assert not report.ok and report.attributes == ()
-    expected = "mini-batch 7 (from 0) holds other data: hidden state in the data set, the sampler"
+    expected = "mini-batch 8 holds other data: hidden state in the data set, the sampler"
     assert report.cause.startswith(expected)
 
 

@@ -72,7 +72,7 @@ def test_hidden_state_of_the_data_set_is_found_and_named(samples: type[Samples],
     report = trainer.verify_resume(DataLoader(samples(), 3), steps=6)
     assert not report.ok
     assert f"does not bring back {__name__}.{name}: " in report.cause
-    assert "So mini-batch 3 (from 0) holds other data. " in report.cause
+    assert "So mini-batch 4 holds other data. " in report.cause
     assert any(line.startswith("model.0.weight: ") for line in report.differences)
     assert repr(report).startswith("NOT an exact resume: saved after mini-batch 3 of 6; ")
 
@@ -97,7 +97,7 @@ def test_hidden_state_of_the_model_is_found_and_named() -> None:
     report = trainer.verify_resume(**options, steps=4)
     assert not report.ok
     assert "does not bring back model.scale: 2.0 in the unbroken run, 1.0 in the" in report.cause
-    assert "So mini-batch 2 (from 0) is the same and its loss is not. Register it" in report.cause
+    assert "So mini-batch 3 is the same and its loss is not. Register it" in report.cause
 
 
 class Forgetful(Callback):

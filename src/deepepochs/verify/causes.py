@@ -197,18 +197,18 @@ def _first_seen(
 def _in_batch(index: int, whole: dict[str, Any], part: dict[str, Any]) -> Seen | None:
     """Say how a mini-batch differs in the unbroken and in the resumed run, if it does."""
     if whole["data"] != part["data"]:
-        what = f"mini-batch {index} (from 0) holds other data"
+        what = f"mini-batch {index + 1} holds other data"
         guess = (
             "hidden state in the data set, the sampler or the loader, or a random generator that is "
             "not one of their attributes"
         )
         return Seen(index, "data", what, guess, _IN_DATA)
     if whole["random"] != part["random"]:
-        what = f"before mini-batch {index} (from 0) the global random states differ"
+        what = f"before mini-batch {index + 1} the global random states differ"
         guess = "after the resume something draws more or fewer numbers, as a cache filled once"
         return Seen(index, "step", what, guess, "")
     if whole["loss"] != part["loss"]:
-        what = f"mini-batch {index} (from 0) is the same and its loss is not"
+        what = f"mini-batch {index + 1} is the same and its loss is not"
         guess = (
             "hidden state in the model, the loss, the step or a callback, such as an attribute that "
             "is no parameter or buffer, or a private random generator"
