@@ -517,8 +517,9 @@ class TrainerBase(Steps):
         return span._replace(end=DEFAULT_EPOCHS if end is None else end, is_open=True)
 
     def ignore_resume(self) -> None:
-        """Have the first fit not load what ``resume`` asks for."""
+        """Have the next fit begin here, whatever ``resume`` asks for."""
         self._to_resume = False
+        self._earlier = None
 
     def _resume_if_asked(self, plan: FitPlan) -> Resumption | None:
         """Load what ``resume`` asks for, before the fit in which it was saved."""
@@ -1170,7 +1171,8 @@ class TrainerBase(Steps):
         """Prove, on this model and data, that a resumed run is the unbroken one to the bit.
 
         Runs unbroken, runs to the middle, resumes in a fresh process and compares
-        everything. The trainer, its loaders and the disk are left as they are.
+        everything. The trainer, its loaders and the disk are left as they are. It may be
+        called before each fit. In several processes all call it, and get the same report.
 
         Args:
             train_dl: training loader, as for ``fit``.
@@ -1179,12 +1181,20 @@ class TrainerBase(Steps):
             **fit_options: further arguments of ``fit``, such as ``train_tasks``.
 
         Returns:
-            A report: ``ok``, ``differences`` and the likely ``cause``.
+            A report: ``ok``, ``differences``, the likely ``cause``, the ``attributes`` that the
+            resume does not bring back, and what checkpoints could not follow.
 
         Raises:
-            ConfigError: too few steps, or too few mini-batches in the run.
+            ConfigError: too few steps or mini-batches in the run, or a sharded model.
             LoopException: called in a running fit, or the processes cannot be started.
             CheckpointError: a run failed; the message has the traceback.
+
+        Example:
+            >>> data = [(torch.randn(8, 4), torch.randn(8, 1)) for _ in range(3)]
+            >>> trainer = Trainer(nn.Linear(4, 1), nn.MSELoss(), epochs=2, show_info=False)
+            >>> trainer.verify_resume(data, steps=4)
+            Exact resume: saved after mini-batch 2 of 4; every entry of the state is the same to the
+            bit.
         """
         from .verify import verify_resume
 

@@ -76,3 +76,111 @@ def test_a_script_that_would_not_resume_exactly_gives_the_status_1(
     with pytest.raises(SystemExit, match="1"):
         main(["verify", "--steps", "6", script, "counts"])
     assert "NOT an exact resume" in capsys.readouterr().out
+
+
+FITS = """
+import sys
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+from deepepochs import CheckCallback, Trainer
+
+torch.manual_seed(0)
+x = torch.randn(40, 4)
+data = DataLoader(TensorDataset(x, x.sum(1, keepdim=True)), 8, shuffle=True)
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner, self.scale, self.grows = nn.Linear(4, 1), 1.0, False
+    def forward(self, x):
+        self.scale += 0.1 * self.grows
+        return self.inner(x) * self.scale
+
+first = Net()
+check = CheckCallback("loss", on_stage="train")
+options = {"running_id": "mine", "resume": "auto"} if "again" in sys.argv else {}
+trainer = Trainer(first, nn.MSELoss(), epochs=2, callbacks=check, console="off", **options)
+done = trainer.fit(data)
+print("pre-trained", len(done["train"]["loss"]))
+if "grows" in sys.argv:
+    first.grows = True
+if "same" in sys.argv:
+    done = trainer.fit(data, epochs=4)
+else:
+    for fold in range(2):
+        opt = torch.optim.SGD(first.parameters(), 0.01)
+        done = Trainer(first, nn.MSELoss(), opt, epochs=3, console="off").fit(data)
+print("tuned", len(done["train"]["loss"]))
+"""
+
+
+@pytest.fixture
+def fits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.chdir(tmp_path)
+    Path("tune.py").write_text(FITS)
+    return "tune.py"
+
+
+def proved(out: str) -> list[str]:
+    """The start of each line that was printed."""
+    return [line.partition(" resume: ")[0] for line in out.splitlines()]
+
+
+def line_of(text: str) -> int:
+    found = [number for number, line in enumerate(FITS.splitlines(), 1) if text in line]
+    return found[0]
+
+
+@pytest.mark.parametrize("leg", ["same", "other"])
+def test_several_fits_are_proved_and_each_is_trained_before_the_next(
+    fits: str, leg: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["verify", "--steps", "6", "--fits", "2", fits, leg])
+    second = line_of("trainer.fit(data, epochs=4)" if leg == "same" else "epochs=3, console")
+    assert proved(capsys.readouterr().out) == [
+        f"tune.py, line {line_of('done = trainer.fit(data)')}: Exact",
+        "pre-trained 2",
+        f"tune.py, line {second}: Exact",
+    ]
+    assert [path.name for path in Path("logs").glob("*/checkpoint.ckpt")] == ["checkpoint.ckpt"]
+
+
+def test_of_one_fit_nothing_is_trained_or_written(
+    fits: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["verify", "--steps", "6", fits])
+    assert len(proved(capsys.readouterr().out)) == 1
+    assert not Path("logs").exists()
+
+
+@pytest.mark.parametrize("leg", ["same", "other"])
+def test_a_later_fit_that_is_not_exact_ends_the_script(
+    fits: str, leg: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="1"):
+        main(["verify", "--steps", "6", "--fits", "3", fits, leg, "grows"])
+    first, _, second, *rest = capsys.readouterr().out.splitlines()
+    assert ": Exact resume: " in first and ": NOT an exact resume: " in second
+    assert any("does not bring back model.scale: 1.3" in line for line in rest)
+    assert "tuned" not in "".join(rest)
+
+
+def test_a_script_with_fewer_fits_says_how_many_there_were(
+    fits: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match=r"tune\.py has ended after 2 of 5 fits"):
+        main(["verify", "--steps", "6", "--fits", "5", fits, "same"])
+    assert proved(capsys.readouterr().out)[-1] == "tuned 4"
+
+
+def test_fits_that_were_finished_in_an_earlier_process_are_skipped_after_their_proof(
+    fits: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for _ in range(2):
+        with pytest.raises(SystemExit, match="after 2 of 3 fits"):
+            main(["verify", "--steps", "6", "--fits", "3", fits, "same", "again"])
+        out = capsys.readouterr().out
+        assert [line.partition(": ")[2] for line in proved(out)[::2]] == ["Exact", "Exact"]
+        assert proved(out)[1::2] == ["pre-trained 2", "tuned 4"]
+    assert [path.name for path in Path("logs").iterdir()] == ["mine"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import os
 import sys
 import time
@@ -13,9 +14,9 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, TensorDataset
 
-from deepepochs import Callback, CheckCallback, ConfigError, LoopException
+from deepepochs import Callback, CheckCallback, ConfigError, LoopException, Trainer
 from deepepochs.nest.compare import differing
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -65,12 +66,13 @@ CALLS: list[int] = []
 OUTSIDE = np.random.default_rng(0)
 
 
-@pytest.mark.parametrize("samples", [Counting, FromOutside])
-def test_hidden_state_of_the_data_set_is_found_and_named(samples: type[Samples]) -> None:
+@pytest.mark.parametrize(("samples", "name"), [(Counting, "CALLS"), (FromOutside, "OUTSIDE")])
+def test_hidden_state_of_the_data_set_is_found_and_named(samples: type[Samples], name: str) -> None:
     trainer, _ = base_fit()
     report = trainer.verify_resume(DataLoader(samples(), 3), steps=6)
     assert not report.ok
-    assert "mini-batch 3 (from 0) holds other data: hidden state in the data set" in report.cause
+    assert f"does not bring back {__name__}.{name}: " in report.cause
+    assert "So mini-batch 4 holds other data. " in report.cause
     assert any(line.startswith("model.0.weight: ") for line in report.differences)
     assert repr(report).startswith("NOT an exact resume: saved after mini-batch 3 of 6; ")
 
@@ -94,7 +96,8 @@ def test_hidden_state_of_the_model_is_found_and_named() -> None:
     )
     report = trainer.verify_resume(**options, steps=4)
     assert not report.ok
-    assert "is the same and its loss is not: hidden state in the model" in report.cause
+    assert "does not bring back model.scale: 2.0 in the unbroken run, 1.0 in the" in report.cause
+    assert "So mini-batch 3 is the same and its loss is not. Register it" in report.cause
 
 
 class Forgetful(Callback):
@@ -158,6 +161,8 @@ def test_too_few_mini_batches_are_refused_with_the_number_that_fits() -> None:
     trainer, options = base_fit(epochs=1)
     with pytest.raises(ConfigError, match=r"ends after 7 mini-batches.*at most steps=13"):
         trainer.verify_resume(**options, steps=20)
+    with pytest.raises(ConfigError, match=r"ends after 1 mini-batches.*\. Give the trainer more"):
+        trainer.verify_resume([(torch.randn(8, 4), torch.ones(8).long())], steps=3)
 
 
 def test_called_inside_a_fit_it_is_refused() -> None:
@@ -196,3 +201,80 @@ def test_a_fit_that_is_refused_says_why_without_a_traceback(tmp_path: Path) -> N
     with pytest.raises(ConfigError, match="verify_resume: CheckCallback monitors") as met:
         trainer.verify_resume(options["train_dl"])
     assert "Give fit() a val_dl" in str(met.value) and "Traceback" not in str(met.value)
+
+
+class Collects(Callback):
+    def on_before_train_batch(self, **others: Any) -> None:
+        gc.collect()
+
+
+def test_what_the_script_has_dropped_is_not_collected_in_a_run(tmp_path: Path) -> None:
+    # It may be a group of processes, whose end waits for threads that a fork does not have.
+    class Dropped:
+        def __init__(self) -> None:
+            self.itself, self.owner = self, os.getpid()
+
+        def __del__(self) -> None:
+            (tmp_path / ("here" if os.getpid() == self.owner else "in a run")).touch()
+
+    gc.collect()
+    gc.disable()
+    try:
+        Dropped()
+        trainer, options = base_fit(Collects())
+        assert trainer.verify_resume(**options, steps=4).ok
+        assert not gc.isenabled() and list(tmp_path.iterdir()) == []
+    finally:
+        gc.enable()
+    gc.collect()
+    assert [path.name for path in tmp_path.iterdir()] == ["here"]
+
+
+class NeedsWholeEpochs(Callback):
+    """Its hook fails where an epoch is not whole."""
+
+    def on_after_epoch(self, val_metrics: Any, **others: Any) -> None:
+        assert val_metrics["loss"] > 0
+
+
+def test_hooks_of_an_epoch_are_not_called_for_a_part_of_one() -> None:
+    trainer, options = base_fit(NeedsWholeEpochs())
+    for steps in (4, 9):
+        assert trainer.verify_resume(**options, steps=steps).ok
+
+
+class StopsAfterFive(Callback):
+    """Counts by itself when to stop."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.num = 0
+
+    def on_after_train_batch(self, trainer: Any, **others: Any) -> None:
+        self.num += 1
+        if self.num == 5:
+            trainer.stop("enough")
+
+
+def test_runs_that_end_at_different_places_are_told_apart() -> None:
+    trainer, options = base_fit(StopsAfterFive())
+    report = trainer.verify_resume(**options, steps=12)
+    assert (report.num_batches, report.saved_after) == (8, 6)
+    assert report.attributes == ("StopsAfterFive.num: 4 in the unbroken run, 0 in the resumed one",)
+    expected = "the unbroken run ends after 8 mini-batches, and the resumed one after 12. Give the"
+    assert f"So {expected} callback state_dict" in report.cause
+
+
+def test_runs_that_cannot_be_forks_leave_the_weights_of_the_script(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 3), nn.Dropout(0.5), nn.Linear(3, 1))
+    before = copy.deepcopy(model.state_dict())
+    x = torch.randn(20, 4)
+    data = DataLoader(TensorDataset(x, x[:, :1]), 5, shuffle=True)
+    trainer = Trainer(model, nn.MSELoss(), epochs=3, console="off")
+    assert trainer.verify_resume(data, steps=4).ok
+    assert flat(model.state_dict()) == flat(before)
+    assert not any(weight.is_shared() for weight in model.parameters())

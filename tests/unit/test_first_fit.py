@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from deepepochs import ConfigError, Trainer
-from deepepochs.cli.first_fit import at_first_fit
+from deepepochs.cli.first_fit import at_first_fit, at_fits
 
 SCRIPT = """
 import sys
@@ -98,3 +98,33 @@ def test_a_script_that_fails_or_is_called_wrongly_ends_with_its_own_error(tmp_pa
     )
     with pytest.raises(ConfigError, match="Did you mean 'metrics'"):
         at_first_fit(tmp_path / "wrong.py", [], print)
+
+
+FITS = """
+import torch
+from torch import nn
+from deepepochs import Trainer
+
+data = [(torch.ones(2, 4), torch.ones(2, 1))]
+for num in (1, 2, 3):
+    history = Trainer(nn.Linear(4, 1), nn.MSELoss(), console="off").fit(data, epochs=num)
+    print("trained", len(history["train"]["loss"]))
+"""
+
+
+def test_the_fits_before_the_last_are_run_with_what_is_called_before_each(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "fits.py"
+    path.write_text(FITS)
+
+    def look(trainer: Any, options: dict[str, Any], frame: Any) -> int:
+        trainer.fit(options["train_dl"], epochs=1)  # which is not looked at
+        print("looked")
+        return int(options["epochs"])
+
+    assert at_fits(path, [], look, 3) == [1, 2, 3]
+    expected = ["looked", "trained 1", "looked", "trained 2", "looked"]
+    assert capsys.readouterr().out.splitlines() == expected
+    with pytest.raises(ConfigError, match=r"fits\.py has ended after 3 of 4 fits"):
+        at_fits(path, [], look, 4)

@@ -235,7 +235,7 @@ def test_a_graph_and_a_proof_of_the_resume_are_refused(tmp_path: Path) -> None:
     trainer = make_trainer(make_model(), callbacks=LogCallback(tmp_path, log_graph=True))
     with pytest.raises(ConfigError, match="log_graph=True"):
         trainer.fit(DataLoader(DATA, 4))
-    with pytest.raises(ConfigError, match="without a launcher"):
+    with pytest.raises(ConfigError, match="a sharded model"):
         trainer.verify_resume(DataLoader(DATA, 4))
 
 

@@ -1,4 +1,4 @@
-"""Runs a script up to its first ``fit``, and does something else there, such as a check.
+"""Runs a script up to a ``fit``, and does something else there, such as a check.
 
 What the script does before is done: it reads its data, and makes its model and its trainer.
 """
@@ -23,7 +23,7 @@ Doing = Callable[[Any, dict[str, Any], FrameType], Any]
 
 
 class ScriptEnds(BaseException):
-    """Ends a script in its first fit; no ``except Exception`` of the script stops it."""
+    """Ends a script in a fit; no ``except Exception`` of the script stops it."""
 
 
 def at_first_fit(script: str | os.PathLike[str], arguments: Sequence[str], do: Doing) -> Any:
@@ -43,23 +43,49 @@ def at_first_fit(script: str | os.PathLike[str], arguments: Sequence[str], do: D
     Raises:
         ConfigError: there is no such file, or the script ends without a fit.
     """
+    return at_fits(script, arguments, do, 1)[0]
+
+
+def at_fits(
+    script: str | os.PathLike[str], arguments: Sequence[str], do: Doing, num_fits: int
+) -> list[Any]:
+    """Run a script up to a fit, and call ``do`` before each fit on the way and in place of it.
+
+    The fits before it are run as they are: the next one begins with what they leave.
+
+    Args:
+        script: the file.
+        arguments: those after its name.
+        do: a function as in `at_first_fit`.
+        num_fits: the fit where the script ends, from 1.
+
+    Returns:
+        What ``do`` returns, for each fit.
+
+    Raises:
+        ConfigError: there is no such file, or the script ends with fewer fits.
+    """
     path = Path(script)
     if not path.is_file():
         raise ConfigError(f"There is no script {path}: give the file that calls fit().")
     results: list[Any] = []
 
-    def end(trainer: Any, options: dict[str, Any], frame: FrameType) -> None:
-        results.append(do(trainer, options, frame))
-        raise ScriptEnds
+    def reach(trainer: Any, options: dict[str, Any], frame: FrameType) -> None:
+        if len(results) < num_fits:
+            results.append(do(trainer, options, frame))
+        if len(results) == num_fits:
+            raise ScriptEnds
 
-    with running_as_main(path, arguments), in_place_of_fit(end):
+    with running_as_main(path, arguments), before_fits(reach):
         try:
             runpy.run_path(str(path), run_name="__main__")
         except ScriptEnds:
-            return results[0]
+            return results
         except SystemExit as end_of_script:
             if end_of_script.code not in (None, 0):
                 raise
+    if results:
+        raise ConfigError(f"{path} has ended after {len(results)} of {num_fits} fits.")
     raise ConfigError(f"{path} has ended, and no trainer.fit(...) was called in it.")
 
 
@@ -81,13 +107,16 @@ def running_as_main(path: Path, arguments: Sequence[str]) -> Iterator[None]:
 
 
 @contextmanager
-def in_place_of_fit(do: Callable[[Any, dict[str, Any], FrameType], None]) -> Iterator[None]:
-    """Have ``do`` called for the first ``fit`` of a trainer, also where a class overrides it."""
+def before_fits(do: Callable[[Any, dict[str, Any], FrameType], None]) -> Iterator[None]:
+    """Have ``do`` called before each ``fit`` of a trainer, also where a class overrides it.
+
+    Not before a fit that is called within ``do`` or within another fit.
+    """
     fit = TrainerBase.fit
     signature = inspect.signature(fit)
 
     @wraps(fit)
-    def instead(trainer: Any, *args: Any, **options: Any) -> None:
+    def instead(trainer: Any, *args: Any, **options: Any) -> Any:
         try:
             bound = signature.bind(trainer, *args, **options).arguments
         except TypeError:
@@ -95,7 +124,11 @@ def in_place_of_fit(do: Callable[[Any, dict[str, Any], FrameType], None]) -> Ite
             raise
         given = {name: value for name, value in bound.items() if name != "self"}
         setattr(TrainerBase, "fit", fit)  # noqa: B010  # what is done may train
-        do(trainer, given, sys._getframe(1))
+        try:
+            do(trainer, given, sys._getframe(1))
+            return fit(trainer, *args, **options)
+        finally:
+            setattr(TrainerBase, "fit", instead)  # noqa: B010
 
     setattr(TrainerBase, "fit", instead)  # noqa: B010
     try:

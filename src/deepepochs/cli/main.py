@@ -228,17 +228,21 @@ def verify(options: Namespace) -> None:
     """Prove that the training of a script would resume to the bit.
 
     The script runs up to its first fit, whose first mini-batches are run three times:
-    unbroken, up to the middle, and resumed there. The status is 1 if they differ.
+    unbroken, up to the middle, and resumed there. Then the script ends, and nothing
+    is trained. With --fits N the first N fits are proved; each of them but the last is
+    trained in full after its proof, as the next one begins with what it leaves. The
+    status is 1 if a fit would not resume exactly; the script ends there.
     """
-    from .first_fit import at_first_fit, place_of
+    from .first_fit import at_fits, place_of
 
-    def prove(trainer: Any, given: dict[str, Any], frame: FrameType) -> Any:
-        return place_of(frame), trainer.verify_resume(**given, steps=options.steps)
+    def prove(trainer: Any, given: dict[str, Any], frame: FrameType) -> None:
+        where, proof = place_of(frame), trainer.verify_resume(**given, steps=options.steps)
+        if trainer.main_process:
+            print("\n".join(wrapped(f"{where}: {proof!r}", screen_width())), flush=True)
+        if not proof:
+            raise SystemExit(1)
 
-    where, proof = at_first_fit(options.script, options.arguments, prove)
-    print("\n".join(wrapped(f"{where}: {proof!r}", screen_width())))
-    if not proof:
-        raise SystemExit(1)
+    at_fits(options.script, options.arguments, prove, options.fits)
 
 
 def _parser() -> ArgumentParser:
@@ -276,6 +280,9 @@ def _add_script(
     writing.add_argument("-o", "--output", type=Path, help="the file to write; default: print it")
     verifying.add_argument(
         "--steps", type=_count, default=20, help="mini-batches to run; default: 20"
+    )
+    verifying.add_argument(
+        "--fits", type=_count, default=1, help="fits to prove, in their order; default: 1"
     )
     for command in (writing, checking, verifying):
         command.add_argument("script", type=Path, help="the file that calls fit()")

@@ -349,17 +349,21 @@ class Loaders:
             self._idle[id(loader)] = Cursor(loader, fast_path=False)
         return self._idle[id(loader)]
 
-    def _warn_of_unread(self) -> None:
+    def unread(self) -> Iterator[tuple[str, str, str]]:
+        """Give what draws or counts and cannot be read: where it is, why, and the remedy."""
         for label, loader in self._loaders.items():
             for name, why, remedy in follow(loader).unread(loader):
-                where = f"{name.removeprefix('loader.')} of the loader of {label}"
-                if where not in self._told:
-                    self._told.add(where)
-                    warn_user(
-                        f"{where} {why}: a resume from this checkpoint is not exact to the bit. "
-                        f"{remedy} trainer.verify_resume(...) shows what differs.",
-                        UserWarning,
-                    )
+                yield f"{name.removeprefix('loader.')} of the loader of {label}", why, remedy
+
+    def _warn_of_unread(self) -> None:
+        for where, why, remedy in self.unread():
+            if where not in self._told:
+                self._told.add(where)
+                warn_user(
+                    f"{where} {why}: a resume from this checkpoint is not exact to the bit. "
+                    f"{remedy} trainer.verify_resume(...) shows what differs.",
+                    UserWarning,
+                )
 
 
 def _warn_of_other_loader(label: str, why: str) -> None:

@@ -146,7 +146,7 @@ def walk(loader: Any) -> Iterator[tuple[str, Piece]]:
             is_own = _has_own_state(owner, loader, root)
             is_part = is_own and root in _BY_PARTS and owner is not getattr(loader, "dataset", None)
         yield path, Piece("state" if is_part else "object", None, None, owner, root)
-        for holder, key, value in _children(owner):
+        for holder, key, value in children(owner):
             is_item = is_dict and type(key) is not str
             name = f"{path}[{key!r}]" if is_item else f"{path}.{key}"
             top = root or ("" if key == "base_dataloader" else str(key))
@@ -164,7 +164,7 @@ def walk(loader: Any) -> Iterator[tuple[str, Piece]]:
                     room -= _size(value)
                     kind = kind if room >= 0 else "large"
                 yield name, Piece(kind, holder, key, value, top)
-            if not kind and id(value) not in seen and _is_open(value):
+            if not kind and id(value) not in seen and is_open(value):
                 seen.add(id(value))
                 queue.append((name, value, top, is_own))
 
@@ -187,7 +187,7 @@ def _is_stateful(owner: Any) -> bool:
     return hasattr(kind, "state_dict") and hasattr(kind, "load_state_dict")
 
 
-def _children(owner: Any) -> Iterator[tuple[Any, Any, Any]]:
+def children(owner: Any) -> Iterator[tuple[Any, Any, Any]]:
     """Give (holder, key, value) of what an object, a container or a function holds."""
     if isinstance(owner, dict):
         yield from ((owner, key, owner[key]) for key in list(owner) if _is_readable(key))
@@ -285,7 +285,7 @@ def _is_filled(cell: types.CellType) -> bool:
     return True
 
 
-def _is_open(value: Any) -> bool:
+def is_open(value: Any) -> bool:
     """Whether the walk goes into a thing."""
     kind = type(value)
     if kind in _SEQUENCES or isinstance(value, dict):

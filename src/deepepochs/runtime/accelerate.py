@@ -26,7 +26,7 @@ from ..optim.fits import bare
 from ..optim.optimizers import Optimizer, Optimizers, params_of
 from .base import Streams
 from .exchange import exchange_of
-from .gloo import leave_gloo_at_exit, release_at_exit
+from .gloo import leave_gloo_at_exit, rejoin, release_at_exit
 from .outside_weights import OutsideWeights
 from .rounds import ASIDE, Rounds, Sizes
 from .shares import Shares, is_prepared, sizes_of
@@ -85,6 +85,11 @@ class AccelerateRuntime:
                     self._outside.give_values([*module.parameters(), *module.buffers()])
             self._outside.give_values(opt.params)
         return model
+
+    def rejoin(self, model: nn.Module) -> None:
+        """Go on in the present process group, which is another one; all processes call it."""
+        self._exchange = exchange_of(self.rank, self.num_processes)
+        rejoin(model)
 
     def join_gradients(self, optimizers: Sequence[Optimizer], *, has_samples: bool) -> None:
         self._outside.join(optimizers, has_samples=has_samples)

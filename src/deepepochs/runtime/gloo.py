@@ -4,6 +4,9 @@ A thread of gloo frees the tensors of its last exchange a moment after the excha
 has ended by then, it aborts the process: a run that was complete ends with an error
 (pytorch/pytorch#179291, #190489). ``destroy_process_group`` does not end the threads. They end
 with the last owner of the group, and models and functions of torch own it, too.
+
+A fork has the groups of its parent without their threads. Forks of all processes leave these
+groups as they are, and join in a new one.
 """
 
 from __future__ import annotations
@@ -38,6 +41,45 @@ def leave_gloo_at_exit(exchange: Exchange) -> None:
     _dropper()
     atexit.unregister(_leave)
     atexit.register(_leave, os.getpid())
+
+
+def join_forks(store: Any, rank: int, num_processes: int) -> None:
+    """Join forks of all processes in a new group, in place of that of their parents.
+
+    What is given by ``release_at_exit`` has no group then, until it is joined again.
+    """
+    of_torch: Any = distributed.distributed_c10d
+    world = of_torch._world
+    # To destroy one waits for its threads, which are not in the fork: the wait would not end.
+    _OF_PARENTS.extend([*_EXCHANGES, *world.pg_map, *world.pg_map.values(), _released()])
+    of_torch._update_default_pg(None)
+    for name in _TABLES:
+        getattr(world, name).clear()
+    world.group_count = 0
+    of_torch._unregister_all_process_groups()
+    distributed.init_process_group("gloo", store=store, rank=rank, world_size=num_processes)
+
+
+def rejoin(model: nn.Module) -> None:
+    """Have a ``DistributedDataParallel`` in a model use the new group; its weights stay."""
+    for module in model.modules():
+        if isinstance(module, DistributedDataParallel):
+            of_torch: Any = module
+            of_torch.__setstate__(dict(module.__dict__))
+
+
+def _released() -> Any:
+    """Take the present group of all processes from models and functions."""
+    group = distributed.group.WORLD
+    _release_world(group)
+    return group
+
+
+_OF_PARENTS: list[Any] = []
+_TABLES = (
+    *("pg_map", "pg_names", "pg_group_ranks", "pg_backend_config", "pg_to_tag", "tags_to_pg"),
+    "pg_coalesce_state",
+)
 
 
 def release_at_exit(model: nn.Module) -> None:

@@ -11,7 +11,7 @@ Each part has ``state_dict`` and ``load_state_dict``. Loading is strict: see
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -203,6 +203,10 @@ class LoadersPart(OwnPart):
         session = self._trainer.session
         run = None if session is None or session.fit is None else session.fit.run
         return self._loaders.state_dict(None if run is None else run.cursor.loader)
+
+    def unread(self) -> Iterator[tuple[str, str, str]]:
+        """Give what the state cannot hold: where it is, why, and the remedy."""
+        return self._loaders.unread()
 
     def check_state(self, state: Any) -> None:
         dict(own_of(self._trainer.runtime, state))

@@ -1,30 +1,24 @@
-"""Runs a trainer in a new process, for a check: the trainer in this process does not change.
+"""Makes one run of a trainer, in a process of its own, for a check.
 
 The run writes its last state, and a log of its mini-batches, to a file.
 """
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import sys
-import traceback
-import warnings
 from collections.abc import Mapping
-from multiprocessing.context import BaseContext
-from multiprocessing.reduction import ForkingPickler
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch.utils.data import DataLoader
 
 from .. import rng
 from ..callbacks.base import Callback
 from ..checkpoint.file import load, save
-from ..errors import CheckpointError, ConfigError, DeepEpochsError, LoopException
+from ..errors import DeepEpochsError
 from ..nest.compare import digest
 from ..nest.operations import listify
+from .attributes import readings, roots_of
 
 if TYPE_CHECKING:
     from ..contracts import TrainerView
@@ -33,21 +27,35 @@ PROBE = "ResumeProbe"  # the name of the probe's state among the states of the c
 
 
 class ResumeProbe(Callback):
-    """Logs digests of each mini-batch, and stops and saves the run after one of them."""
+    """Logs digests of each mini-batch, and saves and ends the run after one of them.
+
+    Args:
+        options: the arguments of the fit.
+        read_after: mini-batches before what the objects hold is read.
+        stop_after: mini-batches before the end.
+        target: the file for the state.
+    """
 
     order = -(10**6)
+    meets_fillers = True  # all processes stop after the same mini-batch
 
-    def __init__(self, stop_after: int, target: Path) -> None:
+    def __init__(
+        self, options: Mapping[str, Any], read_after: int, stop_after: int, target: Path
+    ) -> None:
         super().__init__()
+        self.options = options
+        self.read_after = read_after
         self.stop_after = stop_after
         self.target = target
         self.num_done = 0
         self.log: list[dict[str, Any]] = []
+        self.readings: dict[str, list[str]] = {}
 
-    def on_before_fit(self, trainer: TrainerView, epochs: int) -> None:
-        trainer.add_saver(self.save)
-
-    def on_before_train_batch(self, *, batch_x: Any, batch_y: Any, **others: Any) -> None:
+    def on_before_train_batch(
+        self, *, trainer: TrainerView, batch_x: Any, batch_y: Any, **others: Any
+    ) -> None:
+        if self.num_done == self.read_after:
+            self.readings = readings(roots_of(trainer, self.options))
         data, state = digest((batch_x, batch_y)), digest(rng.get_state())
         self.log.append({"data": data, "random": state, "loss": ""})
 
@@ -58,7 +66,7 @@ class ResumeProbe(Callback):
             self.log[-1]["loss"] = digest(trainer.run.batch_loss)
         self.num_done += 1
         if self.num_done >= self.stop_after:
-            trainer.stop("verify_resume has enough mini-batches")
+            trainer.request_save(self.save_and_end, everywhere=True)
 
     on_after_val_batch = on_after_train_batch
 
@@ -66,8 +74,21 @@ class ResumeProbe(Callback):
         if not self.target.exists():
             self.save(trainer)
 
+    def save_and_end(self, trainer: TrainerView) -> None:
+        """Save, and end the run as a kill does: no hook is called for a part of an epoch."""
+        self.save(trainer)
+        raise Enough
+
     def save(self, trainer: TrainerView) -> None:
-        content = {"state": trainer.state_dict(), "log": self.log, "num_done": self.num_done}
+        loaders: Any = trainer.parts()["loaders"]
+        content = {
+            "state": trainer.state_dict(),
+            "log": self.log,
+            "num_done": self.num_done,
+            "callbacks": list(trainer.callbacks.named()),
+            "readings": self.readings,
+            "unread": [list(found) for found in loaders.unread()],
+        }
         save(self.target, content)
 
     def state_dict(self) -> dict[str, Any]:
@@ -77,101 +98,48 @@ class ResumeProbe(Callback):
         self.num_done = int(state["num_done"])
 
 
-def run_probe(
-    context: BaseContext,
-    folder: Path,
+def make_run(
     trainer: TrainerView,
     options: dict[str, Any],
-    name: str,
-    stop_after: int,
-    resume_from: str | None = None,
-) -> dict[str, Any]:
-    """Make one run in a new process, and return what its probe saved.
-
-    Raises:
-        CheckpointError: the run failed; the message has the traceback.
-        ConfigError: the fit was refused before its first mini-batch.
-    """
-    target, fault = folder / f"{name}.ckpt", folder / f"{name}.txt"
-    refusal = _refusal(target)
-    source = None if resume_from is None else folder / f"{resume_from}.ckpt"
-    job = (trainer, options, stop_after, target, fault, source, rng.get_state())
-    process = context.Process(target=_run, args=job)  # type: ignore[attr-defined]
-    with warnings.catch_warnings():
-        # Python warns of a fork beside threads. The child uses one thread and none of their locks.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        process.start()
-    try:
-        process.join()
-    finally:
-        if process.is_alive():
-            process.kill()
-            process.join()
-    if refusal.exists():
-        raise ConfigError(f"verify_resume: {refusal.read_text('utf-8')}")
-    if fault.exists() or not target.exists():
-        text = fault.read_text("utf-8") if fault.exists() else f"exit {process.exitcode}"
-        raise CheckpointError(f"The run {name!r} of verify_resume failed:\n{text}")
-    return load(target)
-
-
-def choose_context(trainer: TrainerView, options: Mapping[str, Any]) -> BaseContext:
-    """Choose to fork processes, which needs no pickling, unless CUDA is in use.
-
-    Raises:
-        LoopException: they cannot be forked, and the trainer or its data cannot be pickled.
-    """
-    can_fork = "fork" in multiprocessing.get_all_start_methods() and sys.platform != "darwin"
-    is_cuda_used: bool = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
-    if can_fork and not is_cuda_used:
-        return multiprocessing.get_context("fork")
-    try:
-        ForkingPickler.dumps((trainer, dict(options)))
-    except Exception as error:  # pickling runs any code
-        why = "CUDA is in use" if can_fork else "This system cannot fork"
-        raise LoopException(
-            f"verify_resume starts new processes. {why}, so the trainer and its data are sent to "
-            f"them, and these cannot be pickled: {error}. Define classes and functions in a "
-            "module, or verify with device='cpu' before CUDA is used."
-        ) from error
-    return multiprocessing.get_context("spawn")
-
-
-def _run(
-    trainer: TrainerView,
-    options: dict[str, Any],
-    stop_after: int,
+    counts: tuple[int, int],
     target: Path,
-    fault: Path,
     source: Path | None,
     random_state: dict[str, Any],
 ) -> None:
-    """Make one run, in the new process."""
+    """Make one run, in the new process, and write what its probe saves.
+
+    Args:
+        trainer: the copy of this process.
+        options: the arguments of the fit.
+        counts: mini-batches before the objects are read, and before the end.
+        target: the file to write.
+        source: the file of the run to resume.
+        random_state: of the parent.
+
+    Raises:
+        Refusal: the fit was refused before its first mini-batch.
+    """
+    _isolate(trainer, options, target.with_suffix(""))
+    trainer.callbacks.append(probe := ResumeProbe(options, *counts, target))
+    if source is not None:
+        trainer.load_state_dict(load(source)["state"])
+    # After the load: with resume='auto' it is the fit that loads, in a script that begins anew.
+    rng.set_state(random_state)
     try:
-        with Path(os.devnull).open("w") as nowhere:
-            sys.stdout = sys.stderr = nowhere
-            # OpenMP's threads do not survive a fork, and to wait for them never ends.
-            torch.set_num_threads(1)
-            warnings.simplefilter("ignore")
-            rng.set_state(random_state)
-            _isolate(trainer, options, target.with_suffix(""))
-            trainer.callbacks.append(probe := ResumeProbe(stop_after, target))
-            if source is not None:
-                trainer.load_state_dict(load(source)["state"])
-            try:
-                trainer.fit(**options)
-            except DeepEpochsError as error:
-                if probe.log or source is not None:
-                    raise
-                # The fit was refused before its first mini-batch: the message says all.
-                _refusal(target).write_text(str(error), "utf-8")
-    except BaseException:
-        fault.write_text(traceback.format_exc(), "utf-8")
+        with suppress(Enough):
+            trainer.fit(**options)
+    except DeepEpochsError as error:
+        if probe.log or source is not None:
+            raise
+        raise Refusal(str(error)) from error
 
 
-def _refusal(target: Path) -> Path:
-    """The file for the message of a fit that was refused."""
-    return target.with_suffix(".refused")
+class Enough(BaseException):
+    """Ends a run that has made its mini-batches."""
+
+
+class Refusal(Exception):
+    """A fit that was refused before its first mini-batch: the message says all."""
 
 
 def _isolate(trainer: TrainerView, options: dict[str, Any], folder: Path) -> None:
