@@ -175,11 +175,7 @@ def _place(value: Any) -> str | None:
     except (TypeError, ValueError):
         return None
     inner = [v for v in (*reduced[1], *reduced[2:]) if isinstance(v, (int, tuple))]
-    return repr([v for v in inner if not isinstance(v, tuple) or all(map(_is_int, v))])
-
-
-def _is_int(value: Any) -> bool:
-    return isinstance(value, int)
+    return repr([v for v in inner if isinstance(v, int) or all(isinstance(i, int) for i in v)])
 
 
 def _is_seekable(file: Any) -> bool:
