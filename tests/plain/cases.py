@@ -1,8 +1,11 @@
-"""Small trainings, each of which uses something that a written script has to say."""
+"""Small trainings, each of which uses something that a written script has to say; and its style."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from torch import nn
@@ -26,6 +29,15 @@ class Pair(NamedTuple):
         ]
         modules = [value for value in values if isinstance(value, nn.Module)]
         return next(module for module in modules if module.state_dict().keys() == keys)
+
+
+def check_style(path: Path) -> None:
+    """Have ruff look at a script: its default rules, the order of imports, and the layout."""
+    for arguments in (["check", "--extend-select", "I"], ["format", "--diff"]):
+        options = ["--line-length", "100", "--isolated", "--quiet", str(path)]
+        command = [sys.executable, "-m", "ruff", *arguments, *options]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
 
 
 MODULE = """import math
@@ -94,20 +106,6 @@ model = Net()
 trainer = Trainer(model, F.cross_entropy, epochs=2, console="off", metrics="accuracy")
 trainer.fit(DataLoader(TensorDataset(x, y), 70), DataLoader(TensorDataset(x[:7], y[:7]), 9))
 """,
-    "accumulation": """
-model = Net()
-opt = torch.optim.SGD(model.parameters(), lr=0.1)
-trainer = Trainer(
-    model,
-    F.cross_entropy,
-    opt,
-    epochs=3,
-    console="off",
-    grad_accumulate=3,
-    callbacks=GradClipCallback(0.3, norm_type=2),
-)
-trainer.fit(train_dl, val_dl, val_freq=2)
-""",
     "two_optimizers": """
 net = Net()
 one = torch.optim.Adam([*net.one.parameters(), *net.norm.parameters()], lr=0.01)
@@ -117,20 +115,6 @@ optimizers = [Optimizer(one), Optimizer(two, sched, sched_on="step")]
 clip = GradClipCallback(0.5)
 trainer = Trainer(net, F.cross_entropy, optimizers, epochs=2, console="off", callbacks=clip)
 trainer.fit(train_dl, val_dl)
-""",
-    "plateau": """
-model = Net()
-opt = torch.optim.SGD(model.parameters(), lr=0.1)
-scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(opt, patience=0, factor=0.5)
-trainer = Trainer(model, F.cross_entropy, Optimizer(opt, scheduler), epochs=4, console="off")
-trainer.fit(train_dl, val_dl)
-""",
-    "schedule_on_epochs": """
-model = Net()
-opt = torch.optim.SGD(model.parameters(), lr=0.1)
-chosen = Optimizer(opt, torch.optim.lr_scheduler.ExponentialLR(opt, 0.5), sched_on="epoch")
-trainer = Trainer(model, F.cross_entropy, chosen, epochs=3, console="off")
-trainer.fit(train_dl)
 """,
     "step_of_trainer": """
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from cases import check_style
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import warm_python
@@ -38,8 +38,4 @@ def test_the_loop_of_an_example_has_no_undefined_name(name: str, tmp_path: Path)
     done = warm_python.run(WARM.address, command, cwd=tmp_path, env=environment)
     assert done.returncode == 0, done.stderr
 
-    for arguments in (["check", "--extend-select", "I"], ["format", "--diff"]):
-        options = ["--line-length", "100", "--isolated", "--quiet", "loop.py"]
-        ruff = [sys.executable, "-m", "ruff", *arguments, *options]
-        found = subprocess.run(ruff, capture_output=True, text=True, check=False, cwd=tmp_path)
-        assert found.returncode == 0, found.stdout + found.stderr
+    check_style(tmp_path / "loop.py")

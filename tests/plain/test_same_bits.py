@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState
-from cases import CASES, COMBINED, HEAD, MODULE, Pair
+from cases import CASES, COMBINED, HEAD, MODULE, Pair, check_style
 
 from deepepochs.cli.main import main
 
@@ -59,17 +59,6 @@ def test_script_trains_to_the_same_bits(run_both: Callable[[str], Pair], case: s
         assert not found
     assert "deepepochs" not in pair.text.partition('"""\n')[2]
     check_style(Path("loop.py"))
-
-
-def check_style(path: Path) -> None:
-    """Have ruff look at a script: its default rules, the order of imports, and the layout."""
-    for arguments in (
-        ["check", "--extend-select", "I", "--line-length", "100"],
-        ["format", "--diff", "--line-length", "100"],
-    ):
-        command = [sys.executable, "-m", "ruff", *arguments, "--isolated", "--quiet", path]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_scripts_pass_a_type_checker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

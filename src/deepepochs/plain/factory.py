@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from .ours import Ours
@@ -140,13 +140,11 @@ class Factory:
 
     def _leave_out(self, statement: ast.stmt) -> bool:
         self._gone |= bound_names(statement)
-        above = [one.end_lineno or 0 for one in self._statements() if one is not statement]
+        nodes = (one for one in ast.walk(self._function) if isinstance(one, ast.stmt))
+        above = [one.end_lineno or 0 for one in nodes if one is not statement]
         after = max((line for line in above if line < statement.lineno), default=0)
         self.edits.append((*self._source.lines_of(statement, after), ""))
         return True
-
-    def _statements(self) -> Iterator[ast.stmt]:
-        return (one for one in ast.walk(self._function) if isinstance(one, ast.stmt))
 
     def _is_whole(self, text: str) -> bool:
         """Whether a text is a function that needs nothing that was left out."""

@@ -114,7 +114,7 @@ class PassWriter:
         weigh = self._sums.weigh(batch.weight, always=self._walk.size > 1)
         moves = self._parts.moves and self._parts.trainer.moves_data(stage)
         loop = [
-            *self._beginning(),
+            *(self._between.before_batch(is_plain=self._is_plain) if self._is_training else []),
             *(batch.moves() if moves else []),
             *batch.splits,
             *hooks(f"on_before_{stage}_batch", f"on_before_{stage}_forward"),
@@ -177,10 +177,6 @@ class PassWriter:
     def _is_sure(self) -> bool:
         """Whether each mini-batch comes to the line that is written, and once."""
         return self._writer is None or self._writer.is_sure
-
-    def _beginning(self) -> list[str]:
-        """The lines that begin a mini-batch."""
-        return self._between.before_batch(is_plain=self._is_plain) if self._is_training else []
 
     def ending(self) -> list[str]:
         """The lines that end a mini-batch."""

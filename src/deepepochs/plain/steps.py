@@ -146,17 +146,14 @@ class StepWriter:
         values = {name: step_args[name] for name in named if name in step_args}
         if args.kwarg is not None:
             values[args.kwarg.arg] = {k: v for k, v in step_args.items() if k not in named}
+        name_of = self._parts.prelude.name_of
         # One that has no text is not to get the default.
-        texts.update((name, self._text_of(value)) for name, value in values.items())
+        texts.update((name, code_of(value) or name_of(value)) for name, value in values.items())
         lines, read = [], self.read_names
         for name in (name for name in [*named, *values] if name in read):
             line = f"{name} = {texts[name]}" if texts.get(name) else ""
             lines.append(line or self._gaps.fill_in(name, f"the step argument {name}"))
         return list(dict.fromkeys(lines))
-
-    def _text_of(self, value: Any) -> str:
-        """The expression of a value; ``''``: there is none."""
-        return code_of(value) or self._parts.prelude.name_of(value)
 
     # --- statements
 
