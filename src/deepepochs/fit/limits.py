@@ -168,7 +168,7 @@ class Limits:
         training: list[EpochTask],
         validation: list[EpochTask],
         num_processes: int,
-        known: Sequence[tuple[Any, Any]] = (),
+        known: Sequence[tuple[Any, Any]],
     ) -> tuple[list[EpochTask], list[EpochTask]]:
         """Give the tasks over the first mini-batches of the training loaders.
 
