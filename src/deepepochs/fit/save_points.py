@@ -107,7 +107,7 @@ class SavePoints:
         self._finishers: list[Saver] = []
         self._requests: list[Saver] = []
         self._everywhere = False
-        self._meetings: defaultdict[tuple[Stage, int], Meetings] = defaultdict(Meetings)
+        self.meetings: defaultdict[tuple[Stage, int], Meetings] = defaultdict(Meetings)
 
     @property
     def outermost(self) -> SavePoints:
@@ -182,10 +182,7 @@ class SavePoints:
         elif run is None:
             asks = self.trainer.runtime.any(bool(asks), "may save or stop")
         elif run.rounds is not None:
-            meetings = self._meetings[run.stage, run.task_idx]
-            asks = run.rounds.meet(
-                meetings, bool(asks), "may save or stop", everywhere=self._everywhere
-            )
+            asks = run.rounds.meet(bool(asks), "may save or stop", everywhere=self._everywhere)
         return bool(asks) and self._save_and_stop(run, stage)
 
     def agree(self) -> None:

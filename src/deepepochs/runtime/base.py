@@ -80,6 +80,7 @@ class Runtime(Processes, Protocol):
         hooks: Any = None,
         of_fillers: Any = None,
         sizes: Sizes | None = None,
+        meetings: Meetings | None = None,
     ) -> Rounds | None:
         """Make the rounds of a pass over several processes; ``None`` in one process."""
 
@@ -173,6 +174,7 @@ class LocalRuntime:
         hooks: Any = None,
         of_fillers: Any = None,
         sizes: Sizes | None = None,
+        meetings: Meetings | None = None,
     ) -> Rounds | None:
         return None
 
