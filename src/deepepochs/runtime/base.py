@@ -21,7 +21,7 @@ from ..errors import CheckpointError, CheckpointMismatch, ConfigError, ConfigTyp
 from ..nest.samples import BatchSize
 from ..optim.accumulation import AnyWindow, Window
 from ..optim.optimizers import Optimizer, Optimizers
-from .rounds import ASIDE, Processes, Rounds, Sizes
+from .rounds import ASIDE, Meetings, Processes, Rounds, Sizes
 
 
 class Streams:
