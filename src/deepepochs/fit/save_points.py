@@ -154,6 +154,7 @@ class SavePoints:
 
     def save_requested(self) -> None:
         """Save what is asked for, in a fit that has stopped."""
+        self.agree()
         savers, self._requests = self._requests, []
         for saver in dict.fromkeys(savers):
             saver(self.trainer)
@@ -183,6 +184,7 @@ class SavePoints:
             asks = self.trainer.runtime.any(bool(asks), "may save or stop")
         elif run.rounds is not None:
             asks = run.rounds.meet(bool(asks), "may save or stop", everywhere=self._everywhere)
+        self._everywhere = False  # that was for this mini-batch
         return bool(asks) and self._save_and_stop(run, stage)
 
     def agree(self) -> None:
@@ -202,7 +204,7 @@ class SavePoints:
         if self.saves:
             if stops and self.trainer.session is not None:
                 self.trainer.session.keep_part()
-            savers, self._requests, self._everywhere = self._requests, [], False
+            savers, self._requests = self._requests, []
             ema = self.trainer.ema
             with nullcontext() if ema is None else ema.applied():
                 for saver in dict.fromkeys([*savers, *self._savers] if stops else savers):

@@ -142,13 +142,13 @@ class Rounds:
         self._meetings.begin(None if None in paces else sum(paces) / len(paces))
         self.length: int | None = None if None in lengths else max(lengths)
         self.is_exact = self.length is not None and all(exact)
-        self._shortest = min(lengths) if self.is_exact else 0  # rounds without a filler
         self._sizes: list[Sizes] | None = None if None in of_all else [Sizes(*s) for s in of_all]
         self._own_sizes = sizes
         self._are_tried = False
         self.index = -1
         self.has_ended = self.is_filler = self.is_empty = False
         self.num_empty = 0
+        self._num_fillers: int | None = None  # in this round, where they are counted in each
         self.has_samples = False
         self.weight = 0.0
         self._share = 1.0  # of this process in the samples of the present round
@@ -226,6 +226,7 @@ class Rounds:
         return sum(of_one.at(self.index) for of_one in sizes)
 
     def _note_fillers(self, number: float) -> None:
+        self._num_fillers = int(number)
         self.is_empty = number == self.runtime.num_processes
         self.num_empty += self.is_empty
 
@@ -233,19 +234,26 @@ class Rounds:
         """Whether any process asks for something; ``False`` until the next meeting is due.
 
         ``everywhere`` says that all processes ask for it in this round, but for those with a
-        filler. The end of the pass is no meeting: the processes agree between passes.
+        filler: if it may be that there are some, it waits for a meeting. The end of the pass is no
+        meeting: the processes agree between passes.
         """
         if not self.is_exact:
             return self.runtime.any(asks, purpose)
         meetings = self._meetings
         is_due = meetings.is_due()
-        if everywhere and self.index < self._shortest:
+        if everywhere and self._is_full():
             return True
         if not is_due:
             return False
         num, seconds = self.runtime.total([float(asks), meetings.pace() or 0.0], purpose)
         meetings.plan(seconds / self.runtime.num_processes)
         return num > 0
+
+    def _is_full(self) -> bool:
+        """Whether all processes know that none has a filler in this round."""
+        if self._sizes is None:
+            return self._num_fillers == 0
+        return all(of_one.at(self.index) for of_one in self._sizes)
 
     def mean(self, loss: float) -> float:
         """Return the mean loss over the samples of all processes."""
