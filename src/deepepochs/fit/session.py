@@ -236,7 +236,8 @@ class Session:
         name = PassName(stage, self.epoch_idx, task.label(place[0]) if is_named else None)
         # A prepare_data of the user's may change the number of samples.
         sizes = None if trainer.has_own_split else runtime.sizes(cursor, task.batch_size)
-        meetings = self.save_points.meetings[stage, place[0]]
+        several = runtime.num_processes > 1
+        meetings = self.save_points.meetings[stage, place[0]] if several else None
         return Run(
             trainer,
             self.opt,
