@@ -138,10 +138,12 @@ class SavePoints:
         """Have ``saver(trainer)`` called once, at the next save point.
 
         ``everywhere`` says that all processes ask for it after the same mini-batch: they need not
-        agree on it.
+        agree on it, unless one of them may have a filler there, of which hooks are not told.
         """
         self._requests.append(saver)
-        self._everywhere = self._everywhere or everywhere
+        run = self.trainer.run
+        if everywhere and (run is None or run.rounds is None or run.rounds.is_full()):
+            self._everywhere = True
 
     def inherit(self, inner: SavePoints) -> None:
         """Stop, too, where a call inside this one was stopped."""

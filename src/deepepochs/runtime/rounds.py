@@ -233,15 +233,14 @@ class Rounds:
     def meet(self, asks: bool, purpose: str, *, everywhere: bool = False) -> bool:
         """Whether any process asks for something; ``False`` until the next meeting is due.
 
-        ``everywhere`` says that all processes ask for it in this round, but for those with a
-        filler: if it may be that there are some, it waits for a meeting. The end of the pass is no
+        ``everywhere`` says that all processes ask for it in this round. The end of the pass is no
         meeting: the processes agree between passes.
         """
         if not self.is_exact:
             return self.runtime.any(asks, purpose)
         meetings = self._meetings
         is_due = meetings.is_due()
-        if everywhere and self._is_full():
+        if everywhere:
             return True
         if not is_due:
             return False
@@ -249,7 +248,7 @@ class Rounds:
         meetings.plan(seconds / self.runtime.num_processes)
         return num > 0
 
-    def _is_full(self) -> bool:
+    def is_full(self) -> bool:
         """Whether all processes know that none has a filler in this round."""
         if self._sizes is None:
             return self._num_fillers == 0

@@ -442,6 +442,7 @@ def left_out() -> Any:
         "adam": fit(1, model=model, opt=opt),
         "two": fit(2),
         "three": fit(3, callbacks=GradClipCallback(0.1, 2)),
+        **{f"{num} steps": fit(1, max_steps=num) for num in (2, 3)},
     }
     with tempfile.TemporaryDirectory() as folder:
         check = CheckCallback("loss", "train", ckpt_dir=folder, every_n_batches=1)
