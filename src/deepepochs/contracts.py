@@ -35,6 +35,7 @@ class RunView(Protocol):
     is_training: bool
     num_steps: int
     recorder: Any
+    rounds: Any
     stage: Stage
     task: Any
 

@@ -383,7 +383,7 @@ class Run:
             runtime.scaled_step(optimizers, mean)
         else:
             for optimizer in optimizers:
-                optimizer.make_step(mean)
+                optimizer.step("step", mean)
         for optimizer in optimizers:
             optimizer.drop_gradients()
         self.num_steps += 1

@@ -1372,7 +1372,8 @@ class TrainerBase(Steps):
 
         Args:
             saver: a function of the trainer.
-            everywhere: all processes ask for it after the same mini-batch, and save there.
+            everywhere: all processes ask for it after the same mini-batch, and save there; if one
+                may have no sample of it, they save where they agree next, as in a validation.
         """
         self._saving().request(saver, everywhere=everywhere)
 

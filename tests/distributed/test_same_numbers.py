@@ -19,7 +19,7 @@ CASES = [
     "several", "plateau", "weights_outside", "unfrozen", "fillers_and_rare_weights",
     "unfrozen_between_trainers", "frozen_model", "searched", "looked_at_before", "prepared",
     "predictions", "early_stop", "recorded", "interpreted", "limited", "stopped_and_gone_on", "closures", "left_out",
-    "stops_of_one",
+    "stops_of_one", "stops_in_a_part",
 ]  # fmt: skip
 
 

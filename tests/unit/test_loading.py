@@ -350,6 +350,11 @@ def test_a_loader_without_a_batch_has_no_first_one() -> None:
     assert first_batch(DataLoader(Squares(0), 2)) is None
 
 
+def test_the_first_batch_is_the_first_that_is_not_left_out() -> None:
+    assert first_batch([None, None, 3, 4]) == 3
+    assert first_batch([None]) is None
+
+
 def test_a_loader_whose_first_batch_fails_is_put_back() -> None:
     class Fails(Counting):
         def __getitem__(self, index: int) -> float:

@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate import Accelerator
 from torch import nn
 from torch.optim import lr_scheduler as schedulers
 
+from deepepochs import Callback, Trainer
 from deepepochs.errors import CheckpointMismatch, ConfigError, ConfigTypeError
 from deepepochs.optim.optimizers import LinearCosineScheduler, Optimizer, Optimizers
 
@@ -520,6 +522,78 @@ def test_torch_does_not_warn_in_normal_use() -> None:
         train(net, opts, range(3))
         opts.load_state_dict(opts.state_dict())
         train(net, opts, range(3))
+
+
+def trained(device: Any, make_opt: Callable[[nn.Linear], Any], **options: Any) -> Trainer:
+    """A trainer after two epochs of three mini-batches."""
+    torch.manual_seed(0)
+    model = nn.Linear(2, 1)
+    trainer = Trainer(
+        model, nn.MSELoss(), make_opt(model), device=device, epochs=2, console="off", **options
+    )
+    trainer.fit([(torch.randn(4, 2), torch.randn(4, 1)) for _ in range(3)])
+    return trainer
+
+
+DEVICES: dict[str, Callable[[], Any]] = {
+    "alone": lambda: "cpu",
+    "Accelerate": lambda: Accelerator(cpu=True),
+}
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_step_of_an_own_class_of_optimizers_is_made(device: str) -> None:
+    class Counting(Optimizer):
+        moments: list[str]
+
+        def step(self, at: str = "step", loss: Any = None) -> None:
+            self.moments.append(at)
+            super().step(at, loss)
+
+    Counting.moments = []
+    trained(DEVICES[device](), lambda model: Counting(torch.optim.SGD(model.parameters(), 0.1)))
+    assert Counting.moments == [*["step"] * 3, "epoch"] * 2
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_an_optimizer_that_a_hook_has_exchanged_makes_the_steps(device: str) -> None:
+    class Exchange(Callback):
+        def on_before_epoch(self, trainer: Any, epoch_idx: int, **others: Any) -> None:
+            if epoch_idx == 1:
+                trainer.opt[0].opt = torch.optim.SGD(trainer.model.parameters(), 0.0)
+                self.weight = trainer.model.weight.detach().clone()
+
+    exchange = Exchange()
+    trainer = trained(
+        DEVICES[device](), lambda m: torch.optim.SGD(m.parameters(), 0.1), callbacks=exchange
+    )
+    torch.testing.assert_close(trainer.model.weight.detach(), exchange.weight, rtol=0, atol=0)
+
+
+def test_a_scheduler_of_an_optimizer_that_accelerate_has_wrapped_moves_without_a_warning() -> None:
+    accelerator = Accelerator(cpu=True)
+
+    def wrapped(model: nn.Linear) -> Optimizer:
+        opt = accelerator.prepare(torch.optim.SGD(model.parameters(), 1.0))
+        return Optimizer(opt, schedulers.StepLR(opt, 2, gamma=0.5), sched_on="step")
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert trained(accelerator, wrapped).opt[0].get_current_lr() == 0.125
+
+
+def test_within_accumulate_a_step_by_hand_waits_for_the_window() -> None:
+    accelerator = Accelerator(cpu=True, gradient_accumulation_steps=2)
+    weight = nn.Parameter(torch.ones(1))
+    model = accelerator.prepare(nn.ParameterList([weight]))
+    optimizer = Optimizer(accelerator.prepare(torch.optim.SGD([weight], 1.0)))
+    values = []
+    for _ in range(4):
+        with accelerator.accumulate(model):
+            weight.grad = torch.ones(1)
+            optimizer.step()
+            values.append(weight.item())
+    assert values == [1.0, 0.0, 0.0, -1.0]
 
 
 def test_every_group_has_a_name_for_its_rate_in_logs() -> None:

@@ -10,7 +10,7 @@ from deepepochs.data.cursor import Cursor
 from deepepochs.optim.accumulation import Window
 from deepepochs.optim.optimizers import Optimizer, Optimizers
 from deepepochs.runtime.base import LocalRuntime
-from deepepochs.runtime.rounds import Rounds
+from deepepochs.runtime.rounds import Meetings, Rounds, Sizes
 
 
 @pytest.fixture
@@ -90,6 +90,32 @@ def test_a_mini_batch_without_samples_has_no_share_in_its_round() -> None:
     made.begin_batch(0)
     assert made.weigh(0) == (0.0, 0.0)
     assert made.mean(float("nan")) == 0.0
+
+
+def test_what_all_processes_ask_for_waits_for_no_meeting() -> None:
+    meetings = Meetings()
+    meetings.begin(1e-6)
+    made = Rounds(LocalRuntime("cpu"), Cursor([10, 20, 30]), meetings=meetings)
+    assert not made.meet(True, "save")
+    assert made.meet(True, "save", everywhere=True)
+
+
+def test_that_no_process_has_a_filler_is_known_where_the_weights_are() -> None:
+    made = rounds()
+    assert not made.is_full()  # as in a validation, in which nothing is weighed
+    made.weigh(4)
+    assert made.is_full()
+    made.is_filler = True
+    made.weigh(4)
+    assert not made.is_full()
+
+
+def test_of_known_sizes_the_round_says_whether_a_process_has_a_filler() -> None:
+    made = Rounds(LocalRuntime("cpu"), Cursor([10, 20, 30]), sizes=Sizes(12.0, 1, 5.0))
+    full = []
+    for made.index in range(3):
+        full.append(made.is_full())
+    assert full == [True, True, False]
 
 
 def test_samples_wait_until_the_optimizer_steps() -> None:

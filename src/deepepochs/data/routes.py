@@ -293,6 +293,8 @@ def own_workers(loader: Any) -> Iterator[None]:
 def first_batch(loader: Any) -> Any:
     """Take the first mini-batch of a loader, which is then as before; ``None``: it gives none.
 
+    A ``None`` in place of a mini-batch is passed over, as in a fit.
+
     >>> loader = DataLoader([1, 2, 3], shuffle=True)
     >>> bool(first_batch(loader) == next(iter(loader)))
     True
@@ -300,7 +302,7 @@ def first_batch(loader: Any) -> Any:
     moment = read_moment(loader)
     try:
         with own_workers(loader):
-            return next(iter(loader), None)
+            return next((batch for batch in loader if batch is not None), None)
     finally:
         restore_moment(loader, moment)
 

@@ -434,6 +434,7 @@ class FitSession(Session):
         if epoch is None or part is None:
             return
         self.end_stage(epoch, Stage.TRAIN)
+        self.save_points.agree()
         is_new = self.trainer.history.steps["val"][-1:] != [self.fits.progress.num_steps]
         if self.save_points.validates and self.plan.tasks[Stage.VAL] and is_new:
             yield from self._passes_of(epoch, Stage.VAL)

@@ -107,7 +107,7 @@ class SavePoints:
         self._finishers: list[Saver] = []
         self._requests: list[Saver] = []
         self._everywhere = False
-        self._meetings: defaultdict[tuple[Stage, int], Meetings] = defaultdict(Meetings)
+        self.meetings: defaultdict[tuple[Stage, int], Meetings] = defaultdict(Meetings)
 
     @property
     def outermost(self) -> SavePoints:
@@ -138,10 +138,12 @@ class SavePoints:
         """Have ``saver(trainer)`` called once, at the next save point.
 
         ``everywhere`` says that all processes ask for it after the same mini-batch: they need not
-        agree on it.
+        agree on it, unless one of them may have a filler there, of which hooks are not told.
         """
         self._requests.append(saver)
-        self._everywhere = self._everywhere or everywhere
+        run = self.trainer.run
+        if everywhere and (run is None or run.rounds is None or run.rounds.is_full()):
+            self._everywhere = True
 
     def inherit(self, inner: SavePoints) -> None:
         """Stop, too, where a call inside this one was stopped."""
@@ -154,6 +156,7 @@ class SavePoints:
 
     def save_requested(self) -> None:
         """Save what is asked for, in a fit that has stopped."""
+        self.agree()
         savers, self._requests = self._requests, []
         for saver in dict.fromkeys(savers):
             saver(self.trainer)
@@ -182,10 +185,8 @@ class SavePoints:
         elif run is None:
             asks = self.trainer.runtime.any(bool(asks), "may save or stop")
         elif run.rounds is not None:
-            meetings = self._meetings[run.stage, run.task_idx]
-            asks = run.rounds.meet(
-                meetings, bool(asks), "may save or stop", everywhere=self._everywhere
-            )
+            asks = run.rounds.meet(bool(asks), "may save or stop", everywhere=self._everywhere)
+        self._everywhere = False  # that was for this mini-batch
         return bool(asks) and self._save_and_stop(run, stage)
 
     def agree(self) -> None:
@@ -205,7 +206,7 @@ class SavePoints:
         if self.saves:
             if stops and self.trainer.session is not None:
                 self.trainer.session.keep_part()
-            savers, self._requests, self._everywhere = self._requests, [], False
+            savers, self._requests = self._requests, []
             ema = self.trainer.ema
             with nullcontext() if ema is None else ema.applied():
                 for saver in dict.fromkeys([*savers, *self._savers] if stops else savers):

@@ -236,6 +236,8 @@ class Session:
         name = PassName(stage, self.epoch_idx, task.label(place[0]) if is_named else None)
         # A prepare_data of the user's may change the number of samples.
         sizes = None if trainer.has_own_split else runtime.sizes(cursor, task.batch_size)
+        several = runtime.num_processes > 1
+        meetings = self.save_points.meetings[stage, place[0]] if several else None
         return Run(
             trainer,
             self.opt,
@@ -248,7 +250,7 @@ class Session:
             plan=self.plan.metrics_of(stage, task),
             cursor=cursor,
             window=runtime.window(trainer.grad_accumulate) if stage is Stage.TRAIN else None,
-            rounds=runtime.rounds(cursor, hooks, of_fillers, sizes),
+            rounds=runtime.rounds(cursor, hooks, of_fillers, sizes, meetings),
             watch=LossWatch(self.on_nan, name, partial(self._not_finite, name)),
         )
 

@@ -104,9 +104,8 @@ class Optimizer:
     def rewrap(self, opt: torch.optim.Optimizer) -> None:
         """Replace the torch optimizer by a wrapper around it, such as Accelerate's."""
         self.opt = opt
-        # Accelerate's wrapper says after a step whether its fp16 scaler has skipped it.
-        self._tells_skips = hasattr(type(opt), "step_was_skipped")
-        self._bare = opt = bare(opt)
+        self._is_wrapped = bare(opt) is not opt
+        opt = bare(opt)
         self._has_modes = has_modes(opt)
         plain = torch.optim.Optimizer.zero_grad
         self._plain_zero_grad = type(opt).zero_grad is plain and "zero_grad" not in vars(opt)
@@ -182,27 +181,15 @@ class Optimizer:
                     f"{self.kind} computes the loss several times in a step, through a closure. Write: "
                     f"{WITH_CLOSURE}."
                 )
-            self.opt.step()
-            if self._moves_on_step and not (
-                self._tells_skips and self.opt.step_was_skipped  # type: ignore[attr-defined]
-            ):
+            (self._without_wrapper() if self._is_wrapped else self.opt).step()
+            # Accelerate's wrapper says after a step whether its fp16 scaler has skipped it.
+            if self._moves_on_step and not getattr(self.opt, "step_was_skipped", False):
                 self.sched_step(loss)
         elif at == "epoch":
             if self.sched_on == "epoch":
                 self.sched_step(loss)
         else:
             raise ConfigError(f"Optimizer.step(at={at!r}): it must be 'step' or 'epoch'.")
-
-    def make_step(self, loss: Any = None) -> None:
-        """Make a step that is due, and that of the scheduler if it is due after it.
-
-        Accelerate's wrapper would look for a package on the disk in each step: 0.1 ms.
-        """
-        if self.needs_closure:
-            self.step("step", loss)  # which says what is wrong
-        self._bare.step()
-        if self._moves_on_step:
-            self.sched_step(loss)
 
     def after_step(self, loss: Any = None) -> None:
         """Step the scheduler if it is due after an optimizer step.
@@ -280,7 +267,19 @@ class Optimizer:
                 for param in group["params"]:
                     param.grad = None
         else:
-            self._bare.zero_grad()
+            self._without_wrapper().zero_grad()
+
+    def _without_wrapper(self) -> Any:
+        """The optimizer without Accelerate's wrapper, where that would only pass the call on.
+
+        In each step it would look for a package on the disk: 0.1 ms.
+        """
+        opt: Any = self.opt
+        own = bare(opt)
+        # A scheduler that was made for the wrapper has put a step of its own into it.
+        if own is opt or opt.scaler or "step" in vars(opt) or not opt.gradient_state.sync_gradients:
+            return opt
+        return own
 
     def gradients(self) -> list[Tensor]:
         """Return the gradients that are not None, in the order of `params`."""

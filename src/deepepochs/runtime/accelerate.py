@@ -28,7 +28,7 @@ from .base import Streams
 from .exchange import exchange_of
 from .gloo import leave_gloo_at_exit, rejoin, release_at_exit
 from .outside_weights import OutsideWeights
-from .rounds import ASIDE, Rounds, Sizes
+from .rounds import ASIDE, Meetings, Rounds, Sizes
 from .shares import Shares, is_prepared, sizes_of
 from .streams import SeparateStreams
 
@@ -188,8 +188,10 @@ class AccelerateRuntime:
         hooks: Any = None,
         of_fillers: Any = None,
         sizes: Sizes | None = None,
+        meetings: Meetings | None = None,
     ) -> Rounds | None:
-        return Rounds(self, cursor, hooks, of_fillers, sizes) if self.num_processes > 1 else None
+        several = self.num_processes > 1
+        return Rounds(self, cursor, hooks, of_fillers, sizes, meetings) if several else None
 
     def share(self, loader: Any) -> Any:
         return self._shares.of(loader)

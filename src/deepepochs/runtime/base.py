@@ -21,7 +21,7 @@ from ..errors import CheckpointError, CheckpointMismatch, ConfigError, ConfigTyp
 from ..nest.samples import BatchSize
 from ..optim.accumulation import AnyWindow, Window
 from ..optim.optimizers import Optimizer, Optimizers
-from .rounds import ASIDE, Processes, Rounds, Sizes
+from .rounds import ASIDE, Meetings, Processes, Rounds, Sizes
 
 
 class Streams:
@@ -80,6 +80,7 @@ class Runtime(Processes, Protocol):
         hooks: Any = None,
         of_fillers: Any = None,
         sizes: Sizes | None = None,
+        meetings: Meetings | None = None,
     ) -> Rounds | None:
         """Make the rounds of a pass over several processes; ``None`` in one process."""
 
@@ -173,6 +174,7 @@ class LocalRuntime:
         hooks: Any = None,
         of_fillers: Any = None,
         sizes: Sizes | None = None,
+        meetings: Meetings | None = None,
     ) -> Rounds | None:
         return None
 

@@ -74,33 +74,37 @@ class Meetings:
 
     def __init__(self) -> None:
         self._round_s: float | None = None  # the same number in all processes
+        self._num_rounds = self._last_round = 0  # of this pass: in all, and at the last meeting
+        self._now_s = self._last_s = 0.0
 
-    def begin(self) -> None:
-        """Begin a pass, after its first round."""
-        self._num_rounds, self._last_round, self._last_s = 0, 1, monotonic()
-        self._set_next()
+    def pace(self) -> float | None:
+        """The seconds of a round in this process since the last meeting, if there were some."""
+        num = self._num_rounds - self._last_round
+        return (self._now_s - self._last_s) / num if num else None
+
+    def begin(self, round_s: float | None) -> None:
+        """Begin a pass, after one of this pace; ``round_s`` is the same in all processes."""
+        self._take(round_s)
+        self._num_rounds = self._last_round = 0
 
     def is_due(self) -> bool:
         """Count a round, and say whether a meeting follows it."""
         self._num_rounds += 1
         self._num_left -= 1
+        self._now_s = monotonic()
+        if self._num_rounds == 1:  # which is slow
+            self._last_round, self._last_s = 1, self._now_s
         return self._num_left <= 0
 
-    def pace(self) -> float:
-        """The seconds of a round in this process since the last meeting."""
-        return (monotonic() - self._last_s) / max(1, self._num_rounds - self._last_round)
-
     def plan(self, round_s: float) -> None:
-        """Set the next meeting; ``round_s`` is the same number in all processes."""
-        is_measured = self._num_rounds > self._last_round
-        if is_measured and (self._round_s is not None or self._num_rounds >= FIRST_ROUNDS):
-            self._round_s = round_s
-        self._last_round, self._last_s = self._num_rounds, monotonic()
-        self._set_next()
+        """Set the next meeting; ``round_s`` is the same in all processes."""
+        self._take(round_s if self._num_rounds >= FIRST_ROUNDS else None)
+        self._last_round, self._last_s = self._num_rounds, self._now_s
 
-    def _set_next(self) -> None:
-        round_s = MEET_EVERY_S if self._round_s is None else max(self._round_s, 1e-6)
-        self._num_left = max(1, int(MEET_EVERY_S / round_s))
+    def _take(self, round_s: float | None) -> None:
+        self._round_s = self._round_s if round_s is None else round_s
+        known = MEET_EVERY_S if self._round_s is None else max(self._round_s, 1e-6)
+        self._num_left = max(1, int(MEET_EVERY_S / known))
 
 
 class Rounds:
@@ -126,23 +130,25 @@ class Rounds:
         hooks: Any = None,
         hooks_of_fillers: Any = None,
         sizes: Sizes | None = None,
+        meetings: Meetings | None = None,
     ) -> None:
         self.runtime = runtime
         self.cursor = cursor
         self._hooks = hooks, hooks_of_fillers
-        own = cursor.length, cursor.has_exact_length, sizes
+        self._meetings = Meetings() if meetings is None else meetings
+        own = cursor.length, cursor.has_exact_length, sizes, self._meetings.pace()
         gathered = runtime.gather_objects(own, "begins the rounds of a pass")
-        lengths, exact, of_all = zip(*gathered, strict=True)
+        lengths, exact, of_all, paces = zip(*gathered, strict=True)
+        self._meetings.begin(None if None in paces else sum(paces) / len(paces))
         self.length: int | None = None if None in lengths else max(lengths)
         self.is_exact = self.length is not None and all(exact)
-        self._shortest = min(lengths) if self.is_exact else 0  # rounds without a filler
         self._sizes: list[Sizes] | None = None if None in of_all else [Sizes(*s) for s in of_all]
         self._own_sizes = sizes
         self._are_tried = False
-        self._meetings: Meetings | None = None
         self.index = -1
         self.has_ended = self.is_filler = self.is_empty = False
         self.num_empty = 0
+        self._num_fillers: int | None = None  # in this round, where they are counted in each
         self.has_samples = False
         self.weight = 0.0
         self._share = 1.0  # of this process in the samples of the present round
@@ -220,29 +226,33 @@ class Rounds:
         return sum(of_one.at(self.index) for of_one in sizes)
 
     def _note_fillers(self, number: float) -> None:
+        self._num_fillers = int(number)
         self.is_empty = number == self.runtime.num_processes
         self.num_empty += self.is_empty
 
-    def meet(
-        self, meetings: Meetings, asks: bool, purpose: str, *, everywhere: bool = False
-    ) -> bool:
-        """Whether any process asks for something; ``False`` until the next of the meetings is due.
+    def meet(self, asks: bool, purpose: str, *, everywhere: bool = False) -> bool:
+        """Whether any process asks for something; ``False`` until the next meeting is due.
 
-        ``everywhere`` says that all processes ask for it in this round, but for those with a
-        filler. The end of the pass is no meeting: the processes agree between passes.
+        ``everywhere`` says that all processes ask for it in this round. The end of the pass is no
+        meeting: the processes agree between passes.
         """
         if not self.is_exact:
             return self.runtime.any(asks, purpose)
-        if everywhere and self.index < self._shortest:
+        meetings = self._meetings
+        is_due = meetings.is_due()
+        if everywhere:
             return True
-        if self._meetings is not meetings:
-            self._meetings = meetings
-            meetings.begin()
-        if not meetings.is_due():
+        if not is_due:
             return False
-        num, seconds = self.runtime.total([float(asks), meetings.pace()], purpose)
+        num, seconds = self.runtime.total([float(asks), meetings.pace() or 0.0], purpose)
         meetings.plan(seconds / self.runtime.num_processes)
         return num > 0
+
+    def is_full(self) -> bool:
+        """Whether all processes know that none has a filler in this round."""
+        if self._sizes is None:
+            return self._num_fillers == 0
+        return all(of_one.at(self.index) for of_one in self._sizes)
 
     def mean(self, loss: float) -> float:
         """Return the mean loss over the samples of all processes."""

@@ -426,6 +426,7 @@ def of_good_rows(rows: list[int]) -> Any:
 
 def left_out() -> Any:
     """Mini-batches for which the collate function gives None, in one process or in all."""
+    from deepepochs import CheckCallback
 
     def fit(accumulate: int, **options: Any) -> Any:
         warnings.filterwarnings("ignore", "The training loader gave None", UserWarning)
@@ -436,12 +437,16 @@ def left_out() -> Any:
 
     model = make_model()
     opt = torch.optim.Adam(model.parameters(), 0.01)  # it would move without gradients
-    return {
+    found = {
         "each": fit(1),
         "adam": fit(1, model=model, opt=opt),
         "two": fit(2),
         "three": fit(3, callbacks=GradClipCallback(0.1, 2)),
+        **{f"{num} steps": fit(1, max_steps=num) for num in (2, 3)},
     }
+    with tempfile.TemporaryDirectory() as folder:
+        check = CheckCallback("loss", "train", ckpt_dir=folder, every_n_batches=1)
+        return {**found, "saved": fit(1, callbacks=check)}
 
 
 class Signs(nn.Module):
@@ -1000,8 +1005,8 @@ def stopped_and_gone_on() -> Any:
     return found
 
 
-def stopping(hook: str, *, validate: bool) -> Any:
-    """Make a callback in which one process asks for a stop."""
+def stopping(hook: str, *, validate: bool, rank: int = -1) -> Any:
+    """Make a callback in which one process asks for a stop, the last one unless that is said."""
     from deepepochs import Callback
 
     class Stops(Callback):
@@ -1011,7 +1016,7 @@ def stopping(hook: str, *, validate: bool) -> Any:
                 trainer.stop("enough", validate=validate)
 
         def stop(self, trainer: Any, **others: Any) -> None:
-            if trainer.runtime.rank == trainer.runtime.num_processes - 1:
+            if trainer.runtime.rank == rank % trainer.runtime.num_processes:
                 trainer.stop("enough", validate=validate)
 
     if hook.startswith("on_"):
@@ -1033,10 +1038,30 @@ def stops_of_one() -> Any:
             console="off", callbacks=stopping(hook, validate=validate),
         )  # fmt: skip
         history = trainer.fit(loader(), loader(slice(31)), val_freq=val_freq)
-        name = f"{hook}, validate={validate}, val_freq={val_freq}"
-        found[name] = outcome(trainer, history)
-        ends = trainer.stop_reason, trainer.progress, sorted(history.partial.items())
-        found[name]["ends"] = sorted({str(end) for end in trainer.runtime.gather_objects(ends)})
+        found[f"{hook}, validate={validate}, val_freq={val_freq}"] = ended(trainer, history)
+    return found
+
+
+def ended(trainer: Any, history: Any) -> dict[str, Any]:
+    """The outcome of a fit, and how it has ended in each process."""
+    ends = trainer.stop_reason, trainer.progress, sorted(history.partial.items())
+    of_all = trainer.runtime.gather_objects(ends)
+    return {**outcome(trainer, history), "ends": sorted(set(map(str, of_all)))}
+
+
+def stops_in_a_part() -> Any:
+    """A stop without a validation that one process asks for where steps have ended an epoch."""
+    hooks = (
+        "on_after_train_epoch", "on_after_train_epochs", "on_before_val_epochs",
+        "on_after_val_epochs", "on_after_epoch",
+    )  # fmt: skip
+    found = {}
+    for hook in hooks:
+        trainer = Trainer(
+            make_model(), F.cross_entropy, device=make_accelerator(split=True), max_steps=2,
+            console="off", callbacks=stopping(hook, validate=False, rank=0),
+        )  # fmt: skip
+        found[hook] = ended(trainer, trainer.fit(loader(), loader(slice(31))))
     return found
 
 
@@ -1118,7 +1143,7 @@ CASES: dict[str, Callable[[], Any]] = {
         weights_outside, unfrozen, fillers_and_rare_weights, unfrozen_between_trainers,
         frozen_model, searched, looked_at_before, prepared, predictions, early_stop, recorded,
         interpreted, closures, left_out, hooks_and_fillers, lone_save, returned_by_one,
-        exchanges, limited, stopped_and_gone_on, stops_of_one, counted,
+        exchanges, limited, stopped_and_gone_on, stops_of_one, stops_in_a_part, counted,
     )
 }  # fmt: skip
 
