@@ -119,7 +119,7 @@ class Optimizer:
         are taken, else their average.
         """
         if self._has_modes:
-            opt: Any = self._bare
+            opt: Any = bare(self.opt)
             opt.train() if mode else opt.eval()
             self.training = mode
 
