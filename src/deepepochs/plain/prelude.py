@@ -19,7 +19,7 @@ from ..optim.optimizers import Optimizer
 from .factory import Factory, FactoryClass, call_of
 from .gaps import Gaps, Names
 from .metric_text import is_class_metric
-from .ours import Ours, name_of_alias
+from .ours import WRITTEN, Ours, name_of_alias
 from .source import (
     LIBRARY,
     Around,
@@ -38,10 +38,49 @@ from .source import (
 QUIET = ("plain_loop", "explain", "summary", "check", "print", "on_demand", "profile")
 """Calls that change nothing in the training: no word is lost about them."""
 
-RESERVED = ("torch", "Any", "SimpleNamespace", "islice", "AveragedModel", "get_ema_multi_avg_fn")
+RESERVED = (
+    "torch",
+    "Any",
+    "SimpleNamespace",
+    "islice",
+    "AveragedModel",
+    "get_ema_multi_avg_fn",
+    "fnmatchcase",
+)
 """Names that the lines of the loop may import."""
 
 MODEL, LOSS = "model", "loss_fn"
+
+PARAM_GROUPS = """
+def {name}(model, patterns=None, *, weight_decay=None):
+    # Each weight is in the group of the first pattern that matches its name.
+    rest = {{n.replace("_orig_mod.", ""): w for n, w in model.named_parameters()}}
+    kinds = ("BatchNorm", "LayerNorm", "GroupNorm", "InstanceNorm", "RMSNorm")
+    free = {{id(w) for n, w in rest.items() if n.split(".")[-1] == "bias" or w.ndim < 2}}
+    for module in model.modules():
+        kind = type(module).__name__
+        if kind.startswith(kinds) or kind.endswith(kinds):
+            free |= {{id(w) for w in module.parameters(recurse=False)}}
+    groups = []
+    for pattern, options in [*(patterns or {{}}).items(), (None, {{}})]:
+        wanted = [pattern] if isinstance(pattern, str) else pattern or ["*"]
+        wanted = [*wanted, *(f"{{one}}.*" for one in wanted)]
+        names = [name for name in rest if any(fnmatchcase(name, one) for one in wanted)]
+        weights = [rest.pop(name) for name in names]
+        label = "default" if pattern is None else ", ".join(wanted[: len(wanted) // 2])
+        if options is None:
+            for weight in weights:
+                weight.requires_grad_(False)
+        elif weight_decay is None or "weight_decay" in options:
+            groups.append({{"params": weights, "name": label, **options}})
+        else:
+            for is_free, decay, end in [(False, weight_decay, ""), (True, 0.0, " (no decay)")]:
+                chosen = [w for w in weights if (id(w) in free) is is_free]
+                more = {{"name": label + end, **options, "weight_decay": decay}}
+                groups.append({{"params": chosen, **more}})
+    return [group for group in groups if group["params"]]
+"""
+"""What the library's function of this name does, in a script."""
 
 
 class OptimizerText(NamedTuple):
@@ -131,11 +170,20 @@ class Prelude:
             self.names.take(*bound_names(statement))
         elif (name := self._alias_of_model(statement)) is not None:
             self._model_name = name
-        elif self._ours.uses(statement):
+        elif self._ours.uses(statement) and not self._wraps_itself(statement):
             self._ours.taint(bound_names(statement))
         else:
             self.names.take(*bound_names(statement))
             self._ours.clear(bound_names(statement))
+
+    def _wraps_itself(self, statement: ast.stmt) -> bool:
+        """Whether it is ``opt = Optimizer(opt, ...)``: in the script the name stays the inner one's."""
+        call = getattr(statement, "value", None)
+        if not isinstance(statement, ast.Assign) or not isinstance(call, ast.Call):
+            return False
+        inner = arguments_of(call, ["opt"]).get("opt")
+        is_same = isinstance(inner, ast.Name) and {inner.id} == bound_names(statement)
+        return is_same and self._ours.name(call.func) == "Optimizer"
 
     def _alias_of_model(self, statement: ast.stmt) -> str | None:
         """The name in ``name = trainer.model``."""
@@ -209,10 +257,15 @@ class Prelude:
             self._kept.append(Kept(ast.Import(names), ""))
             return
         module = statement.module or ""
+        if module.partition(".")[0] == LIBRARY and not statement.level:
+            for alias in statement.names:
+                if alias.name in (*WRITTEN, "*"):
+                    self._keep(PARAM_GROUPS.format(name=alias.asname or "param_groups"))
+            return
         if statement.level and self._frame is not None:
             package = self._frame.f_globals.get("__package__") or "."
             module = importlib.util.resolve_name("." * statement.level + module, package)
-        if module != "__future__" and module.partition(".")[0] != LIBRARY:
+        if module != "__future__":
             self._kept.append(Kept(ast.ImportFrom(module, names, 0), ""))
 
     def _declared(self, statement: ast.stmt) -> ast.expr | None:
