@@ -120,11 +120,6 @@ def with_console(
     return [*callbacks] if given else [own, *callbacks]
 
 
-def done_of(done: int, total: int | None) -> str:
-    """Say how many of all are done; ``None``: it is not known how many these are."""
-    return str(done) if total is None else f"{done} of {total}"
-
-
 def shapes_of_buffers(model: nn.Module) -> dict[str, list[int]]:
     """Give the shape of each buffer that has one yet."""
     buffers = model.named_buffers()
@@ -352,9 +347,10 @@ class TrainerBase(Steps):
         """Return what is shown of the trainer, by name."""
         model = self.runtime.unwrap(self.model)
         sizes = [weight.numel() for weight in model.parameters() if not is_lazy(weight)]
+        total = "" if self.known_epochs is None else f" of {self.known_epochs}"
         return {
             "run": self.running_id,
-            "epochs": done_of(self.init_epoch, self.known_epochs),
+            "epochs": f"{self.init_epoch}{total}",
             "model": f"{type(model).__name__}, {sum(sizes):,} parameters",
             "optimizer": ", ".join(map(repr, self.opt)),
             "metrics": ", ".join(map(metric_name, self.general_metrics)) or "none",

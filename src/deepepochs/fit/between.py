@@ -1,7 +1,7 @@
 """The validation between two mini-batches of training: ``val_every``.
 
-It is a call inside of the fit, as a test in a hook is: what it draws and the modes of the model are
-put back, and the fit saves or stops after it.
+It is a call inside of the fit, as a test in a hook is. Random states and the modes of the model are
+put back after it. Only then the fit saves or stops.
 """
 
 from __future__ import annotations

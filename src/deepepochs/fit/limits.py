@@ -16,7 +16,7 @@ from datetime import timedelta
 from itertools import islice
 from numbers import Integral, Real
 from time import monotonic
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset
 
@@ -31,6 +31,9 @@ from ..stages import Stage
 from ..task import EpochTask
 from .save_points import SavePoints
 
+if TYPE_CHECKING:
+    from .epochs import FitLog
+
 _TEXT = re.compile(
     r"(?:(?P<days>\d+(\.\d+)?) *d)? *(?:(?P<hours>\d+(\.\d+)?) *h)? *"
     r"(?:(?P<minutes>\d+(\.\d+)?) *m(in)?)? *(?:(?P<seconds>\d+(\.\d+)?) *s)?"
@@ -38,14 +41,6 @@ _TEXT = re.compile(
 
 Share = int | float
 """A number of mini-batches, or a share of them: ``0 < x <= 1.0``, a float."""
-
-
-class FitCounters(Protocol):
-    """What is counted over the fits of a run: ``FitLog``."""
-
-    seconds: float
-
-    def with_run(self, run: Any) -> Progress: ...
 
 
 class Limits:
@@ -115,7 +110,7 @@ class Limits:
         }
         return {name: value for name, value in every.items() if value is not None}
 
-    def reached(self, fits: FitCounters, run: Run | None = None) -> str:
+    def reached(self, fits: FitLog, run: Run | None = None) -> str:
         """Say which limit of a run of fits is reached; ``''`` if none is."""
         if self.has_steps(fits.with_run(run).num_steps):
             return f"max_steps={self.max_steps} is reached"
@@ -168,7 +163,7 @@ class Limits:
         training: list[EpochTask],
         validation: list[EpochTask],
         num_processes: int,
-        known: Sequence[tuple[Any, Any]] = (),
+        known: Sequence[tuple[Any, Any]],
     ) -> tuple[list[EpochTask], list[EpochTask]]:
         """Give the tasks over the first mini-batches of the training loaders.
 

@@ -1,7 +1,7 @@
 """The part of an epoch that was trained before a stop, kept until the next fit.
 
-The history gets the part at once, marked. What is kept is the state at the stop: the next fit on
-the same data goes on from it, to the bit, and its whole epoch takes the place of the part.
+The history gets the part at once, marked. The state at the stop is kept. The next fit on the same
+data goes on from it, to the bit, and its whole epoch takes the place of the part.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Resuming a loaded state in a fit: skip the fits before it, call its first hooks, load it again.
 
-What a hook sets up outside of the state is there after a resume because the hook is called again;
-what it drew or counted is undone because the state is loaded again after it.
+The hooks set up again what is outside of the state. The second load undoes what they have drawn or
+counted.
 """
 
 from __future__ import annotations

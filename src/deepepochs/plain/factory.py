@@ -190,7 +190,7 @@ class FactoryClass:
 
     Attributes:
         text: the class without the library; ``''``: it cannot be written so.
-        loss: as that of a function.
+        loss: the expression of a loss function that the module has, as in ``Factory``.
         parts: those of the trainer, each with its kind, and ``{}`` for the object.
     """
 

@@ -87,9 +87,9 @@ def _tiles(run: RunInfo) -> Iterator[tuple[str, str]]:
 def _notes(run: RunInfo) -> Iterator[str]:
     record = run.record
     if run.state == "killed":
-        yield _note("The process was killed, ran out of memory, or lost its power.", True)
+        yield _note("The process was killed, ran out of memory, or lost its power.", mark="bad")
     if record.get("error"):
-        yield _note(f"Ended by {record['error']}", True)
+        yield _note(f"Ended by {record['error']}", mark="bad")
     if reason := reason_text(run):
         yield _note(reason)
     for text in entries(record, "warnings"):
@@ -101,14 +101,13 @@ def _findings(run: RunInfo) -> Iterator[str]:
     if run.findings == []:
         yield '<p class="quiet">Nothing was found.</p>'
     for severity, text, remedy in run.findings or []:
-        yield (
-            f'<p class="note {MARKS.get(severity, "calm")}"><b>{escape(severity)}</b> {escape(text)}'
-            f'<br><span class="quiet">{escape(remedy)}</span></p>'
-        )
+        yield _note(text, severity, remedy, mark=MARKS.get(severity, "calm"))
 
 
-def _note(text: str, is_bad: bool = False) -> str:
-    return f'<p class="note{" bad" if is_bad else ""}">{escape(text)}</p>'
+def _note(text: str, title: str = "", remedy: str = "", mark: str = "") -> str:
+    head = f"<b>{escape(title)}</b> " if title else ""
+    end = f'<br><span class="quiet">{escape(remedy)}</span>' if remedy else ""
+    return f'<p class="note {mark}">{head}{escape(text)}{end}</p>'
 
 
 # --- tables
