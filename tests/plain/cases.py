@@ -116,6 +116,45 @@ clip = GradClipCallback(0.5)
 trainer = Trainer(net, F.cross_entropy, optimizers, epochs=2, console="off", callbacks=clip)
 trainer.fit(train_dl, val_dl)
 """,
+    "turn_of_a_loop": """
+for number, (train_ids, val_ids) in enumerate(torch.randperm(60).view(3, 2, 10), 1):
+    set_seed(number)
+    fold_dl = DataLoader(TensorDataset(x[train_ids], y[train_ids]), 16, shuffle=True)
+    held_dl = DataLoader(TensorDataset(x[val_ids], y[val_ids]), 16)
+    trainer = Trainer(Net(), F.cross_entropy, epochs=2, console="off")
+    trainer.fit(fold_dl, held_dl)
+""",
+    "turn_of_a_loop_around_a_function": """
+def train(ids, number):
+    set_seed(number)
+    fold_dl = DataLoader(TensorDataset(x[ids], y[ids]), 16, shuffle=True)
+    trainer = Trainer(Net(), F.cross_entropy, epochs=2, console="off")
+    trainer.fit(fold_dl)
+    return trainer
+
+
+for fold, (train_ids, val_ids) in enumerate(torch.randperm(60).view(3, 2, 10)):
+    trainer = train(train_ids, fold)
+""",
+    "epochs_of_a_config": """
+config = {"epochs": 2, "rate": 0.1}
+
+
+def main():
+    model = Net()
+    opt = torch.optim.SGD(model.parameters(), config["rate"])
+    trainer = Trainer(model, F.cross_entropy, opt, epochs=config["epochs"], console="off")
+    trainer.fit(train_dl, val_dl)
+    return trainer
+
+
+trainer = main()
+""",
+    "epochs_of_a_name": """
+EPOCHS = 3
+trainer = Trainer(Net(), F.cross_entropy, epochs=EPOCHS, console="off")
+trainer.fit(train_dl, val_dl, val_freq=2)
+""",
     "groups_by_names": """
 from deepepochs import param_groups as grouped
 
