@@ -753,12 +753,14 @@ def test_the_page_says_calmly_that_the_check_found_nothing(tmp_path: Path) -> No
     checked_trainer(tmp_path, Findings([])).fit(*loaders())
     assert CHECKED in page_of(tmp_path)
     assert '<p class="quiet">Nothing was found.</p>' in page_of(tmp_path)
+    assert "Check: nothing was found." in run_lines(read_run(tmp_path / "a"), 100)
 
 
 def test_a_run_that_was_not_checked_has_no_card(tmp_path: Path) -> None:
     checked_trainer(tmp_path).fit(*loaders())
     assert "findings" not in read_run(tmp_path / "a").record
     assert CHECKED not in page_of(tmp_path)
+    assert not [one for one in run_lines(read_run(tmp_path / "a"), 100) if "Check:" in one]
 
 
 def test_a_resumed_run_keeps_what_the_check_found_and_a_new_check_replaces_it(

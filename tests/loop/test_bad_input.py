@@ -627,6 +627,19 @@ def test_an_argument_for_the_trainers_step_is_handed_on() -> None:
     )
 
 
+def test_labels_that_a_step_misses_without_a_loss_function_are_explained() -> None:
+    class OwnLoss(EpochTask):
+        def step(self, batch_x: Any, batch_y: Any, **step_args: Any) -> None:
+            (images,) = batch_x
+            self.backward(F.cross_entropy(self.model(images), batch_y))
+
+    data = [(torch.randn(4, 2), torch.tensor([0, 1, 0, 1]))]
+    with pytest.raises(ValueError, match="too many values") as caught:
+        Trainer(nn.Linear(2, 2), console="off").fit(train_tasks=OwnLoss(data))
+    notes = "".join(getattr(caught.value, "__notes__", [str(caught.value)]))
+    assert "with Trainer(model, loss) its last part is batch_y" in notes
+
+
 def test_a_stop_in_a_step_gets_no_note() -> None:
     request = StopLoopException("enough")
 

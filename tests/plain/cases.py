@@ -116,6 +116,151 @@ clip = GradClipCallback(0.5)
 trainer = Trainer(net, F.cross_entropy, optimizers, epochs=2, console="off", callbacks=clip)
 trainer.fit(train_dl, val_dl)
 """,
+    "turn_of_a_loop": """
+for number, (train_ids, val_ids) in enumerate(torch.randperm(60).view(3, 2, 10), 1):
+    set_seed(number)
+    fold_dl = DataLoader(TensorDataset(x[train_ids], y[train_ids]), 16, shuffle=True)
+    held_dl = DataLoader(TensorDataset(x[val_ids], y[val_ids]), 16)
+    trainer = Trainer(Net(), F.cross_entropy, epochs=2, console="off")
+    trainer.fit(fold_dl, held_dl)
+""",
+    "turn_of_a_loop_around_a_function": """
+def train(ids, number):
+    set_seed(number)
+    fold_dl = DataLoader(TensorDataset(x[ids], y[ids]), 16, shuffle=True)
+    trainer = Trainer(Net(), F.cross_entropy, epochs=2, console="off")
+    trainer.fit(fold_dl)
+    return trainer
+
+
+for fold, (train_ids, val_ids) in enumerate(torch.randperm(60).view(3, 2, 10)):
+    trainer = train(train_ids, fold)
+""",
+    "epochs_of_a_config": """
+config = {"epochs": 2, "rate": 0.1}
+
+
+def main():
+    model = Net()
+    opt = torch.optim.SGD(model.parameters(), config["rate"])
+    trainer = Trainer(model, F.cross_entropy, opt, epochs=config["epochs"], console="off")
+    trainer.fit(train_dl, val_dl)
+    return trainer
+
+
+trainer = main()
+""",
+    "epochs_of_a_name": """
+EPOCHS = 3
+trainer = Trainer(Net(), F.cross_entropy, epochs=EPOCHS, console="off")
+trainer.fit(train_dl, val_dl, val_freq=2)
+""",
+    "groups_by_names": """
+from deepepochs import param_groups as grouped
+
+model = Net()
+patterns = {"norm": {"lr": 0.02}, ("two.w*", "two.b*"): {"lr": 0.3, "weight_decay": 0.1}}
+opt = torch.optim.SGD(grouped(model, patterns, weight_decay=0.2), lr=0.1)
+print([group["name"] for group in opt.param_groups])
+trainer = Trainer(model, F.cross_entropy, opt, epochs=2, console="off")
+trainer.fit(train_dl, val_dl)
+""",
+    "groups_with_frozen_ones": """
+from deepepochs import *
+
+model = Net()
+groups = param_groups(model, {"one": None, "two": {"lr": 0.01}})
+opt = torch.optim.AdamW(groups, lr=0.1)
+trainer = Trainer(model, F.cross_entropy, opt, epochs=2, console="off")
+trainer.fit(train_dl, val_dl)
+""",
+    "optimizer_under_the_same_name": """
+model = Net()
+opt = torch.optim.SGD(model.parameters(), lr=0.1)
+sched = torch.optim.lr_scheduler.ExponentialLR(opt, 0.5)
+opt = Optimizer(opt, sched)
+trainer = Trainer(model, F.cross_entropy, opt, epochs=3, console="off")
+trainer.fit(train_dl)
+""",
+    "optimizer_under_the_same_name_with_its_schedule": """
+model = Net()
+opt = torch.optim.SGD(model.parameters(), lr=0.1)
+opt = deepepochs.Optimizer(opt, torch.optim.lr_scheduler.ExponentialLR(opt, 0.5))
+trainer = Trainer(model, F.cross_entropy, opt, epochs=3, console="off")
+trainer.fit(train_dl)
+""",
+    "methods_of_every_kind": """
+def double(value):
+    return 2 * value
+
+
+class Task(EpochTask):
+    factor = 0.5
+
+    def __init__(self, loader):
+        super().__init__(loader)
+        self.scaled = double
+
+    @staticmethod
+    def smooth(out, y):
+        return F.cross_entropy(out, y, label_smoothing=0.1)
+
+    @classmethod
+    def shrink(cls, value):
+        return cls.factor * value
+
+    @torch.no_grad()
+    def decay(self):
+        for weight in self.model.parameters():
+            weight.mul_(0.99)
+
+    def step(self, batch_x, batch_y, **step_args):
+        loss = self.shrink(self.scaled(self.smooth(self.model(*batch_x), batch_y)))
+        self.backward(loss)
+        self.optimize()
+        if self.stage == "train":
+            self.decay()
+        self.record("smooth", loss.detach())
+
+
+trainer = Trainer(Net(), F.cross_entropy, epochs=2, console="off")
+trainer.fit(train_tasks=Task(train_dl), val_tasks=Task(val_dl))
+""",
+    "gradients_of_one_optimizer_are_cleared": """
+class Task(EpochTask):
+    def train_step(self, batch_x, batch_y, **step_args):
+        self.backward(self.loss_fn(self.model(*batch_x), batch_y))
+        self.trainer.opt[1].zero_grad()
+        self.opt[0].param_groups[0]["lr"] *= 0.9
+        self.optimize(0)
+        out = self.model(*batch_x)
+        self.backward(self.loss_fn(out, batch_y))
+        self.opt[0].zero_grad()
+        self.optimize(1)
+
+
+net = Net()
+one = torch.optim.SGD([*net.one.parameters(), *net.norm.parameters()], lr=0.1)
+two = torch.optim.SGD(net.two.parameters(), lr=0.1)
+trainer = Trainer(net, F.cross_entropy, [one, two], epochs=2, console="off")
+trainer.fit(train_tasks=Task(train_dl))
+""",
+    "means_in_patches": """
+class Task(EpochTask):
+    def step(self, batch_x, batch_y, **step_args):
+        out = self.model(*batch_x)
+        self.loss(out, batch_y)
+        top = out.softmax(1).max(1).values.mean().detach()
+        size = out.detach().norm()
+        return {
+            "top": ValuePatch(len(batch_y)).load(top),
+            "size": ValuePatch(batch_y.size(0)).load(size),
+        }
+
+
+trainer = Trainer(Net(), F.cross_entropy, epochs=2, console="off")
+trainer.fit(train_tasks=Task(train_dl), val_tasks=Task(val_dl))
+""",
     "step_of_trainer": """
 
 class Mine(Trainer):

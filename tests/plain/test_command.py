@@ -59,3 +59,52 @@ def test_trainer_may_be_made_and_fitted_in_one_expression(
     text = capsys.readouterr().out
     assert "model = Net()" in text and "F.mse_loss(out, y)" in text
     assert "FILL IN" not in text and "later" not in text
+
+
+def test_an_argument_for_the_epochs_acts_in_the_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    body = """
+import argparse
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--epochs", type=int, default=2)
+args = parser.parse_args()
+Trainer(Net(), F.cross_entropy, epochs=args.epochs).fit(train_dl)
+"""
+    Path("train.py").write_text(HEAD + body, encoding="utf-8")
+
+    main(["show-loop", "train.py", "--epochs", "3"])
+    text = capsys.readouterr().out
+    assert "for epoch in range(args.epochs):" in text and "/{args.epochs}" in text
+
+    fixed = body.replace("epochs=args.epochs", "epochs=5")
+    Path("train.py").write_text(HEAD + fixed, encoding="utf-8")
+    main(["show-loop", "train.py"])
+    text = capsys.readouterr().out
+    assert "for epoch in range(5):" in text and "args.epochs" not in text
+
+
+@pytest.mark.parametrize(("before", "is_known"), [("", True), ("if len(ids) < 3: continue", False)])
+def test_the_turn_of_a_loop_is_the_first(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    before: str,
+    is_known: bool,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    body = f"""
+for ids in torch.randperm(60).split(20):
+    {before}
+    dl = DataLoader(TensorDataset(x[ids], y[ids]), 16)
+    Trainer(Net(), F.cross_entropy, epochs=1).fit(dl)
+"""
+    Path("train.py").write_text(HEAD + body, encoding="utf-8")
+
+    main(["show-loop", "train.py"])
+
+    text = capsys.readouterr().out
+    assert ("ids = next(iter(torch.randperm(60).split(20)))" in text) == is_known
+    assert ("FILL IN: ids" in text) != is_known

@@ -248,8 +248,7 @@ Experiment().run()
     ),
     "optimizer_that_the_library_has_put_together": Gap(
         trains(
-            "from deepepochs import param_groups\n"
-            'groups = param_groups(net, {"one.*": {"lr": 0.1}})',
+            'groups = deepepochs.param_groups(net, {"one.*": {"lr": 0.1}})',
             "opt=torch.optim.AdamW(groups, lr=0.01)",
         ),
         fills=["opt: Any = ...  # FILL IN: the optimizer (AdamW)"],
@@ -321,7 +320,7 @@ def test_patch_that_a_step_returns_is_marked_in_its_place(run_both: RunBoth) -> 
 class Task(EpochTask):
     def train_step(self, batch_x, batch_y, **step_args):
         loss = self.loss(self.model(*batch_x), batch_y)
-        return {"mine": ValuePatch(len(batch_y)).load(loss), "twice": 2 * loss}
+        return {"mine": ValuePatch(2.0 * len(batch_y)).load(loss), "twice": 2 * loss}
 
 
 trainer = Trainer(Net(), F.cross_entropy, epochs=1, console="off")
@@ -331,7 +330,9 @@ trainer.fit(train_tasks=Task(train_dl))
     pair = run_both(HEAD + body)
 
     (mark,) = marks(pair.text)
-    assert mark.startswith('# NOT WRITTEN OUT: "mine": ValuePatch(len(batch_y)).load(loss) (train.')
+    assert mark.startswith(
+        '# NOT WRITTEN OUT: "mine": ValuePatch(2.0 * len(batch_y)).load(loss) (train.'
+    )
     assert set(pair.theirs["history"][0][0]) == {"loss", "twice"}
 
 

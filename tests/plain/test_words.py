@@ -87,6 +87,36 @@ def test_steps_and_callbacks_of_the_user_are_named_with_their_place() -> None:
     assert found["callback"].endswith(") at on_before_fit, on_after_epoch")
 
 
+def test_a_step_of_the_user_decides_when_the_optimizer_steps() -> None:
+    wherever = "an optimizer step wherever the step of training calls loss() or optimize()"
+    trainer = Trainer(net(), F.cross_entropy, callbacks=GradClipCallback(0.5))
+    assert (
+        rows(trainer, train_tasks=Task(TRAIN))["update"] == f"{wherever}, gradients clipped to ±0.5"
+    )
+    trainer = Trainer(net(), F.cross_entropy)
+    assert rows(trainer, TRAIN, val_tasks=Task(VAL))["update"].endswith("after each mini-batch")
+
+
+def test_groups_with_other_options_are_told() -> None:
+    model = net()
+    groups = [
+        {"params": model[0].parameters(), "weight_decay": 0.0},
+        {"params": model[2].parameters(), "lr": 0.5},
+    ]
+    opt = torch.optim.AdamW(groups, lr=0.1, weight_decay=0.2)
+    plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(opt)
+    found = rows(Trainer(model, F.cross_entropy, Optimizer(opt, plateau)), TRAIN)
+    options = "lr=0.1 to 0.5, betas=(0.9, 0.999), weight_decay=0.0 to 0.2"
+    assert found["optimizer"] == f"AdamW({options}) in 2 groups"
+    assert found["scheduler"] == "ReduceLROnPlateau, moved after each epoch by loss"
+
+
+def test_groups_with_the_same_options_are_told_as_one() -> None:
+    model = net()
+    opt = torch.optim.SGD([{"params": one.parameters()} for one in (model[0], model[2])], lr=0.1)
+    assert rows(Trainer(model, F.cross_entropy, opt), TRAIN)["optimizer"] == "SGD(lr=0.1)"
+
+
 def test_tasks_have_a_line_each() -> None:
     tasks = [EpochTask(TRAIN, name="night"), EpochTask(VAL, name="day", do_loss=False)]
     found = rows(Trainer(net(), F.cross_entropy), TRAIN, val_tasks=tasks, val_freq=2)

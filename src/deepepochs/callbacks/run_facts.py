@@ -173,18 +173,30 @@ def optimizer_settings(optimizers: list[Optimizer]) -> dict[str, str]:
     for index, optimizer in enumerate(optimizers):
         suffix = f" {index}" if len(optimizers) > 1 else ""
         inner = bare(optimizer.opt)
-        first = inner.param_groups[0]
-        values = [f"{key}={first[key]}" for key in SHOWN_OPTIONS if first.get(key)]
+        groups = inner.param_groups
+        values = [text for key in SHOWN_OPTIONS if (text := _option_text(key, groups))]
         if optimizer.get_current_lr() is None:  # it finds its own in each step
             values.insert(0, "lr=–")
-        settings[f"optimizer{suffix}"] = f"{type(inner).__name__}({', '.join(values)})"
+        differ = any(" to " in text for text in values)
+        several = f" in {len(groups)} groups" if differ else ""
+        settings[f"optimizer{suffix}"] = f"{type(inner).__name__}({', '.join(values)}){several}"
         if optimizer.scheduler is not None:
             scheduler = type(optimizer.scheduler).__name__
-            follows = "" if optimizer.monitor is None else f" by {optimizer.monitor}"
+            monitor = optimizer.monitor or ("loss" if optimizer.needs_loss else "")
+            follows = f" by {monitor}" if monitor else ""
             settings[f"scheduler{suffix}"] = (
                 f"{scheduler}, moved after each {optimizer.sched_on}{follows}"
             )
     return settings
+
+
+def _option_text(key: str, groups: list[dict[str, Any]]) -> str:
+    """Return an option of an optimizer, of several groups the least and the largest; ``''``: off."""
+    values = [group[key] for group in groups if group.get(key) is not None]
+    is_number = all(isinstance(value, (int, float)) for value in values)
+    if is_number and len(set(values)) > 1:
+        return f"{key}={min(values)} to {max(values)}"
+    return f"{key}={values[0]}" if values and values[0] else ""
 
 
 def device_name(trainer: TrainerView) -> str:

@@ -189,6 +189,8 @@ def _summary(run: RunInfo) -> Iterator[str]:
     if reason := reason_text(run):
         yield reason
     yield from (f"Warning: {text}" for text in entries(record, "warnings"))
+    if run.findings == []:
+        yield "Check: nothing was found."
     yield from (f"Check, {kind}: {text} {remedy}" for kind, text, remedy in run.findings or [])
 
 

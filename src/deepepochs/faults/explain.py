@@ -102,7 +102,9 @@ def _given(scene: Scene) -> str:
     if scene.given is not None:
         parts.append(f"model_out is {brief(scene.given[0])}")
     if scene.loss_fn is default_loss:
-        parts.append("and there is no loss function, so that the whole mini-batch is input")
+        has_parts = isinstance(scene.batch_x, (list, tuple)) and len(scene.batch_x) > 1
+        how = ": with Trainer(model, loss) its last part is batch_y" if has_parts else ""
+        parts.append(f"and there is no loss function, so that the whole mini-batch is input{how}")
     return ", ".join(parts)
 
 

@@ -25,6 +25,7 @@ class BatchText:
         y: the expression of the target; ``'None'``: there is none.
         splits: lines that take a mini-batch apart.
         weight: the expression of what it weighs.
+        sizes: other expressions of the same.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class BatchText:
         """``given`` are the names of inputs and target in a step of the user's."""
         self.sample = sample
         self.splits: list[str] = []
+        self.sizes: set[str] = set()
         has_loss_fn = parts.trainer.loss_fn is not default_loss
         x, self.y = given or ("batch_x", "batch_y")
         self.inputs = f"*{x}"
@@ -78,6 +80,7 @@ class BatchText:
             first = f"{x}[0]" if is_alone and self.inputs == f"*{x}" else x
             return f"float({known}({first}, {self.y}))"
         found = [text for text, number in counts.items() if number == sample.size]
+        self.sizes = {text for one in found for text in _same_sizes(one)}
         if found or not counts:
             return found[0] if found else f"len({x})"
         return f"...{parts.gaps.fill_in_here('the number of samples of a mini-batch')}"
@@ -112,6 +115,12 @@ class BatchText:
                 moved = f"{name}.to(device)"
             lines.append(f"{name} = {moved}")
         return lines
+
+
+def _same_sizes(text: str) -> list[str]:
+    """``len(y)`` and what else gives it for a tensor."""
+    inner = text.removeprefix("len(").removesuffix(")")
+    return [text, f"{inner}.shape[0]", f"{inner}.size(0)"] if inner != text else [text]
 
 
 class Walk:

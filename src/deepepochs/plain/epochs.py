@@ -92,13 +92,19 @@ class Epochs:
 
     def _header(self) -> list[str]:
         """The lines that begin the loop."""
-        start, end = self.span.start, self.span.end
+        start, end = self.span.start, self._end
         if self._is_open:
             return [
                 f"{self.epoch} = {start}",
                 f"while {self.between.steps} < {self.between.max_steps}:",
             ]
         return [f"for {self.epoch} in range({f'{start}, {end}' if start else end}):"]
+
+    @property
+    def _end(self) -> str:
+        """The number of epochs, by the name that it has in the script."""
+        named, end = self.parts.prelude.epochs, self.span.end
+        return named if named and end == self.parts.trainer.max_epochs else str(end)
 
     @property
     def _is_open(self) -> bool:
@@ -199,7 +205,8 @@ class Epochs:
         train, val = self.values[Stage.TRAIN], self.values[Stage.VAL]
         shown = f"{train}, {val}" if self.has_val else train
         entry = f"({shown})" if self.has_val else f"({train},)"
-        of = "" if self._is_open else f"/{self.span.end}"
+        end = self._end if self._end.isdecimal() else f"{{{self._end}}}"
+        of = "" if self._is_open else f"/{end}"
         line = f'print(f"epoch {{{self.epoch} + 1}}{of}", {shown})'
         return [f"{self.history}.append({entry})", line]
 

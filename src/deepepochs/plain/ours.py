@@ -9,6 +9,9 @@ from typing import Any
 
 from .source import LIBRARY, names_read
 
+WRITTEN = ("param_groups",)
+"""Functions of the library that stand in the script with their code."""
+
 
 class Ours:
     """Tells which code of a script needs the library.
@@ -32,8 +35,9 @@ class Ours:
             name = name_of_alias(alias)
             if is_ours and alias.name == "*":
                 public = importlib.import_module(module).__all__
-                self.names.update((one, one) for one in public)
-            elif is_ours:
+                self.names.update((one, one) for one in public if one not in WRITTEN)
+                others += [one for one in public if one in WRITTEN]
+            elif is_ours and alias.name not in WRITTEN:
                 self.names[name] = alias.name
             elif (not module and name == LIBRARY) or alias.name.startswith(f"{LIBRARY}."):
                 self.names[name] = ""

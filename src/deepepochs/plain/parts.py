@@ -282,7 +282,18 @@ class Parts:
         key = id(owner), name
         if key not in self._methods:
             self._methods[key] = free = self.names.free(name, f"{name}_of_step")
-            self.helpers[free] = write(getattr(owner, name), free)
+            lines = write(getattr(owner, name), free)
+            # Tasks of one class have the same method, which is written once.
+            for other in {one for (_, own), one in self._methods.items() if own == name}:
+                written = [
+                    line.replace(f"def {other}(", f"def {free}(")
+                    for line in self.helpers.get(other, [])
+                ]
+                if written == lines:
+                    self.names.taken.discard(free)
+                    self._methods[key] = other
+                    return other
+            self.helpers[free] = lines
         return self._methods[key]
 
     # --- metrics and hooks

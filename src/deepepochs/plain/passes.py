@@ -236,7 +236,9 @@ class PassWriter:
             self._walk.need_index()
         if name in ("current_batch_size", "run.weight"):
             self._sums.need_weight()
+        optimizers = {f"opt[{index}]": opt for index, opt in enumerate(parts.opts)}
         return {
+            **optimizers,
             "model": self._net,
             "loss_fn": parts.loss,
             "current_batch_size": weight,
@@ -301,6 +303,10 @@ class PassWriter:
     def record(self, name: str, value: str, how: str) -> list[str]:
         """What a step records or returns."""
         return self._sums.record(name, value, how, is_sure=self._is_sure)
+
+    def is_weight(self, text: str) -> bool:
+        """Whether an expression gives what the mini-batch weighs."""
+        return text == self._sums.weight or text in self._batch.sizes
 
     def record_metrics(self, out: str, y: str) -> list[str]:
         """The sums of the metrics."""

@@ -18,8 +18,9 @@ from ..optim.fits import bare
 from ..optim.optimizers import Optimizer
 from .factory import Factory, FactoryClass, call_of
 from .gaps import Gaps, Names
+from .layout import WIDTH
 from .metric_text import is_class_metric
-from .ours import Ours, name_of_alias
+from .ours import WRITTEN, Ours, name_of_alias
 from .source import (
     LIBRARY,
     Around,
@@ -38,10 +39,49 @@ from .source import (
 QUIET = ("plain_loop", "explain", "summary", "check", "print", "on_demand", "profile")
 """Calls that change nothing in the training: no word is lost about them."""
 
-RESERVED = ("torch", "Any", "SimpleNamespace", "islice", "AveragedModel", "get_ema_multi_avg_fn")
+RESERVED = (
+    "torch",
+    "Any",
+    "SimpleNamespace",
+    "islice",
+    "AveragedModel",
+    "get_ema_multi_avg_fn",
+    "fnmatchcase",
+)
 """Names that the lines of the loop may import."""
 
 MODEL, LOSS = "model", "loss_fn"
+
+PARAM_GROUPS = """
+def {name}(model, patterns=None, *, weight_decay=None):
+    # Each weight is in the group of the first pattern that matches its name.
+    rest = {{n.replace("_orig_mod.", ""): w for n, w in model.named_parameters()}}
+    kinds = ("BatchNorm", "LayerNorm", "GroupNorm", "InstanceNorm", "RMSNorm")
+    free = {{id(w) for n, w in rest.items() if n.split(".")[-1] == "bias" or w.ndim < 2}}
+    for module in model.modules():
+        kind = type(module).__name__
+        if kind.startswith(kinds) or kind.endswith(kinds):
+            free |= {{id(w) for w in module.parameters(recurse=False)}}
+    groups = []
+    for pattern, options in [*(patterns or {{}}).items(), (None, {{}})]:
+        wanted = [pattern] if isinstance(pattern, str) else pattern or ["*"]
+        wanted = [*wanted, *(f"{{one}}.*" for one in wanted)]
+        names = [name for name in rest if any(fnmatchcase(name, one) for one in wanted)]
+        weights = [rest.pop(name) for name in names]
+        label = "default" if pattern is None else ", ".join(wanted[: len(wanted) // 2])
+        if options is None:
+            for weight in weights:
+                weight.requires_grad_(False)
+        elif weight_decay is None or "weight_decay" in options:
+            groups.append({{"params": weights, "name": label, **options}})
+        else:
+            for is_free, decay, end in [(False, weight_decay, ""), (True, 0.0, " (no decay)")]:
+                chosen = [w for w in weights if (id(w) in free) is is_free]
+                more = {{"name": label + end, **options, "weight_decay": decay}}
+                groups.append({{"params": chosen, **more}})
+    return [group for group in groups if group["params"]]
+"""
+"""What the library's function of this name does, in a script."""
 
 
 class OptimizerText(NamedTuple):
@@ -69,18 +109,21 @@ class Prelude:
         optimizers: those of the optimizers.
         loaders: those of the arguments ``train_dl`` and ``val_dl``, and of the loaders of tasks.
         metrics: the expressions of the metrics of an argument, in order.
+        epochs: the expression of the number of epochs, such as ``args.epochs``; ``''``: a number.
         batch_size: the name of a function that is given in the call; ``''``: there is none.
     """
 
     def __init__(self, trainer: Any, frame: FrameType | None, call: str, gaps: Gaps) -> None:
         self.names = Names({*dir(builtins), *RESERVED})
         self.file = ""
-        self.model = self.loss = self.batch_size = ""
+        self.model = self.loss = self.batch_size = self.epochs = ""
         self.optimizers: list[OptimizerText] = []
         self.loaders: dict[str, str] = {}
         self.metrics: dict[str, list[ast.expr]] = {}
         self._trainer = trainer
         self._frame = frame
+        self._is_first = call == "fit"
+        self._of_turns: set[str] = set()  # names that the turn of a loop sets
         self._gaps = gaps
         self._ours = Ours(frame, trainer)
         self._model_name = ""  # in `net = trainer.model`
@@ -104,8 +147,18 @@ class Prelude:
             self._look_at(one)
         readers = [*found.statements, *([found.call] if found.call else [])]
         needed = [name for name in dict.fromkeys(found.given) if name in names_read(*readers)]
+        values = (self._ours.value_of(ast.Name(name, ast.Load())) for name in needed)
+        read = {*needed, *map(self._global_name, values)}
+        turns = [(loop, text) for loop in found.loops if (text := self._turn_text(loop, read))]
+        outer = found.loops[: found.num_outer_loops]
         after = 0
         for index, statement in enumerate([*found.statements, None]):
+            for loop, text in [*turns]:
+                line = 0 if loop in outer and index >= found.num_outer else loop.lineno
+                is_here = loop in outer or index >= found.num_outer
+                if is_here and (statement is None or statement.lineno > line):
+                    self._keep(text)
+                    turns.remove((loop, text))
             if index == found.num_outer:
                 for name in needed:
                     self._give(name)
@@ -131,11 +184,20 @@ class Prelude:
             self.names.take(*bound_names(statement))
         elif (name := self._alias_of_model(statement)) is not None:
             self._model_name = name
-        elif self._ours.uses(statement):
+        elif self._ours.uses(statement) and not self._wraps_itself(statement):
             self._ours.taint(bound_names(statement))
         else:
             self.names.take(*bound_names(statement))
             self._ours.clear(bound_names(statement))
+
+    def _wraps_itself(self, statement: ast.stmt) -> bool:
+        """Whether it is ``opt = Optimizer(opt, ...)``: in the script the name stays the inner one's."""
+        call = getattr(statement, "value", None)
+        if not isinstance(statement, ast.Assign) or not isinstance(call, ast.Call):
+            return False
+        inner = arguments_of(call, ["opt"]).get("opt")
+        is_same = isinstance(inner, ast.Name) and {inner.id} == bound_names(statement)
+        return is_same and self._ours.name(call.func) == "Optimizer"
 
     def _alias_of_model(self, statement: ast.stmt) -> str | None:
         """The name in ``name = trainer.model``."""
@@ -151,8 +213,44 @@ class Prelude:
     def _keep(self, text: str) -> None:
         self._kept.append(Kept(ast.parse(text).body[0], text))
 
+    def _turn_text(self, loop: ast.For, read: set[str]) -> str:
+        """The line for the turn of a loop in which the call is; ``''``: it needs none, or has none."""
+        names = bound_names(loop.target)
+        values = [self._ours.value_of(ast.Name(name, ast.Load())) for name in names]
+        is_plain = all(is_literal(value) or self._known(value, names) for value in values)
+        turn = self._turn_of(loop)
+        if is_plain or turn is None or names.isdisjoint(read) or self._ours.uses(loop.iter):
+            return ""
+        target = ast.unparse(loop.target)
+        target = target[1:-1] if target.startswith("(") else target
+        source = " ".join(self._around.source.segment(loop.iter).split())
+        self._of_turns |= names
+        turn_of = f"islice({source}, {turn}, None)" if turn else f"iter({source})"
+        line = f"{target} = next({turn_of})"
+        return line if len(line) <= WIDTH else f"{target} = next(\n    {turn_of}\n)"
+
+    def _known(self, value: Any, names: set[str]) -> bool:
+        """Whether an object has another name in the module, or is written by its class."""
+        is_made = isinstance(value, Optimizer) or type(value).__name__ in self._classes
+        return is_made or self._global_name(value) not in {"", *names}
+
+    def _turn_of(self, loop: ast.For) -> int | None:
+        """The number of the turn of a loop; ``None``: nobody knows."""
+        call, target = loop.iter, loop.target
+        if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "enumerate":
+            first = target.elts[0] if isinstance(target, ast.Tuple) else None
+            start = arguments_of(call, ["iterable", "start"]).get("start", ast.Constant(0))
+            at = self._ours.value_of(first)
+            if isinstance(start, ast.Constant) and isinstance(at, int):
+                return at - int(str(start.value))
+        # The command stops at the first fit.
+        goes_on = any(isinstance(one, ast.Continue) for one in ast.walk(loop))
+        return 0 if self._is_first and not goes_on else None
+
     def _give(self, name: str) -> None:
         """Set a name that a loop or the call of a function has set."""
+        if name in self._of_turns:
+            return
         value = self._ours.value_of(ast.Name(name, ast.Load()))
         listed = value if isinstance(value, (list, tuple)) else [value]
         if listed and all(isinstance(one, Optimizer) for one in listed):
@@ -209,10 +307,15 @@ class Prelude:
             self._kept.append(Kept(ast.Import(names), ""))
             return
         module = statement.module or ""
+        if module.partition(".")[0] == LIBRARY and not statement.level:
+            for alias in statement.names:
+                if alias.name in (*WRITTEN, "*"):
+                    self._keep(PARAM_GROUPS.format(name=alias.asname or "param_groups"))
+            return
         if statement.level and self._frame is not None:
             package = self._frame.f_globals.get("__package__") or "."
             module = importlib.util.resolve_name("." * statement.level + module, package)
-        if module != "__future__" and module.partition(".")[0] != LIBRARY:
+        if module != "__future__":
             self._kept.append(Kept(ast.ImportFrom(module, names, 0), ""))
 
     def _declared(self, statement: ast.stmt) -> ast.expr | None:
@@ -414,6 +517,19 @@ class Prelude:
         if not is_none(given.get("opt")):
             self.optimizers = self._optimizers_of(given["opt"], "opt")
         self._take_metrics(given, ["metrics"], "of the trainer")
+        epochs = given.get("epochs")
+        if epochs is not None and self._value(epochs) == self._trainer.max_epochs:
+            roots = names_read(epochs) - self._aliases.keys()
+            if "self" not in roots:  # its object is not in the script
+                self.epochs = self._named(epochs, "num_epochs")
+
+    def _value(self, node: ast.expr) -> Any:
+        """The value of a name, an attribute or an entry, such as ``config["epochs"]``."""
+        if not isinstance(node, ast.Subscript):
+            return self._ours.value_of(node)
+        container, key = self._value(node.value), node.slice
+        is_known = isinstance(container, dict) and isinstance(key, ast.Constant)
+        return container.get(getattr(key, "value", None)) if is_known else None
 
     def _take_metrics(self, given: dict[str, ast.expr], names: list[str], where: str) -> None:
         for name in names:

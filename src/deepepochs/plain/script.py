@@ -31,6 +31,7 @@ STANDARD = {
     "torch": "import torch",
     "Any": "from typing import Any",
     "islice": "from itertools import islice",
+    "fnmatchcase": "from fnmatch import fnmatchcase",
     "AveragedModel": "from torch.optim.swa_utils import AveragedModel",
     "get_ema_multi_avg_fn": "from torch.optim.swa_utils import get_ema_multi_avg_fn",
     "SimpleNamespace": "from types import SimpleNamespace",

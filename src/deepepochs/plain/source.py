@@ -214,6 +214,8 @@ class Around(NamedTuple):
         call: the call itself, if it was found.
         given: the names that are set by what is around the call: a loop, or a function's call.
         num_outer: how many of the statements are outside of the function.
+        loops: the loops around the call, and those around the call of the function.
+        num_outer_loops: how many of the loops are outside of the function.
     """
 
     source: Source
@@ -222,6 +224,8 @@ class Around(NamedTuple):
     call: ast.Call | None
     given: list[str]
     num_outer: int = 0
+    loops: Sequence[ast.For] = ()
+    num_outer_loops: int = 0
 
 
 def around(frame: FrameType, methods: Sequence[str]) -> Around | None:
@@ -235,22 +239,25 @@ def around(frame: FrameType, methods: Sequence[str]) -> Around | None:
     source, line, file = found
     statements: list[ast.stmt] = []
     given: list[str] = []
-    block, num_outer = source.tree.body, 0
+    loops: list[ast.For] = []
+    block, num_outer, num_outer_loops = source.tree.body, 0, 0
     if frame.f_code.co_name != "<module>":
         function = next((f for f in block if _holds(f, line)), None)
         if isinstance(function, ast.ClassDef):
             function = next((f for f in function.body if _holds(f, line)), None)
         if not isinstance(function, ast.FunctionDef):
             return None
-        statements += _before_call(frame, block, given)
+        statements += _before_call(frame, block, given, loops)
         statements = [one for one in statements if one is not function]
         given += [one.arg for one in ast.walk(function.args) if isinstance(one, ast.arg)]
-        block, num_outer = function.body, len(statements)
-    call = _walk_to(block, line, methods, statements, given)
-    return Around(source, file, statements, call, given, num_outer)
+        block, num_outer, num_outer_loops = function.body, len(statements), len(loops)
+    call = _walk_to(block, line, methods, statements, given, loops)
+    return Around(source, file, statements, call, given, num_outer, loops, num_outer_loops)
 
 
-def _before_call(frame: FrameType, block: list[ast.stmt], given: list[str]) -> list[ast.stmt]:
+def _before_call(
+    frame: FrameType, block: list[ast.stmt], given: list[str], loops: list[ast.For]
+) -> list[ast.stmt]:
     """The statements of a module that ran before it called the function of a frame."""
     caller: FrameType | None = frame
     while caller is not None and (
@@ -260,7 +267,7 @@ def _before_call(frame: FrameType, block: list[ast.stmt], given: list[str]) -> l
     if caller is None:  # another module has called it
         return [one for one in block if not _is_main_block(one)]
     found: list[ast.stmt] = []
-    _walk_to(block, caller.f_lineno, (), found, given)
+    _walk_to(block, caller.f_lineno, (), found, given, loops)
     return found
 
 
@@ -297,6 +304,7 @@ def _walk_to(
     methods: Sequence[str],
     found: list[ast.stmt],
     given: list[str],
+    loops: list[ast.For],
 ) -> ast.Call | None:
     """Add the statements before a line; of a block around it, those before it in there."""
     for statement in block:
@@ -310,7 +318,9 @@ def _walk_to(
                 if isinstance(statement, (ast.For, ast.With)):
                     header = (n for n in ast.iter_child_nodes(statement) if n not in inner)
                     given += sorted(set().union(*map(bound_names, header)))
-                return _walk_to(inner, line, methods, found, given)
+                if isinstance(statement, ast.For):
+                    loops.append(statement)
+                return _walk_to(inner, line, methods, found, given, loops)
         calls = [node for node in ast.walk(statement) if isinstance(node, ast.Call)]
         known = (c for c in calls if isinstance(c.func, ast.Attribute) and c.func.attr in methods)
         return next(known, None)

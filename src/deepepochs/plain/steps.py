@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..hooks import is_of_library
-from ..patches import PatchBase
+from ..patches import PatchBase, ValuePatch
 from ..steps import DEFAULT_STEPS, Steps
 from .gaps import place_of
 from .parts import Parts, code_of
@@ -64,9 +64,8 @@ class StepWriter:
         self.tree = found if isinstance(found, ast.FunctionDef) else None
         if self.tree is not None:
             args = [one.arg for one in (*self.tree.args.posonlyargs, *self.tree.args.args)]
-            if not isinstance(
-                inspect.getattr_static(self._owner, step.__name__, None), staticmethod
-            ):
+            self._self = ""
+            if inspect.ismethod(step):  # a static method has no object
                 self._self, *args = args or ["self"]
             self._args = args
             x, y = [*args, *self.inputs[len(args) :]][:2]
@@ -124,12 +123,14 @@ class StepWriter:
             self._lazy += 1  # the verbs are those of the step
             self._look(statement, edits)
         args = self.tree.args
-        own = [*args.posonlyargs, *args.args]
-        if own and own[0].arg == self._self:
+        if self._self:
             (args.posonlyargs or args.args).pop(0)
         start = self.source.span(self.tree.body[0])[0]
         body = self.source.between(start, self.source.span(self.tree.body[-1])[1], edits)
-        lines = [f"def {name}({ast.unparse(args)}):", f"    {body}"]
+        kinds = ("staticmethod", "classmethod")
+        decorators = [ast.unparse(one) for one in self.tree.decorator_list]
+        lines = [f"@{one}" for one in decorators if one not in kinds]
+        lines += [f"def {name}({ast.unparse(args)}):", f"    {body}"]
         if self._unknown:
             what = f"{', '.join(self._unknown)} in {self.step.__qualname__}"
             lines.insert(0, self._gaps.not_written(what))
@@ -296,7 +297,8 @@ class StepWriter:
         self._has_left = self._has_left or not is_last
 
     def _write_value(self, name: str, value: ast.expr) -> None:
-        """Record a value that the step returns; a patch needs the library."""
+        """Record a value that the step returns; a patch needs the library, but for a mean."""
+        value = self._mean_in(value)
         if self._is_ours(value):
             what = f'"{name}": {" ".join(self.source.segment(value).split())}'
             self._add(self._gaps.not_written(what + self._where(value)))
@@ -304,6 +306,20 @@ class StepWriter:
         edits: list[Edit] = []
         self._look(value, edits)
         self._add(*self._verbs.record(name, self.source.segment(value, edits), "mean"))
+
+    def _mean_in(self, value: ast.expr) -> ast.expr:
+        """The mean in ``ValuePatch(len(batch_y)).load(mean)``; else the value."""
+        make = getattr(getattr(value, "func", None), "value", None)
+        if not isinstance(value, ast.Call) or not isinstance(make, ast.Call):
+            return value
+        is_load = getattr(value.func, "attr", "") == "load"
+        if not is_load or self._object(make.func) is not ValuePatch:
+            return value
+        if len(make.args) != 1 or make.keywords or len(value.args) != 1:
+            return value
+        weight = self._text(make.args[0])
+        is_plain = not isinstance(value.args[0], ast.Dict) and self._verbs.is_weight(weight)
+        return value.args[0] if is_plain else value
 
     def _add(self, *lines: str) -> None:
         self.lines += [self._indent + one for line in lines for one in line.splitlines() or [""]]
@@ -357,6 +373,8 @@ class StepWriter:
             if _is_super(node.func):
                 return self._super(node)
         if isinstance(node, ast.Attribute):
+            if known := self._optimizer(node):
+                return known
             root: ast.expr = node
             while isinstance(root, ast.Attribute) and self._own_name(root) is None:
                 root = root.value
@@ -364,6 +382,19 @@ class StepWriter:
             if name is not None:
                 return self._attribute(name, root, node)
         return None
+
+    def _optimizer(self, node: ast.Attribute) -> str:
+        """The expression of ``self.opt[1].zero_grad`` and ``.param_groups``; ``''``: it is another."""
+        inner = node.value
+        if node.attr not in ("zero_grad", "param_groups") or not isinstance(inner, ast.Subscript):
+            return ""
+        index = getattr(inner.slice, "value", None)
+        owner = getattr(inner.value, "value", None)
+        of_trainer = owner is not None and self._own_name(owner) == "trainer"
+        is_opt = getattr(inner.value, "attr", "") == "opt"
+        is_own = is_opt and (of_trainer or self._own_name(inner.value) is not None)
+        known = self._verbs.known(f"opt[{index}]") if is_own else ""
+        return f"{known}.{node.attr}" if known else ""
 
     def _own_name(self, node: ast.AST) -> str | None:
         """The name of an attribute of the step's object."""
@@ -391,8 +422,9 @@ class StepWriter:
             return known + rest
         if name in UNKNOWN or (name in VERBS and not rest):
             return self._unknown_text(node)
-        value = getattr(self._owner, name, None)
-        if inspect.ismethod(value) or inspect.isfunction(value):
+        value, held = getattr(self._owner, name, None), getattr(self._owner, "__dict__", {})
+        is_method = isinstance(self._owner, type) or name not in held
+        if is_method and (inspect.ismethod(value) or inspect.isfunction(value)):
             return self._parts.method(self._owner, name, self._write_method) + rest
         return self._parts.own(self._owner, name) + rest
 

@@ -119,6 +119,8 @@ class Sums:
     def record(self, name: str, value: str, how: str, *, is_sure: bool) -> list[str]:
         """Add what comes of ``self.record`` in a step."""
         number = value if value.endswith(".item()") else f"torch.as_tensor({value}).item()"
+        if value.endswith(".detach()") and value.removesuffix(".detach()").isidentifier():
+            number = f"{value.removesuffix('.detach()')}.item()"
         if how == "mean":
             return self.add(name, number, is_sure=is_sure)
         if name not in self._others:

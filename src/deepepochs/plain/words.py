@@ -75,7 +75,7 @@ def explain(trainer: Any, plan: FitPlan, span: tuple[int, int]) -> Explanation:
     for stage, tasks in plan.tasks.items():
         for index, task in enumerate(tasks):
             rows.append((str(stage), _of_pass(trainer, plan, stage, task, index)))
-    rows.append(("update", _of_update(trainer)))
+    rows.append(("update", _of_update(trainer, plan)))
     if trainer.ema is not None:
         text = f"{trainer.ema.settings}, which validation, tests and files have"
         rows.append(("average of weights", text))
@@ -143,9 +143,12 @@ def _of_step(trainer: Any, stage: Stage, task: EpochTask) -> str:
     return "the model gives the loss" if loss is default_loss else f"model, then {loss_text(loss)}"
 
 
-def _of_update(trainer: Any) -> str:
+def _of_update(trainer: Any, plan: FitPlan) -> str:
     size = trainer.grad_accumulate
     text = "after each mini-batch" if size == 1 else f"after every {size} mini-batches"
+    steps = [resolve_step(task, trainer, Stage.TRAIN) for task in plan.tasks[Stage.TRAIN]]
+    if size == 1 and not all(map(is_default, steps)):
+        text = "wherever the step of training calls loss() or optimize()"
     mode = getattr(trainer.accelerator, "mixed_precision", "no")
     count = trainer.runtime.num_processes
     parts = [
