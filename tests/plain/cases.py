@@ -153,13 +153,12 @@ for fold, (train_ids, val_ids) in enumerate(torch.randperm(60).view(3, 2, 10)):
     trainer = train(train_ids, fold)
 """,
     "epochs_of_a_config": """
-config = {"epochs": 2, "rate": 0.1}
+config = {"epochs": 2, "outputs": 2}
 
 
 def main():
-    model = Net()
-    opt = torch.optim.SGD(model.parameters(), config["rate"])
-    trainer = Trainer(model, F.cross_entropy, opt, epochs=config["epochs"], console="off")
+    model = Net(config["outputs"])
+    trainer = Trainer(model, F.cross_entropy, epochs=config["epochs"], console="off")
     trainer.fit(train_dl, val_dl)
     return trainer
 
@@ -170,6 +169,16 @@ trainer = main()
 EPOCHS = 3
 trainer = Trainer(Net(), F.cross_entropy, epochs=EPOCHS, console="off")
 trainer.fit(train_dl, val_dl, val_freq=2)
+""",
+    "seed_in_a_function": """
+def prepare(seed):
+    set_seed(seed)
+    return DataLoader(TensorDataset(x, y), 16, shuffle=True), Net()
+
+
+dl, model = prepare(7)
+trainer = Trainer(model, F.cross_entropy, epochs=2, console="off")
+trainer.fit(dl)
 """,
     "groups_by_names": """
 from deepepochs import param_groups as grouped

@@ -9,7 +9,7 @@ from typing import Any
 
 from .source import LIBRARY, names_read
 
-WRITTEN = ("param_groups",)
+WRITTEN = ("param_groups", "set_seed")
 """Functions of the library that stand in the script with their code."""
 
 
@@ -19,12 +19,16 @@ class Ours:
     Attributes:
         names: those in the script, each with its name in the library; ``''``: the library itself.
         tainted: names of the script that need the library.
+        seeds: names of ``set_seed``.
+        frame: of the script, in the line of the call.
+        trainer: that has the fit.
     """
 
     def __init__(self, frame: FrameType | None, trainer: Any = None) -> None:
         self.names: dict[str, str] = {}
         self.tainted: set[str] = set()
-        self._frame, self._trainer = frame, trainer
+        self.seeds: set[str] = set()
+        self.frame, self.trainer = frame, trainer
 
     def look_at_import(self, statement: ast.Import | ast.ImportFrom) -> list[str]:
         """Note the names of the library; give those of others."""
@@ -72,15 +76,15 @@ class Ours:
         if not isinstance(node, ast.Attribute) or not isinstance(node.value, ast.Name):
             return False
         held = getattr(self.value_of(node.value), "__dict__", {})
-        return self._trainer is not None and held.get(node.attr) is self._trainer
+        return self.trainer is not None and held.get(node.attr) is self.trainer
 
     def value_of(self, node: ast.expr | None) -> Any:
         """The object of a name or of its attributes, at the time of the call."""
         if isinstance(node, ast.Attribute):
             return getattr(self.value_of(node.value), node.attr, None)
-        if self._frame is None or not isinstance(node, ast.Name):
+        if self.frame is None or not isinstance(node, ast.Name):
             return None
-        return self._frame.f_locals.get(node.id, self._frame.f_globals.get(node.id))
+        return self.frame.f_locals.get(node.id, self.frame.f_globals.get(node.id))
 
     def name(self, function: ast.expr) -> str:
         """The name in the library of a function that the script calls; ``''``: it is another."""
