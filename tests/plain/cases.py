@@ -180,6 +180,49 @@ dl, model = prepare(7)
 trainer = Trainer(model, F.cross_entropy, epochs=2, console="off")
 trainer.fit(dl)
 """,
+    "default_of_an_argument": """
+class Config:
+    outputs = 2
+
+
+def main(config=Config(), *, more=Config()):
+    config.outputs = more.outputs
+    trainer = Trainer(Net(config.outputs), F.cross_entropy, epochs=2, console="off")
+    trainer.fit(train_dl)
+    return trainer
+
+
+trainer = main()
+""",
+    "values_in_a_call_of_dict": """
+class Task(EpochTask):
+    def step(self, batch_x, batch_y, **step_args):
+        loss = self.loss(self.model(*batch_x), batch_y)
+        return dict(twice=2 * loss.detach(), one=loss.detach())
+
+
+trainer = Trainer(Net(), F.cross_entropy, epochs=2, console="off")
+trainer.fit(train_tasks=Task(train_dl))
+""",
+    "library_by_another_name": """
+import deepepochs as de
+import deepepochs.callbacks as hooks
+
+
+class Own(de.TrainerBase):
+    def train_step(self, batch_x, batch_y, **step_args):
+        self.loss(self.model(*batch_x), batch_y)
+
+
+de.set_seed(5)
+model = Net()
+opt = torch.optim.SGD(model.parameters(), lr=0.1)
+sched = torch.optim.lr_scheduler.ExponentialLR(opt, 0.5)
+opt = de.Optimizer(opt, sched)
+clip = hooks.GradClipCallback(0.1)
+trainer = Own(model, F.cross_entropy, opt, epochs=2, console="off", callbacks=clip)
+trainer.fit(train_dl)
+""",
     "groups_by_names": """
 from deepepochs import param_groups as grouped
 

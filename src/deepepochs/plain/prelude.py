@@ -249,6 +249,7 @@ class Prelude:
             self._give_instance(name, value)
             return
         known = literal(value) if is_literal(value) else self._global_name(value)
+        known = known or self._ours.default_of(name, value, self._around.source)
         if known != name:
             self._keep(f"{name} = {known}" if known else self._gaps.fill_in(name, name))
 
