@@ -21,7 +21,9 @@ from torch.utils.data import (
 )
 
 from deepepochs import (
+    Callback,
     CheckCallback,
+    FreezeCallback,
     GradClipCallback,
     Optimizer,
     Trainer,
@@ -576,3 +578,17 @@ def test_what_is_found_is_a_list_with_the_worst_first_and_prints_in_words() -> N
     nothing = trainer(net()).check(loader(x, y))
     assert not nothing
     assert (str(nothing), nothing._repr_html_()) == ("nothing found", "nothing found")
+
+
+class FreezesAtFirst(Callback):
+    def on_before_train_epoch(self, trainer: Any, **_: Any) -> None:
+        trainer.model[0].requires_grad_(False)
+
+    def on_after_train_epoch(self, trainer: Any, **_: Any) -> None:
+        trainer.model[0].requires_grad_(True)
+
+
+@pytest.mark.parametrize("callback", [FreezeCallback("0", epochs=1), FreezesAtFirst()])
+def test_weights_that_a_callback_freezes_for_some_epochs_are_no_finding(callback: Callback) -> None:
+    found = check(trainer(net(), callbacks=callback))
+    assert not [one for one in found if "gradient" in one.text]

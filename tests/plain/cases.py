@@ -137,13 +137,12 @@ for fold, (train_ids, val_ids) in enumerate(torch.randperm(60).view(3, 2, 10)):
     trainer = train(train_ids, fold)
 """,
     "epochs_of_a_config": """
-config = {"epochs": 2, "rate": 0.1}
+config = {"epochs": 2, "outputs": 2}
 
 
 def main():
-    model = Net()
-    opt = torch.optim.SGD(model.parameters(), config["rate"])
-    trainer = Trainer(model, F.cross_entropy, opt, epochs=config["epochs"], console="off")
+    model = Net(config["outputs"])
+    trainer = Trainer(model, F.cross_entropy, epochs=config["epochs"], console="off")
     trainer.fit(train_dl, val_dl)
     return trainer
 
@@ -154,6 +153,59 @@ trainer = main()
 EPOCHS = 3
 trainer = Trainer(Net(), F.cross_entropy, epochs=EPOCHS, console="off")
 trainer.fit(train_dl, val_dl, val_freq=2)
+""",
+    "seed_in_a_function": """
+def prepare(seed):
+    set_seed(seed)
+    return DataLoader(TensorDataset(x, y), 16, shuffle=True), Net()
+
+
+dl, model = prepare(7)
+trainer = Trainer(model, F.cross_entropy, epochs=2, console="off")
+trainer.fit(dl)
+""",
+    "default_of_an_argument": """
+class Config:
+    outputs = 2
+
+
+def main(config=Config(), *, more=Config()):
+    config.outputs = more.outputs
+    trainer = Trainer(Net(config.outputs), F.cross_entropy, epochs=2, console="off")
+    trainer.fit(train_dl)
+    return trainer
+
+
+trainer = main()
+""",
+    "values_in_a_call_of_dict": """
+class Task(EpochTask):
+    def step(self, batch_x, batch_y, **step_args):
+        loss = self.loss(self.model(*batch_x), batch_y)
+        return dict(twice=2 * loss.detach(), one=loss.detach())
+
+
+trainer = Trainer(Net(), F.cross_entropy, epochs=2, console="off")
+trainer.fit(train_tasks=Task(train_dl))
+""",
+    "library_by_another_name": """
+import deepepochs as de
+import deepepochs.callbacks as hooks
+
+
+class Own(de.TrainerBase):
+    def train_step(self, batch_x, batch_y, **step_args):
+        self.loss(self.model(*batch_x), batch_y)
+
+
+de.set_seed(5)
+model = Net()
+opt = torch.optim.SGD(model.parameters(), lr=0.1)
+sched = torch.optim.lr_scheduler.ExponentialLR(opt, 0.5)
+opt = de.Optimizer(opt, sched)
+clip = hooks.GradClipCallback(0.1)
+trainer = Own(model, F.cross_entropy, opt, epochs=2, console="off", callbacks=clip)
+trainer.fit(train_dl)
 """,
     "groups_by_names": """
 from deepepochs import param_groups as grouped

@@ -101,6 +101,8 @@ class Probe(Callback):
         norms: dict[int, float | None] = {}
         largest = 0.0
         for weight in (weight for optimizer in chosen for weight in optimizer.params):
+            if weight.grad is None and not weight.requires_grad:  # a callback freezes it for now
+                continue
             norms[id(weight)] = None
             if weight.grad is not None:
                 grad = weight.grad.coalesce().values() if weight.grad.is_sparse else weight.grad

@@ -7,9 +7,9 @@ import importlib
 from types import FrameType
 from typing import Any
 
-from .source import LIBRARY, names_read
+from .source import LIBRARY, Source, names_read
 
-WRITTEN = ("param_groups",)
+WRITTEN = ("param_groups", "set_seed")
 """Functions of the library that stand in the script with their code."""
 
 
@@ -19,12 +19,16 @@ class Ours:
     Attributes:
         names: those in the script, each with its name in the library; ``''``: the library itself.
         tainted: names of the script that need the library.
+        seeds: names of ``set_seed``.
+        frame: of the script, in the line of the call.
+        trainer: that has the fit.
     """
 
     def __init__(self, frame: FrameType | None, trainer: Any = None) -> None:
         self.names: dict[str, str] = {}
         self.tainted: set[str] = set()
-        self._frame, self._trainer = frame, trainer
+        self.seeds: set[str] = set()
+        self.frame, self.trainer = frame, trainer
 
     def look_at_import(self, statement: ast.Import | ast.ImportFrom) -> list[str]:
         """Note the names of the library; give those of others."""
@@ -39,7 +43,7 @@ class Ours:
                 others += [one for one in public if one in WRITTEN]
             elif is_ours and alias.name not in WRITTEN:
                 self.names[name] = alias.name
-            elif (not module and name == LIBRARY) or alias.name.startswith(f"{LIBRARY}."):
+            elif not module and alias.name.partition(".")[0] == LIBRARY:
                 self.names[name] = ""
             else:
                 others.append(name)
@@ -72,15 +76,34 @@ class Ours:
         if not isinstance(node, ast.Attribute) or not isinstance(node.value, ast.Name):
             return False
         held = getattr(self.value_of(node.value), "__dict__", {})
-        return self._trainer is not None and held.get(node.attr) is self._trainer
+        return self.trainer is not None and held.get(node.attr) is self.trainer
 
     def value_of(self, node: ast.expr | None) -> Any:
         """The object of a name or of its attributes, at the time of the call."""
         if isinstance(node, ast.Attribute):
             return getattr(self.value_of(node.value), node.attr, None)
-        if self._frame is None or not isinstance(node, ast.Name):
+        if self.frame is None or not isinstance(node, ast.Name):
             return None
-        return self._frame.f_locals.get(node.id, self._frame.f_globals.get(node.id))
+        return self.frame.f_locals.get(node.id, self.frame.f_globals.get(node.id))
+
+    def default_of(self, name: str, value: Any, source: Source) -> str:
+        """The code of the default of an argument of the function around the call, if it has it."""
+        called = None if self.frame is None else self.frame.f_code.co_name
+        for one in source.tree.body:
+            if not isinstance(one, ast.FunctionDef) or one.name != called:
+                continue
+            args = [*one.args.posonlyargs, *one.args.args]
+            pairs = [*zip(args[::-1], one.args.defaults[::-1], strict=False)]
+            pairs += [
+                (a, d) for a, d in zip(one.args.kwonlyargs, one.args.kw_defaults, strict=True) if d
+            ]
+            function: Any = self.value_of(ast.Name(one.name, ast.Load()))
+            held = [*(getattr(function, "__defaults__", None) or ())]
+            held += (getattr(function, "__kwdefaults__", None) or {}).values()
+            found = next((d for a, d in pairs if a.arg == name), None)
+            if found is not None and any(each is value for each in held) and not self.uses(found):
+                return source.segment(found)
+        return ""
 
     def name(self, function: ast.expr) -> str:
         """The name in the library of a function that the script calls; ``''``: it is another."""

@@ -25,6 +25,7 @@ from .source import (
     LIBRARY,
     Around,
     Edit,
+    Source,
     arguments_of,
     around,
     bound_names,
@@ -81,7 +82,14 @@ def {name}(model, patterns=None, *, weight_decay=None):
                 groups.append({{"params": chosen, **more}})
     return [group for group in groups if group["params"]]
 """
-"""What the library's function of this name does, in a script."""
+
+SET_SEED = """
+def {name}(seed):
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+"""
+"""What the library's functions of these names do, in a script."""
 
 
 class OptimizerText(NamedTuple):
@@ -120,12 +128,9 @@ class Prelude:
         self.optimizers: list[OptimizerText] = []
         self.loaders: dict[str, str] = {}
         self.metrics: dict[str, list[ast.expr]] = {}
-        self._trainer = trainer
-        self._frame = frame
-        self._is_first = call == "fit"
-        self._of_turns: set[str] = set()  # names that the turn of a loop sets
         self._gaps = gaps
         self._ours = Ours(frame, trainer)
+        self._turns = Turns(self._ours, is_first=call == "fit")
         self._model_name = ""  # in `net = trainer.model`
         self._wrapped: dict[str, list[OptimizerText]] = {}  # name -> optimizers made by Optimizer()
         self._kept: list[Kept] = []
@@ -149,7 +154,11 @@ class Prelude:
         needed = [name for name in dict.fromkeys(found.given) if name in names_read(*readers)]
         values = (self._ours.value_of(ast.Name(name, ast.Load())) for name in needed)
         read = {*needed, *map(self._global_name, values)}
-        turns = [(loop, text) for loop in found.loops if (text := self._turn_text(loop, read))]
+        turns = [
+            (loop, text)
+            for loop in found.loops
+            if self._needs_turn(loop, read) and (text := self._turns.text(loop, found.source))
+        ]
         outer = found.loops[: found.num_outer_loops]
         after = 0
         for index, statement in enumerate([*found.statements, None]):
@@ -205,7 +214,7 @@ class Prelude:
         if not isinstance(statement, ast.Assign) or not isinstance(value, ast.Attribute):
             return None
         target = statement.targets[0]
-        is_model = value.attr == "model" and self._ours.value_of(value.value) is self._trainer
+        is_model = value.attr == "model" and self._ours.value_of(value.value) is self._ours.trainer
         return target.id if is_model and isinstance(target, ast.Name) else None
 
     # --- taking over
@@ -213,43 +222,21 @@ class Prelude:
     def _keep(self, text: str) -> None:
         self._kept.append(Kept(ast.parse(text).body[0], text))
 
-    def _turn_text(self, loop: ast.For, read: set[str]) -> str:
-        """The line for the turn of a loop in which the call is; ``''``: it needs none, or has none."""
+    def _needs_turn(self, loop: ast.For, read: set[str]) -> bool:
+        """Whether a loop sets what is read and has neither a text nor another name."""
         names = bound_names(loop.target)
         values = [self._ours.value_of(ast.Name(name, ast.Load())) for name in names]
         is_plain = all(is_literal(value) or self._known(value, names) for value in values)
-        turn = self._turn_of(loop)
-        if is_plain or turn is None or names.isdisjoint(read) or self._ours.uses(loop.iter):
-            return ""
-        target = ast.unparse(loop.target)
-        target = target[1:-1] if target.startswith("(") else target
-        source = " ".join(self._around.source.segment(loop.iter).split())
-        self._of_turns |= names
-        turn_of = f"islice({source}, {turn}, None)" if turn else f"iter({source})"
-        line = f"{target} = next({turn_of})"
-        return line if len(line) <= WIDTH else f"{target} = next(\n    {turn_of}\n)"
+        return not is_plain and not names.isdisjoint(read)
 
     def _known(self, value: Any, names: set[str]) -> bool:
         """Whether an object has another name in the module, or is written by its class."""
         is_made = isinstance(value, Optimizer) or type(value).__name__ in self._classes
         return is_made or self._global_name(value) not in {"", *names}
 
-    def _turn_of(self, loop: ast.For) -> int | None:
-        """The number of the turn of a loop; ``None``: nobody knows."""
-        call, target = loop.iter, loop.target
-        if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "enumerate":
-            first = target.elts[0] if isinstance(target, ast.Tuple) else None
-            start = arguments_of(call, ["iterable", "start"]).get("start", ast.Constant(0))
-            at = self._ours.value_of(first)
-            if isinstance(start, ast.Constant) and isinstance(at, int):
-                return at - int(str(start.value))
-        # The command stops at the first fit.
-        goes_on = any(isinstance(one, ast.Continue) for one in ast.walk(loop))
-        return 0 if self._is_first and not goes_on else None
-
     def _give(self, name: str) -> None:
         """Set a name that a loop or the call of a function has set."""
-        if name in self._of_turns:
+        if name in self._turns.names:
             return
         value = self._ours.value_of(ast.Name(name, ast.Load()))
         listed = value if isinstance(value, (list, tuple)) else [value]
@@ -263,12 +250,13 @@ class Prelude:
             self._give_instance(name, value)
             return
         known = literal(value) if is_literal(value) else self._global_name(value)
+        known = known or self._ours.default_of(name, value, self._around.source)
         if known != name:
             self._keep(f"{name} = {known}" if known else self._gaps.fill_in(name, name))
 
     def _global_name(self, value: Any) -> str:
         """The name of an object in the module; ``''``: it has none."""
-        named = {} if self._frame is None or value is None else self._frame.f_globals
+        named = {} if self._ours.frame is None or value is None else self._ours.frame.f_globals
         found = (n for n, one in [*named.items()] if one is value and n in self.names.taken)
         return str(next((name for name in found if name not in self._ours.tainted), ""))
 
@@ -279,6 +267,8 @@ class Prelude:
             self._take_import(statement)
         elif isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
             return  # the docstring of the script
+        elif seed := self._seed_of(statement):
+            self._add_seed(seed)
         elif (name := self._alias_of_model(statement)) is not None:
             if self.model and name != self.model:
                 self._keep(f"{name} = {self.model}")
@@ -309,14 +299,31 @@ class Prelude:
         module = statement.module or ""
         if module.partition(".")[0] == LIBRARY and not statement.level:
             for alias in statement.names:
-                if alias.name in (*WRITTEN, "*"):
-                    self._keep(PARAM_GROUPS.format(name=alias.asname or "param_groups"))
+                for name in [alias.name] if alias.name != "*" else WRITTEN:
+                    if name in WRITTEN:
+                        self._take_written(name, alias.asname or name)
             return
-        if statement.level and self._frame is not None:
-            package = self._frame.f_globals.get("__package__") or "."
+        if statement.level and self._ours.frame is not None:
+            package = self._ours.frame.f_globals.get("__package__") or "."
             module = importlib.util.resolve_name("." * statement.level + module, package)
         if module != "__future__":
             self._kept.append(Kept(ast.ImportFrom(module, names, 0), ""))
+
+    def _take_written(self, name: str, alias: str) -> None:
+        """Have a function of the library in the script, if a line reads it."""
+        if name == "set_seed":
+            self._ours.seeds.add(alias)
+            self._keep(SET_SEED.format(name=alias))
+        else:
+            self._keep(PARAM_GROUPS.format(name=alias))
+
+    def _seed_of(self, statement: ast.stmt) -> str:
+        """The seed in ``set_seed(0)``; ``''``: it is another statement."""
+        call = statement.value if isinstance(statement, ast.Expr) else None
+        is_seed = isinstance(call, ast.Call) and getattr(call.func, "id", "") in self._ours.seeds
+        given = arguments_of(call, ["seed"]) if isinstance(call, ast.Call) and is_seed else {}
+        is_known = given.keys() == {"seed"} and not self._ours.uses(given["seed"])
+        return ast.unparse(given["seed"]) if is_known else ""
 
     def _declared(self, statement: ast.stmt) -> ast.expr | None:
         """The metric in ``name = rename('other')(metric)``, and the like."""
@@ -347,7 +354,7 @@ class Prelude:
             if isinstance(target, ast.Name):
                 self._wrapped[target.id] = self._optimizers_of(value, "opt")
         elif call is not None and self._ours.makes(call, "TrainerBase"):
-            if target is None or self._ours.value_of(target) in (None, self._trainer):
+            if target is None or self._ours.value_of(target) in (None, self._ours.trainer):
                 self._take_trainer(call)
         elif call is not None and self._ours.makes(call, "EpochTask"):
             task = self._ours.value_of(target)
@@ -394,7 +401,7 @@ class Prelude:
 
     def _take_made(self, statement: ast.stmt) -> bool:
         """Write ``trainer = make()`` with the parts of the trainer, if the function allows it."""
-        found = call_of(self._ours, statement, self._trainer)
+        found = call_of(self._ours, statement, self._ours.trainer)
         if found is None or not self._write_made(*found):
             return False
         others = bound_names(self._kept[-1].statement or statement)  # such as loaders
@@ -409,7 +416,9 @@ class Prelude:
         if name not in self._makers or edits is None:
             return False
         source, (function, place) = self._around.source, self._makers[name]
-        factory = Factory(self._ours, source, function, _arguments_of_trainer(type(self._trainer)))
+        factory = Factory(
+            self._ours, source, function, _arguments_of_trainer(type(self._ours.trainer))
+        )
         if not factory.text:
             return False
         if name in self._ours.tainted:
@@ -454,10 +463,12 @@ class Prelude:
         if kind not in self._classes or value is None or self._ours.uses(*arguments_given):
             return False
         node, place = self._classes[kind]
-        arguments = _arguments_of_trainer(type(self._trainer))
-        line = 0 if self._frame is None else self._frame.f_lineno
+        arguments = _arguments_of_trainer(type(self._ours.trainer))
+        line = 0 if self._ours.frame is None else self._ours.frame.f_lineno
         found = FactoryClass(self._ours, self._around.source, node, arguments, line)
-        has_trainer = any(one is self._trainer for one in getattr(value, "__dict__", {}).values())
+        has_trainer = any(
+            one is self._ours.trainer for one in getattr(value, "__dict__", {}).values()
+        )
         if not found.text or (found.parts and not has_trainer):
             return False
         self._ours.clear({kind, name})
@@ -509,7 +520,7 @@ class Prelude:
 
     def _take_trainer(self, call: ast.Call) -> None:
         """Write model, loss and optimizers that are made in the call of Trainer."""
-        given = arguments_of(call, _arguments_of_trainer(type(self._trainer)))
+        given = arguments_of(call, _arguments_of_trainer(type(self._ours.trainer)))
         if "model" in given:
             self.model = self._named(given["model"], self._model_name or MODEL)
         if not is_none(given.get("loss")):
@@ -518,7 +529,7 @@ class Prelude:
             self.optimizers = self._optimizers_of(given["opt"], "opt")
         self._take_metrics(given, ["metrics"], "of the trainer")
         epochs = given.get("epochs")
-        if epochs is not None and self._value(epochs) == self._trainer.max_epochs:
+        if epochs is not None and self._value(epochs) == self._ours.trainer.max_epochs:
             roots = names_read(epochs) - self._aliases.keys()
             if "self" not in roots:  # its object is not in the script
                 self.epochs = self._named(epochs, "num_epochs")
@@ -619,7 +630,7 @@ class Prelude:
     def drawing(self, module: Any) -> str:
         """The expression of a module of random numbers that functions or classes of the script read."""
         blocks = (ast.FunctionDef, ast.ClassDef, ast.Lambda)
-        around = [] if self._frame is None else self._around.statements
+        around = [] if self._ours.frame is None else self._around.statements
         for inner in (one for s in around for one in ast.walk(s) if isinstance(one, blocks)):
             for node in ast.walk(inner):
                 if (
@@ -631,9 +642,9 @@ class Prelude:
 
     def name_of(self, value: Any) -> str:
         """A name that the lines have for an object, or for a list with it; ``''``: none."""
-        if self._frame is None or value is None:
+        if self._ours.frame is None or value is None:
             return ""
-        for named in (self._frame.f_locals, self._frame.f_globals):
+        for named in (self._ours.frame.f_locals, self._ours.frame.f_globals):
             for name, one in [*named.items()]:
                 if name not in self.names.taken or name in self._ours.tainted:
                     continue
@@ -667,6 +678,45 @@ class Prelude:
                 needed |= names_read(statement)
             kept.append(text)
         return imports, kept[::-1]
+
+
+class Turns:
+    """The turns of the loops in which a call is.
+
+    Attributes:
+        names: those that the written turns set.
+    """
+
+    def __init__(self, ours: Ours, *, is_first: bool) -> None:
+        """``is_first``: the call is the first of the script, as where the command stops."""
+        self.names: set[str] = set()
+        self._ours, self._is_first = ours, is_first
+
+    def text(self, loop: ast.For, source: Source) -> str:
+        """The line that sets the names of a loop; ``''``: nobody knows its turn."""
+        number = self._number(loop)
+        if number is None or self._ours.uses(loop.iter):
+            return ""
+        target = ast.unparse(loop.target)
+        target = target[1:-1] if target.startswith("(") else target
+        values = " ".join(source.segment(loop.iter).split())
+        self.names |= bound_names(loop.target)
+        turn = f"islice({values}, {number}, None)" if number else f"iter({values})"
+        line = f"{target} = next({turn})"
+        return line if len(line) <= WIDTH else f"{target} = next(\n    {turn}\n)"
+
+    def _number(self, loop: ast.For) -> int | None:
+        """The number of the turn of a loop; ``None``: nobody knows."""
+        call, target = loop.iter, loop.target
+        if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "enumerate":
+            first = target.elts[0] if isinstance(target, ast.Tuple) else None
+            start = arguments_of(call, ["iterable", "start"]).get("start", ast.Constant(0))
+            at = self._ours.value_of(first)
+            if isinstance(start, ast.Constant) and isinstance(at, int):
+                return at - int(str(start.value))
+        # The command stops at the first fit.
+        goes_on = any(isinstance(one, ast.Continue) for one in ast.walk(loop))
+        return 0 if self._is_first and not goes_on else None
 
 
 def _arguments_of_trainer(kind: type) -> list[str]:

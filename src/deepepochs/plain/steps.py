@@ -279,7 +279,7 @@ class StepWriter:
         self._num_blocks -= not isinstance(statement, ast.With)
 
     def _write_return(self, statement: ast.Return, *, is_last: bool) -> None:
-        value = statement.value
+        value = _as_dict(statement.value)
         if isinstance(value, ast.Dict) and all(isinstance(k, ast.Constant) for k in value.keys):
             for key, each in zip(value.keys, value.values, strict=True):
                 self._write_value(str(key.value), each)  # type: ignore[union-attr]
@@ -579,6 +579,17 @@ class StepWriter:
         name = known or self._verbs.names.free(*wanted)
         self._used.add(name)
         return name
+
+
+def _as_dict(value: ast.expr | None) -> ast.expr | None:
+    """``dict(one=1)`` as ``{"one": 1}``; else the value."""
+    is_call = isinstance(value, ast.Call) and getattr(value.func, "id", "") == "dict"
+    if not is_call or not isinstance(value, ast.Call) or value.args:
+        return value
+    if not all(one.arg for one in value.keywords):
+        return value
+    keys: list[ast.expr | None] = [ast.Constant(one.arg) for one in value.keywords]
+    return ast.Dict(keys, [one.value for one in value.keywords])
 
 
 def _does_nothing(text: str, is_changed: bool) -> bool:
