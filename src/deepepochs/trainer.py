@@ -1173,7 +1173,7 @@ class TrainerBase(Steps):
         Args:
             train_dl: training loader, as for ``fit``.
             val_dl: validation loader, as for ``fit``.
-            steps: mini-batches to run, of training and validation together.
+            steps: mini-batches to run at most, of training and validation together.
             **fit_options: further arguments of ``fit``, such as ``train_tasks``.
 
         Returns:
@@ -1181,7 +1181,7 @@ class TrainerBase(Steps):
             resume does not bring back, and what checkpoints could not follow.
 
         Raises:
-            ConfigError: too few steps or mini-batches in the run, or a sharded model.
+            ConfigError: ``steps`` or the run are fewer than 2, or a sharded model.
             LoopException: called in a running fit, or the processes cannot be started.
             CheckpointError: a run failed; the message has the traceback.
 

@@ -279,7 +279,7 @@ def _add_script(
 ) -> None:
     writing.add_argument("-o", "--output", type=Path, help="the file to write; default: print it")
     verifying.add_argument(
-        "--steps", type=_count, default=20, help="mini-batches to run; default: 20"
+        "--steps", type=_count, default=20, help="mini-batches to run at most; default: 20"
     )
     verifying.add_argument(
         "--fits", type=_count, default=1, help="fits to prove, in their order; default: 1"

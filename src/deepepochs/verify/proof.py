@@ -92,12 +92,14 @@ def _proof(run: Run, runtime: Runtime, steps: int) -> ResumeReport:
     middle = steps // 2
     unbroken = run("unbroken", middle, steps)
     num_batches = int(unbroken["num_done"])
-    if num_batches <= middle:
-        most = f"at most steps={2 * num_batches - 1}, or " if num_batches > 1 else ""
+    if num_batches < 2:
         raise ConfigError(
-            f"steps={steps}: the run ends after {num_batches} mini-batches, before the save "
-            f"after {middle}. Give {most}the trainer more epochs."
+            f"The run ends after {num_batches} mini-batches, and a save within it takes 2 at least: "
+            "give the trainer more epochs."
         )
+    if num_batches <= middle:  # the fit has fewer than those that were asked for
+        middle, steps = num_batches // 2, num_batches
+        unbroken = run("unbroken, whole", middle, steps)
     broken_off = run("broken off", middle, middle)
     where = (num_batches, int(broken_off["num_done"]))
     own = not_followed(broken_off, unbroken)

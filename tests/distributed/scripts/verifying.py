@@ -19,7 +19,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
-from deepepochs import Callback, CheckCallback, CheckpointError, ConfigError, Trainer, set_seed
+from deepepochs import Callback, CheckCallback, CheckpointError, Trainer, set_seed
 
 RANK = int(os.environ["RANK"])
 CALLS: list[int] = []
@@ -154,7 +154,7 @@ def main() -> dict[str, Any]:
     results["all faulty"] = told(*build(model=Scaled))
     results["random"] = told(*build(callbacks=[Draws()]), steps=4)
     results["failing"] = raised(CheckpointError, *build(callbacks=[Fails()]))
-    results["too long"] = raised(ConfigError, *build(), steps=1000)
+    results["too long"] = told(*build(), steps=1000)
     results["after all"] = len(trainer.fit(**data, epochs=1)["train"]["loss"])
     return results
 
