@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -101,7 +102,7 @@ UNLISTED = frozenset([
     "adopt_run", "auto_traindata_to_device", "buffer_shapes", "checker", "close_logger", "current_task",
     "default_cbk", "deterministic", "findings", "fits", "general_metrics", "grad_accumulate", "has_own_id", "has_own_split",
     "hyper_params", "ignore_resume", "init_epoch", "is_fit_run", "is_interrupted", "is_resumed",
-    "known_epochs", "limits", "loaders", "log_tqdm", "loss_module", "metric_patch", "moves_data", "note", "on_interrupt", "on_nan", "on_oom", "place",
+    "known_epochs", "limits", "loaders", "log_tqdm", "loss_module", "metric_patch", "moves_data", "note", "on_interrupt", "on_nan", "on_oom", "options_of_fit", "place",
     "resume", "resume_from", "run_task", "runtime", "show_info", "span_of", "splits_pairs", "tell_once",
     "targets", "test_metrics", "train_metrics", "trying", "val_freq", "val_metrics", "validate_between", "was_told", "worker_seeding",
 ])  # fmt: skip
@@ -466,7 +467,8 @@ class TrainerBase(Steps):
                 self.close_logger()
                 said = told(plan, self.callbacks)
             finally:
-                vars(self).clear()  # a step may have made an attribute
+                for name in vars(self).keys() - kept.keys():  # a step has made it
+                    delattr(self, name)
                 vars(self).update(kept)
         self.note(said)
 
@@ -501,6 +503,13 @@ class TrainerBase(Steps):
                 # Not the plan, whose tasks know the trainer: a circle would keep models alive.
                 plan, reason = session.plan, session.save_points.stop_reason
                 self._latest = LatestCall(plan.val_freq, plan.metrics, reason)
+
+    def options_of_fit(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Give all arguments of ``fit`` by name: the given ones, and the defaults of the others."""
+        # Not those of a subclass, whose fit may have others.
+        bound = inspect.signature(TrainerBase.fit).bind(self, **given)
+        bound.apply_defaults()
+        return {name: value for name, value in bound.arguments.items() if name != "self"}
 
     def span_of(self, plan: FitPlan, epochs: int | None) -> FitSpan:
         """Say which epochs the fit has; of steps alone as many as they take."""

@@ -72,7 +72,10 @@ def test_a_run_that_is_not_deterministic_in_one_process_is_told(found: dict[str,
 def test_the_failure_of_one_process_is_raised_in_all(found: dict[str, Any]) -> None:
     assert found["failing"].startswith("The run 'unbroken' of verify_resume failed in process 1:")
     assert "ZeroDivisionError: in the hook" in found["failing"]
-    assert found["too long"]["ok"]
+
+
+def test_a_fit_with_fewer_mini_batches_is_run_whole(found: dict[str, Any]) -> None:
+    assert found["shorter"]["ok"] and found["shorter"]["same"]
 
 
 def test_the_command_proves_each_fit_in_all_processes_and_prints_once(tmp_path: Path) -> None:

@@ -162,7 +162,7 @@ def test_a_shorter_fit_is_run_whole_and_one_of_one_mini_batch_is_refused() -> No
     report = trainer.verify_resume(**options, steps=20)
     assert report.ok
     assert repr(report).startswith("Exact resume: saved after mini-batch 3 of 7")
-    with pytest.raises(ConfigError, match=r"ends after 1 mini-batches.*give the trainer more"):
+    with pytest.raises(ConfigError, match="fewer than 2 mini-batches"):
         trainer.verify_resume([(torch.randn(8, 4), torch.ones(8).long())], steps=3)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from ..errors import ConfigError
-from ..fit.plan import options_of_fit, plan_fit
+from ..fit.plan import plan_fit
 from ..hints.calls import refusal
 from ..state.snapshot import no_trace
 from . import data, labels, loading, modes, plans, resume, steps, weights
@@ -72,7 +72,7 @@ def check_training(trainer: Any, options: Mapping[str, Any]) -> Findings:
             "is started without a launcher."
         )
     with told() as texts:
-        plan = plan_fit(trainer, **options_of_fit(trainer, options))
+        plan = plan_fit(trainer, **trainer.options_of_fit(options))
     found = [told_of for text in texts if (told_of := labels.of_warning(text)) is not None]
     epochs = range(trainer.init_epoch, trainer.span_of(plan, options.get("epochs")).end)
     look = Look(trainer, plan, options, epochs)

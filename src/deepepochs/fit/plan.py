@@ -173,15 +173,6 @@ def plan_fit(
     return plan
 
 
-def options_of_fit(trainer: Any, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Give all arguments of ``fit`` by name: the given ones, and the defaults of the others."""
-    # A subclass of the user's may have a fit with other arguments.
-    base: Any = next(one for one in type(trainer).__mro__ if one.__name__ == "TrainerBase")
-    bound = inspect.signature(base.fit).bind(trainer, **given)
-    bound.apply_defaults()
-    return {name: value for name, value in bound.arguments.items() if name != "self"}
-
-
 def plan_test(
     trainer: TrainerView,
     test_dl: Any,

@@ -9,7 +9,7 @@ from types import FrameType
 from typing import Any
 
 from ..fit.epochs import FitSpan
-from ..fit.plan import FitPlan, options_of_fit, plan_fit
+from ..fit.plan import FitPlan, plan_fit
 from .script import script_of
 from .words import Explanation
 from .words import explain as explain_plan
@@ -42,7 +42,7 @@ def explain(trainer: Any, fit_options: Mapping[str, Any]) -> Explanation:
 
 def _planned(trainer: Any, fit_options: Mapping[str, Any]) -> tuple[FitPlan, FitSpan]:
     """Make the plan of a fit with these arguments, and give its epochs, from 0."""
-    options = options_of_fit(trainer, fit_options)
+    options = trainer.options_of_fit(fit_options)
     plan = plan_fit(trainer, **options)
     for task in plan.all_tasks():
         task.bind(trainer)

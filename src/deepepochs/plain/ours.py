@@ -7,10 +7,43 @@ import importlib
 from types import FrameType
 from typing import Any
 
-from .source import LIBRARY, Source, names_read
+from .source import LIBRARY, Source, names_read, seed_lines
 
-WRITTEN = ("param_groups", "set_seed")
-"""Functions of the library that stand in the script with their code."""
+PARAM_GROUPS = """
+def {name}(model, patterns=None, *, weight_decay=None):
+    # Each weight is in the group of the first pattern that matches its name.
+    rest = {{n.replace("_orig_mod.", ""): w for n, w in model.named_parameters()}}
+    kinds = ("BatchNorm", "LayerNorm", "GroupNorm", "InstanceNorm", "RMSNorm")
+    free = {{id(w) for n, w in rest.items() if n.split(".")[-1] == "bias" or w.ndim < 2}}
+    for module in model.modules():
+        kind = type(module).__name__
+        if kind.startswith(kinds) or kind.endswith(kinds):
+            free |= {{id(w) for w in module.parameters(recurse=False)}}
+    groups = []
+    for pattern, options in [*(patterns or {{}}).items(), (None, {{}})]:
+        wanted = [pattern] if isinstance(pattern, str) else pattern or ["*"]
+        wanted = [*wanted, *(f"{{one}}.*" for one in wanted)]
+        names = [name for name in rest if any(fnmatchcase(name, one) for one in wanted)]
+        weights = [rest.pop(name) for name in names]
+        label = "default" if pattern is None else ", ".join(wanted[: len(wanted) // 2])
+        if options is None:
+            for weight in weights:
+                weight.requires_grad_(False)
+        elif weight_decay is None or "weight_decay" in options:
+            groups.append({{"params": weights, "name": label, **options}})
+        else:
+            for is_free, decay, end in [(False, weight_decay, ""), (True, 0.0, " (no decay)")]:
+                chosen = [w for w in weights if (id(w) in free) is is_free]
+                more = {{"name": label + end, **options, "weight_decay": decay}}
+                groups.append({{"params": chosen, **more}})
+    return [group for group in groups if group["params"]]
+"""
+
+WRITTEN = {
+    "param_groups": PARAM_GROUPS,
+    "set_seed": "\ndef {name}(seed):\n    " + "\n    ".join(seed_lines("seed")) + "\n",
+}
+"""Functions of the library that stand in the script, with their code there."""
 
 
 class Ours:

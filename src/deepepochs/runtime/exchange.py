@@ -27,7 +27,8 @@ from torch import distributed
 from ..errors import LoopException, warn_user
 from .watch import ADVICE, Watch, text_of_deadlock
 
-# The length of the value, what the process is about to do, and a short value itself.
+# The length of the value, what the process is about to do, and a short value itself. What an epoch
+# exchanges is short, mostly: a longer value takes a second exchange.
 _INLINE = 2048
 _HEADER = struct.Struct(f"=q160s{_INLINE}s")
 # Seconds: between two looks for the others, and until a wait may be a deadlock.

@@ -138,12 +138,12 @@ def _other_class_weights(loss: nn.Module, state: Mapping[str, Any]) -> list[str]
 
 def _check_parts(parts: Mapping[str, Part], state: Mapping[str, Any], *, grows: bool) -> None:
     sides = {"missing": parts.keys() - state.keys(), "unknown": state.keys() - parts.keys()}
-    told = [f"{side} {', '.join(sorted(names))}" for side, names in sides.items() if names]
-    if told == ["unknown ema"]:
+    if not sides["missing"] and sides["unknown"] == {"ema"}:
         raise CheckpointMismatch(
             "The checkpoint has an average of the weights, and this trainer has none: give "
             f"Trainer(..., ema={state['ema']['settings']}) to go on with it."
         )
+    told = [f"{side} {', '.join(sorted(names))}" for side, names in sides.items() if names]
     if told:
         raise CheckpointMismatch(
             f"The state does not fit this trainer: {'; '.join(told)}. Was it saved with another "

@@ -196,22 +196,35 @@ def _first_seen(
 
 def _in_batch(index: int, whole: dict[str, Any], part: dict[str, Any]) -> Seen | None:
     """Say how a mini-batch differs in the unbroken and in the resumed run, if it does."""
-    if whole["data"] != part["data"]:
-        what = f"mini-batch {index + 1} holds other data"
-        guess = (
-            "hidden state in the data set, the sampler or the loader, or a random generator that is "
-            "not one of their attributes"
-        )
-        return Seen(index, "data", what, guess, _IN_DATA)
-    if whole["random"] != part["random"]:
-        what = f"before mini-batch {index + 1} the global random states differ"
-        guess = "after the resume something draws more or fewer numbers, as a cache filled once"
-        return Seen(index, "step", what, guess, "")
-    if whole["loss"] != part["loss"]:
-        what = f"mini-batch {index + 1} is the same and its loss is not"
-        guess = (
-            "hidden state in the model, the loss, the step or a callback, such as an attribute that "
-            "is no parameter or buffer, or a private random generator"
-        )
-        return Seen(index, "step", what, guess, _IN_MODULES)
+    for entry, kind, what, guess, remedy in _OF_BATCHES:
+        if whole[entry] != part[entry]:
+            return Seen(index, kind, what.format(index + 1), guess, remedy)
     return None
+
+
+_OF_BATCHES = (
+    (
+        "data",
+        "data",
+        "mini-batch {} holds other data",
+        "hidden state in the data set, the sampler or the loader, or a random generator that is not "
+        "one of their attributes",
+        _IN_DATA,
+    ),
+    (
+        "random",
+        "step",
+        "before mini-batch {} the global random states differ",
+        "after the resume something draws more or fewer numbers, as a cache filled once",
+        "",
+    ),
+    (
+        "loss",
+        "step",
+        "mini-batch {} is the same and its loss is not",
+        "hidden state in the model, the loss, the step or a callback, such as an attribute that is no "
+        "parameter or buffer, or a private random generator",
+        _IN_MODULES,
+    ),
+)
+"""What a probe logs of a mini-batch, in the order in which a fault spreads; the rest is of `Seen`."""

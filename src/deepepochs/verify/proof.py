@@ -94,8 +94,8 @@ def _proof(run: Run, runtime: Runtime, steps: int) -> ResumeReport:
     num_batches = int(unbroken["num_done"])
     if num_batches < 2:
         raise ConfigError(
-            f"The run ends after {num_batches} mini-batches, and a save within it takes 2 at least: "
-            "give the trainer more epochs."
+            "The run has fewer than 2 mini-batches, so there is no place for a save within it: give "
+            "the trainer more epochs."
         )
     if num_batches <= middle:  # the fit has fewer than those that were asked for
         middle, steps = num_batches // 2, num_batches

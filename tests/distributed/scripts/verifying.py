@@ -154,7 +154,7 @@ def main() -> dict[str, Any]:
     results["all faulty"] = told(*build(model=Scaled))
     results["random"] = told(*build(callbacks=[Draws()]), steps=4)
     results["failing"] = raised(CheckpointError, *build(callbacks=[Fails()]))
-    results["too long"] = told(*build(), steps=1000)
+    results["shorter"] = told(*build(), steps=1000)
     results["after all"] = len(trainer.fit(**data, epochs=1)["train"]["loss"])
     return results
 
