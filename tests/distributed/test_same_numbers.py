@@ -193,14 +193,14 @@ def test_what_is_known_before_a_pass_is_exchanged_then(
 
 
 @pytest.mark.parametrize("num_processes", [2, 3])
-def test_an_epoch_has_fourteen_exchanges_however_many_mini_batches(
+def test_an_epoch_has_twelve_exchanges_however_many_mini_batches(
     found: dict[int, dict[str, Any]], num_processes: int
 ) -> None:
     counted = found[num_processes]["counted"]
     assert counted["rounds"] == {2: 27, 3: 18}[num_processes]
     of_pass = [
-        "may save or stop", "may save or stop", "begins a pass", "begins the rounds of a pass",
-        "exchanges a value", "ends a stage",
+        "may save or stop", "may save or stop", "begins a pass", "exchanges a value",
+        "ends a stage",
     ]  # fmt: skip
     expected = [*of_pass, "weighs the first mini-batch", *of_pass, "may save or stop"]
     assert sorted(counted["purposes"]) == sorted(expected)

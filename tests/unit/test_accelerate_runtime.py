@@ -21,10 +21,6 @@ X = torch.randn(22, 4, generator=torch.Generator().manual_seed(1))
 DATA = TensorDataset(X, X.sum(1, keepdim=True))
 
 
-def no_exchange(value: Any, purpose: str) -> list[Any]:
-    return [value]
-
-
 def make_trainer(device: Any, callbacks: Any = None, **options: Any) -> Trainer:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.2), nn.ReLU(), nn.Linear(8, 1))
@@ -222,7 +218,7 @@ def test_a_model_spread_over_processes_is_refused() -> None:
 
 
 def test_a_loader_that_shares_out_by_itself_is_refused() -> None:
-    shares = Shares(Accelerator(cpu=True), no_exchange)
+    shares = Shares(Accelerator(cpu=True))
     shares.num_processes = 2
     sampler = DistributedSampler(DATA, num_replicas=2, rank=0)
     with pytest.raises(ConfigError, match="DistributedSampler"):
@@ -233,7 +229,7 @@ def test_mini_batches_that_cannot_be_split_are_refused() -> None:
     from accelerate.utils import DataLoaderConfiguration
 
     plugin = DataLoaderConfiguration(split_batches=True)
-    shares = Shares(Accelerator(cpu=True, dataloader_config=plugin), no_exchange)
+    shares = Shares(Accelerator(cpu=True, dataloader_config=plugin))
     shares.num_processes = 3
     with pytest.raises(ConfigError, match="mini-batches of 4 samples cannot be shared by 3"):
         shares.of(DataLoader(DATA, 4))

@@ -105,6 +105,11 @@ class Cursor:
         self._was_loaded = False
         self._limit: int | None = None
 
+    def begin_streams(self, seed: int) -> None:
+        """Begin the streams that the processes draw from alike, with the same seed in all."""
+        if self._streams is not None:
+            self._streams.begin(seed)
+
     def limit_to(self, count: int) -> None:
         """Walk the first ``count`` batches only, and load no others."""
         if self.has_exact_length and self.length is not None and count >= self.length:

@@ -50,7 +50,7 @@ class AccelerateRuntime:
         self.is_main: bool = accelerator.is_main_process
         self.rank: int = accelerator.process_index
         self.num_processes: int = accelerator.num_processes
-        self._shares = Shares(accelerator, self.gather_objects)
+        self._shares = Shares(accelerator)
         self.streams = SeparateStreams(self.rank) if self.num_processes > 1 else Streams()
         # With shares of different lengths one process would end a window before the others.
         accelerator.gradient_state.plugin_kwargs["sync_with_dataloader"] = False

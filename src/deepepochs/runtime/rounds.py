@@ -4,8 +4,9 @@ The processes' shares of the data may differ in length by a mini-batch. In a rou
 process has no mini-batch left, or a ``None`` that is to be left out, it runs a filler: a mini-batch
 with the weight 0.
 
-What can be known before the pass is exchanged then: how many rounds there are, and what each
-mini-batch weighs. So in most rounds no process waits for another but for the gradients.
+What can be known before the pass is exchanged then: how many rounds there are, what each
+mini-batch weighs, and the seed of what all draw alike. So in most rounds no process waits for
+another but for the gradients.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any, NamedTuple, Protocol
 
 from .. import rng
 from ..data.cursor import Cursor
+from ..data.seeding import epoch_seed_from
 from ..errors import DataError
 from ..nest.operations import detach
 
@@ -136,9 +138,11 @@ class Rounds:
         self.cursor = cursor
         self._hooks = hooks, hooks_of_fillers
         self._meetings = Meetings() if meetings is None else meetings
-        own = cursor.length, cursor.has_exact_length, sizes, self._meetings.pace()
-        gathered = runtime.gather_objects(own, "begins the rounds of a pass")
-        lengths, exact, of_all, paces = zip(*gathered, strict=True)
+        seed = epoch_seed_from(None)
+        own = cursor.length, cursor.has_exact_length, sizes, self._meetings.pace(), seed
+        gathered = runtime.gather_objects(own, "begins a pass")
+        lengths, exact, of_all, paces, seeds = zip(*gathered, strict=True)
+        cursor.begin_streams(seeds[0])
         self._meetings.begin(None if None in paces else sum(paces) / len(paces))
         self.length: int | None = None if None in lengths else max(lengths)
         self.is_exact = self.length is not None and all(exact)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -24,8 +24,8 @@ from torch.utils.data import (
 
 from .. import rng
 from ..data.cursor import counts_exactly
-from ..data.routes import keep_streams, streams_of
-from ..data.seeding import CommonStreams, epoch_seed_from
+from ..data.routes import keep_streams
+from ..data.seeding import CommonStreams
 from ..errors import ConfigError, DataError
 from .rounds import Sizes
 
@@ -44,12 +44,10 @@ class Shares:
     """Gives the share of this process in a loader, for each loader the same object again.
 
     The processes take whole mini-batches in turn, or split each with ``split_batches``.
-    ``gather`` gives the value of each process.
     """
 
-    def __init__(self, accelerator: Accelerator, gather: Callable[[Any, str], list[Any]]) -> None:
+    def __init__(self, accelerator: Accelerator) -> None:
         self._accelerator = accelerator
-        self._gather = gather
         self.num_processes: int = accelerator.num_processes
         self.rank: int = accelerator.process_index
         self._of_loaders: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
@@ -92,7 +90,7 @@ class Shares:
 
     @contextlib.contextmanager
     def opened(self, loader: Any) -> Iterator[Any]:
-        """Give the share for one pass, in the same order in all processes and without padding.
+        """Give the share for one pass, without padding, and with its generator alike in all.
 
         All processes must call it at the same time.
         """
@@ -103,9 +101,6 @@ class Shares:
         if self.num_processes == 1:
             yield share
             return
-        seed = self._gather(epoch_seed_from(None), "begins a pass")[0]
-        if (streams := streams_of(share)) is not None:
-            streams.begin(seed)
         if not isinstance(share, DataLoaderShard):
             yield share
             return
