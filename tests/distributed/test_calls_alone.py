@@ -23,6 +23,7 @@ AT_ONCE = {
     "loads": ("process 0 is in the script, where it is ready to load the weights",
               "process 1 is in fit() (call 1)"),
     "makes": ("Process 0 makes a Trainer, and has lost the connection to another process",),
+    "late": ("Process 0 has waited for another process for 2 seconds, the timeout of the process group",),
     "dies": ("Process 0 has lost the connection to another process", "is in fit() (call 1)"),
     "fits": ("Process 0 waits for process 1, which has ended its script",),
     "exits": ("process 1, which has left fit() (call 1) with SystemExit(0)",),

@@ -1,4 +1,4 @@
-"""Exchanges between the processes, in a group of the library's own.
+"""Exchanges between the processes: each says what it is about to do, and gives bytes to all.
 
 With each exchange a process says what it is about to do. Where two are about to do different
 things, all get an error at once that names both, and where one will never come, those that wait
@@ -25,7 +25,8 @@ import torch
 from torch import distributed
 
 from ..errors import LoopException, warn_user
-from .watch import ADVICE, Watch, text_of_deadlock
+from .star import Star, Waiting
+from .watch import ADVICE, Watch, own_store, text_of_deadlock
 
 # The length of the value, what the process is about to do, and a short value itself. What an epoch
 # exchanges is short, mostly: a longer value takes a second exchange.
@@ -49,10 +50,18 @@ class Exchange:
         self.num_calls = 0
         self._call = "the script"
         self._broken: str | None = None
-        self._latest: list[torch.Tensor] = []
-        self._watch = Watch(rank, num_processes)
-        self._meet()
-        self._group: Any = distributed.new_group(backend="gloo", timeout=_timeout())
+        store = own_store()
+        self._watch = Watch(rank, num_processes, store)
+        waiting = self._waiting_for_trainers()
+        self._meet(waiting)
+        try:
+            self._star = Star(rank, num_processes, store, waiting)
+        except OSError as error:
+            raise LoopException(
+                f"Process {rank} cannot reach {error}: the processes need free ports between them, as "
+                "those of gloo and NCCL."
+            ) from error
+        self._limit_s = _limit_s()
         self._world = weakref.ref(distributed.group.WORLD)
 
     @property
@@ -60,28 +69,35 @@ class Exchange:
         """Whether its processes are those of the present process group."""
         return self._world() is distributed.group.WORLD
 
-    def release(self) -> Any:
-        """Give the group away, at the end of the script."""
+    def end(self) -> None:
+        """Leave the other processes, at the end of the script."""
         self._watch.end()
-        group, self._group = self._group, None
-        return group
+        self._star.close()
 
-    def _meet(self) -> None:
-        """Wait until all processes have arrived: ``new_group`` hangs for ever if one has ended."""
+    def _meet(self, waiting: Waiting) -> None:
+        """Wait until all processes have arrived; gloo knows if one has ended."""
         if distributed.get_backend() != "gloo":
             return
         everyone = [torch.zeros(1, device="cpu") for _ in range(self.num_processes)]
         work = distributed.all_gather(everyone, everyone[0].clone(), async_op=True)
         try:
-            for seconds in _seconds_of(work):
-                if seconds == _PATIENCE:
-                    text = f"Process {self.rank} waits for the others to make their Trainer. "
-                    warn_user(f"{text}{ADVICE}", RuntimeWarning)
+            while not _is_done(work):
+                waiting()
         except RuntimeError as error:
             raise LoopException(
                 f"Process {self.rank} makes a Trainer, and has lost the connection to another "
                 f"process, which has ended or failed. {ADVICE}"
             ) from error
+
+    def _waiting_for_trainers(self) -> Waiting:
+        seconds = itertools.count(1)
+
+        def wait() -> None:
+            if next(seconds) == _PATIENCE:
+                text = f"Process {self.rank} waits for the others to make their Trainer. "
+                warn_user(f"{text}{ADVICE}", RuntimeWarning)
+
+        return wait
 
     @contextlib.contextmanager
     def call(self, name: str) -> Iterator[None]:
@@ -150,36 +166,38 @@ class Exchange:
             raise LoopException(
                 f"The processes lost their connection before: {self._broken} Start the script anew."
             )
-        everyone = torch.empty((self.num_processes, len(own)), dtype=torch.uint8, device="cpu")
         try:
             with self._watch.exchanging(where):
-                mine = torch.frombuffer(own, dtype=torch.uint8)
-                rows = list(everyone.unbind())
-                # A thread of gloo lets go of the tensors a moment after the exchange. Were it their
-                # last owner, it would take locks of Python, and a worker that a loader forks in
-                # that moment would wait for them for ever. So they are kept until the next one.
-                self._latest = [mine, *rows]
-                self._wait(distributed.all_gather(rows, mine, self._group, async_op=True), where)
+                return self._star.gather(own, self._waiting(where))
+        except OSError as error:
+            self._broken = self._lost(where)
+            raise LoopException(self._broken) from error
         except BaseException as error:
             self._broken = str(error)
             raise
-        return [memoryview(row) for row in everyone.numpy()]
 
-    def _wait(self, work: Any, where: str) -> None:
-        """Wait for the others, and look now and then whether they can still come."""
+    def _waiting(self, where: str) -> Waiting:
+        """Look now and then, while this process waits, whether the others can still come."""
         gone: tuple[int, str] | None = None
-        try:
-            for seconds in _seconds_of(work):
-                if seconds % _LOOK_EVERY:
-                    continue
+        seconds = itertools.count(1)
+
+        def look() -> None:
+            nonlocal gone
+            second = next(seconds)
+            if second % _LOOK_EVERY == 0:
                 # Twice: what the others have sent may be on its way.
                 last, gone = gone, self._watch.gone(self.num_calls)
                 if gone is not None and gone == last:
                     raise LoopException(self._without(where, *gone))
-                if seconds > _PATIENCE and (stuck := self._watch.deadlock()) is not None:
+                if second > _PATIENCE and (stuck := self._watch.deadlock()) is not None:
                     raise LoopException(self._stuck(where, stuck))
-        except RuntimeError as error:
-            raise LoopException(self._lost(where)) from error
+            if second > self._limit_s:
+                raise LoopException(
+                    f"Process {self.rank} has waited for another process for {second} seconds, the "
+                    f"timeout of the process group. It is in {where}."
+                )
+
+        return look
 
     def _without(self, where: str, rank: int, what: str) -> str:
         return (
@@ -201,16 +219,15 @@ class Exchange:
         )
 
 
-def _seconds_of(work: Any) -> Iterator[int]:
-    """Wait for an exchange, and give the seconds so far after each second; raise if it fails."""
-    for seconds in itertools.count(1):
-        try:
-            work.wait(timedelta(seconds=1))
-            return
-        except RuntimeError:
-            if work.is_completed():
-                raise
-        yield seconds
+def _is_done(work: Any) -> bool:
+    """Wait for a collective for a second, and say whether it is done; raise if it fails."""
+    try:
+        work.wait(timedelta(seconds=1))
+    except RuntimeError:
+        if work.is_completed():
+            raise
+        return False
+    return True
 
 
 _MADE: list[Exchange] = []
@@ -223,11 +240,11 @@ def exchange_of(rank: int, num_processes: int) -> Exchange:
     return _MADE[0]
 
 
-def _timeout() -> Any:
+def _limit_s() -> float:
     """The patience of the processes' own group, which the user may have set."""
     least: Any = distributed.distributed_c10d.default_pg_timeout
     found: Any = distributed.distributed_c10d._get_default_group()
     with contextlib.suppress(AttributeError, RuntimeError):
         kind = torch.device("cuda" if distributed.get_backend() == "nccl" else "cpu")
-        return max(found._get_backend(kind).options._timeout, least)
-    return least
+        least = max(found._get_backend(kind).options._timeout, least)
+    return float(least.total_seconds())

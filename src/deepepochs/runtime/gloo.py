@@ -107,19 +107,18 @@ def _leave(pid: int) -> None:
     """
     if os.getpid() != pid or not distributed.is_initialized():  # a fork has copies of all this
         return
-    owners: list[Any] = [exchange.release() for exchange in _EXCHANGES]
-    if distributed.get_backend() == "gloo":
-        owners.append(distributed.group.WORLD)
-        distributed.destroy_process_group()
-        _release_world(owners[-1])
-    else:
-        for group in owners:
-            distributed.destroy_process_group(group)
+    for exchange in _EXCHANGES:
+        exchange.end()
+    if distributed.get_backend() != "gloo":
+        return
+    owners: list[Any] = [distributed.group.WORLD]
+    distributed.destroy_process_group()
+    _release_world(owners[0])
     gc.collect()
-    left = [weakref.ref(group) for group in owners]
-    _OWNERS.put([owners.pop() for _ in left])
+    left = weakref.ref(owners[0])
+    _OWNERS.put([owners.pop()])
     _dropper().join(_PATIENCE_S)
-    if any(group() is not None for group in left):
+    if left() is not None:
         # A variable of the script or a mesh owns it, too, and the threads live on. Without the
         # interpreter's lock for a moment they can free their tensors.
         time.sleep(_GRACE_S)

@@ -59,13 +59,13 @@ class Watch:
         in_call: whether it is in a call of fit, test or the like.
     """
 
-    def __init__(self, rank: int, num_processes: int) -> None:
+    def __init__(self, rank: int, num_processes: int, store: Any) -> None:
         self.rank = rank
         self.num_processes = num_processes
         self.exchange: str | None = None
         self.num_exchanges = 0
         self.in_call = False
-        self._store = _own_store()
+        self._store = store
         self._ended = threading.Event()
         self._watched = threading.get_ident()
         self._error: str | None = None  # with which the latest call was left
@@ -218,7 +218,7 @@ def _stack(frame: FrameType | None) -> Iterator[tuple[str, FrameType]]:
         frame = frame.f_back
 
 
-def _own_store() -> Any:
+def own_store() -> Any:
     """The store of the process group, through a connection that no wait of another blocks."""
     of_torch: Any = distributed
     store = of_torch.distributed_c10d._get_default_store()

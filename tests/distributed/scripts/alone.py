@@ -57,6 +57,11 @@ class Hooks(Callback):
             time.sleep(42)
 
     def on_after_epoch(self, trainer: Any, **_: Any) -> None:
+        if kind == "late":
+            if is_main:
+                trainer.runtime._exchange._limit_s = 1
+            else:
+                time.sleep(600)
         if is_main and kind in ("tests", "saves", "predicts"):
             note()
             if kind == "tests":
