@@ -25,6 +25,7 @@ from ..optim.accumulation import NO_WINDOW, AnyWindow, Window
 from ..optim.fits import bare
 from ..optim.optimizers import Optimizer, Optimizers, params_of
 from .base import Streams
+from .buckets import Buckets
 from .exchange import exchange_of
 from .gloo import leave_gloo_at_exit, rejoin, release_at_exit
 from .outside_weights import OutsideWeights
@@ -41,6 +42,7 @@ class AccelerateRuntime:
 
     is_sharded = False
     engine: Any = None
+    buckets: Buckets | None = None
 
     def __init__(self, accelerator: Accelerator) -> None:
         refuse_setup(accelerator)
@@ -79,6 +81,8 @@ class AccelerateRuntime:
             loss.to(self.device)
         if several:
             release_at_exit(model)
+            if self.num_processes > 2:  # a sum of two has one order
+                self.buckets = Buckets(model)
             self._outside = OutsideWeights(self.accelerator, model, self.total)
             for module in (model, loss):
                 if module is not None:
@@ -190,6 +194,8 @@ class AccelerateRuntime:
         sizes: Sizes | None = None,
         meetings: Meetings | None = None,
     ) -> Rounds | None:
+        if self.buckets is not None:
+            self.buckets.take()
         several = self.num_processes > 1
         return Rounds(self, cursor, hooks, of_fillers, sizes, meetings) if several else None
 

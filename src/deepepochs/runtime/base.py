@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,9 @@ from ..nest.samples import BatchSize
 from ..optim.accumulation import AnyWindow, Window
 from ..optim.optimizers import Optimizer, Optimizers
 from .rounds import ASIDE, Meetings, Processes, Rounds, Sizes
+
+if TYPE_CHECKING:
+    from .buckets import Buckets
 
 
 class Streams:
@@ -57,6 +60,7 @@ class Runtime(Processes, Protocol):
     rank: int
     is_sharded: bool
     streams: Streams
+    buckets: Buckets | None
 
     def prepare(self, model: nn.Module, loss: nn.Module | None, opt: Optimizers) -> nn.Module:
         """Prepare model, loss function and optimizers; return the model to call."""
@@ -128,6 +132,7 @@ class LocalRuntime:
     num_processes = 1
     is_sharded = False
     scaler: Any = None
+    buckets: Buckets | None = None
 
     def __init__(self, device: str | torch.device | None = None) -> None:
         self.device = pick_device(device)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,9 @@ from .optimizers import OptimizersPart
 from .place import EpochState, Place
 from .sharded import ShardedGradients, ShardedModule, ShardedOptimizers
 from .strict import CheckedPart, Part, check_gradients, load_parts, put_buffer
+
+if TYPE_CHECKING:
+    from ..runtime.buckets import Buckets
 
 
 class GradientsPart(CheckedPart):
@@ -101,10 +104,12 @@ class ExtrasPart(CheckedPart):
         loss_fn: Any,
         others: Mapping[str, Tensor],
         first_shapes: Mapping[str, list[int]],
+        buckets: Buckets | None,
     ) -> None:
         self._others = others
         self._model = model
         self._first_shapes = first_shapes
+        self._buckets = buckets
         self._modules = named_modules(model, loss_fn)
 
     def _weights(self) -> dict[str, Tensor]:
@@ -130,6 +135,7 @@ class ExtrasPart(CheckedPart):
                 for name, buffer in self._model.named_buffers()
                 if name in self._first_shapes and self._first_shapes[name] != list(buffer.shape)
             },
+            "gradient_orders": [] if self._buckets is None else self._buckets.state_dict(),
         }
 
     def check_state(self, state: Mapping[str, Any]) -> None:
@@ -151,6 +157,8 @@ class ExtrasPart(CheckedPart):
         with torch.no_grad():
             for name, (owner, key) in self._buffers().items():
                 put_buffer(owner, key, state["buffers"][name])
+        if self._buckets is not None:
+            self._buckets.load_state_dict(state.get("gradient_orders", []))
 
 
 class OwnPart(CheckedPart):
@@ -363,7 +371,9 @@ def collect_parts(
         parts["loss_parts"] = trainer.loss_module
     if others:
         parts["other_weights"] = nn.ParameterDict(others)
-    parts["extras"] = ExtrasPart(model, trainer.loss_fn, others, trainer.buffer_shapes)
+    parts["extras"] = ExtrasPart(
+        model, trainer.loss_fn, others, trainer.buffer_shapes, runtime.buckets
+    )
     parts["optimizers"] = OptimizersPart(trainer.opt, opt, weights)
     parts["gradients"] = gradients
     if trainer.ema is not None:

@@ -1,7 +1,7 @@
 """Take the state at save points of one fit, go on from each anew, and compare to the bit.
 
-Started as ``resuming.py RESULT_FILE``; writes for each case the save points tried and those
-from which a resumed fit differs in any process.
+Started as ``resuming.py RESULT_FILE CASE...``; writes for each case the save points tried and
+those from which a resumed fit differs in any process.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedDataParallelKwargs
 from cases import (
     ByHandTask,
     Endless,
@@ -103,9 +103,10 @@ def weights_of(loss: Any) -> list[torch.Tensor]:
 
 def build(
     accelerator: Accelerator, callbacks: Any, make_data: Callable[[], tuple[list[Any], list[Any]]],
-    **options: Any,
+    model_class: type[nn.Module] | None = None, **options: Any,
 ) -> tuple[Trainer, dict[str, Any]]:  # fmt: skip
-    model, loss = make_model(), make_loss()
+    set_seed(1)
+    model, loss = make_model() if model_class is None else model_class(), make_loss()
     opt = torch.optim.Adam([*model.parameters(), *weights_of(loss)], 0.01)
     schedule = torch.optim.lr_scheduler.StepLR(opt, 3)
     trainer = Trainer(
@@ -269,10 +270,46 @@ def recorded() -> Any:
     return compare(make, 1)
 
 
+class Layers(nn.Module):
+    """Several buckets, in which the weights are not in the order in which they are used."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last = nn.Linear(24, 3)
+        self.inner = nn.ModuleList(nn.Linear(24, 24) for _ in range(4))
+        self.norm = nn.BatchNorm1d(24)
+        self.first = nn.Linear(6, 24)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.norm(self.first(x))
+        for layer in reversed(self.inner):
+            x = torch.tanh(layer(x))
+        return self.last(x)
+
+
+def layered(size: int = 1, **options: Any) -> Any:
+    """Sums of three: the last bits depend on where in a bucket a number is."""
+
+    def data() -> Any:
+        order = torch.Generator().manual_seed(2)
+        train = DataLoader(Noisy(), 3, shuffle=True, generator=order)
+        return [EpochTask(train)], [EpochTask(loader(slice(11), 6))]
+
+    def make(callbacks: Any) -> Any:
+        handler = DistributedDataParallelKwargs(bucket_cap_mb=0.004, **options)  # 4 KiB
+        accelerator = make_accelerator(split=False, kwargs_handlers=[handler])
+        return build(accelerator, callbacks, data, Layers, grad_accumulate=size)
+
+    return compare(make, 2)
+
+
+def layered_windows() -> Any:
+    """Gradients wait for a step at some of the save points."""
+    return layered(2, gradient_as_bucket_view=True)
+
+
 def main() -> None:
-    cases = (shuffled, accumulating, by_hand, streams, drawn, prepared, recorded)
-    names = sys.argv[2:]
-    found = {case.__name__: case() for case in cases if not names or case.__name__ in names}
+    found = {name: globals()[name]() for name in sys.argv[2:]}
     if Accelerator(cpu=True).is_main_process:
         Path(sys.argv[1]).write_text(json.dumps(found))
 
