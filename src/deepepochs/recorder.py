@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from math import isfinite
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -24,7 +24,7 @@ from .faults.not_finite import not_finite
 from .faults.returned import name_is_taken, named_patches, not_a_loss, recorded_twice
 from .nest.reuse import BufferGuard
 from .patches import PatchBase, ValuePatch
-from .patches.plan import KEEPING, Keeping, MetricPlan, complete_patches
+from .patches.plan import KEEPING, MetricPlan, complete_patches
 from .patches.resumed import (
     RestoredPatch,
     join_patches,
@@ -281,7 +281,7 @@ class Recorder:
             try:
                 for name, _ in self.plan:
                     if name not in batch:
-                        patch = cast(Keeping, self.patches[name])
+                        patch: Any = self.patches[name]  # of ``KEEPING``
                         patch.keep(*kept)
                         if patch.outputs.num_bytes > LARGE:
                             self._trials.tell_size(name, patch.outputs.num_bytes)

@@ -6,7 +6,9 @@ DESIGN, section 3, says why. The order of the layers is import-linter's to check
 from __future__ import annotations
 
 import ast
+import importlib
 import inspect
+import pkgutil
 import subprocess
 import sys
 from collections import Counter
@@ -19,7 +21,9 @@ import torch
 from torch import nn
 
 import deepepochs
-from deepepochs import EpochTask, Trainer, TrainerBase
+from deepepochs import Callback, EpochTask, Trainer, TrainerBase
+from deepepochs.callbacks.base import HOOKS
+from deepepochs.hooks import is_of_library
 
 SRC = Path(deepepochs.__file__).parent
 FILES = sorted(SRC.rglob("*.py"))
@@ -326,3 +330,22 @@ def test_a_plain_fit_with_one_metric_runs_at_most_35_files() -> None:
         [sys.executable, "-c", PLAIN_FIT], capture_output=True, text=True, check=True
     )
     assert 20 < int(done.stdout.split()[-1]) <= 35
+
+
+def subclasses(cls: type[Any]) -> Iterator[type[Any]]:
+    for one in cls.__subclasses__():
+        yield one
+        yield from subclasses(one)
+
+
+def test_hooks_of_the_library_take_the_arguments_of_the_hook() -> None:
+    # A trainer looks at the signatures of its user's hooks alone.
+    for module in pkgutil.walk_packages(deepepochs.__path__, "deepepochs."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+    ours = [cls for cls in subclasses(Callback) if is_of_library(cls)]
+    assert len(ours) > 20
+    for cls in ours:
+        for name, declared in HOOKS.items():
+            given = list(inspect.signature(declared).parameters)[1:]
+            inspect.signature(getattr(cls, name)).bind(None, **dict.fromkeys(given))

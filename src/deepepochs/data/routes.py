@@ -37,6 +37,7 @@ from .followed import (
     Stateful,
     follow,
     is_torchdata,
+    keeps_state,
     leaves_out,
     load_state,
     read_moment,
@@ -233,13 +234,13 @@ def _stateful_samplers(sampler: Any) -> dict[str, Stateful]:
     name, outermost = "sampler", sampler
     while sampler is not None and id(sampler) not in seen:
         seen.add(id(sampler))
-        if isinstance(sampler, Stateful):
+        if keeps_state(sampler):
             found[name] = sampler
         inner = getattr(sampler, "batch_sampler", None)
         sampler = inner if inner is not None else getattr(sampler, "sampler", None)
         name += ".sampler"
     for name, one in sampler_objects(outermost):
-        if isinstance(one, Stateful) and id(one) not in seen:
+        if keeps_state(one) and id(one) not in seen:
             found[name] = one
     return found
 
@@ -669,7 +670,7 @@ class _Items:
         return self._follow(self.iterator)
 
     def state_dict(self) -> dict[str, Any]:
-        has_state = self.iterator is not self.dataset and isinstance(self.iterator, Stateful)
+        has_state = self.iterator is not self.dataset and keeps_state(self.iterator)
         return {"iterator": state_of(self.iterator)} if has_state else {}
 
     def resume(self, state: dict[str, Any]) -> None:
@@ -692,14 +693,14 @@ def choose_route(loader: Any, worker_seeding: str, *, fast_path: bool) -> Route:
     if not isinstance(owner, DataLoader) or (owner is loader and "base_dataloader" in vars(loader)):
         # What Accelerate has prepared has the methods in any case.
         inner = getattr(loader, "base_dataloader", loader)
-        both = isinstance(loader, Stateful) and isinstance(inner, Stateful)
+        both = keeps_state(loader) and keeps_state(inner)
         return StatefulRoute(loader) if both else PlainRoute(loader)
     if is_torchdata(owner):
         # Its own state leaves out the workers' random streams and samplers that draw from the
         # global generator, so it is used only for state that is inside of the data set.
-        has_state = isinstance(owner.dataset, (IterableDataset, Stateful))
+        has_state = isinstance(owner.dataset, IterableDataset) or keeps_state(owner.dataset)
     else:
-        has_state = owner is loader and isinstance(loader, Stateful)
+        has_state = owner is loader and keeps_state(loader)
     if has_state:
         return StatefulRoute(loader, worker_seeding)
     if isinstance(owner.dataset, IterableDataset):
@@ -710,7 +711,7 @@ def choose_route(loader: Any, worker_seeding: str, *, fast_path: bool) -> Route:
 def dataset_state(loader: Any) -> dict[str, Any]:
     """Read the state of a data set that has one and lives in this process."""
     dataset = loader.dataset
-    if loader.num_workers == 0 and isinstance(dataset, Stateful):
+    if loader.num_workers == 0 and keeps_state(dataset):
         return {"dataset": state_of(dataset)}
     return {}
 

@@ -22,8 +22,9 @@ from torch import Tensor
 
 from .. import metrics as functions
 from ..errors import ConfigError, MetricError, PatchError
+from ..nest.reuse import any_changed
 from .base import PatchBase, call_metric, check_same_metric, checked_metric, copied, mismatch
-from .tensors import Chunks, as_chunk
+from .tensors import Chunks, as_chunk, changed_in_place
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -179,8 +180,10 @@ class CountsPatch(PatchBase):
         """Add one more mini-batch in place; both arguments come from ``as_chunk``."""
         if not isinstance(outputs, Tensor):
             outputs = functions.scores_of(outputs)
-        self.outputs.append(outputs, keep_on_device=True)
-        self.targets.append(targets, keep_on_device=True)
+        if any_changed((outputs, targets)):
+            raise changed_in_place()
+        self.outputs.items.append(outputs)
+        self.targets.items.append(targets)
         self._num_kept += outputs.numel() if isinstance(outputs, Tensor) else 0
         if self._num_kept > MOST_KEPT:
             self._count()

@@ -11,6 +11,7 @@ count themselves are as before.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from time import perf_counter
 from typing import Any
 
@@ -27,7 +28,7 @@ from .base import PatchBase, call_metric, flatten_value
 from .confusion import ConfusionMetrics, ConfusionPatch, CountsPatch
 from .tensors import Chunks, TensorPatch, is_whole, join
 from .totals import PassPatches, shown_values
-from .trial import copy_of_metric
+from .trial import copy_of_metric, draws_nothing
 from .values import MeanPatch, ValuePatch
 
 # Reading these changes no value that is read later; reading means costs next to nothing.
@@ -53,8 +54,9 @@ class RunningValues:
                 self._metrics[key] = _metric_of(patch)
             return self._metrics[key].value(patch, REST * len(self._metrics))
 
-        holders = [getattr(patch, "metric", None) for patch in patches.values()]
-        with rng.preserved(*holders), torch.no_grad():
+        others = [p for p in patches.values() if type(p) is not ValuePatch and not draws_nothing(p)]
+        holders = [getattr(patch, "metric", None) for patch in others]
+        with rng.preserved(*holders) if others else nullcontext(), torch.no_grad():
             return shown_values(patches, value_of)
 
 

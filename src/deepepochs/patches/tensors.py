@@ -93,6 +93,8 @@ class TensorPatch(PatchBase):
 
     def keep(self, outputs: Any, targets: Any = None) -> None:
         """Append one more mini-batch in place; both arguments come from ``as_chunk``."""
+        if any_changed((outputs, targets)):
+            raise changed_in_place()
         self.outputs.append(outputs, self.keep_on_device)
         self.targets.append(targets, self.keep_on_device)
 
@@ -169,8 +171,6 @@ class Chunks:
 
     def append(self, item: Any, keep_on_device: bool) -> None:
         """Append one chunk; a list of one would cost 0.1 µs a mini-batch."""
-        if any_changed((item,)):
-            raise _changed()
         self.items.append(item)
         if not keep_on_device and len(self.items) - self.num_moved >= MOVE_EVERY:
             self._move()
@@ -199,7 +199,7 @@ class Chunks:
             MetricError: a chunk was changed in place.
         """
         if any_changed(self.items):
-            raise _changed()
+            raise changed_in_place()
         if not keep_on_device:
             self._move()
         value = join(self.items)
@@ -210,7 +210,8 @@ class Chunks:
         return value
 
 
-def _changed() -> MetricError:
+def changed_in_place() -> MetricError:
+    """The error for outputs or targets that are not what was kept."""
     return MetricError(
         "Outputs or targets were changed in place after they were recorded for the metrics, whose "
         "values would be wrong. Change a copy, as in model_out.clone(), or record after the change."

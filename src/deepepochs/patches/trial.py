@@ -176,11 +176,16 @@ def value_without_trace(patch: PatchBase) -> Any:
     """Give the value of a patch, and put back what computing it draws or counts."""
     if type(patch) is TensorPatch:
         return call_without_trace(patch.metric, patch.arguments(), on_copies=patch.on_copies)
-    if type(patch) is CountsPatch and is_of_classes(patch.metric):
-        with torch.no_grad():  # the library's own metrics draw nothing
+    if draws_nothing(patch):
+        with torch.no_grad():
             return patch()
     with rng.preserved(getattr(patch, "metric", None)), torch.no_grad():
         return patch()
+
+
+def draws_nothing(patch: PatchBase) -> bool:
+    """Whether the value of a patch is computed by the library alone, which draws nothing for it."""
+    return type(patch) is CountsPatch and is_of_classes(patch.metric)
 
 
 def call_without_trace(metric: Any, arguments: tuple[Any, ...], *, on_copies: bool = False) -> Any:

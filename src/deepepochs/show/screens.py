@@ -25,6 +25,7 @@ import shutil
 import sys
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -105,6 +106,7 @@ def pad(text: str, columns: int) -> str:
     return text + " " * max(0, columns - text_width(text))
 
 
+@lru_cache(1024)
 def _char_width(char: str) -> int:
     # Marks, and what is not seen: joiners and selectors in an emoji.
     if unicodedata.combining(char) or unicodedata.category(char) in ("Mn", "Me", "Cf"):
