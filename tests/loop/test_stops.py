@@ -268,6 +268,71 @@ def test_an_epoch_that_is_whole_and_validated_out_of_turn_is_not_said_to_be_stop
     assert "(stopped in validation)" in capsys.readouterr().out
 
 
+def hour_at(hook: str, at: int = 0, reason: str = "") -> Any:
+    """Make a callback that lets an hour pass in a hook of an epoch, or stops there, validated."""
+
+    def late(self: Any, trainer: Any, **others: Any) -> None:
+        if others.get("epoch_idx", trainer.init_epoch) != at:
+            return
+        if reason:
+            trainer.stop(reason, validate=True)
+        else:
+            trainer.fits.spend(3600)
+
+    return type("HourAt", (Callback,), {hook: late})()
+
+
+@pytest.mark.parametrize(
+    ("hook", "at", "reason"),
+    [
+        ("on_after_train_epochs", 0, ""),
+        *[(hook, at, reason) for hook, at in (("on_after_epoch", 0), ("on_before_epoch", 1))
+          for reason in ("", "enough")],
+    ],
+)  # fmt: skip
+def test_a_fit_that_ends_between_epochs_validates_first_where_the_last_epoch_has_not(
+    hook: str, at: int, reason: str
+) -> None:
+    hour = hour_at(hook, at, reason)
+    trainer = make_trainer(hour, max_time="1h", epochs=4)
+    history = trainer.fit(data := loader(), val := loader(shuffle=False), val_freq=2)
+    assert trainer.init_epoch == 1 and history.val_epochs == [0]
+    assert history.steps == {"train": [NUM], "val": [NUM]}
+    loss = trainer.test(val)["loss"]
+    assert history["val"]["loss"] == [loss]
+    trainer.callbacks.remove(hour)
+    if reason:  # the next fit goes on to the bit
+        found = fits(data, val, trainer=trainer, num=1, val_freq=2)
+        whole = make_trainer(epochs=4)
+        assert found == fits(loader(), loader(shuffle=False), trainer=whole, num=1, val_freq=2)
+
+
+def test_a_validation_after_a_stop_between_epochs_comes_once_and_only_after_training() -> None:
+    trainer = make_trainer(hour_at("on_after_epoch", 1), max_time="1h")
+    assert trainer.fit(loader(), loader(), val_freq=2).val_epochs == [1]
+    every = make_trainer(hour_at("on_after_epoch"), max_time="1h", val_every=NUM)
+    assert every.fit(loader(), loader(), val_freq=2).steps["val"] == [NUM]
+    begun = make_trainer(hour_at("on_before_epoch", reason="no"))
+    assert not begun.fit(loader(), loader(), val_freq=2)
+
+
+def test_the_best_of_a_validation_after_a_stop_between_epochs_is_kept_and_a_resume_goes_on(
+    tmp_path: Path,
+) -> None:
+    def run(folder: str, *callbacks: Callback, max_time: str) -> Trainer:
+        trainer = checked(tmp_path / folder, max_time=max_time, epochs=4)
+        trainer.callbacks.extend(callbacks)
+        trainer.fit(loader(), loader(shuffle=False), val_freq=2)
+        return trainer
+
+    stopped = run("parts", hour_at("on_after_epoch"), max_time="1h")
+    value = stopped.history["val"]["loss"][-1]
+    assert stopped.history.val_epochs == [0] and stopped.progress.num_steps == NUM
+    assert stopped.test(loader(shuffle=False))["loss"] == value
+    gone_on, whole = run("parts", max_time="9h"), run("whole", max_time="9h")
+    assert outcome(gone_on)[:-1] == outcome(whole)[:-1] and gone_on.history.val_epochs == [1, 3]
+
+
 def test_max_time_counts_the_time_before_a_resume(tmp_path: Path) -> None:
     def run(stop_at: int = 1000, **options: Any) -> Trainer:
         check = CheckCallback("loss", ckpt_dir=tmp_path)

@@ -25,7 +25,7 @@ from ..runs.folder import run_folder
 from ..runs.ownership import use_here
 from ..runtime.base import in_main_process, together
 from .base import Callback, Metrics
-from .monitored import Improvement
+from .monitored import Improvement, follows_stop
 from .run_record import RunRecordCallback
 
 if TYPE_CHECKING:
@@ -251,9 +251,11 @@ class CheckCallback(Callback):
         self.improvement.look(trainer, metrics)
 
     def on_after_val_epochs(self, trainer: TrainerView, metrics: Metrics, **others: Any) -> None:
-        """Check the monitored metric in a validation within an epoch, too."""
+        """Check the monitored metric in a validation within an epoch, too, or after a stop."""
         value = self.improvement.check_within(trainer, metrics)
-        if value is not None:
+        if value is not None and follows_stop(trainer):
+            self._note_part(trainer, value)
+        elif value is not None:
             self._note_value(value)
             trainer.request_save(self.save, everywhere=True)
 

@@ -340,11 +340,12 @@ class Improvement:
         return value if is_part else self._take(trainer, value)
 
     def check_within(self, trainer: TrainerView, metrics: Mapping[str, Any]) -> float | None:
-        """Do the same with the ``metrics`` of a validation within an epoch."""
+        """Do the same with the ``metrics`` of a validation within an epoch, or after a stop."""
         session = trainer.session
         if self.metric.stage is not Stage.VAL or session is None or not session.is_within:
             return None
-        return self._take(trainer, self.metric.value(session.plan, metrics))
+        value = self.metric.value(session.plan, metrics)
+        return value if follows_stop(trainer) else self._take(trainer, value)
 
     def _take(self, trainer: TrainerView, value: float) -> float:
         self.watch.update(value)
@@ -404,6 +405,11 @@ class Improvement:
         since = watch.num_steps - watch.best_step
         where = f" in epoch {epochs[-since] + 1}" if since <= len(epochs) else ""
         return f"{text} (best {watch.best:.4g}{where})"
+
+
+def follows_stop(trainer: TrainerView) -> bool:
+    """Whether what runs comes after a stop of the fit, whose state is kept as it was there."""
+    return trainer.fits.part is not None
 
 
 def names_in(metrics: Metrics) -> list[str]:

@@ -1,4 +1,4 @@
-"""The validation between two mini-batches of training: ``val_every``.
+"""The validation between two mini-batches of training, ``val_every``, or after a stop between epochs.
 
 It is a call inside of the fit, as a test in a hook is. Random states and the modes of the model are
 put back after it. Only then the fit saves or stops.
@@ -30,7 +30,7 @@ class PassedOn(SavePoints):
 
 
 class Validation(Session):
-    """One validation between two mini-batches of a fit."""
+    """One validation between two mini-batches or two epochs of a fit."""
 
     def __init__(self, fit: FitSession) -> None:
         trainer = fit.trainer
@@ -45,9 +45,10 @@ class Validation(Session):
         return PassedOn(self.trainer, outer=None if outer is None else outer.save_points)
 
     @property
-    def epoch_idx(self) -> int | None:
-        """The epoch of the fit."""
-        return self._fit_session.epoch_idx
+    def epoch_idx(self) -> int:
+        """The epoch of the fit, or between two the one that is over."""
+        now, fits = self._fit_session.epoch_idx, self._fit_session.fits
+        return max(0, fits.progress.epoch_idx - 1) if now is None else now
 
     def end_run(self, run: Run) -> None:
         """Count the mini-batches."""
@@ -60,9 +61,10 @@ class Validation(Session):
         for index, task in enumerate(tasks):
             run_pass(self, task, Stage.VAL, (index, len(tasks)))
         values = self.stage_values(self.totals)
-        trainer.history.add_validation(epoch_idx or 0, values, trainer.progress.num_steps)
+        trainer.history.add_validation(epoch_idx, values, trainer.progress.num_steps)
         self.fire("on_after_val_epochs", tasks=tasks, metrics=values, epoch_idx=epoch_idx)
-        self._fit_session.follow_validation(values)
+        if self._fit_session.fits.part is None:  # what follows a stop moves no schedule
+            self._fit_session.follow_validation(values)
 
 
 def warn_of_no_validation(fit: FitSession) -> None:

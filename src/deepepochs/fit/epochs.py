@@ -429,26 +429,41 @@ class FitSession(Session):
         self.end_stage(epoch, stage)
 
     def passes_of_part(self) -> Iterator[tuple[EpochTask, Stage, tuple[int, int]]]:
-        """Yield what is left to run of an epoch that a stop has ended; close it as a part."""
+        """Yield what is left to run after a stop: of its epoch, which is closed as a part.
+
+        Between two epochs it is at most a validation.
+        """
         epoch, part = self.epoch, self.fits.part
-        if epoch is None or part is None:
+        if part is None:
             return
-        self.end_stage(epoch, Stage.TRAIN)
-        self.save_points.agree()
-        is_new = self.trainer.history.steps["val"][-1:] != [self.fits.progress.num_steps]
-        if self.save_points.validates and self.plan.tasks[Stage.VAL] and is_new:
-            yield from self._passes_of(epoch, Stage.VAL)
-        self._add_epoch(epoch, part.share)
+        if epoch is None or part.share is None:  # the stop came between epochs
+            self.epoch = None
+            self.trainer.validate_between()
+        else:
+            self.end_stage(epoch, Stage.TRAIN)
+            self.save_points.agree()
+            if self._is_to_validate():
+                yield from self._passes_of(epoch, Stage.VAL)
+            self._add_epoch(epoch, part.share)
         self.save_points.save_requested()
         self.epoch = None
 
+    def _is_to_validate(self) -> bool:
+        """Whether a stop asked for a validation, and these weights have had none."""
+        is_new = self.trainer.history.steps["val"][-1:] != [self.fits.progress.num_steps]
+        return self.save_points.validates and bool(self.plan.tasks[Stage.VAL]) and is_new
+
     def keep_part(self) -> None:
-        """Keep the state at a stop, if an epoch is under way in which something was trained."""
+        """Keep the state at a stop, if the part of an epoch or a validation is to follow it."""
         epoch = self.epoch
-        if epoch is None or Stage.TRAIN not in epoch.begun or self.is_interrupted:
+        if self._waiting is not None or self.is_interrupted:
             return
-        in_pass = self.run is not None and self.run.is_training
-        if self._waiting is None and (in_pass or epoch.num_done(Stage.TRAIN)):
+        if epoch is None or Stage.TRAIN not in epoch.begun:
+            follows = self.fits.progress.epoch_idx > self.span.start and self._is_to_validate()
+        else:
+            in_pass = self.run is not None and self.run.is_training
+            follows = in_pass or epoch.num_done(Stage.TRAIN) > 0
+        if follows:
             from .part import part_of
 
             self.fits.keep_part(part_of(self.trainer, self.plan, epoch))

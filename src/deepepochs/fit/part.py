@@ -1,7 +1,8 @@
 """The part of an epoch that was trained before a stop, kept until the next fit.
 
 The history gets the part at once, marked. The state at the stop is kept. The next fit on the same
-data goes on from it, to the bit, and its whole epoch takes the place of the part.
+data goes on from it, to the bit, and its whole epoch takes the place of the part. The same holds
+for a validation that follows a stop between two epochs: there the part is empty.
 """
 
 from __future__ import annotations
@@ -24,22 +25,23 @@ class TrainedPart(NamedTuple):
     """The part of an epoch that was trained.
 
     Attributes:
-        share: of the training mini-batches; ``nan`` where it is not known how many there are.
+        share: of the training mini-batches; ``nan`` where it is not known how many there are;
+            ``None`` between two epochs.
         state: the parts of the trainer's state that change when the part is closed.
         loaders: what the fit walks.
         metrics: the names and kinds of what each of its passes records.
         read: the training loaders of which it has the first mini-batches alone, with these.
     """
 
-    share: float
+    share: float | None
     state: dict[str, Any]
     loaders: list[Any]
     metrics: list[Any]
     read: list[tuple[Any, Any]]
 
 
-def part_of(trainer: TrainerView, plan: FitPlan, epoch: EpochState) -> TrainedPart:
-    """Keep the state of an epoch that is stopped now."""
+def part_of(trainer: TrainerView, plan: FitPlan, epoch: EpochState | None) -> TrainedPart:
+    """Keep the state of an epoch that is stopped now, or that between two epochs."""
     parts, names = trainer.parts(), list(EARLY)
     if any(optimizer.training for optimizer in trainer.opt):
         names += ["model", "optimizers"]  # train() after eval() may round their weights
@@ -49,8 +51,10 @@ def part_of(trainer: TrainerView, plan: FitPlan, epoch: EpochState) -> TrainedPa
     return TrainedPart(share_of(trainer, plan, epoch), state, *_facts(plan), read)
 
 
-def share_of(trainer: TrainerView, plan: FitPlan, epoch: EpochState) -> float:
+def share_of(trainer: TrainerView, plan: FitPlan, epoch: EpochState | None) -> float | None:
     """The share of the training mini-batches of an epoch that are done."""
+    if epoch is None or Stage.TRAIN not in epoch.begun:
+        return None
     if Stage.TRAIN in epoch.metrics:
         return 1.0
     done = float(epoch.num_done(Stage.TRAIN))
@@ -85,7 +89,7 @@ def go_on(trainer: TrainerView, place: Place, fits: Any, plan: FitPlan) -> None:
     if takes_up(part, plan):
         put_back(trainer, part)
         fits.take_up()
-    else:
+    elif part.share is not None:
         fits.end_epoch()
 
 
