@@ -202,6 +202,87 @@ def test_a_table_has_each_validation_with_its_step(tmp_path: Path) -> None:
     assert len((tmp_path / "r/metrics.csv").read_text().splitlines()) == 2
 
 
+class Stream:
+    """Mini-batches without a length."""
+
+    def __iter__(self) -> Any:
+        return iter([(X[i : i + 4], Y[i : i + 4]) for i in range(0, 40, 4)])
+
+
+class WrongLength(Stream):
+    """A loader that says it has more mini-batches than it gives."""
+
+    def __len__(self) -> int:
+        return NUM + 2
+
+
+@pytest.mark.parametrize("kind", [Stream, WrongLength])
+@pytest.mark.parametrize("val_freq", [1, 2])
+@pytest.mark.parametrize("every", [5, 4])
+@pytest.mark.filterwarnings("ignore:The training loader said")
+def test_a_loader_that_does_not_know_its_end_has_one_value_of_its_last_step(
+    kind: type[Stream], val_freq: int, every: int, tmp_path: Path
+) -> None:
+    def run(train_dl: Any, folder: str) -> Any:
+        check = CheckCallback("loss", ckpt_dir=tmp_path / folder, patience=7)
+        options: dict[str, Any] = {"patience": 2, "val_every": every, "epochs": 4}
+        trainer = make_trainer(check, running_id="r", **options)
+        trainer.fit(train_dl, loader(shuffle=False), val_freq=val_freq)
+        weights, history, steps, _, rates, draws = outcome(trainer)
+        return weights, history, steps, rates, draws, check.state_dict()
+
+    known = run([*Stream()], "known")
+    assert known == run(kind(), "unknown")
+
+
+def test_an_epoch_that_val_every_has_validated_at_its_end_shows_these_values(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen: list[Any] = []
+
+    class Looks(Callback):
+        def on_after_epoch(self, val_metrics: Any, **others: Any) -> None:
+            seen.append(dict(val_metrics))
+
+    record = RunRecordCallback(tmp_path)
+    trainer = make_trainer(Looks(), record, val_every=5, running_id="r", console="rows", epochs=2)
+    losses = trainer.fit(Stream(), loader(shuffle=False))["val"]["loss"]
+    assert seen == [{"loss": losses[1]}, {"loss": losses[3]}]
+    rows = (tmp_path / "r/metrics.csv").read_text().splitlines()
+    assert [float(row.split(",")[2]) for row in rows[1:]] == [losses[1], losses[3]]
+
+
+@pytest.mark.parametrize("val_freq", [1, 3])
+def test_a_step_that_the_end_of_a_stream_makes_is_validated_once(val_freq: int) -> None:
+    trainer = make_trainer(val_every=4, grad_accumulate=3, epochs=2)
+    steps = trainer.fit(Stream(), loader(), val_freq=val_freq).steps["val"]
+    assert steps == [4, 8]  # each the last step of an epoch, with one mini-batch in its window
+
+
+@pytest.mark.parametrize("at", [1, 5, 10, 11, 15, 20])
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_a_run_over_a_stream_that_is_killed_resumes_to_the_bit(
+    at: int, accumulate: int, tmp_path: Path
+) -> None:
+    def run(folder: str, *callbacks: Callback) -> Trainer:
+        check = CheckCallback("loss", ckpt_dir=tmp_path / folder, every_n_batches=1)
+        names = {"running_id": "r", "resume": "auto", "epochs": 2, "grad_accumulate": accumulate}
+        trainer = make_trainer(check, *callbacks, val_every=2, patience=0, **names)
+        trainer.fit(Stream(), loader())
+        return trainer
+
+    with pytest.raises(SystemExit):
+        run("killed", BreaksOff("train batch", at))
+    assert outcome(run("killed")) == outcome(run("whole"))
+
+
+def test_epochs_without_a_step_of_the_optimizer_are_validated_each() -> None:
+    trainer = make_trainer(val_every=2, epochs=3)
+    trainer.train_step = lambda batch_x, batch_y: None
+    history = trainer.fit([(X, Y)], [(X, Y)])
+    assert history.val_epochs == [0, 1, 2]
+
+
 def test_without_validation_data_it_is_warned_of() -> None:
     with pytest.warns(UserWarning, match="val_every was given, and fit"):
         make_trainer(val_every=4, epochs=1).fit(loader())

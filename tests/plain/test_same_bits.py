@@ -75,3 +75,38 @@ def test_scripts_pass_a_type_checker(tmp_path: Path, monkeypatch: pytest.MonkeyP
     command += ["--ignore-missing-imports", *scripts]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
+
+
+STREAM = """
+class Stream(torch.utils.data.IterableDataset):
+    def __iter__(self):
+        return iter([(x[i], y[i]) for i in range(20)])
+
+
+stream_dl = DataLoader(Stream(), batch_size=5)
+model = Net()
+opt = torch.optim.SGD(model.parameters(), lr=0.5)
+scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(opt, patience=0, factor=0.7)
+trainer = Trainer(
+    model,
+    F.cross_entropy,
+    Optimizer(opt, scheduler),
+    epochs=3,
+    val_every=2,
+    callbacks=CheckCallback(),
+    console="off",
+)
+trainer.fit(stream_dl, val_dl)
+"""
+
+
+def test_the_last_step_of_a_stream_counts_once_among_the_validations(
+    run_both: Callable[[str], Pair],
+) -> None:
+    pair = run_both(HEAD + STREAM)
+    for name, value in pair.ours["trainer"].model.state_dict().items():
+        assert torch.equal(value, pair.model.state_dict()[name]), name
+    history, within = pair.ours["trainer"].history, pair.theirs["validations"]
+    assert [step for step, _ in within] == history.steps["val"] == [2, 4, 6, 8, 10, 12]
+    assert [values["loss"] for _, values in within] == history["val"]["loss"]
+    assert pair.theirs["scheduler"].last_epoch == pair.ours["scheduler"].last_epoch == 6

@@ -410,7 +410,7 @@ class FitSession(Session):
                 yield from self._passes_of(epoch, Stage.VAL)
             elif self.plan.tasks[Stage.VAL]:
                 self.save_points.agree()
-                if self.save_points.validates:
+                if self._is_to_validate():
                     self.save_points.check()  # stops: this epoch would not validate
             self.end_epoch(epoch)
             num_steps = self.fits.progress.num_steps
@@ -450,8 +450,18 @@ class FitSession(Session):
 
     def _is_to_validate(self) -> bool:
         """Whether a stop asked for a validation, and these weights have had none."""
-        is_new = self.trainer.history.steps["val"][-1:] != [self.fits.progress.num_steps]
-        return self.save_points.validates and bool(self.plan.tasks[Stage.VAL]) and is_new
+        has_tasks = bool(self.plan.tasks[Stage.VAL])
+        return self.save_points.validates and has_tasks and not self._latest_validation
+
+    @property
+    def _latest_validation(self) -> dict[str, Any]:
+        """The values of the validation of these very weights in the latest epoch, if there was one."""
+        history, done = self.trainer.history, self.fits.progress
+        is_under_way = self.epoch is not None and Stage.TRAIN in self.epoch.begun
+        latest = history.val_epochs[-1:], history.steps["val"][-1:]
+        if latest != ([done.epoch_idx - (not is_under_way)], [done.num_steps]):
+            return {}
+        return {name: values[-1] for name, values in history["val"].items()}
 
     def keep_part(self) -> None:
         """Keep the state at a stop, if the part of an epoch or a validation is to follow it."""
@@ -512,6 +522,10 @@ class FitSession(Session):
         The schedulers move with whole epochs.
         """
         self.modes.exchange(training=False)  # what is saved and looked at are the weights to use
+        if latest := self._latest_validation:
+            # By val_every: it counts already. Without a length, a loader does not tell that its
+            # last step is one, and the epoch validates again, for it draws as it always does.
+            epoch.metrics.pop(Stage.VAL, None)
         train, val = epoch.metrics[Stage.TRAIN], epoch.metrics.get(Stage.VAL, {})
         history = self.trainer.history
         step = self.fits.progress.num_steps
@@ -522,7 +536,7 @@ class FitSession(Session):
                 train_tasks=self.plan.tasks[Stage.TRAIN],
                 val_tasks=self.plan.tasks[Stage.VAL],
                 train_metrics=train,
-                val_metrics=val,
+                val_metrics=val or latest,
                 epoch_idx=epoch.epoch_idx,
             )
             if part is None:

@@ -251,11 +251,11 @@ class LimitedSavePoints(SavePoints):
         super().__init__(trainer, saves=True)
         self._limits: Limits = trainer.limits
         self._last_s = monotonic()
-        self._num_steps = 0  # at the latest save point
+        self._num_steps = trainer.fits.progress.num_steps  # at the latest save point
 
     def check(self, run: Run | None = None, *, stage: Stage | None = None) -> bool:
-        if self._limits.val_every is not None and run is not None and run.is_training:
-            self._validate_if_due(run, self._limits.val_every)
+        if self._limits.val_every is not None:
+            self._validate_if_due(run, stage, self._limits.val_every)
         self._look(run)
         return super().check(run, stage=stage)
 
@@ -263,13 +263,18 @@ class LimitedSavePoints(SavePoints):
         self._look(run)
         return self.trainer.runtime.any(self.stop_reason is not None, "looks at its limits")
 
-    def _validate_if_due(self, run: Run, every: int) -> None:
-        """Validate before the state is saved, so that a resume finds it done."""
+    def _validate_if_due(self, run: Run | None, stage: Stage | None, every: int) -> None:
+        """Validate before the state is saved, so that a resume finds it done.
+
+        Between passes it is due where the end of one has made the last optimizer step.
+        """
         before, now = self._num_steps // every, self.trainer.fits.with_run(run).num_steps // every
         session = self.trainer.session
         if before == now or session is None or not session.plan.tasks[Stage.VAL]:
             return
-        is_end = run.is_last and run.task_idx + 1 == run.num_tasks
+        is_end = stage is Stage.VAL
+        if run is not None:
+            is_end = bool(run.is_last) and run.task_idx + 1 == run.num_tasks
         if not (is_end and session.plan.validates(session.epoch_idx)):  # which follows at once
             self.trainer.validate_between()
 

@@ -73,6 +73,13 @@ class Between:
         in_epoch = sum(-(-(length or 0) // size) for length in lengths) * plan.val_freq
         return bool(self._ema_every <= min(in_epoch, self.val_every or in_epoch))
 
+    @property
+    def may_repeat(self) -> bool:
+        """Whether the end of an epoch may validate what its last step has: its loader tells no end."""
+        return bool(self.val_every) and not counts_exactly(
+            self._plan.tasks[Stage.TRAIN][-1].dataloader
+        )
+
     def end_with(self, patiences: Sequence[tuple[str, int]]) -> None:
         """End a pass of training, too, where a validation within it has exhausted a patience."""
         if self.val_every and len(self._plan.tasks[Stage.TRAIN]) == 1:

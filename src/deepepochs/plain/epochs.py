@@ -170,8 +170,11 @@ class Epochs:
             return [*best, *self._schedules(Stage.VAL), *self._schedules(Stage.TRAIN), *moves]
         val = self.values[Stage.VAL]
         call = [f"{self._follow}({val})"] if self._follow else []
-        if call and self._when():
-            call = [f"if {val}:", f"{INDENT}{call[0]}"]
+        asks = [val] if self._when() else []
+        if self.between.may_repeat:
+            asks.append(f"{self.between.steps} not in dict({self.between.validations})")
+        if call and asks:
+            call = [f"if {' and '.join(asks)}:", f"{INDENT}{call[0]}"]
         return [*call, *self._schedules(Stage.TRAIN), *moves]
 
     def _passes(self, stage: Stage, indent: int) -> list[str]:
@@ -246,6 +249,9 @@ class Epochs:
                 )
             )
         lines += [gaps.not_written(text) for text in self._limits()]
+        if self.between.may_repeat and self._is_rare and trainer.grad_accumulate > 1:
+            what = "val_every at the step that the mini-batches left over at the end make"
+            lines.append(gaps.not_written(what))
         workers = [getattr(task.dataloader, "num_workers", 0) for task in self.plan.all_tasks()]
         if any(workers) and trainer.worker_seeding == "position":
             what = "worker_seeding='position': the random numbers of workers are those of torch"
