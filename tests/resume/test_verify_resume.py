@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import inspect
 import os
 import sys
 import time
@@ -16,7 +17,14 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from deepepochs import Callback, CheckCallback, ConfigError, LoopException, Trainer
+from deepepochs import (
+    Callback,
+    CheckCallback,
+    CheckpointError,
+    ConfigError,
+    LoopException,
+    Trainer,
+)
 from deepepochs.nest.compare import differing
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -176,14 +184,81 @@ def test_called_inside_a_fit_it_is_refused() -> None:
         trainer.fit(**options)
 
 
-def test_the_failure_of_a_run_is_told_with_its_traceback() -> None:
-    class Fails(Callback):
-        def on_after_train_batch(self, **others: Any) -> None:
-            raise ZeroDivisionError("in the hook")
+class Fails(Callback):
+    """Fails in a function that a hook calls."""
 
+    def on_after_train_batch(self, **others: Any) -> None:
+        self.fail()
+
+    def fail(self) -> None:
+        raise ZeroDivisionError("in the hook")
+
+
+def test_the_failure_of_a_run_is_told_in_a_few_lines_with_the_place_in_the_users_code() -> None:
     trainer, options = base_fit(Fails())
-    with pytest.raises(Exception, match="ZeroDivisionError: in the hook"):
+    with pytest.raises(CheckpointError) as met:
         trainer.verify_resume(**options)
+    said, where, advice = str(met.value).splitlines()
+    assert said == "The run 'unbroken' of verify_resume failed: ZeroDivisionError: in the hook"
+    _, first = inspect.getsourcelines(Fails)
+    assert where == (
+        f"It was raised in {__file__}, line {first + 7}, in fail, called from {__file__}, "
+        f"line {first + 4}, in on_after_train_batch."
+    )
+    assert advice == "fit() fails there as well: mend that first, and then verify again."
+    assert "run_pass" in str(met.value.__cause__)
+
+
+class Unread(Samples):
+    """Its samples cannot be read."""
+
+    def __getitem__(self, index: int) -> Any:
+        raise OSError("no such picture")
+
+
+class Wide(Samples):
+    """Its samples do not fit the model."""
+
+    def __getitem__(self, index: int) -> Any:
+        return torch.zeros(9), index % 2
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_sample_that_cannot_be_read_is_told_with_the_line_that_reads_it(num_workers: int) -> None:
+    trainer, options = base_fit()
+    options["train_dl"] = DataLoader(Unread(), 4, num_workers=num_workers)
+    with pytest.raises(CheckpointError) as met:
+        trainer.verify_resume(**options)
+    said, where, _ = str(met.value).splitlines()
+    assert said.endswith("failed: OSError: no such picture")
+    assert where.startswith(f"It was raised in {__file__}, line ")
+    assert where.endswith("in __getitem__.")
+
+
+def test_a_mini_batch_that_does_not_fit_the_model_is_told_as_in_fit() -> None:
+    trainer, options = base_fit()
+    options["train_dl"] = DataLoader(Wide(), 4)
+    with pytest.raises(CheckpointError, match="In epoch 1, training batch 1 of") as met:
+        trainer.verify_resume(**options)
+    assert len(str(met.value).splitlines()) <= 8 and "Traceback" not in str(met.value)
+
+
+class Heavy(Callback):
+    """Its state cannot be loaded."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"num": 1}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        raise KeyError("weight")
+
+
+def test_a_resume_that_fails_is_told_in_a_few_lines_too() -> None:
+    trainer, options = base_fit(Heavy())
+    (difference,) = trainer.verify_resume(**options).differences
+    assert "The run 'resumed' of verify_resume failed: " in difference
+    assert f"It was raised in {__file__}, line " in difference
+    assert "The unbroken run has passed" in difference and "Traceback" not in difference
 
 
 def test_differing_names_the_path_and_the_size_of_a_difference() -> None:

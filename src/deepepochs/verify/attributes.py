@@ -45,7 +45,7 @@ _ABSENT = ["", "not there"]
 _OWN_STATE = ("deepepochs.", "torch.optim.", "accelerate.")
 _OF_TORCH = (torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler)
 _PATHS = sysconfig.get_paths()
-_INSTALLED = tuple(_PATHS[name] for name in ("stdlib", "platstdlib", "purelib", "platlib"))
+INSTALLED = tuple(_PATHS[name] for name in ("stdlib", "platstdlib", "purelib", "platlib"))
 
 
 def readings(roots: Mapping[str, Any]) -> dict[str, list[str]]:
@@ -295,7 +295,7 @@ def _is_users_file(names: Mapping[str, Any]) -> bool:
     name, file = str(names.get("__name__", "")), names.get("__file__")
     if name == "__main__":
         return True
-    is_installed = file is None or str(file).startswith(_INSTALLED)
+    is_installed = file is None or str(file).startswith(INSTALLED)
     return not is_installed and name.partition(".")[0] not in ("deepepochs", "torch")
 
 

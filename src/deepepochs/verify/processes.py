@@ -7,6 +7,7 @@ group of their own.
 from __future__ import annotations
 
 import gc
+import json
 import multiprocessing
 import os
 import pickle
@@ -26,7 +27,8 @@ from torch import distributed
 
 from .. import rng
 from ..checkpoint.file import load
-from ..errors import CheckpointError, ConfigError, LoopException
+from ..errors import ConfigError, LoopException
+from .failures import Failure, described, failure_of_run
 from .probe import Refusal, make_run
 
 if sys.platform != "win32":
@@ -39,8 +41,6 @@ if TYPE_CHECKING:
 APART = "apart"
 JOIN_S = 60
 ATTEMPTS = 3
-Outcome: TypeAlias = "tuple[float, str, str]"
-"""How a run failed: the time, the kind of failure, and its text."""
 Meets: TypeAlias = "tuple[str, int, str, Path]"
 """Where new processes meet: host, port, the name of the run, and the file that says they have."""
 
@@ -70,7 +70,7 @@ class Starter:
         """Make one run, and return what its probe saved.
 
         Raises:
-            CheckpointError: the run failed; the message has the traceback.
+            CheckpointError: the run failed; the traceback is in its cause.
             ConfigError: the fit was refused before its first mini-batch.
         """
         target, fault = self._folder / f"{name}.ckpt", self._folder / f"{name}.txt"
@@ -81,36 +81,36 @@ class Starter:
             if self._address is not None:
                 meets = (*self._address, f"{name} {attempt}", self._folder / f"{name} {attempt}")
             outcome = self._outcome(fault, meets, (*job, rng.get_state()))
-            if not self._agree(name, outcome, is_last=attempt == ATTEMPTS - 1):
+            is_last, resumes = attempt == ATTEMPTS - 1, source is not None
+            if not self._agree(name, outcome, is_last=is_last, resumes=resumes):
                 break
         return load(target)
 
-    def _outcome(self, fault: Path, meets: Meets | None, job: tuple[Any, ...]) -> Outcome | None:
-        """Run once in a new process; say how it failed: the time, the kind and the text."""
+    def _outcome(self, fault: Path, meets: Meets | None, job: tuple[Any, ...]) -> Failure | None:
+        """Run once in a new process; say how it failed."""
         is_fork = self._context.get_start_method() == "fork"
         arguments = (fault, meets, job if is_fork else pickle.dumps(job))
         code = _ended(self._context, arguments, None if meets is None else meets[-1])
         if fault.exists():
-            when_s, kind, text = fault.read_text("utf-8").split("\n", 2)
-            return float(when_s), kind, text
+            return Failure(*json.loads(fault.read_text("utf-8")))
         if meets is not None and not meets[-1].exists():
-            return time.time(), APART, f"The new processes did not join in {JOIN_S} s."
-        return None if job[3].exists() else (time.time(), "failed", f"exit {code}")
+            return Failure(time.time(), APART, f"the new processes did not join in {JOIN_S} s.")
+        ended = f"its process ended with the exit code {code}."
+        return None if job[3].exists() else Failure(time.time(), "failed", ended)
 
-    def _agree(self, name: str, outcome: Outcome | None, *, is_last: bool) -> bool:
+    def _agree(self, name: str, outcome: Failure | None, *, is_last: bool, resumes: bool) -> bool:
         """Say in all processes whether to try again, or raise: what has failed first in one."""
         runtime = self._trainer.runtime
         found = runtime.gather_objects(outcome, "ends a run of verify_resume")
         failed = [(of, rank) for rank, of in enumerate(found) if of is not None]
         if not failed:
             return False
-        if not is_last and all(of[1] == APART for of, _ in failed):
+        if not is_last and all(of.kind == APART for of, _ in failed):
             return True
-        (_, kind, text), rank = min(failed)
-        where = f" in process {rank}" if len(found) > 1 else ""
-        if kind == "refused":
-            raise ConfigError(f"verify_resume: {text}")
-        raise CheckpointError(f"The run {name!r} of verify_resume failed{where}:\n{text}")
+        first, rank = min(failed)
+        if first.kind == "refused":
+            raise ConfigError(f"verify_resume: {first.text}")
+        raise failure_of_run(name, first, rank if len(found) > 1 else None, resumes=resumes)
 
 
 def choose_context(trainer: TrainerView, options: Mapping[str, Any]) -> BaseContext:
@@ -189,7 +189,7 @@ def _is_idle(thread: Path) -> bool:
 
 
 def _begin(fault: Path, meets: Meets | None, job: tuple[Any, ...] | bytes) -> None:
-    """Make one run, in the new process; write the time, the kind and the text of a failure.
+    """Make one run, in the new process; write how it failed.
 
     A job that is not inherited comes in bytes: torch would have processes share the tensors that
     they are sent, and the run would train the weights of the script.
@@ -209,9 +209,10 @@ def _begin(fault: Path, meets: Meets | None, job: tuple[Any, ...] | bytes) -> No
                 _meet(trainer, *meets)
             make_run(trainer, *others)
     except Refusal as error:
-        fault.write_text(f"{time.time()}\nrefused\n{error}", "utf-8")
-    except BaseException:
-        fault.write_text(f"{time.time()}\nfailed\n{traceback.format_exc()}", "utf-8")
+        fault.write_text(json.dumps(Failure(time.time(), "refused", str(error))), "utf-8")
+    except BaseException as error:
+        failure = Failure(time.time(), "failed", described(error), traceback.format_exc())
+        fault.write_text(json.dumps(failure), "utf-8")
 
 
 def _meeting_place(trainer: TrainerView) -> tuple[Any, tuple[str, int] | None]:
