@@ -217,6 +217,29 @@ print([group["name"] for group in opt.param_groups])
 trainer = Trainer(model, F.cross_entropy, opt, epochs=2, console="off")
 trainer.fit(train_dl, val_dl)
 """,
+    "groups_by_the_name_of_the_module": """
+import deepepochs as library
+
+model = Net()
+param_groups = library.param_groups(model, {"one": {"lr": 0.01}, "two": None}, weight_decay=0.1)
+opt = torch.optim.AdamW(param_groups, lr=0.1)
+trainer = library.Trainer(model, F.cross_entropy, opt, epochs=2, console="off")
+trainer.fit(train_dl, val_dl)
+""",
+    "groups_and_a_seed_by_the_name_of_the_module_in_a_function": """
+import deepepochs
+
+
+def build(seed):
+    deepepochs.set_seed(seed + 0.5)
+    net = Net()
+    return net, torch.optim.SGD(deepepochs.param_groups(net, {"*bias": {"lr": 0.01}}), lr=0.1)
+
+
+model, opt = build(3)
+trainer = Trainer(model, F.cross_entropy, opt, epochs=2, console="off")
+trainer.fit(train_dl, val_dl)
+""",
     "groups_with_frozen_ones": """
 from deepepochs import *
 

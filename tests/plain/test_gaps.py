@@ -125,9 +125,9 @@ GAPS = {
         """),
         ['self.trainer.note("here")'],
         [
-            "if ... > 3:  # FILL IN: self.trainer.max_epochs",
-            "out = out * ...  # FILL IN: self.run.num_batches",
-            "right = ...  # FILL IN: accuracy(out, batch_y)",
+            "if FILL_IN() > 3:  # FILL IN: self.trainer.max_epochs",
+            "out = out * FILL_IN()  # FILL IN: self.run.num_batches",
+            "right = FILL_IN()  # FILL IN: accuracy(out, batch_y)",
         ],
     ),
     "verb_and_split_of_the_user": Gap(
@@ -152,7 +152,7 @@ trainer.fit(train_dl)
             return {"mean": sum(losses)}
         """),
         fills=[
-            "losses = [... for _ in range(1)]  # FILL IN: self.loss(self.model(*batch_x), batch_y)"
+            "losses = [FILL_IN() for _ in range(1)]  # FILL IN: self.loss(self.model(*batch_x), batch_y)"
         ],
     ),
     "trainer_of_a_function_that_does_more": Gap(
@@ -185,15 +185,15 @@ class Experiment:
 Experiment().run()
 """,
         fills=[
-            "model: Any = ...  # FILL IN: the model (Net)",
-            "metric_lambda: Any = ...  # FILL IN: the metric <lambda>",
+            "model: Any = FILL_IN()  # FILL IN: the model (Net)",
+            "metric_lambda: Any = FILL_IN()  # FILL IN: the metric <lambda>",
         ],
     ),
     "limits": Gap(
         trains("", "max_time='9h'", "on_oom='split'", "overfit_batches=2"),
         ["max_time=32400.0", "on_oom='split'"],
         [
-            f"{stage}_dl_2: Any = ...  # FILL IN: a list of the mini-batches that overfit_batches=2 "
+            f"{stage}_dl_2: Any = FILL_IN()  # FILL IN: a list of the mini-batches that overfit_batches=2 "
             f"keeps of the {name} loader"
             for stage, name in (("train", "training"), ("val", "validation"))
         ],
@@ -248,10 +248,10 @@ Experiment().run()
     ),
     "optimizer_that_the_library_has_put_together": Gap(
         trains(
-            'groups = deepepochs.param_groups(net, {"one.*": {"lr": 0.1}})',
+            'groups = deepepochs.optim.groups.param_groups(net, {"one.*": {"lr": 0.1}})',
             "opt=torch.optim.AdamW(groups, lr=0.01)",
         ),
-        fills=["opt: Any = ...  # FILL IN: the optimizer (AdamW)"],
+        fills=["opt: Any = FILL_IN()  # FILL IN: the optimizer (AdamW)"],
     ),
     "model_by_another_name_in_mixed_precision": Gap(
         steps(
@@ -351,14 +351,47 @@ def test_script_without_source_has_everything_filled_in_but_what_the_trainer_kno
 
     assert not done.stderr
     assert to_fill(done.stdout) == [
-        "model: Any = ...  # FILL IN: the model (Linear)",
-        "train_dl: Any = ...  # FILL IN: the training loader",
-        "val_dl: Any = ...  # FILL IN: the validation loader",
+        "model: Any = FILL_IN()  # FILL IN: the model (Linear)",
+        "train_dl: Any = FILL_IN()  # FILL IN: the training loader",
+        "val_dl: Any = FILL_IN()  # FILL IN: the validation loader",
     ] or sys.version_info >= (3, 13)
     assert "torch.nn.functional.cross_entropy(out, y)" in done.stdout.replace(
         "F.cross", "torch.nn.functional.cross"
     )
     compile(done.stdout, "loop.py", "exec")
+
+
+def run_text(text: str, path: Path) -> subprocess.CompletedProcess[str]:
+    path.write_text(text, encoding="utf-8")
+    return subprocess.run([sys.executable, path], capture_output=True, text=True, check=False)
+
+
+def test_a_script_with_gaps_stops_at_once_and_says_what_is_missing(
+    run: Run, tmp_path: Path
+) -> None:
+    step = """
+    out = self.model(*batch_x)
+    kept = batch_y[self.run.num_batches : self.trainer.max_epochs]
+    self.loss(out, batch_y + 0 * kept.sum())
+    """
+    text = written(
+        run, HEAD + steps(step).replace("F.cross_entropy", "lambda a, b: F.cross_entropy(a, b)")
+    )
+    (cut,) = [line for line in to_fill(text) if "batch_y[" in line]
+    assert cut.startswith("kept = batch_y[FILL_IN() : FILL_IN()]  # FILL IN: ")
+    found = "NotImplementedError: FILL IN: self.run.num_batches, self.trainer.max_epochs."
+    done = run_text(text, tmp_path / "filled.py")
+    assert found in done.stderr and not done.stdout
+    start = text.index("# Delete this call")
+    without = text[:start] + text[text.index(")\n", start) + 2 :]
+    done = run_text(without, tmp_path / "filled.py")
+    assert "NotImplementedError: FILL IN: what the comment in this line says" in done.stderr
+    filled = without.replace("FILL_IN() : FILL_IN()", "0:2")
+    assert not run_text(filled, tmp_path / "filled.py").returncode
+
+
+def test_a_script_without_gaps_has_nothing_that_stops_it(run: Run) -> None:
+    assert "FILL_IN" not in written(run, HEAD + CASES["val_every"])
 
 
 def test_model_of_another_module_is_to_be_filled_in(run: Run) -> None:
@@ -371,7 +404,7 @@ def test_model_of_another_module_is_to_be_filled_in(run: Run) -> None:
     body = "\nfrom parts import trainer_of\n\ntrainer = trainer_of(F.cross_entropy)\ntrainer.fit(train_dl)\n"
     text = written(run, HEAD + body)
 
-    assert to_fill(text) == ["model: Any = ...  # FILL IN: the model (Linear)"]
+    assert to_fill(text) == ["model: Any = FILL_IN()  # FILL IN: the model (Linear)"]
     assert "To fill in:\n\n- the model (Linear)\n" in text
 
 

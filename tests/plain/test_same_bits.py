@@ -110,3 +110,23 @@ def test_the_last_step_of_a_stream_counts_once_among_the_validations(
     assert [step for step, _ in within] == history.steps["val"] == [2, 4, 6, 8, 10, 12]
     assert [values["loss"] for _, values in within] == history["val"]["loss"]
     assert pair.theirs["scheduler"].last_epoch == pair.ours["scheduler"].last_epoch == 6
+
+
+def test_settings_of_the_script_are_kept(run_both: Callable[[str], Pair]) -> None:
+    settings = "torch.backends.cudnn.benchmark = False\nNet.width = 3\n"
+    pair = run_both(HEAD + settings + CASES["val_every"])
+    assert all(line in pair.text for line in settings.splitlines())
+
+
+@pytest.mark.parametrize("seed", ["set_seed(7)", "deepepochs.set_seed(7.9)"])
+def test_a_seed_sets_all_that_the_librarys_sets(
+    run_both: Callable[[str], Pair], seed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", False)
+    text = HEAD + f"\nimport deepepochs\n{seed}\n" + CASES["groups_with_frozen_ones"]
+    pair = run_both(text)
+    lines = ["deterministic = True", "benchmark = False"]
+    assert all(f"torch.backends.cudnn.{line}" in pair.text for line in lines)
+    for name, value in pair.ours["trainer"].model.state_dict().items():
+        assert torch.equal(value, pair.model.state_dict()[name]), name

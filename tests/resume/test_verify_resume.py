@@ -198,7 +198,8 @@ def test_the_failure_of_a_run_is_told_in_a_few_lines_with_the_place_in_the_users
     trainer, options = base_fit(Fails())
     with pytest.raises(CheckpointError) as met:
         trainer.verify_resume(**options)
-    said, where, advice = str(met.value).splitlines()
+    said, hook, where, advice = str(met.value).splitlines()
+    assert hook == "raised in Fails.on_after_train_batch of a callback"
     assert said == "The run 'unbroken' of verify_resume failed: ZeroDivisionError: in the hook"
     _, first = inspect.getsourcelines(Fails)
     assert where == (

@@ -10,7 +10,7 @@ from torch import Tensor
 from ..arguments import default_loss
 from ..stages import Stage
 from ..task import EpochTask
-from .gaps import Names
+from .gaps import MARK, Names
 from .look import Sample
 from .parts import Parts
 
@@ -83,7 +83,7 @@ class BatchText:
         self.sizes = {text for one in found for text in _same_sizes(one)}
         if found or not counts:
             return found[0] if found else f"len({x})"
-        return f"...{parts.gaps.fill_in_here('the number of samples of a mini-batch')}"
+        return f"{MARK}{parts.gaps.fill_in_here('the number of samples of a mini-batch')}"
 
     def _lengths(self, x: str) -> Iterator[tuple[str, int]]:
         """What may count the samples of a mini-batch: expressions with their values."""

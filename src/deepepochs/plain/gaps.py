@@ -7,6 +7,8 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
+from .source import literal
+
 
 class Names:
     """Names that are taken, and new ones beside them."""
@@ -29,6 +31,13 @@ class Names:
         return name
 
 
+STOP = "FILL_IN"
+"""The function of a script with gaps that stops it."""
+
+MARK = f"{STOP}()"
+"""What stands for something that is missing: it cannot run without a word."""
+
+
 class Gaps:
     """Marks what is missing in a script, and lists it for the head of the file."""
 
@@ -39,10 +48,10 @@ class Gaps:
     def fill_in(self, name: str, what: str) -> str:
         """The line of a name that the reader has to fill in."""
         self._to_fill[what] = None
-        return f"{name}: Any = ...  # FILL IN: {what}"
+        return f"{name}: Any = {MARK}  # FILL IN: {what}"
 
     def fill_in_here(self, what: str) -> str:
-        """The comment at the end of a line in which ``...`` stands for something."""
+        """The comment at the end of a line in which ``MARK`` stands for something."""
         self._to_fill[what] = None
         return f"  # FILL IN: {what}"
 
@@ -54,6 +63,19 @@ class Gaps:
         """The comment that stands for something that is not written out."""
         self._left_out[what] = None
         return f"# NOT WRITTEN OUT: {what}"
+
+    def stop(self) -> list[str]:
+        """The lines that stop the script until it is filled in, and say what is missing."""
+        if not self._to_fill:
+            return []
+        what = "'; '.join(what) or 'what the comment in this line says'"
+        function = [
+            f"def {STOP}(*what: str) -> Any:",
+            f'    raise NotImplementedError(f"FILL IN: {{{what}}}.")',
+        ]
+        call = ["# Delete this call when all is filled in.", f"{STOP}("]
+        call += [*(f"    {literal(text)}," for text in self._to_fill), ")"]
+        return ["\n".join(function), "\n".join(call)]
 
     def head(self, title: str) -> list[str]:
         """The docstring of the script."""

@@ -34,7 +34,7 @@ class Sample(NamedTuple):
 
 def sample_of(trainer: Any, loader: Any, targets: str | None) -> Sample:
     """Take the first mini-batch of a loader, which is then as before."""
-    batch = first_batch(loader)
+    batch = first_batch(loader, trainer.init_epoch)
     if batch is None:
         return Sample()
     with rng.preserved():

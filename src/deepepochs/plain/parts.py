@@ -15,7 +15,7 @@ from ..arguments import default_loss
 from ..callbacks.base import HOOKS
 from ..hooks import is_of_library
 from ..optim.fits import bare, has_modes
-from .gaps import Gaps, place_of
+from .gaps import MARK, Gaps, place_of
 from .metric_text import IDS, class_metric, ids_function, is_class_metric, plain_metric
 from .prelude import LOSS, MODEL, OptimizerText, Prelude
 from .source import is_literal, literal
@@ -274,7 +274,7 @@ class Parts:
             lines.append(f"{space} = SimpleNamespace({', '.join(known)})")
             for name in (name for name, value in attributes.items() if not code_of(value)):
                 comment = self.gaps.fill_in_here(f"{name} of {type(owner).__name__}")
-                lines.append(f"{space}.{name} = ...{comment}")
+                lines.append(f"{space}.{name} = {MARK}{comment}")
         return lines
 
     def method(self, owner: Any, name: str, write: Callable[[Any, str], list[str]]) -> str:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from ..optim.fits import bare
 from ..optim.optimizers import Optimizer
 from .factory import Factory, FactoryClass, call_of
-from .gaps import Gaps, Names
+from .gaps import MARK, STOP, Gaps, Names
 from .layout import WIDTH
 from .metric_text import is_class_metric
 from .ours import WRITTEN, Ours, name_of_alias
@@ -48,6 +48,7 @@ RESERVED = (
     "AveragedModel",
     "get_ema_multi_avg_fn",
     "fnmatchcase",
+    STOP,
 )
 """Names that the lines of the loop may import."""
 
@@ -100,7 +101,7 @@ class Prelude:
         self._classes: dict[str, tuple[ast.ClassDef, int]] = {}  # those that need the library
         self._aliases: dict[str, str] = {}  # `self` of a method -> the name of the object
         self._made: dict[str, list[str]] = {}  # kind -> names of the parts of the trainer
-        found = None if frame is None else around(frame, (call, "fit"))
+        found = None if frame is None else around(frame, (call, "fit"), WRITTEN)
         if found is not None:
             self._around = found
             self._read(found)
@@ -693,6 +694,8 @@ def _is_idle(statement: ast.stmt) -> bool:
     """Whether a statement only defines names, and calls nothing."""
     if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
         return not statement.decorator_list
-    if not isinstance(statement, (ast.Assign, ast.AnnAssign)):
-        return False
-    return isinstance(statement.value, (ast.Constant, ast.Name))
+    if not isinstance(statement, (ast.Assign, ast.AnnAssign)) or not bound_names(statement):
+        return False  # it sets an attribute, such as one of torch.backends
+    value = statement.value
+    is_mark = isinstance(value, ast.Call) and ast.unparse(value) == MARK
+    return is_mark or isinstance(value, (ast.Constant, ast.Name))

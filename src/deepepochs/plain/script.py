@@ -20,7 +20,7 @@ from ..patches.plan import check_metrics
 from ..stages import Stage
 from .callbacks import clip_of
 from .epochs import Epochs
-from .gaps import Gaps
+from .gaps import STOP, Gaps
 from .layout import import_lines, laid_out
 from .parts import Parts
 from .passes import Pass
@@ -119,7 +119,8 @@ def _joined(prelude: Prelude, gaps: Gaps, body: list[str], steps: list[Any]) -> 
     missing = _missing(before, body, imports)
     found, lines = _found(missing, steps, gaps)
     imports += [ast.parse(line).body[0] for line in found]
-    used = names_read(ast.parse("\n".join([*before, *lines, *body])))
+    stop = gaps.stop()
+    used = names_read(ast.parse("\n".join([*stop, *before, *lines, *body])))
     bound = {name for one in imports for name in bound_names(one)}
     imports += [
         ast.parse(line).body[0]
@@ -129,7 +130,7 @@ def _joined(prelude: Prelude, gaps: Gaps, body: list[str], steps: list[Any]) -> 
     head = gaps.head(
         f"The training of {prelude.file or 'a run'}, written out in PyTorch by DeepEpochs."
     )
-    first, *rest = [*before, *lines, *body]
+    first, *rest = [*stop, *before, *lines, *body]
     top = "\n".join([*head, "", *import_lines(imports)])
     return laid_out([top, "\n" + first.lstrip("\n"), *rest])
 
@@ -168,7 +169,7 @@ def _missing(before: list[str], body: list[str], imports: list[ast.stmt]) -> set
 
 def _names_of(imports: list[ast.stmt]) -> set[str]:
     """The names that a script has from imports and of Python; with ``'*'`` nobody knows all."""
-    given = {*dir(builtins), *STANDARD, "__name__", "__file__", "__doc__"}
+    given = {*dir(builtins), *STANDARD, STOP, "__name__", "__file__", "__doc__"}
     return given.union(*map(bound_names, imports))
 
 

@@ -11,7 +11,7 @@ import ast
 import inspect
 import linecache
 import textwrap
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from types import FrameType
 from typing import Any, NamedTuple
 
@@ -155,7 +155,12 @@ def arguments_of(call: ast.Call, order: Sequence[str]) -> dict[str, ast.expr]:
 
 def seed_lines(seed: str) -> list[str]:
     """What ``set_seed`` does, in lines that need ``random``, ``np`` and ``torch``."""
-    return [f"random.seed({seed})", f"np.random.seed({seed})", f"torch.manual_seed({seed})"]
+    number = seed if seed.isdecimal() else f"int({seed})"  # a float is cut
+    return [
+        *(f"{seeds}({number})" for seeds in ("random.seed", "np.random.seed", "torch.manual_seed")),
+        "torch.backends.cudnn.deterministic = True",
+        "torch.backends.cudnn.benchmark = False",
+    ]
 
 
 def is_none(node: ast.expr | None) -> bool:
@@ -228,15 +233,21 @@ class Around(NamedTuple):
     num_outer_loops: int = 0
 
 
-def around(frame: FrameType, methods: Sequence[str]) -> Around | None:
+def around(
+    frame: FrameType, methods: Sequence[str], written: Collection[str] = ()
+) -> Around | None:
     """Find the statements that ran before the line of a frame; ``None`` without a source.
 
-    ``methods`` are the names of the method that is called in this line.
+    Args:
+        frame: of the script.
+        methods: the names of the method that is called in this line.
+        written: functions of the library that stand in the script.
     """
     found = _code_of(frame)
     if found is None:
         return None
     source, line, file = found
+    source = _with_own_names(source, written)
     statements: list[ast.stmt] = []
     given: list[str] = []
     loops: list[ast.For] = []
@@ -288,6 +299,39 @@ def _code_of(frame: FrameType) -> tuple[Source, int, str] | None:
         return Source("".join([*before, *lines])), frame.f_lineno + len(before), file
     except SyntaxError:
         return None
+
+
+def _with_own_names(source: Source, written: Collection[str]) -> Source:
+    r"""Give functions names of their own that a script calls by the name of the module.
+
+    >>> print(_with_own_names(Source("import deepepochs as de\nde.set_seed(3)"), ["set_seed"]).text)
+    import deepepochs as de; from deepepochs import set_seed
+    set_seed(3)
+    """
+    nodes, imports = ast.walk(source.tree), source.tree.body
+    modules = {
+        alias.asname or alias.name: node
+        for node in imports
+        if isinstance(node, ast.Import)
+        for alias in node.names
+        if alias.name == LIBRARY
+    }
+    found = [
+        node
+        for node in nodes
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
+        if node.value.id in modules and node.attr in written and node.lineno == node.end_lineno
+    ]
+    if not found:
+        return source
+    taken = set().union(*map(bound_names, source.tree.body)) | names_read(source.tree)
+    names = {one.attr: f"{one.attr}_of_library" for one in found}
+    names = {attr: name if attr in taken else attr for attr, name in names.items()}
+    aliases = (attr if attr == name else f"{attr} as {name}" for attr, name in names.items())
+    end = source.span(next(iter(modules.values())))[1]
+    edits = [(*source.span(one), names[one.attr]) for one in found]
+    edits.append((end, end, f"; from {LIBRARY} import {', '.join(aliases)}"))
+    return Source(source.between(0, len(source.text.encode()), edits))
 
 
 def _without_magics(cell: str) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ..hooks import is_of_library
 from ..patches import PatchBase, ValuePatch
 from ..steps import DEFAULT_STEPS, Steps
-from .gaps import place_of
+from .gaps import MARK, place_of
 from .parts import Parts, code_of
 from .source import Edit, Source, arguments_of, bound_names, is_none, names_read, source_of
 
@@ -218,7 +218,7 @@ class StepWriter:
         else:
             value = statement.value
             text = "..." if value is None else " ".join(self.source.segment(value).split())
-            self._add(f"{' = '.join(targets)} = ...{self._gaps.fill_in_here(text)}")
+            self._add(f"{' = '.join(targets)} = {MARK}{self._gaps.fill_in_here(text)}")
 
     def _decided(self, test: ast.expr) -> bool | None:
         """Whether a comparison of ``self.stage`` holds in this pass; ``None``: it is another test."""
@@ -403,7 +403,7 @@ class StepWriter:
 
     def _unknown_text(self, node: ast.AST) -> str:
         self._unknown.append(" ".join(self.source.segment(node).split()))
-        return "..."
+        return MARK
 
     def _text(self, node: ast.AST) -> str:
         """The text of an expression, after the lines of the verbs in it."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from .batch_text import Walk
 from .between import Between
 from .callbacks import norm_of
-from .gaps import Names
+from .gaps import MARK, Names
 from .parts import Parts
 from .sums import Sums
 
@@ -55,7 +55,7 @@ class Updates:
                 step = f"{parts.opts[i]}.step()"
                 if parts.trainer.opt[i].needs_closure:
                     what = f"the closure of {parts.trainer.opt[i].kind}"
-                    step = f"{parts.opts[i]}.step(...){parts.gaps.fill_in_here(what)}"
+                    step = f"{parts.opts[i]}.step({MARK}){parts.gaps.fill_in_here(what)}"
                 lines += [step, *self._schedule(i)]
         return self._walk.closing([*lines, *self._after(index, chosen)], self._weights(chosen))
 

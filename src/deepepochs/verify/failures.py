@@ -48,13 +48,20 @@ def described(error: BaseException) -> str:
     else:
         said = f"{type(error).__name__}: {said}" if said else type(error).__name__
     lines = [said, *getattr(error, "__notes__", ())]
-    places = [
-        place for place in _places(error, of_worker) if not place[0].startswith(NOT_THE_USERS)
-    ]
-    inner = [f"{file}, line {line}, in {name}" for file, line, name in places[::-1][:MOST_PLACES]]
-    if inner:
-        lines.append(f"It was raised in {', called from '.join(inner)}.")
+    if places := _places_of_user(error, of_worker):
+        inner = [f"{file}, line {line}, in {name}" for file, line, name in places[-MOST_PLACES:]]
+        lines.append(f"It was raised in {', called from '.join(inner[::-1])}.")
     return "\n".join(lines)
+
+
+def _places_of_user(error: BaseException | None, of_worker: str) -> list[tuple[str, int, str]]:
+    """Give the user's frames of an error, or of the nearest one behind it that has some."""
+    while error is not None:
+        every = _places(error, of_worker)
+        if found := [place for place in every if not place[0].startswith(NOT_THE_USERS)]:
+            return found
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return []
 
 
 def _places(error: BaseException, of_worker: str) -> Iterator[tuple[str, int, str]]:
