@@ -1069,7 +1069,7 @@ class TrainerBase(Steps):
         as_task(loader, "data", None)
         shared = nullcontext(loader) if data is None else self.runtime.shared(loader)
         with rng.preserved(), shared as share:
-            if (batch := first_batch(share)) is None:
+            if (batch := first_batch(share, self.init_epoch)) is None:
                 raise DataError(
                     "export() got no mini-batch from the loader: there is no example input."
                 )

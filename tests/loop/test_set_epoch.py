@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -197,3 +198,84 @@ def test_a_resumed_epoch_is_told_again() -> None:
     trainer.load_state_dict(states[0])
     trainer.fit(DataLoader(Rows(), 3, sampler=Told()))
     assert again.rows == {1: whole.rows[1][6:], 2: whole.rows[2]}
+
+
+class NeedsTelling(ToldRows):
+    """Its samples cannot be read before it is told of an epoch."""
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        return torch.tensor([float(index), float(self.told[-1])]), index % 2
+
+
+class NeedsTellingStream(IterableDataset[Any]):
+    """The same for a stream."""
+
+    def __init__(self) -> None:
+        self.told: list[int] = []
+
+    def set_epoch(self, epoch: int) -> None:
+        self.told.append(epoch)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter([(torch.tensor([float(i), float(self.told[-1])]), 0) for i in range(NUM)])
+
+
+class OrderOfEpoch(Sampler[int]):
+    """Has no order before it is told of an epoch."""
+
+    def __init__(self) -> None:
+        self.told: list[int] = []
+
+    def set_epoch(self, epoch: int) -> None:
+        self.told.append(epoch)
+
+    def __len__(self) -> int:
+        return NUM
+
+    def __iter__(self) -> Iterator[int]:
+        seed = torch.Generator().manual_seed(self.told[-1])
+        return iter(torch.randperm(NUM, generator=seed).tolist())
+
+
+NEEDING: dict[str, Callable[[], DataLoader[Any]]] = {
+    "samples": lambda: DataLoader(NeedsTelling(), 4, shuffle=True),
+    "stream": lambda: DataLoader(NeedsTellingStream(), 4),
+    "order": lambda: DataLoader(Rows(), 4, sampler=OrderOfEpoch()),
+}
+TRIES: dict[str, Callable[[Trainer, Any], Any]] = {
+    "check": lambda trainer, loader: trainer.check(loader),
+    "plain_loop": lambda trainer, loader: trainer.plain_loop(None, loader),
+    "summary": lambda trainer, loader: trainer.summary(loader),
+    "find_lr": lambda trainer, loader: trainer.find_lr(loader, max_batch=3),
+    "profile": lambda trainer, loader: trainer.profile(loader, steps=2),
+    "find_batch_size": lambda trainer, loader: trainer.find_batch_size(loader),
+    "export": lambda trainer, loader: trainer.export("model.pt2", data=loader),
+}
+
+
+@pytest.mark.parametrize("kind", NEEDING)
+@pytest.mark.parametrize("name", TRIES)
+def test_what_reads_data_before_a_fit_tells_the_epoch_that_the_fit_begins_with(
+    name: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def losses(do: Callable[[Trainer, Any], Any] | None) -> Any:
+        torch.manual_seed(0)
+        trainer = Trainer(nn.Linear(2, 2), F.cross_entropy, epochs=2, console="off", device="cpu")
+        loader = NEEDING[kind]()
+        found = None if do is None else do(trainer, loader)
+        if name == "check" and found:
+            assert not [one for one in found if "fail" in one.text or "read" in one.text], found
+        torch.manual_seed(1)
+        return trainer.fit(loader)["train"]["loss"]
+
+    assert losses(TRIES[name]) == losses(None)
+
+
+@pytest.mark.parametrize("kind", NEEDING)
+def test_mini_batches_that_are_overfitted_are_those_of_the_first_epoch(kind: str) -> None:
+    loader = NEEDING[kind]()
+    options: dict[str, Any] = {"epochs": 2, "console": "off", "device": "cpu"}
+    trainer = Trainer(nn.Linear(2, 2), F.cross_entropy, overfit_batches=2, **options)
+    assert len(trainer.fit(loader)["train"]["loss"]) == 2

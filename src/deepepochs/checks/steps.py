@@ -120,7 +120,7 @@ def may_be_tried(look: Look, task: EpochTask) -> bool:
 def own_try(look: Look, task: EpochTask) -> tuple[Any, Watch]:
     """The first mini-batch of a task, and what the trainer's own rate makes of it; tried once."""
     if id(task) not in look.tries:
-        batch = first_batch(task.dataloader)
+        batch = first_batch(task.dataloader, look.trainer.init_epoch)
         look.tries[id(task)] = batch, learn(look, task, batch, None)
     tried: tuple[Any, Watch] = look.tries[id(task)]
     return tried

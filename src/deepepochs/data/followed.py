@@ -601,6 +601,17 @@ def read_moment(loader: Any) -> dict[str, Any]:
     return {"rng": rng.get_state(), "parts": follow(loader).read(loader, begins=True)}
 
 
+@contextmanager
+def as_before(loader: Any, epoch_idx: int) -> Iterator[None]:
+    """Have a loader told of an epoch for a block, as in a fit, and be as it was after that."""
+    moment = read_moment(loader)
+    try:
+        set_epoch(loader, epoch_idx)
+        yield
+    finally:
+        restore_moment(loader, moment)
+
+
 def restore_moment(loader: Any, moment: dict[str, Any]) -> None:
     """Restore what `read_moment` read."""
     rng.set_state(moment["rng"])

@@ -35,6 +35,7 @@ from .fast_path import tensor_fetch
 from .followed import (
     StandIn,
     Stateful,
+    as_before,
     follow,
     is_torchdata,
     keeps_state,
@@ -291,21 +292,17 @@ def own_workers(loader: Any) -> Iterator[None]:
             _PERSISTENT[owner] = kept
 
 
-def first_batch(loader: Any) -> Any:
+def first_batch(loader: Any, epoch_idx: int = 0) -> Any:
     """Take the first mini-batch of a loader, which is then as before; ``None``: it gives none.
 
-    A ``None`` in place of a mini-batch is passed over, as in a fit.
+    A ``None`` in place of a mini-batch is passed over, as in a fit. The loader is told of an epoch.
 
     >>> loader = DataLoader([1, 2, 3], shuffle=True)
     >>> bool(first_batch(loader) == next(iter(loader)))
     True
     """
-    moment = read_moment(loader)
-    try:
-        with own_workers(loader):
-            return next((batch for batch in loader if batch is not None), None)
-    finally:
-        restore_moment(loader, moment)
+    with as_before(loader, epoch_idx), own_workers(loader):
+        return next((batch for batch in loader if batch is not None), None)
 
 
 class IndexRoute:

@@ -23,6 +23,7 @@ from torch.utils.data import BatchSampler, DataLoader, IterableDataset
 from .. import rng
 from ..arguments import check_count, check_flag, found
 from ..contracts import TrainerView
+from ..data.followed import set_epoch
 from ..errors import ConfigError, ConfigTypeError
 from ..history import Progress
 from ..run import Run
@@ -164,24 +165,30 @@ class Limits:
         validation: list[EpochTask],
         num_processes: int,
         known: Sequence[tuple[Any, Any]],
+        epoch_idx: int = 0,
     ) -> tuple[list[EpochTask], list[EpochTask]]:
         """Give the tasks over the first mini-batches of the training loaders.
 
         They are read once for all epochs of a fit. A validation task validates on those of the
         training task at its place, or of the last one. ``known`` are loaders with their mini-batches,
-        which are not read again: the fit may go on within an epoch of them.
+        which are not read again: the fit may go on within an epoch of them. The others are told of
+        ``epoch_idx``.
         """
         read = {id(loader): batches for loader, batches in known}
         num = self.overfit * num_processes
-        kept = [read.get(id(t.dataloader)) or first_batches(t.dataloader, num) for t in training]
+        kept = [
+            read.get(id(task.dataloader)) or first_batches(task.dataloader, num, epoch_idx)
+            for task in training
+        ]
         trained = [task.over(batches) for task, batches in zip(training, kept, strict=True)]
         last = len(kept) - 1
         return trained, [t.over(kept[min(i, last)]) for i, t in enumerate(validation)]
 
 
-def first_batches(loader: Iterable[Any], num: int) -> list[Any]:
+def first_batches(loader: Iterable[Any], num: int, epoch_idx: int = 0) -> list[Any]:
     """Read the first mini-batches of a loader in the order of its data set, if that is known."""
     with rng.preserved(loader):
+        set_epoch(loader, epoch_idx)
         return list(islice(_in_order(loader), num))
 
 

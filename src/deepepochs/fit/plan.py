@@ -212,7 +212,8 @@ def limited(
     if limits.overfit:
         processes = trainer.runtime.num_processes
         known = () if trainer.fits.part is None else trainer.fits.part.read
-        training, validation = limits.overfitted(training, validation, processes, known)
+        given = training, validation, processes, known, trainer.init_epoch
+        training, validation = limits.overfitted(*given)
     if limits.batches:
         return limits.tasks(Stage.TRAIN, training), limits.tasks(Stage.VAL, validation)
     return training, validation

@@ -14,6 +14,7 @@ from ..callbacks.base import Callback
 from ..callbacks.pool import CallbackPool
 from ..contracts import TrainerView
 from ..data.cursor import Cursor
+from ..data.followed import set_epoch
 from ..data.routes import own_workers
 from ..errors import ConfigError
 from .parts import CallbacksPart
@@ -64,6 +65,7 @@ def no_trace(
         with ExitStack() as workers:
             for loader in loaders:
                 workers.enter_context(own_workers(loader))
+                set_epoch(loader, trainer.progress.epoch_idx)  # as in a fit
             yield
     finally:
         # Collected anew: an optimizer may have given a tensor another storage.

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 
 from ..arguments import check_count
 from ..callbacks.base import Callback
-from ..data.followed import read_moment, restore_moment
+from ..data.followed import as_before
 from ..errors import ConfigError, DataError
 from ..faults.backward import is_out_of_memory
 from ..fit.plan import as_task, plan_try
@@ -213,13 +213,12 @@ def goes_on(trainer: Any, trials: list[Trial]) -> bool:
     return trials[-1].batch_size < LONG_S * last or last > GAIN * before
 
 
-def batch_of(loader: DataLoader[Any], size: int) -> Any:
+def batch_of(loader: DataLoader[Any], size: int, epoch_idx: int) -> Any:
     """Make the first mini-batch of a size, in the loader's order and by its collate function.
 
     Random states are put back, so that each size has the same first samples.
     """
-    moment = read_moment(loader)
-    try:
+    with as_before(loader, epoch_idx):
         is_stream = isinstance(loader.dataset, torch.utils.data.IterableDataset)
         sampler = None if is_stream else loader.sampler
         other: DataLoader[Any] = DataLoader(
@@ -227,15 +226,13 @@ def batch_of(loader: DataLoader[Any], size: int) -> Any:
             generator=loader.generator,
         )  # fmt: skip
         return next(iter(islice(other, 1)), None)
-    finally:
-        restore_moment(loader, moment)
 
 
 def try_size(
     trainer: Any, loader: DataLoader[Any], size: int, batch_size: BatchSize, *, raises: bool
 ) -> Trial:
     """Train some steps with mini-batches of a size, and put everything back."""
-    batch = batch_of(loader, size)
+    batch = batch_of(loader, size, trainer.init_epoch)
     if batch is None:
         raise DataError("find_batch_size() got a loader that gives no mini-batch.")
     least, most = (steps + trainer.grad_accumulate - 1 for steps in STEPS)
