@@ -511,12 +511,12 @@ def share_right(preds: Tensor, targets: Tensor) -> Tensor:
 
 
 WARNINGS = [
-    Mistake("softmax before cross_entropy", lambda: fit(nn.Sequential(linear(), nn.Softmax(1)), X, CLASSES), "softmax before cross_entropy, which takes the softmax itself", "Leave out nn.Softmax"),
-    Mistake("softmax in forward", lambda: fit(Net(lambda out: F.softmax(out, dim=1)), X, CLASSES, nn.CrossEntropyLoss()), "softmax before cross_entropy", "Leave out nn.Softmax"),
-    Mistake("softmax, then another shape", lambda: fit(Net(lambda out: out.softmax(1)[..., None]), X, CLASSES[:, None]), "softmax before cross_entropy", "Leave out nn.Softmax"),
-    Mistake("softmax before cross_entropy in a loss of one's own", lambda: fit(Net(lambda out: out.softmax(1)), X, CLASSES, lambda out, y: 0.5 * F.cross_entropy(out, y) + out.pow(2).mean()), "softmax before cross_entropy", "Leave out nn.Softmax"),
-    Mistake("sigmoid before cross_entropy", lambda: fit(Net(torch.sigmoid), X, CLASSES), "sigmoid before cross_entropy", "Leave out nn.Sigmoid"),
-    Mistake("sigmoid before bce_with_logits", lambda: fit(nn.Sequential(linear(1), nn.Sigmoid()), X, YES[:, None].float(), nn.BCEWithLogitsLoss()), "sigmoid before binary_cross_entropy_with_logits", "Leave out nn.Sigmoid"),
+    Mistake("softmax before cross_entropy", lambda: fit(nn.Sequential(linear(), nn.Softmax(1)), X, CLASSES), "softmax before cross_entropy, which takes the softmax itself", "Leave out the softmax at the end of the model"),
+    Mistake("softmax in forward", lambda: fit(Net(lambda out: F.softmax(out, dim=1)), X, CLASSES, nn.CrossEntropyLoss()), "softmax before cross_entropy", "Leave out the softmax"),
+    Mistake("softmax, then another shape", lambda: fit(Net(lambda out: out.softmax(1)[..., None]), X, CLASSES[:, None]), "softmax before cross_entropy", "Leave out the softmax"),
+    Mistake("softmax before cross_entropy in a loss of one's own", lambda: fit(Net(lambda out: out.softmax(1)), X, CLASSES, lambda out, y: 0.5 * F.cross_entropy(out, y) + out.pow(2).mean()), "softmax before cross_entropy", "Leave out the softmax"),
+    Mistake("sigmoid before cross_entropy", lambda: fit(Net(torch.sigmoid), X, CLASSES), "sigmoid before cross_entropy", "Leave out the sigmoid"),
+    Mistake("sigmoid before bce_with_logits", lambda: fit(nn.Sequential(linear(1), nn.Sigmoid()), X, YES[:, None].float(), nn.BCEWithLogitsLoss()), "sigmoid before binary_cross_entropy_with_logits", "Leave out the sigmoid"),
     Mistake("softmax before bce_with_logits", lambda: fit(Net(lambda out: out.softmax(1)), X, F.one_hot(CLASSES).float(), nn.BCEWithLogitsLoss()), "softmax before binary_cross_entropy_with_logits", "take F.cross_entropy"),
     Mistake("softmax before nll_loss", lambda: fit(nn.Sequential(linear(), nn.Softmax(1)), X, CLASSES, nn.NLLLoss()), "softmax before nll_loss", "nn.LogSoftmax(dim=1)"),
     Mistake("raw outputs for nll_loss", lambda: fit(linear(), X, CLASSES, F.nll_loss), "nll_loss wants logarithms of probabilities", "F.cross_entropy"),

@@ -183,31 +183,31 @@ _TWICE = {
     "LogSoftmax": {
         "Softmax": (
             "The outputs go through softmax before cross_entropy, which takes the softmax itself: "
-            "taken twice, the model hardly learns.\nLeave out nn.Softmax at the end of the model. "
+            "taken twice, the model hardly learns.\nLeave out the softmax at the end of the model. "
             "Where you want probabilities, take outputs.softmax(1)."
         ),
         "Sigmoid": (
             "The outputs go through sigmoid before cross_entropy, which takes a softmax itself: the "
-            "model hardly learns.\nLeave out nn.Sigmoid at the end of the model; for several "
+            "model hardly learns.\nLeave out the sigmoid at the end of the model; for several "
             "labels a sample take F.binary_cross_entropy_with_logits."
         ),
     },
     "NllLoss": {
         "Softmax": (
             "The outputs go through softmax before nll_loss, which wants logarithms of "
-            "probabilities.\nEnd the model with nn.LogSoftmax(dim=1), or leave out nn.Softmax and "
+            "probabilities.\nEnd the model with nn.LogSoftmax(dim=1), or leave out the softmax and "
             "take F.cross_entropy."
         ),
     },
     "BinaryCrossEntropyWithLogits": {
         "Sigmoid": (
             "The outputs go through sigmoid before binary_cross_entropy_with_logits, which takes "
-            "the sigmoid itself: taken twice, the model hardly learns.\nLeave out nn.Sigmoid at "
+            "the sigmoid itself: taken twice, the model hardly learns.\nLeave out the sigmoid at "
             "the end of the model, or take F.binary_cross_entropy."
         ),
         "Softmax": (
             "The outputs go through softmax before binary_cross_entropy_with_logits, which takes a "
-            "sigmoid itself.\nLeave out nn.Softmax at the end of the model; for one class of "
+            "sigmoid itself.\nLeave out the softmax at the end of the model; for one class of "
             "several take F.cross_entropy."
         ),
     },
