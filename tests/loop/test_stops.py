@@ -128,6 +128,25 @@ def test_a_stop_that_asks_for_it_validates_in_an_epoch_that_would_not() -> None:
     trainer.fit(loader(), val_freq=3)
 
 
+def test_of_several_stops_the_first_reason_counts_and_each_validation_that_is_asked_for() -> None:
+    class Twice(Callback):
+        def __init__(self, first: bool) -> None:
+            super().__init__()
+            self.first = first
+
+        def on_after_train_batch(self, trainer: Any, **others: Any) -> None:
+            trainer.stop("first", validate=self.first)
+            trainer.stop("second", validate=not self.first)
+
+        def on_before_val_epochs(self, trainer: Any, **others: Any) -> None:
+            trainer.stop("third")
+
+    for first in (True, False):
+        trainer = make_trainer(Twice(first))
+        history = trainer.fit(loader(), loader(shuffle=False))
+        assert trainer.stop_reason == "first" and history.val_epochs == [0]
+
+
 def test_schedulers_do_not_move_for_a_part_of_an_epoch() -> None:
     def rate(stop: StopAt | None) -> Any:
         trainer = make_trainer(*[stop] if stop else [], scheduler=False)

@@ -365,10 +365,10 @@ class FitSession(Session):
         try:
             yield
         except StopLoopException as request:
-            self.save_points.stop(str(request), validate=self.save_points.validates)
+            self.save_points.stop(str(request))
         except KeyboardInterrupt:
             self._is_interrupted = True
-            self.save_points.stop("interrupted")
+            self.save_points.stop_at_once("interrupted")
 
     @property
     def resumes_at(self) -> str:

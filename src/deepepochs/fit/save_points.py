@@ -117,11 +117,17 @@ class SavePoints:
     def stop(self, reason: str, *, validate: bool = False, everywhere: bool = False) -> None:
         """End the call at its next save point, in a fit after a validation if that is asked.
 
+        Of several reasons the first counts, and a validation that any of them asks for.
         ``everywhere`` says that all processes ask for it after the same mini-batch.
         """
         self._everywhere = self._everywhere or everywhere
-        self.stop_reason = reason or "stopped"
-        self.validates = validate
+        self.stop_reason = self.stop_reason or reason or "stopped"
+        self.validates = self.validates or validate
+
+    def stop_at_once(self, reason: str) -> None:
+        """End the call there without a validation, as a signal or Ctrl-C does."""
+        self.stop(reason)
+        self.validates = False
 
     def add_saver(self, saver: Saver, finish: Saver | None = None) -> None:
         """Have ``saver(trainer)`` called where the call is stopped, and ``finish`` at its end."""
@@ -198,7 +204,7 @@ class SavePoints:
     def _save_and_stop(self, run: Run | None, stage: Stage | None) -> bool:
         if self.outer is None:
             if self.signals.received is not None:
-                self.stop(self.stop_reason or f"{self.signals.received.name} received")
+                self.stop_at_once(f"{self.signals.received.name} received")
             self._share_wishes()
         is_last = run is not None and run.batch_idx + 1 == run.num_batches
         waits = is_last or (self.validates and stage is Stage.VAL)
@@ -232,7 +238,8 @@ class SavePoints:
         stops, signals, known, num_others, num_savers = zip(
             *self.trainer.runtime.gather_objects(own, "saves or stops"), strict=True
         )
-        self.stop_reason, self.validates = next(filter(lambda stop: stop[0], stops), (None, False))
+        self.stop_reason = next((reason for reason, _ in stops if reason), None)
+        self.validates = any(validates for _, validates in stops)
         for received in filter(None, signals):
             self.signals.note(received)
         if len({*num_others}) > 1 or len({*num_savers}) > 1:
