@@ -112,6 +112,18 @@ def test_the_last_step_of_a_stream_counts_once_among_the_validations(
     assert pair.theirs["scheduler"].last_epoch == pair.ours["scheduler"].last_epoch == 6
 
 
+@pytest.mark.parametrize("options", ["", "limit_train_batches=3,", "max_steps=5,"])
+def test_the_mini_batches_that_a_stream_has_left_over_make_a_step(
+    run_both: Callable[[str], Pair], options: str
+) -> None:
+    text = STREAM.replace("val_every=2,", f"grad_accumulate=3, {options}")
+    pair = run_both(HEAD + text)
+    for name, value in pair.ours["trainer"].model.state_dict().items():
+        assert torch.equal(value, pair.model.state_dict()[name]), name
+    history = pair.ours["trainer"].history
+    assert [train["loss"] for train, _ in pair.theirs["history"]] == history["train"]["loss"]
+
+
 def test_settings_of_the_script_are_kept(run_both: Callable[[str], Pair]) -> None:
     settings = "torch.backends.cudnn.benchmark = False\nNet.width = 3\n"
     pair = run_both(HEAD + settings + CASES["val_every"])

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from ..arguments import default_loss
+from ..data.cursor import counts_exactly
 from ..stages import Stage
 from ..task import EpochTask
 from .gaps import MARK, Names
@@ -131,6 +132,8 @@ class Walk:
         index: the name of the index of a mini-batch.
         number: the expression of the number of mini-batches.
         uses_index: whether the index is read.
+        left_over: the lines after the loop that make the step of the mini-batches left over, where
+            the loader does not tell which one is the last.
     """
 
     def __init__(
@@ -145,6 +148,8 @@ class Walk:
         is_limited = stage in limits.batches
         self._batches = f"islice({loader}, {number})" if is_limited else loader
         self.number = str(number) if is_limited else f"len({loader})"
+        self._tells_end = counts_exactly(task.dataloader)
+        self.left_over: list[str] = []
 
     def need_index(self) -> None:
         """Have the index of each mini-batch, which is read."""
@@ -181,5 +186,9 @@ class Walk:
             "    if weights.grad is not None:",
             f"        weights.grad.mul_({self._first} / {self._window})",
         ]
-        closes = f"if ({number}) % {self.size} == 0 or {number} == {self.number}:"
-        return [closes, *(f"    {line}" for line in [*scale, *lines])]
+        inner = [f"    {line}" for line in [*scale, *lines]]
+        closes = f"if ({number}) % {self.size} == 0"
+        if self._tells_end:
+            return [f"{closes} or {number} == {self.number}:", *inner]
+        self.left_over += [f"if ({number}) % {self.size} != 0:", *inner]
+        return [f"{closes}:", *inner]

@@ -134,6 +134,7 @@ class PassWriter:
             *self._sums.start,
             self._walk.header(batch.header),
             *(INDENT + line for line in loop),
+            *self._walk.left_over,
             *self._sums.ending,
             *hooks(f"on_after_{stage}_epoch"),
             *self._returned(),
