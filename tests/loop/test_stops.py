@@ -348,7 +348,11 @@ def test_the_best_of_a_validation_after_a_stop_between_epochs_is_kept_and_a_resu
     value = stopped.history["val"]["loss"][-1]
     assert stopped.history.val_epochs == [0] and stopped.progress.num_steps == NUM
     assert stopped.test(loader(shuffle=False))["loss"] == value
+    header, row = (tmp_path / "parts/run/metrics.csv").read_text().splitlines()
+    assert header == "epoch,train_loss,val_loss" and row.endswith(f",{value}")
     gone_on, whole = run("parts", max_time="9h"), run("whole", max_time="9h")
+    tables = [(tmp_path / folder / "run/metrics.csv").read_text() for folder in ("parts", "whole")]
+    assert tables[0] == tables[1]
     assert outcome(gone_on)[:-1] == outcome(whole)[:-1] and gone_on.history.val_epochs == [1, 3]
 
 

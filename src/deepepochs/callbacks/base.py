@@ -311,6 +311,11 @@ def is_within(trainer: TrainerView) -> bool:
     return trainer.session is not None and trainer.session.is_within
 
 
+def follows_stop(trainer: TrainerView) -> bool:
+    """Whether what runs comes after a stop of the fit, whose state is kept as it was there."""
+    return trainer.fits.part is not None
+
+
 def _arguments(cls: type, args: Sequence[Any], options: Mapping[str, Any]) -> dict[str, str]:
     """Say in words what ``cls`` is called with: plain values, or else their type."""
     try:

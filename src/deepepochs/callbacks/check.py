@@ -24,8 +24,8 @@ from ..optim.monitor import Monitor
 from ..runs.folder import run_folder
 from ..runs.ownership import use_here
 from ..runtime.base import in_main_process, together
-from .base import Callback, Metrics
-from .monitored import Improvement, follows_stop
+from .base import Callback, Metrics, follows_stop
+from .monitored import Improvement
 from .run_record import RunRecordCallback
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from ..optim.monitor import Monitor
 from ..patches.base import PatchBase, metric_name
 from ..stages import Stage
 from ..steps import STEP_NAMES, Steps, resolve_step
-from .base import Metrics
+from .base import Metrics, follows_stop
 
 if TYPE_CHECKING:
     from ..contracts import TrainerView
@@ -405,11 +405,6 @@ class Improvement:
         since = watch.num_steps - watch.best_step
         where = f" in epoch {epochs[-since] + 1}" if since <= len(epochs) else ""
         return f"{text} (best {watch.best:.4g}{where})"
-
-
-def follows_stop(trainer: TrainerView) -> bool:
-    """Whether what runs comes after a stop of the fit, whose state is kept as it was there."""
-    return trainer.fits.part is not None
 
 
 def names_in(metrics: Metrics) -> list[str]:

@@ -27,7 +27,7 @@ from ..runs.folder import run_folder
 from ..runs.lock import RunLock
 from ..runs.record import RECORD, TABLE, VALIDATIONS, entries, mapping, plain, read_json, write_json
 from ..show.screens import spread
-from .base import Callback, is_within
+from .base import Callback, follows_stop, is_within
 from .run_facts import describe
 from .warning_lists import WARNINGS
 
@@ -137,9 +137,12 @@ class RunRecordCallback(Callback):
     def on_after_val_epochs(self, trainer: TrainerView, **others: Any) -> None:
         if not is_within(trainer):
             self._add_seconds("validation", self._pass_began_s)
-        elif self._table is not None:  # by val_every
+        elif self._table is not None:  # by val_every, or after a stop
             with self._record_faults.survived():
-                write_validations(self.folder(trainer) / VALIDATIONS, trainer.history)
+                if trainer.limits.val_every is not None:
+                    write_validations(self.folder(trainer) / VALIDATIONS, trainer.history)
+                if follows_stop(trainer):
+                    self._table.begin()  # the row of the epoch has the values now
 
     def on_after_epoch(self, *, trainer: TrainerView, epoch_idx: int, **others: Any) -> None:
         if self._table is not None:
