@@ -385,7 +385,7 @@ def test_a_script_with_gaps_stops_at_once_and_says_what_is_missing(
     start = text.index("# Delete this call")
     without = text[:start] + text[text.index(")\n", start) + 2 :]
     done = run_text(without, tmp_path / "filled.py")
-    assert "NotImplementedError: FILL IN: what the comment in this line says" in done.stderr
+    assert "NotImplementedError: FILL IN: what the comment here says" in done.stderr
     filled = without.replace("FILL_IN() : FILL_IN()", "0:2")
     assert not run_text(filled, tmp_path / "filled.py").returncode
 

@@ -68,7 +68,7 @@ class Gaps:
         """The lines that stop the script until it is filled in, and say what is missing."""
         if not self._to_fill:
             return []
-        what = "'; '.join(what) or 'what the comment in this line says'"
+        what = "'; '.join(what) or 'what the comment here says'"
         function = [
             f"def {STOP}(*what: str) -> Any:",
             f'    raise NotImplementedError(f"FILL IN: {{{what}}}.")',
