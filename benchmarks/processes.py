@@ -8,6 +8,7 @@ environment that ``torchrun`` gives it.
 from __future__ import annotations
 
 import os
+import statistics
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -23,6 +24,8 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, RandomSampler
 from workloads import SHUFFLED_FROM, Workload, cross_entropy, likeness, make
 
+from deepepochs.runtime.exchange import exchange_of
+
 COLUMNS = ["W5", "W6"]
 # The loops by hand, ours, and the other libraries that train in several processes on a CPU.
 NAMES = (
@@ -31,6 +34,7 @@ NAMES = (
 )  # fmt: skip
 # Mini-batches in a turn: a tenth of a second or so.
 EVERY = {"W5": 52, "W6": 8}
+NUM_EXCHANGES = 500
 
 
 class InBatches(DistributedSampler[Any]):
@@ -114,13 +118,42 @@ def _hand_written(work: Workload, loss_fn: Callable[..., Any]) -> None:
         pass
 
 
+def measure_exchanges() -> dict[str, list[float]]:
+    """Measure exchanges of two numbers in this process, which has a twin; in us."""
+    dist.init_process_group("gloo")
+    exchange = exchange_of(dist.get_rank(), dist.get_world_size())
+    everyone, own, matrix = list(torch.zeros(2, 2).unbind()), torch.zeros(2), torch.ones(200, 200)
+    kinds: dict[str, Callable[[], Any]] = {
+        "deepepochs": lambda: exchange.total("measures", [0.0, 0.0]),
+        "`all_gather` of gloo": lambda: dist.all_gather(everyone, own),
+    }
+    found: dict[str, list[float]] = {kind: [] for kind in kinds}
+    for _ in range(NUM_EXCHANGES):
+        for kind, call in kinds.items():
+            matrix @ matrix  # as a process that comes from its own work
+            exchange.total("meets", [])
+            start = time.perf_counter()
+            call()
+            found[kind].append((time.perf_counter() - start) * 1e6)
+    return found
+
+
 def sections(options: report.Options) -> report.Sections:
-    """Give the table, after each round."""
+    """Give the tables, after each round."""
     pairs = [(name, column) for name in NAMES for column in COLUMNS]
     cores = sorted(os.sched_getaffinity(0))[:2]
+    found = forks.call(measure_exchanges, cores=cores)
+    rows = [
+        f"| {kind} | {statistics.mean(each):,.0f} | {statistics.median(each):,.0f} |"
+        for kind, each in found.items()
+    ]
+    exchanges = "\n".join(
+        ["| an exchange of two numbers | mean, µs | median, µs |", "| --- | --- | --- |", *rows]
+    )
     for table in report.compared(partial(forks.call, measure, cores=cores), pairs, options):
         yield (
             "Wall time of two processes, each on a core of its own. By hand it is "
             "`DistributedSampler` and `DistributedDataParallel`, with the mini-batches that the "
-            "trainers get; Lightning draws others, and so comes to other weights.\n\n" + table
+            "trainers get; Lightning draws others, and so comes to other weights.\n\n"
+            f"{table}\n\n{exchanges}"
         )
