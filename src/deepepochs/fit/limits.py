@@ -273,7 +273,7 @@ class LimitedSavePoints(SavePoints):
     def _validate_if_due(self, run: Run | None, stage: Stage | None, every: int) -> None:
         """Validate before the state is saved, so that a resume finds it done.
 
-        Between passes it is due where the end of one has made the last optimizer step.
+        Between two passes it is due if the end of the first one has made an optimizer step.
         """
         before, now = self._num_steps // every, self.trainer.fits.with_run(run).num_steps // every
         session = self.trainer.session
