@@ -88,15 +88,17 @@ def test_batch_statistics_are_the_same_in_all_processes(
 
 
 RESUMES = ["shuffled", "accumulating", "by_hand", "streams"]
+OF_THREE = "shuffled in three processes"
 
 
 @pytest.fixture(scope="module")
 def resumed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("resuming")
-    return results("sharded_resuming.py", 2, folder, *RESUMES)
+    of_three = results("sharded_resuming.py", 3, folder, "shuffled")
+    return {**results("sharded_resuming.py", 2, folder, *RESUMES), OF_THREE: of_three["shuffled"]}
 
 
-@pytest.mark.parametrize("case", RESUMES)
+@pytest.mark.parametrize("case", [*RESUMES, OF_THREE])
 def test_a_resume_at_any_save_point_is_exact_in_every_process(
     resumed: dict[str, Any], case: str
 ) -> None:

@@ -279,3 +279,26 @@ def test_mini_batches_that_are_overfitted_are_those_of_the_first_epoch(kind: str
     options: dict[str, Any] = {"epochs": 2, "console": "off", "device": "cpu"}
     trainer = Trainer(nn.Linear(2, 2), F.cross_entropy, overfit_batches=2, **options)
     assert len(trainer.fit(loader)["train"]["loss"]) == 2
+
+
+class TellsAll(Rows):
+    """Notes the epochs that it is told outside of itself, where no try puts them back."""
+
+    def __init__(self, told: list[int]) -> None:
+        super().__init__()
+        self.note = told.append
+
+    def set_epoch(self, epoch: int) -> None:
+        self.note(epoch)
+
+
+@pytest.mark.parametrize("name", TRIES)
+def test_what_reads_data_between_two_fits_tells_the_epoch_of_the_next_one(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    trainer = Trainer(nn.Linear(2, 2), F.cross_entropy, epochs=2, console="off", device="cpu")
+    trainer.fit(DataLoader(Rows(), 4))
+    told: list[int] = []
+    TRIES[name](trainer, DataLoader(TellsAll(told), 4))
+    assert set(told) == {2}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from typing import Any
 
 import pytest
@@ -215,6 +216,17 @@ def test_a_model_spread_over_processes_is_refused() -> None:
     accelerator.state.distributed_type = DistributedType.FSDP
     with pytest.raises(ConfigError, match=r"FSDP, which is not supported.*fully_shard"):
         make_trainer(accelerator)
+
+
+def test_a_trainer_without_a_device_in_one_of_several_processes_is_warned_of(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.warns(UserWarning, match=r"started in 2 processes.*\n.*device='auto'"):
+        make_trainer(None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        make_trainer("cpu")
 
 
 def test_a_loader_that_shares_out_by_itself_is_refused() -> None:

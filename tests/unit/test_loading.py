@@ -336,7 +336,7 @@ def test_to_take_the_first_batch_leaves_a_loader_and_all_draws_as_they_were(kind
     def walked(*, looks: bool) -> list[Any]:
         rng.set_state(start)
         loader: Any = LOOKED_INTO[kind]()
-        first = [first_batch(loader) for _ in range(2 * looks)]
+        first = [first_batch(loader, 0) for _ in range(2 * looks)]
         batches = [batch.tolist() for _ in range(2) for batch in loader]
         assert all(one.tolist() == batches[0] for one in first)
         return [*batches, random.random(), float(np.random.rand()), float(torch.rand(()))]
@@ -346,13 +346,13 @@ def test_to_take_the_first_batch_leaves_a_loader_and_all_draws_as_they_were(kind
 
 
 def test_a_loader_without_a_batch_has_no_first_one() -> None:
-    assert first_batch([]) is None
-    assert first_batch(DataLoader(Squares(0), 2)) is None
+    assert first_batch([], 0) is None
+    assert first_batch(DataLoader(Squares(0), 2), 0) is None
 
 
 def test_the_first_batch_is_the_first_that_is_not_left_out() -> None:
-    assert first_batch([None, None, 3, 4]) == 3
-    assert first_batch([None]) is None
+    assert first_batch([None, None, 3, 4], 0) == 3
+    assert first_batch([None], 0) is None
 
 
 def test_a_loader_whose_first_batch_fails_is_put_back() -> None:
@@ -364,6 +364,6 @@ def test_a_loader_whose_first_batch_fails_is_put_back() -> None:
     loader = DataLoader(Fails(), 2, shuffle=True)
     before = torch.get_rng_state(), random.getstate()
     with pytest.raises(ValueError, match="torn"):
-        first_batch(loader)
+        first_batch(loader, 0)
     assert before[0].equal(torch.get_rng_state()) and before[1] == random.getstate()
     assert loader.dataset.reads == 0  # type: ignore[attr-defined]

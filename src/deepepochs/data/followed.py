@@ -603,7 +603,7 @@ def read_moment(loader: Any) -> dict[str, Any]:
 
 @contextmanager
 def as_before(loader: Any, epoch_idx: int) -> Iterator[None]:
-    """Have a loader told of an epoch for a block, as in a fit, and be as it was after that."""
+    """Tell a loader the epoch, as a fit does; after the block it is as before."""
     moment = read_moment(loader)
     try:
         set_epoch(loader, epoch_idx)

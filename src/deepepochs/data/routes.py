@@ -292,13 +292,13 @@ def own_workers(loader: Any) -> Iterator[None]:
             _PERSISTENT[owner] = kept
 
 
-def first_batch(loader: Any, epoch_idx: int = 0) -> Any:
-    """Take the first mini-batch of a loader, which is then as before; ``None``: it gives none.
+def first_batch(loader: Any, epoch_idx: int) -> Any:
+    """Take the first mini-batch of an epoch; the loader is then as before. ``None``: it gives none.
 
-    A ``None`` in place of a mini-batch is passed over, as in a fit. The loader is told of an epoch.
+    A ``None`` in place of a mini-batch is passed over, as in a fit.
 
     >>> loader = DataLoader([1, 2, 3], shuffle=True)
-    >>> bool(first_batch(loader) == next(iter(loader)))
+    >>> bool(first_batch(loader, 0) == next(iter(loader)))
     True
     """
     with as_before(loader, epoch_idx), own_workers(loader):

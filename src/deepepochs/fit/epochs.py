@@ -429,9 +429,9 @@ class FitSession(Session):
         self.end_stage(epoch, stage)
 
     def passes_of_part(self) -> Iterator[tuple[EpochTask, Stage, tuple[int, int]]]:
-        """Yield what is left to run after a stop: of its epoch, which is closed as a part.
+        """Yield the passes that follow a stop within an epoch, and close the epoch as a part.
 
-        Between two epochs it is at most a validation.
+        After a stop between two epochs at most a validation follows.
         """
         epoch, part = self.epoch, self.fits.part
         if part is None:
@@ -523,8 +523,9 @@ class FitSession(Session):
         """
         self.modes.exchange(training=False)  # what is saved and looked at are the weights to use
         if latest := self._latest_validation:
-            # By val_every: it counts already. Without a length, a loader does not tell that its
-            # last step is one, and the epoch validates again, for it draws as it always does.
+            # val_every has validated these weights, and that counts. A loader without a length
+            # does not say which step is its last, so the epoch has validated, too: it draws
+            # random numbers in any case, but these values are left out.
             epoch.metrics.pop(Stage.VAL, None)
         train, val = epoch.metrics[Stage.TRAIN], epoch.metrics.get(Stage.VAL, {})
         history = self.trainer.history

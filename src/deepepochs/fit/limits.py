@@ -165,14 +165,14 @@ class Limits:
         validation: list[EpochTask],
         num_processes: int,
         known: Sequence[tuple[Any, Any]],
-        epoch_idx: int = 0,
+        epoch_idx: int,
     ) -> tuple[list[EpochTask], list[EpochTask]]:
         """Give the tasks over the first mini-batches of the training loaders.
 
         They are read once for all epochs of a fit. A validation task validates on those of the
         training task at its place, or of the last one. ``known`` are loaders with their mini-batches,
-        which are not read again: the fit may go on within an epoch of them. The others are told of
-        ``epoch_idx``.
+        which are not read again: the fit may go on within an epoch of them. The other loaders are told
+        ``epoch_idx`` first.
         """
         read = {id(loader): batches for loader, batches in known}
         num = self.overfit * num_processes
@@ -185,7 +185,7 @@ class Limits:
         return trained, [t.over(kept[min(i, last)]) for i, t in enumerate(validation)]
 
 
-def first_batches(loader: Iterable[Any], num: int, epoch_idx: int = 0) -> list[Any]:
+def first_batches(loader: Iterable[Any], num: int, epoch_idx: int) -> list[Any]:
     """Read the first mini-batches of a loader in the order of its data set, if that is known."""
     with rng.preserved(loader):
         set_epoch(loader, epoch_idx)
@@ -273,7 +273,7 @@ class LimitedSavePoints(SavePoints):
     def _validate_if_due(self, run: Run | None, stage: Stage | None, every: int) -> None:
         """Validate before the state is saved, so that a resume finds it done.
 
-        Between passes it is due where the end of one has made the last optimizer step.
+        Between two passes it is due if the end of the first one has made an optimizer step.
         """
         before, now = self._num_steps // every, self.trainer.fits.with_run(run).num_steps // every
         session = self.trainer.session

@@ -212,8 +212,9 @@ def limited(
     if limits.overfit:
         processes = trainer.runtime.num_processes
         known = () if trainer.fits.part is None else trainer.fits.part.read
-        given = training, validation, processes, known, trainer.init_epoch
-        training, validation = limits.overfitted(*given)
+        training, validation = limits.overfitted(
+            training, validation, processes, known, trainer.init_epoch
+        )
     if limits.batches:
         return limits.tasks(Stage.TRAIN, training), limits.tasks(Stage.VAL, validation)
     return training, validation

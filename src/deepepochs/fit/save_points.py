@@ -125,7 +125,7 @@ class SavePoints:
         self.validates = self.validates or validate
 
     def stop_at_once(self, reason: str) -> None:
-        """End the call there without a validation, as a signal or Ctrl-C does."""
+        """End the call at its next save point without a validation, as signals and Ctrl-C do."""
         self.stop(reason)
         self.validates = False
 

@@ -133,7 +133,7 @@ class Walk:
         number: the expression of the number of mini-batches.
         uses_index: whether the index is read.
         left_over: the lines after the loop that make the step of the mini-batches left over, where
-            the loader does not tell which one is the last.
+            the loader has no length.
     """
 
     def __init__(

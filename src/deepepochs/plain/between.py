@@ -75,7 +75,7 @@ class Between:
 
     @property
     def may_repeat(self) -> bool:
-        """Whether the end of an epoch may validate what its last step has: its loader tells no end."""
+        """Whether an epoch may end with a validation that its last step had: no length is known."""
         return bool(self.val_every) and not counts_exactly(
             self._plan.tasks[Stage.TRAIN][-1].dataloader
         )

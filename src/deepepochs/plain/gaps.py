@@ -32,10 +32,10 @@ class Names:
 
 
 STOP = "FILL_IN"
-"""The function of a script with gaps that stops it."""
+"""The name of the function that stops a script with gaps."""
 
 MARK = f"{STOP}()"
-"""What stands for something that is missing: it cannot run without a word."""
+"""What stands for something that is missing: a call that stops the script."""
 
 
 class Gaps:

@@ -241,7 +241,7 @@ def around(
     Args:
         frame: of the script.
         methods: the names of the method that is called in this line.
-        written: functions of the library that stand in the script.
+        written: functions of the library whose code is written into the script.
     """
     found = _code_of(frame)
     if found is None:
@@ -302,23 +302,22 @@ def _code_of(frame: FrameType) -> tuple[Source, int, str] | None:
 
 
 def _with_own_names(source: Source, written: Collection[str]) -> Source:
-    r"""Give functions names of their own that a script calls by the name of the module.
+    r"""Import the functions that a script calls by the name of the module.
 
     >>> print(_with_own_names(Source("import deepepochs as de\nde.set_seed(3)"), ["set_seed"]).text)
     import deepepochs as de; from deepepochs import set_seed
     set_seed(3)
     """
-    nodes, imports = ast.walk(source.tree), source.tree.body
     modules = {
         alias.asname or alias.name: node
-        for node in imports
+        for node in source.tree.body
         if isinstance(node, ast.Import)
         for alias in node.names
         if alias.name == LIBRARY
     }
     found = [
         node
-        for node in nodes
+        for node in ast.walk(source.tree)
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
         if node.value.id in modules and node.attr in written and node.lineno == node.end_lineno
     ]

@@ -36,7 +36,7 @@ class Buckets:
         return self._loaded or [_order(model) for model in self._models]
 
     def load_state_dict(self, state: Sequence[Sequence[int]]) -> None:
-        """Keep the orders for ``take``: one process alone may fail to load what follows."""
+        """Keep the orders for ``take``, since one process alone may fail to load the rest."""
         self._loaded = [list(order) for order in state]
 
     def take(self) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import torch
 from torch import nn
 
-from ..errors import ConfigError
+from ..errors import ConfigError, warn_user
 from .base import LocalRuntime, Runtime
 from .sharded_tensors import is_sharded, refuse_precision
 
@@ -37,6 +37,13 @@ def make_runtime(model: nn.Module, device: Any, precision: str | None) -> Runtim
                 "device='auto', or give an accelerate.Accelerator, Accelerator(cpu=True) without "
                 "a GPU."
             )
+        if device is None and (num := _num_launched()) > 1:
+            warn_user(
+                f"The script was started in {num} processes, and the trainer got no device: each of "
+                "them trains a model of its own, on all of the data.\nGive device='auto' (or an "
+                "Accelerator), which joins them, or the name of a device if this is meant.",
+                UserWarning,
+            )
         return LocalRuntime(None if device == "auto" else device)
     if sharded:
         from .sharded import ShardedRuntime
@@ -55,6 +62,11 @@ def is_accelerator(device: Any) -> bool:
     )
 
 
+def _num_launched() -> int:
+    """The processes that torchrun or accelerate launch has started."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def make_accelerator(device: Any, precision: str | None) -> Any:
     """Make the ``Accelerator`` that ``device`` and ``precision`` need; ``None`` if they need none.
 
@@ -67,7 +79,7 @@ def make_accelerator(device: Any, precision: str | None) -> Any:
                 "the precision to one of them only."
             )
         return device
-    launched = device == "auto" and int(os.environ.get("WORLD_SIZE", "1")) > 1
+    launched = device == "auto" and _num_launched() > 1
     if not launched and precision in (None, "no"):
         return None
     from accelerate import Accelerator

@@ -1,8 +1,8 @@
-"""Exchanges between the processes: each says what it is about to do, and gives bytes to all.
+"""Exchanges between the processes: each gives bytes to all, and says what it is about to do.
 
-With each exchange a process says what it is about to do. Where two are about to do different
-things, all get an error at once that names both, and where one will never come, those that wait
-for it get one soon (see ``watch``). A process that is only slow is waited for.
+Where two are about to do different things, all get an error at once that names both, and where one
+will never come, those that wait for it get one soon (see ``watch``). A process that is only slow is
+waited for.
 
 ::
 
@@ -58,8 +58,8 @@ class Exchange:
             self._star = Star(rank, num_processes, store, waiting)
         except OSError as error:
             raise LoopException(
-                f"Process {rank} cannot reach {error}: the processes need free ports between them, as "
-                "those of gloo and NCCL."
+                f"Process {rank} cannot reach {error}.\nOpen the ports between the machines of the "
+                "run: gloo and NCCL need them, too."
             ) from error
         self._limit_s = _limit_s()
         self._world = weakref.ref(distributed.group.WORLD)
@@ -75,7 +75,7 @@ class Exchange:
         self._star.close()
 
     def _meet(self, waiting: Waiting) -> None:
-        """Wait until all processes have arrived; gloo knows if one has ended."""
+        """With gloo, wait until all processes have come: it notices if one has ended."""
         if distributed.get_backend() != "gloo":
             return
         everyone = [torch.zeros(1, device="cpu") for _ in range(self.num_processes)]

@@ -100,7 +100,7 @@ def _dropper() -> threading.Thread:
 
 
 def _leave(pid: int) -> None:
-    """Destroy gloo's groups, and end the threads of those of all processes.
+    """Destroy gloo's groups, and end the threads of the group of all processes.
 
     NCCL's group stays: all processes would have to leave it together. Groups that the script has
     made of some of the processes are destroyed without a wait.
@@ -111,12 +111,13 @@ def _leave(pid: int) -> None:
         exchange.end()
     if distributed.get_backend() != "gloo":
         return
-    owners: list[Any] = [distributed.group.WORLD]
+    world: Any = distributed.group.WORLD
     distributed.destroy_process_group()
-    _release_world(owners[0])
+    _release_world(world)
     gc.collect()
-    left = weakref.ref(owners[0])
-    _OWNERS.put([owners.pop()])
+    left = weakref.ref(world)
+    _OWNERS.put([world])
+    del world
     _dropper().join(_PATIENCE_S)
     if left() is not None:
         # A variable of the script or a mesh owns it, too, and the threads live on. Without the

@@ -90,7 +90,7 @@ class Shares:
 
     @contextlib.contextmanager
     def opened(self, loader: Any) -> Iterator[Any]:
-        """Give the share for one pass, without padding, and with its generator alike in all.
+        """Give the share for one pass: nothing is padded, and its generator is the same in all processes.
 
         All processes must call it at the same time.
         """
@@ -98,10 +98,7 @@ class Shares:
         from accelerate.utils import synchronize_rng_states
 
         share = self.of(loader)
-        if self.num_processes == 1:
-            yield share
-            return
-        if not isinstance(share, DataLoaderShard):
+        if self.num_processes == 1 or not isinstance(share, DataLoaderShard):
             yield share
             return
         # Accelerate synchronizes the random states inside of __iter__, which a process that is

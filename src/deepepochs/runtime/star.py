@@ -1,6 +1,6 @@
-"""Sockets between process 0 and each of the others, over which all bring each other bytes.
+"""Sockets between process 0 and each of the others, over which each process gives bytes to all.
 
-A collective of gloo passes each message on from thread to thread, in both processes. On a busy
+In a collective of gloo a message passes through several threads, in both processes. On a busy
 machine each of them waits for its turn, some 4 ms. Here the main threads send and receive.
 """
 
@@ -17,16 +17,16 @@ from typing import Any
 
 _KEY = "deepepochs/star"
 _TOKEN_BYTES = 32
-_GREETING_S = 10.0  # for a stranger who says nothing
+_GREETING_S = 10.0  # for a connection that sends nothing
 _LOOK_S = 1.0
 _STEP_S = 0.01
 
 Waiting = Callable[[], None]
-"""Is called after each second of a wait; may raise."""
+"""Called after each second of a wait; raises to give the wait up."""
 
 
 class Star:
-    """The connections of one process; process 0 is the middle.
+    """The connections of one process: of process 0 with all others, of another with process 0.
 
     All processes make it together. It is made anew for a new process group.
 
@@ -69,12 +69,12 @@ class Star:
         return [view[start : start + size] for start in range(0, len(view), size)]
 
     def close(self) -> None:
-        """Leave the others; what was sent still arrives."""
+        """Close the connections; what was sent still arrives."""
         for peer in self._peers:
             peer.close()
 
     def _accept(self, waiting: Waiting) -> list[socket.socket]:
-        """Wait for the others, who know from the store where, and the word that lets them in."""
+        """Put the port and a token into the store, and wait until the others have connected."""
         token = secrets.token_bytes(_TOKEN_BYTES)
         joined: dict[int, socket.socket] = {}
         with _listener() as listener:
@@ -115,7 +115,7 @@ class Star:
 
 
 def _listener() -> socket.socket:
-    """Listen on a free port, for both versions of the protocol where there are both."""
+    """Listen on a free port, over IPv6 and IPv4 where the machine has both."""
     if socket.has_dualstack_ipv6():
         with contextlib.suppress(OSError):
             return socket.create_server(("", 0), family=socket.AF_INET6, dualstack_ipv6=True)
@@ -131,7 +131,7 @@ def _greet(peer: socket.socket, rank: int, token: bytes) -> None:
 
 
 def _greeted(peer: socket.socket, token: bytes) -> int | None:
-    """Give the rank of the process that has come; ``None`` for a stranger."""
+    """Give the rank of the process that has connected; ``None`` for another program."""
     peer.settimeout(_GREETING_S)
     with contextlib.suppress(OSError), _closed_on_error(peer):
         said = bytes(_receive(peer, _TOKEN_BYTES + 4, _refuse))

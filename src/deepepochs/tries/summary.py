@@ -308,7 +308,7 @@ def look_at_outputs(
     calls = Calls()
     with ExitStack() as undo:
         undo.enter_context(rng.preserved())
-        batch = one_batch(data)
+        batch = one_batch(data, trainer.init_epoch)
         batch_x, batch_y = split_inputs(trainer, batch)
         num_samples = count_samples(batch_x, batch_y)
         try:
@@ -358,7 +358,7 @@ def shape_text(value: Any) -> str:
     return "None" if value is None else type(value).__name__
 
 
-def one_batch(data: Any) -> Any:
+def one_batch(data: Any, epoch_idx: int) -> Any:
     """Give the first mini-batch of a loader, or what is one itself; the loader is put back.
 
     A tensor is an input; a tuple, a dict, or a list of tensors is a mini-batch. All else is walked.
@@ -377,7 +377,7 @@ def one_batch(data: Any) -> Any:
             "summary() got an iterator, which can be walked only once: give the DataLoader itself, "
             "or a mini-batch."
         )
-    batch = first_batch(data)
+    batch = first_batch(data, epoch_idx)
     if batch is None:
         raise DataError("summary() got a loader that gives no mini-batch.")
     return batch

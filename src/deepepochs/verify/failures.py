@@ -1,6 +1,6 @@
 """What is said of a run that failed: what was raised, where in the user's code, and what to do.
 
-The run is in another process, so that its traceback comes as text. It is the cause of the error.
+The run is in another process, so its traceback comes as text; it becomes the cause of the error.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import NamedTuple
 from ..errors import CheckpointError
 from .attributes import INSTALLED
 
-NOT_THE_USERS = (*INSTALLED, str(Path(__file__).parents[1]), "<")  # "<": it is in no file
+_NOT_THE_USERS = (*INSTALLED, str(Path(__file__).parents[1]), "<")  # "<": it is in no file
 _OF_WORKER = "Original Traceback (most recent call last):"
 _FRAME = re.compile(r'^ *File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<name>.+)$', re.M)
-MOST_PLACES = 2
+_MOST_PLACES = 2
 
 
 class Failure(NamedTuple):
@@ -25,7 +25,8 @@ class Failure(NamedTuple):
 
     Attributes:
         when_s: the time.
-        kind: ``'failed'``, ``'refused'`` or another word for what follows from it.
+        kind: ``'failed'``, ``'refused'`` (the fit was not begun) or ``'apart'`` (the new processes
+            did not join).
         text: what is said of it.
         trace: the whole traceback; ``''`` if there is none.
     """
@@ -49,7 +50,7 @@ def described(error: BaseException) -> str:
         said = f"{type(error).__name__}: {said}" if said else type(error).__name__
     lines = [said, *getattr(error, "__notes__", ())]
     if places := _places_of_user(error, of_worker):
-        inner = [f"{file}, line {line}, in {name}" for file, line, name in places[-MOST_PLACES:]]
+        inner = [f"{file}, line {line}, in {name}" for file, line, name in places[-_MOST_PLACES:]]
         lines.append(f"It was raised in {', called from '.join(inner[::-1])}.")
     return "\n".join(lines)
 
@@ -58,7 +59,7 @@ def _places_of_user(error: BaseException | None, of_worker: str) -> list[tuple[s
     """Give the user's frames of an error, or of the nearest one behind it that has some."""
     while error is not None:
         every = _places(error, of_worker)
-        if found := [place for place in every if not place[0].startswith(NOT_THE_USERS)]:
+        if found := [place for place in every if not place[0].startswith(_NOT_THE_USERS)]:
             return found
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return []
