@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import pickle
 import struct
 import weakref
@@ -73,6 +74,11 @@ class Exchange:
         """Leave the other processes, at the end of the script."""
         self._watch.end()
         self._star.close()
+
+    def leave_to_parent(self) -> None:
+        """Drop the connections in a fork: while one is open, nobody sees the end of its process."""
+        self._star.close()
+        self._broken = f"this is a fork of process {self.rank}, which keeps it."
 
     def _meet(self, waiting: Waiting) -> None:
         """Wait until all processes have arrived; gloo knows if one has ended."""
@@ -173,7 +179,7 @@ class Exchange:
             self._broken = self._lost(where)
             raise LoopException(self._broken) from error
         except BaseException as error:
-            self._broken = str(error)
+            self._broken = str(error) or f"{type(error).__name__}."
             raise
 
     def _waiting(self, where: str) -> Waiting:
@@ -231,6 +237,15 @@ def _is_done(work: Any) -> bool:
 
 
 _MADE: list[Exchange] = []
+
+
+def _leave_to_parent() -> None:
+    for exchange in _MADE:
+        exchange.leave_to_parent()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_to_parent)
 
 
 def exchange_of(rank: int, num_processes: int) -> Exchange:

@@ -10,6 +10,7 @@ import contextlib
 import hmac
 import json
 import secrets
+import selectors
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +18,8 @@ from typing import Any
 
 _KEY = "deepepochs/star"
 _TOKEN_BYTES = 32
-_GREETING_S = 10.0  # for a stranger who says nothing
+_GREETING_S = 10.0  # for a stranger who stops in the middle
+_ANSWER_S = 60.0  # of process 0, which may be slow
 _LOOK_S = 1.0
 _STEP_S = 0.01
 
@@ -77,18 +79,26 @@ class Star:
         """Wait for the others, who know from the store where, and the word that lets them in."""
         token = secrets.token_bytes(_TOKEN_BYTES)
         joined: dict[int, socket.socket] = {}
-        with _listener() as listener:
+        with _listener() as listener, selectors.DefaultSelector() as speaking:
             listener.settimeout(_LOOK_S)
+            speaking.register(listener, selectors.EVENT_READ)
             port = listener.getsockname()[1]
             self._store.set(_KEY, json.dumps([socket.gethostname(), port, token.hex()]))
             while len(joined) < self.num_processes - 1:
-                try:
-                    peer, _ = listener.accept()
-                except TimeoutError:
+                ready: list[Any] = [key.fileobj for key, _ in speaking.select(_LOOK_S)]
+                if not ready:
                     waiting()
-                    continue
-                if (rank := _greeted(peer, token)) is not None:
-                    joined[rank] = peer
+                for peer in ready:
+                    if peer is listener:  # nobody waits for a stranger who says nothing
+                        with contextlib.suppress(OSError):
+                            speaking.register(listener.accept()[0], selectors.EVENT_READ)
+                        continue
+                    speaking.unregister(peer)
+                    if (rank := _greeted(peer, token)) is not None:
+                        joined[rank] = peer
+            strangers: list[Any] = [key.fileobj for key in speaking.get_map().values()]
+            for stranger in strangers:
+                stranger.close()
         self._store.delete_key(_KEY)
         return [joined[rank] for rank in range(1, self.num_processes)]
 
@@ -125,6 +135,7 @@ def _listener() -> socket.socket:
 def _greet(peer: socket.socket, rank: int, token: bytes) -> None:
     """Say who this process is, and wait for the answer of process 0."""
     with _closed_on_error(peer):
+        peer.settimeout(_ANSWER_S)
         peer.sendall(token + rank.to_bytes(4, "big"))
         if _receive(peer, _TOKEN_BYTES, _refuse) != token:
             raise ConnectionError("another program answers")
