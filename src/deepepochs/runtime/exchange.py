@@ -36,6 +36,7 @@ _HEADER = struct.Struct(f"=q160s{_INLINE}s")
 # Seconds: between two looks for the others, and until a wait may be a deadlock.
 _LOOK_EVERY = 4
 _PATIENCE = 30
+_ANEW = "Start the script anew."
 
 
 class Exchange:
@@ -78,7 +79,7 @@ class Exchange:
     def leave_to_parent(self) -> None:
         """Drop the connections in a fork: while one is open, nobody sees the end of its process."""
         self._star.close()
-        self._broken = f"this is a fork of process {self.rank}, which keeps it."
+        self._broken = f"this is a fork of process {self.rank}, where all calls belong."
 
     def _meet(self, waiting: Waiting) -> None:
         """Wait until all processes have arrived; gloo knows if one has ended."""
@@ -169,17 +170,16 @@ class Exchange:
     def _all(self, where: str, own: bytearray) -> list[memoryview]:
         """Exchange as many bytes of each process."""
         if self._broken is not None:
-            raise LoopException(
-                f"The processes lost their connection before: {self._broken} Start the script anew."
-            )
+            raise LoopException(f"The processes lost their connection before: {self._broken}")
         try:
             with self._watch.exchanging(where):
                 return self._star.gather(own, self._waiting(where))
         except OSError as error:
-            self._broken = self._lost(where)
-            raise LoopException(self._broken) from error
+            text = self._lost(where)
+            self._broken = f"{text} {_ANEW}"
+            raise LoopException(text) from error
         except BaseException as error:
-            self._broken = str(error) or f"{type(error).__name__}."
+            self._broken = f"{str(error) or type(error).__name__ + '.'} {_ANEW}"
             raise
 
     def _waiting(self, where: str) -> Waiting:
