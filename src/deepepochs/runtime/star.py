@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hmac
 import json
+import os
 import secrets
 import selectors
 import socket
@@ -46,6 +47,8 @@ class Star:
         self.rank = rank
         self.num_processes = num_processes
         self._store = store
+        # torchrun keeps the store when it starts the processes again.
+        self._key = f"{_KEY}/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
         self._peers = self._accept(waiting) if rank == 0 else [self._join(waiting)]
         for peer in self._peers:
             peer.settimeout(_LOOK_S)
@@ -83,7 +86,7 @@ class Star:
             listener.settimeout(_LOOK_S)
             speaking.register(listener, selectors.EVENT_READ)
             port = listener.getsockname()[1]
-            self._store.set(_KEY, json.dumps([socket.gethostname(), port, token.hex()]))
+            self._store.set(self._key, json.dumps([socket.gethostname(), port, token.hex()]))
             while len(joined) < self.num_processes - 1:
                 ready: list[Any] = [key.fileobj for key, _ in speaking.select(_LOOK_S)]
                 if not ready:
@@ -99,18 +102,18 @@ class Star:
             strangers: list[Any] = [key.fileobj for key in speaking.get_map().values()]
             for stranger in strangers:
                 stranger.close()
-        self._store.delete_key(_KEY)
+        self._store.delete_key(self._key)
         return [joined[rank] for rank in range(1, self.num_processes)]
 
     def _join(self, waiting: Waiting) -> socket.socket:
         """Connect with process 0, when it has said where it is."""
         begin_s = time.monotonic()
-        while not self._store.check([_KEY]):
+        while not self._store.check([self._key]):
             time.sleep(_STEP_S)
             if time.monotonic() - begin_s > _LOOK_S:
                 begin_s += _LOOK_S
                 waiting()
-        name, port, token = json.loads(self._store.get(_KEY))
+        name, port, token = json.loads(self._store.get(self._key))
         failed = []
         # Process 0 is where the store is, which this process has reached; or by its own name.
         for host in (getattr(self._store, "host", "localhost"), name):
