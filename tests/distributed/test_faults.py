@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import shutil
 import sys
@@ -101,6 +103,16 @@ def test_a_resume_in_another_number_of_processes_is_refused(
     assert ended.code == 1
     assert "saved by 2 processes, and this run has 1" in ended.err
     assert "load_weights" in ended.err
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks here")
+def test_the_end_of_a_process_is_noticed_while_a_fork_of_it_lives(tmp_path: Path) -> None:
+    ended = launch("forking.py", 2, tmp_path)
+    assert ended.code == 0, ended.err
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert "has lost the connection to another process" in found["process 0"]
+    assert found["is early"] is True
+    assert "this is a fork of process 1" in found["in fork"]
 
 
 def test_saved_in_the_background_two_processes_stop_resume_and_end_as_unbroken(

@@ -136,6 +136,15 @@ def test_accumulation_by_hand_is_that_by_argument_last_window_included(
     assert differences(hand["parts"]["weights"], hand["plain"]["weights"]) == []
 
 
+@pytest.mark.parametrize("num_processes", [2, 3])
+def test_all_processes_evaluate_with_the_buffers_of_process_0_within_a_window_too(
+    found: dict[int, dict[str, Any]], num_processes: int
+) -> None:
+    for way in found[num_processes]["buffers"].values():
+        assert way["num"] >= 4
+        assert way["alike"] is True
+
+
 @pytest.mark.parametrize("num_processes", [1, 2, 3])
 def test_the_average_of_the_weights_is_alike_in_all_processes_and_is_loaded(
     found: dict[int, dict[str, Any]], num_processes: int

@@ -60,18 +60,19 @@ def test_a_stranger_is_turned_away_and_the_processes_join() -> None:
     strangers = []
 
     def knock(store: Any) -> None:
-        while not store.check(["deepepochs/star"]):
+        while not store.check(["deepepochs/star/0"]):
             time.sleep(0.001)
-        _, port, token = json.loads(store.get("deepepochs/star"))
-        silent, wrong = (socket.create_connection(("localhost", port), 10) for _ in range(2))
-        silent.close()
+        _, port, token = json.loads(store.get("deepepochs/star/0"))
+        gone, wrong, *silent = (socket.create_connection(("localhost", port), 10) for _ in range(4))
+        gone.close()
         wrong.sendall(bytes(len(token) // 2) + (1).to_bytes(4, "big"))
-        strangers.append(wrong)
+        strangers.extend([wrong, *silent])
 
-    with made(2, knock) as stars:
+    with made(2, knock) as stars:  # those who are silent keep nobody waiting
         assert gathered(stars, [b"a", b"b"]) == [[b"a", b"b"]] * 2
-        assert strangers[0].recv(10) == b""
-        strangers[0].close()
+        for stranger in strangers:
+            assert stranger.recv(10) == b""
+            stranger.close()
 
 
 def test_a_process_that_ends_is_noticed() -> None:
@@ -96,9 +97,25 @@ def test_a_process_that_cannot_be_reached_is_named() -> None:
     with socket.create_server(("localhost", 0)) as closed:
         port = closed.getsockname()[1]
     store: Any = HashStore()
-    store.set("deepepochs/star", json.dumps(["localhost", port, "00" * 32]))
+    store.set("deepepochs/star/0", json.dumps(["localhost", port, "00" * 32]))
     with pytest.raises(ConnectionError, match=rf"port {port} of process 0 \(localhost: .*refused"):
         Star(1, 2, store, patient)
+
+
+def test_processes_that_are_started_again_do_not_meet_those_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with socket.create_server(("localhost", 0)) as closed:
+        port = closed.getsockname()[1]
+
+    def give_up() -> None:
+        raise LoopException("process 0 is not there yet")
+
+    store: Any = HashStore()
+    store.set("deepepochs/star/0", json.dumps(["localhost", port, "00" * 32]))
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    with pytest.raises(LoopException, match="not there yet"):
+        Star(1, 2, store, give_up)
 
 
 def test_another_program_at_the_port_is_not_process_0() -> None:
@@ -114,7 +131,7 @@ def test_another_program_at_the_port_is_not_process_0() -> None:
         thread.start()
         store: Any = HashStore()
         place = ["localhost", server.getsockname()[1], "01" * 32]
-        store.set("deepepochs/star", json.dumps(place))
+        store.set("deepepochs/star/0", json.dumps(place))
         with pytest.raises(ConnectionError, match="another program answers"):
             Star(1, 2, store, patient)
         thread.join()

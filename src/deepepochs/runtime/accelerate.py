@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from ..data.cursor import Cursor
 from ..errors import ConfigError
@@ -43,6 +44,7 @@ class AccelerateRuntime:
     is_sharded = False
     engine: Any = None
     buckets: Buckets | None = None
+    _wrappers: Sequence[DistributedDataParallel] = ()
 
     def __init__(self, accelerator: Accelerator) -> None:
         refuse_setup(accelerator)
@@ -81,6 +83,7 @@ class AccelerateRuntime:
             loss.to(self.device)
         if several:
             release_at_exit(model)
+            self._wrappers = [m for m in model.modules() if isinstance(m, DistributedDataParallel)]
             if self.num_processes > 2:  # a sum of two has one order
                 self.buckets = Buckets(model)
             self._outside = OutsideWeights(self.accelerator, model, self.total)
@@ -196,6 +199,10 @@ class AccelerateRuntime:
     ) -> Rounds | None:
         if self.buckets is not None:
             self.buckets.take()
+        for wrapper in self._wrappers:
+            # All take the buffers of process 0, also where the pass begins within a window: torch
+            # leaves that out after a forward call whose gradients stay in their processes.
+            wrapper.require_forward_param_sync = True
         several = self.num_processes > 1
         return Rounds(self, cursor, hooks, of_fillers, sizes, meetings) if several else None
 

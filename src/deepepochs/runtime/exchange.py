@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import pickle
 import struct
 import weakref
@@ -35,6 +36,7 @@ _HEADER = struct.Struct(f"=q160s{_INLINE}s")
 # Seconds: between two looks for the others, and until a wait may be a deadlock.
 _LOOK_EVERY = 4
 _PATIENCE = 30
+_ANEW = "Start the script anew."
 
 
 class Exchange:
@@ -73,6 +75,11 @@ class Exchange:
         """Leave the other processes, at the end of the script."""
         self._watch.end()
         self._star.close()
+
+    def leave_to_parent(self) -> None:
+        """Drop the connections in a fork: while one is open, nobody sees the end of its process."""
+        self._star.close()
+        self._broken = f"this is a fork of process {self.rank}, where all calls belong."
 
     def _meet(self, waiting: Waiting) -> None:
         """With gloo, wait until all processes have come: it notices if one has ended."""
@@ -163,17 +170,16 @@ class Exchange:
     def _all(self, where: str, own: bytearray) -> list[memoryview]:
         """Exchange as many bytes of each process."""
         if self._broken is not None:
-            raise LoopException(
-                f"The processes lost their connection before: {self._broken} Start the script anew."
-            )
+            raise LoopException(f"The processes lost their connection before: {self._broken}")
         try:
             with self._watch.exchanging(where):
                 return self._star.gather(own, self._waiting(where))
         except OSError as error:
-            self._broken = self._lost(where)
-            raise LoopException(self._broken) from error
+            text = self._lost(where)
+            self._broken = f"{text} {_ANEW}"
+            raise LoopException(text) from error
         except BaseException as error:
-            self._broken = str(error)
+            self._broken = f"{str(error) or type(error).__name__ + '.'} {_ANEW}"
             raise
 
     def _waiting(self, where: str) -> Waiting:
@@ -231,6 +237,15 @@ def _is_done(work: Any) -> bool:
 
 
 _MADE: list[Exchange] = []
+
+
+def _leave_to_parent() -> None:
+    for exchange in _MADE:
+        exchange.leave_to_parent()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_to_parent)
 
 
 def exchange_of(rank: int, num_processes: int) -> Exchange:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import hmac
 import json
+import os
 import secrets
+import selectors
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +19,8 @@ from typing import Any
 
 _KEY = "deepepochs/star"
 _TOKEN_BYTES = 32
-_GREETING_S = 10.0  # for a connection that sends nothing
+_GREETING_S = 10.0  # for another program that stops within a greeting
+_ANSWER_S = 60.0  # for process 0, which may be slow
 _LOOK_S = 1.0
 _STEP_S = 0.01
 
@@ -44,6 +47,8 @@ class Star:
         self.rank = rank
         self.num_processes = num_processes
         self._store = store
+        # torchrun keeps the store where it starts the processes again after a failure.
+        self._key = f"{_KEY}/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
         self._peers = self._accept(waiting) if rank == 0 else [self._join(waiting)]
         for peer in self._peers:
             peer.settimeout(_LOOK_S)
@@ -77,30 +82,38 @@ class Star:
         """Put the port and a token into the store, and wait until the others have connected."""
         token = secrets.token_bytes(_TOKEN_BYTES)
         joined: dict[int, socket.socket] = {}
-        with _listener() as listener:
+        with _listener() as listener, selectors.DefaultSelector() as speaking:
             listener.settimeout(_LOOK_S)
+            speaking.register(listener, selectors.EVENT_READ)
             port = listener.getsockname()[1]
-            self._store.set(_KEY, json.dumps([socket.gethostname(), port, token.hex()]))
+            self._store.set(self._key, json.dumps([socket.gethostname(), port, token.hex()]))
             while len(joined) < self.num_processes - 1:
-                try:
-                    peer, _ = listener.accept()
-                except TimeoutError:
+                ready: list[Any] = [key.fileobj for key, _ in speaking.select(_LOOK_S)]
+                if not ready:
                     waiting()
-                    continue
-                if (rank := _greeted(peer, token)) is not None:
-                    joined[rank] = peer
-        self._store.delete_key(_KEY)
+                for peer in ready:
+                    if peer is listener:  # another program may connect and send nothing
+                        with contextlib.suppress(OSError):
+                            speaking.register(listener.accept()[0], selectors.EVENT_READ)
+                        continue
+                    speaking.unregister(peer)
+                    if (rank := _greeted(peer, token)) is not None:
+                        joined[rank] = peer
+            others: list[Any] = [key.fileobj for key in speaking.get_map().values()]
+            for other in others:
+                other.close()
+        self._store.delete_key(self._key)
         return [joined[rank] for rank in range(1, self.num_processes)]
 
     def _join(self, waiting: Waiting) -> socket.socket:
         """Connect with process 0, when it has said where it is."""
         begin_s = time.monotonic()
-        while not self._store.check([_KEY]):
+        while not self._store.check([self._key]):
             time.sleep(_STEP_S)
             if time.monotonic() - begin_s > _LOOK_S:
                 begin_s += _LOOK_S
                 waiting()
-        name, port, token = json.loads(self._store.get(_KEY))
+        name, port, token = json.loads(self._store.get(self._key))
         failed = []
         # Process 0 is where the store is, which this process has reached; or by its own name.
         for host in (getattr(self._store, "host", "localhost"), name):
@@ -125,6 +138,7 @@ def _listener() -> socket.socket:
 def _greet(peer: socket.socket, rank: int, token: bytes) -> None:
     """Say who this process is, and wait for the answer of process 0."""
     with _closed_on_error(peer):
+        peer.settimeout(_ANSWER_S)
         peer.sendall(token + rank.to_bytes(4, "big"))
         if _receive(peer, _TOKEN_BYTES, _refuse) != token:
             raise ConnectionError("another program answers")

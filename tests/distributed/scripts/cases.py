@@ -349,6 +349,48 @@ class ByHandTask(EpochTask):
             self.loss(self.model(*batch_x), batch_y)
 
 
+def buffers() -> Any:
+    """The running means with which each process evaluates, in whatever window a fit or its stop is."""
+    from deepepochs import Callback
+
+    class Looks(Callback):
+        def __init__(self, test_at: int | None, stop_at: int | None) -> None:
+            self.test_at, self.stop_at = test_at, stop_at
+
+        def on_after_train_batch(self, trainer: Any, metrics: Any, batch_idx: int) -> None:
+            if batch_idx == self.test_at:
+                trainer.test(loader())
+            if batch_idx == self.stop_at:
+                trainer.stop("enough", validate=True)
+
+    def look(norm: Any, *_: Any) -> None:
+        if not norm.training:
+            means.append(norm.running_mean.tolist())
+
+    means: list[Any] = []
+    found: dict[str, Any] = {}
+    for name, options, task in (
+        ("hand", {"gradient_accumulation_steps": 3}, ByHandTask),
+        ("stopped", {}, Plain),
+        ("tested", {}, Plain),
+    ):
+        set_seed(0)
+        model = nn.Sequential(nn.Linear(6, 16), nn.BatchNorm1d(16), nn.Linear(16, 3))
+        model[1].register_forward_hook(look)
+        accelerator = make_accelerator(split=True, **options)
+        accelerator.gradient_accumulation_steps = options.get("gradient_accumulation_steps", 1)
+        looks = Looks(1 if name == "tested" else None, 1 if name == "stopped" else None)
+        means.clear()
+        train(
+            accelerator, loader(slice(48)), loader(slice(48)), model=model, task=task,
+            callbacks=looks, grad_accumulate=1 if options else 3, epochs=1,
+        )  # fmt: skip
+        accelerator.gradient_accumulation_steps = 1
+        gathered = gather_object([means])
+        found[name] = {"num": len(means), "alike": all(of == means for of in gathered)}
+    return found
+
+
 class PartsTask(EpochTask):
     """Accumulation by hand over two parts of each mini-batch."""
 
@@ -1143,7 +1185,7 @@ CASES: dict[str, Callable[[], Any]] = {
         weights_outside, unfrozen, fillers_and_rare_weights, unfrozen_between_trainers,
         frozen_model, searched, looked_at_before, prepared, predictions, early_stop, recorded,
         interpreted, closures, left_out, hooks_and_fillers, lone_save, returned_by_one,
-        exchanges, limited, stopped_and_gone_on, stops_of_one, stops_in_a_part, counted,
+        exchanges, limited, stopped_and_gone_on, stops_of_one, stops_in_a_part, counted, buffers,
     )
 }  # fmt: skip
 
