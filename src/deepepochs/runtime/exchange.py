@@ -36,7 +36,7 @@ _HEADER = struct.Struct(f"=q160s{_INLINE}s")
 # Seconds: between two looks for the others, and until a wait may be a deadlock.
 _LOOK_EVERY = 4
 _PATIENCE = 30
-_ANEW = "Start the script anew."
+_BEFORE, _ANEW = "The processes lost their connection before:", "Start the script anew."
 
 
 class Exchange:
@@ -79,7 +79,9 @@ class Exchange:
     def leave_to_parent(self) -> None:
         """Drop the connections in a fork: while one is open, nobody sees the end of its process."""
         self._star.close()
-        self._broken = f"this is a fork of process {self.rank}, where all calls belong."
+        self._broken = (
+            f"This process is a fork of process {self.rank} of the run: call the trainer there."
+        )
 
     def _meet(self, waiting: Waiting) -> None:
         """With gloo, wait until all processes have come: it notices if one has ended."""
@@ -170,16 +172,16 @@ class Exchange:
     def _all(self, where: str, own: bytearray) -> list[memoryview]:
         """Exchange as many bytes of each process."""
         if self._broken is not None:
-            raise LoopException(f"The processes lost their connection before: {self._broken}")
+            raise LoopException(self._broken)
         try:
             with self._watch.exchanging(where):
                 return self._star.gather(own, self._waiting(where))
         except OSError as error:
             text = self._lost(where)
-            self._broken = f"{text} {_ANEW}"
+            self._broken = f"{_BEFORE} {text} {_ANEW}"
             raise LoopException(text) from error
         except BaseException as error:
-            self._broken = f"{str(error) or type(error).__name__ + '.'} {_ANEW}"
+            self._broken = f"{_BEFORE} {str(error) or type(error).__name__ + '.'} {_ANEW}"
             raise
 
     def _waiting(self, where: str) -> Waiting:
