@@ -112,7 +112,7 @@ def test_the_end_of_a_process_is_noticed_while_a_fork_of_it_lives(tmp_path: Path
     found = json.loads((tmp_path / "found.json").read_text())
     assert "has lost the connection to another process" in found["process 0"]
     assert found["is early"] is True
-    assert "this is a fork of process 1" in found["in fork"]
+    assert "This process is a fork of process 1" in found["in fork"]
 
 
 def test_saved_in_the_background_two_processes_stop_resume_and_end_as_unbroken(
