@@ -220,21 +220,12 @@ class NeedsTellingStream(IterableDataset[Any]):
         return iter([(torch.tensor([float(i), float(self.told[-1])]), 0) for i in range(NUM)])
 
 
-class OrderOfEpoch(Sampler[int]):
+class OrderOfEpoch(Told):
     """Has no order before it is told of an epoch."""
 
-    def __init__(self) -> None:
-        self.told: list[int] = []
-
-    def set_epoch(self, epoch: int) -> None:
-        self.told.append(epoch)
-
-    def __len__(self) -> int:
-        return NUM
-
     def __iter__(self) -> Iterator[int]:
-        seed = torch.Generator().manual_seed(self.told[-1])
-        return iter(torch.randperm(NUM, generator=seed).tolist())
+        assert self.told
+        return super().__iter__()
 
 
 NEEDING: dict[str, Callable[[], DataLoader[Any]]] = {

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from ..callbacks.base import follows_stop
 from ..errors import warn_user
 from ..run import Run
 from ..stages import Stage
@@ -63,7 +64,7 @@ class Validation(Session):
         values = self.stage_values(self.totals)
         trainer.history.add_validation(epoch_idx, values, trainer.progress.num_steps)
         self.fire("on_after_val_epochs", tasks=tasks, metrics=values, epoch_idx=epoch_idx)
-        if self._fit_session.fits.part is None:  # what follows a stop moves no schedule
+        if not follows_stop(trainer):
             self._fit_session.follow_validation(values)
 
 

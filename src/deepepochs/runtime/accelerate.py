@@ -85,7 +85,7 @@ class AccelerateRuntime:
             release_at_exit(model)
             self._wrappers = [m for m in model.modules() if isinstance(m, DistributedDataParallel)]
             if self.num_processes > 2:  # a sum of two has one order
-                self.buckets = Buckets(model)
+                self.buckets = Buckets(self._wrappers)
             self._outside = OutsideWeights(self.accelerator, model, self.total)
             for module in (model, loss):
                 if module is not None:

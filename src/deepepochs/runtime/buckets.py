@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 
@@ -23,11 +22,10 @@ class Buckets:
     before the first step.
     """
 
-    def __init__(self, model: nn.Module) -> None:
-        modules = (m for m in model.modules() if isinstance(m, DistributedDataParallel))
+    def __init__(self, wrappers: Sequence[DistributedDataParallel]) -> None:
         # A static graph has two first steps. A hook in place of the sum may count its calls.
         self._models: list[Any] = [
-            m for m in modules if not m.static_graph and not _logged(m).get("comm_hook")
+            m for m in wrappers if not m.static_graph and not _logged(m).get("comm_hook")
         ]
         self._loaded: list[list[int]] = []
 
